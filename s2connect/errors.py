@@ -1,0 +1,377 @@
+"""Every exception of s2connect, in one tree.
+
+Each says what happened, to what, and (in ``hint``) what to do about it. Texts are for people; programs use the class,
+its attributes and the stable ``kind``. No exception ever carries a secret (SEC-01), and none of these texts is sent to
+a peer: peers get the enumerated reasons of the standard.
+
+::
+
+    S2ConnectError
+    ├── UsageError                    the caller's own input: mend it and call again
+    │   ├── InvalidUrl
+    │   ├── InvalidPairingCode
+    │   └── ConfigurationError
+    ├── NetworkError                  it may work later
+    │   ├── NotReachable
+    │   ├── PeerTimeout               (also a TimeoutError)
+    │   └── PeerBusy
+    ├── TrustError                    the peer's certificate
+    │   ├── CertificateRefused
+    │   ├── CertificateChanged
+    │   └── NotLocal
+    ├── PeerError                     the peer breaks the protocol, or speaks another version
+    │   ├── ProtocolViolation
+    │   └── IncompatibleApiVersion
+    ├── PairingError                  pairing did not come about
+    │   ├── WrongPairingCode
+    │   ├── PairingRefused
+    │   ├── PairingExpired
+    │   └── PairingUnconfirmed
+    ├── SessionError                  a session did not come about, or ended
+    │   ├── NotPaired
+    │   ├── NoLongerPaired
+    │   ├── AccessRefused
+    │   ├── SessionRefused
+    │   ├── ConnectionClosed
+    │   ├── MessageRefused
+    │   └── AcknowledgementTimeout    (also a TimeoutError)
+    └── StorageError                  the state on this machine
+        ├── StorageUnavailable
+        ├── InsecurePermissions
+        ├── HomeInUse
+        └── NotInitialised
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "S2ConnectError",
+    "UsageError",
+    "InvalidUrl",
+    "InvalidPairingCode",
+    "ConfigurationError",
+    "NetworkError",
+    "NotReachable",
+    "PeerTimeout",
+    "PeerBusy",
+    "TrustError",
+    "CertificateRefused",
+    "CertificateChanged",
+    "NotLocal",
+    "PeerError",
+    "ProtocolViolation",
+    "IncompatibleApiVersion",
+    "PairingError",
+    "WrongPairingCode",
+    "PairingRefused",
+    "PairingExpired",
+    "PairingUnconfirmed",
+    "SessionError",
+    "NotPaired",
+    "NoLongerPaired",
+    "AccessRefused",
+    "SessionRefused",
+    "ConnectionClosed",
+    "MessageRefused",
+    "AcknowledgementTimeout",
+    "StorageError",
+    "StorageUnavailable",
+    "InsecurePermissions",
+    "HomeInUse",
+    "NotInitialised",
+]
+
+
+class S2ConnectError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        kind: Stable name of the error for programs, logs and metrics.
+        what: What happened, to what: one sentence for a person, without a secret.
+        hint: What to do about it, or an empty string where nothing can be done.
+    """
+
+    kind: ClassVar[str] = "error"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = self.default_hint if hint is None else hint
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.hint}".rstrip()
+
+
+class UsageError(S2ConnectError, ValueError):
+    """The caller's own input cannot be used as it is."""
+
+    kind = "usage"
+
+
+class InvalidUrl(UsageError):
+    """A URL breaks VER-03: it must be ``https://…/`` without a version."""
+
+    kind = "invalid_url"
+    default_hint = "A pairing URL looks like https://name.local:8443/pairing/."
+
+
+class InvalidPairingCode(UsageError):
+    """A pairing code breaks TOK-04. The code itself is not part of the message."""
+
+    kind = "invalid_pairing_code"
+    default_hint = "A code has at least four letters or digits, with an optional name and a dash before it."
+
+
+class ConfigurationError(UsageError):
+    """A setting cannot be used; the message names the setting."""
+
+    kind = "configuration"
+
+
+class NetworkError(S2ConnectError):
+    """The peer could not be asked now; it may work later."""
+
+    kind = "network"
+
+
+class NotReachable(NetworkError):
+    """No connection to the peer: name not found, refused, or no route."""
+
+    kind = "not_reachable"
+    default_hint = "Check that the other device is on, that both are in the same network, and the address."
+
+
+class PeerTimeout(NetworkError, TimeoutError):
+    """The peer did not answer in time."""
+
+    kind = "peer_timeout"
+    default_hint = "Check that the other device still runs, then try again."
+
+
+class PeerBusy(NetworkError):
+    """The peer answered that it is busy or has an internal error (429, 5xx).
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    kind = "peer_busy"
+    default_hint = "Wait a little, then try again."
+
+    def __init__(self, what: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.status = status
+
+
+class TrustError(S2ConnectError):
+    """The peer's certificate is not what it has to be."""
+
+    kind = "trust"
+
+
+class CertificateRefused(TrustError):
+    """A certificate is expired, of another name, of another root, badly signed, or weak.
+
+    Attributes:
+        reason: ``expired``, ``not_yet_valid``, ``name``, ``untrusted``, ``pin``, ``signature``, ``algorithm``, ``chain``
+            or ``other``.
+    """
+
+    kind = "certificate_refused"
+
+    def __init__(self, what: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.reason = reason
+
+
+class CertificateChanged(TrustError):
+    """The server showed another certificate in the middle of one pairing attempt (TRUST-05)."""
+
+    kind = "certificate_changed"
+    default_hint = "Try again; if it happens once more, somebody may be between you and the device."
+
+
+class NotLocal(TrustError):
+    """A self-signed server has an address outside the local network (TRUST-04)."""
+
+    kind = "not_local"
+    default_hint = "Self-signed certificates are accepted from private addresses only."
+
+
+class PeerError(S2ConnectError):
+    """The peer breaks the protocol or speaks another version of it."""
+
+    kind = "peer"
+
+
+class ProtocolViolation(PeerError):
+    """The peer's answer is not what the standard says."""
+
+    kind = "protocol_violation"
+    default_hint = "The other device's software may be faulty or too old; look for an update of it."
+
+
+class IncompatibleApiVersion(PeerError):
+    """No common major version of an S2 Connect API (VER-02)."""
+
+    kind = "incompatible_api_version"
+    default_hint = "One of the two devices needs a software update."
+
+
+class PairingError(S2ConnectError):
+    """Pairing did not come about; nothing was changed."""
+
+    kind = "pairing"
+
+
+class WrongPairingCode(PairingError):
+    """The two sides do not have the same code, or somebody sits between them."""
+
+    kind = "wrong_pairing_code"
+    default_hint = "Read the code on the other device again and type it as it stands there, capitals included."
+
+
+class PairingRefused(PairingError):
+    """The pairing server refused.
+
+    Attributes:
+        reason: The ``errorMessage`` of the standard, e.g. ``NoValidPairingTokenOnPairingServer``.
+        additional_info: What the peer added for a person; from the network, clean before display.
+    """
+
+    kind = "pairing_refused"
+
+    def __init__(self, what: str, *, reason: str, additional_info: str = "", hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.reason = reason
+        self.additional_info = additional_info
+
+
+class PairingExpired(PairingError, TimeoutError):
+    """The attempt was not finished within its 15 seconds (PAIR-04, PAIRC-03)."""
+
+    kind = "pairing_expired"
+    default_hint = "Try again; if it happens again, the connection between the devices is too slow."
+
+
+class PairingUnconfirmed(PairingError):
+    """The answer to the last step was lost: the peer may believe in the pairing or not (PAIRC-06)."""
+
+    kind = "pairing_unconfirmed"
+    default_hint = "It is settled by the next session; if none comes about, pair again with a new code."
+
+
+class SessionError(S2ConnectError):
+    """A session did not come about, or ended."""
+
+    kind = "session"
+
+
+class NotPaired(SessionError):
+    """There is no pairing with this peer on this side."""
+
+    kind = "not_paired"
+    default_hint = "`s2connect pairings` lists what this endpoint is paired with."
+
+
+class NoLongerPaired(SessionError):
+    """The peer has removed the pairing (SESC-05)."""
+
+    kind = "no_longer_paired"
+    default_hint = "Pair the two again if they shall work together."
+
+
+class AccessRefused(SessionError):
+    """The peer accepts none of our access tokens (401, SESC-05)."""
+
+    kind = "access_refused"
+    default_hint = "The other side does not know this pairing any more; pair the two again."
+
+
+class SessionRefused(SessionError):
+    """The communication server refused to open a session now.
+
+    Attributes:
+        reason: The ``errorMessage`` of the standard.
+        additional_info: What the peer added for a person; from the network, clean before display.
+    """
+
+    kind = "session_refused"
+
+    def __init__(self, what: str, *, reason: str, additional_info: str = "", hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.reason = reason
+        self.additional_info = additional_info
+
+
+class ConnectionClosed(SessionError):
+    """The connection has ended; nothing more can be sent or received on it.
+
+    Attributes:
+        code: WebSocket close code, or the nearest to it on another transport.
+        reason: Why, from the side that closed; from the network, clean before display.
+    """
+
+    kind = "connection_closed"
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        super().__init__(f"The connection was closed ({code}{': ' + reason if reason else ''}).")
+        self.code = code
+        self.reason = reason
+
+
+class MessageRefused(SessionError):
+    """The peer answered a message with a ReceptionStatus other than OK.
+
+    Attributes:
+        status: The ReceptionStatus value.
+        label: The peer's ``diagnostic_label``; from the network, clean before display.
+    """
+
+    kind = "message_refused"
+
+    def __init__(self, what: str, *, status: str, label: str = "") -> None:
+        super().__init__(what)
+        self.status = status
+        self.label = label
+
+
+class AcknowledgementTimeout(SessionError, TimeoutError):
+    """The peer did not acknowledge a message in time; the session goes on."""
+
+    kind = "acknowledgement_timeout"
+
+
+class StorageError(S2ConnectError):
+    """The state on this machine cannot be read or written."""
+
+    kind = "storage"
+
+
+class StorageUnavailable(StorageError):
+    """Reading or writing failed (disk full, read-only, database locked); nothing was half done."""
+
+    kind = "storage_unavailable"
+    default_hint = "Check free space and permissions of the state directory."
+
+
+class InsecurePermissions(StorageError):
+    """A file with secrets can be read by others (SEC-02)."""
+
+    kind = "insecure_permissions"
+
+
+class HomeInUse(StorageError):
+    """Another process works with this state directory."""
+
+    kind = "home_in_use"
+
+
+class NotInitialised(StorageError):
+    """The state directory has not been set up."""
+
+    kind = "not_initialised"
+    default_hint = "Run `s2connect init` first."

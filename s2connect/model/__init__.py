@@ -1,0 +1,1 @@
+"""What is on the wire of S2 Connect: ids, descriptions, requests, answers."""

@@ -1,0 +1,186 @@
+"""Objects of ``s2-connect-common.yml``, and how wire objects are read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, NewType, Self
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from s2connect.model.strict_json import MalformedJson, read_json
+
+NodeId = NewType("NodeId", UUID)
+"""Globally unique identifier of a node."""
+
+WEBSOCKET = "WebSocket"
+"""The one communication protocol that the standard defines."""
+
+SHA256 = "SHA256"
+"""The one hash function that the standard defines (HMAC-03)."""
+
+DEFAULT_S2_VERSION = "v1.0.0"
+"""The S2 JSON version of S2 Connect 1.0.0, in the spelling of the standard (VER-06)."""
+
+
+class MalformedMessage(ValueError):
+    """A body is not JSON or does not follow its schema. The text names members, never values."""
+
+
+class Role(StrEnum):
+    """What a node is: an energy manager or a device."""
+
+    CEM = "CEM"
+    RM = "RM"
+
+    @property
+    def other(self) -> Role:
+        """The role a node of this role pairs with (ROLE-01)."""
+        return Role.RM if self is Role.CEM else Role.CEM
+
+
+class Deployment(StrEnum):
+    """Where an endpoint runs: in the local network or on the internet."""
+
+    WAN = "WAN"
+    LAN = "LAN"
+
+
+class CommunicationProtocol(StrEnum):
+    """Communication protocols of the standard; lists from peers may hold others (VER-07)."""
+
+    WEBSOCKET = "WebSocket"
+
+
+class HmacHashingAlgorithm(StrEnum):
+    """Hash functions of the standard; lists from peers may hold others (VER-07)."""
+
+    SHA256 = "SHA256"
+
+
+class Wire(BaseModel):
+    """An object on the wire: camelCase there, snake_case here, unknown members ignored (VER-07), immutable."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Self:
+        """Read one object.
+
+        Raises:
+            MalformedMessage: Not JSON (SEC-04) or not this schema.
+        """
+        try:
+            value = read_json(data)
+        except MalformedJson as error:
+            raise MalformedMessage(str(error)) from None
+        return cls.from_value(value)
+
+    @classmethod
+    def from_value(cls, value: Any) -> Self:
+        """Read one object from parsed JSON.
+
+        Raises:
+            MalformedMessage: Not this schema.
+        """
+        if not isinstance(value, dict):
+            raise MalformedMessage("not an object")
+        # Only the wire's spelling counts here, whatever the constructor accepts.
+        try:
+            return cls.model_validate(value, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise MalformedMessage(_places(error)) from None
+
+    def to_json(self) -> bytes:
+        """Write the object; members without a value are left out."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode("utf-8")
+
+    def to_value(self) -> dict[str, Any]:
+        """The object as JSON value, as ``to_json`` writes it."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _places(error: ValidationError) -> str:
+    found = ("/".join(str(part) for part in e["loc"])[:80] + ": " + e["msg"] for e in error.errors()[:3])
+    return "; ".join(found)
+
+
+def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:
+    """Read a JSON array of objects of one kind.
+
+    Raises:
+        MalformedMessage: Not an array of those.
+    """
+    try:
+        value = read_json(data)
+    except MalformedJson as error:
+        raise MalformedMessage(str(error)) from None
+    if not isinstance(value, list):
+        raise MalformedMessage("not an array")
+    return [item.from_value(element) for element in value]
+
+
+def _known_strings(value: Any) -> Any:
+    """Keep the strings of a list that will be matched by name: what is no string can match nothing (VER-07)."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_known_strings)]
+"""List of protocols, versions or algorithms: unknown values are kept out by matching, not refused (VER-07)."""
+
+
+class EndpointDescription(Wire):
+    """An endpoint as it presents itself."""
+
+    name: str | None = None
+    logo_url: str | None = None
+    deployment: Deployment | None = None
+
+
+class NodeDescription(Wire):
+    """A node as it presents itself."""
+
+    id: NodeId
+    brand: str
+    logo_url: str | None = None
+    type: str
+    model_name: str
+    user_defined_name: str | None = None
+    role: Role
+
+    @property
+    def title(self) -> str:
+        """Name for a person; from a peer it is hostile until cleaned."""
+        return self.user_defined_name or f"{self.brand} {self.model_name}"
+
+
+Text = Annotated[str, Field(max_length=2000)]
+
+
+def spelled_by_peer(offered: Iterable[str], wanted: str) -> str | None:
+    """Find a version in a peer's list, in the peer's spelling, or None (VER-06).
+
+    ``v1.0.0`` and ``1.0.0`` are the same version; there are no ranges.
+    """
+    return next((text for text in offered if text.removeprefix("v") == wanted.removeprefix("v")), None)
+
+
+def choose_version(own: Iterable[str], offered: Iterable[str]) -> str | None:
+    """Pick the first of our own versions that the peer offers, in its spelling, or None (VER-06)."""
+    texts = tuple(offered)
+    return next((found for wanted in own if (found := spelled_by_peer(texts, wanted)) is not None), None)
+
+
+def choose_name(own: Iterable[str], offered: Iterable[str]) -> str | None:
+    """Pick the first of our own protocols or algorithms that the peer offers, or None."""
+    texts = set(offered)
+    return next((name for name in own if name in texts), None)

@@ -1,0 +1,137 @@
+"""Secrets as types: they do not show in a repr, a log line or an exception (SEC-01)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from typing import Any, ClassVar, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+MIN_TOKEN_BYTES = 32
+"""PAIR-08, SES-02, SES-04: access tokens and WebSocket tokens have at least 32 bytes."""
+
+MIN_CHALLENGE_BYTES = 32
+"""HMAC-01: a challenge has at least 32 bytes."""
+
+MIN_ATTEMPT_ID_CHARACTERS = 32
+"""PAIR-03: a pairing attempt id has at least 32 characters."""
+
+MAX_SECRET_CHARACTERS = 4096
+"""Longest secret read from a peer; ten times what any implementation sends."""
+
+
+class Secret:
+    """A string that nobody sees by accident. ``reveal()`` is the one way to its value.
+
+    Equality takes constant time. Pydantic reads it from a string and writes it as one.
+    """
+
+    __slots__ = ("_value",)
+    min_characters: ClassVar[int] = 1
+
+    def __init__(self, value: str) -> None:
+        """Take over the value.
+
+        Raises:
+            ValueError: It is shorter or longer than this kind of secret may be, or not ASCII; the text does not repeat it.
+        """
+        if not self.min_characters <= len(value) <= MAX_SECRET_CHARACTERS or not value.isascii():
+            raise ValueError(f"not a valid {type(self).__name__}")
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value, other._value)
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(***)"
+
+    __str__ = __repr__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> Self:
+            if isinstance(value, cls):
+                return value
+            if isinstance(value, str):
+                try:
+                    return cls(value)
+                except ValueError:
+                    pass
+            raise PydanticCustomError("secret", f"not a valid {cls.__name__}")
+
+        return core_schema.no_info_plain_validator_function(
+            read, serialization=core_schema.plain_serializer_function_ser_schema(cls.reveal)
+        )
+
+
+class Base64Secret(Secret):
+    """Random bytes in standard Base64 with padding. White space in what a peer sends is dropped."""
+
+    __slots__ = ("_raw",)
+    min_bytes: ClassVar[int] = 1
+
+    def __init__(self, value: str) -> None:
+        text = "".join(value.split())
+        super().__init__(text)
+        try:
+            self._raw = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"not a valid {type(self).__name__}") from None
+        if len(self._raw) < self.min_bytes:
+            raise ValueError(f"not a valid {type(self).__name__}")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Encode random bytes; they come from the caller, so that cores need no randomness of their own."""
+        return cls(base64.b64encode(raw).decode("ascii"))
+
+    @property
+    def raw(self) -> bytes:
+        """The decoded bytes."""
+        return self._raw
+
+
+class AccessToken(Base64Secret):
+    """One-time token of the communication client for the next session (PAIR-08)."""
+
+    __slots__ = ()
+    min_bytes = MIN_TOKEN_BYTES
+
+
+class CommunicationToken(Base64Secret):
+    """Token for one WebSocket connection (SES-04)."""
+
+    __slots__ = ()
+    min_bytes = MIN_TOKEN_BYTES
+
+
+class HmacChallenge(Base64Secret):
+    """A nonce of one side of a pairing attempt (HMAC-01)."""
+
+    __slots__ = ()
+    min_bytes = MIN_CHALLENGE_BYTES
+
+
+class HmacChallengeResponse(Base64Secret):
+    """The answer to a challenge (HMAC-02)."""
+
+    __slots__ = ()
+
+
+class PairingAttemptId(Secret):
+    """Bearer of the later requests of one pairing attempt (PAIR-03). Opaque to the client."""
+
+    __slots__ = ()
+    min_characters = MIN_ATTEMPT_ID_CHARACTERS

@@ -1,0 +1,17 @@
+"""Making text from the network fit for a terminal and a log."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def for_display(text: str, limit: int = 80) -> str:
+    """Return the text without control, format and unassigned characters, cut to ``limit`` characters.
+
+    Use it on every name that came from a peer before a person or a log sees it; compare the raw value where it decides.
+    """
+    shown = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text[: limit * 4])
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"

@@ -1,0 +1,134 @@
+"""URLs of S2 Connect as types that cannot hold a wrong one (VER-03)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import idna
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from s2connect.errors import InvalidUrl
+
+MAX_URL_CHARACTERS = 2048
+"""Longest URL that is read from anywhere."""
+
+_VERSION_SEGMENT = re.compile(r"/v\d+/?$")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
+
+
+def host_as_ascii(host: str) -> str:
+    """Return a host name in lower case and, where it is international, as IDNA A-label (HMAC-02).
+
+    Raises:
+        InvalidUrl: It is no possible host name.
+    """
+    lowered = host.rstrip(".").lower()
+    if lowered.isascii():
+        return lowered
+    try:
+        return idna.encode(lowered, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        raise InvalidUrl("The host name of the URL cannot be written in ASCII.") from None
+
+
+class _Url(str):
+    """A checked absolute URL of one scheme."""
+
+    __slots__ = ("host", "port")
+    scheme = ""
+    host: str
+    port: int
+
+    def __new__(cls, text: str) -> Self:
+        if len(text) > MAX_URL_CHARACTERS:
+            raise InvalidUrl(f"The URL is longer than {MAX_URL_CHARACTERS} characters.")
+        if _FORBIDDEN.search(text):
+            raise InvalidUrl("The URL contains a character that no URL has.")
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise InvalidUrl("This is not a URL.") from None
+        if parts.scheme != cls.scheme:
+            raise InvalidUrl(f"The URL does not start with {cls.scheme}://.")
+        if not host:
+            raise InvalidUrl("The URL names no host.")
+        if parts.username is not None or parts.password is not None:
+            raise InvalidUrl("The URL must not contain a user name or password.")
+        if parts.fragment:
+            raise InvalidUrl("The URL must not contain a fragment ('#').")
+        if port == 0:
+            raise InvalidUrl("Port 0 is no address.")
+        cls._check(text, parts.query)
+        self = super().__new__(cls, text)
+        self.host = host_as_ascii(host)
+        self.port = port or 443
+        return self
+
+    @classmethod
+    def _check(cls, text: str, query: str) -> None:
+        """Check what only this kind of URL demands."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> Self:
+            if isinstance(value, str):
+                try:
+                    return cls(value)
+                except InvalidUrl as error:
+                    raise PydanticCustomError("url", "{what}", {"what": error.what}) from None
+            raise PydanticCustomError("url", "not a URL")
+
+        return core_schema.no_info_plain_validator_function(
+            read, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+
+class BaseUrl(_Url):
+    """Base URL of an API: ``https://``, a slash at the end, no version segment, no query (VER-03).
+
+    Attributes:
+        host: Host name in lower case as IDNA A-label, or an address without brackets.
+        port: TCP port, 443 where the URL names none.
+    """
+
+    __slots__ = ()
+    scheme = "https"
+
+    @classmethod
+    def _check(cls, text: str, query: str) -> None:
+        if query or "?" in text:
+            raise InvalidUrl("The URL must not contain a query ('?').")
+        if not text.endswith("/"):
+            raise InvalidUrl("The URL does not end with a slash.")
+        if _VERSION_SEGMENT.search(text):
+            raise InvalidUrl("The URL must not contain the version of the API.")
+
+    @classmethod
+    def from_user(cls, text: str) -> Self:
+        """Read what a person typed or pasted: white space, a missing ``https://`` or slash and a version are mended.
+
+        Raises:
+            InvalidUrl: It cannot be understood, or asks for plain HTTP.
+        """
+        text = text.strip()
+        if "://" not in text:
+            text = f"https://{text}"
+        if text.lower().startswith("http://"):
+            raise InvalidUrl("S2 Connect never uses plain http.", hint="Type the URL with https:// in front.")
+        text = _VERSION_SEGMENT.sub("/", text)
+        return cls(text if text.endswith("/") else f"{text}/")
+
+    def operation(self, version: str, name: str) -> str:
+        """URL of one operation, e.g. ``…/pairing/v1/requestPairing``."""
+        return f"{self}{version}/{name}"
+
+
+class WebSocketUrl(_Url):
+    """URL of a WebSocket, ``wss://`` only (WS-01)."""
+
+    __slots__ = ()
+    scheme = "wss"

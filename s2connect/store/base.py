@@ -1,0 +1,165 @@
+"""What must survive a power cut, as operations (not tables), and the vault for what must stay secret.
+
+Every operation of a :class:`Store` is atomic, and durable when it returns: after SIGKILL or a power cut at any point the
+state is that before or that after it. The communication server keeps digests of access tokens only (SES-06); the
+communication client must keep the tokens themselves, and they go into the :class:`Vault`, as do private keys.
+
+All methods may be cancelled: the operation then happened whole or not at all, and the caller does not know which.
+All raise :class:`~s2connect.errors.StorageUnavailable` when the disk is full, read-only or broken; nothing is half done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.url import BaseUrl
+
+
+@dataclass(frozen=True, slots=True)
+class PairKey:
+    """A pair of nodes: ours and the peer's."""
+
+    local: NodeId
+    remote: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The CA of a peer with a self-signed certificate: every connection must validate against exactly this root.
+
+    Attributes:
+        ca_fingerprint: SHA-256 of the DER of the *CA* certificate, 32 bytes (TRUST-06, TRUST-07). Never the leaf's.
+        ca_der: The certificate itself, once it has been seen; None while only its fingerprint was received (TRUST-07).
+    """
+
+    ca_fingerprint: bytes
+    ca_der: bytes | None = None
+
+
+def token_digest(token: AccessToken) -> bytes:
+    """SHA-256 of an access token, which is all a communication server keeps of it (SES-06)."""
+    return hashlib.sha256(token.reveal().encode("ascii")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """One pairing as this side knows it. Holds no secret.
+
+    Attributes:
+        key: Our node and the peer's.
+        communication_role: Our role after pairing (ROLE-02).
+        peer: The peer node as it presents itself; from the network.
+        peer_endpoint: The peer's endpoint as it presents itself; from the network.
+        initiate_session_url: Where the communication client starts sessions; None on the communication server.
+        pin: CA that the communication client accepts for that URL; None means normal PKI validation.
+        paired_at: Wall-clock seconds since the epoch, a label only.
+        confirmed: False while the answer to the last step of pairing is outstanding or lost (PAIRC-06).
+    """
+
+    key: PairKey
+    communication_role: CommunicationRole
+    peer: NodeDescription
+    peer_endpoint: EndpointDescription
+    initiate_session_url: BaseUrl | None = None
+    pin: Pin | None = None
+    paired_at: float = field(default_factory=time.time)
+    confirmed: bool = True
+
+
+class Store(Protocol):
+    """Operations on pairings. One contract test runs against every implementation.
+
+    A pair of nodes has at most one confirmed pairing, and beside it at most one unconfirmed one (PAIRC-06), which does not
+    touch the confirmed one until :meth:`confirm_pairing`.
+    """
+
+    async def pairings(self) -> list[Pairing]:
+        """All pairings, confirmed and unconfirmed, oldest first."""
+
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+        """Store a pairing with its first access token (PAIR-10).
+
+        As communication client the token itself is kept, as communication server its digest. A confirmed pairing replaces
+        the one of the same pair and those in ``replaces``, which leave a tombstone each (ROLE-05, ROLE-06), in the same
+        transaction, and clears the tombstone of its own pair. An unconfirmed one (``pairing.confirmed`` is false)
+        replaces an unconfirmed one of the same pair only; ``replaces`` must then be empty.
+        """
+
+    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
+        """Turn the unconfirmed pairing of a pair into its confirmed one, with the effects of ``save_pairing``.
+
+        Does nothing where there is no unconfirmed pairing.
+        """
+
+    async def drop_unconfirmed(self, key: PairKey) -> None:
+        """Remove the unconfirmed pairing of a pair and its secrets; the confirmed one stays. No tombstone."""
+
+    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+        """Communication client: the access tokens to try, oldest first (SESC-01). Empty where there is no pairing."""
+
+    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """Communication client: append a token to the candidates (SESC-02). The same token twice is kept once.
+
+        At most :data:`MAX_CANDIDATE_TOKENS` are kept: beyond that the second oldest goes, because the oldest is the one
+        that was certainly accepted last.
+        """
+
+    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """Communication client: make this the only candidate (SESC-01, SESC-03)."""
+
+    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+        """Communication server: digest of the active access token, or None."""
+
+    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
+        """Communication server: make this the active token of the pair (SES-03). False where there is no pairing."""
+
+    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
+        """Remove the confirmed and the unconfirmed pairing of a pair and all their secrets. False if there was none.
+
+        With ``tombstone`` it is remembered that the pair was unpaired (SES-05).
+        """
+
+    async def was_unpaired(self, key: PairKey) -> bool:
+        """Whether the pair has a tombstone."""
+
+    async def update_descriptions(
+        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        """Store what the peer says of itself now (SES-02); None leaves as it is. Does nothing without a pairing."""
+
+    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+        """Complete a pin with the certificate that has been seen."""
+
+    async def close(self) -> None:
+        """Finish and release everything; idempotent."""
+
+
+MAX_CANDIDATE_TOKENS = 8
+"""Bound on what lost answers can pile up at the communication client; two is the normal maximum."""
+
+MAX_TOMBSTONES = 10_000
+"""Bound on remembered unpairings; the oldest go first."""
+
+
+class Vault(Protocol):
+    """Keeps small secrets (at most 4 KiB) by name, durable when ``put`` returns. Methods block: call them in a thread.
+
+    Names consist of lower-case letters, digits, dots and dashes. ``put`` replaces atomically. Values are bytes.
+    Raises :class:`~s2connect.errors.StorageUnavailable`, and :class:`~s2connect.errors.InsecurePermissions` (SEC-02).
+    """
+
+    def get(self, name: str) -> bytes | None:
+        """The secret, or None."""
+
+    def put(self, name: str, secret: bytes) -> None:
+        """Store or replace it."""
+
+    def delete(self, name: str) -> None:
+        """Remove it; no error where there is none."""

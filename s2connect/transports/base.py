@@ -1,0 +1,141 @@
+"""Connection and Transport: how S2 messages travel, whatever carries them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ssl import SSLContext
+from typing import Protocol
+
+from s2connect.errors import ConnectionClosed
+from s2connect.model.common import NodeId
+from s2connect.model.session_init import CommunicationDetails
+
+NORMAL_CLOSURE = 1000
+GOING_AWAY = 1001
+UNSUPPORTED_DATA = 1003
+ABNORMAL_CLOSURE = 1006
+POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""WS-05: longest S2 message by default."""
+
+PING_INTERVAL = 30.0
+"""WS-04: seconds between pings; the standard allows 60 at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """Facts of one connection.
+
+    Attributes:
+        protocol: Name as in ``supportedCommunicationProtocols``.
+        local: Our node.
+        remote: The peer's node.
+        s2_version: S2 JSON version, in the spelling both agreed on.
+        peer_address: Address for status and log, empty where there is none.
+        since: When it came up, wall clock.
+    """
+
+    protocol: str
+    local: NodeId
+    remote: NodeId
+    s2_version: str
+    peer_address: str = ""
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Connection(ABC):
+    """One duplex, ordered stream of S2 JSON texts between two nodes.
+
+    At most one task sends and one receives at a time; they may be different tasks. Nothing is lost or reordered while it
+    stands, and a slow reader slows the writer (WS-07).
+    """
+
+    info: ConnectionInfo
+
+    @abstractmethod
+    async def send(self, text: str) -> None:
+        """Send one text; returns when there is room for more.
+
+        Cancelled while waiting for room, the text is sent or not sent, never in part.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+
+    @abstractmethod
+    async def recv(self) -> str:
+        """Receive the next text. Cancel-safe: nothing is lost.
+
+        Raises:
+            ConnectionClosed: The connection has ended; with the peer's code and reason where it gave one.
+        """
+
+    @abstractmethod
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Say goodbye and release everything; idempotent, bounded to a few seconds, never raises for the network."""
+
+    def __aiter__(self) -> Connection:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return await self.recv()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How a communication client authenticates the server: the context to use and, optionally, where to connect.
+
+    Attributes:
+        context: TLS context, pinned to the peer's CA or validating by PKI.
+        address: Host or address to connect to instead of the URL's host, whose name is still the one that is verified.
+    """
+
+    context: SSLContext
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a communication server offers for one session.
+
+    Attributes:
+        details: The answer to ``confirmAccessToken`` (SES-04).
+        connection: Resolves with the connection once the client has come; cancelled when the offer expires unused.
+    """
+
+    details: CommunicationDetails
+    connection: asyncio.Future[Connection]
+
+
+class Transport(Protocol):
+    """How a connection comes about.
+
+    Attributes:
+        name: The name used in ``supportedCommunicationProtocols``.
+    """
+
+    name: str
+
+    def offer(self, info: ConnectionInfo) -> Offer:
+        """Communication server: open the door for one client, once, for a bounded time (SES-04)."""
+
+    def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Awaitable[Connection]:
+        """Communication client: connect as the answer to ``confirmAccessToken`` says.
+
+        Raises:
+            NetworkError: Not reachable, timed out.
+            TrustError: The certificate is not the pinned one.
+            ProtocolViolation: ``details`` are not this transport's, or the server refused the token.
+        """
+
+    async def close(self) -> None:
+        """Withdraw offers and release everything; connections that stand are their owners' to close."""
