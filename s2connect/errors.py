@@ -176,8 +176,8 @@ class CertificateRefused(TrustError):
     """A certificate is expired, of another name, of another root, badly signed, or weak.
 
     Attributes:
-        reason: ``expired``, ``not_yet_valid``, ``name``, ``untrusted``, ``pin``, ``signature``, ``algorithm``, ``chain``
-            or ``other``.
+        reason: ``expired``, ``not_yet_valid``, ``name``, ``untrusted``, ``pin``, ``signature``, ``algorithm``,
+            ``chain`` or ``other``.
     """
 
     kind = "certificate_refused"

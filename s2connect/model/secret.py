@@ -36,7 +36,7 @@ class Secret:
         """Take over the value.
 
         Raises:
-            ValueError: It is shorter or longer than this kind of secret may be, or not ASCII; the text does not repeat it.
+            ValueError: Too short, too long or not ASCII; the text does not repeat the value.
         """
         if not self.min_characters <= len(value) <= MAX_SECRET_CHARACTERS or not value.isascii():
             raise ValueError(f"not a valid {type(self).__name__}")
@@ -61,7 +61,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def read(value: Any) -> Self:
+        def read(value: Any) -> Secret:
             if isinstance(value, cls):
                 return value
             if isinstance(value, str):

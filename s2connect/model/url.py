@@ -74,7 +74,7 @@ class _Url(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def read(value: Any) -> Self:
+        def read(value: Any) -> _Url:
             if isinstance(value, str):
                 try:
                     return cls(value)

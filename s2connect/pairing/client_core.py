@@ -1,0 +1,347 @@
+"""The pairing client's side of one attempt, without I/O (PAIRC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from s2connect.certs.chain import fingerprint_map
+from s2connect.errors import (
+    CertificateRefused,
+    PairingError,
+    PairingExpired,
+    PairingRefused,
+    ProtocolViolation,
+    WrongPairingCode,
+)
+from s2connect.model.common import SHA256, Deployment, MalformedMessage, NodeId, Wire
+from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.pairing import (
+    ConnectionDetails,
+    FinalizePairing,
+    PairingErrorReason,
+    PairingResponseErrorMessage,
+    PostConnectionDetails,
+    RequestConnectionDetails,
+    RequestPairing,
+    RequestPairingResponse,
+)
+from s2connect.model.roles import CommunicationRole, communication_role
+from s2connect.model.secret import AccessToken, HmacChallenge, PairingAttemptId
+from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.pairing.challenge import matches, respond
+from s2connect.pairing.code import PairingCode
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, with_deployment
+from s2connect.store.base import Pairing, PairKey, Pin
+
+CLIENT_ENTROPY = 64
+"""Random bytes for an attempt: the client's challenge (HMAC-01) and an access token (PAIR-08)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProof:
+    """How the pairing server's TLS was authenticated, and what the formula gets from that (TRUST-04).
+
+    Attributes:
+        binding: F or D of HMAC-02.
+        pin: Root of a self-signed chain, pinned once the server proves to know the code; None after PKI validation.
+    """
+
+    binding: bytes
+    pin: Pin | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next request of the attempt: operation and body."""
+
+    operation: str
+    body: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What both sides agreed on; store it as unconfirmed, then send ``finalize`` (PAIRC-06)."""
+
+    pairing: Pairing
+    token: AccessToken = field(repr=False)
+    finalize: Step
+
+
+class _State(Enum):
+    NEW = auto()
+    REQUESTED = auto()
+    EXCHANGING = auto()
+    AGREED = auto()
+    ENDED = auto()
+
+
+_REFUSALS: dict[PairingErrorReason, tuple[str, str]] = {
+    PairingErrorReason.INVALID_COMBINATION_OF_ROLES: (
+        "Both sides are of the same kind.",
+        "An energy manager (CEM) pairs with a device (RM) only; choose another device.",
+    ),
+    PairingErrorReason.INCOMPATIBLE_S2_MESSAGE_VERSIONS: (
+        "The two sides speak no common version of the S2 messages.",
+        "One of them needs a software update.",
+    ),
+    PairingErrorReason.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS: (
+        "The two sides have no common hash function.",
+        "One of them needs a software update.",
+    ),
+    PairingErrorReason.INCOMPATIBLE_COMMUNICATION_PROTOCOLS: (
+        "The two sides have no common communication protocol.",
+        "One of them needs a software update or another setting.",
+    ),
+    PairingErrorReason.NODE_NOT_FOUND: (
+        "The other device does not know the node that the code names.",
+        "Check the part of the code before the dash.",
+    ),
+    PairingErrorReason.NO_NODE_ID_PROVIDED: (
+        "The other device hosts several nodes, and the code does not say which one is meant.",
+        "Use the whole code, with the part before the dash.",
+    ),
+    PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER: (
+        "No pairing code is valid on the other device now.",
+        "It may have expired or been used: ask for a new one there and type it within five minutes.",
+    ),
+    PairingErrorReason.PARSING_ERROR: (
+        "The other device did not understand the request.",
+        "One of the two may need a software update.",
+    ),
+    PairingErrorReason.OTHER: ("The other device refused to pair.", ""),
+}
+
+
+def refused(body: bytes) -> PairingRefused:
+    """The error for a 400 to ``requestPairing``, with a sentence for the user (PAIRC-07)."""
+    try:
+        message = PairingResponseErrorMessage.from_json(body)
+    except MalformedMessage:
+        message = PairingResponseErrorMessage(error_message=PairingErrorReason.OTHER)
+    what, hint = _REFUSALS[message.error_message]
+    info = for_display(message.additional_info or "", 200)
+    if info and message.error_message is PairingErrorReason.OTHER:
+        what = f"{what[:-1]}, saying: {info}"
+    return PairingRefused(what, reason=message.error_message.value, additional_info=info, hint=hint)
+
+
+class PairingClientAttempt:
+    """One attempt. Call the methods in the order of the protocol; each returns what comes next, or raises.
+
+    Whenever a method raised and :attr:`owes_refusal` is true, the caller owes the server ``finalizePairing`` with
+    :attr:`refusal` (PAIRC-02).
+
+    Attributes:
+        attempt_id: Bearer of the later requests, once the server has given it.
+        deadline: ``now`` at which the attempt has failed (PAIRC-03), once the id has been received.
+    """
+
+    def __init__(
+        self,
+        endpoint: LocalEndpoint,
+        node: LocalNode,
+        code: PairingCode,
+        proof: ServerProof,
+        *,
+        entropy: bytes,
+        session_url: BaseUrl | None,
+        ca_fingerprint: bytes | None,
+        server_node: NodeId | None = None,
+        force: bool = False,
+    ) -> None:
+        """Begin an attempt for one of our nodes.
+
+        Args:
+            endpoint: This endpoint.
+            node: Our node.
+            code: As the user typed it; its alias goes along unless ``server_node`` is known (PAIRC-01).
+            proof: From the captured connection.
+            entropy: :data:`CLIENT_ENTROPY` random bytes.
+            session_url: Our own session initiation URL, for the case that we become communication server; None where
+                this endpoint runs no server.
+            ca_fingerprint: SHA-256 of our own CA certificate, if we are in the LAN (TRUST-07).
+            server_node: The peer's node id, where it is known.
+            force: ``forcePairing``.
+        """
+        self._endpoint = endpoint
+        self._node = node
+        self._code = code
+        self._proof = proof
+        self._session_url = session_url
+        self._ca_fingerprint = ca_fingerprint
+        self._server_node = server_node
+        self._force = force
+        self._challenge = HmacChallenge.from_bytes(entropy[:32])
+        self._own_token = AccessToken.from_bytes(entropy[32:CLIENT_ENTROPY])
+        self._state = _State.NEW
+        self._answer: RequestPairingResponse | None = None
+        self._role: CommunicationRole | None = None
+        self._peer_deployment = endpoint.deployment
+        self.attempt_id: PairingAttemptId | None = None
+        self.deadline: float | None = None
+
+    @property
+    def owes_refusal(self) -> bool:
+        """Whether the server believes in an attempt that we have given up."""
+        return self.attempt_id is not None and self._state is not _State.ENDED
+
+    refusal = Step("finalizePairing", FinalizePairing(success=False))
+
+    def ended(self) -> None:
+        """The attempt is over on both sides; nothing is owed any more."""
+        self._state = _State.ENDED
+
+    def request(self) -> Step:
+        """The first request. Identical when called again."""
+        self._state = _State.REQUESTED
+        return Step(
+            "requestPairing",
+            RequestPairing(
+                client_node_description=self._node.description,
+                client_endpoint_description=self._endpoint.description,
+                node_id=self._server_node,
+                node_id_alias=self._code.alias if self._server_node is None else None,
+                supported_communication_protocols=self._node.communication_protocols,
+                supported_s2_message_versions=self._node.s2_versions,
+                supported_hmac_hashing_algorithms=(SHA256,),
+                client_hmac_challenge=self._challenge,
+                force_pairing=self._force,
+            ),
+        )
+
+    def on_answer(self, body: bytes, *, now: float) -> Step:
+        """Check the server's 200 to ``requestPairing``: schema, role, algorithm, and that it knows the code.
+
+        Raises:
+            ProtocolViolation: Not the schema, or an algorithm that was not offered.
+            PairingRefused: The server's node has our own role.
+            WrongPairingCode: Its response to our challenge is wrong; also if somebody sits in between.
+            CertificateRefused: It calls itself a WAN server and has a self-signed certificate (TRUST-03).
+        """
+        assert self._state is _State.REQUESTED, "on_answer follows request"
+        self.deadline = now + ATTEMPT_LIFETIME
+        try:
+            answer = RequestPairingResponse.from_json(body)
+        except MalformedMessage:
+            self.attempt_id = _attempt_id_of(body)
+            raise ProtocolViolation(
+                "The other device's answer to the pairing request is not as the standard says."
+            ) from None
+        self.attempt_id = answer.pairing_attempt_id
+        if answer.selected_hmac_hashing_algorithm != SHA256:
+            raise ProtocolViolation("The other device chose a hash function that was not offered.")
+        if answer.server_node_description.role is self._node.description.role:
+            what, hint = _REFUSALS[PairingErrorReason.INVALID_COMBINATION_OF_ROLES]
+            raise PairingRefused(what, reason=PairingErrorReason.INVALID_COMBINATION_OF_ROLES.value, hint=hint)
+        expected = respond(self._challenge, self._code.token, self._proof.binding)
+        if not matches(expected, answer.client_hmac_challenge_response):
+            raise WrongPairingCode("The pairing code is not the one of the other device.")
+        # A server that does not say where it runs is where its certificate says (errata S2C-03).
+        default = Deployment.LAN if self._proof.pin else Deployment.WAN
+        deployment = answer.server_endpoint_description.deployment or default
+        if deployment is Deployment.WAN and self._proof.pin:
+            raise CertificateRefused(
+                "The server says that it is in the WAN but has a self-signed certificate.", reason="untrusted"
+            )
+        self._answer = answer
+        self._peer_deployment = deployment
+        self._role = communication_role(
+            own=self._endpoint.deployment, own_role=self._node.description.role, peer=deployment
+        )
+        proof = respond(answer.server_hmac_challenge, self._code.token, self._proof.binding)
+        self._state = _State.EXCHANGING
+        if self._role is CommunicationRole.CLIENT:
+            return Step("requestConnectionDetails", RequestConnectionDetails(server_hmac_challenge_response=proof))
+        if self._session_url is None:
+            raise PairingError(
+                "This endpoint would have to be the server of the sessions, and it runs none.",
+                hint="Give it a host name and a port with `s2connect init`.",
+            )
+        fingerprint = fingerprint_map(self._ca_fingerprint) if self._ca_fingerprint else None
+        details = ConnectionDetails(
+            initiate_session_url=self._session_url,
+            access_token=self._own_token,
+            certificate_fingerprint=fingerprint,
+        )
+        return Step(
+            "postConnectionDetails",
+            PostConnectionDetails(server_hmac_challenge_response=proof, connection_details=details),
+        )
+
+    def on_details(self, status: int, body: bytes, *, now: float, wall_time: float) -> Agreed:
+        """Read the answer to the details request.
+
+        Raises:
+            WrongPairingCode: 403, the server does not accept our response.
+            PairingExpired: 401, or our own 15 seconds are over.
+            ProtocolViolation: Anything else that the standard does not say.
+        """
+        assert self._state is _State.EXCHANGING, "on_details follows on_answer"
+        self._check_time(now)
+        if status == 403:
+            self.ended()
+            raise WrongPairingCode("The other device did not accept the pairing code.")
+        if status == 401:
+            self.ended()
+            raise PairingExpired("The other device has given up this pairing attempt.")
+        assert self._answer is not None
+        url, pin, token = None, None, self._own_token
+        if self._role is CommunicationRole.CLIENT:
+            try:
+                details = ConnectionDetails.from_json(body) if status == 200 else None
+            except MalformedMessage:
+                details = None
+            if details is None:
+                raise ProtocolViolation("The other device's connection details are not as the standard says.")
+            url, pin, token = details.initiate_session_url, self._proof.pin, details.access_token
+        elif status != 204:
+            raise ProtocolViolation("The other device did not accept the connection details.")
+        assert self._role is not None
+        self._state = _State.AGREED
+        peer = self._answer.server_node_description
+        return Agreed(
+            Pairing(
+                key=PairKey(self._node.id, peer.id),
+                communication_role=self._role,
+                peer=peer,
+                peer_endpoint=with_deployment(self._answer.server_endpoint_description, self._peer_deployment),
+                initiate_session_url=url,
+                pin=pin,
+                paired_at=wall_time,
+                confirmed=False,
+            ),
+            token,
+            Step("finalizePairing", FinalizePairing(success=True)),
+        )
+
+    def on_finalized(self, status: int) -> None:
+        """Read the answer to ``finalizePairing``; returns when the pairing stands (PAIRC-06).
+
+        Raises:
+            PairingExpired: 401.
+            PairingError: The server did not complete the pairing.
+        """
+        assert self._state is _State.AGREED, "on_finalized follows on_details"
+        if status == 204:
+            self.ended()
+            return
+        if status == 401:
+            self.ended()
+            raise PairingExpired("The other device has given up this pairing attempt.")
+        raise PairingError("The other device could not complete the pairing.", hint="Try again with a new code.")
+
+    def _check_time(self, now: float) -> None:
+        if self.deadline is not None and now > self.deadline:
+            raise PairingExpired("The pairing attempt took longer than 15 seconds.")
+
+
+def _attempt_id_of(body: bytes) -> PairingAttemptId | None:
+    """Find the attempt id in an answer that breaks its schema, so that the server can be told (PAIRC-02)."""
+    try:
+        value = read_json(body)
+        return PairingAttemptId(value["pairingAttemptId"])
+    except (MalformedJson, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,150 @@
+"""The pairing token, the alias and the code that a person carries from one device to the other (TOK)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from s2connect.errors import InvalidPairingCode
+from s2connect.model.secret import Secret
+
+MIN_DYNAMIC_CHARACTERS = 4
+"""TOK-01."""
+MIN_STATIC_CHARACTERS = 6
+"""TOK-01."""
+MAX_TOKEN_CHARACTERS = 128
+"""Longest token that is read; the standard has no bound."""
+DYNAMIC_LIFETIME = 300.0
+"""TOK-02: seconds until a dynamic token expires."""
+MAX_FAILED_ATTEMPTS = 5
+"""TOK-05: failed attempts after which a dynamic token is withdrawn."""
+
+ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+"""Characters of the tokens we issue: none looks like another one, none needs a change of case."""
+TOKEN_CHARACTERS = 13
+"""TOK-05: 13 of 31 characters are 64 bits; at least 60 are wanted."""
+
+_CODE = re.compile(r"(?:([0-9a-zA-Z]+)-)?([0-9a-zA-Z]{4,})", re.ASCII)
+_TOKEN = re.compile(r"[0-9a-zA-Z]{4,128}", re.ASCII)
+
+
+class PairingToken(Secret):
+    """The secret part of a pairing code. It never travels and is never logged (TOK-06)."""
+
+    __slots__ = ()
+    min_characters = MIN_DYNAMIC_CHARACTERS
+
+    def __init__(self, value: str) -> None:
+        """Take over a token.
+
+        Raises:
+            ValueError: It breaks TOK-01; the text does not repeat it.
+        """
+        if not _TOKEN.fullmatch(value):
+            raise ValueError("not a valid pairing token")
+        super().__init__(value)
+
+    @classmethod
+    def generate(cls) -> PairingToken:
+        """Draw a token from the operating system's random numbers (TOK-01, TOK-05)."""
+        return cls("".join(secrets.choice(ALPHABET) for _ in range(TOKEN_CHARACTERS)))
+
+
+@dataclass(frozen=True, slots=True)
+class PairingCode:
+    """What a person reads on the responder and types at the initiator. ``str()`` shows it, ``repr()`` does not.
+
+    Attributes:
+        token: The secret part.
+        alias: Which node of the endpoint is meant; not secret.
+        expires_in: Seconds it lives from its issue; None for a static or a typed one.
+    """
+
+    token: PairingToken
+    alias: str | None = None
+    expires_in: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PairingCode:
+        """Read a code that a person typed (TOK-04); white space is dropped.
+
+        Raises:
+            InvalidPairingCode: It is none.
+        """
+        match = _CODE.fullmatch("".join(text.split()))
+        if not match or len(match[2]) > MAX_TOKEN_CHARACTERS or len(match[1] or "") > MAX_TOKEN_CHARACTERS:
+            raise InvalidPairingCode("This is not a pairing code.")
+        return cls(PairingToken(match[2]), match[1])
+
+    def __str__(self) -> str:
+        return f"{self.alias}-{self.token.reveal()}" if self.alias else self.token.reveal()
+
+
+@dataclass(slots=True)
+class IssuedToken:
+    """A token of one of our nodes, with what decides whether it still counts."""
+
+    token: PairingToken
+    expires_at: float | None
+    failed_attempts: int = 0
+
+    @property
+    def static(self) -> bool:
+        """Static tokens neither expire nor are they spent (TOK-02)."""
+        return self.expires_at is None
+
+
+class TokenTable:
+    """The tokens of one node: at most one dynamic and one static."""
+
+    def __init__(self) -> None:
+        self._dynamic: IssuedToken | None = None
+        self._static: IssuedToken | None = None
+
+    def issue(self, token: PairingToken, *, now: float, lifetime: float | None) -> IssuedToken:
+        """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
+
+        Raises:
+            InvalidPairingCode: A static token shorter than six characters (TOK-01).
+        """
+        if lifetime is None:
+            if len(token.reveal()) < MIN_STATIC_CHARACTERS:
+                raise InvalidPairingCode(
+                    "A static pairing code is too short.", hint=f"It needs {MIN_STATIC_CHARACTERS} characters."
+                )
+            self._static = IssuedToken(token, None)
+            return self._static
+        self._dynamic = IssuedToken(token, now + lifetime)
+        return self._dynamic
+
+    def valid(self, *, now: float) -> IssuedToken | None:
+        """The token that counts at ``now``: the dynamic one while it lives, otherwise the static one.
+
+        Only one can count, because the server has to answer the client's challenge before it knows what was typed.
+        """
+        dynamic = self._dynamic
+        if dynamic is not None and dynamic.expires_at is not None and now < dynamic.expires_at:
+            return dynamic
+        return self._static
+
+    def holds(self, issued: IssuedToken) -> bool:
+        """Whether this token has been neither spent nor withdrawn nor replaced. Expiry does not matter (TOK-02)."""
+        return issued is self._dynamic or issued is self._static
+
+    def spend(self, issued: IssuedToken) -> None:
+        """A pairing succeeded with it: a dynamic token is gone (TOK-05)."""
+        if issued is self._dynamic:
+            self._dynamic = None
+
+    def failed(self, issued: IssuedToken) -> bool:
+        """An attempt failed with it. True if it has been withdrawn for that (TOK-05)."""
+        issued.failed_attempts += 1
+        if issued is self._dynamic and issued.failed_attempts >= MAX_FAILED_ATTEMPTS:
+            self._dynamic = None
+            return True
+        return False
+
+    def withdraw(self) -> None:
+        """Withdraw the dynamic token."""
+        self._dynamic = None

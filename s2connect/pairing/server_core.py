@@ -1,0 +1,484 @@
+"""The pairing server's side of the attempt, without I/O (PAIR).
+
+Every method takes ``now`` (seconds of one monotonic clock) and random bytes. What a request handler could forget is
+here: the order, the 15 seconds, the second between attempts, identical repeats, the bounds, the withdrawal of tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from s2connect.certs.chain import parse_fingerprint_map
+from s2connect.model.common import (
+    SHA256,
+    Deployment,
+    EndpointDescription,
+    MalformedMessage,
+    NodeDescription,
+    NodeId,
+    Wire,
+    choose_name,
+    choose_version,
+)
+from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.pairing import (
+    ConnectionDetails,
+    FinalizePairing,
+    PairingErrorReason,
+    PairingResponseErrorMessage,
+    PostConnectionDetails,
+    RequestConnectionDetails,
+    RequestPairing,
+    RequestPairingResponse,
+)
+from s2connect.model.roles import CommunicationRole, communication_role
+from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
+from s2connect.model.url import BaseUrl
+from s2connect.pairing.challenge import matches, respond
+from s2connect.pairing.code import DYNAMIC_LIFETIME, IssuedToken, PairingCode, PairingToken, TokenTable
+from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate
+from s2connect.store.base import Pairing, PairKey, Pin
+
+_log = logging.getLogger(__name__)
+
+ATTEMPT_LIFETIME = 15.0
+"""PAIR-04: seconds an attempt lives from the moment its id was issued."""
+
+MAX_ATTEMPTS = 2000
+"""PAIR-12: attempts in flight on one endpoint."""
+
+MAX_KEPT_ATTEMPTS = 10_000
+"""Attempts in flight or ended within their 15 seconds, which are kept for identical repeats."""
+
+MAX_REMEMBERED_REPLIES = 4
+"""Replies kept for identical repeats (PAIR-07); a whole attempt has three."""
+
+ATTEMPT_ID_BYTES = 24
+ANSWER_ENTROPY = ATTEMPT_ID_BYTES + 32
+"""Random bytes for an answer: the attempt id (PAIR-03) and the server's challenge (HMAC-01)."""
+TOKEN_ENTROPY = 32
+"""Random bytes for an access token (PAIR-08)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer: status, and a body where there is one."""
+
+    status: int
+    body: Wire | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A request that passed every check that does not depend on the token; answer it at ``answer_at``."""
+
+    answer_at: float
+    arrived_at: float
+    node: LocalNode
+    request: RequestPairing
+    digest: bytes
+    binding: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A pairing that must be durable before the client may be told (PAIR-10)."""
+
+    pairing: Pairing
+    token: AccessToken = field(repr=False)
+    attempt_id: PairingAttemptId = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt on one of our nodes ended without a pairing.
+
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``; ``code_withdrawn``
+    says that the node's dynamic code is gone with it (TOK-05).
+    """
+
+    node: NodeId
+    peer: NodeDescription
+    reason: str
+    code_withdrawn: bool
+
+
+class _State(Enum):
+    REQUESTED = auto()
+    EXCHANGED = auto()
+    FINALIZING = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    id: PairingAttemptId
+    node: LocalNode
+    request: RequestPairing
+    request_digest: bytes
+    issued: IssuedToken
+    binding: bytes
+    challenge: HmacChallenge
+    answer: Reply
+    expires_at: float
+    role: CommunicationRole
+    state: _State = _State.REQUESTED
+    token: AccessToken | None = None
+    details: ConnectionDetails | None = None
+    pin: Pin | None = None
+    replies: dict[bytes, Reply] = field(default_factory=dict)
+
+    @property
+    def peer_deployment(self) -> Deployment | None:
+        return self.request.client_endpoint_description.deployment
+
+
+def refusal(reason: PairingErrorReason, info: str) -> Reply:
+    """A 400 with its reason; ``info`` is a fixed sentence for a person (PAIR-01)."""
+    return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
+
+
+UNAUTHORIZED = Reply(401)
+BUSY = Reply(503)
+_BAD_REQUEST = Reply(400)
+
+
+class PairingServer:
+    """All attempts on the nodes of one endpoint.
+
+    Attributes:
+        events: What ended without a pairing since it was last emptied; the owner takes and clears it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Callable[[], LocalEndpoint],
+        *,
+        session_url: Callable[[], BaseUrl],
+        wan_clients_only: bool = False,
+        response_delay: float = RESPONSE_DELAY,
+    ) -> None:
+        """Serve the nodes of ``endpoint``.
+
+        Args:
+            endpoint: Gives the endpoint as it is now.
+            session_url: Gives the ``initiateSessionUrl`` for clients that will be communication clients.
+            wan_clients_only: This is a server that a vendor runs in the WAN for endpoints in the LAN (ROLE-03 a).
+            response_delay: Seconds of PAIR-02; other values are for tests only.
+        """
+        self._endpoint = endpoint
+        self._session_url = session_url
+        self._wan_clients_only = wan_clients_only
+        self._delay = response_delay
+        self._tokens: dict[NodeId, TokenTable] = {}
+        self._gates: dict[NodeId, NodeGate] = {}
+        self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
+        self._by_request: dict[bytes, _Attempt] = {}
+        self._in_flight = 0  # queued, or issued and not ended
+        self.events: list[AttemptFailed] = []
+
+    # Codes
+
+    def issue_code(
+        self, node: LocalNode, token: PairingToken, *, now: float, lifetime: float | None = DYNAMIC_LIFETIME
+    ) -> PairingCode:
+        """Make a token valid on a node and return the code to show (TOK-02); ``lifetime`` None makes it static."""
+        self._table(node.id).issue(token, now=now, lifetime=lifetime)
+        return PairingCode(token, node.alias, lifetime)
+
+    def withdraw_code(self, node: NodeId) -> None:
+        """Withdraw the dynamic token of a node; attempts that began with it cannot be finished."""
+        self._table(node).withdraw()
+
+    def _table(self, node: NodeId) -> TokenTable:
+        return self._tokens.setdefault(node, TokenTable())
+
+    # requestPairing
+
+    def request_pairing(self, body: bytes, *, binding: bytes, ready: bool, now: float) -> Queued | Reply:
+        """Check a ``requestPairing`` (PAIR-01) and queue it on its node (PAIR-02).
+
+        Args:
+            body: The request as received.
+            binding: F or D of HMAC-02 for the connection on which it arrived.
+            ready: Whether this endpoint is ready for pairing.
+            now: Monotonic seconds.
+        """
+        self.expire(now=now)
+        try:
+            request = RequestPairing.from_json(body)
+        except MalformedMessage as error:
+            _log.info("requestPairing refused: %s", error)
+            return refusal(PairingErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+        endpoint = self._endpoint()
+        node = self._target(endpoint, request)
+        if isinstance(node, Reply):
+            return node
+        refused = self._incompatible(node, request, ready=ready)
+        if refused is not None:
+            return refused
+        if self._in_flight >= MAX_ATTEMPTS or len(self._attempts) >= MAX_KEPT_ATTEMPTS:
+            return BUSY
+        gate = self._gates.setdefault(node.id, NodeGate(delay=self._delay))
+        answer_at = gate.admit(now=now)
+        if answer_at is None:
+            return BUSY
+        self._in_flight += 1
+        return Queued(answer_at, now, node, request, hashlib.sha256(body).digest(), binding)
+
+    @staticmethod
+    def _target(endpoint: LocalEndpoint, request: RequestPairing) -> LocalNode | Reply:
+        if request.node_id is not None and request.node_id_alias is not None:
+            return refusal(PairingErrorReason.PARSING_ERROR, "nodeId and nodeIdAlias exclude each other.")
+        if request.node_id is None and request.node_id_alias is None:
+            node = endpoint.only_node()
+            return node or refusal(
+                PairingErrorReason.NO_NODE_ID_PROVIDED, "This endpoint has several nodes; use the code with its alias."
+            )
+        node = (
+            endpoint.nodes.get(request.node_id)
+            if request.node_id is not None
+            else endpoint.by_alias(request.node_id_alias or "")
+        )
+        return node or refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
+
+    def _incompatible(self, node: LocalNode, request: RequestPairing, *, ready: bool) -> Reply | None:
+        reasons = PairingErrorReason
+        if not ready:
+            return refusal(reasons.OTHER, "Not ready for pairing yet; try again in a moment.")
+        if request.client_node_description.role is node.description.role:
+            return refusal(
+                reasons.INVALID_COMBINATION_OF_ROLES, "Only an energy manager and a device can pair with each other."
+            )
+        if choose_name((SHA256,), request.supported_hmac_hashing_algorithms) is None:
+            return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint knows SHA256 only.")
+        if not request.force_pairing:
+            if choose_name(node.communication_protocols, request.supported_communication_protocols) is None:
+                names = ", ".join(node.communication_protocols)
+                return refusal(reasons.INCOMPATIBLE_COMMUNICATION_PROTOCOLS, f"This node speaks {names}.")
+            if choose_version(node.s2_versions, request.supported_s2_message_versions) is None:
+                versions = ", ".join(node.s2_versions)
+                return refusal(reasons.INCOMPATIBLE_S2_MESSAGE_VERSIONS, f"This node speaks S2 JSON {versions}.")
+        if self._wan_clients_only and request.client_endpoint_description.deployment is not Deployment.WAN:
+            return refusal(reasons.OTHER, "This server pairs with clients in the WAN only; use the device's own URL.")
+        return None
+
+    def abandon(self, queued: Queued) -> None:
+        """The request will not be answered (its connection or this server is closing)."""
+        self._in_flight -= 1
+
+    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply:
+        """Answer a queued request at its time; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
+
+        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02).
+        """
+        self._in_flight -= 1
+        self.expire(now=now)
+        same = self._by_request.get(queued.digest)
+        if same is not None and same.state is _State.REQUESTED:
+            return same.answer  # PAIR-07; the digest covers 32 random bytes of the client's
+        table = self._table(queued.node.id)
+        issued = table.valid(now=queued.arrived_at)
+        if issued is None:
+            return refusal(
+                PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
+                "No pairing code is valid here now; ask for a new one on this device.",
+            )
+        endpoint = self._endpoint()
+        request = queued.request
+        attempt_id = PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii"))
+        challenge = HmacChallenge.from_bytes(entropy[ATTEMPT_ID_BYTES:ANSWER_ENTROPY])
+        reply = Reply(
+            200,
+            RequestPairingResponse(
+                pairing_attempt_id=attempt_id,
+                server_node_description=queued.node.description,
+                server_endpoint_description=endpoint.description,
+                selected_hmac_hashing_algorithm=SHA256,
+                client_hmac_challenge_response=respond(request.client_hmac_challenge, issued.token, queued.binding),
+                server_hmac_challenge=challenge,
+            ),
+        )
+        self._in_flight += 1
+        self._attempts[attempt_id] = self._by_request[queued.digest] = _Attempt(
+            id=attempt_id,
+            node=queued.node,
+            request=request,
+            request_digest=queued.digest,
+            issued=issued,
+            binding=queued.binding,
+            challenge=challenge,
+            answer=reply,
+            expires_at=now + ATTEMPT_LIFETIME,
+            role=communication_role(
+                own=endpoint.deployment,
+                own_role=queued.node.description.role,
+                peer=request.client_endpoint_description.deployment or endpoint.deployment,
+            ),
+        )
+        return reply
+
+    # requestConnectionDetails, postConnectionDetails
+
+    def request_connection_details(
+        self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, entropy: bytes
+    ) -> Reply:
+        """Give the connection details to a future communication client (PAIR-05, PAIR-08)."""
+        attempt, reply = self._step(attempt_id, b"requestConnectionDetails", body, now=now)
+        if attempt is None:
+            return reply
+        try:
+            request = RequestConnectionDetails.from_json(body)
+        except MalformedMessage:
+            return self._fail(attempt, _BAD_REQUEST, "malformed")
+        if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
+            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+        if not self._proves_token(attempt, request.server_hmac_challenge_response):
+            return self._fail(attempt, Reply(403), "wrong_code")
+        attempt.token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
+        attempt.state = _State.EXCHANGED
+        details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
+        return self._remember(attempt, b"requestConnectionDetails", body, Reply(200, details))
+
+    def post_connection_details(self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float) -> Reply:
+        """Take the connection details of a future communication server (PAIR-05, TRUST-07)."""
+        attempt, reply = self._step(attempt_id, b"postConnectionDetails", body, now=now)
+        if attempt is None:
+            return reply
+        try:
+            request = PostConnectionDetails.from_json(body)
+            fingerprint = parse_fingerprint_map(request.connection_details.certificate_fingerprint)
+        except ValueError:
+            return self._fail(attempt, _BAD_REQUEST, "malformed")
+        if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.CLIENT:
+            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+        if not self._proves_token(attempt, request.server_hmac_challenge_response):
+            return self._fail(attempt, Reply(403), "wrong_code")
+        if (attempt.peer_deployment or self._endpoint().deployment) is Deployment.LAN:
+            if fingerprint is None:
+                return self._fail(attempt, _BAD_REQUEST, "malformed")
+            attempt.pin = Pin(fingerprint)
+        attempt.details = request.connection_details
+        attempt.token = request.connection_details.access_token
+        attempt.state = _State.EXCHANGED
+        return self._remember(attempt, b"postConnectionDetails", body, Reply(204))
+
+    # finalizePairing
+
+    def finalize(
+        self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
+    ) -> Reply | Commit:
+        """Finish an attempt (PAIR-09). A :class:`Commit` must be made durable and then reported by :meth:`committed`."""
+        attempt, reply = self._step(attempt_id, b"finalizePairing", body, now=now)
+        if attempt is None:
+            return reply
+        try:
+            success = FinalizePairing.from_json(body).success
+        except MalformedMessage:
+            success = None
+        if success is None:
+            return self._fail(attempt, _BAD_REQUEST, "malformed")
+        if not success:
+            self._fail(attempt, Reply(204), "refused_by_client")
+            return self._remember(attempt, b"finalizePairing", body, Reply(204))
+        table = self._table(attempt.node.id)
+        if attempt.state is not _State.EXCHANGED or attempt.token is None or not table.holds(attempt.issued):
+            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+        attempt.state = _State.FINALIZING
+        request = attempt.request
+        return Commit(
+            Pairing(
+                key=PairKey(attempt.node.id, request.client_node_description.id),
+                communication_role=attempt.role,
+                peer=request.client_node_description,
+                peer_endpoint=with_deployment(request.client_endpoint_description, self._endpoint().deployment),
+                initiate_session_url=attempt.details.initiate_session_url if attempt.details else None,
+                pin=attempt.pin,
+                paired_at=wall_time,
+            ),
+            attempt.token,
+            attempt.id,
+        )
+
+    def committed(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
+        """The pairing is durable: spend the token, end the attempt, tell the client (PAIR-10)."""
+        attempt = self._attempts[attempt_id]
+        self._end(attempt)
+        self._table(attempt.node.id).spend(attempt.issued)
+        return self._remember(attempt, b"finalizePairing", body, Reply(204))
+
+    def commit_failed(self, attempt_id: PairingAttemptId) -> Reply:
+        """The pairing could not be stored: nothing has happened, and the client may repeat its request (PAIR-10)."""
+        self._attempts[attempt_id].state = _State.EXCHANGED
+        return Reply(500)
+
+    # Common to the steps
+
+    def _step(
+        self, attempt_id: PairingAttemptId | None, operation: bytes, body: bytes, *, now: float
+    ) -> tuple[_Attempt, Reply] | tuple[None, Reply]:
+        """Find the attempt of a later request, or the reply that is due without one (PAIR-03, PAIR-04, PAIR-07)."""
+        self.expire(now=now)
+        attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
+        if attempt is None or attempt.expires_at <= now:
+            return None, UNAUTHORIZED
+        repeated = attempt.replies.get(_digest(operation, body))
+        if repeated is not None:
+            return None, repeated
+        if attempt.state is _State.ENDED:
+            return None, UNAUTHORIZED
+        if attempt.state is _State.FINALIZING:
+            return None, BUSY
+        return attempt, UNAUTHORIZED
+
+    @staticmethod
+    def _proves_token(attempt: _Attempt, received: HmacChallengeResponse) -> bool:
+        return matches(respond(attempt.challenge, attempt.issued.token, attempt.binding), received)
+
+    @staticmethod
+    def _remember(attempt: _Attempt, operation: bytes, body: bytes, reply: Reply) -> Reply:
+        if len(attempt.replies) < MAX_REMEMBERED_REPLIES:
+            attempt.replies[_digest(operation, body)] = reply
+        return reply
+
+    def _end(self, attempt: _Attempt) -> None:
+        attempt.state = _State.ENDED
+        attempt.token = None
+        self._in_flight -= 1
+
+    def _fail(self, attempt: _Attempt, reply: Reply, reason: str) -> Reply:
+        self._end(attempt)
+        withdrawn = self._table(attempt.node.id).failed(attempt.issued)
+        peer = attempt.request.client_node_description
+        self.events.append(AttemptFailed(attempt.node.id, peer, reason, withdrawn))
+        return reply
+
+    def expire(self, *, now: float) -> None:
+        """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
+        while self._attempts:
+            attempt = next(iter(self._attempts.values()))
+            if attempt.expires_at > now or attempt.state is _State.FINALIZING:
+                return  # FINALIZING: its request came in time; the store decides
+            if attempt.state is not _State.ENDED:
+                self._fail(attempt, UNAUTHORIZED, "expired")
+            del self._attempts[attempt.id]
+            if self._by_request.get(attempt.request_digest) is attempt:
+                del self._by_request[attempt.request_digest]
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`expire` has something to do next."""
+        return next((a.expires_at for a in self._attempts.values()), None)
+
+
+def _digest(operation: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(operation + b"\0" + body).digest()
+
+
+def with_deployment(description: EndpointDescription, fallback: Deployment) -> EndpointDescription:
+    """The description with its deployment filled in where the peer left it out (errata S2C-03)."""
+    return description if description.deployment else description.model_copy(update={"deployment": fallback})

@@ -1,0 +1,227 @@
+"""The HTTPS client: bounded answers, no redirects, no cookies, errors in our own words."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import abc, hdrs
+from aiohttp.resolver import ThreadedResolver
+
+from s2connect.certs.tls import describe_tls_error
+from s2connect.errors import (
+    IncompatibleApiVersion,
+    NetworkError,
+    NotReachable,
+    PeerBusy,
+    PeerTimeout,
+    ProtocolViolation,
+    S2ConnectError,
+)
+from s2connect.model.common import Wire
+from s2connect.model.secret import Secret
+from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.rest.server import API_VERSIONS
+
+MAX_REPLY_BYTES = 64 * 1024
+"""Longest answer that is read."""
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one request where nothing else is said."""
+
+MAX_API_VERSIONS = 32
+"""Longest version index that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """Status and body of an answer. The body may hold secrets."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How to reach and authenticate a server.
+
+    Attributes:
+        context: TLS context that decides whom to trust.
+        address: Where to connect to instead of the URL's host, whose name is still the one that is verified.
+    """
+
+    context: ssl.SSLContext
+    address: str | None = None
+
+
+class _Resolver(abc.AbstractResolver):
+    """Resolves through the operating system, or to a given address."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._system = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[abc.ResolveResult]:
+        found = await self._system.resolve(self._address or host, port, family)
+        return [{**result, "hostname": host} for result in found]
+
+    async def close(self) -> None:
+        await self._system.close()
+
+
+class HttpsClient:
+    """Requests to one server over kept-alive connections; use it with ``async with``.
+
+    All requests of one procedure go through one instance, so that they share trust, address and connection.
+    """
+
+    def __init__(self, route: Route) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=route.context, resolver=_Resolver(route.address), use_dns_cache=False, limit=4
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={hdrs.USER_AGENT: "s2connect", hdrs.ACCEPT_ENCODING: "identity"},
+        )
+
+    async def __aenter__(self) -> HttpsClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; idempotent."""
+        await self._session.close()
+
+    async def api_version(self, base: BaseUrl) -> str:
+        """Fetch the version index of an API and pick the best version that both know (VER-02).
+
+        Raises:
+            IncompatibleApiVersion: None in common.
+            ProtocolViolation: There is no such index.
+            NetworkError: Not reachable, too slow or busy.
+            TrustError: The certificate is not what it has to be.
+        """
+        reply = await self._request("GET", base, str(base))
+        if reply.status != 200:
+            raise ProtocolViolation(
+                f"There is no S2 Connect at {for_display(str(base), 200)} (HTTP {reply.status}).",
+                hint="Check the URL; it usually ends with /pairing/.",
+            )
+        try:
+            versions = read_json(reply.body)
+        except MalformedJson:
+            versions = None
+        if not isinstance(versions, list) or len(versions) > MAX_API_VERSIONS:
+            raise ProtocolViolation(
+                f"There is no S2 Connect at {for_display(str(base), 200)}.",
+                hint="Check the URL; it usually ends with /pairing/.",
+            )
+        for version in API_VERSIONS:
+            if version in versions:
+                return version
+        offered = ", ".join(for_display(str(v), 10) for v in versions[:5]) or "none"
+        raise IncompatibleApiVersion(
+            f"The other side speaks version {offered} of S2 Connect, this one {', '.join(API_VERSIONS)}."
+        )
+
+    async def post(
+        self,
+        base: BaseUrl,
+        version: str,
+        operation: str,
+        body: Wire | None = None,
+        *,
+        bearer: Secret | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> HttpReply:
+        """Post to an operation. Any status below 500 but 429 is returned, the caller knows what it means.
+
+        Raises:
+            PeerBusy: 429 or 5xx.
+            NotReachable: No connection.
+            PeerTimeout: No whole answer in ``timeout`` seconds.
+            TrustError: The certificate is not what it has to be; nothing was sent.
+            ProtocolViolation: The answer is too long or no HTTP.
+        """
+        reply = await self._request("POST", base, base.operation(version, operation), body, bearer, timeout)
+        if reply.status == 429 or reply.status >= 500:
+            raise PeerBusy(f"{base.host} cannot do it now (HTTP {reply.status}).", status=reply.status)
+        return reply
+
+    async def _request(
+        self,
+        method: str,
+        base: BaseUrl,
+        url: str,
+        body: Wire | None = None,
+        bearer: Secret | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> HttpReply:
+        headers = {}
+        if body is not None:
+            headers[hdrs.CONTENT_TYPE] = "application/json"
+        if bearer is not None:
+            headers[hdrs.AUTHORIZATION] = f"Bearer {bearer.reveal()}"
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._session.request(
+                    method,
+                    url,
+                    data=body.to_json() if body is not None else None,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None),
+                ) as response,
+            ):
+                return HttpReply(response.status, await _read_bounded(response.content))
+        except S2ConnectError:
+            raise
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise network_error(error, base.host, base.port) from error
+
+
+async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
+    chunks, size = [], 0
+    async for chunk in stream.iter_any():
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise ProtocolViolation(f"The other side's answer is longer than {MAX_REPLY_BYTES} bytes.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
+    """Say in our own words why a request failed."""
+    place = f"{for_display(host, 100)}:{port}"
+    trust = describe_tls_error(error, host)
+    if trust is not None:
+        return trust
+    if isinstance(error, TimeoutError):
+        return PeerTimeout(f"{place} did not answer in time.")
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return NotReachable(
+            f"The name {for_display(host, 100)} is not known in this network.",
+            hint="Check the spelling; or use the device's address with --connect-to.",
+        )
+    if isinstance(error, aiohttp.ClientConnectorError | OSError):
+        return NotReachable(f"{place} cannot be reached: {reason_of(error)}.")
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+        return NotReachable(f"{place} closed the connection.")
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
+        return ProtocolViolation(f"{place} did not answer in proper HTTP.")
+    return NetworkError(f"The request to {place} failed.")
+
+
+def reason_of(error: BaseException) -> str:
+    """The operating system's word for why there is no connection."""
+    inner = getattr(error, "os_error", error)
+    return str(getattr(inner, "strerror", None) or "no connection")
