@@ -1,0 +1,324 @@
+"""What a server shows: the certificate authority of a LAN endpoint, its leaves, and the certificate of an operator.
+
+All functions block (key generation, signatures): call them in a thread. None reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from s2connect.errors import ConfigurationError
+from s2connect.model.text import for_display
+from s2connect.model.url import host_as_ascii
+
+CA_VALIDITY = timedelta(days=9131)
+"""TRUST-01, long validity: 25 years, longer than the devices last. A new CA voids every pairing (TRUST-09)."""
+
+LEAF_VALIDITY = timedelta(days=180)
+"""TRUST-01: at most six months, of which the shortest have 181 days."""
+
+RENEW_BEFORE = timedelta(days=60)
+"""TRUST-01, renewed before expiry: a device may be switched off for two months and still show a valid certificate."""
+
+BACK_DATED = timedelta(days=1)
+"""Certificates are valid from a day ago, because clocks of devices are slow or in the wrong time zone."""
+
+_MAX_COMMON_NAME = 64
+"""Upper bound of X.520 for a common name, in characters."""
+
+
+def fingerprint(certificate: x509.Certificate) -> bytes:
+    """SHA-256 of the DER of a certificate, 32 bytes."""
+    return certificate.fingerprint(hashes.SHA256())
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What a server shows in the TLS handshake, and the key to it.
+
+    Attributes:
+        chain_pem: The leaf first, then the certificates above it; for a LAN endpoint the root (TRUST-01).
+        key_pem: Private key of the leaf, PKCS#8 without encryption; secret.
+        leaf_fingerprint: SHA-256 of the DER of the *leaf*, 32 bytes (HMAC-02).
+        ca_fingerprint: SHA-256 of the DER of the *CA*, 32 bytes (TRUST-07); None where normal PKI validation applies.
+        not_valid_before: First instant at which the leaf is valid, with time zone.
+        not_valid_after: Last instant at which the leaf is valid, with time zone.
+        names: DNS names and IP addresses the leaf is valid for.
+    """
+
+    chain_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    leaf_fingerprint: bytes
+    ca_fingerprint: bytes | None
+    not_valid_before: datetime
+    not_valid_after: datetime
+    names: tuple[str, ...]
+
+    def needs_renewal(self, now: datetime) -> bool:
+        """Whether the leaf is in the last :data:`RENEW_BEFORE` of its life, or in the last third of a shorter one.
+
+        Args:
+            now: Wall-clock time, with time zone.
+        """
+        ahead = min(RENEW_BEFORE, (self.not_valid_after - self.not_valid_before) / 3)
+        return now >= self.not_valid_after - ahead
+
+    @classmethod
+    def load(cls, chain_pem: bytes, key_pem: bytes) -> Self:
+        """Take over the certificate that the operator of a WAN endpoint got from a public or company CA (TRUST-03).
+
+        Raises:
+            ConfigurationError: One of the two cannot be read, the key does not belong to the first certificate, or that
+                certificate names no host. The message says which; it never repeats the key.
+        """
+        try:
+            chain = x509.load_pem_x509_certificates(chain_pem)
+        except ValueError:
+            raise ConfigurationError(
+                "The certificate chain holds no certificate that can be read.",
+                hint="It has to be PEM text: -----BEGIN CERTIFICATE-----, the server's own certificate first.",
+            ) from None
+        key = _load_key(key_pem)
+        leaf = chain[0]
+        if not _belongs(key, leaf):
+            if any(_belongs(key, other) for other in chain[1:]):
+                raise ConfigurationError(
+                    "The server's own certificate is not the first in the certificate chain.",
+                    hint="Put it first, then the certificates of the CAs above it.",
+                )
+            raise ConfigurationError(
+                "The private key does not belong to the first certificate of the chain.",
+                hint="Check that both files come from the same order and that the server's own certificate is first.",
+            )
+        names = subject_names(leaf)
+        if not names:
+            raise ConfigurationError(
+                "The certificate names no host (subject alternative name), so no client can accept it.",
+                hint="Order a certificate with the host name of the endpoint in it.",
+            )
+        return cls(
+            chain_pem=b"".join(c.public_bytes(serialization.Encoding.PEM) for c in chain),
+            key_pem=_key_as_pem(key),
+            leaf_fingerprint=fingerprint(leaf),
+            ca_fingerprint=None,
+            not_valid_before=leaf.not_valid_before_utc,
+            not_valid_after=leaf.not_valid_after_utc,
+            names=names,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CertificateAuthority:
+    """The self-signed CA of one LAN endpoint, with its key (TRUST-01, TRUST-02).
+
+    Attributes:
+        certificate: The root that peers pin (TRUST-06).
+    """
+
+    certificate: x509.Certificate
+    _key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def create(cls, name: str, *, now: datetime) -> Self:
+        """Make a new CA: every pairing that pins an older one is void (TRUST-09).
+
+        Args:
+            name: What a person sees in the certificate, e.g. the endpoint's name; cleaned and cut to 64 characters.
+            now: Wall-clock time, with time zone.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        # The organisation keeps issuer and subject of a leaf apart even where the CA is named like the host.
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "S2 Connect certificate authority"),
+                x509.NameAttribute(NameOID.COMMON_NAME, for_display(name, _MAX_COMMON_NAME) or "S2 Connect"),
+            ]
+        )
+        not_before = now - BACK_DATED
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(not_before)
+            .not_valid_after(not_before + CA_VALIDITY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(key_cert_sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def load(cls, cert_pem: bytes, key_pem: bytes) -> Self:
+        """Read back what :meth:`to_pem` and :meth:`key_pem` gave.
+
+        Raises:
+            ConfigurationError: One of the two cannot be read, they do not belong together, or it is no CA.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(cert_pem)
+        except ValueError:
+            raise ConfigurationError("The certificate of the CA cannot be read.", hint=_RESTORE) from None
+        key = _load_key(key_pem)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not _belongs(key, certificate):
+            raise ConfigurationError("The private key does not belong to the certificate of the CA.", hint=_RESTORE)
+        if not is_ca(certificate):
+            raise ConfigurationError("The certificate of the CA is not that of a CA.", hint=_RESTORE)
+        return cls(certificate, key)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the DER of the CA certificate, 32 bytes (TRUST-07)."""
+        return fingerprint(self.certificate)
+
+    def to_pem(self) -> bytes:
+        """The certificate as PEM; public."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def key_pem(self) -> bytes:
+        """The private key as PEM (PKCS#8, not encrypted); secret."""
+        return _key_as_pem(self._key)
+
+    def issue(self, names: Sequence[str], *, now: datetime) -> ServerIdentity:
+        """Make a leaf with a key of its own, valid for :data:`LEAF_VALIDITY` or as long as the CA (TRUST-01, TRUST-02).
+
+        Args:
+            names: Host names and IP addresses under which clients reach the server, the main one first (VER-04).
+            now: Wall-clock time, with time zone.
+
+        Raises:
+            ConfigurationError: There is no name, or one of them is neither a host name nor an address.
+        """
+        if not names:
+            raise ConfigurationError("A certificate needs at least one host name or address.")
+        san = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(names)])
+        key = ec.generate_private_key(ec.SECP256R1())
+        main = names[0] if names[0].isascii() and len(names[0]) <= _MAX_COMMON_NAME else "S2 Connect server"
+        not_before = max(now - BACK_DATED, self.certificate.not_valid_before_utc)
+        leaf = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, main)]))
+            .issuer_name(self.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(not_before)
+            .not_valid_after(min(not_before + LEAF_VALIDITY, self.certificate.not_valid_after_utc))
+            .add_extension(san, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return ServerIdentity(
+            chain_pem=leaf.public_bytes(serialization.Encoding.PEM) + self.to_pem(),
+            key_pem=_key_as_pem(key),
+            leaf_fingerprint=fingerprint(leaf),
+            ca_fingerprint=self.fingerprint,
+            not_valid_before=leaf.not_valid_before_utc,
+            not_valid_after=leaf.not_valid_after_utc,
+            names=subject_names(leaf),
+        )
+
+
+_RESTORE = "Restore the state directory from a backup."
+
+
+def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """DNS names (lower case) and IP addresses of the subject alternative name; the common name does not count.
+
+    Raises:
+        ValueError: The extensions of the certificate are malformed.
+    """
+    try:
+        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except x509.DuplicateExtension as error:
+        raise ValueError("duplicate extension") from error
+    dns: Iterable[str] = san.get_values_for_type(x509.DNSName)
+    return (*(name.lower() for name in dns), *(str(address) for address in san.get_values_for_type(x509.IPAddress)))
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether the certificate may sign others: CA:TRUE, and keyCertSign where the key usage is limited (TRUST-02).
+
+    Raises:
+        ValueError: The extensions of the certificate are malformed.
+    """
+    try:
+        extensions = certificate.extensions
+        if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound as missing:
+        return missing.oid == x509.KeyUsage.oid
+    except x509.DuplicateExtension as error:
+        raise ValueError("duplicate extension") from error
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name.partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host_as_ascii(name))
+    except ValueError:
+        raise ConfigurationError(f"{for_display(name)!r} is neither a host name nor an address.") from None
+
+
+def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _load_key(key_pem: bytes) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(key_pem, password=None)
+    except TypeError:
+        raise ConfigurationError(
+            "The private key is protected by a pass phrase.", hint="Give it without one, in a file only we may read."
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError("The private key cannot be read.", hint="It has to be PEM text.") from None
+
+
+def _key_as_pem(key: PrivateKeyTypes) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _belongs(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
+    return _public_bytes(key.public_key()) == _public_bytes(certificate.public_key())
+
+
+def _public_bytes(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,329 @@
+"""What a pairing client captures of an unknown server, and checks before it trusts it with anything (TRUST-04)."""
+
+from __future__ import annotations
+
+import _ssl
+import asyncio
+import hashlib
+import ipaddress
+import re
+import ssl
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from s2connect.certs.authority import is_ca, subject_names
+from s2connect.certs.tls import describe_tls_error, harden, refusal
+from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
+from s2connect.model.text import for_display
+from s2connect.model.url import host_as_ascii
+
+MAX_CHAIN_CERTIFICATES = 10
+"""Longest chain that is read; public ones have two to four certificates. OpenSSL bounds the bytes, to 100 KB."""
+
+MIN_RSA_BITS = 2048
+"""TRUST-04, algorithms: smallest RSA key that is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedChain:
+    """What a server showed in one handshake.
+
+    Attributes:
+        leaf_der: The certificate of the server.
+        ca_der: The self-signed certificate at the end of what the server sent; None where there was none. It is the
+            leaf itself where the server has one single self-signed certificate.
+        address: IP address the server answered from, with a zone where one is needed to reach it (``fe80::1%2``).
+    """
+
+    leaf_der: bytes
+    ca_der: bytes | None
+    address: str
+
+    @property
+    def leaf_fingerprint(self) -> bytes:
+        """SHA-256 of the *leaf*, 32 bytes (HMAC-02)."""
+        return hashlib.sha256(self.leaf_der).digest()
+
+    @property
+    def ca_fingerprint(self) -> bytes | None:
+        """SHA-256 of the *CA*, 32 bytes (TRUST-06); None where the server did not send it."""
+        return None if self.ca_der is None else hashlib.sha256(self.ca_der).digest()
+
+    def check_self_signed(self, host: str, now: datetime) -> None:
+        """Check everything but authenticity: name, dates, algorithms, and that the root signed the leaf (TRUST-04).
+
+        Says nothing about who the server is, nor about its address (:func:`is_local_address`).
+
+        Args:
+            host: Name or address in the URL.
+            now: Wall-clock time, with time zone.
+
+        Raises:
+            CertificateRefused: With the reason ``chain``, ``name``, ``expired``, ``not_yet_valid``, ``algorithm``,
+                ``signature`` or ``other`` (cannot be read).
+        """
+        if self.ca_der is None:
+            raise CertificateRefused(
+                f"{for_display(host)} sent its certificate without the root it was signed by.",
+                reason="chain",
+                hint="The other device has to send its CA certificate along; look for an update of its software.",
+            )
+        try:
+            leaf = x509.load_der_x509_certificate(self.leaf_der)
+            root = x509.load_der_x509_certificate(self.ca_der)
+            reason = _find_fault(leaf, root, host, now)
+        except (ValueError, TypeError, x509.UnsupportedGeneralNameType):
+            reason = "other"
+        if reason is not None:
+            raise refusal(host, reason)
+
+
+async def capture_chain(host: str, port: int, *, address: str | None = None, timeout: float) -> CapturedChain:
+    """Make one TLS 1.3 handshake and note what the server shows; no application data is sent (TRUST-04, TRUST-08).
+
+    The certificate is not verified: the caller checks the result. May be cancelled at any time; the connection is
+    closed.
+
+    Args:
+        host: Name or address in the URL, which the server is asked for.
+        port: TCP port.
+        address: Where to connect to instead of looking ``host`` up, e.g. from DNS-SD.
+        timeout: Seconds for everything together.
+
+    Raises:
+        NotReachable: No connection.
+        PeerTimeout: The time is over.
+        ProtocolViolation: It is no TLS 1.3 server.
+        CertificateRefused: The chain is absurdly long (``chain``).
+    """
+    # The one context without verification: for this handshake, nothing is sent or believed on its connection.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    harden(context)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return await _handshake(host, port, context, address=address, timeout=timeout)
+
+
+async def verify_pki(
+    host: str, port: int, context: ssl.SSLContext, *, address: str | None = None, timeout: float
+) -> CapturedChain:
+    """Make one TLS 1.3 handshake with normal PKI validation and note what the server shows (TRUST-03).
+
+    May be cancelled at any time; the connection is closed.
+
+    Args:
+        host: Name in the URL, which the certificate must be made out to.
+        port: TCP port.
+        context: From :func:`~s2connect.certs.tls.wan_client_context`.
+        address: Where to connect to instead of looking ``host`` up.
+        timeout: Seconds for everything together.
+
+    Raises:
+        ValueError: The context does not verify.
+        NotReachable: No connection.
+        PeerTimeout: The time is over.
+        ProtocolViolation: It is no TLS 1.3 server.
+        CertificateRefused: The certificate is not valid for the host, with the reason.
+    """
+    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ValueError("the TLS context does not verify certificates")
+    return await _handshake(host, port, context, address=address, timeout=timeout)
+
+
+async def _handshake(
+    host: str, port: int, context: ssl.SSLContext, *, address: str | None, timeout: float
+) -> CapturedChain:
+    loop = asyncio.get_running_loop()
+    where = f"{for_display(host)}:{port}"
+    try:
+        async with asyncio.timeout(timeout):
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol,
+                address or host,
+                port,
+                ssl=context,
+                server_hostname=host.partition("%")[0],
+                ssl_handshake_timeout=timeout + 1,  # never the first to fire
+            )
+    except TimeoutError as error:
+        raise PeerTimeout(f"{where} did not answer within {timeout:g} seconds.") from error
+    except (OSError, ValueError) as error:
+        described = describe_tls_error(error, host)
+        if described is not None:
+            raise described from error
+        raise NotReachable(f"{where} cannot be reached{_why(error)}.") from error
+    try:
+        chain = _chain_sent(transport.get_extra_info("ssl_object"))
+        peer = transport.get_extra_info("peername")
+    finally:
+        transport.close()  # says goodbye,
+        transport.abort()  # and does not wait for the answer
+    if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
+        raise refusal(host, "chain")
+    return CapturedChain(chain[0], _root_of(chain), _address_of(peer))
+
+
+def _why(error: Exception) -> str:
+    text = getattr(error, "strerror", None)
+    return f" ({text})" if isinstance(text, str) and text else ""
+
+
+class _RawCertificate(Protocol):
+    def public_bytes(self, encoding: int, /) -> bytes: ...
+
+
+class _RawObject(Protocol):
+    def get_unverified_chain(self) -> list[_RawCertificate] | None: ...
+
+
+def _chain_sent(ssl_object: ssl.SSLObject) -> list[bytes]:
+    """DER of the certificates that the server sent, in its order."""
+    if sys.version_info >= (3, 13):
+        return ssl_object.get_unverified_chain()
+    raw = cast(_RawObject, ssl_object._sslobj)  # type: ignore[attr-defined]  # public from Python 3.13 only
+    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in raw.get_unverified_chain() or ()]
+
+
+def _root_of(chain: list[bytes]) -> bytes | None:
+    try:
+        last = x509.load_der_x509_certificate(chain[-1])
+        return chain[-1] if last.subject == last.issuer else None
+    except ValueError:
+        return None
+
+
+def _address_of(peer: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    zone = peer[3] if len(peer) == 4 else 0
+    return f"{peer[0]}%{zone}" if zone and "%" not in peer[0] else peer[0]
+
+
+# --- checks
+
+
+def _find_fault(leaf: x509.Certificate, root: x509.Certificate, host: str, now: datetime) -> str | None:
+    if not _is_named(leaf, host):
+        return "name"
+    for certificate in (leaf, root):
+        if now < certificate.not_valid_before_utc:
+            return "not_yet_valid"
+        if now > certificate.not_valid_after_utc:
+            return "expired"
+        if not _is_strong(certificate):
+            return "algorithm"
+    if leaf != root and not is_ca(root):
+        return "chain"
+    if not _is_for_servers(leaf) or leaf.issuer != root.subject:
+        return "chain"
+    try:
+        root.verify_directly_issued_by(root)
+        leaf.verify_directly_issued_by(root)
+    except InvalidSignature:
+        return "signature"
+    return None
+
+
+def _is_named(leaf: x509.Certificate, host: str) -> bool:
+    try:
+        wanted = str(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        wanted = host_as_ascii(host)
+    return wanted in subject_names(leaf)
+
+
+def _is_strong(certificate: x509.Certificate) -> bool:
+    try:
+        key = certificate.public_key()
+        signed_with = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return False
+    if isinstance(key, rsa.RSAPublicKey):
+        strong = key.key_size >= MIN_RSA_BITS
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        strong = isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+    else:
+        strong = isinstance(key, ed25519.Ed25519PublicKey)
+    # Ed25519 has no separate hash.
+    return strong and (signed_with is None or isinstance(signed_with, hashes.SHA256 | hashes.SHA384 | hashes.SHA512))
+
+
+def _is_for_servers(leaf: x509.Certificate) -> bool:
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+
+
+_LOCAL_NETWORKS = [
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "127.0.0.0/8",
+        "fe80::/10",
+        "fc00::/7",
+        "::1/128",
+    )
+]
+
+
+def is_local_address(text: str) -> bool:
+    """Whether an IP address is private, link-local, unique-local or loopback (TRUST-04).
+
+    An IPv4 address mapped into IPv6 counts as the IPv4 address. What is no address is not local.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in _LOCAL_NETWORKS)
+
+
+# --- certificateFingerprint
+
+FINGERPRINT_KEY = "SHA256"
+"""TRUST-07: key of the one fingerprint that is sent."""
+
+_READ_KEYS = {"sha256", "sha265"}
+_HEX = re.compile(r"[0-9a-fA-F]{64}|(?:[0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2}")
+
+
+def fingerprint_map(ca_fingerprint: bytes) -> dict[str, str]:
+    """Write ``certificateFingerprint``: the fingerprint of our *CA* under the key ``SHA256`` (TRUST-07).
+
+    Raises:
+        ValueError: It has not 32 bytes.
+    """
+    if len(ca_fingerprint) != hashlib.sha256().digest_size:
+        raise ValueError("a SHA-256 fingerprint has 32 bytes")
+    return {FINGERPRINT_KEY: ca_fingerprint.hex(":").upper()}
+
+
+def parse_fingerprint_map(map: Mapping[str, str] | None) -> bytes | None:  # noqa: A002 - the word of the interface
+    """Read ``certificateFingerprint``: the 32 bytes of the peer's *CA*, or None where there is no SHA-256 (TRUST-07).
+
+    The key counts in any case, and so does the misprint ``SHA265``; the value is hex with or without colons.
+
+    Raises:
+        ValueError: The value is not 32 bytes in hex, or two keys disagree.
+    """
+    values = {value for key, value in (map or {}).items() if key.lower() in _READ_KEYS}
+    if any(not _HEX.fullmatch(value) for value in values):
+        raise ValueError("not a SHA-256 fingerprint in hex")
+    read = {bytes.fromhex(value.replace(":", "")) for value in values}
+    if len(read) > 1:
+        raise ValueError("two different SHA-256 fingerprints")
+    return read.pop() if read else None

@@ -1,0 +1,353 @@
+"""TLS contexts: TLS 1.3 only, both as client and as server (TRUST-08, VER-05).
+
+Each function here builds a context, which takes up to 15 ms and reads or writes files: call it in a thread, build once,
+share among connections. No context accepts a certificate unseen; the only exception is the capturing handshake of
+:mod:`s2connect.certs.chain`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from s2connect.certs.authority import ServerIdentity
+from s2connect.errors import (
+    CertificateChanged,
+    CertificateRefused,
+    ConfigurationError,
+    ProtocolViolation,
+    StorageUnavailable,
+)
+from s2connect.model.text import for_display
+
+ALPN_PROTOCOLS = ("http/1.1",)
+"""VER-05: HTTP/1.1 is what both sides speak."""
+
+Trust = Literal["pki", "ca", "leaf"]
+"""What a client context goes by: the trust store, a pinned CA, or the leaf of a pairing attempt."""
+
+_Context = TypeVar("_Context", bound=ssl.SSLContext)
+
+
+def harden(context: ssl.SSLContext) -> None:
+    """Set what all our contexts have in common (TRUST-08)."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
+    # Says nothing about TLS 1.3 suites; the level keeps weak keys and SHA-1 signatures out of chains (TRUST-06).
+    context.set_ciphers("DEFAULT:@SECLEVEL=2")
+
+
+# --- server
+
+
+class _LeafContext(ssl.SSLContext):
+    """Holds one certificate, and what it is."""
+
+    leaf_fingerprint: bytes
+
+
+class ServerContext:
+    """The TLS side of a listening server, whose certificate can be replaced while it runs (TRUST-01).
+
+    Every new handshake takes the identity of that moment, and its connection remembers it: the response to a pairing
+    challenge is bound to the leaf of its own connection, however old (HMAC-02, TRUST-05).
+
+    Attributes:
+        context: To be passed to ``create_server``; stays the same for the life of the server.
+    """
+
+    def __init__(self, identity: ServerIdentity) -> None:
+        """Build the contexts. Blocks: call it in a thread.
+
+        Raises:
+            ConfigurationError: OpenSSL does not accept certificate or key.
+            StorageUnavailable: There is no temporary directory to hand them to OpenSSL.
+        """
+        self._identity = identity
+        self._current = _leaf_context(identity)
+        self.context = _server_context(ssl.SSLContext)
+        self.context.sni_callback = self._choose
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """What new handshakes show."""
+        return self._identity
+
+    def replace(self, identity: ServerIdentity) -> None:
+        """Show another certificate from the next handshake on; connections that exist stay as they are.
+
+        Blocks: call it in a thread. On an error the old certificate remains.
+
+        Raises:
+            ConfigurationError: OpenSSL does not accept certificate or key.
+            StorageUnavailable: There is no temporary directory to hand them to OpenSSL.
+        """
+        self._current = _leaf_context(identity)
+        self._identity = identity
+
+    def _choose(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        # OpenSSL calls this in every handshake, with or without a server name. The outer context has no certificate of
+        # its own, so that a handshake past this callback fails.
+        ssl_object.context = self._current
+
+
+def leaf_fingerprint_of(ssl_object: ssl.SSLObject) -> bytes:
+    """Return the SHA-256 of the leaf that this connection of a :class:`ServerContext` was answered with, 32 bytes.
+
+    Args:
+        ssl_object: ``transport.get_extra_info("ssl_object")`` of the server's side of a connection.
+
+    Raises:
+        TypeError: The connection does not belong to a :class:`ServerContext`.
+    """
+    context = ssl_object.context
+    if not isinstance(context, _LeafContext):
+        raise TypeError("not a connection of a ServerContext")
+    return context.leaf_fingerprint
+
+
+def _server_context(kind: type[_Context]) -> _Context:
+    context = kind(ssl.PROTOCOL_TLS_SERVER)
+    harden(context)
+    # A resumed connection shows no certificate: after a replacement the two sides would disagree about the leaf.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+def _leaf_context(identity: ServerIdentity) -> _LeafContext:
+    context = _server_context(_LeafContext)
+    context.leaf_fingerprint = identity.leaf_fingerprint
+    # The ssl module reads certificates from files only. The key gets a pass phrase of this moment, so that it is never
+    # on a disk in the clear.
+    pass_phrase = secrets.token_hex(32).encode("ascii")
+    try:
+        key = serialization.load_pem_private_key(identity.key_pem, password=None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(pass_phrase),
+        )
+        with tempfile.TemporaryDirectory(prefix="s2connect-") as directory:
+            file = Path(directory) / "server.pem"
+            file.write_bytes(identity.chain_pem + key)
+            context.load_cert_chain(file, password=pass_phrase)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"The server certificate cannot be used for TLS ({error.reason or 'no reason given'})."
+        ) from None
+    except OSError as error:
+        raise StorageUnavailable(f"No temporary file can be written ({error.strerror}).") from None
+    return context
+
+
+# --- client
+
+
+def wan_client_context(trust_anchors: Path | None = None) -> ssl.SSLContext:
+    """Normal PKI validation: chain, name and dates, with the trust store of the system (TRUST-03).
+
+    Takes 15 ms: build it once.
+
+    Args:
+        trust_anchors: PEM file with CAs to be trusted beside those of the system, e.g. the CA of a company.
+
+    Raises:
+        ConfigurationError: That file cannot be read or holds no certificate.
+    """
+    context = ssl.create_default_context()
+    if trust_anchors is not None:
+        try:
+            context.load_verify_locations(cafile=trust_anchors)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigurationError(
+                f"The file with trust anchors, {trust_anchors}, cannot be used ({error.strerror or 'not PEM'}).",
+                hint="It has to hold at least one CA certificate as PEM text.",
+            ) from None
+    return _client(context)
+
+
+def pinned_client_context(ca_der: bytes) -> ssl.SSLContext:
+    """Accept only servers with a chain to exactly this root, a matching name or address, and valid dates (TRUST-06).
+
+    Args:
+        ca_der: The pinned CA certificate as DER.
+
+    Raises:
+        ConfigurationError: It is no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _trust(context, ca_der)
+    return _client(context)
+
+
+def leaf_client_context(leaf_der: bytes) -> ssl.SSLContext:
+    """Accept only servers that show exactly this leaf, while name and dates are still checked (TRUST-05).
+
+    For the requests of one pairing attempt. A renewed certificate of the same server is refused as well.
+
+    Args:
+        leaf_der: The leaf that was captured as DER.
+
+    Raises:
+        ConfigurationError: It is no certificate.
+    """
+    context = _OneLeafContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.leaf_der = leaf_der
+    context.sslobject_class = _OneLeafObject
+    _trust(context, leaf_der)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return _client(context)
+
+
+class _OneLeafContext(ssl.SSLContext):
+    """Knows the one leaf that is acceptable."""
+
+    leaf_der: bytes
+
+
+class _OneLeafObject(ssl.SSLObject):
+    """Ends the handshake where OpenSSL accepted a certificate that was signed by the expected one."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        context = self.context
+        if not isinstance(context, _OneLeafContext) or self.getpeercert(binary_form=True) != context.leaf_der:
+            error = ssl.SSLCertVerificationError("another certificate than in the first request")
+            error.verify_code = _UNTRUSTED_LEAF
+            raise error
+
+
+def _client(context: ssl.SSLContext) -> ssl.SSLContext:
+    harden(context)
+    context.hostname_checks_common_name = False
+    return context
+
+
+def _trust(context: ssl.SSLContext, der: bytes) -> None:
+    try:
+        x509.load_der_x509_certificate(der)
+        context.load_verify_locations(cadata=der)
+    except (ValueError, ssl.SSLError):
+        raise ConfigurationError("The pinned certificate cannot be read.", hint="Pair the two again.") from None
+
+
+# --- errors
+
+_UNTRUSTED_LEAF = 21
+
+# Results of OpenSSL's verification (X509_V_ERR_…), which the ssl module gives as bare numbers.
+_REASONS: dict[int, str] = {
+    7: "signature",
+    9: "not_yet_valid",
+    10: "expired",
+    24: "chain",
+    25: "chain",
+    26: "chain",
+    62: "name",
+    64: "name",
+    66: "algorithm",
+    67: "algorithm",
+    68: "algorithm",
+    79: "chain",
+    **dict.fromkeys((2, 18, 19, 20, _UNTRUSTED_LEAF, 27, 28), "untrusted"),
+}
+
+_NOT_TLS_1_3 = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION"}
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+
+_MAX_CAUSES = 8
+
+
+def refusal(host: str, reason: str) -> CertificateRefused:
+    """Say in words why the certificate of a host is refused.
+
+    Args:
+        host: Name or address of the server; from the network or typed, is cleaned here.
+        reason: One of those of :class:`~s2connect.errors.CertificateRefused`.
+    """
+    text, hint = _TEXTS[reason]
+    return CertificateRefused(text.format(host=for_display(host)), reason=reason, hint=hint)
+
+
+_CLOCKS = "Check date and time on both devices"
+_TEXTS = {
+    "expired": (
+        "The certificate of {host} has expired.",
+        f"{_CLOCKS}; if they are right, the other device has to renew its certificate.",
+    ),
+    "not_yet_valid": ("The certificate of {host} is not valid yet.", f"{_CLOCKS}; one of the clocks is wrong."),
+    "name": (
+        "The certificate of {host} is made out to another name.",
+        "Use the name or address that the other device shows, exactly as it stands there.",
+    ),
+    "untrusted": (
+        "The certificate of {host} comes from nobody this system trusts.",
+        "A server on the internet needs a certificate of a public CA; a CA of your own can be added as trust anchor.",
+    ),
+    "pin": (
+        "The certificate of {host} comes from another CA than the one it was paired with.",
+        "If the other device was reset or replaced, pair the two again; otherwise somebody may be between them.",
+    ),
+    "signature": (
+        "The certificate of {host} is not signed by the CA it names.",
+        "Try again; if it happens once more, the other device has to make a new certificate.",
+    ),
+    "algorithm": (
+        "The certificate of {host} uses a key or signature that is too weak or unknown.",
+        "The other device needs a software update or a new certificate.",
+    ),
+    "chain": (
+        "The certificate of {host} does not come with a proper chain to its CA.",
+        "The other device's software may be faulty or too old; look for an update of it.",
+    ),
+    "other": (
+        "The certificate of {host} cannot be accepted.",
+        "The other device's software may be faulty or too old; look for an update of it.",
+    ),
+}
+
+
+def describe_tls_error(
+    error: BaseException, host: str, *, trust: Trust = "pki"
+) -> CertificateRefused | CertificateChanged | ProtocolViolation | None:
+    """Turn what went wrong in a TLS handshake into an error for a person; None where it was not TLS.
+
+    Exceptions of libraries are looked through: the cause counts. The caller raises the result ``from`` the original.
+
+    Args:
+        error: What the connection attempt raised.
+        host: Name or address of the server; is cleaned here.
+        trust: Which kind of client context was used. An untrusted certificate is another CA than the pinned one with
+            ``ca`` (reason ``pin``, TRUST-06), and a change in the middle of an attempt with ``leaf`` (TRUST-05).
+    """
+    tls = _tls_error(error)
+    if tls is None:
+        return None
+    shown = for_display(host)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        reason = _REASONS.get(tls.verify_code, "other")
+        if trust == "leaf" and reason in {"untrusted", "signature"}:
+            return CertificateChanged(f"{shown} showed another certificate in the middle of the pairing.")
+        if trust == "ca" and reason in {"untrusted", "signature"}:
+            reason = "pin"
+        return refusal(host, reason)
+    if tls.reason in _NOT_TLS_1_3:
+        return ProtocolViolation(f"{shown} does not speak TLS 1.3, which S2 Connect demands.")
+    if tls.reason in _NOT_TLS:
+        return ProtocolViolation(f"{shown} does not speak HTTPS on this port.", hint="Check the port of the URL.")
+    return ProtocolViolation(f"The TLS handshake with {shown} failed ({tls.reason or 'no reason given'}).")
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    for _ in range(_MAX_CAUSES):
+        if error is None or isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
