@@ -1,11 +1,12 @@
 """What must survive a power cut, as operations (not tables), and the vault for what must stay secret.
 
-Every operation of a :class:`Store` is atomic, and durable when it returns: after SIGKILL or a power cut at any point the
-state is that before or that after it. The communication server keeps digests of access tokens only (SES-06); the
+Every operation of a :class:`Store` is atomic, and durable when it returns: after SIGKILL or a power cut at any point
+the state is that before or that after it. The communication server keeps digests of access tokens only (SES-06); the
 communication client must keep the tokens themselves, and they go into the :class:`Vault`, as do private keys.
 
 All methods may be cancelled: the operation then happened whole or not at all, and the caller does not know which.
-All raise :class:`~s2connect.errors.StorageUnavailable` when the disk is full, read-only or broken; nothing is half done.
+All raise :class:`~s2connect.errors.StorageUnavailable` when the disk is full, read-only or broken, or the store is
+closed; nothing is half done. They raise :class:`~s2connect.errors.InsecurePermissions` when others can read the vault.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class Pairing:
 class Store(Protocol):
     """Operations on pairings. One contract test runs against every implementation.
 
-    A pair of nodes has at most one confirmed pairing, and beside it at most one unconfirmed one (PAIRC-06), which does not
-    touch the confirmed one until :meth:`confirm_pairing`.
+    A pair of nodes has at most one confirmed pairing, and beside it at most one unconfirmed one (PAIRC-06), which does
+    not touch the confirmed one until :meth:`confirm_pairing`.
     """
 
     async def pairings(self) -> list[Pairing]:
@@ -86,10 +87,14 @@ class Store(Protocol):
     async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
         """Store a pairing with its first access token (PAIR-10).
 
-        As communication client the token itself is kept, as communication server its digest. A confirmed pairing replaces
-        the one of the same pair and those in ``replaces``, which leave a tombstone each (ROLE-05, ROLE-06), in the same
-        transaction, and clears the tombstone of its own pair. An unconfirmed one (``pairing.confirmed`` is false)
-        replaces an unconfirmed one of the same pair only; ``replaces`` must then be empty.
+        As communication client the token itself is kept, as communication server its digest. A confirmed pairing
+        replaces, in the same transaction, everything of the same pair, confirmed or not, and clears the tombstone of
+        that pair (ROLE-06); and it removes everything of the pairs in ``replaces``, which leave a tombstone each if
+        there was anything (ROLE-05). An unconfirmed one (``pairing.confirmed`` is false) replaces an unconfirmed one of
+        the same pair only.
+
+        Raises:
+            ValueError: The pairing is unconfirmed and ``replaces`` is not empty.
         """
 
     async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
@@ -102,28 +107,41 @@ class Store(Protocol):
         """Remove the unconfirmed pairing of a pair and its secrets; the confirmed one stays. No tombstone."""
 
     async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
-        """Communication client: the access tokens to try, oldest first (SESC-01). Empty where there is no pairing."""
+        """Communication client: the access tokens to try, oldest first (SESC-01).
+
+        Empty where there is no pairing, and where somebody has emptied the vault: only pairing again helps then.
+        """
 
     async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
         """Communication client: append a token to the candidates (SESC-02). The same token twice is kept once.
 
         At most :data:`MAX_CANDIDATE_TOKENS` are kept: beyond that the second oldest goes, because the oldest is the one
         that was certainly accepted last.
+
+        Raises:
+            NotPaired: There is no such pairing in which we are communication client (any more).
         """
 
     async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
-        """Communication client: make this the only candidate (SESC-01, SESC-03)."""
+        """Communication client: make this the only candidate (SESC-01, SESC-03).
+
+        Raises:
+            NotPaired: There is no such pairing in which we are communication client (any more).
+        """
 
     async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
         """Communication server: digest of the active access token, or None."""
 
     async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
-        """Communication server: make this the active token of the pair (SES-03). False where there is no pairing."""
+        """Communication server: make this the only active token of the pair (SES-03).
+
+        False where there is no such pairing in which we are communication server.
+        """
 
     async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
         """Remove the confirmed and the unconfirmed pairing of a pair and all their secrets. False if there was none.
 
-        With ``tombstone`` it is remembered that the pair was unpaired (SES-05).
+        With ``tombstone`` it is remembered that the pair was unpaired (SES-05), if it was paired.
         """
 
     async def was_unpaired(self, key: PairKey) -> bool:
@@ -132,13 +150,16 @@ class Store(Protocol):
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        """Store what the peer says of itself now (SES-02); None leaves as it is. Does nothing without a pairing."""
+        """Store what the peer says of itself now (SES-02), in the confirmed and the unconfirmed pairing.
+
+        None leaves as it is. Does nothing without a pairing.
+        """
 
     async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
-        """Complete a pin with the certificate that has been seen."""
+        """Complete a pin with the certificate that has been seen. Does nothing without a pairing."""
 
     async def close(self) -> None:
-        """Finish and release everything; idempotent."""
+        """Finish what was begun, even by cancelled callers, and release everything; idempotent."""
 
 
 MAX_CANDIDATE_TOKENS = 8
@@ -147,12 +168,34 @@ MAX_CANDIDATE_TOKENS = 8
 MAX_TOMBSTONES = 10_000
 """Bound on remembered unpairings; the oldest go first."""
 
+MAX_VAULT_BYTES = 65_536
+"""Bound on one secret: the longest tokens that are read from a peer, eight of them, fit in."""
+
+
+def check_replaces(pairing: Pairing, replaces: Sequence[PairKey]) -> None:
+    """Refuse the one combination of arguments that :meth:`Store.save_pairing` does not take.
+
+    Raises:
+        ValueError: The pairing is unconfirmed and ``replaces`` is not empty.
+    """
+    if replaces and not pairing.confirmed:
+        raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
+
+
+def with_candidate(tokens: Sequence[AccessToken], token: AccessToken) -> list[AccessToken]:
+    """The candidates after :meth:`Store.add_pending_token`."""
+    if token in tokens:
+        return list(tokens)
+    kept = [*tokens, token]
+    return kept if len(kept) <= MAX_CANDIDATE_TOKENS else [kept[0], *kept[2:]]
+
 
 class Vault(Protocol):
-    """Keeps small secrets (at most 4 KiB) by name, durable when ``put`` returns. Methods block: call them in a thread.
+    """Keeps small secrets by name, durable when ``put`` returns. Methods block: call them in a thread.
 
-    Names consist of lower-case letters, digits, dots and dashes. ``put`` replaces atomically. Values are bytes.
-    Raises :class:`~s2connect.errors.StorageUnavailable`, and :class:`~s2connect.errors.InsecurePermissions` (SEC-02).
+    Names have 1 to 100 lower-case letters, digits, dots and dashes, and no dot at the beginning. Values are at most
+    :data:`MAX_VAULT_BYTES` bytes; other names and longer values are a ValueError. ``put`` replaces atomically. Raises
+    :class:`~s2connect.errors.StorageUnavailable`, and :class:`~s2connect.errors.InsecurePermissions` (SEC-02).
     """
 
     def get(self, name: str) -> bytes | None:

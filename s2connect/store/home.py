@@ -1,0 +1,152 @@
+"""The state directory of an endpoint: where it is, who may use it, and its private files (SEC-02)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+
+from s2connect.errors import HomeInUse, NotInitialised
+from s2connect.store.files import (
+    check_private_directory,
+    make_private_directory,
+    open_private,
+    read_private,
+    remove_leftovers,
+    unavailable,
+    write_private,
+)
+
+__all__ = ["HOME_VARIABLE", "Home", "default_home"]
+
+HOME_VARIABLE = "S2CONNECT_HOME"
+"""Environment variable that names the state directory."""
+
+MAX_FILE_BYTES = 1_048_576
+"""Bound on a file read from the state directory; configuration and certificates are far smaller."""
+
+_LOCK = "lock"
+_WORLD_OF_ROOT = Path("/var/lib/s2connect")
+
+
+def default_home() -> Path:
+    """Where state is kept unless somebody says otherwise.
+
+    ``$S2CONNECT_HOME`` if set; otherwise ``/var/lib/s2connect`` for root on Linux, and the state directory of the user by
+    the platform's convention for all others (``~/.local/state/s2connect`` on Linux).
+    """
+    if named := os.environ.get(HOME_VARIABLE):
+        return Path(named).expanduser().absolute()
+    if sys.platform == "linux" and os.geteuid() == 0:
+        return _WORLD_OF_ROOT
+    return platformdirs.user_state_path("s2connect", appauthor=False)
+
+
+class Home:
+    """A state directory, 0700, used by one process at a time. All methods block: call them in a thread.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use :meth:`create` or :meth:`open`, which check the directory."""
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Home:
+        """Create the directory with its parents; one that exists is only checked.
+
+        Raises:
+            InsecurePermissions: Others have rights on it, or it belongs to somebody else.
+            StorageUnavailable: It cannot be created.
+        """
+        make_private_directory(path)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Check a directory made before.
+
+        Raises:
+            NotInitialised: There is none.
+            InsecurePermissions: Others have rights on it, or it belongs to somebody else.
+            StorageUnavailable: It cannot be read, or is no directory.
+        """
+        # A directory that cannot be looked into is not a missing one.
+        with contextlib.suppress(PermissionError):
+            if not path.exists():
+                raise NotInitialised(f"There is no state directory {path}.")
+        check_private_directory(path)
+        return cls(path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the directory for this process while the context lasts; the system lets go when the process dies.
+
+        Also removes what a crash left unfinished. Does not wait.
+
+        Raises:
+            HomeInUse: Another process, or another part of this one, has it.
+            StorageUnavailable: The lock file cannot be written.
+            InsecurePermissions: Others have rights on the lock file.
+        """
+        path = self.path / _LOCK
+        try:
+            descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise unavailable("lock", path, error) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise unavailable("lock", path, error) from error
+                raise self._in_use(descriptor) from None
+            # The number is a courtesy to who finds the directory in use.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+            remove_leftovers(self.path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _in_use(self, descriptor: int) -> HomeInUse:
+        try:
+            holder = f"The process {int(os.pread(descriptor, 20, 0))}"
+        except (OSError, ValueError):
+            holder = "Another process"
+        return HomeInUse(
+            f"{holder} is working with {self.path}.", hint="Stop it first, or choose another state directory."
+        )
+
+    def write_private(self, name: str, content: bytes) -> None:
+        """Write or replace a file of the directory, 0600, atomically and durably.
+
+        Raises:
+            StorageUnavailable: It cannot be written; the content is the old or the new one.
+            ValueError: The name is no plain file name.
+        """
+        write_private(self._file(name), content)
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a file of the directory, or None where there is none.
+
+        Raises:
+            InsecurePermissions: Others have rights on the file, or it belongs to somebody else.
+            StorageUnavailable: It cannot be read, or has more than 1 MiB.
+            ValueError: The name is no plain file name.
+        """
+        return read_private(self._file(name), MAX_FILE_BYTES)
+
+    def _file(self, name: str) -> Path:
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise ValueError("a file of the state directory has a plain name")
+        return self.path / name

@@ -1,0 +1,195 @@
+"""Store and vault for tests, demonstrations and short-lived processes: everything is gone at the end of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from s2connect.errors import NotPaired, StorageUnavailable
+from s2connect.model.common import EndpointDescription, NodeDescription
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.store.base import (
+    MAX_TOMBSTONES,
+    Pairing,
+    PairKey,
+    Pin,
+    check_replaces,
+    token_digest,
+    with_candidate,
+)
+from s2connect.store.vault import check_entry
+
+__all__ = ["MemoryStore", "MemoryVault"]
+
+
+@dataclass(slots=True)
+class _Entry:
+    pairing: Pairing
+    tokens: list[AccessToken] = field(default_factory=list)
+    digest: bytes | None = None
+
+
+class MemoryStore:
+    """The contract of :class:`~s2connect.store.base.Store` without durability. Belongs to one event loop."""
+
+    def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
+        self._entries: dict[tuple[PairKey, bool], _Entry] = {}
+        self._tombstones: dict[PairKey, None] = {}
+        self._max_tombstones = max_tombstones
+        self._closed = False
+
+    async def pairings(self) -> list[Pairing]:
+        """See :meth:`Store.pairings`."""
+        self._check_open()
+        return [entry.pairing for entry in self._entries.values()]
+
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+        """See :meth:`Store.save_pairing`."""
+        self._check_open()
+        check_replaces(pairing, replaces)
+        if pairing.confirmed:
+            self._replace(pairing.key, replaces)
+        else:
+            self._entries.pop((pairing.key, False), None)
+        if pairing.communication_role is CommunicationRole.CLIENT:
+            entry = _Entry(pairing, tokens=[token])
+        else:
+            entry = _Entry(pairing, digest=token_digest(token))
+        self._entries[pairing.key, pairing.confirmed] = entry
+
+    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
+        """See :meth:`Store.confirm_pairing`."""
+        self._check_open()
+        entry = self._entries.get((key, False))
+        if entry is None:
+            return
+        self._entries.pop((key, True), None)
+        entry.pairing = replace(entry.pairing, confirmed=True)
+        # The pairing keeps its place in the order.
+        self._entries = {(k, found.pairing.confirmed): found for (k, _), found in self._entries.items()}
+        self._replace(key, replaces, keep=True)
+
+    def _replace(self, key: PairKey, replaces: Sequence[PairKey], *, keep: bool = False) -> None:
+        if not keep:
+            self._remove(key)
+        self._tombstones.pop(key, None)
+        for other in replaces:
+            if other != key and self._remove(other):
+                self._bury(other)
+
+    def _remove(self, key: PairKey) -> bool:
+        removed = [self._entries.pop((key, confirmed), None) for confirmed in (True, False)]
+        return any(removed)
+
+    def _bury(self, key: PairKey) -> None:
+        self._tombstones.pop(key, None)
+        self._tombstones[key] = None
+        while len(self._tombstones) > self._max_tombstones:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    async def drop_unconfirmed(self, key: PairKey) -> None:
+        """See :meth:`Store.drop_unconfirmed`."""
+        self._check_open()
+        self._entries.pop((key, False), None)
+
+    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+        """See :meth:`Store.candidate_tokens`."""
+        self._check_open()
+        entry = self._entries.get((key, confirmed))
+        return list(entry.tokens) if entry else []
+
+    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.add_pending_token`."""
+        entry = self._client_entry(key, confirmed)
+        entry.tokens = with_candidate(entry.tokens, token)
+
+    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.keep_token`."""
+        self._client_entry(key, confirmed).tokens = [token]
+
+    def _client_entry(self, key: PairKey, confirmed: bool) -> _Entry:
+        self._check_open()
+        entry = self._entries.get((key, confirmed))
+        if entry is None or entry.pairing.communication_role is not CommunicationRole.CLIENT:
+            raise NotPaired("The pairing has been removed.")
+        return entry
+
+    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+        """See :meth:`Store.active_digest`."""
+        self._check_open()
+        entry = self._entries.get((key, confirmed))
+        return entry.digest if entry else None
+
+    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
+        """See :meth:`Store.activate_token`."""
+        self._check_open()
+        entry = self._entries.get((key, confirmed))
+        if entry is None or entry.pairing.communication_role is not CommunicationRole.SERVER:
+            return False
+        entry.digest = digest
+        return True
+
+    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
+        """See :meth:`Store.remove_pairing`."""
+        self._check_open()
+        removed = self._remove(key)
+        if removed and tombstone:
+            self._bury(key)
+        return removed
+
+    async def was_unpaired(self, key: PairKey) -> bool:
+        """See :meth:`Store.was_unpaired`."""
+        self._check_open()
+        return key in self._tombstones
+
+    async def update_descriptions(
+        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        """See :meth:`Store.update_descriptions`."""
+        self._check_open()
+        for confirmed in (True, False):
+            if entry := self._entries.get((key, confirmed)):
+                entry.pairing = replace(
+                    entry.pairing,
+                    peer=node or entry.pairing.peer,
+                    peer_endpoint=endpoint or entry.pairing.peer_endpoint,
+                )
+
+    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.set_pin`."""
+        self._check_open()
+        if entry := self._entries.get((key, confirmed)):
+            entry.pairing = replace(entry.pairing, pin=pin)
+
+    async def close(self) -> None:
+        """See :meth:`Store.close`. Everything is forgotten."""
+        self._closed = True
+        self._entries.clear()
+        self._tombstones.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageUnavailable("The store is closed.", hint="")
+
+
+class MemoryVault:
+    """The contract of :class:`~s2connect.store.base.Vault` without durability."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, bytes] = {}
+
+    def get(self, name: str) -> bytes | None:
+        """See :meth:`Vault.get`."""
+        check_entry(name)
+        return self._secrets.get(name)
+
+    def put(self, name: str, secret: bytes) -> None:
+        """See :meth:`Vault.put`."""
+        check_entry(name, secret)
+        self._secrets[name] = secret
+
+    def delete(self, name: str) -> None:
+        """See :meth:`Vault.delete`."""
+        check_entry(name)
+        self._secrets.pop(name, None)

@@ -1,0 +1,511 @@
+"""The store of one endpoint in a SQLite database, with its secrets in a vault.
+
+How database and vault stay together (PAIR-10, SESC-06)
+-------------------------------------------------------
+A communication client's access tokens are one vault entry for each pairing, a list that is replaced atomically; the
+row of the pairing holds its name. A rotation is two ``put`` and no write to the database. Where entries come and
+go, the table ``vault_journal`` names those that no pairing refers to: a new one before it is put, a dropped one in the
+transaction that drops it. What is named there when the store opens is deleted from the vault. So a crash anywhere
+leaves the state before or after, and no secret without a pairing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from s2connect.errors import NotPaired, StorageError, StorageUnavailable
+from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.url import BaseUrl
+from s2connect.store.base import (
+    MAX_TOMBSTONES,
+    Pairing,
+    PairKey,
+    Pin,
+    Vault,
+    check_replaces,
+    token_digest,
+    with_candidate,
+)
+from s2connect.store.files import open_private, sync_directory, unavailable
+
+__all__ = ["SCHEMA_VERSION", "SqliteStore"]
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+"""Version of the tables, in the database's ``user_version``."""
+
+BUSY_TIMEOUT_S = 1.0
+"""How long opening waits for another process to let go of the database."""
+
+_SCHEMA = (
+    """
+    CREATE TABLE pairing (
+        sequence INTEGER PRIMARY KEY,
+        local BLOB NOT NULL,
+        remote BLOB NOT NULL,
+        confirmed INTEGER NOT NULL,
+        communication_role TEXT NOT NULL,
+        peer BLOB NOT NULL,
+        peer_endpoint BLOB NOT NULL,
+        initiate_session_url TEXT,
+        ca_fingerprint BLOB,
+        ca_der BLOB,
+        paired_at REAL NOT NULL,
+        vault_name TEXT,
+        active_digest BLOB,
+        UNIQUE (local, remote, confirmed)
+    )
+    """,
+    "CREATE TABLE tombstone (sequence INTEGER PRIMARY KEY, local BLOB NOT NULL, remote BLOB NOT NULL,"
+    " UNIQUE (local, remote))",
+    "CREATE TABLE vault_journal (name TEXT PRIMARY KEY, attempts INTEGER NOT NULL DEFAULT 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+_log = logging.getLogger(__name__)
+
+
+class SqliteStore:
+    """The contract of :class:`~s2connect.store.base.Store`, in one SQLite file.
+
+    All work happens in one thread of the store, one operation after the other, so operations never interleave. An
+    operation whose caller is cancelled goes on to its end there. The database is locked as long as it is open: a second
+    process cannot open it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use :meth:`open` instead."""
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"s2connect-store-{path.name}")
+        self._database: _Database
+        self._closing: Future[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path, vault: Vault, *, max_tombstones: int = MAX_TOMBSTONES) -> SqliteStore:
+        """Open the database, creating it 0600 where there is none, and clear up after a crash.
+
+        Args:
+            path: The database file; its directory must exist.
+            vault: Keeps the access tokens. It must be the same each time.
+            max_tombstones: How many unpairings are remembered.
+
+        Raises:
+            StorageUnavailable: It cannot be opened: damaged, of a later version, in use by another process, disk full.
+            InsecurePermissions: Others have rights on the file (SEC-02).
+        """
+        store = cls(path)
+
+        def connect() -> None:
+            store._database = _Database(path, vault, max_tombstones)
+
+        try:
+            await store._run("open", connect)
+        except BaseException:
+            # A cancelled opening goes on in the thread, and is closed there when it is done.
+            await store.close()
+            raise
+        return store
+
+    async def _run(self, doing: str, work: Callable[[], T]) -> T:
+        """Do some work in the thread of the store; once begun it goes on to its end when the caller is cancelled."""
+
+        def guarded() -> T:
+            try:
+                return work()
+            except (OSError, sqlite3.Error) as error:
+                raise unavailable(doing, self._path, error) from error
+
+        if self._closing is not None:
+            raise StorageUnavailable(f"The store {self._path} is closed.", hint="")
+        return await asyncio.shield(asyncio.wrap_future(self._executor.submit(guarded)))
+
+    async def pairings(self) -> list[Pairing]:
+        """See :meth:`Store.pairings`."""
+        return await self._run("read", lambda: self._database.pairings())
+
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+        """See :meth:`Store.save_pairing`."""
+        check_replaces(pairing, replaces)
+        others = tuple(replaces)
+        await self._run("write", lambda: self._database.save_pairing(pairing, token, others))
+
+    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
+        """See :meth:`Store.confirm_pairing`."""
+        others = tuple(replaces)
+        await self._run("write", lambda: self._database.confirm_pairing(key, others))
+
+    async def drop_unconfirmed(self, key: PairKey) -> None:
+        """See :meth:`Store.drop_unconfirmed`."""
+        await self._run("write", lambda: self._database.drop_unconfirmed(key))
+
+    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+        """See :meth:`Store.candidate_tokens`."""
+        return await self._run("read", lambda: self._database.candidate_tokens(key, confirmed))
+
+    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.add_pending_token`."""
+        await self._run("write", lambda: self._database.add_pending_token(key, token, confirmed))
+
+    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.keep_token`."""
+        await self._run("write", lambda: self._database.keep_token(key, token, confirmed))
+
+    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+        """See :meth:`Store.active_digest`."""
+        return await self._run("read", lambda: self._database.active_digest(key, confirmed))
+
+    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
+        """See :meth:`Store.activate_token`."""
+        return await self._run("write", lambda: self._database.activate_token(key, digest, confirmed))
+
+    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
+        """See :meth:`Store.remove_pairing`."""
+        return await self._run("write", lambda: self._database.remove_pairing(key, tombstone))
+
+    async def was_unpaired(self, key: PairKey) -> bool:
+        """See :meth:`Store.was_unpaired`."""
+        return await self._run("read", lambda: self._database.was_unpaired(key))
+
+    async def update_descriptions(
+        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        """See :meth:`Store.update_descriptions`."""
+        await self._run("write", lambda: self._database.update_descriptions(key, node, endpoint))
+
+    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+        """See :meth:`Store.set_pin`."""
+        await self._run("write", lambda: self._database.set_pin(key, pin, confirmed))
+
+    async def close(self) -> None:
+        """See :meth:`Store.close`. Cancelling it does not stop the closing."""
+        if self._closing is None:
+            self._closing = self._executor.submit(self._close)
+            self._executor.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(self._closing))
+
+    def _close(self) -> None:
+        if hasattr(self, "_database"):
+            self._database.close()
+
+
+class _Database:
+    """What the thread of the store does. Methods belong to that thread, and may raise OSError or sqlite3.Error."""
+
+    def __init__(self, path: Path, vault: Vault, max_tombstones: int) -> None:
+        self._path = path
+        self._vault = vault
+        self._max_tombstones = max_tombstones
+        # SQLite gives its companion files the mode of this one.
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+        sync_directory(path.parent)
+        self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            # Exclusive, because a second process would take the entries of a pairing in progress for leftovers.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._check_version()
+            # Measured: one fsync for each commit, a third of the time of a rollback journal.
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._create_tables()
+            self._sweep()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _check_version(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StorageUnavailable(
+                f"{self._path} was written by a later version of s2connect (tables {version}, known {SCHEMA_VERSION}).",
+                hint="Update s2connect.",
+            )
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version < 0 or (version == 0 and tables):
+            raise StorageUnavailable(f"{self._path} is not a database of s2connect.", hint="Choose another file.")
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"the file is damaged ({verdict})")
+
+    def _create_tables(self) -> None:
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for statement in _SCHEMA[: 0 if version else None]:
+                self._db.execute(statement)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is executed inside, durable at the end, or nothing of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # Vault
+
+    def _sweep(self) -> None:
+        """Delete the vault entries that no pairing refers to, where they are known not to be needed any more.
+
+        A commit whose fsync failed, or which a crash overtook there, may or may not turn up after a power cut. The
+        commit made here settles it before anything is deleted for good.
+        """
+        names = [name for (name,) in self._db.execute("SELECT name FROM vault_journal")]
+        if names:
+            with self._transaction():
+                self._db.execute("UPDATE vault_journal SET attempts = attempts + 1")
+            for name in names:
+                self._vault.delete(name)
+            with self._transaction():
+                self._db.executemany("DELETE FROM vault_journal WHERE name = ?", [(name,) for name in names])
+
+    def _sweep_later(self) -> None:
+        """Delete them now if possible. The operation is decided already; what fails here is done again later."""
+        try:
+            self._sweep()
+        except (StorageError, OSError, sqlite3.Error) as error:
+            _log.warning("Secrets of removed pairings stay in the vault of %s for now: %s", self._path, error)
+
+    def _put_tokens(self, name: str, tokens: Sequence[AccessToken]) -> None:
+        self._vault.put(name, json.dumps([token.reveal() for token in tokens]).encode("ascii"))
+
+    def _get_tokens(self, name: str) -> list[AccessToken]:
+        content = self._vault.get(name)
+        if content is None:
+            _log.warning("The vault of %s holds no tokens for a pairing; it has to be paired again", self._path)
+            return []
+        try:
+            return [AccessToken(text) for text in json.loads(content)]
+        except (ValueError, TypeError):
+            raise StorageUnavailable(
+                f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."
+            ) from None
+
+    def _vault_name(self, key: PairKey, confirmed: bool) -> str | None:
+        found = self._db.execute(
+            "SELECT vault_name FROM pairing WHERE local = ? AND remote = ? AND confirmed = ?", (*_ids(key), confirmed)
+        ).fetchone()
+        return found[0] if found else None
+
+    # Pairings
+
+    def pairings(self) -> list[Pairing]:
+        rows = self._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM pairing ORDER BY sequence")  # noqa: S608 - constants
+        try:
+            return [_pairing(row) for row in rows]
+        except (ValueError, TypeError, MalformedMessage) as error:
+            raise StorageUnavailable(
+                f"A pairing in {self._path} cannot be understood: {error}.", hint="Restore the file from a backup."
+            ) from error
+
+    def save_pairing(self, pairing: Pairing, token: AccessToken, replaces: Sequence[PairKey]) -> None:
+        row = _row(pairing)
+        if pairing.communication_role is CommunicationRole.SERVER:
+            row["active_digest"] = token_digest(token)
+            self._insert(pairing, row, replaces)
+            return
+        name = row["vault_name"] = f"tokens-{uuid.uuid4().hex}"
+        with self._transaction():
+            self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
+        try:
+            self._put_tokens(name, [token])
+        except BaseException:
+            self._sweep_later()
+            raise
+        self._insert(pairing, row, replaces)
+
+    def _insert(self, pairing: Pairing, row: dict[str, Any], replaces: Sequence[PairKey]) -> None:
+        try:
+            with self._transaction():
+                if pairing.confirmed:
+                    self._remove(pairing.key)
+                    self._supersede(pairing.key, replaces)
+                else:
+                    self._remove(pairing.key, only_confirmed=False)
+                places = ", ".join("?" * len(row))
+                insert = f"INSERT INTO pairing ({', '.join(row)}) VALUES ({places})"  # noqa: S608 - constants
+                self._db.execute(insert, tuple(row.values()))
+                self._db.execute("DELETE FROM vault_journal WHERE name = ?", (row["vault_name"],))
+        finally:
+            self._sweep_later()
+
+    def _supersede(self, key: PairKey, replaces: Sequence[PairKey]) -> None:
+        self._db.execute("DELETE FROM tombstone WHERE local = ? AND remote = ?", _ids(key))
+        for other in replaces:
+            if other != key and self._remove(other):
+                self._bury(other)
+
+    def _remove(self, key: PairKey, *, only_confirmed: bool | None = None) -> bool:
+        """Inside a transaction: delete rows of a pair and mark their vault entries as dropped."""
+        confirmed = (True, False) if only_confirmed is None else (only_confirmed, only_confirmed)
+        where = "local = ? AND remote = ? AND confirmed IN (?, ?)"
+        values = (*_ids(key), *confirmed)
+        dropped = f"SELECT vault_name FROM pairing WHERE {where} AND vault_name IS NOT NULL"  # noqa: S608 - constants
+        self._db.execute(f"INSERT INTO vault_journal (name) {dropped}", values)
+        return self._db.execute(f"DELETE FROM pairing WHERE {where}", values).rowcount > 0  # noqa: S608 - constants
+
+    def _bury(self, key: PairKey) -> None:
+        self._db.execute("DELETE FROM tombstone WHERE local = ? AND remote = ?", _ids(key))
+        self._db.execute("INSERT INTO tombstone (local, remote) VALUES (?, ?)", _ids(key))
+        self._db.execute(
+            "DELETE FROM tombstone WHERE sequence IN"
+            " (SELECT sequence FROM tombstone ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
+            (self._max_tombstones,),
+        )
+
+    def confirm_pairing(self, key: PairKey, replaces: Sequence[PairKey]) -> None:
+        try:
+            with self._transaction():
+                unconfirmed = "local = ? AND remote = ? AND confirmed = 0"
+                if self._db.execute(f"SELECT 1 FROM pairing WHERE {unconfirmed}", _ids(key)).fetchone():  # noqa: S608 - constants
+                    self._remove(key, only_confirmed=True)
+                    self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {unconfirmed}", _ids(key))  # noqa: S608 - constants
+                    self._supersede(key, replaces)
+        finally:
+            self._sweep_later()
+
+    def drop_unconfirmed(self, key: PairKey) -> None:
+        try:
+            with self._transaction():
+                self._remove(key, only_confirmed=False)
+        finally:
+            self._sweep_later()
+
+    def remove_pairing(self, key: PairKey, tombstone: bool) -> bool:
+        try:
+            with self._transaction():
+                removed = self._remove(key)
+                if removed and tombstone:
+                    self._bury(key)
+        finally:
+            self._sweep_later()
+        return removed
+
+    def was_unpaired(self, key: PairKey) -> bool:
+        found = self._db.execute("SELECT 1 FROM tombstone WHERE local = ? AND remote = ?", _ids(key)).fetchone()
+        return found is not None
+
+    def update_descriptions(
+        self, key: PairKey, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE pairing SET peer = coalesce(?, peer), peer_endpoint = coalesce(?, peer_endpoint)"
+                " WHERE local = ? AND remote = ?",
+                (node and node.to_json(), endpoint and endpoint.to_json(), *_ids(key)),
+            )
+
+    def set_pin(self, key: PairKey, pin: Pin, confirmed: bool) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE local = ? AND remote = ? AND confirmed = ?",
+                (pin.ca_fingerprint, pin.ca_der, *_ids(key), confirmed),
+            )
+
+    # Access tokens
+
+    def candidate_tokens(self, key: PairKey, confirmed: bool) -> list[AccessToken]:
+        name = self._vault_name(key, confirmed)
+        return self._get_tokens(name) if name else []
+
+    def add_pending_token(self, key: PairKey, token: AccessToken, confirmed: bool) -> None:
+        name = self._client_vault_name(key, confirmed)
+        self._put_tokens(name, with_candidate(self._get_tokens(name), token))
+
+    def keep_token(self, key: PairKey, token: AccessToken, confirmed: bool) -> None:
+        self._put_tokens(self._client_vault_name(key, confirmed), [token])
+
+    def _client_vault_name(self, key: PairKey, confirmed: bool) -> str:
+        name = self._vault_name(key, confirmed)
+        if name is None:
+            raise NotPaired("The pairing has been removed.")
+        return name
+
+    def active_digest(self, key: PairKey, confirmed: bool) -> bytes | None:
+        found = self._db.execute(
+            "SELECT active_digest FROM pairing WHERE local = ? AND remote = ? AND confirmed = ?",
+            (*_ids(key), confirmed),
+        ).fetchone()
+        return found[0] if found else None
+
+    def activate_token(self, key: PairKey, digest: bytes, confirmed: bool) -> bool:
+        with self._transaction():
+            changed = self._db.execute(
+                "UPDATE pairing SET active_digest = ?"
+                " WHERE local = ? AND remote = ? AND confirmed = ? AND communication_role = ?",
+                (digest, *_ids(key), confirmed, CommunicationRole.SERVER),
+            )
+        return changed.rowcount > 0
+
+
+def _ids(key: PairKey) -> tuple[bytes, bytes]:
+    return key.local.bytes, key.remote.bytes
+
+
+_COLUMNS = (
+    "local",
+    "remote",
+    "confirmed",
+    "communication_role",
+    "peer",
+    "peer_endpoint",
+    "initiate_session_url",
+    "ca_fingerprint",
+    "ca_der",
+    "paired_at",
+)
+
+
+def _row(pairing: Pairing) -> dict[str, Any]:
+    """The columns of a new row. The two about tokens are not filled in."""
+    url, pin = pairing.initiate_session_url, pairing.pin
+    values = (
+        *_ids(pairing.key),
+        pairing.confirmed,
+        pairing.communication_role.value,
+        pairing.peer.to_json(),
+        pairing.peer_endpoint.to_json(),
+        None if url is None else str(url),
+        None if pin is None else pin.ca_fingerprint,
+        None if pin is None else pin.ca_der,
+        pairing.paired_at,
+    )
+    return dict(zip(_COLUMNS, values, strict=True)) | {"vault_name": None, "active_digest": None}
+
+
+def _pairing(row: tuple[Any, ...]) -> Pairing:
+    """A row of ``_COLUMNS``, read back."""
+    column = dict(zip(_COLUMNS, row, strict=True))
+    url, fingerprint = column["initiate_session_url"], column["ca_fingerprint"]
+    return Pairing(
+        key=PairKey(
+            NodeId(uuid.UUID(bytes=column["local"])),
+            NodeId(uuid.UUID(bytes=column["remote"])),
+        ),
+        communication_role=CommunicationRole(column["communication_role"]),
+        peer=NodeDescription.from_json(column["peer"]),
+        peer_endpoint=EndpointDescription.from_json(column["peer_endpoint"]),
+        initiate_session_url=None if url is None else BaseUrl(url),
+        pin=None if fingerprint is None else Pin(fingerprint, column["ca_der"]),
+        paired_at=column["paired_at"],
+        confirmed=bool(column["confirmed"]),
+    )

@@ -1,0 +1,193 @@
+"""Where secrets are kept: files that only their owner may read, or the keyring of the desktop (SEC-02)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from s2connect.errors import ConfigurationError, StorageError, StorageUnavailable
+from s2connect.store.base import MAX_VAULT_BYTES, Vault
+from s2connect.store.files import make_private_directory, read_private, remove_leftovers, remove_private, write_private
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+__all__ = ["FileVault", "KeyringVault", "VaultKind", "open_vault"]
+
+VaultKind = Literal["auto", "keyring", "files"]
+
+T = TypeVar("T")
+
+# No dot at the beginning: neither "." and ".." nor an unfinished file is a name.
+_NAME = re.compile(r"[a-z0-9-][a-z0-9.-]{0,99}")
+
+
+def check_entry(name: str, secret: bytes = b"") -> None:
+    """Refuse names and sizes that no vault takes.
+
+    Raises:
+        ValueError: The name has other characters than lower-case letters, digits, dots and dashes, starts with a dot or
+            is longer than 100; or the secret is longer than :data:`~s2connect.store.base.MAX_VAULT_BYTES`.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name in a vault has 1 to 100 of a-z, 0-9, '-' and '.', and does not start with a dot")
+    if len(secret) > MAX_VAULT_BYTES:
+        raise ValueError(f"a secret in a vault has at most {MAX_VAULT_BYTES} bytes")
+
+
+class FileVault:
+    """One file 0600 for each secret in a directory 0700, replaced atomically.
+
+    Only one process may use a directory at a time: opening removes what a crash has left unfinished. The lock of
+    :class:`~s2connect.store.home.Home` sees to that.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Create the directory, or check the one there is.
+
+        Raises:
+            InsecurePermissions: Others can read it, or it belongs to somebody else.
+            StorageUnavailable: It cannot be created or read.
+        """
+        make_private_directory(directory)
+        remove_leftovers(directory)
+        self._directory = directory
+
+    def get(self, name: str) -> bytes | None:
+        """See :meth:`Vault.get`."""
+        check_entry(name)
+        return read_private(self._directory / name, MAX_VAULT_BYTES)
+
+    def put(self, name: str, secret: bytes) -> None:
+        """See :meth:`Vault.put`."""
+        check_entry(name, secret)
+        write_private(self._directory / name, secret)
+
+    def delete(self, name: str) -> None:
+        """See :meth:`Vault.delete`."""
+        check_entry(name)
+        remove_private(self._directory / name)
+
+
+class KeyringVault:
+    """Entries of the operating system's keyring, through the ``keyring`` package (extra ``keyring``).
+
+    Every entry belongs to one service name, which has to differ between state directories.
+    """
+
+    def __init__(self, service: str) -> None:
+        """Use the keyring that ``keyring`` chooses or was given.
+
+        Raises:
+            ConfigurationError: The extra is not installed.
+        """
+        try:
+            import keyring
+        except ImportError as error:
+            raise ConfigurationError(
+                "The vault 'keyring' needs a package that is not installed.",
+                hint="Install it with: pip install 's2connect[keyring]'",
+            ) from error
+        self._service = service
+        self._backend: KeyringBackend = _translated("open", "", keyring.get_keyring)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the keyring is a real and recommended one, by the ``keyring`` package's own ranking.
+
+        Below priority 1 are no keyring at all, the one that forgets, and those that write plain files.
+        """
+        return float(self._backend.priority) >= 1
+
+    def get(self, name: str) -> bytes | None:
+        """See :meth:`Vault.get`."""
+        check_entry(name)
+        text = _translated("read", name, lambda: self._backend.get_password(self._service, name))
+        if text is None:
+            return None
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise StorageUnavailable(
+                f"The entry {name} in the keyring is damaged.", hint="Delete it there; then pair again."
+            ) from None
+
+    def put(self, name: str, secret: bytes) -> None:
+        """See :meth:`Vault.put`."""
+        check_entry(name, secret)
+        text = base64.b64encode(secret).decode("ascii")
+        _translated("write", name, lambda: self._backend.set_password(self._service, name, text))
+
+    def delete(self, name: str) -> None:
+        """See :meth:`Vault.delete`."""
+        check_entry(name)
+
+        def delete() -> None:
+            # Backends differ in what they raise for an entry that is not there.
+            if self._backend.get_password(self._service, name) is not None:
+                self._backend.delete_password(self._service, name)
+
+        _translated("delete", name, delete)
+
+
+def _translated(doing: str, name: str, call: Callable[[], T]) -> T:
+    """Call the keyring; whatever it raises, its backends being many, becomes StorageUnavailable."""
+    try:
+        return call()
+    except Exception as error:
+        entry = f" the entry {name} in" if name else ""
+        raise StorageUnavailable(
+            f"Could not {doing}{entry} the keyring: {type(error).__name__}.",
+            hint="Unlock the keyring; on a machine without a desktop use the vault 'files'.",
+        ) from error
+
+
+def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyring", "files"]]:
+    """Open the vault of a state directory. Blocks: call it in a thread.
+
+    Args:
+        kind: ``files``, ``keyring``, or ``auto``: the keyring where the extra is installed, a recommended backend
+            exists and a trial entry can be written, read and deleted; otherwise files.
+        directory: Where ``files`` keeps them; its path also names the service of the keyring, so a state directory
+            that uses the keyring cannot be moved.
+
+    Returns:
+        The vault and the kind that was chosen; record it, because ``auto`` may choose otherwise on another day.
+
+    Raises:
+        ConfigurationError: The kind is unknown, or the extra ``keyring`` is asked for and not installed.
+        StorageUnavailable: The directory cannot be created, or the keyring asked for does not work.
+        InsecurePermissions: The directory can be read by others.
+    """
+    if kind == "files":
+        return FileVault(directory), "files"
+    if kind not in ("auto", "keyring"):
+        raise ConfigurationError(f"The vault {kind!r} is unknown.", hint="Choose 'auto', 'keyring' or 'files'.")
+    try:
+        vault = KeyringVault(f"s2connect:{directory.resolve()}")
+        if kind == "auto" and not vault.is_safe:
+            return FileVault(directory), "files"
+        _probe(vault)
+    except (ConfigurationError, StorageError):
+        if kind == "keyring":
+            raise
+        return FileVault(directory), "files"
+    return vault, "keyring"
+
+
+def _probe(vault: Vault) -> None:
+    name, value = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(32)
+    vault.put(name, value)
+    try:
+        kept = vault.get(name)
+    finally:
+        vault.delete(name)
+    if kept != value:
+        raise StorageUnavailable(
+            "The keyring does not keep what is written to it.", hint="Use the vault 'files', or set up a keyring."
+        )
