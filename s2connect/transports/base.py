@@ -18,6 +18,7 @@ NORMAL_CLOSURE = 1000
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 ABNORMAL_CLOSURE = 1006
+INVALID_TEXT = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 
@@ -52,8 +53,9 @@ class ConnectionInfo:
 class Connection(ABC):
     """One duplex, ordered stream of S2 JSON texts between two nodes.
 
-    At most one task sends and one receives at a time; they may be different tasks. Nothing is lost or reordered while it
-    stands, and a slow reader slows the writer (WS-07).
+    At most one task sends and one receives at a time; they may be different tasks. Nothing is lost or reordered while
+    it stands, and a slow reader slows the writer (WS-07). Keep a ``recv`` waiting whenever there is room for its
+    result: a transport can tell a silent peer from a living one only while somebody listens (WS-04).
     """
 
     info: ConnectionInfo
@@ -126,15 +128,20 @@ class Transport(Protocol):
     name: str
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        """Communication server: open the door for one client, once, for a bounded time (SES-04)."""
+        """Communication server: open the door for one client, once, for a bounded time (SES-04).
+
+        Raises:
+            SessionRefused: Too many doors are open.
+        """
 
     def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Awaitable[Connection]:
         """Communication client: connect as the answer to ``confirmAccessToken`` says.
 
         Raises:
-            NetworkError: Not reachable, timed out.
+            NetworkError: Not reachable, timed out, busy.
             TrustError: The certificate is not the pinned one.
-            ProtocolViolation: ``details`` are not this transport's, or the server refused the token.
+            SessionRefused: The server refused the token: it is spent or late; start again from session initiation.
+            ProtocolViolation: ``details`` are not this transport's, or the server does not speak it.
         """
 
     async def close(self) -> None:

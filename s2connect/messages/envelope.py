@@ -1,0 +1,196 @@
+"""The envelope: what every S2 JSON message has, read without reading the rest (MSG-03, MSG-05, MSG-06)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from s2connect.errors import UsageError
+from s2connect.model.strict_json import MalformedJson, read_json
+
+NIL_ID: Final = "00000000-0000-0000-0000-000000000000"
+"""MSG-03: the subject of the answer to a message whose own id cannot be read."""
+
+RECEPTION_STATUS: Final = "ReceptionStatus"
+SESSION_REQUEST: Final = "SessionRequest"
+HANDSHAKES: Final = frozenset({"Handshake", "HandshakeResponse"})
+"""MSG-01: messages of plain S2 that S2 Connect sessions do not have."""
+
+MAX_LABEL_CHARACTERS: Final = 200
+"""Longest ``diagnostic_label`` that is written; the schema has no bound."""
+
+_is_id = re.compile(r"[a-zA-Z0-9\-_:]{2,64}").fullmatch
+
+
+class ReceptionStatusValue(StrEnum):
+    """What a ReceptionStatus can say (MSG-03)."""
+
+    OK = "OK"
+    INVALID_DATA = "INVALID_DATA"
+    INVALID_MESSAGE = "INVALID_MESSAGE"
+    INVALID_CONTENT = "INVALID_CONTENT"
+    TEMPORARY_ERROR = "TEMPORARY_ERROR"
+    PERMANENT_ERROR = "PERMANENT_ERROR"
+
+
+class InvalidMessage(ValueError):
+    """A received text is no S2 message. The attributes are what the ReceptionStatus about it says (MSG-03).
+
+    Attributes:
+        status: ``INVALID_DATA`` or ``INVALID_MESSAGE``.
+        subject_id: The id of the message, or the nil UUID where it has none.
+        label: What is wrong with it; holds nothing of the message itself.
+        answerable: False for a broken ReceptionStatus, which is not answered.
+    """
+
+    def __init__(self, status: ReceptionStatusValue, subject_id: str, label: str, *, answerable: bool = True) -> None:
+        super().__init__(label)
+        self.status = status
+        self.subject_id = subject_id
+        self.label = label
+        self.answerable = answerable
+
+
+class _Header(msgspec.Struct, gc=False):
+    message_type: str | None = None
+    message_id: str | None = None
+    subject_message_id: str | None = None
+    status: str | None = None
+    diagnostic_label: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One received S2 message. Made by :func:`read_message`.
+
+    Attributes:
+        text: The exact text, which a relay forwards unchanged (MSG-06).
+        type: ``message_type``.
+        id: ``message_id``; None for a ReceptionStatus.
+        subject_id: Of a ReceptionStatus, the message it is about; otherwise None.
+        status: Of a ReceptionStatus, its status as the peer wrote it, which may be a value that is not known here.
+        label: Of a ReceptionStatus, its ``diagnostic_label``; from the network, clean before display.
+    """
+
+    text: str
+    type: str
+    id: str | None
+    subject_id: str | None = None
+    status: str | None = None
+    label: str | None = None
+    _body: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Message(type={self.type!r}, id={self.id!r})"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The whole message as parsed JSON, parsed strictly at the first access (SEC-04). Do not change it.
+
+        Raises:
+            InvalidMessage: The text is not strict JSON: a member twice, a lone surrogate, too deep.
+        """
+        if self._body is None:
+            msgspec.structs.force_setattr(self, "_body", _read_object(self.text))
+        assert self._body is not None
+        return self._body
+
+
+_decode_header = msgspec.json.Decoder(_Header).decode
+
+
+def _invalid_data(label: str) -> InvalidMessage:
+    return InvalidMessage(ReceptionStatusValue.INVALID_DATA, NIL_ID, label)
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    try:
+        value = read_json(text)
+    except MalformedJson:
+        raise _invalid_data("not JSON") from None
+    if not isinstance(value, dict):
+        raise _invalid_data("not a JSON object")
+    return value
+
+
+def _read_odd_header(text: str) -> _Header:
+    """Read a header of which msgspec only said that something is wrong with it."""
+    value = _read_object(text)
+    return _Header(**{n: v for n in _Header.__struct_fields__ if isinstance(v := value.get(n), str)})
+
+
+def read_message(text: str) -> Message:
+    """Read the envelope of a received text; a second look at everything in it happens when ``body`` is read.
+
+    Raises:
+        InvalidMessage: It is not JSON, not an object or has no usable ``message_id`` (``INVALID_DATA`` about the nil
+            UUID), or it has no ``message_type`` (``INVALID_MESSAGE``). Rules MSG-03, MSG-05.
+    """
+    try:
+        header = _decode_header(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        header = _read_odd_header(text)
+    kind = header.message_type
+    if kind == RECEPTION_STATUS:
+        subject = header.subject_message_id
+        if subject is None or not _is_id(subject) or header.status is None:
+            raise InvalidMessage(
+                ReceptionStatusValue.INVALID_MESSAGE, NIL_ID, "incomplete ReceptionStatus", answerable=False
+            )
+        return Message(text, kind, None, subject, header.status, header.diagnostic_label)
+    identifier = header.message_id
+    if identifier is None or not _is_id(identifier):
+        raise _invalid_data("no valid message_id")
+    if kind is None:
+        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, "no message_type")
+    return Message(text, kind, identifier)
+
+
+def check_sendable(message_type: object) -> None:
+    """Refuse what an application does not send by itself on a session.
+
+    Raises:
+        UsageError: No type, a handshake of plain S2 (MSG-01), or a ReceptionStatus, which the session writes (MSG-03).
+    """
+    if not isinstance(message_type, str):
+        raise UsageError("The message has no message_type.")
+    if message_type in HANDSHAKES:
+        raise UsageError(f"S2 Connect sessions have no {message_type}: versions are agreed before the session.")
+    if message_type == RECEPTION_STATUS:
+        raise UsageError("A ReceptionStatus is sent by the session itself.")
+
+
+def write_message(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Write a message as JSON and return the text and the message's id; a missing ``message_id`` becomes a new UUID.
+
+    Raises:
+        UsageError: See :func:`check_sendable`; or the id breaks MSG-05, or a value has no place in JSON.
+    """
+    check_sendable(message.get("message_type"))
+    identifier = message.get("message_id")
+    if identifier is None:
+        identifier = str(uuid4())
+        message = {**message, "message_id": identifier}
+    elif not isinstance(identifier, str) or not _is_id(identifier):
+        raise UsageError("A message_id has 2 to 64 letters, digits, dashes, underscores or colons.")
+    try:
+        text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        raise UsageError(
+            "The message cannot be written as JSON: it holds NaN, or something JSON has no form for."
+        ) from None
+    return text, identifier
+
+
+def reception_status(subject_id: str, status: ReceptionStatusValue, label: str | None = None) -> str:
+    """Write the ReceptionStatus about a message (MSG-03)."""
+    answer = {"message_type": RECEPTION_STATUS, "subject_message_id": subject_id, "status": str(status)}
+    if label:
+        answer["diagnostic_label"] = label[:MAX_LABEL_CHARACTERS]
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))

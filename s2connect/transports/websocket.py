@@ -1,0 +1,495 @@
+"""WebSocket, the transport of the standard: aiohttp as communication server, websockets as communication client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed as WebSocketClosed
+from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+
+from s2connect.certs.tls import describe_tls_error
+from s2connect.errors import (
+    ConnectionClosed,
+    NotReachable,
+    PeerBusy,
+    PeerTimeout,
+    ProtocolViolation,
+    SessionRefused,
+)
+from s2connect.model.common import WEBSOCKET, MalformedMessage
+from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
+from s2connect.model.url import WebSocketUrl
+from s2connect.transports.base import (
+    ABNORMAL_CLOSURE,
+    GOING_AWAY,
+    MAX_MESSAGE_BYTES,
+    NORMAL_CLOSURE,
+    PING_INTERVAL,
+    UNSUPPORTED_DATA,
+    Connection,
+    ConnectionInfo,
+    Offer,
+    Trust,
+)
+from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME, TOKEN_BYTES, OfferTable, OpenOffers
+from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+_log = logging.getLogger(__name__)
+
+PEER_TIMEOUT = 75.0
+"""WS-04: seconds of listening in vain after which a peer is taken for gone: two pings and a half."""
+
+OPEN_TIMEOUT = 20.0
+"""Seconds for name, TCP, TLS and upgrade at the client; less than a token lives (SES-04)."""
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds for the farewell of both sides; then the connection is cut."""
+
+MAX_REASON_BYTES = 123
+"""Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
+
+_HELD_UP = 0.05
+"""Seconds after which a ``send`` counts as having waited for the peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketTimings:
+    """Seconds that decide about a WebSocket.
+
+    Attributes:
+        ping_interval: Between two pings.
+        peer_timeout: Of listening in vain until the peer counts as gone.
+        open_timeout: For opening, at the client.
+        close_timeout: For closing.
+        offer_lifetime: Until an offer expires.
+    """
+
+    ping_interval: float = PING_INTERVAL
+    peer_timeout: float = PEER_TIMEOUT
+    open_timeout: float = OPEN_TIMEOUT
+    close_timeout: float = CLOSE_TIMEOUT
+    offer_lifetime: float = OFFER_LIFETIME
+
+
+class PeerWatch:
+    """Adds up how long the peer has been listened to without a sign of life. Sans-I/O.
+
+    Time in which nobody listens does not count: then the signs of life of the peer stand in a queue of ours, and a slow
+    reader here must not cost a living peer its connection.
+    """
+
+    def __init__(self) -> None:
+        self._silence = 0.0
+        self._since: float | None = None
+
+    def listen(self, now: float) -> None:
+        """Somebody begins to wait for the peer."""
+        self._since = now
+
+    def stop(self, now: float) -> None:
+        """Nobody waits any more."""
+        if self._since is not None:
+            self._silence += now - self._since
+            self._since = None
+
+    def heard(self, now: float) -> None:
+        """The peer gave a sign of life."""
+        self._silence = 0.0
+        if self._since is not None:
+            self._since = now
+
+    def silence(self, now: float) -> float:
+        """Seconds of listening in vain."""
+        return self._silence + (0.0 if self._since is None else now - self._since)
+
+
+class _WebSocketConnection(Connection):
+    """What both sides share: liveness, one end, a bounded farewell. Subclasses speak to their library."""
+
+    def __init__(self, info: ConnectionInfo, transport: asyncio.Transport, timings: WebSocketTimings) -> None:
+        self.info = info
+        self._transport = transport
+        self._timings = timings
+        self._loop = asyncio.get_running_loop()
+        self._watch = PeerWatch()
+        self._ended: ConnectionClosed | None = None
+        self._closing = False
+        self.closed = asyncio.Event()
+        shrink_tls_buffer(transport)
+        self._heart = asyncio.create_task(self._beat(), name=f"s2connect-websocket-heartbeat-{info.remote}")
+
+    @abstractmethod
+    async def _receive(self) -> str | None:
+        """Next text, or None for what is none. Raises ConnectionClosed at the end; cancel-safe."""
+
+    @abstractmethod
+    async def _transmit(self, text: str) -> None:
+        """Write a text and wait for room. Raises ConnectionClosed."""
+
+    @abstractmethod
+    async def _ping(self) -> None:
+        """Write a ping. Raises anything when the connection is gone."""
+
+    @abstractmethod
+    async def _farewell(self, code: int, reason: str) -> None:
+        """Close handshake. Raises anything."""
+
+    async def recv(self) -> str:
+        """See :meth:`Connection.recv`."""
+        if self._ended is not None:
+            raise ConnectionClosed(self._ended.code, self._ended.reason)
+        watch, time = self._watch, self._loop.time
+        watch.listen(time())
+        try:
+            while True:
+                text = await self._receive()
+                watch.heard(time())
+                if text is not None:
+                    return text
+        except ConnectionClosed as error:
+            self._end(error)
+            assert self._ended is not None
+            raise ConnectionClosed(self._ended.code, self._ended.reason) from None
+        finally:
+            watch.stop(time())
+
+    async def send(self, text: str) -> None:
+        """See :meth:`Connection.send`."""
+        if self._ended is not None or self._closing:
+            ended = self._ended or ConnectionClosed(NORMAL_CLOSURE)
+            raise ConnectionClosed(ended.code, ended.reason)
+        started = self._loop.time()
+        await self._transmit(text)
+        now = self._loop.time()
+        if now - started > _HELD_UP:
+            self._watch.heard(now)  # room came after waiting: the peer takes in what we send
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """See :meth:`Connection.close`."""
+        if self._closing or self._ended is not None:
+            await self.closed.wait()
+            return
+        self._closing = True
+        try:
+            async with asyncio.timeout(self._timings.close_timeout):
+                await self._farewell(code, _fitting(reason))
+        except (TimeoutError, OSError, RuntimeError, WebSocketException) as error:
+            _log.debug("No farewell with %s: %s", self.info.remote, type(error).__name__)
+            self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
+        finally:
+            self._end(ConnectionClosed(code, reason))
+
+    def _end(self, error: ConnectionClosed) -> None:
+        if self._ended is None:
+            self._ended = error
+            self._heart.cancel()
+            self.closed.set()
+
+    async def _beat(self) -> None:
+        loop, timings = self._loop, self._timings
+        next_ping = loop.time() + timings.ping_interval
+        while True:
+            now = loop.time()
+            left = timings.peer_timeout - self._watch.silence(now)
+            if left <= 0:
+                _log.warning("No sign of life from %s for %g s", self.info.remote, timings.peer_timeout)
+                self._ended = ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer")
+                self.closed.set()
+                self._transport.abort()
+                return
+            if now >= next_ping:
+                next_ping = now + timings.ping_interval
+                try:
+                    async with asyncio.timeout(min(left, timings.ping_interval)):
+                        await self._ping()
+                except (TimeoutError, OSError, RuntimeError, WebSocketException):
+                    pass  # a receiver is told by its own call; a writer that is held up may come free
+            await asyncio.sleep(min(left, max(next_ping - loop.time(), 0.0)))
+
+
+def _fitting(reason: str) -> str:
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+
+
+class _ServerConnection(_WebSocketConnection):
+    """The communication server's end, on aiohttp.
+
+    aiohttp's own heartbeat is not used: it drops a living peer as soon as our application reads slowly, because the
+    pong then stands behind unread messages.
+    """
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        timings: WebSocketTimings,
+    ) -> None:
+        self._socket = socket
+        super().__init__(info, transport, timings)
+
+    async def _receive(self) -> str | None:
+        message = await self._socket.receive()
+        kind = message.type
+        if kind is WSMsgType.TEXT:
+            text: str = message.data
+            return text
+        if kind is WSMsgType.PING:
+            with contextlib.suppress(OSError):
+                await self._socket.pong(message.data)
+            return None
+        if kind is WSMsgType.PONG:
+            return None
+        if kind is WSMsgType.BINARY:
+            await self.close(UNSUPPORTED_DATA, "text frames only")
+            raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
+        if kind is WSMsgType.CLOSE:
+            code, reason = message.data or NORMAL_CLOSURE, message.extra or ""
+            with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+                async with asyncio.timeout(self._timings.close_timeout):
+                    await self._socket.close(code=NORMAL_CLOSURE if code == WSCloseCode.OK else code, drain=False)
+            raise ConnectionClosed(code, reason)
+        if kind is WSMsgType.ERROR:
+            raise ConnectionClosed(self._socket.close_code or ABNORMAL_CLOSURE)
+        raise ConnectionClosed(ABNORMAL_CLOSURE)
+
+    async def _transmit(self, text: str) -> None:
+        try:
+            await self._socket.send_str(text)
+        except (OSError, RuntimeError):
+            raise ConnectionClosed(ABNORMAL_CLOSURE) from None
+
+    async def _ping(self) -> None:
+        await self._socket.ping()
+
+    async def _farewell(self, code: int, reason: str) -> None:
+        await self._socket.close(code=code, message=reason.encode("utf-8"))
+
+
+class _ClientConnection(_WebSocketConnection):
+    """The communication client's end, on websockets."""
+
+    def __init__(self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings) -> None:
+        self._socket = socket
+        super().__init__(info, socket.transport, timings)
+
+    async def _receive(self) -> str | None:
+        try:
+            data = await self._socket.recv()
+        except WebSocketClosed as error:
+            raise _closed(error) from None
+        if isinstance(data, str):
+            return data
+        await self.close(UNSUPPORTED_DATA, "text frames only")
+        raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
+
+    async def _transmit(self, text: str) -> None:
+        try:
+            await self._socket.send(text)
+        except WebSocketClosed as error:
+            raise _closed(error) from None
+
+    async def _ping(self) -> None:
+        asyncio.ensure_future(await self._socket.ping()).add_done_callback(self._ponged)
+
+    def _ponged(self, pong: asyncio.Future[float]) -> None:
+        if not pong.cancelled() and pong.exception() is None:
+            self._watch.heard(self._loop.time())
+
+    async def _farewell(self, code: int, reason: str) -> None:
+        await self._socket.close(code, reason)
+
+
+def _closed(error: WebSocketClosed) -> ConnectionClosed:
+    frame = error.rcvd if error.rcvd_then_sent or error.sent is None else error.sent
+    if frame is None:
+        return ConnectionClosed(ABNORMAL_CLOSURE)
+    return ConnectionClosed(NORMAL_CLOSURE if frame.code == 1005 else frame.code, frame.reason)
+
+
+class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
+    """Keeps websockets from logging headers, among them the token, whatever level is set (SEC-01)."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name of the standard library
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+class _Connect(connect):
+    """``connect`` that follows no redirect: the URL is what the server of the pairing said."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class WebSocketTransport:
+    """The standard's transport.
+
+    As communication server it needs a URL and its :meth:`handler` at the path of that URL, on the HTTPS server that
+    has the endpoint's certificate (WS-01). As communication client it needs nothing.
+
+    Args:
+        url: Where clients connect, or a function that says so when an offer is made; None on a client only.
+        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
+        compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
+            off on a link within one machine or network.
+        timings: Seconds; the defaults are those of the standard.
+        max_offers: Offers that may wait for their client at the same time.
+    """
+
+    name = WEBSOCKET
+
+    def __init__(
+        self,
+        url: WebSocketUrl | Callable[[], WebSocketUrl] | None = None,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        compression: bool = True,
+        timings: WebSocketTimings | None = None,
+        max_offers: int = MAX_OFFERS,
+    ) -> None:
+        self._url = url
+        self._max_message_bytes = max_message_bytes
+        self._compression = compression
+        self._timings = timings or WebSocketTimings()
+        self._offers = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime, limit=max_offers))
+
+    def offer(self, info: ConnectionInfo) -> Offer:
+        """Open the door for one client, once, for 30 seconds (SES-04). See :meth:`Transport.offer`.
+
+        Raises:
+            SessionRefused: Too many offers wait already.
+            RuntimeError: This transport was made without a URL.
+        """
+        if self._url is None:
+            raise RuntimeError("this WebSocketTransport has no URL to offer")
+        url = self._url if isinstance(self._url, WebSocketUrl) else self._url()
+        token, future = self._offers.open(info, secrets.token_bytes(TOKEN_BYTES))
+        details = WebSocketCommunicationDetails(
+            communication_protocol=WEBSOCKET, websocket_token=token, websocket_url=url
+        )
+        return Offer(details, future)
+
+    async def handler(self, request: web.Request) -> web.StreamResponse:
+        """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end."""
+        presented = _bearer(request)
+        socket = web.WebSocketResponse(
+            timeout=self._timings.close_timeout,
+            autoclose=False,
+            autoping=False,
+            compress=self._compression,
+            max_msg_size=self._max_message_bytes,
+        )
+        if presented is None or not self._offers.valid(presented):
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        if not socket.can_prepare(request):
+            return web.Response(status=400, text="a WebSocket upgrade is expected here")
+        entered = self._offers.enter(presented)
+        transport = request.transport
+        if entered is None or entered[1].done() or transport is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        info, future = entered
+        try:
+            await socket.prepare(request)
+            connection = _ServerConnection(_with_address(info, transport), socket, transport, self._timings)
+        except BaseException:
+            future.cancel()
+            raise
+        if future.done():
+            await connection.close(GOING_AWAY)
+            return socket
+        future.set_result(connection)
+        try:
+            await connection.closed.wait()
+        finally:
+            await connection.close(GOING_AWAY)
+        return socket
+
+    async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Connection:
+        """Connect as communication client. See :meth:`Transport.connect`; cancel-safe."""
+        if not isinstance(details, WebSocketCommunicationDetails):
+            try:
+                details = WebSocketCommunicationDetails.from_value(details.to_value())
+            except MalformedMessage:
+                raise ProtocolViolation("The other side gave no usable WebSocket address and token.") from None
+        if details.communication_protocol != WEBSOCKET:
+            raise ProtocolViolation("The other side gave the address of another communication protocol.")
+        url = details.websocket_url
+        try:
+            socket = await _Connect(
+                url,
+                additional_headers={"Authorization": f"Bearer {details.websocket_token.reveal()}"},
+                user_agent_header="s2connect",
+                compression="deflate" if self._compression else None,
+                max_size=self._max_message_bytes,
+                open_timeout=self._timings.open_timeout,
+                close_timeout=self._timings.close_timeout,
+                ping_interval=None,
+                proxy=None,
+                logger=_DiscreetLogger(logging.getLogger("websockets.client")),
+                ssl=trust.context,
+                host=trust.address or url.host,
+                port=url.port,
+                server_hostname=url.host,
+            )
+        except Exception as error:
+            mapped = _connect_error(error, url)
+            if mapped is None:
+                raise
+            raise mapped from error
+        return _ClientConnection(_with_address(info, socket.transport), socket, self._timings)
+
+    async def close(self) -> None:
+        """Withdraw all offers. See :meth:`Transport.close`."""
+        self._offers.close()
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else None
+
+
+def _with_address(info: ConnectionInfo, transport: asyncio.BaseTransport) -> ConnectionInfo:
+    if info.peer_address:
+        return info
+    name: Any = transport.get_extra_info("peername")
+    address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
+    return ConnectionInfo(info.protocol, info.local, info.remote, info.s2_version, address)
+
+
+_BUSY_STATUS: Final = 429
+
+
+def _connect_error(error: Exception, url: WebSocketUrl) -> Exception | None:
+    """Translate what ``connect`` raised; None for what is a bug of ours."""
+    where = f"{url.host}:{url.port}"
+    if isinstance(error, ssl.SSLError):
+        return describe_tls_error(error, url.host)
+    if isinstance(error, TimeoutError):
+        return PeerTimeout(f"{where} did not open the WebSocket in time.")
+    if isinstance(error, OSError):
+        return NotReachable(f"{where} cannot be reached.")
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status == 401:
+            return SessionRefused(f"{where} did not accept the token of the session.", reason="Other")
+        if status >= 500 or status == _BUSY_STATUS:
+            return PeerBusy(f"{where} is busy or has a problem of its own ({status}).", status=status)
+        return ProtocolViolation(f"{where} answered {status} instead of opening the WebSocket.")
+    if isinstance(error, InvalidHandshake):
+        if isinstance(error.__cause__, (EOFError, OSError)):
+            return NotReachable(f"{where} ended the connection while the WebSocket was being opened.")
+        return ProtocolViolation(f"{where} did not open the WebSocket as its protocol demands.")
+    return None
