@@ -6,6 +6,7 @@ All functions block (key generation, signatures): call them in a thread. None re
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, InvalidUrl
 from s2connect.model.text import for_display
 from s2connect.model.url import host_as_ascii
 
@@ -34,8 +35,10 @@ RENEW_BEFORE = timedelta(days=60)
 BACK_DATED = timedelta(days=1)
 """Certificates are valid from a day ago, because clocks of devices are slow or in the wrong time zone."""
 
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+
 _MAX_COMMON_NAME = 64
-"""Upper bound of X.520 for a common name, in characters."""
+"""Upper bound of X.520 for a common name; ``cryptography`` counts bytes of UTF-8."""
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:
@@ -134,7 +137,7 @@ class CertificateAuthority:
         """Make a new CA: every pairing that pins an older one is void (TRUST-09).
 
         Args:
-            name: What a person sees in the certificate, e.g. the endpoint's name; cleaned and cut to 64 characters.
+            name: What a person sees in the certificate, e.g. the endpoint's name; cleaned and cut to 64 bytes.
             now: Wall-clock time, with time zone.
         """
         key = ec.generate_private_key(ec.SECP256R1())
@@ -142,7 +145,7 @@ class CertificateAuthority:
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "S2 Connect certificate authority"),
-                x509.NameAttribute(NameOID.COMMON_NAME, for_display(name, _MAX_COMMON_NAME) or "S2 Connect"),
+                x509.NameAttribute(NameOID.COMMON_NAME, _common_name(name) or "S2 Connect"),
             ]
         )
         not_before = now - BACK_DATED
@@ -204,13 +207,14 @@ class CertificateAuthority:
         """
         if not names:
             raise ConfigurationError("A certificate needs at least one host name or address.")
-        san = x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys(names)])
+        general_names = [_general_name(name) for name in names]
+        san = x509.SubjectAlternativeName(list(dict.fromkeys(general_names)))
         key = ec.generate_private_key(ec.SECP256R1())
-        main = names[0] if names[0].isascii() and len(names[0]) <= _MAX_COMMON_NAME else "S2 Connect server"
+        main = str(general_names[0].value)
         not_before = max(now - BACK_DATED, self.certificate.not_valid_before_utc)
         leaf = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, main)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(main))]))
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -274,15 +278,22 @@ def is_ca(certificate: x509.Certificate) -> bool:
         raise ValueError("duplicate extension") from error
 
 
+def _common_name(text: str) -> str:
+    return for_display(text).encode()[:_MAX_COMMON_NAME].decode(errors="ignore")
+
+
 def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name.partition("%")[0]))
     except ValueError:
         pass
     try:
-        return x509.DNSName(host_as_ascii(name))
-    except ValueError:
-        raise ConfigurationError(f"{for_display(name)!r} is neither a host name nor an address.") from None
+        host = host_as_ascii(name)
+    except InvalidUrl:
+        host = ""
+    if not _HOST_NAME.fullmatch(host):
+        raise ConfigurationError(f"{for_display(name)!r} is neither a host name nor an address.")
+    return x509.DNSName(host)
 
 
 def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:

@@ -32,6 +32,8 @@ MAX_CHAIN_CERTIFICATES = 10
 MIN_RSA_BITS = 2048
 """TRUST-04, algorithms: smallest RSA key that is accepted."""
 
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+
 
 @dataclass(frozen=True, slots=True)
 class CapturedChain:
@@ -81,7 +83,7 @@ class CapturedChain:
             leaf = x509.load_der_x509_certificate(self.leaf_der)
             root = x509.load_der_x509_certificate(self.ca_der)
             reason = _find_fault(leaf, root, host, now)
-        except (ValueError, TypeError, x509.UnsupportedGeneralNameType):
+        except _UNREADABLE:
             reason = "other"
         if reason is not None:
             raise refusal(host, reason)
@@ -197,7 +199,7 @@ def _root_of(chain: list[bytes]) -> bytes | None:
     try:
         last = x509.load_der_x509_certificate(chain[-1])
         return chain[-1] if last.subject == last.issuer else None
-    except ValueError:
+    except _UNREADABLE:
         return None
 
 
