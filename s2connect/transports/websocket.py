@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.protocol import State
 
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
@@ -263,7 +264,8 @@ class _ServerConnection(_WebSocketConnection):
                     await self._socket.close(code=NORMAL_CLOSURE if code == WSCloseCode.OK else code, drain=False)
             raise ConnectionClosed(code, reason)
         if kind is WSMsgType.ERROR:
-            raise ConnectionClosed(self._socket.close_code or ABNORMAL_CLOSURE)
+            # aiohttp has told the peer already: too long (1009), not UTF-8 (1007), not WebSocket (1002).
+            raise ConnectionClosed(getattr(message.data, "code", ABNORMAL_CLOSURE))
         raise ConnectionClosed(ABNORMAL_CLOSURE)
 
     async def _transmit(self, text: str) -> None:
@@ -327,6 +329,22 @@ class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
         return level > logging.DEBUG and super().isEnabledFor(level)
 
 
+class _BoundedClient(ClientConnection):
+    """Cuts the connection when the other side does not finish a close handshake that the library has begun."""
+
+    _cut: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.state is not State.OPEN and self._cut is None and self.protocol.close_expected():
+            self._cut = self.loop.call_later(self.close_timeout or 0.0, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._cut is not None:
+            self._cut.cancel()
+
+
 class _Connect(connect):
     """``connect`` that follows no redirect: the URL is what the server of the pairing said."""
 
@@ -386,7 +404,7 @@ class WebSocketTransport:
         """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end."""
         presented = _bearer(request)
         socket = web.WebSocketResponse(
-            timeout=self._timings.close_timeout,
+            timeout=2 * self._timings.close_timeout,  # ours ends first, and cuts
             autoclose=False,
             autoping=False,
             compress=self._compression,
@@ -432,6 +450,7 @@ class WebSocketTransport:
                 url,
                 additional_headers={"Authorization": f"Bearer {details.websocket_token.reveal()}"},
                 user_agent_header="s2connect",
+                create_connection=_BoundedClient,
                 compression="deflate" if self._compression else None,
                 max_size=self._max_message_bytes,
                 open_timeout=self._timings.open_timeout,
@@ -443,6 +462,7 @@ class WebSocketTransport:
                 host=trust.address or url.host,
                 port=url.port,
                 server_hostname=url.host,
+                ssl_shutdown_timeout=self._timings.close_timeout,
             )
         except Exception as error:
             mapped = _connect_error(error, url)
