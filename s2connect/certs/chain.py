@@ -162,6 +162,11 @@ async def _handshake(
         described = describe_tls_error(error, host)
         if described is not None:
             raise described from error
+        if isinstance(error, ConnectionResetError | ConnectionAbortedError):
+            raise NotReachable(
+                f"{where} broke the TLS handshake off.",
+                hint="Check the port; the other device's software may be too old for TLS 1.3, which S2 Connect demands.",
+            ) from error
         raise NotReachable(f"{where} cannot be reached{_why(error)}.") from error
     try:
         chain = _chain_sent(transport.get_extra_info("ssl_object"))

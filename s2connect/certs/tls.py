@@ -345,9 +345,12 @@ def describe_tls_error(
     return ProtocolViolation(f"The TLS handshake with {shown} failed ({tls.reason or 'no reason given'}).")
 
 
-def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    # The deepest one counts: aiohttp's errors are ssl.SSLErrors by inheritance only, without the codes.
+    found = None
+    cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
-        if error is None or isinstance(error, ssl.SSLError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+        if isinstance(cause, ssl.SSLError):
+            found = cause
+        cause = cause.__cause__ if cause is not None else None
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = timedelta(days=1)
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def now() -> datetime:
@@ -150,9 +153,31 @@ async def serving(context: ssl.SSLContext | None, host: str = "127.0.0.1") -> As
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    port: int, context: ssl.SSLContext, name: str, host: str = "127.0.0.1"
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def serving_blocking(context: ssl.SSLContext) -> AsyncIterator[int]:
+    """An echo server without asyncio: servers of asyncio break a handshake off without the alert that says why."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+                while data := tls.recv(100):
+                    tls.sendall(data)
+
+    thread = asyncio.create_task(asyncio.to_thread(serve))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        await thread
+        listener.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int, context: ssl.SSLContext, name: str, host: str = "127.0.0.1") -> AsyncIterator[Streams]:
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
     try:
         yield reader, writer
@@ -160,13 +185,13 @@ async def connected(
         writer.transport.abort()
 
 
-async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], text: bytes = b"ping") -> bytes:
+async def ask(streams: Streams, text: bytes = b"ping") -> bytes:
     """Send and get the echo, so that the handshake is over on both sides."""
     reader, writer = streams
     writer.write(text)
     return await asyncio.wait_for(reader.readexactly(len(text)), 5)
 
 
-def leaf_seen(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
+def leaf_seen(streams: Streams) -> bytes:
     """DER of the leaf as the client saw it."""
     return streams[1].get_extra_info("ssl_object").getpeercert(binary_form=True)
