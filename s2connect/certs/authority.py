@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from s2connect.errors import ConfigurationError, InvalidUrl
+from s2connect.errors import ConfigurationError
 from s2connect.model.text import for_display
 from s2connect.model.url import host_as_ascii
 
@@ -245,6 +245,21 @@ class CertificateAuthority:
 _RESTORE = "Restore the state directory from a backup."
 
 
+def name_or_address(host: str) -> str | ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Read a host as certificates name it: a lower-case A-label name (VER-04), or an address without its zone.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = host_as_ascii(host)
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("neither a host name nor an address")
+    return name
+
+
 def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """DNS names (lower case) and IP addresses of the subject alternative name; the common name does not count.
 
@@ -282,18 +297,12 @@ def _common_name(text: str) -> str:
     return for_display(text).encode()[:_MAX_COMMON_NAME].decode(errors="ignore")
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def _general_name(text: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name.partition("%")[0]))
+        name = name_or_address(text)
     except ValueError:
-        pass
-    try:
-        host = host_as_ascii(name)
-    except InvalidUrl:
-        host = ""
-    if not _HOST_NAME.fullmatch(host):
-        raise ConfigurationError(f"{for_display(name)!r} is neither a host name nor an address.")
-    return x509.DNSName(host)
+        raise ConfigurationError(f"{for_display(text)!r} is neither a host name nor an address.") from None
+    return x509.DNSName(name) if isinstance(name, str) else x509.IPAddress(name)
 
 
 def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:

@@ -20,11 +20,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from s2connect.certs.authority import is_ca, subject_names
+from s2connect.certs.authority import is_ca, name_or_address, subject_names
 from s2connect.certs.tls import describe_tls_error, harden, refusal
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
 from s2connect.model.text import for_display
-from s2connect.model.url import host_as_ascii
 
 MAX_CHAIN_CERTIFICATES = 10
 """Longest chain that is read; public ones have two to four certificates. OpenSSL bounds the bytes, to 100 KB."""
@@ -147,13 +146,17 @@ async def _handshake(
     loop = asyncio.get_running_loop()
     where = f"{for_display(host)}:{port}"
     try:
+        server_name = str(name_or_address(host))
+    except ValueError as error:
+        raise NotReachable(f"{for_display(host)!r} is neither a host name nor an address.") from error
+    try:
         async with asyncio.timeout(timeout):
             transport, _ = await loop.create_connection(
                 asyncio.Protocol,
                 address or host,
                 port,
                 ssl=context,
-                server_hostname=host.partition("%")[0],
+                server_hostname=server_name,
                 ssl_handshake_timeout=timeout + 1,  # never the first to fire
             )
     except TimeoutError as error:
@@ -165,7 +168,7 @@ async def _handshake(
         if isinstance(error, ConnectionResetError | ConnectionAbortedError):
             raise NotReachable(
                 f"{where} broke the TLS handshake off.",
-                hint="Check the port; the other device's software may be too old for TLS 1.3, which S2 Connect demands.",
+                hint="Check the port; S2 Connect demands TLS 1.3, for which the other device may be too old.",
             ) from error
         raise NotReachable(f"{where} cannot be reached{_why(error)}.") from error
     try:
@@ -240,9 +243,9 @@ def _find_fault(leaf: x509.Certificate, root: x509.Certificate, host: str, now: 
 
 def _is_named(leaf: x509.Certificate, host: str) -> bool:
     try:
-        wanted = str(ipaddress.ip_address(host.partition("%")[0]))
+        wanted = str(name_or_address(host))
     except ValueError:
-        wanted = host_as_ascii(host)
+        return False
     return wanted in subject_names(leaf)
 
 
