@@ -29,8 +29,7 @@ from s2connect.model.text import for_display
 ALPN_PROTOCOLS = ("http/1.1",)
 """VER-05: HTTP/1.1 is what both sides speak."""
 
-Trust = Literal["pki", "ca", "leaf"]
-"""What a client context goes by: the trust store, a pinned CA, or the leaf of a pairing attempt."""
+_Anchor = Literal["ca", "leaf"]
 
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
 
@@ -182,9 +181,7 @@ def pinned_client_context(ca_der: bytes) -> ssl.SSLContext:
     Raises:
         ConfigurationError: It is no certificate.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _trust(context, ca_der)
-    return _client(context)
+    return _anchored(ca_der, "ca")
 
 
 def leaf_client_context(leaf_der: bytes) -> ssl.SSLContext:
@@ -198,44 +195,59 @@ def leaf_client_context(leaf_der: bytes) -> ssl.SSLContext:
     Raises:
         ConfigurationError: It is no certificate.
     """
-    context = _OneLeafContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.leaf_der = leaf_der
-    context.sslobject_class = _OneLeafObject
-    _trust(context, leaf_der)
+    context = _anchored(leaf_der, "leaf")
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return _client(context)
-
-
-class _OneLeafContext(ssl.SSLContext):
-    """Knows the one leaf that is acceptable."""
-
-    leaf_der: bytes
-
-
-class _OneLeafObject(ssl.SSLObject):
-    """Ends the handshake where OpenSSL accepted a certificate that was signed by the expected one."""
-
-    def do_handshake(self) -> None:
-        super().do_handshake()
-        context = self.context
-        if not isinstance(context, _OneLeafContext) or self.getpeercert(binary_form=True) != context.leaf_der:
-            error = ssl.SSLCertVerificationError("another certificate than in the first request")
-            error.verify_code = _UNTRUSTED_LEAF
-            raise error
-
-
-def _client(context: ssl.SSLContext) -> ssl.SSLContext:
-    harden(context)
-    context.hostname_checks_common_name = False
     return context
 
 
-def _trust(context: ssl.SSLContext, der: bytes) -> None:
+class _AnchoredContext(ssl.SSLContext):
+    """Trusts one certificate and nothing else."""
+
+    anchor_der: bytes
+    anchor: _Anchor
+
+
+class _AnchoredObject(ssl.SSLObject):
+    """Says in its errors what was expected, and insists on the leaf where it is the anchor."""
+
+    def do_handshake(self) -> None:
+        context = self.context
+        assert isinstance(context, _AnchoredContext)
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            raise _NotTheAnchor(error.verify_code, context.anchor, *error.args) from None
+        # OpenSSL also accepts what the expected leaf has signed.
+        if context.anchor == "leaf" and self.getpeercert(binary_form=True) != context.anchor_der:
+            raise _NotTheAnchor(_UNTRUSTED_LEAF, context.anchor, ssl.SSL_ERROR_SSL, "another certificate than expected")
+
+
+class _NotTheAnchor(ssl.SSLCertVerificationError):
+    """A certificate was refused by a context that trusts one certificate only."""
+
+    def __init__(self, verify_code: int, anchor: _Anchor, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.verify_code = verify_code
+        self.anchor = anchor
+
+
+def _anchored(der: bytes, anchor: _Anchor) -> _AnchoredContext:
+    context = _AnchoredContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.anchor_der = der
+    context.anchor = anchor
+    context.sslobject_class = _AnchoredObject
     try:
         x509.load_der_x509_certificate(der)
         context.load_verify_locations(cadata=der)
     except (ValueError, ssl.SSLError):
         raise ConfigurationError("The pinned certificate cannot be read.", hint="Pair the two again.") from None
+    return _client(context)
+
+
+def _client(context: _Context) -> _Context:
+    harden(context)
+    context.hostname_checks_common_name = False
+    return context
 
 
 # --- errors
@@ -315,17 +327,17 @@ _TEXTS = {
 
 
 def describe_tls_error(
-    error: BaseException, host: str, *, trust: Trust = "pki"
+    error: BaseException, host: str
 ) -> CertificateRefused | CertificateChanged | ProtocolViolation | None:
     """Turn what went wrong in a TLS handshake into an error for a person; None where it was not TLS.
 
     Exceptions of libraries are looked through: the cause counts. The caller raises the result ``from`` the original.
+    A certificate of another origin is ``untrusted`` for :func:`wan_client_context`, ``pin`` for
+    :func:`pinned_client_context` (TRUST-06), and CertificateChanged for :func:`leaf_client_context` (TRUST-05).
 
     Args:
         error: What the connection attempt raised.
         host: Name or address of the server; is cleaned here.
-        trust: Which kind of client context was used. An untrusted certificate is another CA than the pinned one with
-            ``ca`` (reason ``pin``, TRUST-06), and a change in the middle of an attempt with ``leaf`` (TRUST-05).
     """
     tls = _tls_error(error)
     if tls is None:
@@ -333,9 +345,10 @@ def describe_tls_error(
     shown = for_display(host)
     if isinstance(tls, ssl.SSLCertVerificationError):
         reason = _REASONS.get(tls.verify_code, "other")
-        if trust == "leaf" and reason in {"untrusted", "signature"}:
+        anchor = tls.anchor if isinstance(tls, _NotTheAnchor) and reason in {"untrusted", "signature"} else None
+        if anchor == "leaf":
             return CertificateChanged(f"{shown} showed another certificate in the middle of the pairing.")
-        if trust == "ca" and reason in {"untrusted", "signature"}:
+        if anchor == "ca":
             reason = "pin"
         return refusal(host, reason)
     if tls.reason in _NOT_TLS_1_3:

@@ -21,7 +21,6 @@ from s2connect.model.common import (
     MalformedMessage,
     NodeDescription,
     NodeId,
-    Wire,
     choose_name,
     choose_version,
 )
@@ -36,6 +35,7 @@ from s2connect.model.pairing import (
     RequestPairing,
     RequestPairingResponse,
 )
+from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.url import BaseUrl
@@ -66,14 +66,6 @@ TOKEN_ENTROPY = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An HTTP answer: status, and a body where there is one."""
-
-    status: int
-    body: Wire | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Queued:
     """A request that passed every check that does not depend on the token; answer it at ``answer_at``."""
 
@@ -98,8 +90,8 @@ class Commit:
 class AttemptFailed:
     """An attempt on one of our nodes ended without a pairing.
 
-    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``; ``code_withdrawn``
-    says that the node's dynamic code is gone with it (TOK-05).
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``;
+    ``code_withdrawn`` says that the node's dynamic code is gone with it (TOK-05).
     """
 
     node: NodeId
@@ -143,8 +135,6 @@ def refusal(reason: PairingErrorReason, info: str) -> Reply:
     return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
 
 
-UNAUTHORIZED = Reply(401)
-BUSY = Reply(503)
 _BAD_REQUEST = Reply(400)
 
 
@@ -373,7 +363,7 @@ class PairingServer:
     def finalize(
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
     ) -> Reply | Commit:
-        """Finish an attempt (PAIR-09). A :class:`Commit` must be made durable and then reported by :meth:`committed`."""
+        """Finish an attempt (PAIR-09). Make a :class:`Commit` durable, then call :meth:`committed`."""
         attempt, reply = self._step(attempt_id, b"finalizePairing", body, now=now)
         if attempt is None:
             return reply

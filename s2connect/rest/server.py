@@ -187,7 +187,7 @@ class HttpsServer:
         transport = request.transport
         key = network_of(request.remote or "")
         if transport is not None and transport in self._by_address.get(key, ()):
-            self._by_address[key].discard(transport)  # type: ignore[arg-type]  # the same object that was admitted
+            self._by_address[key].discard(transport)
             self._open -= 1
 
     # Requests

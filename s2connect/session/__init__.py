@@ -1,0 +1,1 @@
+"""Sessions: initiation and token rotation on both sides, reconnection, and the session itself."""

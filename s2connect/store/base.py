@@ -41,7 +41,7 @@ class Pin:
     """
 
     ca_fingerprint: bytes
-    ca_der: bytes | None = None
+    ca_der: bytes | None = field(default=None, repr=False)
 
 
 def token_digest(token: AccessToken) -> bytes:
@@ -83,6 +83,9 @@ class Store(Protocol):
 
     async def pairings(self) -> list[Pairing]:
         """All pairings, confirmed and unconfirmed, oldest first."""
+
+    async def pairings_of(self, key: PairKey) -> list[Pairing]:
+        """The pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
 
     async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
         """Store a pairing with its first access token (PAIR-10).

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from s2connect.errors import HomeInUse, NotInitialised
+from s2connect.errors import HomeInUse, NotInitialised, StorageUnavailable
 from s2connect.store.files import (
     check_private_directory,
     make_private_directory,
@@ -32,19 +32,19 @@ MAX_FILE_BYTES = 1_048_576
 """Bound on a file read from the state directory; configuration and certificates are far smaller."""
 
 _LOCK = "lock"
-_WORLD_OF_ROOT = Path("/var/lib/s2connect")
+_HOME_OF_ROOT = Path("/var/lib/s2connect")
 
 
 def default_home() -> Path:
     """Where state is kept unless somebody says otherwise.
 
-    ``$S2CONNECT_HOME`` if set; otherwise ``/var/lib/s2connect`` for root on Linux, and the state directory of the user by
-    the platform's convention for all others (``~/.local/state/s2connect`` on Linux).
+    ``$S2CONNECT_HOME`` if set; otherwise ``/var/lib/s2connect`` for root on Linux, and the state directory of the user
+    by the platform's convention for all others (``~/.local/state/s2connect`` on Linux).
     """
     if named := os.environ.get(HOME_VARIABLE):
         return Path(named).expanduser().absolute()
     if sys.platform == "linux" and os.geteuid() == 0:
-        return _WORLD_OF_ROOT
+        return _HOME_OF_ROOT
     return platformdirs.user_state_path("s2connect", appauthor=False)
 
 
@@ -79,11 +79,12 @@ class Home:
             InsecurePermissions: Others have rights on it, or it belongs to somebody else.
             StorageUnavailable: It cannot be read, or is no directory.
         """
-        # A directory that cannot be looked into is not a missing one.
-        with contextlib.suppress(PermissionError):
-            if not path.exists():
-                raise NotInitialised(f"There is no state directory {path}.")
-        check_private_directory(path)
+        try:
+            check_private_directory(path)
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise NotInitialised(f"There is no state directory {path}.") from None
+            raise
         return cls(path)
 
     @contextlib.contextmanager

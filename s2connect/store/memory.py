@@ -44,6 +44,11 @@ class MemoryStore:
         self._check_open()
         return [entry.pairing for entry in self._entries.values()]
 
+    async def pairings_of(self, key: PairKey) -> list[Pairing]:
+        """See :meth:`Store.pairings_of`."""
+        self._check_open()
+        return [self._entries[key, which].pairing for which in (True, False) if (key, which) in self._entries]
+
     async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
         """See :meth:`Store.save_pairing`."""
         self._check_open()

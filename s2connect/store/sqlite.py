@@ -136,6 +136,10 @@ class SqliteStore:
         """See :meth:`Store.pairings`."""
         return await self._run("read", lambda: self._database.pairings())
 
+    async def pairings_of(self, key: PairKey) -> list[Pairing]:
+        """See :meth:`Store.pairings_of`."""
+        return await self._run("read", lambda: self._database.pairings_of(key))
+
     async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
         """See :meth:`Store.save_pairing`."""
         check_replaces(pairing, replaces)
@@ -309,7 +313,13 @@ class _Database:
     # Pairings
 
     def pairings(self) -> list[Pairing]:
-        rows = self._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM pairing ORDER BY sequence")  # noqa: S608 - constants
+        return self._select("ORDER BY sequence", ())
+
+    def pairings_of(self, key: PairKey) -> list[Pairing]:
+        return self._select("WHERE local = ? AND remote = ? ORDER BY confirmed DESC", _ids(key))
+
+    def _select(self, which: str, values: Sequence[bytes]) -> list[Pairing]:
+        rows = self._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM pairing {which}", values)  # noqa: S608 - constants
         try:
             return [_pairing(row) for row in rows]
         except (ValueError, TypeError, MalformedMessage) as error:

@@ -82,6 +82,10 @@ class Connection(ABC):
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Say goodbye and release everything; idempotent, bounded to a few seconds, never raises for the network."""
 
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, by whomever. The end is noticed by whoever receives, or by liveness."""
+
     def __aiter__(self) -> Connection:
         return self
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections import deque
 
-from s2connect.errors import ConnectionClosed, NotReachable, ProtocolViolation, SessionRefused
+from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.transports.base import NORMAL_CLOSURE, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import TOKEN_BYTES, OfferTable, OpenOffers
@@ -40,6 +40,7 @@ class MemoryConnection(Connection):
         self._outgoing = outgoing
         self._ended: ConnectionClosed | None = None
         self._peer: MemoryConnection | None = None
+        self._gone = asyncio.Event()
 
     def _join(self, peer: MemoryConnection) -> None:
         self._peer = peer
@@ -73,9 +74,14 @@ class MemoryConnection(Connection):
             if self._peer is not None:
                 self._peer._end(code, reason)
 
+    async def wait_closed(self) -> None:
+        """See :meth:`Connection.wait_closed`."""
+        await self._gone.wait()
+
     def _end(self, code: int, reason: str) -> None:
         if self._ended is None:
             self._ended = ConnectionClosed(code, reason)
+            self._gone.set()
             self._incoming.wake()
             self._outgoing.wake()
 
@@ -128,17 +134,14 @@ class MemoryTransport:
         Raises:
             ProtocolViolation: The details are of another transport.
             SessionRefused: The token is wrong, spent or late.
-            NotReachable: The other side gave up waiting.
         """
         token = (details.model_extra or {}).get("memoryToken")
         if details.communication_protocol != MEMORY or not isinstance(token, str):
             raise ProtocolViolation("The details are not those of a connection in memory.")
         entered = self._hub.offers.enter(token)
-        if entered is None:
+        if entered is None or entered[1].done():
             raise SessionRefused("The token of the connection was used before, or is too old.", reason="Other")
         their_info, future = entered
-        if future.done():
-            raise NotReachable("The other side of the connection in memory has gone.")
         ours, theirs = memory_pair(info, their_info, capacity=self._capacity)
         future.set_result(theirs)
         return ours

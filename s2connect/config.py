@@ -1,0 +1,190 @@
+"""Settings of an endpoint: validated on construction, kept as ``config.json`` in its home."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from s2connect.errors import ConfigurationError, InvalidUrl
+from s2connect.model.common import (
+    DEFAULT_S2_VERSION,
+    WEBSOCKET,
+    Deployment,
+    EndpointDescription,
+    NodeDescription,
+    NodeId,
+    Role,
+)
+from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
+from s2connect.model.pairing import NodeIdAlias
+from s2connect.model.url import BaseUrl, host_as_ascii
+
+CONFIG_FILE = "config.json"
+DEFAULT_PORT = 8443
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+_Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+class NodeConfig(BaseModel):
+    """A node of this endpoint.
+
+    Attributes:
+        id: Its UUID; it never changes.
+        role: ``CEM`` or ``RM``.
+        brand: Shown to the other side's user, as are the next three.
+        type: Kind of device, e.g. ``Battery``.
+        model_name: Model.
+        user_defined_name: The name its user gave it.
+        logo_url: URL of a picture.
+        alias: Short name in the pairing code; given where the endpoint has several nodes (TOK-03).
+        communication_protocols: By preference.
+        s2_versions: S2 JSON versions by preference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    role: Role
+    id: NodeId = Field(default_factory=lambda: NodeId(uuid4()))
+    brand: _Shown = "s2connect"
+    type: _Shown = "Generic"
+    model_name: _Shown = "s2connect"
+    user_defined_name: _Shown | None = None
+    logo_url: str | None = None
+    alias: NodeIdAlias | None = None
+    communication_protocols: tuple[str, ...] = (WEBSOCKET,)
+    s2_versions: tuple[str, ...] = (DEFAULT_S2_VERSION,)
+
+    def node(self) -> LocalNode:
+        """The node as the protocols see it."""
+        return LocalNode(
+            NodeDescription(
+                id=self.id,
+                brand=self.brand,
+                type=self.type,
+                model_name=self.model_name,
+                user_defined_name=self.user_defined_name,
+                logo_url=self.logo_url,
+                role=self.role,
+            ),
+            self.alias,
+            self.communication_protocols,
+            self.s2_versions,
+        )
+
+
+class EndpointConfig(BaseModel):
+    """An endpoint.
+
+    Attributes:
+        deployment: ``LAN`` or ``WAN``: where the nodes run.
+        host: Name under which peers reach this endpoint; in the certificate and in every URL (VER-04).
+        port: TCP port of pairing, sessions and WebSockets.
+        bind: Address to listen on; None listens on all.
+        name: Shown to the other side's user.
+        logo_url: URL of a picture.
+        nodes: Its nodes.
+        certificate: WAN: PEM file with the certificate chain, leaf first; None makes the endpoint its own CA.
+        private_key: WAN: PEM file with the key of the leaf.
+        trust_anchors: PEM file with CAs to trust beside those of the system, for servers in the WAN.
+        vault: Where secrets are kept: ``keyring``, ``files``, or ``auto``, which ``init`` settles.
+        wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
+            pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    deployment: Deployment = Deployment.LAN
+    host: str = Field(default_factory=lambda: default_host())
+    port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
+    bind: str | None = None
+    name: _Shown | None = None
+    logo_url: str | None = None
+    nodes: tuple[NodeConfig, ...] = ()
+    certificate: Path | None = None
+    private_key: Path | None = None
+    trust_anchors: Path | None = None
+    vault: Literal["auto", "keyring", "files"] = "auto"
+    wan_pairing_server: bool = False
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        try:
+            host = host_as_ascii(value.strip().strip("[]"))
+            BaseUrl(f"https://{bracketed(host)}/")
+        except InvalidUrl as error:
+            raise ValueError(error.what) from None
+        return host
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        check_aliases(node.node() for node in self.nodes)
+        if len({node.id for node in self.nodes}) != len(self.nodes):
+            raise ValueError("two nodes have the same id")
+        if len(self.nodes) > 1 and any(node.alias is None for node in self.nodes):
+            raise ValueError("every node needs an alias where there are several (TOK-03)")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together")
+        if self.wan_pairing_server and (self.deployment is not Deployment.LAN or self.certificate is None):
+            raise ValueError("wan_pairing_server needs deployment LAN and a certificate of a public CA")
+        return self
+
+    def endpoint(self) -> LocalEndpoint:
+        """The endpoint as the protocols see it."""
+        nodes = [node.node() for node in self.nodes]
+        return LocalEndpoint(
+            EndpointDescription(name=self.name, logo_url=self.logo_url, deployment=self.deployment),
+            self.deployment,
+            {node.id: node for node in nodes},
+        )
+
+    @property
+    def is_own_ca(self) -> bool:
+        """Whether the endpoint signs its own certificates."""
+        return self.certificate is None
+
+    def to_json(self) -> bytes:
+        """Write the settings as a person may edit them."""
+        return self.model_dump_json(indent=2, exclude_none=True).encode("utf-8") + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read settings.
+
+        Raises:
+            ConfigurationError: The first mistake, with the name of its setting.
+        """
+        return checked(lambda: cls.model_validate_json(data), CONFIG_FILE)
+
+
+def checked(make: Callable[[], _Settings], place: str) -> _Settings:
+    """Make settings and turn the first mistake into a sentence that names it.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    try:
+        return make()
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join(str(part) for part in first["loc"]) or "the settings"
+        raise ConfigurationError(f"{place}: {setting}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def default_host() -> str:
+    """A name for this endpoint: that of the machine, made unique in the LAN by four random characters (VER-04)."""
+    machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
+    return f"{machine[:40] or 's2'}-{secrets.token_hex(2)}.local"

@@ -1,0 +1,132 @@
+"""What happens at an endpoint, as facts that an application can follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from s2connect.model.common import NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
+
+MAX_WAITING_EVENTS = 1000
+"""Events kept for a follower that does not read; the oldest go first."""
+
+
+class UnpairedBy(StrEnum):
+    """Who ended a pairing."""
+
+    US = "us"
+    PEER = "peer"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        at: When, wall clock.
+    """
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired(Event):
+    """A pairing stands. ``peer`` is from the network: clean its texts before display."""
+
+    node: NodeId
+    peer: NodeDescription
+    communication_role: CommunicationRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingFailed(Event):
+    """Somebody tried to pair with one of our nodes in vain.
+
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed`` or
+    ``unconfirmed``.
+    """
+
+    node: NodeId
+    peer: NodeDescription
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeWithdrawn(Event):
+    """A pairing code was withdrawn after too many failed attempts (TOK-05); issue a new one."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaired(Event):
+    """A pairing is over (UNP-03)."""
+
+    node: NodeId
+    peer: NodeDescription
+    by: UnpairedBy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFailed(Event):
+    """No session came about. With ``retry_in`` None it is not tried again: the user has to act (SESC-05).
+
+    Attributes:
+        kind: ``kind`` of the error.
+        sentence: For a person.
+        retry_in: Seconds until the next try.
+    """
+
+    node: NodeId
+    peer: NodeDescription
+    kind: str
+    sentence: str
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something an operator should know.
+
+    Attributes:
+        kind: Stable name.
+        sentence: For a person.
+    """
+
+    kind: str
+    sentence: str
+
+
+class EventStream:
+    """Events from the moment it was made; an async iterator that ends when the endpoint closes."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque(maxlen=MAX_WAITING_EVENTS)
+        self._news = asyncio.Event()
+        self._closed = False
+
+    def publish(self, event: Event) -> None:
+        """Add an event (for the endpoint)."""
+        self._waiting.append(event)
+        self._news.set()
+
+    def close(self) -> None:
+        """End the stream once what waits has been read."""
+        self._closed = True
+        self._news.set()
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting.popleft()

@@ -1,0 +1,120 @@
+"""The certificate an endpoint shows: its own CA in the LAN, an operator's files in the WAN (TRUST-01, TRUST-03)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from s2connect.certs.authority import CertificateAuthority, ServerIdentity
+from s2connect.config import EndpointConfig
+from s2connect.errors import ConfigurationError, NotInitialised
+from s2connect.store.base import Vault
+from s2connect.store.home import Home
+
+_log = logging.getLogger(__name__)
+
+CA_FILE = "ca.pem"
+CA_KEY = "ca-key"
+LEAF_FILE = "leaf.pem"
+LEAF_KEY = "leaf-key"
+
+
+class IdentityKeeper:
+    """Loads, makes and renews what the server shows. All methods block: call them in a thread."""
+
+    def __init__(self, config: EndpointConfig, home: Home | None, vault: Vault) -> None:
+        """Keep the identity of an endpoint; without a home its CA lives as long as the process."""
+        self._config = config
+        self._home = home
+        self._vault = vault
+        self._ca: CertificateAuthority | None = None
+
+    def create_ca(self) -> CertificateAuthority:
+        """Make a new CA. Every pairing that pinned the old one is void then (TRUST-09)."""
+        self._ca = CertificateAuthority.create(self._config.name or self._config.host, now=datetime.now(UTC))
+        self._vault.put(CA_KEY, self._ca.key_pem())
+        if self._home is not None:
+            self._home.write_private(CA_FILE, self._ca.to_pem())
+        self._vault.delete(LEAF_KEY)
+        return self._ca
+
+    def load(self) -> ServerIdentity:
+        """The identity to show now: loaded, or issued where there is none that fits.
+
+        Raises:
+            NotInitialised: The home has no CA.
+            ConfigurationError: The operator's files cannot be used.
+            StorageError: Something cannot be read or written.
+        """
+        if not self._config.is_own_ca:
+            return self._of_operator()
+        if self._ca is None:
+            self._ca = self._load_ca() if self._home is not None else self.create_ca()
+        stored = self._stored_leaf()
+        if stored is not None:
+            return stored
+        return self.renew()
+
+    def renew(self) -> ServerIdentity:
+        """Issue a new leaf of the same CA, or read the operator's files again; no pairing is touched (TRUST-01)."""
+        if not self._config.is_own_ca:
+            return self._of_operator()
+        assert self._ca is not None, "load comes before renew"
+        identity = self._ca.issue(self.names(), now=datetime.now(UTC))
+        # Key first: a leaf without its key is useless, a key without its leaf is overwritten by the next renewal.
+        self._vault.put(LEAF_KEY, identity.key_pem)
+        if self._home is not None:
+            self._home.write_private(LEAF_FILE, identity.chain_pem)
+        return identity
+
+    def names(self) -> Sequence[str]:
+        """Names in the leaf: the host, and the loopback names for programs on the same machine."""
+        return list(dict.fromkeys([self._config.host, "localhost", "127.0.0.1", "::1"]))
+
+    @property
+    def ca_fingerprint(self) -> bytes | None:
+        """SHA-256 of our own CA certificate (TRUST-07), if we are our own CA."""
+        return self._ca.fingerprint if self._ca is not None else None
+
+    def _load_ca(self) -> CertificateAuthority:
+        assert self._home is not None
+        certificate, key = self._home.read(CA_FILE), self._vault.get(CA_KEY)
+        if certificate is None or key is None:
+            raise NotInitialised(
+                "The certificate authority of this endpoint is missing.",
+                hint="Restore state directory and keyring, or make a new CA with `s2connect certificate --new-ca`.",
+            )
+        return CertificateAuthority.load(certificate, key)
+
+    def _stored_leaf(self) -> ServerIdentity | None:
+        """The stored leaf, unless it is missing, of another CA, of other names, or due for renewal."""
+        chain = self._home.read(LEAF_FILE) if self._home is not None else None
+        key = self._vault.get(LEAF_KEY) if chain is not None else None
+        if chain is None or key is None or self._ca is None:
+            return None
+        if not chain.endswith(self._ca.to_pem()):
+            return None
+        try:
+            identity = ServerIdentity.load(chain, key)
+        except ConfigurationError:
+            return None  # a crash between key and leaf in a renewal
+        if set(identity.names) != set(self.names()) or identity.needs_renewal(datetime.now(UTC)):
+            return None
+        return identity
+
+    def _of_operator(self) -> ServerIdentity:
+        assert self._config.certificate is not None
+        assert self._config.private_key is not None
+        identity = ServerIdentity.load(_read(self._config.certificate), _read(self._config.private_key))
+        if self._config.host not in identity.names and f"*.{self._config.host.partition('.')[2]}" not in identity.names:
+            raise ConfigurationError(f"The certificate is not for {self._config.host} but for {identity.names[0]}.")
+        return identity
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error

@@ -1,0 +1,301 @@
+"""The live connections of one node, and the tasks of a communication client that bring them about (REC)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from s2connect.errors import AccessRefused, NoLongerPaired, S2ConnectError, StorageError
+from s2connect.events import SessionFailed
+from s2connect.model.common import NodeId
+from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.text import for_display
+from s2connect.session.http_client import SessionClient, with_descriptions
+from s2connect.session.reconnect import Backoff
+from s2connect.session.session import Observer, Session, SessionEnd
+from s2connect.store.base import Pairing, PairKey, Store
+from s2connect.transports.base import GOING_AWAY, Connection
+
+_log = logging.getLogger(__name__)
+
+MAX_WAITING = 1000
+"""Connections that wait to be taken by the application; beyond it a communication server is not ready."""
+
+Gate = Callable[[Pairing, str], Awaitable[str | None]]
+
+
+class Owner(Protocol):
+    """What the live connections of a node need of its endpoint."""
+
+    async def settle(self, pairing: Pairing) -> None:
+        """An unconfirmed pairing proved to stand."""
+
+    async def drop(self, pairing: Pairing) -> None:
+        """An unconfirmed pairing proved not to stand."""
+
+    async def ended_by_peer(self, pairing: Pairing) -> None:
+        """The communication server has unpaired (UNP-02)."""
+
+    def session_failed(self, event: SessionFailed) -> None:
+        """Tell the user."""
+
+
+class Live:
+    """One live connection, taken by the application as a Session or as it is."""
+
+    def __init__(self, connection: Connection, pairing: Pairing) -> None:
+        self.connection = connection
+        self.pairing = pairing
+        self.session: Session | None = None
+        self.since = asyncio.get_running_loop().time()
+
+    async def ended(self) -> SessionEnd:
+        """Wait for the end and say why it came."""
+        await self.connection.wait_closed()
+        if self.session is not None:
+            await self.session.wait_closed()
+            return self.session.end_reason
+        return SessionEnd.LOST
+
+    async def end(self, reason: str, *, ask_to_reconnect: bool = False) -> None:
+        """Close it, after a ``SessionRequest RECONNECT`` where the peer shall learn that it is unpaired (UNP-02)."""
+        if self.session is not None and ask_to_reconnect:
+            await self.session.request_reconnect()
+        if self.session is not None:
+            await self.session.close(reason)
+        await self.connection.close(GOING_AWAY, reason)
+
+
+class Sessions:
+    """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
+
+    def __init__(self, live: NodeConnections, observer: Observer | None) -> None:
+        self._live = live
+        self._observer = observer
+
+    def __aiter__(self) -> Sessions:
+        return self
+
+    async def __anext__(self) -> Session:
+        live = await self._live.next()
+        node = self._live.node
+        live.session = Session(
+            live.connection, peer=live.pairing.peer, role=node.description.role, on_message=self._observer
+        )
+        return live.session
+
+
+class Connections:
+    """The connections underneath, for relays; an async iterator that ends when the endpoint closes."""
+
+    def __init__(self, live: NodeConnections) -> None:
+        self._live = live
+
+    def __aiter__(self) -> Connections:
+        return self
+
+    async def __anext__(self) -> tuple[Connection, Pairing]:
+        live = await self._live.next()
+        return live.connection, live.pairing
+
+
+class NodeConnections:
+    """What is connected to one node. Nothing is opened or accepted until the application asks for it."""
+
+    def __init__(
+        self,
+        endpoint: Callable[[], LocalEndpoint],
+        node: LocalNode,
+        store: Store,
+        client: SessionClient,
+        owner: Owner,
+        address_of: Callable[[Pairing], str | None],
+    ) -> None:
+        self.node = node
+        self.gate: Gate | None = None
+        self._endpoint = endpoint
+        self._store = store
+        self._client = client
+        self._owner = owner
+        self._address_of = address_of
+        self._live: dict[NodeId, Live] = {}
+        self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
+        self._connectors: dict[NodeId, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._closed = False
+
+    # The application's side
+
+    async def start(self) -> None:
+        """Open and accept from now on."""
+        if self._started or self._closed:
+            return
+        self._started = True
+        for pairing in await self._store.pairings():
+            if pairing.key.local == self.node.id:
+                self.connect(pairing)
+
+    async def next(self) -> Live:
+        """The next connection that came up."""
+        await self.start()
+        while True:
+            live = await self._waiting.get()
+            if live is None:
+                self._waiting.put_nowait(None)  # for whoever else waits
+                raise StopAsyncIteration
+            if self._live.get(live.pairing.key.remote) is live:
+                return live
+
+    def peers(self) -> dict[NodeId, Live]:
+        """What is connected now."""
+        return dict(self._live)
+
+    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
+        """Whether the application takes a connection now: None, or a sentence for the peer's user (SES-01)."""
+        if not self._started or self._closed:
+            return "No application is connected to this node yet; try again later."
+        if self._waiting.qsize() >= MAX_WAITING:
+            return "Too many sessions are waiting; try again later."
+        return await self.gate(pairing, s2_version) if self.gate is not None else None
+
+    # Connections
+
+    def attach(self, connection: Connection, pairing: Pairing) -> Live:
+        """A connection came up. It replaces one of the same pair (WS-06)."""
+        live = Live(connection, pairing)
+        old = self._live.pop(pairing.key.remote, None)
+        if old is not None:
+            self._later(old.end("replaced by a new session"), "replace")
+        if self._closed:
+            self._later(live.end("this endpoint is stopping"), "refuse")
+            return live
+        self._live[pairing.key.remote] = live
+        self._later(self._watch(live), "watch")
+        self._waiting.put_nowait(live)
+        return live
+
+    async def _watch(self, live: Live) -> None:
+        await live.connection.wait_closed()
+        remote = live.pairing.key.remote
+        if self._live.get(remote) is live:
+            del self._live[remote]
+
+    def drop(
+        self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
+    ) -> None:
+        """End the session with a peer, if there is one, without waiting for its farewell."""
+        if not keep_connecting and (connector := self._connectors.pop(remote, None)) is not None:
+            connector.cancel()
+            self._closing.add(connector)
+            connector.add_done_callback(self._closing.discard)
+        if (live := self._live.pop(remote, None)) is not None:
+            self._later(live.end(reason, ask_to_reconnect=ask_to_reconnect), "end")
+
+    async def end(self, remote: NodeId, reason: str) -> None:
+        """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
+        self.drop(remote, reason)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End everything with a close frame; iterators end."""
+        self._closed = True
+        self._waiting.put_nowait(None)
+        connectors = list(self._connectors.values())
+        for task in connectors:
+            task.cancel()
+        await asyncio.gather(*connectors, return_exceptions=True)
+        self._connectors.clear()
+        live, self._live = list(self._live.values()), {}
+        await asyncio.gather(*(one.end("this endpoint is stopping") for one in live), return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _later(self, work: Awaitable[None], what: str) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except S2ConnectError as error:
+                _log.info("%s: %s", what, error.kind)
+
+        task = asyncio.create_task(run(), name=f"s2connect-{what}-{self.node.id}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # Communication client
+
+    def connect(self, pairing: Pairing) -> None:
+        """Keep connecting to the server of a pairing, if we are its client and the application has started (REC-01)."""
+        if not self._started or self._closed or pairing.initiate_session_url is None:
+            return
+        remote = pairing.key.remote
+        running = self._connectors.get(remote)
+        if running is not None and not running.done():
+            return
+        self._connectors[remote] = asyncio.create_task(
+            self._keep_connected(pairing.key), name=f"s2connect-connector-{remote}"
+        )
+
+    async def _keep_connected(self, key: PairKey) -> None:
+        backoff = Backoff()
+        while True:
+            # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
+            pairings = [p for p in await self._pairings(key) if p.initiate_session_url is not None]
+            if not pairings:
+                return
+            pairing = pairings[-1]
+            try:
+                connection, answer = await self._client.open(
+                    self._endpoint(), self.node, pairing, address=self._address_of(pairing)
+                )
+                if not pairing.confirmed:
+                    await self._owner.settle(pairing)
+            except (NoLongerPaired, AccessRefused) as error:
+                if not pairing.confirmed:
+                    await self._owner.drop(pairing)
+                    continue
+                self._tell(pairing, error, None)
+                if isinstance(error, NoLongerPaired):
+                    await self._owner.ended_by_peer(pairing)
+                return
+            except S2ConnectError as error:
+                delay = backoff.failed(random.random())  # noqa: S311 - spreads load, guards nothing
+                self._tell(pairing, error, delay)
+                await asyncio.sleep(delay)
+                continue
+            backoff.established()
+            updated = with_descriptions(pairing, answer)
+            if updated != pairing:
+                await self._describe(updated)
+            live = self.attach(connection, updated)
+            chance = random.random()  # noqa: S311 - spreads load, guards nothing
+            if await live.ended() is SessionEnd.RECONNECT_REQUESTED:
+                lasted = asyncio.get_running_loop().time() - live.since
+                await asyncio.sleep(backoff.restart(lasted=lasted, chance=chance))
+            else:
+                await asyncio.sleep(backoff.failed(chance))
+
+    async def _pairings(self, key: PairKey) -> list[Pairing]:
+        while True:
+            try:
+                return await self._store.pairings_of(key)
+            except StorageError as error:
+                _log.error("pairings cannot be read: %s", error)
+                await asyncio.sleep(10)
+
+    async def _describe(self, pairing: Pairing) -> None:
+        try:
+            await self._store.update_descriptions(pairing.key, node=pairing.peer, endpoint=pairing.peer_endpoint)
+        except StorageError as error:
+            _log.warning("the peer's new description could not be stored: %s", error.kind)
+
+    def _tell(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
+        name = for_display(pairing.peer.title)
+        _log.info("no session with %s: %s", name, error)
+        self._owner.session_failed(
+            SessionFailed(
+                node=self.node.id, peer=pairing.peer, kind=error.kind, sentence=f"{name}: {error}", retry_in=retry_in
+            )
+        )

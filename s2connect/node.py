@@ -1,0 +1,160 @@
+"""Node: one energy manager or one device of an endpoint, as applications see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from s2connect.live import Connections, Gate, NodeConnections, Sessions
+from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.model.local import LocalNode
+from s2connect.model.url import BaseUrl
+from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
+from s2connect.session.session import Observer
+from s2connect.store.base import Pairing
+
+if TYPE_CHECKING:
+    from s2connect.endpoint import Endpoint
+
+
+class Node:
+    """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.Endpoint.node>`."""
+
+    def __init__(self, endpoint: Endpoint, local: LocalNode, connections: NodeConnections) -> None:
+        self._endpoint = endpoint
+        self._local = local
+        self._connections = connections
+
+    @property
+    def id(self) -> NodeId:
+        """Its UUID."""
+        return self._local.id
+
+    @property
+    def role(self) -> Role:
+        """Energy manager or device."""
+        return self._local.description.role
+
+    @property
+    def description(self) -> NodeDescription:
+        """As it presents itself to peers."""
+        return self._local.description
+
+    @property
+    def alias(self) -> str | None:
+        """Its short name in the pairing code."""
+        return self._local.alias
+
+    # Pairing
+
+    def issue_pairing_code(self, *, lifetime: float = DYNAMIC_LIFETIME, token: str | None = None) -> PairingCode:
+        """Issue a dynamic code for the user to type at the other side; it replaces the one issued before (TOK-02).
+
+        Args:
+            lifetime: Seconds until it expires.
+            token: A token of your own instead of a random one of 64 bits; short ones can be guessed (TOK-05).
+
+        Returns:
+            The code; ``str()`` shows it.
+
+        Raises:
+            InvalidPairingCode: ``token`` breaks TOK-01.
+        """
+        return self._endpoint.issue_code(self._local, token, lifetime)
+
+    async def set_static_code(self, token: str | None = None) -> PairingCode:
+        """Give the node a static code, as printed on a sticker; it survives restarts and never expires (TOK-02).
+
+        Raises:
+            InvalidPairingCode: ``token`` has less than six characters or others than letters and digits.
+            StorageError: It could not be kept.
+        """
+        return await self._endpoint.set_static_code(self._local, token)
+
+    def withdraw_pairing_code(self) -> None:
+        """Withdraw the dynamic code."""
+        self._endpoint.withdraw_code(self.id)
+
+    async def pair(
+        self,
+        url: BaseUrl | str,
+        code: PairingCode | str,
+        *,
+        address: str | None = None,
+        server_node: NodeId | None = None,
+        force: bool = False,
+    ) -> Pairing:
+        """Pair with the node whose code the user typed, as initiator and pairing client.
+
+        Args:
+            url: The other side's pairing URL.
+            code: The code.
+            address: Connect here instead of resolving the URL's host; the host is still what is verified.
+            server_node: The other node's id, where it is known.
+            force: Pair although the two have no common version or protocol now.
+
+        Returns:
+            The pairing; it is durable.
+
+        Raises:
+            InvalidUrl, InvalidPairingCode: What was typed is none.
+            NetworkError: Not reachable, too slow or busy; try again.
+            TrustError: The certificate is refused, or changed in mid-attempt.
+            PeerError: The other side does not follow the standard.
+            WrongPairingCode, PairingRefused, PairingExpired: Nothing was changed.
+            PairingUnconfirmed: The last answer was lost; the pairing settles itself with the first session.
+            StorageError: It could not be stored; nothing was changed.
+
+        Cancelled, nothing is kept unless the last step was under way; then it is as with PairingUnconfirmed.
+        """
+        target = url if isinstance(url, BaseUrl) else BaseUrl.from_user(url)
+        typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
+        return await self._endpoint.pair(
+            self._local, target, typed, address=address, server_node=server_node, force=force
+        )
+
+    async def pairings(self) -> list[Pairing]:
+        """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
+        return [p for p in await self._endpoint.pairings() if p.key.local == self.id]
+
+    async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
+        """End a pairing (UNP-01, UNP-02).
+
+        Args:
+            peer: The other node.
+            forget: Remove it here even if the other side cannot be told.
+
+        Returns:
+            The pairing that was.
+
+        Raises:
+            NotPaired: There is none.
+            NetworkError, TrustError, PeerError: The communication server could not be told; nothing was changed. With
+                ``forget`` that does not happen.
+            StorageError: It could not be removed.
+        """
+        return await self._endpoint.unpair(self.id, peer, forget=forget)
+
+    # Sessions
+
+    def sessions(self, *, on_message: Observer | None = None) -> Sessions:
+        """Sessions of this node as they come up, for ever: a communication client reconnects by itself (REC).
+
+        Sessions are opened and accepted from the first step of the iteration on, until the endpoint closes. Several may
+        be open at a time (an energy manager has one per device): hand each to a task of its own.
+
+        Args:
+            on_message: Sees every message of every session, e.g. for a log.
+        """
+        return Sessions(self._connections, on_message)
+
+    def connections(self) -> Connections:
+        """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays."""
+        return Connections(self._connections)
+
+    def set_gate(self, gate: Gate | None) -> None:
+        """Decide, as communication server, whether a session may be opened now.
+
+        ``gate(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
+        peer's user, which is sent with ``Other``; the peer retries later.
+        """
+        self._connections.gate = gate

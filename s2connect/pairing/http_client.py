@@ -1,0 +1,262 @@
+"""HTTPS around the pairing client's core: from a URL and a code to a pairing."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import ssl
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
+from s2connect.certs.tls import leaf_client_context
+from s2connect.errors import (
+    CertificateChanged,
+    CertificateRefused,
+    NetworkError,
+    NotLocal,
+    PairingError,
+    PairingExpired,
+    PairingUnconfirmed,
+    PeerBusy,
+    ProtocolViolation,
+    S2ConnectError,
+)
+from s2connect.model.common import NodeId
+from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.pairing.challenge import lan_binding, wan_binding
+from s2connect.pairing.client_core import CLIENT_ENTROPY, Agreed, PairingClientAttempt, ServerProof, Step, refused
+from s2connect.pairing.code import PairingCode
+from s2connect.pairing.keeper import PairingKeeper
+from s2connect.rest.client import HttpReply, HttpsClient, Route
+from s2connect.store.base import Pairing, Pin
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for the handshake that captures the certificate."""
+
+REQUEST_PAIRING_TIMEOUT = 20.0
+"""PAIRC-03: seconds for ``requestPairing``, which waits for its turn at the server."""
+
+BUSY_RETRIES = 3
+BUSY_DELAY = 2.0
+"""PAIRC-04: how often and after how many seconds a 503 to ``requestPairing`` is tried again."""
+
+FINALIZE_TIMEOUT = 5.0
+FINALIZE_DELAY = 0.5
+"""Seconds for one ``finalizePairing`` and between two of them; identical repeats are harmless (PAIR-07)."""
+
+REFUSAL_TIMEOUT = 3.0
+"""Seconds we spend on telling a server that we have given up (PAIRC-02)."""
+
+
+async def authenticate(url: BaseUrl, pki: ssl.SSLContext, *, address: str | None = None) -> tuple[ServerProof, Route]:
+    """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
+
+    A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
+    self-signed one in the local network by its leaf certificate (F). What the peer says of itself plays no part.
+    The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
+
+    Raises:
+        NetworkError: Not reachable.
+        TrustError: Neither holds.
+    """
+    now = datetime.now(UTC)
+    untrusted: CertificateRefused | None = None
+    if not url.host.endswith(".local") and not _is_address(url.host):
+        try:
+            chain = await verify_pki(url.host, url.port, pki, address=address, timeout=CONNECT_TIMEOUT)
+        except CertificateRefused as error:
+            if error.reason != "untrusted":
+                raise
+            untrusted = error
+        else:
+            return ServerProof(wan_binding(url.host), None), _only_this(chain)
+    chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
+    if not is_local_address(chain.address):
+        raise untrusted or NotLocal(
+            f"{for_display(url.host, 100)} has a self-signed certificate and is not in the local network."
+        )
+    chain.check_self_signed(url.host, now)
+    assert chain.ca_der is not None
+    assert chain.ca_fingerprint is not None
+    return ServerProof(lan_binding(chain.leaf_fingerprint), Pin(chain.ca_fingerprint, chain.ca_der)), _only_this(chain)
+
+
+def _only_this(chain: CapturedChain) -> Route:
+    return Route(leaf_client_context(chain.leaf_der), chain.address)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+async def pair(
+    endpoint: LocalEndpoint,
+    node: LocalNode,
+    url: BaseUrl,
+    code: PairingCode,
+    *,
+    keeper: PairingKeeper,
+    pki: ssl.SSLContext,
+    session_url: BaseUrl | None,
+    ca_fingerprint: bytes | None,
+    address: str | None = None,
+    server_node: NodeId | None = None,
+    force: bool = False,
+) -> Pairing:
+    """Pair one of our nodes as pairing client and return the pairing, which is durable then.
+
+    Args:
+        endpoint: This endpoint.
+        node: The node to pair.
+        url: The other side's pairing URL.
+        code: What the user typed.
+        keeper: Makes the pairing durable.
+        pki: Context for normal PKI validation.
+        session_url: Our own session initiation URL, or None where this endpoint runs no server.
+        ca_fingerprint: Of our own CA, if we are in the LAN.
+        address: Connect here instead of the URL's host.
+        server_node: The peer's node id where it is known; otherwise the code's alias counts.
+        force: Pair although no common version or protocol exists.
+
+    Cancelled, the attempt fails at the server by its own deadline; before the last step nothing is kept here.
+
+    Raises:
+        NetworkError: Not reachable, too slow, busy.
+        TrustError: The certificate is refused or changed.
+        PeerError: The server does not follow the standard.
+        PairingError: Refused, wrong code, too slow, or unconfirmed (then it is kept and settles itself).
+        StorageError: It could not be stored; the server has been told.
+    """
+    proof, route = await authenticate(url, pki, address=address)
+    attempt = PairingClientAttempt(
+        endpoint,
+        node,
+        code,
+        proof,
+        entropy=os.urandom(CLIENT_ENTROPY),
+        session_url=session_url,
+        ca_fingerprint=ca_fingerprint,
+        server_node=server_node,
+        force=force,
+    )
+    async with HttpsClient(route) as http:
+        run = _Run(attempt, http, url)
+        try:
+            agreed = await run.agree()
+            await keeper.hold(agreed.pairing, agreed.token)
+        except S2ConnectError as error:
+            await run.refuse()
+            raise _in_attempt(error) from error
+        try:
+            await run.finalize(agreed)
+        except PairingUnconfirmed:
+            raise
+        except S2ConnectError as error:
+            await run.refuse()
+            await keeper.drop(agreed.pairing)
+            raise _in_attempt(error) from error
+    await keeper.confirm(agreed.pairing)
+    return replace(agreed.pairing, confirmed=True)
+
+
+def _in_attempt(error: S2ConnectError) -> S2ConnectError:
+    """After the certificate was captured, any other one is a changed one (TRUST-05)."""
+    if isinstance(error, CertificateRefused):
+        return CertificateChanged("The server's certificate changed in the middle of pairing.")
+    return error
+
+
+class _Run:
+    """The requests of one attempt."""
+
+    def __init__(self, attempt: PairingClientAttempt, http: HttpsClient, url: BaseUrl) -> None:
+        self._attempt = attempt
+        self._http = http
+        self._url = url
+        self._version = ""
+
+    async def agree(self) -> Agreed:
+        """Go all steps but the last."""
+        self._version = await self._http.api_version(self._url)
+        loop = asyncio.get_running_loop()
+        reply = await self._request()
+        if reply.status != 200:
+            raise (
+                refused(reply.body)
+                if reply.status == 400
+                else ProtocolViolation(f"The other device answered the pairing request with HTTP {reply.status}.")
+            )
+        step = self._attempt.on_answer(reply.body, now=loop.time())
+        try:
+            async with asyncio.timeout_at(self._attempt.deadline):
+                reply = await self._post(step)
+        except TimeoutError as error:
+            if isinstance(error, S2ConnectError):
+                raise
+            raise PairingExpired("The pairing attempt took longer than 15 seconds.") from error
+        return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=time.time())
+
+    async def _request(self) -> HttpReply:
+        step = self._attempt.request()
+        for _ in range(BUSY_RETRIES):
+            try:
+                return await self._post(step, REQUEST_PAIRING_TIMEOUT)
+            except PeerBusy:
+                await asyncio.sleep(BUSY_DELAY)
+        return await self._post(step, REQUEST_PAIRING_TIMEOUT)
+
+    async def finalize(self, agreed: Agreed) -> None:
+        """Go the last step, and repeat it while its answer is lost and there is time."""
+        loop = asyncio.get_running_loop()
+        deadline = self._attempt.deadline or loop.time()
+        sent = False  # whether the server may have received it
+        while True:
+            try:
+                reply = await self._post(agreed.finalize, FINALIZE_TIMEOUT)
+            except PeerBusy as error:
+                sent = sent or error.status not in (429, 500, 503)
+                last: S2ConnectError = error
+            except NetworkError as error:
+                sent = True
+                last = error
+            except S2ConnectError as error:
+                if not sent:
+                    raise
+                last = error
+            else:
+                self._attempt.on_finalized(reply.status)
+                return
+            if loop.time() + FINALIZE_DELAY >= deadline or not isinstance(last, NetworkError):
+                break
+            await asyncio.sleep(FINALIZE_DELAY)
+        if sent:
+            self._attempt.ended()
+            raise PairingUnconfirmed("The other device did not confirm the end of pairing.") from last
+        raise PairingError("The other device could not store the pairing.", hint="Try again.") from last
+
+    async def refuse(self) -> None:
+        """Tell the server that the attempt is over, if it does not know; as well as it goes (PAIRC-02)."""
+        if not self._attempt.owes_refusal:
+            return
+        self._attempt.ended()
+        try:
+            await self._post(self._attempt.refusal, REFUSAL_TIMEOUT)
+        except S2ConnectError as error:
+            _log.info("the server could not be told that pairing failed: %s", error.kind)
+
+    async def _post(self, step: Step, timeout: float = CONNECT_TIMEOUT) -> HttpReply:
+        return await self._http.post(
+            self._url, self._version, step.operation, step.body, bearer=self._attempt.attempt_id, timeout=timeout
+        )

@@ -1,0 +1,163 @@
+"""HTTPS around the pairing server's core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from aiohttp import web
+
+from s2connect.errors import StorageError
+from s2connect.model.pairing import PairingErrorReason
+from s2connect.model.reply import Reply
+from s2connect.model.secret import PairingAttemptId
+from s2connect.pairing.keeper import PairingKeeper
+from s2connect.pairing.server_core import (
+    ANSWER_ENTROPY,
+    TOKEN_ENTROPY,
+    AttemptFailed,
+    Commit,
+    PairingServer,
+    refusal,
+)
+from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+
+_log = logging.getLogger(__name__)
+
+
+class PairingService:
+    """The pairing API of one endpoint."""
+
+    def __init__(
+        self,
+        core: PairingServer,
+        keeper: PairingKeeper,
+        *,
+        binding: Callable[[web.Request], bytes],
+        ready: Callable[[], bool],
+        on_failed: Callable[[AttemptFailed], None],
+    ) -> None:
+        """Serve a core.
+
+        Args:
+            core: Decides.
+            keeper: Makes pairings durable.
+            binding: F or D of HMAC-02 for the connection of a request.
+            ready: Whether the endpoint is ready for pairing.
+            on_failed: Told of attempts that ended without a pairing.
+        """
+        self._core = core
+        self._keeper = keeper
+        self._binding = binding
+        self._ready = ready
+        self._on_failed = on_failed
+        self._timer: asyncio.TimerHandle | None = None
+        # Repeats of one request must meet its result, and two pairings of one node must not finish at once (ROLE-05).
+        self._locks: WeakValueDictionary[PairingAttemptId, asyncio.Lock] = WeakValueDictionary()
+
+    def mount(self, server: HttpsServer, base_path: str) -> None:
+        """Add the routes under a base path that ends with a slash (VER-03)."""
+        server.add_index(base_path)
+        for operation, handler in (
+            ("requestPairing", self._request_pairing),
+            ("requestConnectionDetails", self._request_connection_details),
+            ("postConnectionDetails", self._post_connection_details),
+            ("finalizePairing", self._finalize_pairing),
+        ):
+            server.add_post(f"{base_path}v1/{operation}", handler)
+
+    def close(self) -> None:
+        """Stop the clock of the attempts."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _request_pairing(self, request: web.Request) -> web.Response:
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        body = await read_body(request)
+        binding = self._binding(request)
+        queued = self._core.request_pairing(body, binding=binding, ready=self._ready(), now=arrived)
+        if isinstance(queued, Reply):
+            return self._finish(queued)
+        try:
+            await asyncio.sleep(queued.answer_at - loop.time())
+        except asyncio.CancelledError:
+            self._core.abandon(queued)
+            raise
+        if not self._ready():
+            self._core.abandon(queued)
+            return self._finish(refusal(PairingErrorReason.OTHER, "This endpoint is stopping."))
+        return self._finish(self._core.answer(queued, now=loop.time(), entropy=os.urandom(ANSWER_ENTROPY)))
+
+    async def _request_connection_details(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        now = asyncio.get_running_loop().time()
+        entropy = os.urandom(TOKEN_ENTROPY)
+        return self._finish(self._core.request_connection_details(_attempt_id(request), body, now=now, entropy=entropy))
+
+    async def _post_connection_details(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        now = asyncio.get_running_loop().time()
+        return self._finish(self._core.post_connection_details(_attempt_id(request), body, now=now))
+
+    async def _finalize_pairing(self, request: web.Request) -> web.Response:
+        arrived = asyncio.get_running_loop().time()
+        body = await read_body(request)
+        attempt_id = _attempt_id(request)
+        if attempt_id is None:
+            return self._finish(self._core.finalize(None, body, now=arrived, wall_time=time.time()))
+        lock = self._locks.setdefault(attempt_id, asyncio.Lock())
+        async with lock:
+            decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
+            if isinstance(decision, Commit):
+                decision = await self._commit(decision, body)
+        return self._finish(decision)
+
+    async def _commit(self, commit: Commit, body: bytes) -> Reply:
+        try:
+            await self._keeper.commit(commit.pairing, commit.token)
+        except StorageError as error:
+            _log.error("a pairing could not be stored: %s", error)  # the reason is enough for a full disk
+            return self._core.commit_failed(commit.attempt_id)
+        except BaseException:
+            self._core.commit_failed(commit.attempt_id)
+            raise
+        return self._core.committed(commit.attempt_id, body)
+
+    def _finish(self, reply: Reply | Commit) -> web.Response:
+        assert isinstance(reply, Reply)
+        self._tell()
+        self._arm()
+        return answer(reply.status, reply.body)
+
+    def _tell(self) -> None:
+        events, self._core.events = self._core.events, []
+        for event in events:
+            self._on_failed(event)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            return
+        deadline = self._core.next_deadline()
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(deadline, loop.time() + 0.05), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._core.expire(now=asyncio.get_running_loop().time())
+        self._tell()
+        self._arm()
+
+
+def _attempt_id(request: web.Request) -> PairingAttemptId | None:
+    text = bearer(request)
+    try:
+        return PairingAttemptId(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""HTTPS around the communication client: from a pairing to a connection, and unpairing."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
+
+from s2connect.certs.chain import capture_chain, is_local_address
+from s2connect.certs.tls import pinned_client_context
+from s2connect.errors import AccessRefused, CertificateRefused, NotLocal, ProtocolViolation, StorageError
+from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.secret import AccessToken
+from s2connect.model.session_init import InitiateSession, InitiateSessionResponse, Unpair
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.rest.client import HttpsClient, Route
+from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
+from s2connect.store.base import Pairing, Pin, Store
+from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for the handshake that completes a pin."""
+
+INITIATE_TIMEOUT = 30.0
+"""Seconds for ``initiateSession``; a gateway opens its far side meanwhile."""
+
+CONFIRM_TIMEOUT = 10.0
+
+
+class SessionClient:
+    """Opens sessions of one endpoint's communication clients.
+
+    TLS contexts are kept per CA, because making one costs more than a request.
+    """
+
+    def __init__(
+        self, store: Store, transports: Mapping[str, Transport], pki: ssl.SSLContext, *, max_contexts: int = 256
+    ) -> None:
+        self._store = store
+        self._transports = transports
+        self._pki = pki
+        self._contexts: dict[bytes, ssl.SSLContext] = {}
+        self._max_contexts = max_contexts
+
+    async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
+        """How to reach and authenticate the server of a pairing (TRUST-06, TRUST-07).
+
+        Where only the fingerprint of its CA is known yet, the chain is fetched once, compared and stored.
+
+        Raises:
+            NetworkError: Not reachable.
+            TrustError: Another CA than the pinned one.
+            StorageError: The completed pin could not be stored.
+        """
+        pin = pairing.pin
+        if pin is None:
+            return Route(self._pki, address)
+        if pin.ca_der is None:
+            pin = await self._complete(pairing, pin, url, address)
+        assert pin.ca_der is not None
+        context = self._contexts.get(pin.ca_fingerprint)
+        if context is None:
+            if len(self._contexts) >= self._max_contexts:
+                self._contexts.pop(next(iter(self._contexts)))
+            context = self._contexts[pin.ca_fingerprint] = pinned_client_context(pin.ca_der)
+        return Route(context, address)
+
+    async def _complete(self, pairing: Pairing, pin: Pin, url: BaseUrl, address: str | None) -> Pin:
+        chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
+        name = for_display(url.host, 100)
+        if not is_local_address(chain.address):
+            raise NotLocal(f"{name} has a self-signed certificate and is not in the local network.")
+        if chain.ca_fingerprint is None or not hmac.compare_digest(chain.ca_fingerprint, pin.ca_fingerprint):
+            raise CertificateRefused(
+                f"{name} shows another certificate authority than the one that was agreed on when pairing.",
+                reason="pin",
+                hint="If that device was set up anew, pair it again; otherwise somebody sits in between.",
+            )
+        completed = Pin(pin.ca_fingerprint, chain.ca_der)
+        await self._store.set_pin(pairing.key, completed, confirmed=pairing.confirmed)
+        return completed
+
+    async def open(
+        self, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing, *, address: str | None = None
+    ) -> tuple[Connection, InitiateSessionResponse]:
+        """Go through session initiation once and connect (SESC).
+
+        The new access token is durable before it is confirmed, and the old one is kept until the server has answered.
+
+        Returns:
+            The connection, and the server's answer with what it says of itself now.
+
+        Raises:
+            NoLongerPaired: The peer has removed the pairing; do not retry.
+            AccessRefused: It accepts none of our tokens; do not retry.
+            SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
+        """
+        url = pairing.initiate_session_url
+        assert url is not None, "only a communication client opens sessions"
+        route = await self.route(pairing, url, address)
+        protocols = tuple(name for name in node.communication_protocols if name in self._transports)
+        async with HttpsClient(route) as http:
+            version = await http.api_version(url)
+            accepted = await self._initiate(http, url, version, endpoint, node, pairing, protocols)
+            token = accepted.access_token
+            await self._store.add_pending_token(pairing.key, token, confirmed=pairing.confirmed)
+            reply = await http.post(url, version, "confirmAccessToken", bearer=token, timeout=CONFIRM_TIMEOUT)
+            details = read_confirm_answer(reply.status, reply.body, protocol=accepted.selected_communication_protocol)
+            try:
+                await self._store.keep_token(pairing.key, token, confirmed=pairing.confirmed)
+            except StorageError as error:
+                # Both tokens stay; the next initiation tries them in turn (SESC-03).
+                _log.warning("the old access token could not be removed: %s", error.kind)
+        info = ConnectionInfo(
+            accepted.selected_communication_protocol,
+            pairing.key.local,
+            pairing.key.remote,
+            accepted.selected_s2_message_version,
+            f"{url.host}:{url.port}",
+        )
+        transport = self._transports[accepted.selected_communication_protocol]
+        connection = await transport.connect(info, details, Trust(route.context, route.address))
+        return connection, accepted
+
+    async def _initiate(
+        self,
+        http: HttpsClient,
+        url: BaseUrl,
+        version: str,
+        endpoint: LocalEndpoint,
+        node: LocalNode,
+        pairing: Pairing,
+        protocols: tuple[str, ...],
+    ) -> InitiateSessionResponse:
+        request = InitiateSession(
+            client_node_id=pairing.key.local,
+            server_node_id=pairing.key.remote,
+            supported_s2_message_versions=node.s2_versions,
+            supported_communication_protocols=protocols,
+            client_node_description=node.description,
+            client_endpoint_description=endpoint.description,
+        )
+        candidates = await self._store.candidate_tokens(pairing.key, confirmed=pairing.confirmed)
+        for token in candidates:
+            reply = await http.post(url, version, "initiateSession", request, bearer=token, timeout=INITIATE_TIMEOUT)
+            accepted = read_initiate_answer(
+                reply.status, reply.body, offered_protocols=protocols, offered_versions=node.s2_versions
+            )
+            if accepted is not None:
+                if len(candidates) > 1:
+                    await self._store.keep_token(pairing.key, token, confirmed=pairing.confirmed)
+                return accepted
+        raise AccessRefused(f"{for_display(pairing.peer.title)} does not accept our access.")
+
+    async def unpair(self, pairing: Pairing, tokens: list[AccessToken], *, address: str | None = None) -> None:
+        """Tell the communication server that the pairing is over (UNP-01). Returns also when it did not know it.
+
+        Raises:
+            NetworkError, TrustError, PeerError: It could not be told.
+        """
+        url = pairing.initiate_session_url
+        assert url is not None, "only a communication client calls unpair"
+        route = await self.route(pairing, url, address)
+        body = Unpair(client_node_id=pairing.key.local, server_node_id=pairing.key.remote)
+        async with HttpsClient(route) as http:
+            version = await http.api_version(url)
+            for token in tokens:
+                reply = await http.post(url, version, "unpair", body, bearer=token)
+                if reply.status == 204:
+                    return
+                if reply.status != 401:
+                    raise ProtocolViolation(f"The other side answered the unpairing with HTTP {reply.status}.")
+
+
+def with_descriptions(pairing: Pairing, answer: InitiateSessionResponse) -> Pairing:
+    """The pairing with what the server says of itself now; another node's description is no update of this one."""
+    node, described = answer.server_node_description, answer.server_endpoint_description
+    if node is None or (node.id, node.role) != (pairing.peer.id, pairing.peer.role):
+        node = pairing.peer
+    return replace(pairing, peer=node, peer_endpoint=described or pairing.peer_endpoint)

@@ -1,0 +1,210 @@
+"""HTTPS around the communication server's core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from aiohttp import web
+
+from s2connect.errors import StorageError
+from s2connect.model.local import LocalEndpoint
+from s2connect.model.reply import UNAUTHORIZED, Reply
+from s2connect.model.secret import AccessToken
+from s2connect.model.session_init import SessionErrorReason
+from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+from s2connect.session.server_core import (
+    TOKEN_ENTROPY,
+    Accepted,
+    Activation,
+    Record,
+    SessionServer,
+    authorised,
+    read_initiate,
+    read_unpair,
+    refusal,
+)
+from s2connect.store.base import Pairing, PairKey, Store
+from s2connect.transports.base import Connection, ConnectionInfo, Transport
+
+_log = logging.getLogger(__name__)
+
+
+class SessionKeeper(Protocol):
+    """What session initiation needs of the endpoint."""
+
+    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
+        """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
+
+    async def settle(self, pairing: Pairing) -> None:
+        """The client of an unconfirmed pairing has come: the pairing stands (PAIRC-06)."""
+
+    async def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+
+    async def unpaired_by_peer(self, key: PairKey) -> None:
+        """The communication client unpairs: remove everything with a tombstone, close the session (SES-05)."""
+
+
+class SessionService:
+    """The session initiation API of one endpoint."""
+
+    def __init__(
+        self,
+        core: SessionServer,
+        endpoint: Callable[[], LocalEndpoint],
+        store: Store,
+        keeper: SessionKeeper,
+        transports: Mapping[str, Transport],
+    ) -> None:
+        """Serve a core.
+
+        Args:
+            core: Decides.
+            endpoint: Gives the endpoint as it is now.
+            store: Pairings and digests.
+            keeper: The endpoint.
+            transports: By protocol name.
+        """
+        self._core = core
+        self._endpoint = endpoint
+        self._store = store
+        self._keeper = keeper
+        self._transports = transports
+        self._waiting: set[asyncio.Task[None]] = set()
+        # Two confirmations of one pair must not activate two tokens.
+        self._locks: dict[PairKey, asyncio.Lock] = {}
+
+    def mount(self, server: HttpsServer, base_path: str) -> None:
+        """Add the routes under a base path that ends with a slash (VER-03)."""
+        server.add_index(base_path)
+        for operation, handler in (
+            ("initiateSession", self._initiate_session),
+            ("confirmAccessToken", self._confirm_access_token),
+            ("unpair", self._unpair),
+        ):
+            server.add_post(f"{base_path}v1/{operation}", _storage_is_500(handler))
+
+    async def close(self) -> None:
+        """Withdraw what was offered and not used."""
+        tasks = list(self._waiting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _record(self, key: PairKey) -> Record:
+        confirmed = unconfirmed = None
+        for pairing in await self._store.pairings_of(key):
+            entry = (pairing, await self._store.active_digest(key, confirmed=pairing.confirmed))
+            if pairing.confirmed:
+                confirmed = entry
+            else:
+                unconfirmed = entry
+        return Record(confirmed, unconfirmed, await self._store.was_unpaired(key))
+
+    async def _initiate_session(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        understood = read_initiate(body)
+        if isinstance(understood, Reply):
+            return answer(understood.status, understood.body)
+        endpoint = self._endpoint()
+        record = await self._record(understood.key)
+        decision = self._core.initiate(endpoint, understood, _token(request), record, wall_time=time.time())
+        if isinstance(decision, Accepted):
+            decision = await self._accept(endpoint, decision)
+        return answer(decision.status, decision.body)
+
+    async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
+        pairing, message = accepted.pairing, accepted.message
+        if not pairing.confirmed:
+            await self._keeper.settle(pairing)
+        sentence = await self._keeper.admit(pairing, accepted.s2_version)
+        if sentence is not None:
+            return refusal(SessionErrorReason.OTHER, sentence)
+        node = message.client_node_description
+        if node is not None and (node.id, node.role) != (pairing.peer.id, pairing.peer.role):
+            node = None  # a description of another node is no update of this one
+        described = message.client_endpoint_description
+        if (node is not None and node != pairing.peer) or (
+            described is not None and described != pairing.peer_endpoint
+        ):
+            await self._store.update_descriptions(pairing.key, node=node, endpoint=described)
+        now = asyncio.get_running_loop().time()
+        return self._core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY))
+
+    async def _confirm_access_token(self, request: web.Request) -> web.Response:
+        await read_body(request)
+        decision = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
+        if isinstance(decision, Reply):
+            return answer(decision.status)
+        lock = self._locks.setdefault(decision.key, asyncio.Lock())
+        try:
+            async with lock:
+                again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
+                if isinstance(again, Reply):
+                    return answer(again.status)
+                return await self._activate(again, request.remote or "")
+        finally:
+            if not lock.locked():
+                self._locks.pop(decision.key, None)
+
+    async def _activate(self, activation: Activation, peer_address: str) -> web.Response:
+        if not await self._store.activate_token(activation.key, activation.digest):
+            return answer(UNAUTHORIZED.status)
+        self._core.activated(activation.key)
+        info = ConnectionInfo(
+            activation.protocol, activation.key.local, activation.key.remote, activation.s2_version, peer_address
+        )
+        offer = self._transports[activation.protocol].offer(info)
+        task = asyncio.create_task(
+            self._await_client(offer.connection), name=f"s2connect-offer-{activation.key.remote}"
+        )
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return answer(200, offer.details)
+
+    async def _await_client(self, arriving: asyncio.Future[Connection]) -> None:
+        try:
+            connection = await arriving
+        except asyncio.CancelledError:
+            if arriving.cancelled():
+                return  # nobody came in time
+            raise
+        await self._keeper.opened(connection)
+
+    async def _unpair(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        key = read_unpair(body)
+        if isinstance(key, Reply):
+            return answer(key.status)
+        pairing = authorised(await self._record(key), _token(request), wall_time=time.time())
+        if pairing is None or key.local not in self._endpoint().nodes:
+            return answer(UNAUTHORIZED.status)
+        self._core.forget(key)
+        await self._keeper.unpaired_by_peer(key)
+        return answer(204)
+
+
+def _token(request: web.Request) -> AccessToken | None:
+    text = bearer(request)
+    try:
+        return AccessToken(text) if text else None
+    except ValueError:
+        return None
+
+
+def _storage_is_500(
+    handler: Callable[[web.Request], Awaitable[web.Response]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def guarded(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except StorageError as error:
+            _log.error("%s failed: %s", request.path, error)
+            return answer(500)
+
+    return guarded

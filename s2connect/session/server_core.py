@@ -1,0 +1,233 @@
+"""The communication server's side of session initiation and token rotation, without I/O (SES)."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from s2connect.model.common import MalformedMessage, choose_name, choose_version
+from s2connect.model.local import LocalEndpoint
+from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.session_init import (
+    CommunicationDetailsErrorMessage,
+    InitiateSession,
+    InitiateSessionResponse,
+    SessionErrorReason,
+    Unpair,
+)
+from s2connect.store.base import Pairing, PairKey, token_digest
+
+_log = logging.getLogger(__name__)
+
+PENDING_LIFETIME = 15.0
+"""SES-03: seconds within which a pending access token must be confirmed."""
+
+UNCONFIRMED_LIFETIME = 15.0
+"""PAIRC-06 [D]: seconds within which the first token of an unconfirmed pairing must be presented."""
+
+MAX_PENDING = 20_000
+"""Pending tokens of one endpoint."""
+
+MAX_PENDING_PER_PAIR = 8
+"""Pending tokens of one pair; the oldest goes first."""
+
+TOKEN_ENTROPY = 32
+"""Random bytes for an access token (SES-02)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the store knows of one pair.
+
+    Attributes:
+        confirmed: The pairing and the digest of its active token, if there is one.
+        unconfirmed: The same for a pairing whose last step is unconfirmed (PAIRC-06).
+        unpaired: Whether the pair has a tombstone.
+    """
+
+    confirmed: tuple[Pairing, bytes | None] | None = None
+    unconfirmed: tuple[Pairing, bytes | None] | None = None
+    unpaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A session request that was understood."""
+
+    key: PairKey
+    message: InitiateSession
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A session request of a paired client.
+
+    Attributes:
+        pairing: The pairing whose token was presented; where it is unconfirmed, confirm it now.
+        protocol: Chosen communication protocol.
+        s2_version: Chosen S2 JSON version, in the client's spelling (VER-06).
+        message: The request.
+    """
+
+    pairing: Pairing
+    protocol: str
+    s2_version: str
+    message: InitiateSession
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A pending token was confirmed: activate its digest durably, then open the door (SES-03)."""
+
+    key: PairKey
+    digest: bytes
+    protocol: str
+    s2_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    key: PairKey
+    expires_at: float
+    protocol: str
+    s2_version: str
+
+
+def refusal(reason: SessionErrorReason, info: str) -> Reply:
+    """A 400 with its reason; ``info`` is a fixed sentence for a person (SES-01)."""
+    return Reply(400, CommunicationDetailsErrorMessage(error_message=reason, additional_info=info))
+
+
+def _same(digest: bytes | None, token: AccessToken) -> bool:
+    return digest is not None and hmac.compare_digest(digest, token_digest(token))
+
+
+def read_initiate(body: bytes) -> Request | Reply:
+    """Read an ``initiateSession`` (SES-01)."""
+    try:
+        message = InitiateSession.from_json(body)
+    except MalformedMessage as error:
+        _log.info("initiateSession refused: %s", error)
+        return refusal(SessionErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+    return Request(PairKey(message.server_node_id, message.client_node_id), message)
+
+
+def read_unpair(body: bytes) -> PairKey | Reply:
+    """Read an ``unpair``."""
+    try:
+        message = Unpair.from_json(body)
+    except MalformedMessage:
+        return Reply(400)
+    return PairKey(message.server_node_id, message.client_node_id)
+
+
+def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -> Pairing | None:
+    """The pairing whose active token this is, or None (SES-01).
+
+    The token of an unconfirmed pairing counts for 15 seconds (PAIRC-06).
+    """
+    if token is None:
+        return None
+    if record.confirmed is not None:
+        pairing, digest = record.confirmed
+        if pairing.communication_role is CommunicationRole.SERVER and _same(digest, token):
+            return pairing
+    if record.unconfirmed is not None:
+        pairing, digest = record.unconfirmed
+        young = wall_time - pairing.paired_at <= UNCONFIRMED_LIFETIME
+        if young and pairing.communication_role is CommunicationRole.SERVER and _same(digest, token):
+            return pairing
+    return None
+
+
+class SessionServer:
+    """Decides on session requests and keeps the pending tokens.
+
+    Pending tokens are in memory only: after a crash the client's old token still counts (SES-02).
+    """
+
+    def __init__(self) -> None:
+        self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
+        self._by_pair: dict[PairKey, list[bytes]] = {}
+
+    def initiate(
+        self, endpoint: LocalEndpoint, request: Request, token: AccessToken | None, record: Record, *, wall_time: float
+    ) -> Accepted | Reply:
+        """Check an ``initiateSession`` in the order of SES-01, up to the readiness of node and application."""
+        node = endpoint.nodes.get(request.key.local)
+        if record.confirmed is None and record.unconfirmed is None and record.unpaired:
+            return refusal(SessionErrorReason.NO_LONGER_PAIRED, "This pair was unpaired.")
+        pairing = authorised(record, token, wall_time=wall_time)
+        if node is None or pairing is None:
+            return UNAUTHORIZED
+        message = request.message
+        protocol = choose_name(node.communication_protocols, message.supported_communication_protocols)
+        if protocol is None:
+            names = ", ".join(node.communication_protocols)
+            return refusal(SessionErrorReason.INCOMPATIBLE_COMMUNICATION_PROTOCOLS, f"This node speaks {names}.")
+        version = choose_version(node.s2_versions, message.supported_s2_message_versions)
+        if version is None:
+            names = ", ".join(node.s2_versions)
+            return refusal(SessionErrorReason.INCOMPATIBLE_S2_MESSAGE_VERSIONS, f"This node speaks S2 JSON {names}.")
+        return Accepted(pairing, protocol, version, message)
+
+    def issue(self, endpoint: LocalEndpoint, accepted: Accepted, *, now: float, entropy: bytes) -> Reply:
+        """Answer an accepted request with a pending token of 32 random bytes (SES-02)."""
+        self.expire(now=now)
+        key = accepted.pairing.key
+        mine = self._by_pair.setdefault(key, [])
+        while len(mine) >= MAX_PENDING_PER_PAIR:
+            del self._pending[mine.pop(0)]
+        if len(self._pending) >= MAX_PENDING:
+            return BUSY
+        token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
+        digest = token_digest(token)
+        self._pending[digest] = _Pending(key, now + PENDING_LIFETIME, accepted.protocol, accepted.s2_version)
+        mine.append(digest)
+        return Reply(
+            200,
+            InitiateSessionResponse(
+                selected_communication_protocol=accepted.protocol,
+                selected_s2_message_version=accepted.s2_version,
+                access_token=token,
+                server_node_description=endpoint.nodes[key.local].description,
+                server_endpoint_description=endpoint.description,
+            ),
+        )
+
+    def confirm(self, token: AccessToken | None, *, now: float) -> Activation | Reply:
+        """Check a ``confirmAccessToken`` (SES-03). Make the activation durable, then call :meth:`activated`."""
+        self.expire(now=now)
+        if token is None:
+            return UNAUTHORIZED
+        # A look-up by SHA-256 digest reveals nothing of the token by its timing.
+        digest = token_digest(token)
+        pending = self._pending.get(digest)
+        if pending is None:
+            return UNAUTHORIZED
+        return Activation(pending.key, digest, pending.protocol, pending.s2_version)
+
+    def activated(self, key: PairKey) -> None:
+        """A token of the pair was activated: every pending one is void."""
+        self.forget(key)
+
+    def forget(self, key: PairKey) -> None:
+        """Drop the pending tokens of a pair, e.g. because it was unpaired."""
+        for digest in self._by_pair.pop(key, ()):
+            self._pending.pop(digest, None)
+
+    def expire(self, *, now: float) -> None:
+        """Drop pending tokens whose 15 seconds are over."""
+        while self._pending:
+            digest, pending = next(iter(self._pending.items()))
+            if pending.expires_at > now:
+                return
+            del self._pending[digest]
+            mine = self._by_pair.get(pending.key, [])
+            mine.remove(digest)
+            if not mine:
+                del self._by_pair[pending.key]
