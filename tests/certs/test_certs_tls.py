@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from certs_kit import (
     DAY,
     Made,
@@ -31,7 +32,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from s2connect.certs.authority import CertificateAuthority, ServerIdentity
 from s2connect.certs.tls import (
     ServerContext,
-    Trust,
     describe_tls_error,
     leaf_client_context,
     leaf_fingerprint_of,
@@ -68,17 +68,17 @@ async def accepted(port: int, context: ssl.SSLContext, name: str = "localhost") 
         assert await ask(streams) == b"ping"
 
 
-async def refusal(port: int, context: ssl.SSLContext, name: str = "localhost", *, trust: Trust = "pki") -> Exception:
+async def refusal(port: int, context: ssl.SSLContext, name: str = "localhost") -> Exception:
     """What a person is told when this handshake fails, as it must."""
     with pytest.raises(ssl.SSLError) as caught:
         await accepted(port, context, name)
-    described = describe_tls_error(caught.value, name, trust=trust)
+    described = describe_tls_error(caught.value, name)
     assert described is not None
     return described
 
 
-async def reason(port: int, context: ssl.SSLContext, name: str = "localhost", *, trust: Trust = "pki") -> str:
-    error = await refusal(port, context, name, trust=trust)
+async def reason(port: int, context: ssl.SSLContext, name: str = "localhost") -> str:
+    error = await refusal(port, context, name)
     assert isinstance(error, CertificateRefused), error
     return error.reason
 
@@ -117,7 +117,7 @@ async def test_two_servers_do_not_mix_up_their_leaves() -> None:
     async with serving(one_context.context) as a, serving(other_context.context) as b:
         await accepted(a.port, pinned_client_context(der(one)))
         await accepted(b.port, pinned_client_context(der(other)))
-        assert await reason(a.port, pinned_client_context(der(other)), trust="ca") == "pin"
+        assert await reason(a.port, pinned_client_context(der(other))) == "pin"
         assert leaf_fingerprint_of(a.ssl_objects[0]) == one_context.identity.leaf_fingerprint
         assert leaf_fingerprint_of(b.ssl_objects[0]) == other_context.identity.leaf_fingerprint
 
@@ -279,7 +279,7 @@ async def test_a_pinned_root_serves_names_and_addresses() -> None:
 async def test_another_root_of_the_same_name_is_not_the_pinned_one(tmp_path: Path) -> None:
     leaf = make_leaf(make_root())
     async with serving(plain_context(tmp_path, leaf.chain_pem(), leaf.key_pem)) as server:
-        assert await reason(server.port, pinned_client_context(make_root().der), trust="ca") == "pin"
+        assert await reason(server.port, pinned_client_context(make_root().der)) == "pin"
 
 
 @pytest.mark.rule("TRUST-06")
@@ -291,8 +291,8 @@ async def test_a_pin_trusts_nobody_else_of_the_system(tmp_path: Path, monkeypatc
     leaf = make_leaf(system)
     async with serving(plain_context(tmp_path, leaf.chain_pem(), leaf.key_pem)) as server:
         await accepted(server.port, wan_client_context())
-        assert await reason(server.port, pinned_client_context(make_root().der), trust="ca") == "pin"
-        error = await refusal(server.port, leaf_client_context(make_leaf(system).der), trust="leaf")
+        assert await reason(server.port, pinned_client_context(make_root().der)) == "pin"
+        error = await refusal(server.port, leaf_client_context(make_leaf(system).der))
         assert isinstance(error, CertificateChanged)
 
 
@@ -312,7 +312,7 @@ async def test_an_attempt_accepts_exactly_one_leaf() -> None:
         await accepted(server.port, client, "localhost")
         await accepted(server.port, client, "127.0.0.1")
         server_context.replace(authority.issue(["localhost"], now=now()))
-        assert isinstance(await refusal(server.port, client, trust="leaf"), CertificateChanged)
+        assert isinstance(await refusal(server.port, client), CertificateChanged)
 
 
 @pytest.mark.rule("TRUST-05")
@@ -324,7 +324,26 @@ async def test_a_leaf_signed_by_the_expected_one_is_not_the_expected_one(tmp_pat
         await accepted(server.port, client)
     async with serving(plain_context(tmp_path, child.chain_pem(), child.key_pem)) as server:
         await accepted(server.port, pinned_client_context(self_signed.der))
-        assert isinstance(await refusal(server.port, client, trust="leaf"), CertificateChanged)
+        assert isinstance(await refusal(server.port, client), CertificateChanged)
+
+
+def test_rotation_and_pins_work_on_uvloop() -> None:
+    authority, server_context = own()
+    first, second = server_context.identity, authority.issue(["localhost"], now=now())
+    client = leaf_client_context(leaf_der(first))
+
+    async def run() -> None:
+        async with serving(server_context.context) as server:
+            await accepted(server.port, client)
+            assert await reason(server.port, pinned_client_context(make_root().der)) == "pin"
+            server_context.replace(second)
+            assert isinstance(await refusal(server.port, client), CertificateChanged)
+            assert leaf_fingerprint_of(server.ssl_objects[0]) == first.leaf_fingerprint
+            await accepted(server.port, pinned_client_context(der(authority)))
+            assert leaf_fingerprint_of(server.ssl_objects[-1]) == second.leaf_fingerprint
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 @pytest.mark.rule("TRUST-03")
@@ -360,11 +379,12 @@ def test_an_unusable_pin_is_refused() -> None:
 async def test_errors_of_the_http_client_are_looked_through() -> None:
     _, server_context = own()
     async with serving(server_context.context) as server, aiohttp.ClientSession() as session:
-        with pytest.raises(aiohttp.ClientError) as caught:
-            await session.get(f"https://localhost:{server.port}/", ssl=wan_client_context())
-    described = describe_tls_error(caught.value, "localhost")
-    assert isinstance(described, CertificateRefused)
-    assert described.reason == "untrusted"
+        for context, reason in ((wan_client_context(), "untrusted"), (pinned_client_context(make_root().der), "pin")):
+            with pytest.raises(aiohttp.ClientError) as caught:
+                await session.get(f"https://localhost:{server.port}/", ssl=context)
+            described = describe_tls_error(caught.value, "localhost")
+            assert isinstance(described, CertificateRefused)
+            assert described.reason == reason
 
 
 def test_what_is_no_tls_error_is_left_alone() -> None:
