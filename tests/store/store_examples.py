@@ -1,0 +1,60 @@
+"""Pairings and tokens for tests of stores, and what two of them hold to compare them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from uuid import UUID
+
+from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.url import BaseUrl
+from s2connect.store.base import Pairing, PairKey, Pin, Store
+
+CLIENT, SERVER = CommunicationRole.CLIENT, CommunicationRole.SERVER
+LOCAL = NodeId(UUID("b3f9a9a8-9d0b-4f0e-8a3c-0d7d3f0f8c11"))
+
+
+def key(remote: int, local: NodeId = LOCAL) -> PairKey:
+    return PairKey(local, NodeId(UUID(int=0x6D2C0000000040008000000000000000 + remote)))
+
+
+def token(name: str) -> AccessToken:
+    return AccessToken.from_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def pairing(remote: int = 1, role: CommunicationRole = CLIENT, *, confirmed: bool = True) -> Pairing:
+    pair = key(remote)
+    node = NodeDescription(
+        id=pair.remote,
+        brand="Grünstrom",
+        type="HEMS",
+        model_name="Model “7”",
+        user_defined_name=f"Cellar {remote} ⚡",
+        role=Role.CEM,
+    )
+    client = role is CLIENT
+    return Pairing(
+        key=pair,
+        communication_role=role,
+        peer=node,
+        peer_endpoint=EndpointDescription(name="ems.local", deployment=Deployment.LAN),
+        initiate_session_url=BaseUrl(f"https://ems-{remote}.local:8443/session/") if client else None,
+        pin=Pin(bytes(range(32))) if client else None,
+        paired_at=1_700_000_000.25 + remote,
+        confirmed=confirmed,
+    )
+
+
+async def contents(store: Store, keys: Iterable[PairKey]) -> object:
+    """Everything a store tells, in a form that can be compared."""
+    found = [
+        (
+            known,
+            await store.candidate_tokens(known.key, confirmed=known.confirmed),
+            await store.active_digest(known.key, confirmed=known.confirmed),
+        )
+        for known in await store.pairings()
+    ]
+    return found, [await store.was_unpaired(pair) for pair in keys]

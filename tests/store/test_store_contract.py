@@ -1,0 +1,332 @@
+"""The contract of a store, for each implementation with each vault."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import keyring
+import pytest
+
+from s2connect.errors import NotPaired, StorageUnavailable
+from s2connect.model.common import EndpointDescription, NodeId
+from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Store, Vault, token_digest
+from s2connect.store.memory import MemoryStore
+from s2connect.store.sqlite import SqliteStore
+from s2connect.store.vault import FileVault, KeyringVault
+from tests.store.keyring_backend import DictionaryKeyring
+from tests.store.store_examples import CLIENT, LOCAL, SERVER, key, pairing, token
+
+TOMBSTONES = 5
+
+
+@pytest.fixture(params=["memory", "sqlite+files", "sqlite+keyring"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    before = keyring.get_keyring()
+    opened: Store
+    vault: Vault
+    if request.param == "memory":
+        opened = MemoryStore(max_tombstones=TOMBSTONES)
+    else:
+        if request.param == "sqlite+files":
+            vault = FileVault(tmp_path / "vault")
+        else:
+            keyring.set_keyring(DictionaryKeyring())
+            vault = KeyringVault("contract")
+        opened = await SqliteStore.open(tmp_path / "state.db", vault, max_tombstones=TOMBSTONES)
+    yield opened
+    await opened.close()
+    keyring.set_keyring(before)
+
+
+@pytest.mark.rule("PAIR-10", "PAIRC-06")
+@pytest.mark.parametrize("role", [CLIENT, SERVER])
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_a_saved_pairing_is_read_back_whole(store: Store, role: object, confirmed: bool) -> None:
+    saved = pairing(1, SERVER if role is SERVER else CLIENT, confirmed=confirmed)
+    await store.save_pairing(saved, token("a"))
+    assert await store.pairings() == [saved]
+
+
+async def test_a_pairing_without_anything_optional_is_read_back_whole(store: Store) -> None:
+    saved = dataclasses.replace(
+        pairing(1), initiate_session_url=None, pin=None, peer_endpoint=EndpointDescription(), paired_at=0.0
+    )
+    await store.save_pairing(saved, token("a"))
+    assert await store.pairings() == [saved]
+
+
+async def test_pairings_are_listed_oldest_first_whatever_the_clock_says(store: Store) -> None:
+    first, second, third = pairing(3), pairing(1, SERVER), dataclasses.replace(pairing(2), paired_at=1.0)
+    for saved in (first, second, third):
+        await store.save_pairing(saved, token("a"))
+    assert await store.pairings() == [first, second, third]
+    await store.save_pairing(first, token("b"))
+    assert await store.pairings() == [second, third, first]
+
+
+async def test_one_peer_may_be_paired_with_two_of_our_nodes(store: Store) -> None:
+    other = NodeId(LOCAL.__class__(int=7))
+    second = dataclasses.replace(pairing(1), key=key(1, other))
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(second, token("b"))
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.candidate_tokens(second.key) == [token("b")]
+    await store.remove_pairing(key(1), tombstone=True)
+    assert await store.pairings() == [second]
+    assert not await store.was_unpaired(second.key)
+
+
+@pytest.mark.rule("SES-06")
+async def test_a_communication_server_keeps_the_digest_and_a_communication_client_the_token(store: Store) -> None:
+    await store.save_pairing(pairing(1, CLIENT), token("a"))
+    await store.save_pairing(pairing(2, SERVER), token("b"))
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.active_digest(key(1)) is None
+    assert await store.candidate_tokens(key(2)) == []
+    # Of the Base64 text, by the sha256sum of coreutils.
+    expected = "a02c9b073c1af070f286cac3deadd23b7e3efef3c948ea8d53708f0a66ee575a"
+    assert (await store.active_digest(key(2)) or b"").hex() == expected
+
+
+@pytest.mark.rule("SESC-01", "SESC-02")
+async def test_pending_tokens_follow_the_active_one_each_once(store: Store) -> None:
+    await store.save_pairing(pairing(), token("a"))
+    for name in ("b", "c", "b", "a"):
+        await store.add_pending_token(key(1), token(name))
+    assert await store.candidate_tokens(key(1)) == [token("a"), token("b"), token("c")]
+
+
+@pytest.mark.rule("SESC-01", "SESC-03")
+async def test_the_token_that_was_accepted_is_kept_alone(store: Store) -> None:
+    await store.save_pairing(pairing(), token("a"))
+    await store.add_pending_token(key(1), token("b"))
+    await store.add_pending_token(key(1), token("c"))
+    await store.keep_token(key(1), token("b"))
+    assert await store.candidate_tokens(key(1)) == [token("b")]
+
+
+@pytest.mark.rule("SESC-02")
+async def test_beyond_the_bound_the_oldest_and_the_newest_tokens_stay(store: Store) -> None:
+    await store.save_pairing(pairing(), token("0"))
+    for number in range(1, MAX_CANDIDATE_TOKENS + 3):
+        await store.add_pending_token(key(1), token(str(number)))
+    kept = ["0", *(str(number) for number in range(4, MAX_CANDIDATE_TOKENS + 3))]
+    assert await store.candidate_tokens(key(1)) == [token(name) for name in kept]
+
+
+async def test_eight_of_the_longest_tokens_can_be_kept(store: Store) -> None:
+    longest = [type(token(""))(f"{number}".rjust(4, "A") * 1024) for number in range(MAX_CANDIDATE_TOKENS)]
+    await store.save_pairing(pairing(), longest[0])
+    for candidate in longest[1:]:
+        await store.add_pending_token(key(1), candidate)
+    assert await store.candidate_tokens(key(1)) == longest
+
+
+@pytest.mark.parametrize("saved", [None, pairing(1, SERVER), pairing(1, CLIENT, confirmed=False)])
+async def test_a_token_is_never_lost_silently_where_there_is_no_such_pairing(store: Store, saved: object) -> None:
+    if saved is not None:
+        await store.save_pairing(saved, token("a"))  # type: ignore[arg-type]  # parametrised
+    with pytest.raises(NotPaired):
+        await store.add_pending_token(key(1), token("b"))
+    with pytest.raises(NotPaired):
+        await store.keep_token(key(1), token("b"))
+    assert await store.candidate_tokens(key(1)) == []
+
+
+@pytest.mark.rule("SES-03")
+async def test_activating_a_token_voids_the_one_before(store: Store) -> None:
+    await store.save_pairing(pairing(1, SERVER), token("a"))
+    assert await store.activate_token(key(1), token_digest(token("b")))
+    assert await store.active_digest(key(1)) == token_digest(token("b"))
+    assert not await store.activate_token(key(1), bytes(32), confirmed=False)
+    assert not await store.activate_token(key(2), bytes(32))
+    assert await store.active_digest(key(2)) is None
+
+
+async def test_a_communication_client_has_no_active_digest(store: Store) -> None:
+    await store.save_pairing(pairing(1, CLIENT), token("a"))
+    assert not await store.activate_token(key(1), bytes(32))
+    assert await store.active_digest(key(1)) is None
+
+
+@pytest.mark.rule("PAIRC-06")
+@pytest.mark.parametrize("role", [CLIENT, SERVER])
+async def test_an_unconfirmed_pairing_stands_beside_the_confirmed_one(store: Store, role: object) -> None:
+    role = SERVER if role is SERVER else CLIENT
+    old, new = pairing(1, role), pairing(1, role, confirmed=False)
+    await store.save_pairing(old, token("old"))
+    await store.save_pairing(new, token("void"))
+    await store.save_pairing(new, token("new"))
+    assert await store.pairings() == [old, new]
+    if role is CLIENT:
+        await store.add_pending_token(key(1), token("next"), confirmed=False)
+        assert await store.candidate_tokens(key(1)) == [token("old")]
+        assert await store.candidate_tokens(key(1), confirmed=False) == [token("new"), token("next")]
+    else:
+        assert await store.activate_token(key(1), token_digest(token("next")), confirmed=False)
+        assert await store.active_digest(key(1)) == token_digest(token("old"))
+        assert await store.active_digest(key(1), confirmed=False) == token_digest(token("next"))
+
+
+@pytest.mark.rule("PAIRC-06", "ROLE-05")
+async def test_confirming_replaces_the_confirmed_pairing_and_unpairs_others(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("old"))
+    await store.save_pairing(pairing(1, confirmed=False), token("new"))
+    await store.save_pairing(pairing(2), token("other"))
+    await store.confirm_pairing(key(1), replaces=[key(2), key(1), key(3)])
+    assert await store.pairings() == [pairing(1)]
+    assert await store.candidate_tokens(key(1)) == [token("new")]
+    assert await store.candidate_tokens(key(1), confirmed=False) == []
+    assert [await store.was_unpaired(key(n)) for n in (1, 2, 3)] == [False, True, False]
+
+
+async def test_confirming_keeps_the_place_in_the_list(store: Store) -> None:
+    await store.save_pairing(pairing(1, confirmed=False), token("a"))
+    await store.save_pairing(pairing(2), token("b"))
+    await store.confirm_pairing(key(1))
+    assert await store.pairings() == [pairing(1), pairing(2)]
+
+
+async def test_confirming_what_is_not_there_changes_nothing(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(2), token("b"))
+    await store.confirm_pairing(key(1), replaces=[key(2)])
+    assert await store.pairings() == [pairing(1), pairing(2)]
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+
+
+@pytest.mark.rule("PAIRC-06")
+async def test_dropping_an_unconfirmed_pairing_leaves_the_confirmed_one(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(1, confirmed=False), token("b"))
+    await store.drop_unconfirmed(key(1))
+    await store.drop_unconfirmed(key(1))
+    assert await store.pairings() == [pairing(1)]
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert not await store.was_unpaired(key(1))
+
+
+@pytest.mark.rule("ROLE-06")
+async def test_pairing_again_replaces_all_of_the_same_pair_and_clears_its_tombstone(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.remove_pairing(key(1), tombstone=True)
+    assert await store.was_unpaired(key(1))
+    await store.save_pairing(pairing(1, confirmed=False), token("b"))
+    assert await store.was_unpaired(key(1))
+    await store.save_pairing(pairing(1, SERVER), token("c"))
+    assert not await store.was_unpaired(key(1))
+    await store.save_pairing(pairing(1), token("d"))
+    assert not await store.was_unpaired(key(1))
+    assert await store.pairings() == [pairing(1)]
+    assert await store.candidate_tokens(key(1)) == [token("d")]
+    assert await store.candidate_tokens(key(1), confirmed=False) == []
+    assert await store.active_digest(key(1)) is None
+
+
+@pytest.mark.rule("ROLE-05")
+async def test_a_new_pairing_unpairs_the_replaced_ones_with_a_tombstone(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(2, confirmed=False), token("b"))
+    await store.save_pairing(pairing(3), token("c"), replaces=[key(1), key(2), key(4)])
+    assert await store.pairings() == [pairing(3)]
+    assert [await store.was_unpaired(key(n)) for n in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+async def test_an_unconfirmed_pairing_must_not_replace_others(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    with pytest.raises(ValueError, match="unconfirmed"):
+        await store.save_pairing(pairing(2, confirmed=False), token("b"), replaces=[key(1)])
+    assert await store.pairings() == [pairing(1)]
+
+
+@pytest.mark.rule("SES-05")
+@pytest.mark.parametrize("tombstone", [True, False])
+async def test_removing_takes_both_pairings_and_their_secrets(store: Store, tombstone: bool) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(1, SERVER, confirmed=False), token("b"))
+    assert await store.remove_pairing(key(1), tombstone=tombstone)
+    assert await store.pairings() == []
+    assert await store.candidate_tokens(key(1)) == []
+    assert await store.active_digest(key(1), confirmed=False) is None
+    assert await store.was_unpaired(key(1)) is tombstone
+    assert not await store.remove_pairing(key(1), tombstone=True)
+
+
+async def test_who_was_never_paired_gets_no_tombstone(store: Store) -> None:
+    assert not await store.remove_pairing(key(1), tombstone=True)
+    assert not await store.was_unpaired(key(1))
+
+
+async def test_of_too_many_tombstones_the_oldest_goes(store: Store) -> None:
+    async def unpair(number: int) -> None:
+        await store.save_pairing(pairing(number, SERVER), token("a"))
+        await store.remove_pairing(key(number), tombstone=True)
+
+    for number in (0, 1, 2, 3, 4, 0, 5):
+        await unpair(number)
+    assert [number for number in range(7) if await store.was_unpaired(key(number))] == [0, 2, 3, 4, 5]
+
+
+@pytest.mark.rule("SES-02")
+async def test_descriptions_are_updated_one_by_one(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(1, confirmed=False), token("b"))
+    node = pairing(1).peer.model_copy(update={"user_defined_name": "Attic"})
+    endpoint = EndpointDescription(name="new.local")
+    await store.update_descriptions(key(1), node=node, endpoint=None)
+    assert [p.peer for p in await store.pairings()] == [node, node]
+    assert [p.peer_endpoint for p in await store.pairings()] == [pairing(1).peer_endpoint] * 2
+    await store.update_descriptions(key(1), node=None, endpoint=endpoint)
+    await store.update_descriptions(key(2), node=node, endpoint=endpoint)
+    assert [(p.peer, p.peer_endpoint) for p in await store.pairings()] == [(node, endpoint)] * 2
+
+
+@pytest.mark.rule("TRUST-07")
+async def test_a_pin_is_completed_with_the_certificate(store: Store) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(1, confirmed=False), token("b"))
+    pin = Pin(bytes(range(32)), b"\x30\x82\x00")
+    await store.set_pin(key(1), pin)
+    await store.set_pin(key(2), pin)
+    assert [p.pin for p in await store.pairings()] == [pin, pairing(1).pin]
+    await store.set_pin(key(1), pin, confirmed=False)
+    assert [p.pin for p in await store.pairings()] == [pin, pin]
+
+
+async def test_many_operations_at_once_lose_nothing(store: Store) -> None:
+    numbers = range(10)
+    await asyncio.gather(*(store.save_pairing(pairing(n), token("0")) for n in numbers))
+    names = [str(n) for n in range(1, MAX_CANDIDATE_TOKENS)]
+    await asyncio.gather(*(store.add_pending_token(key(n), token(name)) for name in names for n in numbers))
+    for n in numbers:
+        assert set(await store.candidate_tokens(key(n))) == {token(name) for name in ("0", *names)}
+    await asyncio.gather(*(store.remove_pairing(key(n), tombstone=False) for n in numbers))
+    assert await store.pairings() == []
+
+
+CALLS: list[Callable[[Store], object]] = [
+    lambda store: store.pairings(),
+    lambda store: store.save_pairing(pairing(), token("a")),
+    lambda store: store.confirm_pairing(key(1)),
+    lambda store: store.drop_unconfirmed(key(1)),
+    lambda store: store.candidate_tokens(key(1)),
+    lambda store: store.add_pending_token(key(1), token("a")),
+    lambda store: store.keep_token(key(1), token("a")),
+    lambda store: store.active_digest(key(1)),
+    lambda store: store.activate_token(key(1), bytes(32)),
+    lambda store: store.remove_pairing(key(1), tombstone=True),
+    lambda store: store.was_unpaired(key(1)),
+    lambda store: store.update_descriptions(key(1), node=None, endpoint=None),
+    lambda store: store.set_pin(key(1), Pin(bytes(32))),
+]
+
+
+async def test_a_closed_store_refuses_everything(store: Store) -> None:
+    await store.close()
+    await store.close()
+    for call in CALLS:
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await call(store)  # type: ignore[misc]  # operations differ in what they return
