@@ -1,0 +1,39 @@
+# Two commands: `make demo` shows the main job, `make test` passes the tests. Each does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 4
+
+.PHONY: demo test test-long check bench peers clean
+
+demo: $(STAMP)
+	$(BIN)/python -m s2connect demo
+
+test: $(STAMP) peers
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" tests
+
+test-long: $(STAMP) peers
+	$(BIN)/python -m pytest -m long tests
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) peers
+	$(BIN)/python -m benchmarks
+
+# Software of peers pins old dependencies, so each has an environment of its own. Without a package index the tests that
+# need a peer are skipped and say so; in CI they fail.
+peers:
+	@PYTHON="$(PYTHON)" bash tests/peers.sh || test -z "$$CI"
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
