@@ -117,6 +117,8 @@ def kill_points(
     directory: Path,
     prepare: Callable[[Path], object],
     check: Callable[[Outcome], object],
+    *,
+    thorough: bool = False,
 ) -> int:
     """Kill the command before each of its changes of its home, and check what is left each time.
 
@@ -128,6 +130,8 @@ def kill_points(
         directory: Where the copies are made.
         prepare: Fills a home once; all copies are of that.
         check: Called for each kill, in the calling thread.
+        thorough: At really every change; otherwise, where one call follows another of its name on the same file several
+            times, as the frames of a transaction do, at the first and the last of them only.
 
     Returns:
         How many kills there were.
@@ -137,7 +141,7 @@ def kill_points(
         assert outcome.returncode == -signal.SIGKILL, f"was not killed at {outcome.change}: {outcome}"
         check(outcome)
 
-    return _each(command, directory, prepare, checked, _kill, CHANGING_CALLS)
+    return _each(command, directory, prepare, checked, _kill, CHANGING_CALLS, thorough)
 
 
 def full_disk_points(
@@ -147,9 +151,11 @@ def full_disk_points(
     check: Callable[[Outcome], object],
     *,
     stays_full: bool,
+    thorough: bool = False,
 ) -> int:
     """Let each change of the home fail for want of space, once or from there on; otherwise as :func:`kill_points`."""
-    return _each(command, directory, prepare, check, _stays_full if stays_full else _full_once, FILLING_CALLS)
+    fault = _stays_full if stays_full else _full_once
+    return _each(command, directory, prepare, check, fault, FILLING_CALLS, thorough)
 
 
 def _kill(change: Change) -> list[str]:
@@ -175,6 +181,7 @@ def _each(
     check: Callable[[Outcome], object],
     fault: Callable[[Change], list[str]],
     calls: Sequence[str],
+    thorough: bool,
 ) -> int:
     require_strace()
     template = directory / "template"
@@ -188,12 +195,22 @@ def _each(
         result = _strace(command, home, ["-o", "/dev/null", *fault(change)])
         return Outcome(change, home, result.returncode, result.stdout, result.stderr)
 
-    found = [change for change in changes(command, copy("dry-run")) if change.call in calls]
+    found = changes(command, copy("dry-run"))
+    found = [change for change in (found if thorough else _ends_of_runs(found)) if change.call in calls]
     with ThreadPoolExecutor(2) as pool:
         for outcome in pool.map(run, range(len(found)), found):
             check(outcome)
             shutil.rmtree(outcome.home)
     return len(found)
+
+
+def _ends_of_runs(found: Sequence[Change]) -> list[Change]:
+    def kind(number: int) -> tuple[str, str] | None:
+        if not 0 <= number < len(found):
+            return None
+        return found[number].call, found[number].arguments.partition(",")[0]
+
+    return [change for number, change in enumerate(found) if not kind(number - 1) == kind(number) == kind(number + 1)]
 
 
 def _strace(command: Sequence[str], home: Path, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -204,7 +221,7 @@ def _strace(command: Sequence[str], home: Path, options: Sequence[str]) -> subpr
         + [part.replace("{home}", str(home)) for part in command],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )

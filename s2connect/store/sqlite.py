@@ -27,6 +27,7 @@ from s2connect.errors import NotPaired, StorageError, StorageUnavailable
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
+from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
     MAX_TOMBSTONES,
@@ -121,16 +122,15 @@ class SqliteStore:
 
     async def _run(self, doing: str, work: Callable[[], T]) -> T:
         """Do some work in the thread of the store; once begun it goes on to its end when the caller is cancelled."""
-
-        def guarded() -> T:
-            try:
-                return work()
-            except (OSError, sqlite3.Error) as error:
-                raise unavailable(doing, self._path, error) from error
-
         if self._closing is not None:
             raise StorageUnavailable(f"The store {self._path} is closed.", hint="")
-        return await asyncio.shield(asyncio.wrap_future(self._executor.submit(guarded)))
+        return await asyncio.shield(asyncio.wrap_future(self._executor.submit(self._translated, doing, work)))
+
+    def _translated(self, doing: str, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (OSError, sqlite3.Error) as error:
+            raise unavailable(doing, self._path, error) from error
 
     async def pairings(self) -> list[Pairing]:
         """See :meth:`Store.pairings`."""
@@ -196,7 +196,7 @@ class SqliteStore:
     async def close(self) -> None:
         """See :meth:`Store.close`. Cancelling it does not stop the closing."""
         if self._closing is None:
-            self._closing = self._executor.submit(self._close)
+            self._closing = self._executor.submit(self._translated, "close", self._close)
             self._executor.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(self._closing))
 
@@ -298,8 +298,8 @@ class _Database:
             _log.warning("The vault of %s holds no tokens for a pairing; it has to be paired again", self._path)
             return []
         try:
-            return [AccessToken(text) for text in json.loads(content)]
-        except (ValueError, TypeError):
+            return [AccessToken(text) for text in read_json(content)]
+        except (ValueError, TypeError, AttributeError):
             raise StorageUnavailable(
                 f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."
             ) from None

@@ -121,7 +121,11 @@ class KeyringVault:
         """See :meth:`Vault.put`."""
         check_entry(name, secret)
         text = base64.b64encode(secret).decode("ascii")
-        _translated("write", name, lambda: self._backend.set_password(self._service, name, text))
+        try:
+            _translated("write", name, lambda: self._backend.set_password(self._service, name, text))
+        except StorageUnavailable as error:
+            # What a backend says of a value that it could not write may repeat the value (SEC-01).
+            raise error from None
 
     def delete(self, name: str) -> None:
         """See :meth:`Vault.delete`."""

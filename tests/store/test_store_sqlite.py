@@ -1,0 +1,350 @@
+"""What only the store on disk has: files, reopening, locking, damage, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from s2connect.errors import InsecurePermissions, StorageUnavailable
+from s2connect.store.base import Vault, token_digest
+from s2connect.store.memory import MemoryVault
+from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
+from s2connect.store.vault import FileVault
+from tests.store.store_examples import CLIENT, SERVER, contents, key, pairing, token
+
+KEYS = [key(number) for number in range(5)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> FileVault:
+    return FileVault(tmp_path / "vault")
+
+
+class GatedVault(MemoryVault):
+    """A vault whose next ``put`` waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+
+    def put(self, name: str, secret: bytes) -> None:
+        self.reached.set()
+        assert self.go_on.wait(10)
+        super().put(name, secret)
+
+
+class BrokenVault(MemoryVault):
+    """A vault that fails as long as it is told to."""
+
+    broken = False
+
+    def put(self, name: str, secret: bytes) -> None:
+        if self.broken:
+            # As a keyring may: the entry is there, and the caller is told it is not.
+            super().put(name, secret)
+            raise StorageUnavailable("The keyring is locked.")
+        super().put(name, secret)
+
+    def delete(self, name: str) -> None:
+        if self.broken:
+            raise StorageUnavailable("The keyring is locked.")
+        super().delete(name)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._secrets)
+
+
+async def fill(store: SqliteStore) -> None:
+    await store.save_pairing(pairing(1), token("a"))
+    await store.add_pending_token(key(1), token("b"))
+    await store.save_pairing(pairing(1, confirmed=False), token("c"))
+    await store.save_pairing(pairing(2, SERVER), token("d"))
+    await store.save_pairing(pairing(3), token("e"))
+    await store.remove_pairing(key(3), tombstone=True)
+
+
+@pytest.mark.rule("PAIR-10")
+async def test_everything_is_there_after_reopening(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    await fill(store)
+    before = await contents(store, KEYS)
+    await store.close()
+    store = await SqliteStore.open(path, vault)
+    assert await contents(store, KEYS) == before
+    await store.close()
+
+
+@pytest.mark.rule("SES-06", "SEC-02", "SEC-01")
+async def test_no_secret_is_in_the_files_of_the_database(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    await fill(store)
+    files = [found for found in path.parent.iterdir() if found.name.startswith(path.name)]
+    assert len(files) >= 2, "the write-ahead log is looked at, too"
+    for content in [found.read_bytes() for found in files]:
+        for name in "abcde":
+            assert token(name).reveal().encode() not in content
+            assert token(name).raw not in content
+            assert token(name).raw.hex().encode() not in content
+            assert base64.urlsafe_b64encode(token(name).raw) not in content
+    assert any(token_digest(token("d")) in found.read_bytes() for found in files)
+    await store.close()
+
+
+@pytest.mark.rule("SEC-02")
+async def test_files_are_for_their_owner_only_whatever_the_umask(path: Path, vault: FileVault) -> None:
+    before = os.umask(0)
+    try:
+        store = await SqliteStore.open(path, vault)
+        await fill(store)
+        for found in path.parent.rglob("*"):
+            wanted = 0o700 if found.is_dir() else 0o600
+            assert stat.S_IMODE(found.stat().st_mode) == wanted, found
+        await store.close()
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.rule("SEC-02")
+async def test_a_database_that_others_can_read_is_refused(path: Path, vault: FileVault) -> None:
+    await (await SqliteStore.open(path, vault)).close()
+    path.chmod(0o640)
+    with pytest.raises(InsecurePermissions, match=f"chmod 600 '{path}'"):
+        await SqliteStore.open(path, vault)
+
+
+async def test_a_link_in_place_of_the_database_is_refused(path: Path, vault: FileVault) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+    with pytest.raises(StorageUnavailable, match="symbolic link"):
+        await SqliteStore.open(path, vault)
+    assert not path.with_name("elsewhere").exists()
+
+
+async def test_secrets_of_removed_and_replaced_pairings_leave_the_vault(path: Path, tmp_path: Path) -> None:
+    store = await SqliteStore.open(path, FileVault(tmp_path / "vault"))
+
+    def entries() -> int:
+        return len(list((tmp_path / "vault").iterdir()))
+
+    await store.save_pairing(pairing(1), token("a"))
+    await store.save_pairing(pairing(1), token("b"))
+    assert entries() == 1
+    await store.save_pairing(pairing(1, confirmed=False), token("c"))
+    await store.save_pairing(pairing(2), token("d"))
+    assert entries() == 3
+    await store.confirm_pairing(key(1), replaces=[key(2)])
+    assert entries() == 1
+    await store.save_pairing(pairing(1, confirmed=False), token("e"))
+    await store.drop_unconfirmed(key(1))
+    assert entries() == 1
+    await store.save_pairing(pairing(1, SERVER), token("f"))
+    assert entries() == 0
+    await store.save_pairing(pairing(3), token("g"))
+    await store.remove_pairing(key(3), tombstone=False)
+    assert entries() == 0
+    await store.close()
+
+
+async def test_a_vault_that_fails_fails_the_pairing_and_keeps_the_one_before(path: Path) -> None:
+    vault = BrokenVault()
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1), token("a"))
+    vault.broken = True
+    for failing in (store.save_pairing(pairing(1), token("b")), store.add_pending_token(key(2), token("c"))):
+        with pytest.raises(Exception, match=r"locked|removed"):
+            await failing
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert len(vault.names) == 2
+    vault.broken = False
+    await store.save_pairing(pairing(2, SERVER), token("d"))
+    assert len(vault.names) == 1, "the next write clears up"
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    await store.close()
+
+
+async def test_a_pairing_is_removed_even_if_its_secrets_can_be_only_later(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = BrokenVault()
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1), token("a"))
+    vault.broken = True
+    with caplog.at_level(logging.WARNING):
+        assert await store.remove_pairing(key(1), tombstone=True)
+    assert "stay in the vault" in caplog.text
+    assert await store.pairings() == []
+    await store.close()
+    assert len(vault.names) == 1
+    vault.broken = False
+    await (await SqliteStore.open(path, vault)).close()
+    assert vault.names == []
+
+
+async def test_a_vault_that_was_emptied_leaves_a_pairing_without_candidates(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await SqliteStore.open(path, MemoryVault())
+    await store.save_pairing(pairing(1), token("a"))
+    await store.close()
+    store = await SqliteStore.open(path, MemoryVault())
+    assert await store.pairings() == [pairing(1)]
+    assert await store.candidate_tokens(key(1)) == []
+    assert "has to be paired again" in caplog.text
+    await store.add_pending_token(key(1), token("b"))
+    assert await store.candidate_tokens(key(1)) == [token("b")]
+    await store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b'["short"]', b"[1]", b"\xff", b"7"])
+async def test_a_damaged_vault_entry_is_named_and_never_repeated(path: Path, tmp_path: Path, content: bytes) -> None:
+    store = await SqliteStore.open(path, FileVault(tmp_path / "vault"))
+    await store.save_pairing(pairing(1), token("a"))
+    (entry,) = (tmp_path / "vault").iterdir()
+    entry.write_bytes(content)
+    with pytest.raises(StorageUnavailable, match=entry.name) as caught:
+        await store.candidate_tokens(key(1))
+    assert "short" not in str(caught.value)
+    await store.close()
+
+
+async def test_a_second_process_cannot_open_the_database(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    with pytest.raises(StorageUnavailable, match="another process is using it"):
+        await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1), token("a"))
+    await store.close()
+    await (await SqliteStore.open(path, vault)).close()
+
+
+async def test_a_database_of_a_later_version_is_refused_untouched(path: Path, vault: FileVault) -> None:
+    await (await SqliteStore.open(path, vault)).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageUnavailable, match=f"{path} was written by a later version"):
+        await SqliteStore.open(path, vault)
+    assert path.read_bytes() == before
+
+
+async def test_a_database_of_something_else_is_refused_untouched(path: Path, vault: FileVault) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE pairing (cheese TEXT, wine TEXT)")
+    db.close()
+    path.chmod(0o600)
+    before = path.read_bytes()
+    with pytest.raises(StorageUnavailable, match="not a database of s2connect"):
+        await SqliteStore.open(path, vault)
+    assert path.read_bytes() == before
+
+
+async def test_a_damaged_database_is_named_and_kept(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    for number in range(20):
+        await store.save_pairing(pairing(number, SERVER), token("a"))
+    await store.close()
+    for damaged in (b"no database " * 1000, path.read_bytes()[:5000], damage(path.read_bytes())):
+        path.write_bytes(damaged)
+        with pytest.raises(StorageUnavailable, match=f"{path}: the file is damaged"):
+            await SqliteStore.open(path, vault)
+        assert path.read_bytes() == damaged
+
+
+def damage(content: bytes) -> bytes:
+    return content[:4096] + bytes(byte ^ 0x5A for byte in content[4096:12288]) + content[12288:]
+
+
+async def test_a_row_that_cannot_be_understood_is_reported_as_such(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1, SERVER), token("a"))
+    await store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE pairing SET peer = '{}'")
+    db.close()
+    store = await SqliteStore.open(path, vault)
+    with pytest.raises(StorageUnavailable, match=f"A pairing in {path} cannot be understood"):
+        await store.pairings()
+    await store.close()
+
+
+async def test_a_directory_that_is_missing_is_named(tmp_path: Path, vault: FileVault) -> None:
+    with pytest.raises(StorageUnavailable, match=r"Could not open .*/nowhere/state\.db"):
+        await SqliteStore.open(tmp_path / "nowhere" / "state.db", vault)
+
+
+async def test_an_operation_goes_on_when_its_caller_is_cancelled(path: Path) -> None:
+    vault = GatedVault()
+    store = await SqliteStore.open(path, vault)
+    caller = asyncio.create_task(store.save_pairing(pairing(1), token("a")))
+    await asyncio.to_thread(vault.reached.wait)
+    queued = asyncio.create_task(store.save_pairing(pairing(2, SERVER), token("b")))
+    await asyncio.sleep(0)
+    for task in (caller, queued):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    vault.go_on.set()
+    assert await store.pairings() == [pairing(1), pairing(2, SERVER)]
+    assert await store.candidate_tokens(key(1)) == [token("a")]
+    await store.close()
+
+
+async def test_closing_waits_for_what_was_begun_even_if_it_is_cancelled_itself(path: Path) -> None:
+    vault = GatedVault()
+    store = await SqliteStore.open(path, vault)
+    caller = asyncio.create_task(store.save_pairing(pairing(1), token("a")))
+    await asyncio.to_thread(vault.reached.wait)
+    caller.cancel()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await store.pairings()
+    vault.go_on.set()
+    await store.close()
+    store = await SqliteStore.open(path, vault)
+    assert await store.pairings() == [pairing(1)]
+    await store.close()
+
+
+async def test_cancelled_opening_leaves_nothing_open(path: Path, vault: FileVault) -> None:
+    opening = asyncio.create_task(SqliteStore.open(path, vault))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await (await SqliteStore.open(path, vault)).close()
+
+
+@pytest.mark.parametrize("role", [CLIENT, SERVER])
+async def test_the_event_loop_is_never_blocked(path: Path, role: object) -> None:
+    """Everything happens in the store's own thread, which has a name."""
+    threads: set[str] = set()
+
+    class WatchedVault(MemoryVault):
+        def put(self, name: str, secret: bytes) -> None:
+            threads.add(threading.current_thread().name)
+            super().put(name, secret)
+
+    vault: Vault = WatchedVault()
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1), token("a"))
+    await store.add_pending_token(key(1), token("b"))
+    assert threads == {"s2connect-store-state.db_0"}
+    await store.close()
