@@ -7,12 +7,14 @@ import contextlib
 import logging
 import secrets
 import ssl
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
@@ -35,6 +37,7 @@ from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
     GOING_AWAY,
     MAX_MESSAGE_BYTES,
+    MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     PING_INTERVAL,
     UNSUPPORTED_DATA,
@@ -56,6 +59,9 @@ OPEN_TIMEOUT = 20.0
 
 CLOSE_TIMEOUT = 3.0
 """Seconds for the farewell of both sides; then the connection is cut."""
+
+WRITE_BUFFER_BYTES = 64 * 1024
+"""WS-07: what waits in this process for a slow peer before ``send`` waits, at the server."""
 
 MAX_REASON_BYTES = 123
 """Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
@@ -130,7 +136,7 @@ class _WebSocketConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self._watch = PeerWatch()
         self._ended: ConnectionClosed | None = None
-        self._closing = False
+        self._goodbye: ConnectionClosed | None = None
         self.closed = asyncio.Event()
         shrink_tls_buffer(transport)
         self._heart = asyncio.create_task(self._beat(), name=f"s2connect-websocket-heartbeat-{info.remote}")
@@ -164,6 +170,8 @@ class _WebSocketConnection(Connection):
                 if text is not None:
                     return text
         except ConnectionClosed as error:
+            if self._goodbye is not None:
+                await self.closed.wait()  # bounded: our own close is at work
             self._end(error)
             assert self._ended is not None
             raise ConnectionClosed(self._ended.code, self._ended.reason) from None
@@ -172,8 +180,8 @@ class _WebSocketConnection(Connection):
 
     async def send(self, text: str) -> None:
         """See :meth:`Connection.send`."""
-        if self._ended is not None or self._closing:
-            ended = self._ended or ConnectionClosed(NORMAL_CLOSURE)
+        ended = self._ended or self._goodbye
+        if ended is not None:
             raise ConnectionClosed(ended.code, ended.reason)
         started = self._loop.time()
         await self._transmit(text)
@@ -183,10 +191,10 @@ class _WebSocketConnection(Connection):
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """See :meth:`Connection.close`."""
-        if self._closing or self._ended is not None:
+        if self._goodbye is not None or self._ended is not None:
             await self.closed.wait()
             return
-        self._closing = True
+        self._goodbye = ConnectionClosed(code, reason)
         try:
             async with asyncio.timeout(self._timings.close_timeout):
                 await self._farewell(code, _fitting(reason))
@@ -197,7 +205,7 @@ class _WebSocketConnection(Connection):
             self._transport.abort()
             raise
         finally:
-            self._end(ConnectionClosed(code, reason))
+            self._end(self._goodbye)
 
     async def wait_closed(self) -> None:
         """See :meth:`Connection.wait_closed`."""
@@ -217,8 +225,7 @@ class _WebSocketConnection(Connection):
             left = timings.peer_timeout - self._watch.silence(now)
             if left <= 0:
                 _log.warning("No sign of life from %s for %g s", self.info.remote, timings.peer_timeout)
-                self._ended = ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer")
-                self.closed.set()
+                self._end(ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer"))
                 self._transport.abort()
                 return
             if now >= next_ping:
@@ -246,10 +253,16 @@ class _ServerConnection(_WebSocketConnection):
         self,
         info: ConnectionInfo,
         socket: web.WebSocketResponse,
+        writer: AbstractStreamWriter,
         transport: asyncio.Transport,
         timings: WebSocketTimings,
+        max_bytes: int,
     ) -> None:
         self._socket = socket
+        self._writer = writer
+        self._max_bytes = max_bytes
+        self._draining: asyncio.Task[None] | None = None
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         super().__init__(info, transport, timings)
 
     async def _receive(self) -> str | None:
@@ -257,10 +270,15 @@ class _ServerConnection(_WebSocketConnection):
         kind = message.type
         if kind is WSMsgType.TEXT:
             text: str = message.data
+            # An inflated text may be one byte longer than aiohttp lets pass otherwise.
+            if 4 * len(text) > self._max_bytes and len(text.encode("utf-8")) > self._max_bytes:
+                await self.close(MESSAGE_TOO_BIG, "message too long")
+                raise ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
             return text
         if kind is WSMsgType.PING:
             with contextlib.suppress(OSError):
                 await self._socket.pong(message.data)
+                await self._room()
             return None
         if kind is WSMsgType.PONG:
             return None
@@ -284,12 +302,34 @@ class _ServerConnection(_WebSocketConnection):
             await self._socket.send_str(text, compress=int(self._socket.compress) or None)
         except (OSError, RuntimeError):
             raise ConnectionClosed(ABNORMAL_CLOSURE) from None
+        await self._room()
+
+    async def _room(self) -> None:
+        """Wait until the peer has taken in what was written.
+
+        In a task, because aiohttp's writers share one future: to cancel one of them would be to cancel the others.
+        """
+        if self._transport.get_write_buffer_size() <= WRITE_BUFFER_BYTES:
+            return
+        if self._draining is None:
+            name = f"s2connect-websocket-drain-{self.info.remote}"
+            self._draining = asyncio.create_task(self._writer.drain(), name=name)
+            self._draining.add_done_callback(self._drained)
+        draining = self._draining
+        await asyncio.wait({draining})
+        if draining.cancelled() or draining.exception() is not None:
+            raise ConnectionClosed(ABNORMAL_CLOSURE)
+
+    def _drained(self, draining: asyncio.Task[None]) -> None:
+        self._draining = None
+        if not draining.cancelled():
+            draining.exception()  # a writer that still waits is told by it; nobody else needs to know
 
     async def _ping(self) -> None:
         await self._socket.ping()
 
     async def _farewell(self, code: int, reason: str) -> None:
-        await self._socket.close(code=code, message=reason.encode("utf-8"))
+        await self._socket.close(code=code, message=reason.encode("utf-8"), drain=False)
 
 
 class _ClientConnection(_WebSocketConnection):
@@ -419,7 +459,8 @@ class WebSocketTransport:
             autoclose=False,
             autoping=False,
             compress=self._compression,
-            max_msg_size=self._max_message_bytes,
+            writer_limit=sys.maxsize,  # see _ServerConnection._room
+            max_msg_size=self._max_message_bytes + 1,  # aiohttp refuses what is as long as this
         )
         if presented is None or not self._offers.valid(presented):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
@@ -431,8 +472,11 @@ class WebSocketTransport:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         info, future = entered
         try:
-            await socket.prepare(request)
-            connection = _ServerConnection(_with_address(info, transport), socket, transport, self._timings)
+            writer = await socket.prepare(request)
+            assert writer is not None
+            connection = _ServerConnection(
+                _with_address(info, transport), socket, writer, transport, self._timings, self._max_message_bytes
+            )
         except BaseException:
             future.cancel()
             raise

@@ -1,0 +1,390 @@
+"""Session: every message acknowledged, nobody blocked, one end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
+from s2connect.messages.envelope import Message
+from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.session.session import Session, SessionEnd
+from s2connect.transports.base import Connection, ConnectionInfo
+from s2connect.transports.memory import memory_pair
+
+CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
+NIL = "00000000-0000-0000-0000-000000000000"
+
+
+def node(role: Role) -> NodeDescription:
+    number = CEM if role is Role.CEM else RM
+    return NodeDescription(id=number, brand="Brand", type="Type", model_name="Model", role=role)
+
+
+def connections(capacity: int = 16) -> tuple[Connection, Connection]:
+    return memory_pair(
+        ConnectionInfo("Memory", CEM, RM, "v1.0.0"), ConnectionInfo("Memory", RM, CEM, "v1.0.0"), capacity=capacity
+    )
+
+
+def session(connection: Connection, **options: Any) -> Session:
+    role = Role.CEM if connection.info.local == CEM else Role.RM
+    return Session(connection, peer=node(role.other), role=role, **options)
+
+
+def text(identifier: str, kind: str = "PowerMeasurement", **members: Any) -> str:
+    return json.dumps({"message_type": kind, "message_id": identifier, **members})
+
+
+def status(subject: str, value: str = "OK", **members: Any) -> str:
+    return json.dumps({"message_type": "ReceptionStatus", "subject_message_id": subject, "status": value, **members})
+
+
+async def answer(connection: Connection) -> tuple[str, str]:
+    value = json.loads(await connection.recv())
+    assert value["message_type"] == "ReceptionStatus"
+    return value["subject_message_id"], value["status"]
+
+
+@pytest.fixture
+async def raw() -> AsyncIterator[tuple[Callable[..., Session], Connection]]:
+    """Return a function that makes our session, and the far connection in the hands of the test."""
+    made: list[Session] = []
+    ours, theirs = connections(capacity=1000)
+
+    def make(**options: Any) -> Session:
+        made.append(session(ours, **options))
+        return made[-1]
+
+    yield make, theirs
+    for item in made:
+        await item.close()
+
+
+Raw = tuple[Callable[..., Session], Connection]
+
+
+@pytest.mark.rule("MSG-03", "MSG-06")
+async def test_a_message_is_delivered_as_it_came_and_acknowledged_without_the_application(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    sent = text("m1", value="ü")
+    await far.send(sent)
+    assert await answer(far) == ("m1", "OK")
+    assert (await ours.receive()).text == sent
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        ("no json", (NIL, "INVALID_DATA")),
+        ("[1]", (NIL, "INVALID_DATA")),
+        ('{"message_type":"A"}', (NIL, "INVALID_DATA")),
+        ('{"message_type":"A","message_id":"m1","a":1,"a":2}', (NIL, "INVALID_DATA")),
+        ('{"message_type":"A","message_id":"m1","a":NaN}', (NIL, "INVALID_DATA")),
+        ('{"message_id":"m1"}', ("m1", "INVALID_MESSAGE")),
+        (text("m1", "SessionRequest"), ("m1", "INVALID_MESSAGE")),
+        (text("m1", "SessionRequest", request=["RECONNECT"]), ("m1", "INVALID_MESSAGE")),
+    ],
+)
+@pytest.mark.rule("MSG-03", "SEC-04")
+async def test_what_cannot_be_read_is_answered_and_the_session_goes_on(
+    raw: Raw, received: str, expected: tuple[str, str]
+) -> None:
+    make, far = raw
+    ours = make()
+    await far.send(received)
+    assert await answer(far) == expected
+    await far.send(text("m2"))
+    assert await answer(far) == ("m2", "OK")
+    assert (await ours.receive()).id == "m2"
+
+
+@pytest.mark.rule("MSG-01")
+@pytest.mark.parametrize("kind", ["Handshake", "HandshakeResponse"])
+async def test_handshakes_are_refused_in_both_directions(raw: Raw, kind: str) -> None:
+    make, far = raw
+    ours = make()
+    await far.send(text("m1", kind))
+    assert await answer(far) == ("m1", "INVALID_CONTENT")
+    with pytest.raises(UsageError):
+        await ours.send({"message_type": kind})
+    with pytest.raises(UsageError):
+        await ours.send(text("m2", kind))
+
+
+@pytest.mark.rule("MSG-03")
+async def test_a_reception_status_is_never_answered(raw: Raw) -> None:
+    make, far = raw
+    make()
+    for received in (status("unknown"), '{"message_type":"ReceptionStatus"}', status(NIL, "INVALID_DATA")):
+        await far.send(received)
+    await far.send(text("m1"))
+    assert await answer(far) == ("m1", "OK")
+
+
+async def test_send_returns_when_the_peer_has_acknowledged(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    sending = asyncio.create_task(ours.send({"message_type": "A"}))
+    message = json.loads(await far.recv())
+    await asyncio.sleep(0.01)
+    assert not sending.done()
+    await far.send(status(message["message_id"]))
+    await sending
+
+
+@pytest.mark.rule("MSG-06")
+async def test_a_text_is_sent_as_it_is(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    mine = ' {"message_id": "m1", "message_type":"A", "ü":1.50}'
+    sending = asyncio.create_task(ours.send(mine))
+    assert await far.recv() == mine
+    await far.send(status("m1"))
+    await sending
+
+
+@pytest.mark.parametrize("value", ["INVALID_CONTENT", "TEMPORARY_ERROR", "SOMETHING_NEW"])
+async def test_a_refusal_of_the_peer_is_an_error_with_its_status_and_label(raw: Raw, value: str) -> None:
+    make, far = raw
+    ours = make()
+    sending = asyncio.create_task(ours.send(text("m1")))
+    await far.recv()
+    await far.send(status("m1", value, diagnostic_label="no\x1b[31m"))
+    with pytest.raises(MessageRefused) as caught:
+        await sending
+    assert (caught.value.status, caught.value.label) == (value, "no\x1b[31m")
+    assert "\x1b" not in str(caught.value)
+
+
+async def test_many_sends_wait_at_the_same_time_and_are_told_apart(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    sends = [asyncio.create_task(ours.send(text(f"m{number}"))) for number in range(50)]
+    for _ in sends:
+        await far.recv()
+    for number in reversed(range(50)):
+        await far.send(status(f"m{number}", "OK" if number % 2 else "PERMANENT_ERROR"))
+    ends = await asyncio.gather(*sends, return_exceptions=True)
+    assert [end is None for end in ends] == [bool(number % 2) for number in range(50)]
+
+
+async def test_without_an_answer_send_gives_up_and_the_session_stays(
+    raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    make, far = raw
+    ours = make(ack_timeout=0.05)
+    with pytest.raises(AcknowledgementTimeout):
+        await ours.send(text("m1"))
+    assert ours.end_reason is SessionEnd.OPEN
+    await far.recv()
+    await far.send(status("m1"))
+    await far.send(text("m2"))
+    assert await answer(far) == ("m2", "OK")
+    assert "late" in caplog.text
+
+
+async def test_a_cancelled_send_leaves_the_session_as_it_was(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    sending = asyncio.create_task(ours.send(text("m1")))
+    await far.recv()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await far.send(status("m1"))
+    again = asyncio.create_task(ours.send(text("m1")))
+    assert json.loads(await far.recv())["message_id"] == "m1"
+    await far.send(status("m1"))
+    await again
+
+
+async def test_messages_that_wait_for_acknowledgement_are_bounded(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    sends = [asyncio.create_task(ours.send({"message_type": "A"})) for _ in range(1000)]
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError):
+        await ours.send({"message_type": "A"})
+    await far.close()
+    assert all(isinstance(end, ConnectionClosed) for end in await asyncio.gather(*sends, return_exceptions=True))
+
+
+@pytest.mark.rule("MSG-03", "MSG-04", "WS-07")
+async def test_beyond_the_inbox_the_ok_waits_for_the_application_and_beyond_that_messages_are_refused(raw: Raw) -> None:
+    make, far = raw
+    ours = make(inbox_limit=2, overflow_limit=2)
+    for number in range(6):
+        await far.send(text(f"m{number}"))
+    # In the order of reading: two stand in the inbox, two are kept without an answer, two are refused.
+    assert [await answer(far) for _ in range(4)] == [
+        ("m0", "OK"),
+        ("m1", "OK"),
+        ("m4", "TEMPORARY_ERROR"),
+        ("m5", "TEMPORARY_ERROR"),
+    ]
+    assert (await ours.receive()).id == "m0"
+    assert await answer(far) == ("m2", "OK")
+    assert (await ours.receive()).id == "m1"
+    assert await answer(far) == ("m3", "OK")
+    await far.send(text("m6"))
+    assert [(await ours.receive()).id for _ in range(2)] == ["m2", "m3"]
+    assert await answer(far) == ("m6", "OK")
+    assert (await ours.receive()).id == "m6"
+
+
+@pytest.mark.rule("MSG-04")
+@pytest.mark.parametrize("capacity", [1, 16])
+async def test_two_applications_that_send_without_reading_do_not_block_each_other(capacity: int) -> None:
+    a, b = connections(capacity)
+    async with session(a) as left, session(b) as right, asyncio.timeout(5):
+
+        async def talk(ours: Session) -> None:
+            for _ in range(100):
+                await ours.send({"message_type": "A"})
+
+        await asyncio.gather(talk(left), talk(right))
+
+
+@pytest.mark.rule("MSG-04")
+async def test_many_sends_at_once_both_ways_over_a_narrow_connection_do_not_block_each_other() -> None:
+    a, b = connections(capacity=1)
+    async with session(a) as left, session(b) as right, asyncio.timeout(5):
+
+        async def talk(ours: Session) -> None:
+            await asyncio.gather(*(ours.send({"message_type": "A"}) for _ in range(100)))
+
+        await asyncio.gather(talk(left), talk(right))
+
+
+@pytest.mark.rule("REC-03")
+@pytest.mark.parametrize(
+    ("request_", "end"),
+    [("RECONNECT", SessionEnd.RECONNECT_REQUESTED), ("TERMINATE", SessionEnd.TERMINATE_REQUESTED)],
+)
+async def test_a_session_request_is_acknowledged_and_ends_the_session(raw: Raw, request_: str, end: SessionEnd) -> None:
+    make, far = raw
+    ours = make()
+    await far.send(text("m1"))
+    await far.send(text("m2", "SessionRequest", request=request_))
+    assert [await answer(far) for _ in range(2)] == [("m1", "OK"), ("m2", "OK")]
+    with pytest.raises(ConnectionClosed) as caught:
+        await far.recv()
+    assert caught.value.code == 1000
+    await ours.wait_closed()
+    assert ours.end_reason is end
+    assert [message.id async for message in ours] == ["m1"]
+
+
+@pytest.mark.rule("REC-03")
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("request_reconnect", SessionEnd.RECONNECT_REQUESTED),
+        ("request_terminate", SessionEnd.TERMINATE_REQUESTED),
+    ],
+)
+async def test_our_session_request_is_heard_by_the_peer_and_ends_the_session(name: str, end: SessionEnd) -> None:
+    a, b = connections()
+    async with session(a) as left, session(b) as right:
+        await getattr(left, name)()
+        await right.wait_closed()
+        assert (left.end_reason, right.end_reason) == (SessionEnd.CLOSED_BY_US, end)
+
+
+@pytest.mark.parametrize(
+    ("code", "end"), [(1000, SessionEnd.CLOSED_BY_PEER), (1009, SessionEnd.CLOSED_BY_PEER), (1006, SessionEnd.LOST)]
+)
+async def test_the_end_of_the_connection_ends_all_that_waits(raw: Raw, code: int, end: SessionEnd) -> None:
+    make, far = raw
+    ours = make()
+    sending = asyncio.create_task(ours.send(text("m1")))
+    receiving = asyncio.create_task(ours.receive())
+    await far.recv()
+    await far.close(code, "reason")
+    for task in (sending, receiving):
+        with pytest.raises(ConnectionClosed) as caught:
+            await task
+        assert (caught.value.code, caught.value.reason) == (code, "reason")
+    await ours.wait_closed()
+    assert ours.end_reason is end
+    with pytest.raises(ConnectionClosed):
+        await ours.send(text("m2"))
+
+
+async def test_what_was_received_before_the_end_is_still_delivered(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    for number in range(3):
+        await far.send(text(f"m{number}"))
+    await far.close()
+    await ours.wait_closed()
+    assert [message.id async for message in ours] == ["m0", "m1", "m2"]
+    with pytest.raises(ConnectionClosed):
+        await ours.receive()
+
+
+async def test_close_is_ours_and_can_be_repeated(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    waiting = asyncio.create_task(ours.receive())
+    await asyncio.sleep(0)
+    await asyncio.gather(ours.close("bye"), ours.close())
+    await ours.close()
+    assert ours.end_reason is SessionEnd.CLOSED_BY_US
+    with pytest.raises(ConnectionClosed):
+        await waiting
+    with pytest.raises(ConnectionClosed) as caught:
+        await far.recv()
+    assert caught.value.reason == "bye"
+
+
+async def test_a_cancelled_receive_loses_nothing(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    for number in range(20):
+        waiting = asyncio.create_task(ours.receive())
+        await asyncio.sleep(0)
+        await far.send(text(f"m{number:02}"))
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        if not waiting.cancelled():
+            assert waiting.result().id == f"m{number:02}"
+        else:
+            assert (await ours.receive()).id == f"m{number:02}"
+
+
+async def test_the_observer_sees_everything_and_its_failure_is_only_logged(
+    raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def observe(direction: str, message: Message) -> None:
+        seen.append((direction, message.type))
+        raise RuntimeError("observer")
+
+    make, far = raw
+    ours = make(on_message=observe)
+    sending = asyncio.create_task(ours.send(text("m1", "A")))
+    await far.recv()
+    await far.send(text("m2", "B"))
+    assert await answer(far) == ("m2", "OK")
+    await far.send(status("m1"))
+    await sending
+    assert seen == [("sent", "A"), ("received", "B"), ("sent", "ReceptionStatus"), ("received", "ReceptionStatus")]
+    assert ours.end_reason is SessionEnd.OPEN
+    assert "observer" in caplog.text
+
+
+async def test_a_session_knows_its_facts(raw: Raw) -> None:
+    make, _ = raw
+    ours = make()
+    assert (ours.info.local, ours.info.remote, ours.role, ours.peer.role) == (CEM, RM, Role.CEM, Role.RM)

@@ -1,0 +1,210 @@
+"""What every transport has to hold; run against memory and against WebSocket with real TLS on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
+from s2connect.model.common import NodeId
+from s2connect.model.session_init import CommunicationDetails
+from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
+from s2connect.transports.memory import MemoryHub, MemoryTransport
+
+CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
+TEXTS = [
+    '{"a": 1.50,\n\t"ä":"€ 😀 \\u00e4"}',
+    "",
+    " ",
+    "\u2028\x00\x7f",
+    "x" * 100_000,
+    "ü" * 400_000,
+]
+
+
+class Ends:
+    def __init__(self, server: Transport, client: Transport, trust: Any) -> None:
+        self.server, self.client, self.trust = server, client, trust
+        self.mine = ConnectionInfo(server.name, CEM, RM, "v1.0.0")
+        self.theirs = ConnectionInfo(server.name, RM, CEM, "v1.0.0")
+
+    async def pair(self) -> tuple[Connection, Connection]:
+        offer = self.server.offer(self.mine)
+        client = await self.client.connect(self.theirs, offer.details, self.trust)
+        return await offer.connection, client
+
+
+@pytest.fixture(params=["memory", "websocket", "websocket without deflate"])
+async def ends(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[Ends]:
+    if request.param == "memory":
+        hub = MemoryHub()
+        server = MemoryTransport(hub)
+        yield Ends(server, MemoryTransport(hub), Trust(None))  # type: ignore[arg-type]
+        await server.close()
+    else:
+        async with rig(compression=request.param == "websocket") as made:
+            yield Ends(made.server, made.client, made.trust)
+
+
+@pytest.fixture(params=["server sends", "client sends"])
+async def pair(request: pytest.FixtureRequest, ends: Ends) -> AsyncIterator[tuple[Connection, Connection]]:
+    server, client = await ends.pair()
+    yield (server, client) if request.param == "server sends" else (client, server)
+    await asyncio.gather(server.close(), client.close())
+
+
+Pair = tuple[Connection, Connection]
+
+
+@pytest.mark.rule("MSG-06", "WS-03", "WS-05")
+async def test_texts_arrive_unchanged_and_in_order(pair: Pair) -> None:
+    sender, receiver = pair
+
+    async def send() -> None:
+        for text in TEXTS:
+            await sender.send(text)
+
+    task = asyncio.create_task(send())
+    for text in TEXTS:
+        assert await receiver.recv() == text
+    await task
+
+
+@pytest.mark.rule("WS-07")
+async def test_many_texts_both_ways_at_once_keep_their_order(pair: Pair) -> None:
+    async def send(connection: Connection) -> None:
+        for number in range(500):
+            await connection.send(f"{number}:" + "y" * (number * 7 % 900))
+
+    async def receive(connection: Connection) -> None:
+        for number in range(500):
+            assert (await connection.recv()).startswith(f"{number}:")
+
+    async with asyncio.TaskGroup() as group:
+        for connection in pair:
+            group.create_task(send(connection))
+            group.create_task(receive(connection))
+
+
+@pytest.mark.rule("WS-07")
+async def test_a_cancelled_recv_loses_nothing(pair: Pair) -> None:
+    sender, receiver = pair
+    got: list[str] = []
+    for number in range(50):
+        waiting = asyncio.create_task(receiver.recv())
+        await asyncio.sleep(0)
+        if number % 2:
+            await sender.send(str(number))
+        waiting.cancel()
+        done = (await asyncio.gather(waiting, return_exceptions=True))[0]
+        if isinstance(done, str):
+            got.append(done)
+    await sender.send("end")
+    while not got or got[-1] != "end":
+        got.append(await receiver.recv())
+    assert got == [str(number) for number in range(1, 50, 2)] + ["end"]
+
+
+@pytest.mark.rule("WS-07")
+async def test_what_was_sent_before_the_end_is_received_and_then_code_and_reason(pair: Pair) -> None:
+    sender, receiver = pair
+    for number in range(5):
+        await sender.send(str(number))
+    closing = asyncio.create_task(sender.close(1001, "good bye ü"))
+    assert [await receiver.recv() for _ in range(5)] == list("01234")
+    for _ in range(6):
+        with pytest.raises(ConnectionClosed) as caught:
+            await receiver.recv()
+        assert (caught.value.code, caught.value.reason) == (1001, "good bye ü")
+    await closing
+    with pytest.raises(ConnectionClosed):
+        await receiver.send("too late")
+    with pytest.raises(ConnectionClosed):
+        await sender.send("too late")
+    with pytest.raises(ConnectionClosed):
+        await sender.recv()
+
+
+async def test_iteration_ends_with_the_connection(pair: Pair) -> None:
+    sender, receiver = pair
+    await sender.send("one")
+    closing = asyncio.create_task(sender.close())
+    assert [text async for text in receiver] == ["one"]
+    await closing
+
+
+async def test_close_wakes_a_waiting_recv_on_both_sides_and_can_be_repeated(pair: Pair) -> None:
+    ours, theirs = pair
+    waiting = [asyncio.create_task(connection.recv()) for connection in pair]
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(2):
+        await asyncio.gather(ours.close(1000, "x" * 500), ours.close(), theirs.close())
+        await ours.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in ends)
+
+
+@pytest.mark.rule("WS-07")
+async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> None:
+    sender, receiver = pair
+    body = base64.b64encode(random.Random(1).randbytes(75_000)).decode()  # deflate gains little
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        for number in range(400):
+            await sender.send(f"{number}:{body[number * 100 :]}{body[: number * 100]}")
+            sent += 1
+
+    task = asyncio.create_task(send())
+    quiet = -1
+    while quiet != sent:  # until the writer stands
+        quiet = sent
+        await asyncio.sleep(0.3)
+    assert sent < 400, "40 MB were taken in without a reader"
+    for number in range(400):
+        assert (await receiver.recv()).startswith(f"{number}:")
+    await task
+
+
+@pytest.mark.rule("SES-04", "WS-02")
+async def test_an_offer_serves_one_client(ends: Ends) -> None:
+    offer = ends.server.offer(ends.mine)
+    client = await ends.client.connect(ends.theirs, offer.details, ends.trust)
+    server = await offer.connection
+    with pytest.raises(SessionRefused):
+        await ends.client.connect(ends.theirs, offer.details, ends.trust)
+    await asyncio.gather(client.close(), server.close())
+
+
+@pytest.mark.rule("SES-04")
+async def test_a_withdrawn_offer_is_cancelled_and_opens_nothing(ends: Ends) -> None:
+    first, second = ends.server.offer(ends.mine), ends.server.offer(ends.mine)
+    first.connection.cancel()
+    await asyncio.sleep(0)
+    with pytest.raises(SessionRefused):
+        await ends.client.connect(ends.theirs, first.details, ends.trust)
+    await ends.server.close()
+    assert second.connection.cancelled()
+    with pytest.raises(SessionRefused):
+        await ends.client.connect(ends.theirs, second.details, ends.trust)
+
+
+async def test_details_of_another_transport_are_refused(ends: Ends) -> None:
+    details = CommunicationDetails(communication_protocol="Pigeon")
+    with pytest.raises(ProtocolViolation):
+        await ends.client.connect(ends.theirs, details, ends.trust)
+
+
+@pytest.mark.rule("SEC-01")
+async def test_the_token_does_not_show_in_the_details(rig: Any) -> None:
+    async with rig() as made:
+        offer = made.server.offer(ConnectionInfo("WebSocket", CEM, RM, "v1.0.0"))
+        assert offer.details.websocket_token.reveal() not in repr(offer)
+        offer.connection.cancel()

@@ -1,0 +1,54 @@
+"""A session over WebSocket with real TLS: what a user of the library has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from s2connect.model.common import NodeDescription, Role
+from s2connect.session.session import Session, SessionEnd
+
+
+def node(role: Role) -> NodeDescription:
+    return NodeDescription(id=UUID(int=3), brand="B", type="T", model_name="M", role=role)
+
+
+@pytest.mark.rule("MSG-03", "MSG-04", "MSG-06")
+async def test_messages_go_both_ways_and_each_is_acknowledged(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await made.pair()
+        cem = Session(server, peer=node(Role.RM), role=Role.CEM)
+        rm = Session(client, peer=node(Role.CEM), role=Role.RM)
+        async with cem, rm, asyncio.timeout(10):
+
+            async def talk(ours: Session) -> None:
+                await asyncio.gather(*(ours.send({"message_type": "A", "n": n, "ü": "€" * n}) for n in range(90)))
+
+            await asyncio.gather(talk(cem), talk(rm))
+            for ours in (cem, rm):
+                assert [(await ours.receive()).body["n"] for _ in range(90)] == list(range(90))
+
+
+@pytest.mark.rule("WS-06", "REC-03")
+async def test_a_session_ends_on_both_sides(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await made.pair()
+        cem = Session(server, peer=node(Role.RM), role=Role.CEM)
+        rm = Session(client, peer=node(Role.CEM), role=Role.RM)
+        async with cem, rm, asyncio.timeout(5):
+            await cem.request_reconnect()
+            await rm.wait_closed()
+            assert (cem.end_reason, rm.end_reason) == (SessionEnd.CLOSED_BY_US, SessionEnd.RECONNECT_REQUESTED)
+
+
+async def test_a_cut_wire_is_a_lost_session(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await made.pair()
+        async with Session(server, peer=node(Role.RM), role=Role.CEM) as cem, asyncio.timeout(5):
+            client._transport.abort()
+            await cem.wait_closed()
+            assert cem.end_reason is SessionEnd.LOST
+        await client.close()
