@@ -224,6 +224,10 @@ class _WebSocketConnection(Connection):
             now = loop.time()
             left = timings.peer_timeout - self._watch.silence(now)
             if left <= 0:
+                # Where this process itself stood still, what has come from the peer meanwhile is read first.
+                await asyncio.sleep(timings.peer_timeout / 10)
+                if self._watch.silence(loop.time()) < timings.peer_timeout:
+                    continue
                 _log.warning("No sign of life from %s for %g s", self.info.remote, timings.peer_timeout)
                 self._end(ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer"))
                 self._transport.abort()

@@ -276,7 +276,8 @@ async def test_an_absent_server_is_dropped(rig: Any) -> None:
 @pytest.mark.rule("WS-04", "WS-07")
 @pytest.mark.parametrize("reader", ["server", "client"])
 async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, reader: str) -> None:
-    timings = {"timings": FAST} if reader == "server" else {"timings": WebSocketTimings(), "client_timings": FAST}
+    fast = WebSocketTimings(ping_interval=0.05, peer_timeout=0.6, close_timeout=0.3)
+    timings = {"timings": fast} if reader == "server" else {"timings": WebSocketTimings(), "client_timings": fast}
     async with rig(compression=False, **{"client_timings": WebSocketTimings(), **timings}) as made:
         server, client = await made.pair()
         slow, writer = (server, client) if reader == "server" else (client, server)
@@ -288,8 +289,8 @@ async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, rea
         sending = asyncio.create_task(send())
         listening = asyncio.create_task(writer.recv())
         for number in range(300):
-            if number < 3:
-                await asyncio.sleep(2 * FAST.peer_timeout)
+            if number < 2:
+                await asyncio.sleep(1.5 * fast.peer_timeout)
             assert (await slow.recv()).startswith(f"{number}:")
         await sending
         listening.cancel()
