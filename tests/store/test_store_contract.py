@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import UUID
 
 import keyring
 import pytest
@@ -17,7 +18,7 @@ from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault, KeyringVault
 from tests.store.keyring_backend import DictionaryKeyring
-from tests.store.store_examples import CLIENT, LOCAL, SERVER, key, pairing, token
+from tests.store.store_examples import CLIENT, SERVER, key, pairing, token
 
 TOMBSTONES = 5
 
@@ -68,7 +69,7 @@ async def test_pairings_are_listed_oldest_first_whatever_the_clock_says(store: S
 
 
 async def test_one_peer_may_be_paired_with_two_of_our_nodes(store: Store) -> None:
-    other = NodeId(LOCAL.__class__(int=7))
+    other = NodeId(UUID(int=7))
     second = dataclasses.replace(pairing(1), key=key(1, other))
     await store.save_pairing(pairing(1), token("a"))
     await store.save_pairing(second, token("b"))
