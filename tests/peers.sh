@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs the software of peers that tests and benchmarks talk to, each in an environment of its own under .peers,
+# because it pins dependencies that differ from ours. The second time it does nothing: the stamp holds the requirement.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON="${PYTHON:-python3}"
+
+install() {
+  local name="$1" stamp=".peers/$1/.installed"
+  shift
+  [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return
+  rm -rf ".peers/$name"
+  if ! "$PYTHON" -m venv ".peers/$name" || ! ".peers/$name/bin/python" -m pip install --quiet "$@"; then
+    echo "tests/peers.sh: $name could not be installed (pip install $*); tests that need it will be skipped." >&2
+    return 1
+  fi
+  echo "$*" >"$stamp"
+}
+
+failed=0
+install s2auth "s2auth[client,server]==0.1.0" || failed=1
+# Without its extra "ws", which pins an old websockets.
+install s2python "s2-python==0.11.1" "websockets>=14" || failed=1
+exit "$failed"
