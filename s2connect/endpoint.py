@@ -377,7 +377,7 @@ class Endpoint:
             code,
             keeper=self,
             pki=self._pki,
-            session_url=self.session_url,
+            session_url=self.session_url if self._port else None,
             ca_fingerprint=self.ca_fingerprint if self.config.deployment is Deployment.LAN else None,
             address=self._addresses.get(url.host),
             server_node=server_node,

@@ -44,6 +44,7 @@ a peer: peers get the enumerated reasons of the standard.
 
 from __future__ import annotations
 
+import socket
 from typing import ClassVar
 
 __all__ = [
@@ -142,6 +143,19 @@ class NotReachable(NetworkError):
 
     kind = "not_reachable"
     default_hint = "Check that the other device is on, that both are in the same network, and the address."
+
+    @classmethod
+    def because(cls, host: str, port: int, error: BaseException) -> NotReachable:
+        """Say why there is no connection to a host, whose name is fit for display already."""
+        inner = getattr(error, "os_error", error)
+        if isinstance(inner, socket.gaierror):
+            return cls(
+                f"The name {host} is not known in this network.",
+                hint="Check the spelling; or give the device's address with --connect-to.",
+            )
+        # asyncio joins the refusals of several addresses in one error without a number.
+        reason = getattr(inner, "strerror", None)
+        return cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
 
 
 class PeerTimeout(NetworkError, TimeoutError):

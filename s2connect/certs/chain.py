@@ -170,7 +170,7 @@ async def _handshake(
                 f"{where} broke the TLS handshake off.",
                 hint="Check the port; S2 Connect demands TLS 1.3, for which the other device may be too old.",
             ) from error
-        raise NotReachable(f"{where} cannot be reached{_why(error)}.") from error
+        raise NotReachable.because(for_display(host), port, error) from error
     try:
         chain = _chain_sent(transport.get_extra_info("ssl_object"))
         peer = transport.get_extra_info("peername")
@@ -180,11 +180,6 @@ async def _handshake(
     if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
         raise refusal(host, "chain")
     return CapturedChain(chain[0], _root_of(chain), _address_of(peer))
-
-
-def _why(error: Exception) -> str:
-    text = getattr(error, "strerror", None)
-    return f" ({text})" if isinstance(text, str) and text else ""
 
 
 class _RawCertificate(Protocol):

@@ -1,1 +1,22 @@
-"""The command."""
+"""The ``s2connect`` command. Uses only what a user of the library can use."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code; see ``docs/command.md``.
+
+    Args:
+        argv: Arguments after the name of the command; None takes those of the process.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
+        print("The command needs more packages than the library. Install them: pip install 's2connect[cli]'", file=sys.stderr)
+        return 1
+    from s2connect.cli.app import run
+
+    return run(sys.argv[1:] if argv is None else argv)

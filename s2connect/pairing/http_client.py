@@ -8,13 +8,12 @@ import logging
 import os
 import ssl
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
 from s2connect.certs.tls import leaf_client_context
 from s2connect.errors import (
-    CertificateChanged,
     CertificateRefused,
     NetworkError,
     NotLocal,
@@ -38,25 +37,40 @@ from s2connect.store.base import Pairing, Pin
 
 _log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the handshake that captures the certificate."""
 
-REQUEST_PAIRING_TIMEOUT = 20.0
-"""PAIRC-03: seconds for ``requestPairing``, which waits for its turn at the server."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingTimings:
+    """How long the pairing client waits, in seconds. Only the 15 s of the attempt are the standard's (PAIRC-03).
 
-BUSY_RETRIES = 3
-BUSY_DELAY = 2.0
-"""PAIRC-04: how often and after how many seconds a 503 to ``requestPairing`` is tried again."""
+    Attributes:
+        connect: For the handshake that captures the certificate.
+        request_pairing: For ``requestPairing``, which waits for its turn at the server.
+        busy_retries: How often a 503 to ``requestPairing`` is tried again (PAIRC-04).
+        busy_delay: Before each of those.
+        step: For every other request.
+        finalize_tries: How often ``finalizePairing`` is sent at most; the 15 s end it as well.
+        finalize: For one ``finalizePairing``; identical repeats are harmless (PAIR-07).
+        finalize_delay: Between two of them.
+        refusal: For telling a server that we have given up (PAIRC-02).
+    """
 
-FINALIZE_TIMEOUT = 5.0
-FINALIZE_DELAY = 0.5
-"""Seconds for one ``finalizePairing`` and between two of them; identical repeats are harmless (PAIR-07)."""
+    connect: float = 10.0
+    request_pairing: float = 20.0
+    busy_retries: int = 3
+    busy_delay: float = 2.0
+    step: float = 10.0
+    finalize_tries: int = 20
+    finalize: float = 5.0
+    finalize_delay: float = 0.5
+    refusal: float = 3.0
 
-REFUSAL_TIMEOUT = 3.0
-"""Seconds we spend on telling a server that we have given up (PAIRC-02)."""
+
+DEFAULT_TIMINGS = PairingTimings()
 
 
-async def authenticate(url: BaseUrl, pki: ssl.SSLContext, *, address: str | None = None) -> tuple[ServerProof, Route]:
+async def authenticate(
+    url: BaseUrl, pki: ssl.SSLContext, *, address: str | None = None, timeout: float = DEFAULT_TIMINGS.connect
+) -> tuple[ServerProof, Route]:
     """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
@@ -71,14 +85,14 @@ async def authenticate(url: BaseUrl, pki: ssl.SSLContext, *, address: str | None
     untrusted: CertificateRefused | None = None
     if not url.host.endswith(".local") and not _is_address(url.host):
         try:
-            chain = await verify_pki(url.host, url.port, pki, address=address, timeout=CONNECT_TIMEOUT)
+            chain = await verify_pki(url.host, url.port, pki, address=address, timeout=timeout)
         except CertificateRefused as error:
             if error.reason != "untrusted":
                 raise
             untrusted = error
         else:
             return ServerProof(wan_binding(url.host), None), _only_this(chain)
-    chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
+    chain = await capture_chain(url.host, url.port, address=address, timeout=timeout)
     if not is_local_address(chain.address):
         raise untrusted or NotLocal(
             f"{for_display(url.host, 100)} has a self-signed certificate and is not in the local network."
@@ -114,6 +128,7 @@ async def pair(
     address: str | None = None,
     server_node: NodeId | None = None,
     force: bool = False,
+    timings: PairingTimings = DEFAULT_TIMINGS,
 ) -> Pairing:
     """Pair one of our nodes as pairing client and return the pairing, which is durable then.
 
@@ -129,6 +144,7 @@ async def pair(
         address: Connect here instead of the URL's host.
         server_node: The peer's node id where it is known; otherwise the code's alias counts.
         force: Pair although no common version or protocol exists.
+        timings: How long to wait.
 
     Cancelled, the attempt fails at the server by its own deadline; before the last step nothing is kept here.
 
@@ -139,7 +155,7 @@ async def pair(
         PairingError: Refused, wrong code, too slow, or unconfirmed (then it is kept and settles itself).
         StorageError: It could not be stored; the server has been told.
     """
-    proof, route = await authenticate(url, pki, address=address)
+    proof, route = await authenticate(url, pki, address=address, timeout=timings.connect)
     attempt = PairingClientAttempt(
         endpoint,
         node,
@@ -152,36 +168,30 @@ async def pair(
         force=force,
     )
     async with HttpsClient(route) as http:
-        run = _Run(attempt, http, url)
+        run = _Run(attempt, http, url, timings)
         try:
             agreed = await run.agree()
             await keeper.hold(agreed.pairing, agreed.token)
-        except S2ConnectError as error:
+        except S2ConnectError:
             await run.refuse()
-            raise _in_attempt(error) from error
+            raise
         try:
             await run.finalize(agreed)
         except PairingUnconfirmed:
             raise
-        except S2ConnectError as error:
+        except S2ConnectError:
             await run.refuse()
             await keeper.drop(agreed.pairing)
-            raise _in_attempt(error) from error
+            raise
     await keeper.confirm(agreed.pairing)
     return replace(agreed.pairing, confirmed=True)
-
-
-def _in_attempt(error: S2ConnectError) -> S2ConnectError:
-    """After the certificate was captured, any other one is a changed one (TRUST-05)."""
-    if isinstance(error, CertificateRefused):
-        return CertificateChanged("The server's certificate changed in the middle of pairing.")
-    return error
 
 
 class _Run:
     """The requests of one attempt."""
 
-    def __init__(self, attempt: PairingClientAttempt, http: HttpsClient, url: BaseUrl) -> None:
+    def __init__(self, attempt: PairingClientAttempt, http: HttpsClient, url: BaseUrl, timings: PairingTimings) -> None:
+        self._timings = timings
         self._attempt = attempt
         self._http = http
         self._url = url
@@ -201,7 +211,7 @@ class _Run:
         step = self._attempt.on_answer(reply.body, now=loop.time())
         try:
             async with asyncio.timeout_at(self._attempt.deadline):
-                reply = await self._post(step)
+                reply = await self._post(step, self._timings.step)
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
@@ -210,21 +220,21 @@ class _Run:
 
     async def _request(self) -> HttpReply:
         step = self._attempt.request()
-        for _ in range(BUSY_RETRIES):
+        for _ in range(self._timings.busy_retries):
             try:
-                return await self._post(step, REQUEST_PAIRING_TIMEOUT)
+                return await self._post(step, self._timings.request_pairing)
             except PeerBusy:
-                await asyncio.sleep(BUSY_DELAY)
-        return await self._post(step, REQUEST_PAIRING_TIMEOUT)
+                await asyncio.sleep(self._timings.busy_delay)
+        return await self._post(step, self._timings.request_pairing)
 
     async def finalize(self, agreed: Agreed) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""
         loop = asyncio.get_running_loop()
         deadline = self._attempt.deadline or loop.time()
         sent = False  # whether the server may have received it
-        while True:
+        for _ in range(self._timings.finalize_tries):
             try:
-                reply = await self._post(agreed.finalize, FINALIZE_TIMEOUT)
+                reply = await self._post(agreed.finalize, self._timings.finalize)
             except PeerBusy as error:
                 sent = sent or error.status not in (429, 500, 503)
                 last: S2ConnectError = error
@@ -238,9 +248,9 @@ class _Run:
             else:
                 self._attempt.on_finalized(reply.status)
                 return
-            if loop.time() + FINALIZE_DELAY >= deadline or not isinstance(last, NetworkError):
+            if loop.time() + self._timings.finalize_delay >= deadline or not isinstance(last, NetworkError):
                 break
-            await asyncio.sleep(FINALIZE_DELAY)
+            await asyncio.sleep(self._timings.finalize_delay)
         if sent:
             self._attempt.ended()
             raise PairingUnconfirmed("The other device did not confirm the end of pairing.") from last
@@ -252,11 +262,11 @@ class _Run:
             return
         self._attempt.ended()
         try:
-            await self._post(self._attempt.refusal, REFUSAL_TIMEOUT)
+            await self._post(self._attempt.refusal, self._timings.refusal)
         except S2ConnectError as error:
             _log.info("the server could not be told that pairing failed: %s", error.kind)
 
-    async def _post(self, step: Step, timeout: float = CONNECT_TIMEOUT) -> HttpReply:
+    async def _post(self, step: Step, timeout: float) -> HttpReply:
         return await self._http.post(
             self._url, self._version, step.operation, step.body, bearer=self._attempt.attempt_id, timeout=timeout
         )

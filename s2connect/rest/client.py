@@ -207,21 +207,10 @@ def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
         return trust
     if isinstance(error, TimeoutError):
         return PeerTimeout(f"{place} did not answer in time.")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return NotReachable(
-            f"The name {for_display(host, 100)} is not known in this network.",
-            hint="Check the spelling; or use the device's address with --connect-to.",
-        )
-    if isinstance(error, aiohttp.ClientConnectorError | OSError):
-        return NotReachable(f"{place} cannot be reached: {reason_of(error)}.")
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+    if isinstance(error, aiohttp.ServerDisconnectedError):
         return NotReachable(f"{place} closed the connection.")
+    if isinstance(error, aiohttp.ClientConnectorError | OSError):
+        return NotReachable.because(for_display(host, 100), port, error)
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
         return ProtocolViolation(f"{place} did not answer in proper HTTP.")
     return NetworkError(f"The request to {place} failed.")
-
-
-def reason_of(error: BaseException) -> str:
-    """The operating system's word for why there is no connection."""
-    inner = getattr(error, "os_error", error)
-    return str(getattr(inner, "strerror", None) or "no connection")

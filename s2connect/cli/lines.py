@@ -1,0 +1,235 @@
+"""Lines in and out: of any file descriptor, bounded, without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from s2connect.transports.base import MAX_MESSAGE_BYTES
+
+MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536
+"""Longest line that is read: one S2 message with what is around it."""
+
+MAX_WAITING_BYTES = 4 * MAX_MESSAGE_BYTES
+"""Bytes that wait for a slow reader of our output before whoever writes has to wait."""
+
+MAX_COMMANDS = 1000
+"""Commands of one source under way at a time; beyond it nothing more is read. As many as a session has messages."""
+
+FLUSH_TIMEOUT = 2.0
+"""Seconds in which a reader may take what is still to be written when we end."""
+
+_CHUNK = 65_536
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines. A line that is too long comes as None; what is left of it is skipped."""
+
+    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
+        self._limit = limit
+        self._begun = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes | None]:
+        """Take in bytes and return the lines they complete."""
+        lines: list[bytes | None] = []
+        *complete, rest = data.split(b"\n")
+        for piece in complete:
+            lines += self._add(piece)
+            if not self._skipping:
+                lines.append(bytes(self._begun))
+            self._begun.clear()
+            self._skipping = False
+        return lines + self._add(rest)
+
+    def end(self) -> list[bytes | None]:
+        """The stream has ended: a last line without an end counts as one."""
+        last: list[bytes | None] = [bytes(self._begun)] if self._begun else []
+        self._begun.clear()
+        return last
+
+    def _add(self, piece: bytes) -> list[bytes | None]:
+        if self._skipping:
+            return []
+        self._begun += piece
+        if len(self._begun) <= self._limit:
+            return []
+        self._begun.clear()
+        self._skipping = True
+        return [None]
+
+
+async def chunks_of(descriptor: int) -> AsyncIterator[bytes]:
+    """Bytes of a file descriptor as they come, until its end: a pipe, a terminal, a device or a file.
+
+    The descriptor stays blocking: other processes share it.
+    """
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, readable.set)
+        loop.remove_reader(descriptor)
+    except PermissionError:  # files and /dev/null are always readable, and cannot be waited for
+        while chunk := await asyncio.to_thread(os.read, descriptor, _CHUNK):
+            yield chunk
+        return
+    while True:
+        readable.clear()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        try:
+            chunk = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            continue
+        except OSError:  # a terminal that has gone
+            return
+        if not chunk:
+            return
+        yield chunk
+
+
+async def converse(
+    chunks: AsyncIterator[bytes], handle: Callable[[bytes | None], Awaitable[None]], *, name: str, grace: float
+) -> None:
+    """Handle every line in a task of its own, begun in the order of the lines, until the stream ends.
+
+    Args:
+        chunks: The stream.
+        handle: Deals with one line; None stands for one that is too long.
+        name: Name of the tasks.
+        grace: Seconds that what is under way has to finish when the stream has ended.
+    """
+    splitter = LineSplitter()
+    slots = asyncio.Semaphore(MAX_COMMANDS)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(line: bytes | None) -> None:
+        try:
+            await handle(line)
+        finally:
+            slots.release()
+
+    async def begin(lines: list[bytes | None]) -> None:
+        for line in lines:
+            if line is not None and not line.strip():
+                continue
+            await slots.acquire()
+            task = asyncio.create_task(one(line), name=name)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    try:
+        async for chunk in chunks:
+            await begin(splitter.feed(chunk))
+        await begin(splitter.end())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+    finally:
+        left = list(tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+class LineWriter:
+    """Writes lines to a file descriptor from a thread of its own. Use it with ``async with``.
+
+    Whoever waits for :meth:`put` goes at the pace of the reader at the other end; :meth:`put_nowait` is for what is
+    bounded by other means.
+
+    Args:
+        descriptor: Where to.
+        on_broken: Called once in the event loop when the reader has gone.
+    """
+
+    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._closing = False
+        self._broken = False
+        self._room = asyncio.Event()
+        self._ended = asyncio.Event()
+        # A daemon: a reader that has stopped reading must not keep the process alive.
+        self._thread = threading.Thread(target=self._write, name="s2connect-output", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+
+    async def put(self, line: bytes) -> None:
+        """Write a line once there is room for it."""
+        while self._bytes > MAX_WAITING_BYTES and not self._broken:
+            self._room.clear()
+            await self._room.wait()
+        self.put_nowait(line)
+
+    def put_nowait(self, line: bytes) -> None:
+        """Write a line, whether there is room or not."""
+        with self._changed:
+            if self._broken or self._closing:
+                return
+            self._waiting.append(line + b"\n")
+            self._bytes += len(line) + 1
+            self._changed.notify()
+
+    def _write(self) -> None:
+        try:
+            while (block := self._next()) is not None:
+                self._write_all(block)
+                with self._changed:
+                    self._bytes -= len(block)
+                self._tell(self._room.set)
+        except OSError:
+            with self._changed:
+                self._broken = True
+                self._waiting.clear()
+            self._tell(self._room.set)
+            self._tell(self._on_broken)
+        finally:
+            self._tell(self._ended.set)
+
+    def _next(self) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            block = b"".join(self._waiting)
+            self._waiting.clear()
+            return block or None
+
+    def _write_all(self, block: bytes) -> None:
+        left = memoryview(block)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # somebody else made the descriptor non-blocking
+                select.select([], [self._descriptor], [])
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop has closed meanwhile
+            pass

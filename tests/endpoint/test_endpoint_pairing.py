@@ -1,0 +1,502 @@
+"""Two endpoints pair with each other: all deployments and roles, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from s2connect import CommunicationRole, Deployment, Endpoint, EndpointConfig, NodeConfig, Role, create_home, events
+from s2connect.certs.authority import CertificateAuthority
+from s2connect.certs.tls import pinned_client_context
+from s2connect.errors import (
+    CertificateChanged,
+    CertificateRefused,
+    InvalidPairingCode,
+    InvalidUrl,
+    NetworkError,
+    NotReachable,
+    PairingRefused,
+    PairingUnconfirmed,
+    PeerBusy,
+    ProtocolViolation,
+    WrongPairingCode,
+)
+from s2connect.pairing import http_client
+from s2connect.pairing.code import PairingCode
+from s2connect.pairing.http_client import PairingTimings
+from tests.endpoint.conftest import Interloper, OpenEndpoint, Wan, identity_of, lan_config, until
+
+IMPATIENT = PairingTimings(
+    busy_retries=1,
+    busy_delay=0.01,
+    connect=1.0,
+    request_pairing=2.0,
+    step=0.5,
+    finalize=0.4,
+    finalize_delay=0.05,
+    refusal=0.3,
+    finalize_tries=3,
+)
+
+
+async def pair_impatiently(endpoint: Endpoint, url: str, code: PairingCode | str) -> object:
+    """Pair with short time-outs, so that a peer that does not answer costs the test little."""
+    node = endpoint.node()
+    return await http_client.pair(
+        endpoint._local,
+        endpoint._local.nodes[node.id],
+        http_client.BaseUrl(url),
+        code if isinstance(code, PairingCode) else PairingCode.parse(code),
+        keeper=endpoint,
+        pki=endpoint._pki,
+        session_url=endpoint.session_url,
+        ca_fingerprint=endpoint.ca_fingerprint,
+        timings=IMPATIENT,
+    )
+
+
+@pytest.mark.rule("ROLE-02", "TRUST-04", "TRUST-06", "PAIR-02", "VER-04")
+async def test_an_rm_pairs_with_a_cem_in_the_lan_and_both_know_it(cem: Endpoint, rm: Endpoint) -> None:
+    seen = cem.events()
+    started = time.monotonic()
+    pairing = await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    assert time.monotonic() - started >= 1.0
+    assert pairing.communication_role is CommunicationRole.CLIENT
+    assert pairing.confirmed
+    assert pairing.initiate_session_url == cem.session_url
+    assert pairing.pin is not None
+    assert pairing.pin.ca_fingerprint == cem.ca_fingerprint
+    [other] = await cem.node().pairings()
+    assert (other.key.local, other.key.remote) == (pairing.key.remote, pairing.key.local)
+    assert other.communication_role is CommunicationRole.SERVER
+    assert other.peer == rm.node().description
+    event = await anext(seen)
+    assert isinstance(event, events.Paired)
+    assert event.peer.model_name == "RM one"
+
+
+@pytest.mark.rule("ROLE-02", "PAIRC-05", "TRUST-07", "PAIR-05")
+async def test_a_cem_pairs_with_an_rm_in_the_lan_and_sends_its_own_details(cem: Endpoint, rm: Endpoint) -> None:
+    pairing = await cem.node().pair(rm.pairing_url, str(rm.node().issue_pairing_code()))
+    assert pairing.communication_role is CommunicationRole.SERVER
+    [other] = await rm.node().pairings()
+    assert other.initiate_session_url == cem.session_url
+    assert other.pin is not None
+    assert other.pin.ca_fingerprint == cem.ca_fingerprint
+    session = await anext(_open_both(cem, rm))
+    assert session.info.remote == cem.node().id
+
+
+async def _open_both(server: Endpoint, client: Endpoint):  # type: ignore[no-untyped-def]
+    waiting = asyncio.create_task(anext(server.node().sessions()), name="test-server-session")
+    try:
+        async for session in client.node().sessions():
+            yield session
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.rule("ROLE-02", "ROLE-03", "TRUST-03", "HMAC-02")
+@pytest.mark.parametrize(
+    ("initiator", "responder", "initiator_role", "expected"),
+    [
+        (Deployment.LAN, Deployment.WAN, Role.RM, CommunicationRole.CLIENT),
+        (Deployment.LAN, Deployment.WAN, Role.CEM, CommunicationRole.CLIENT),
+        (Deployment.WAN, Deployment.WAN, Role.RM, CommunicationRole.CLIENT),
+        (Deployment.WAN, Deployment.WAN, Role.CEM, CommunicationRole.SERVER),
+    ],
+)
+async def test_pairing_with_a_wan_server_counts_its_name(
+    wan: Wan,
+    open_endpoint: OpenEndpoint,
+    initiator: Deployment,
+    responder: Deployment,
+    initiator_role: Role,
+    expected: CommunicationRole,
+) -> None:
+    server = await open_endpoint(wan.config(initiator_role.other, "s2.example.test"))
+    settings = (
+        wan.config(initiator_role, "other.example.test")
+        if initiator is Deployment.WAN
+        else lan_config(initiator_role, trust_anchors=wan.anchors)
+    )
+    client = await open_endpoint(settings)
+    pairing = await client.node().pair(server.pairing_url, server.node().issue_pairing_code(), address="127.0.0.1")
+    assert pairing.communication_role is expected
+    assert pairing.pin is None
+    [other] = await server.node().pairings()
+    assert other.pin is None
+    assert other.communication_role is expected.other
+
+
+@pytest.mark.rule("ROLE-03", "PAIR-01")
+async def test_a_vendors_wan_server_pairs_for_a_lan_endpoint_with_wan_clients_only(
+    wan: Wan, open_endpoint: OpenEndpoint
+) -> None:
+    vendor = await open_endpoint(
+        wan.config(Role.RM, "vendor.example.test", deployment=Deployment.LAN, wan_pairing_server=True)
+    )
+    lan_cem = await open_endpoint(lan_config(Role.CEM, trust_anchors=wan.anchors))
+    with pytest.raises(PairingRefused) as refused:
+        await lan_cem.node().pair(vendor.pairing_url, vendor.node().issue_pairing_code(), address="127.0.0.1")
+    assert refused.value.reason == "Other"
+    wan_cem = await open_endpoint(wan.config(Role.CEM, "cem.example.test"))
+    pairing = await wan_cem.node().pair(vendor.pairing_url, vendor.node().issue_pairing_code(), address="127.0.0.1")
+    assert pairing.communication_role is CommunicationRole.SERVER
+    [handed_over] = await vendor.node().pairings()
+    assert handed_over.initiate_session_url == wan_cem.session_url
+
+
+@pytest.mark.rule("TRUST-03")
+async def test_a_wan_server_with_a_certificate_of_nobody_is_refused(wan: Wan, open_endpoint: OpenEndpoint) -> None:
+    server = await open_endpoint(wan.config(Role.CEM, "s2.example.test"))
+    client = await open_endpoint(lan_config(Role.RM))  # does not trust the CA
+    with pytest.raises(CertificateRefused) as refused:
+        await client.node().pair(server.pairing_url, server.node().issue_pairing_code(), address="127.0.0.1")
+    # It is in the local network, so a self-signed chain would do; this one has no root in it.
+    assert refused.value.reason in ("chain", "untrusted")
+    assert await server.node().pairings() == []
+
+
+@pytest.mark.rule("PAIRC-02", "PAIRC-07", "TOK-05")
+async def test_a_wrong_code_is_told_to_both_users_and_the_right_one_still_works(cem: Endpoint, rm: Endpoint) -> None:
+    seen = cem.events()
+    code = cem.node().issue_pairing_code()
+    with pytest.raises(WrongPairingCode) as wrong:
+        await rm.node().pair(cem.pairing_url, "WRONGCODE23")
+    assert "code" in str(wrong.value)
+    event = await anext(seen)
+    assert isinstance(event, events.PairingFailed)
+    assert event.reason == "refused_by_client"
+    assert await rm.node().pairings() == []
+    await rm.node().pair(cem.pairing_url, code)
+
+
+@pytest.mark.rule("TOK-02")
+async def test_an_expired_code_is_refused_after_the_second(cem: Endpoint, rm: Endpoint) -> None:
+    code = cem.node().issue_pairing_code(lifetime=0.0)
+    started = time.monotonic()
+    with pytest.raises(PairingRefused) as refused:
+        await rm.node().pair(cem.pairing_url, code)
+    assert refused.value.reason == "NoValidPairingTokenOnPairingServer"
+    assert "new one" in refused.value.hint
+    assert time.monotonic() - started >= 1.0
+
+
+@pytest.mark.rule("TOK-05")
+async def test_a_spent_code_is_refused(cem: Endpoint, rm: Endpoint, open_endpoint: OpenEndpoint) -> None:
+    code = cem.node().issue_pairing_code()
+    await rm.node().pair(cem.pairing_url, code)
+    other = await open_endpoint(lan_config(Role.RM))
+    with pytest.raises(PairingRefused) as refused:
+        await other.node().pair(cem.pairing_url, code)
+    assert refused.value.reason == "NoValidPairingTokenOnPairingServer"
+
+
+@pytest.mark.rule("TOK-02", "TOK-05")
+async def test_a_static_code_survives_a_restart_and_is_not_spent(tmp_path: Path, rm: Endpoint) -> None:
+    home = tmp_path / "home"
+    await asyncio.to_thread(create_home, home, lan_config(Role.CEM, vault="files"))
+    async with Endpoint.open(home) as cem:
+        await cem.node().set_static_code("STICKER42")
+    async with Endpoint.open(home) as cem:
+        await rm.node().pair(cem.pairing_url, "STICKER42")
+        await rm.node().pair(cem.pairing_url, "STICKER42")
+        assert len(await cem.node().pairings()) == 1
+
+
+@pytest.mark.rule("ROLE-01", "PAIR-01")
+async def test_two_of_the_same_role_cannot_pair(cem: Endpoint, open_endpoint: OpenEndpoint) -> None:
+    other = await open_endpoint(lan_config(Role.CEM))
+    with pytest.raises(PairingRefused) as refused:
+        await other.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    assert refused.value.reason == "InvalidCombinationOfRoles"
+
+
+@pytest.mark.rule("TOK-03", "TOK-04", "PAIRC-01", "PAIR-01")
+async def test_the_alias_in_the_code_finds_the_node(rm: Endpoint, open_endpoint: OpenEndpoint) -> None:
+    nodes = (NodeConfig(role=Role.CEM, alias="A1"), NodeConfig(role=Role.CEM, alias="B2"))
+    house = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
+    code = house.node(alias="B2").issue_pairing_code()
+    assert str(code).startswith("B2-")
+    pairing = await rm.node().pair(house.pairing_url, str(code))
+    assert pairing.key.remote == nodes[1].id
+    for wrong, reason in (("C3-ABCDEFGH", "NodeNotFound"), ("ABCDEFGH", "NoNodeIdProvided")):
+        with pytest.raises(PairingRefused) as refused:
+            await rm.node().pair(house.pairing_url, wrong)
+        assert refused.value.reason == reason
+
+
+@pytest.mark.rule("ROLE-05", "ROLE-07")
+async def test_an_rm_that_pairs_with_another_cem_leaves_the_first(
+    cem: Endpoint, rm: Endpoint, open_endpoint: OpenEndpoint
+) -> None:
+    first_events = cem.events()
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    second = await open_endpoint(lan_config(Role.CEM))
+    own = rm.events()
+    await rm.node().pair(second.pairing_url, second.node().issue_pairing_code())
+    assert [p.key.remote for p in await rm.node().pairings()] == [second.node().id]
+    told = [await anext(own), await anext(own)]
+    assert isinstance(told[1], events.Unpaired)
+    assert told[1].by is events.UnpairedBy.REPLACED
+    # The first CEM is told, so that it does not wait for ever.
+    assert isinstance(await anext(first_events), events.Paired)
+    async with asyncio.timeout(5):
+        event = await anext(first_events)
+    assert isinstance(event, events.Unpaired)
+    assert await cem.node().pairings() == []
+
+
+@pytest.mark.rule("ROLE-06")
+async def test_pairing_again_replaces_the_pairing(cem: Endpoint, rm: Endpoint) -> None:
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    [before] = await rm._store.candidate_tokens((await rm.pairings())[0].key)
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    [pairing] = await rm.pairings()
+    [after] = await rm._store.candidate_tokens(pairing.key)
+    assert before != after
+    assert len(await cem.pairings()) == 1
+
+
+@pytest.mark.rule("TRUST-04", "HMAC-02")
+async def test_a_relay_with_its_own_certificate_is_noticed(cem: Endpoint, rm: Endpoint) -> None:
+    ca = CertificateAuthority.create("relay", now=_now())
+    relay = Interloper(cem, ca.issue(["127.0.0.1"], now=_now()))
+    code = cem.node().issue_pairing_code()
+    async with relay.running():
+        with pytest.raises(WrongPairingCode):
+            await rm.node().pair(relay.pairing_url, code)
+        assert relay.seen == ["index", "requestPairing", "finalizePairing"]
+    assert await rm.pairings() == await cem.pairings() == []
+    await rm.node().pair(cem.pairing_url, code)
+
+
+@pytest.mark.rule("TRUST-05")
+@pytest.mark.parametrize("operation", ["requestPairing", "requestConnectionDetails", "finalizePairing"])
+async def test_a_certificate_that_changes_in_mid_attempt_ends_it(cem: Endpoint, rm: Endpoint, operation: str) -> None:
+    ca = CertificateAuthority.create("house", now=_now())
+    front = Interloper(cem, identity_of(cem))
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        response = await forward()
+        following = {"requestPairing": "index", "requestConnectionDetails": "requestPairing"}
+        if name == following.get(operation, "requestConnectionDetails"):
+            front.tls.replace(ca.issue(["127.0.0.1"], now=_now()))
+            response.force_close()  # the next request needs a new handshake
+        return response
+
+    front.spoil = spoil
+    async with front.running():
+        with pytest.raises(CertificateChanged):
+            await rm.node().pair(front.pairing_url, cem.node().issue_pairing_code())
+        assert operation not in front.seen
+    assert await rm.pairings() == []
+
+
+@pytest.mark.rule("TRUST-01")
+async def test_a_renewed_leaf_of_the_same_ca_keeps_pairing_and_later_ones(cem: Endpoint, rm: Endpoint) -> None:
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    before = identity_of(cem).leaf_fingerprint
+    await cem.renew_certificate()
+    assert identity_of(cem).leaf_fingerprint != before
+    session = await anext(_open_both(cem, rm))
+    assert session.info.remote == cem.node().id
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+
+
+def _now():  # type: ignore[no-untyped-def]
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+STEPS = ["index", "requestPairing", "requestConnectionDetails", "finalizePairing"]
+
+
+@pytest.mark.rule("PAIRC-03", "PAIRC-06", "PAIRC-07")
+@pytest.mark.parametrize("after", [False, True], ids=["before it acts", "after it acted"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_falls_silent_at_a_step_leaves_the_client_in_order(
+    cem: Endpoint, rm: Endpoint, step: str, after: bool
+) -> None:
+    front = Interloper(cem, identity_of(cem))
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        if name != step:
+            return await forward()
+        if after:
+            await forward()
+        return await asyncio.sleep(60, None)
+
+    front.spoil = spoil
+    code = cem.node().issue_pairing_code()
+    expected = PairingUnconfirmed if step == "finalizePairing" else NetworkError
+    async with front.running():
+        with pytest.raises(expected):
+            await pair_impatiently(rm, front.pairing_url, code)
+    pairings = await rm.pairings()
+    if step == "finalizePairing":
+        assert [p.confirmed for p in pairings] == [False]
+    else:
+        assert pairings == []
+    # The endpoint goes on working.
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+
+
+@pytest.mark.rule("PAIR-07", "PAIRC-06")
+async def test_a_lost_answer_to_the_last_step_is_asked_for_again(cem: Endpoint, rm: Endpoint) -> None:
+    front = Interloper(cem, identity_of(cem))
+    lost = 0
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        nonlocal lost
+        response = await forward()
+        if name == "finalizePairing" and lost < 2:
+            lost += 1
+            raise ConnectionError
+        return response
+
+    front.spoil = spoil
+    async with front.running():
+        await pair_impatiently(rm, front.pairing_url, cem.node().issue_pairing_code())
+    assert lost == 2
+    assert [p.confirmed for p in await rm.pairings()] == [True]
+    assert len(await cem.pairings()) == 1
+
+
+@pytest.mark.rule("PAIRC-02", "PAIRC-07")
+@pytest.mark.parametrize(
+    ("step", "status", "body", "error"),
+    [
+        ("index", 404, b"", ProtocolViolation),
+        ("index", 200, b"<html>router login</html>", ProtocolViolation),
+        ("index", 302, b"", ProtocolViolation),
+        ("index", 200, b'["v2"]', http_client.S2ConnectError),
+        ("requestPairing", 200, b"{}", ProtocolViolation),
+        ("requestPairing", 200, b"[" * 60_000, ProtocolViolation),
+        ("requestPairing", 200, b"x" * 1_000_000, ProtocolViolation),
+        ("requestPairing", 204, b"", ProtocolViolation),
+        ("requestPairing", 400, b'{"errorMessage":"Surprise"}', PairingRefused),
+        ("requestPairing", 500, b"", PeerBusy),
+        ("requestConnectionDetails", 200, b"{}", ProtocolViolation),
+        ("requestConnectionDetails", 400, b"", ProtocolViolation),
+        ("requestConnectionDetails", 403, b"", WrongPairingCode),
+        ("finalizePairing", 400, b"", http_client.PairingError),
+        ("finalizePairing", 401, b"", http_client.PairingExpired),
+    ],
+)
+async def test_what_a_faulty_server_answers_is_named_and_nothing_is_kept(
+    cem: Endpoint, rm: Endpoint, step: str, status: int, body: bytes, error: type[Exception]
+) -> None:
+    from aiohttp import web
+
+    front = Interloper(cem, identity_of(cem))
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        return web.Response(status=status, body=body) if name == step else await forward()
+
+    front.spoil = spoil
+    async with front.running():
+        with pytest.raises(error) as raised:
+            await pair_impatiently(rm, front.pairing_url, cem.node().issue_pairing_code())
+    assert len(str(raised.value)) > 20
+    assert await rm.pairings() == []
+
+
+@pytest.mark.rule("PAIR-12", "SEC-04", "PAIR-01")
+async def test_malformed_oversized_and_deep_bodies_get_their_answer_and_the_server_goes_on(
+    cem: Endpoint, rm: Endpoint
+) -> None:
+    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
+    url = f"{cem.pairing_url}v1/requestPairing"
+    bodies: list[tuple[bytes, int]] = [
+        (b"", 400),
+        (b"nonsense", 400),
+        (b"\xff\xfe", 400),
+        (b"{}", 400),
+        (b'{"clientHmacChallenge": NaN}', 400),
+        (b"[" * 60_000, 400),
+        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400),
+        (b'{"a":1,"a":2}', 400),
+        (b'"' + b"x" * 70_000 + b'"', 413),
+    ]
+    async with aiohttp.ClientSession() as session:
+        for body, status in bodies:
+            async with session.post(url, data=body, ssl=context) as response:
+                assert response.status == status, body[:20]
+                if status == 400:
+                    assert (await response.json())["errorMessage"] == "ParsingError"
+        for path, status in (("v1/finalizePairing", 401), ("v1/requestConnectionDetails", 401), ("v2/x", 404)):
+            async with session.post(f"{cem.pairing_url}{path}", data=b"{}", ssl=context) as response:
+                assert response.status == status
+        async with session.get(cem.pairing_url, ssl=context) as response:
+            assert await response.json() == ["v1"]
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+
+
+def _der():  # type: ignore[no-untyped-def]
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return Encoding.DER
+
+
+@pytest.mark.rule("VER-01")
+async def test_every_api_has_its_index(cem: Endpoint) -> None:
+    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
+    async with aiohttp.ClientSession() as session:
+        for url in (cem.pairing_url, cem.session_url):
+            async with session.get(url, ssl=context) as response:
+                assert await response.json() == ["v1"]
+
+
+@pytest.mark.rule("VER-05")
+async def test_plain_http_is_not_served(cem: Endpoint) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(str(cem.pairing_url).replace("https", "http"))
+
+
+@pytest.mark.rule("PAIRC-07")
+async def test_what_a_person_mistypes_is_named_before_anything_is_sent(rm: Endpoint) -> None:
+    with pytest.raises(InvalidUrl):
+        await rm.node().pair("http://127.0.0.1/pairing/", "ABCDEF")
+    with pytest.raises(InvalidPairingCode):
+        await rm.node().pair("https://127.0.0.1/pairing/", "AB-")
+    with pytest.raises(NotReachable):
+        await rm.node().pair("https://127.0.0.1:1/pairing/", "ABCDEF")
+    with pytest.raises(NotReachable, match="name"):
+        await rm.node().pair("https://does-not-exist.invalid/pairing/", "ABCDEF")
+
+
+@pytest.mark.rule("PAIR-02", "PAIRC-04")
+async def test_two_hundred_nodes_pair_in_the_time_of_a_few(open_endpoint: OpenEndpoint) -> None:
+    nodes = tuple(NodeConfig(role=Role.CEM, alias=f"N{i}") for i in range(200))
+    house = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
+    devices = tuple(NodeConfig(role=Role.RM, alias=f"D{i}") for i in range(200))
+    street = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=devices))
+    started = time.monotonic()
+    await asyncio.gather(
+        *(
+            street.node(alias=f"D{i}").pair(house.pairing_url, house.node(alias=f"N{i}").issue_pairing_code())
+            for i in range(200)
+        )
+    )
+    assert time.monotonic() - started < 60, "the second per node added up"
+    assert len(await house.pairings()) == 200
+
+
+async def test_cancelling_a_pairing_is_prompt_and_leaves_nothing(cem: Endpoint, rm: Endpoint) -> None:
+    task = asyncio.create_task(rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code()), name="test-pair")
+    await until(lambda: cem._pairing_server._in_flight == 1)
+    task.cancel()
+    started = time.monotonic()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert time.monotonic() - started < 0.5
+    assert await rm.pairings() == []
