@@ -1,0 +1,47 @@
+"""The tables that join the four axes."""
+
+from __future__ import annotations
+
+import pytest
+
+from s2connect.model.common import Deployment, Role
+from s2connect.model.roles import CommunicationRole, PairingPath, communication_role, pairing_path
+
+LAN, WAN = Deployment.LAN, Deployment.WAN
+CEM, RM = Role.CEM, Role.RM
+SERVER, CLIENT = CommunicationRole.SERVER, CommunicationRole.CLIENT
+
+
+@pytest.mark.rule("ROLE-02")
+@pytest.mark.parametrize(
+    ("cem", "rm", "server"),
+    [(LAN, LAN, CEM), (WAN, WAN, CEM), (WAN, LAN, CEM), (LAN, WAN, RM)],
+)
+def test_the_communication_server_is_the_wan_node_or_the_cem(cem: Deployment, rm: Deployment, server: Role) -> None:
+    as_cem = communication_role(own=cem, own_role=CEM, peer=rm)
+    as_rm = communication_role(own=rm, own_role=RM, peer=cem)
+    assert as_cem is (SERVER if server is CEM else CLIENT)
+    assert as_rm is as_cem.other
+
+
+def test_each_communication_role_has_the_other_as_its_other() -> None:
+    assert SERVER.other is CLIENT
+    assert CLIENT.other is SERVER
+
+
+@pytest.mark.rule("ROLE-03", "ROLE-04")
+@pytest.mark.parametrize(
+    ("initiator", "responder", "client_only", "path"),
+    [
+        (LAN, LAN, False, PairingPath.DIRECT),
+        (LAN, LAN, True, PairingPath.LONG_POLLING),
+        (LAN, WAN, False, PairingPath.DIRECT),
+        (WAN, WAN, False, PairingPath.DIRECT),
+        (WAN, LAN, False, PairingPath.VENDOR_WAN_SERVER),
+        (WAN, LAN, True, PairingPath.VENDOR_WAN_SERVER),
+    ],
+)
+def test_how_the_initiator_reaches_the_responder(
+    initiator: Deployment, responder: Deployment, client_only: bool, path: PairingPath
+) -> None:
+    assert pairing_path(initiator=initiator, responder=responder, responder_is_client_only=client_only) is path
