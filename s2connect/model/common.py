@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
 
 NodeId = NewType("NodeId", UUID)
 """Globally unique identifier of a node."""
@@ -65,6 +66,7 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
+        defer_build=True,  # an import must not pay for objects that a program may never read
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -110,7 +112,7 @@ class Wire(BaseModel):
 
 
 def _places(error: ValidationError) -> str:
-    found = ("/".join(str(part) for part in e["loc"])[:80] + ": " + e["msg"] for e in error.errors()[:3])
+    found = (for_display("/".join(str(part) for part in e["loc"])) + ": " + e["msg"] for e in error.errors()[:3])
     return "; ".join(found)
 
 

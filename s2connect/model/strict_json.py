@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
 """Deepest nesting that is read; nothing of S2 Connect goes deeper than five."""
+
+# It matches at every quotation mark, closed or not, and so takes linear time.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 class MalformedJson(ValueError):
@@ -17,6 +22,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise MalformedJson(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise MalformedJson("a number is too large")
+    return value
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -25,9 +37,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _deepest(text: str) -> int:
-    """Upper bound of the nesting, counting brackets and ignoring that some stand in strings."""
+    """Nesting of the brackets outside strings; what is no JSON may give any number."""
     depth = deepest = 0
-    for character in text:
+    for character in _STRING.sub("", text):
         if character in "[{":
             depth += 1
             deepest = max(deepest, depth)
@@ -39,6 +51,8 @@ def _deepest(text: str) -> int:
 def read_json(data: bytes | str) -> Any:
     """Parse JSON strictly: UTF-8, no duplicate member, no NaN or Infinity, no lone surrogate, at most 64 levels.
 
+    Numbers beyond the range of a double and integers of thousands of digits are refused as well.
+
     Raises:
         MalformedJson: It is anything else.
     """
@@ -46,8 +60,8 @@ def read_json(data: bytes | str) -> Any:
         text = data if isinstance(data, str) else data.decode("utf-8")
         if text.count("[") + text.count("{") > MAX_DEPTH and _deepest(text) > MAX_DEPTH:
             raise MalformedJson("nested too deeply")
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-        if "\\u" in text:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+        if "\\u" in text or (isinstance(data, str) and not text.isascii()):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except MalformedJson:
         raise

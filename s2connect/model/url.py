@@ -17,6 +17,7 @@ MAX_URL_CHARACTERS = 2048
 
 _VERSION_SEGMENT = re.compile(r"/v\d+/?$")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
+_AFTER_BRACKET = re.compile(r"\][^:]")
 
 
 def host_as_ascii(host: str) -> str:
@@ -26,12 +27,12 @@ def host_as_ascii(host: str) -> str:
         InvalidUrl: It is no possible host name.
     """
     lowered = host.rstrip(".").lower()
-    if lowered.isascii():
+    if lowered and lowered.isascii():
         return lowered
     try:
         return idna.encode(lowered, uts46=True).decode("ascii")
     except idna.IDNAError:
-        raise InvalidUrl("The host name of the URL cannot be written in ASCII.") from None
+        raise InvalidUrl("The host name of the URL is empty or cannot be written in ASCII.") from None
 
 
 class _Url(str):
@@ -54,7 +55,7 @@ class _Url(str):
             raise InvalidUrl("This is not a URL.") from None
         if parts.scheme != cls.scheme:
             raise InvalidUrl(f"The URL does not start with {cls.scheme}://.")
-        if not host:
+        if not host or _AFTER_BRACKET.search(parts.netloc):
             raise InvalidUrl("The URL names no host.")
         if parts.username is not None or parts.password is not None:
             raise InvalidUrl("The URL must not contain a user name or password.")
