@@ -15,7 +15,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the name of the command; None takes those of the process.
     """
     if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
-        print("The command needs more packages than the library. Install them: pip install 's2connect[cli]'", file=sys.stderr)
+        print(
+            "The command needs more packages than the library. Install them: pip install 's2connect[cli]'",
+            file=sys.stderr,
+        )
         return 1
     from s2connect.cli.app import run
 

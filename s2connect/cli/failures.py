@@ -55,7 +55,13 @@ class Failure(Exception):
     """
 
     def __init__(
-        self, kind: str, what: str, hint: str = "", *, code: ExitCode | None = None, details: dict[str, Any] | None = None
+        self,
+        kind: str,
+        what: str,
+        hint: str = "",
+        *,
+        code: ExitCode | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(what)
         self.kind = kind
@@ -79,7 +85,9 @@ class Failure(Exception):
         """Read what :meth:`to_object` wrote, e.g. in a running service."""
         fields = {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
         kind, what, hint = (fields.pop(name, "") for name in ("kind", "what", "hint"))
-        return cls(kind or "error", what or "The service reported an error without a reason.", hint, details=dict(fields))
+        return cls(
+            kind or "error", what or "The service reported an error without a reason.", hint, details=dict(fields)
+        )
 
     def to_object(self) -> dict[str, Any]:
         """The failure for programs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import threading
@@ -229,7 +230,5 @@ class LineWriter:
                 select.select([], [self._descriptor], [])
 
     def _tell(self, callback: Callable[[], None]) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop has closed meanwhile
-            pass

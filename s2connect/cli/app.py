@@ -1,0 +1,471 @@
+"""Arguments, help texts and exit codes of the command. What the commands do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.errors import S2ConnectError, UsageError
+from s2connect.store.home import HOME_VARIABLE, default_home
+
+_TyperError: type[Exception] = typer.BadParameter.__mro__[2]
+"""``ClickException``, which not every version of typer exports."""
+
+EXIT_CODES = """Exit codes
+
+0 ok
+
+1 other failure
+
+2 wrong usage, or set up already
+
+3 the other side cannot be reached, is busy or too slow
+
+4 certificate refused
+
+5 pairing refused or wrong code
+
+6 not paired, or session failed
+
+7 storage failed, or not set up
+
+8 the service is not running, or another process uses the state directory
+
+130 stopped with Ctrl-C"""
+
+app = typer.Typer(
+    name="s2connect",
+    help="Connect devices and energy managers with S2 Connect: set up, pair, see what is connected.\n\n"
+    "First: s2connect init --role rm (a device) or --role cem (an energy manager), then s2connect serve.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class RoleChoice(StrEnum):
+    """Roles as people type them."""
+
+    CEM = "cem"
+    RM = "rm"
+
+
+class DeploymentChoice(StrEnum):
+    """Deployments as people type them."""
+
+    LAN = "lan"
+    WAN = "wan"
+
+
+class VaultChoice(StrEnum):
+    """Places for secrets."""
+
+    AUTO = "auto"
+    KEYRING = "keyring"
+    FILES = "files"
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help=f"State directory; default ${HOME_VARIABLE}, or one for this user."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, for programs.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on standard error, for finding faults.")]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
+]
+
+
+def run(argv: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code; everything that goes wrong has been said.
+    """
+    as_json = "--json" in argv
+    verbose = bool({"--verbose", "-v"} & set(argv))
+    try:
+        code = app(argv, prog_name="s2connect", standalone_mode=False)
+    except KeyboardInterrupt:
+        failure = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
+    except typer.Abort:
+        failure = Failure("aborted", "Nothing was changed.")
+    except _TyperError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]  # of ClickException
+            return int(ExitCode.USAGE)
+        hint = "See the help: s2connect --help, or --help after the command."
+        failure = Failure("usage", error.format_message(), hint, code=ExitCode.USAGE)  # type: ignore[attr-defined]  # likewise
+    except S2ConnectError as error:
+        failure = Failure.of(error)
+    except Failure as error:
+        failure = error
+    except BrokenPipeError:
+        return int(ExitCode.OK)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        what = f"An unexpected error stopped the command ({type(error).__name__})."
+        failure = Failure("unexpected", what, "" if verbose else "Run it again with --verbose for the details.")
+    else:
+        return code if isinstance(code, int) else int(ExitCode.OK)
+    _report(failure, as_json=as_json)
+    return int(failure.code)
+
+
+def _report(failure: Failure, *, as_json: bool) -> None:
+    from s2connect.model.text import for_display
+
+    if as_json:
+        print(json.dumps({"error": failure.to_object()}), flush=True)
+        return
+    added = failure.details.get("additional_info") or failure.details.get("label")
+    print(f"Error: {for_display(failure.what, 1000)}", file=sys.stderr)
+    if added:
+        print(f"The other side adds: {for_display(str(added), 300)}", file=sys.stderr)
+    if failure.hint:
+        print(for_display(failure.hint, 1000), file=sys.stderr)
+
+
+class _CleanFormatter(logging.Formatter):
+    """Log lines without control characters, whatever a peer called itself."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
+        from s2connect.model.text import for_display
+
+        record.message = for_display(record.message, 2000)
+        return super().formatMessage(record)
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.ERROR, force=True)
+    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else logging.ERROR)
+
+
+def _home(home: Path | None) -> Path:
+    return home.expanduser().absolute() if home is not None else default_home()
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def _tell(text: str) -> None:
+    """Say something to the person, beside the result."""
+    from s2connect.cli.show import console
+
+    console(error=True).print(text, soft_wrap=True)
+
+
+@app.command()
+def init(
+    role: Annotated[
+        RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
+    ],
+    brand: Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    deployment: Annotated[
+        DeploymentChoice, typer.Option(case_sensitive=False, help="lan: runs in the building; wan: on the internet.")
+    ] = DeploymentChoice.LAN,
+    host: Annotated[str | None, typer.Option(help="Name under which others reach this machine.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one now and keeps it.")] = 8443,
+    bind: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.")] = None,
+    trust_anchors: Annotated[Path | None, typer.Option(help="PEM file with more CAs to trust.")] = None,
+    vault: Annotated[VaultChoice, typer.Option(help="Where secrets are kept.")] = VaultChoice.AUTO,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""
+    from s2connect.cli import setup
+    from s2connect.model.common import Deployment, Role
+
+    _log_to_stderr(verbose)
+    path = _home(home)
+    config = setup.make(
+        path,
+        role=Role(role.upper()),
+        brand=brand,
+        kind=kind,
+        model=model,
+        name=name,
+        deployment=Deployment(deployment.upper()),
+        host=host,
+        port=port,
+        bind=bind,
+        certificate=certificate,
+        private_key=private_key,
+        trust_anchors=trust_anchors,
+        vault=vault.value,
+    )
+    node = config.nodes[0]
+    if as_json:
+        settings = config.model_dump(mode="json", exclude_none=True)
+        _print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": settings})
+        return
+    what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
+    print(f"Set up {what} in {path}.")
+    print(f"Others reach it as {config.host}, port {config.port}.")
+    print(f"Next: s2connect serve{f' --home {path}' if home is not None else ''}")
+
+
+@app.command()
+def serve(
+    code: Annotated[bool, typer.Option("--code/--no-code", help="Issue a pairing code at the start.")] = True,
+    home: HomeOption = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Sidecar of other software: events on standard output, commands on standard input."
+        ),
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
+
+    Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
+    """
+    from s2connect.cli.serve import json_form
+    from s2connect.cli.serve import serve as run_service
+
+    _log_to_stderr(verbose)
+    if as_json:
+        form: Callable[[dict[str, Any]], str | None] = json_form
+    else:
+        from s2connect.cli.show import ServiceText
+
+        form = ServiceText()
+    raise typer.Exit(asyncio.run(run_service(_home(home), form, commands=as_json, codes=code)))
+
+
+def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Have the endpoint execute a command; also says whether its service runs."""
+    from s2connect.cli.reach import reach, reaches_service
+
+    async def work() -> tuple[dict[str, Any], bool]:
+        async with reach(_home(home)) as reached:
+            return await reached.ask(command), reaches_service(reached)
+
+    return asyncio.run(work())
+
+
+@app.command()
+def code(
+    node: NodeOption = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="A code that stays valid, for a sticker; works without the service.")
+    ] = False,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Use the code from standard input instead of a random one.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
+    _log_to_stderr(verbose)
+    command: dict[str, Any] = {"command": "code", "node": node, "static": static}
+    if token_stdin:
+        command["token"] = _line_from_stdin("the code")
+    result, _ = _ask(home, command)
+    if as_json:
+        _print_json(result)
+        return
+    _tell(f"Pairing URL: {result['pairing_url']}")
+    if result["expires_at"] is None:
+        _tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
+    else:
+        from s2connect.cli.show import clock
+
+        _tell(f"Type URL and code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
+    print(result["code"], flush=True)
+
+
+@app.command()
+def pair(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Pairing URL that the other side shows.")],
+    pairing_code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CODE]",
+            help="Pairing code that the other side shows; '-' reads it from standard input. Other users of this "
+            "machine can see it here while the command runs: leave it out to be asked for it.",
+        ),
+    ] = None,
+    node: NodeOption = None,
+    connect_to: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Connect to this IP address instead of looking up the name in the URL."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pair even if the two have no common version now, e.g. before an update.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Pair with the device or energy manager that shows URL and code."""
+    from s2connect.cli.show import kind_of, name_of
+    from s2connect.model.url import BaseUrl
+
+    _log_to_stderr(verbose)
+    target = BaseUrl.from_user(url)
+    if pairing_code is None and sys.stdin.isatty() and not as_json:
+        pairing_code = str(typer.prompt("Pairing code", err=True))
+    elif pairing_code is None or pairing_code == "-":
+        pairing_code = _line_from_stdin("the pairing code")
+    if not as_json:
+        _tell(f"Pairing with {target} …")
+    command = {"command": "pair", "url": str(target), "code": pairing_code, "node": node}
+    result, running = _ask(home, {**command, "connect_to": connect_to, "force": force})
+    if as_json:
+        _print_json(result)
+        return
+    client = result["communication_role"] == "client"
+    print(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}).")
+    print("This side connects to it." if client else "It connects to this side.")
+    if running:
+        print("Next: the two connect by themselves within seconds; see it with s2connect status")
+    else:
+        print("Next: start the service, so that the two connect: s2connect serve")
+
+
+@app.command()
+def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """List what this endpoint is paired with."""
+    from s2connect.cli.show import console, pairings_table
+
+    _log_to_stderr(verbose)
+    result, _ = _ask(home, {"command": "status"})
+    if as_json:
+        _print_json({"pairings": result["pairings"]})
+        return
+    console().print(pairings_table(result["pairings"]))
+
+
+@app.command()
+def unpair(
+    peer: Annotated[str, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")],
+    node: NodeOption = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="End it here even if the other side cannot be told, e.g. is broken.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """End a pairing. To work together again, the two have to be paired anew."""
+    from s2connect.cli.reach import reach
+    from s2connect.cli.service import find_pairing
+    from s2connect.cli.show import kind_of, name_of
+
+    _log_to_stderr(verbose)
+
+    async def work() -> dict[str, Any]:
+        async with reach(_home(home)) as reached:
+            found = find_pairing((await reached.ask({"command": "status"}))["pairings"], peer)
+            if not yes and not as_json and sys.stdin.isatty():
+                question = f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?"
+                await asyncio.to_thread(typer.confirm, question, abort=True, err=True)
+            command = {"command": "unpair", "peer": found["peer"]["id"], "node": node, "forget": forget}
+            return await reached.ask(command)
+
+    result = asyncio.run(work())
+    if as_json:
+        _print_json(result)
+        return
+    print(f"The pairing with {name_of(result['peer'])} has ended.")
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
+    from s2connect.cli.show import console, status_blocks
+
+    _log_to_stderr(verbose)
+    result, _ = _ask(home, {"command": "status"})
+    if as_json:
+        _print_json({"home": str(_home(home)), **result})
+        return
+    console().print(*status_blocks(result), sep="\n")
+
+
+@app.command()
+def certificate(
+    new_ca: Annotated[
+        bool, typer.Option("--new-ca", help="Make a new certificate authority. ENDS EVERY PAIRING; asks before.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the certificates of this endpoint: fingerprints and dates."""
+    from s2connect.cli import setup
+    from s2connect.cli.show import certificate_blocks, console
+
+    _log_to_stderr(verbose)
+    path = _home(home)
+    voided: int | None = None
+    if new_ca:
+        warning = "A new certificate authority makes every pairing void: each has to be made again, with a new code."
+        if not yes:
+            if as_json or not sys.stdin.isatty():
+                raise UsageError(warning, hint="Add --yes if that is what you want.")
+            _tell(warning)
+            typer.confirm("Make a new one?", abort=True, err=True)
+        voided = asyncio.run(setup.new_ca(path))
+    shown = setup.show_certificates(path)
+    if as_json:
+        _print_json(shown if voided is None else {**shown, "pairings_ended": voided})
+        return
+    if voided is not None:
+        print(f"There is a new certificate authority. Pairings that ended: {voided}.")
+    console().print(*certificate_blocks(shown), sep="\n")
+
+
+@app.command()
+def demo(
+    log_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the logs of both sides here; with --verbose in detail.")
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """See an energy manager and a battery pair, talk and part, both on this machine. Leaves nothing behind."""
+    from s2connect.cli import demo as show
+    from s2connect.cli.demo_text import narrator
+
+    _log_to_stderr(verbose)
+    asyncio.run(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))
+
+
+MAX_TYPED_BYTES = 4096
+
+
+def _line_from_stdin(what: str) -> str:
+    """One line of standard input, for what must not stand in the list of processes."""
+    text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
+    if not text:
+        raise UsageError(f"Standard input does not hold {what}.")
+    return text

@@ -1,0 +1,198 @@
+"""The control socket: how other commands reach the service of a state directory. Same lines as on standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from s2connect.cli.failures import Failure, no_service
+from s2connect.cli.lines import MAX_LINE_BYTES, converse
+from s2connect.errors import StorageUnavailable
+from s2connect.store.home import Home
+
+_log = logging.getLogger(__name__)
+
+SOCKET = "control.sock"
+POINTER = "control.path"
+"""File that names the socket where the path of the state directory is too long for one."""
+
+MAX_CLIENTS = 16
+"""Commands that may be connected at a time."""
+
+MAX_PATH_BYTES = 100
+"""Longest path of a socket; systems allow 104 to 108 bytes with the end."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Longest answer of our own service that is read."""
+
+DISCONNECT_GRACE = 0.5
+"""Seconds that commands of a client that has gone may still take."""
+
+_PREFIX = "s2connect-"
+
+Object = dict[str, Any]
+Answer = Callable[[bytes | None], Awaitable[Object]]
+
+
+@contextlib.asynccontextmanager
+async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
+    """Serve the control socket of a home, which must be locked by this process: a socket that is there is stale.
+
+    Raises:
+        StorageUnavailable: The socket cannot be made.
+    """
+    try:
+        path, listening = await asyncio.to_thread(_listen, home)
+    except OSError as error:
+        raise StorageUnavailable(f"Cannot make the control socket of {home.path}: {error.strerror}.") from error
+    clients: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(clients) >= MAX_CLIENTS:
+            writer.close()
+            return
+        clients.add(task)
+        try:
+            await _client(reader, writer, answer)
+        except asyncio.CancelledError:
+            pass  # by us, below; the stream's own task has nobody else to tell
+        finally:
+            clients.discard(task)
+
+    server = await asyncio.start_unix_server(accept, sock=listening)
+    try:
+        yield
+    finally:
+        server.close()
+        left = list(clients)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.to_thread(_remove, home, path)
+
+
+async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+    writing = asyncio.Lock()
+
+    async def handle(line: bytes | None) -> None:
+        result = await answer(line)
+        async with writing:
+            writer.write(as_line(result) + b"\n")
+            await writer.drain()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                yield chunk
+
+    try:
+        await converse(chunks(), handle, name="s2connect-cli-control", grace=DISCONNECT_GRACE)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def as_line(value: Object) -> bytes:
+    """One object as one line, in ASCII: nothing in it can harm a terminal.
+
+    Raises:
+        ValueError: It holds a number that JSON has no form for.
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+class Control:
+    """A connection to the service of a state directory, for one command."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, command: Object) -> Object:
+        """Have the service execute a command.
+
+        Raises:
+            Failure: It failed, or the service stopped.
+        """
+        line = as_line({**command, "id": "1"})
+        if len(line) > MAX_LINE_BYTES:
+            raise Failure("usage", "The command is too long.")
+        try:
+            self._writer.write(line + b"\n")
+            await self._writer.drain()
+            answer = await self._reader.readline()
+        except (ConnectionError, ValueError):
+            answer = b""
+        if not answer.endswith(b"\n"):
+            raise no_service("The service ended before it answered.")
+        result: Object = json.loads(answer)
+        if result.get("ok") is not True:
+            raise Failure.from_object(result.get("error"))
+        return {k: v for k, v in result.items() if k not in ("event", "time", "id", "ok")}
+
+
+@contextlib.asynccontextmanager
+async def connect(home: Home) -> AsyncIterator[Control | None]:
+    """Connect to the service of a home; None where none is running."""
+    path = await asyncio.to_thread(_find, home)
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
+    except OSError:
+        yield None
+        return
+    try:
+        yield Control(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _find(home: Home) -> Path:
+    pointer = home.read(POINTER)
+    return Path(os.fsdecode(pointer)) if pointer is not None else home.path / SOCKET
+
+
+def _listen(home: Home) -> tuple[Path, socket.socket]:
+    _remove(home, _find(home))
+    path = home.path / SOCKET
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_runtime_directory())) / SOCKET
+        home.write_private(POINTER, os.fsencode(path))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o600)  # before anybody can connect; the directory is 0700 as well
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return path, listening
+
+
+def _runtime_directory() -> Path:
+    """A place for short paths; what is made in it is 0700."""
+    named = os.environ.get("XDG_RUNTIME_DIR")
+    if named and len(named) < MAX_PATH_BYTES // 2 and Path(named).is_dir():
+        return Path(named)
+    return Path("/tmp")  # noqa: S108 - mkdtemp makes a directory of its own in it, 0700
+
+
+def _remove(home: Home, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent != home.path:
+        if path.parent.name.startswith(_PREFIX):
+            shutil.rmtree(path.parent, ignore_errors=True)
+        (home.path / POINTER).unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+"""How a command gets at an endpoint: through its running service, or by opening it for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from s2connect import Endpoint
+from s2connect.cli.control import Control, connect
+from s2connect.cli.failures import Failure
+from s2connect.cli.service import Object, Service
+from s2connect.errors import HomeInUse, S2ConnectError
+from s2connect.store.home import Home
+
+
+class Reached(Protocol):
+    """An endpoint that executes commands."""
+
+    async def ask(self, command: Object) -> Object:
+        """Execute a command of the sidecar contract and return its result.
+
+        Raises:
+            Failure: It failed.
+        """
+
+
+class _Opened:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def ask(self, command: Object) -> Object:
+        try:
+            return await self._service.perform(command)
+        except S2ConnectError as error:
+            raise Failure.of(error) from error
+
+
+@contextlib.asynccontextmanager
+async def reach(path: Path) -> AsyncIterator[Reached]:
+    """Reach the endpoint of a state directory.
+
+    Raises:
+        S2ConnectError: It cannot be opened; ``HomeInUse`` where another process has it and is no service.
+    """
+    home = await asyncio.to_thread(Home.open, path)
+    async with connect(home) as control:
+        if control is not None:
+            yield control
+            return
+    try:
+        async with Endpoint.open(path, serve=False) as endpoint:
+            yield _Opened(Service(endpoint, path))
+    except HomeInUse as error:
+        raise HomeInUse(error.what, hint="It does not answer here; wait until it has ended, or stop it.") from error
+
+
+def reaches_service(reached: Reached) -> bool:
+    """Whether a running service was reached."""
+    return isinstance(reached, Control)

@@ -1,0 +1,144 @@
+"""``s2connect serve``: the endpoint as a service, for people or, with ``--json``, as a sidecar of other software."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from s2connect import Endpoint
+from s2connect.cli.control import as_line, control_socket
+from s2connect.cli.failures import ExitCode
+from s2connect.cli.lines import LineWriter, chunks_of, converse
+from s2connect.cli.service import Object, Service
+from s2connect.store.home import Home
+
+_log = logging.getLogger(__name__)
+
+INPUT_GRACE = 2.0
+"""Seconds that commands under way may still take when standard input has ended."""
+
+LAST_EVENTS = 2.0
+"""Seconds in which the last events are reported after the endpoint has closed."""
+
+Form = Callable[[Object], str | None]
+"""How an event looks in the output; None leaves it out."""
+
+
+def json_form(event: Object) -> str | None:
+    """The event as a line of the sidecar contract."""
+    try:
+        return as_line(event).decode("ascii")
+    except ValueError:  # a peer's number beyond what a double can hold
+        warning = {"event": "warning", "time": event["time"], "reason": "not_writable", "session": event.get("session")}
+        return as_line(warning).decode("ascii")
+
+
+class _Stop:
+    """When and how the service ends."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.code = ExitCode.OK
+        self.error: BaseException | None = None
+
+    def now(self, code: ExitCode = ExitCode.OK) -> None:
+        if not self._asked.is_set():
+            self.code = code
+            self._asked.set()
+
+    def failed(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.now(ExitCode.FAILED)
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        codes = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.OK}
+        for number, code in codes.items():
+            loop.add_signal_handler(number, self.now, code)
+        try:
+            yield
+        finally:
+            for number in codes:
+                loop.remove_signal_handler(number)
+
+
+class _Output:
+    """Events on standard output."""
+
+    def __init__(self, writer: LineWriter, form: Form) -> None:
+        self._writer = writer
+        self._form = form
+
+    async def put(self, event: Object) -> None:
+        if (line := self._form(event)) is not None:
+            await self._writer.put(line.encode("utf-8", "replace"))
+
+    def put_nowait(self, event: Object) -> None:
+        if (line := self._form(event)) is not None:
+            self._writer.put_nowait(line.encode("utf-8", "replace"))
+
+
+async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
+    """Run the service of a state directory until it is told to stop.
+
+    Args:
+        path: The state directory.
+        form: How events look on standard output.
+        commands: Read commands from standard input, and stop at its end.
+        codes: Issue a code for every node at the start.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        S2ConnectError: The endpoint cannot be opened.
+    """
+    stop = _Stop()
+    with stop.on_signals():
+        async with LineWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1, stop.now) as writer:
+            output = _Output(writer, form)
+            service: Service | None = None
+            try:
+                async with Endpoint.open(path) as endpoint:
+                    service = Service(endpoint, path, output, stop=stop.now, failed=stop.failed, running=True)
+                    async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
+                        await output.put(service.ready())
+                        service.follow()
+                        if codes:
+                            await service.issue_codes()
+                        await _until_stopped(service, output, stop, commands=commands)
+            finally:
+                if service is not None:
+                    await service.finish(LAST_EVENTS)
+    if stop.error is not None:
+        raise stop.error
+    return stop.code
+
+
+async def _until_stopped(service: Service, output: _Output, stop: _Stop, *, commands: bool) -> None:
+    async def handle(line: bytes | None) -> None:
+        await output.put(await service.answer(line))
+
+    async def listen() -> None:
+        try:
+            await converse(chunks_of(0), handle, name="s2connect-cli-command", grace=INPUT_GRACE)
+        except Exception as error:
+            stop.failed(error)
+        stop.now()
+
+    listener = asyncio.create_task(listen(), name="s2connect-cli-input") if commands else None
+    try:
+        await stop.wait()
+    finally:
+        if listener is not None:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)

@@ -1,0 +1,452 @@
+"""What an endpoint reports and is told, as JSON objects: the sidecar contract of ``docs/command.md``.
+
+The same code serves standard input, the control socket, and commands for which no service runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+from s2connect import Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
+from s2connect.cli.certificates import describe
+from s2connect.cli.failures import STOPPING, Failure, no_service
+from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
+from s2connect.messages.envelope import write_message
+from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
+from s2connect.session.session import SessionEnd
+from s2connect.store.home import Home
+
+Object = dict[str, Any]
+
+MIN_PREFIX = 4
+"""Shortest beginning of a node id that stands for the whole."""
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    async def put(self, event: Object) -> None:
+        """Take an event once there is room."""
+
+    def put_nowait(self, event: Object) -> None:
+        """Take an event whose number is bounded by other means."""
+
+
+class Nowhere:
+    """A sink for when nobody follows."""
+
+    async def put(self, event: Object) -> None:
+        """Forget it."""
+
+    def put_nowait(self, event: Object) -> None:
+        """Forget it."""
+
+
+class _Open:
+    def __init__(self, name: str, node: Node, session: Session) -> None:
+        self.name = name
+        self.node = node
+        self.session = session
+        self.messages = 0
+
+
+class Service:
+    """Executes commands on an endpoint and reports what happens there.
+
+    Args:
+        endpoint: An open endpoint.
+        home: Its state directory.
+        sink: Where events go.
+        stop: What the command ``stop`` does.
+        failed: Told of an error that none of the tasks of the service expects.
+        running: Whether this is the service, or a command that opened the endpoint for itself.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        home: Path,
+        sink: Sink | None = None,
+        *,
+        stop: Callable[[], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
+        running: bool = False,
+    ) -> None:
+        self.endpoint = endpoint
+        self._home = home
+        self._sink: Sink = sink or Nowhere()
+        self._stop = stop
+        self._failed = failed
+        self._running = running
+        self._events = endpoint.events()
+        self._sessions: dict[str, _Open] = {}
+        self._named = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._commands = {
+            "code": self._code,
+            "pair": self._pair,
+            "send": self._send,
+            "close": self._close,
+            "unpair": self._unpair,
+            "status": self._status,
+            "stop": self._stop_command,
+        }
+
+    # Following
+
+    def follow(self) -> None:
+        """Report events, and take the sessions of all nodes, until the endpoint closes."""
+        self._spawn(self._follow(self._events), "events")
+        for node in self.endpoint.nodes.values():
+            self._spawn(self._take_sessions(node), f"sessions-{node.id}")
+
+    async def finish(self, timeout: float) -> None:
+        """After the endpoint has closed: let the last events be reported."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout)
+        for task in (left := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def ready(self) -> Object:
+        """The event that tells that the service is up."""
+        endpoint = self.endpoint
+        return _event(
+            "ready",
+            deployment=str(endpoint.config.deployment),
+            pairing_url=str(endpoint.pairing_url),
+            session_url=str(endpoint.session_url),
+            nodes=[_node_object(node) for node in endpoint.nodes.values()],
+        )
+
+    async def issue_codes(self) -> None:
+        """Issue a dynamic code for every node."""
+        for node in self.endpoint.nodes.values():
+            await self._issue(node, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"s2connect-cli-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self._failed is not None:
+            self._failed(error)
+
+    async def _follow(self, stream: events.EventStream) -> None:
+        async for event in stream:
+            found = _from_endpoint(event)
+            if found is not None:
+                await self._sink.put(found)
+
+    async def _take_sessions(self, node: Node) -> None:
+        async for session in node.sessions():
+            self._named += 1
+            name = f"s{self._named}"
+            opened = self._sessions[name] = _Open(name, node, session)
+            await self._sink.put(
+                _event(
+                    "session_opened",
+                    session=name,
+                    node=str(node.id),
+                    peer=peer_object(session.peer),
+                    protocol=session.info.protocol,
+                    s2_version=session.info.s2_version,
+                )
+            )
+            self._spawn(self._receive(opened), f"session-{name}")
+
+    async def _receive(self, opened: _Open) -> None:
+        session = opened.session
+        try:
+            async for message in session:
+                opened.messages += 1
+                # A slow reader of our output slows the session down here.
+                await self._sink.put(_event("message", session=opened.name, direction="received", message=message.body))
+            await session.wait_closed()
+        finally:
+            del self._sessions[opened.name]
+        await self._sink.put(
+            _event(
+                "session_closed",
+                session=opened.name,
+                reason=str(session.end_reason),
+                node=str(opened.node.id),
+                peer=peer_object(session.peer),
+                messages=opened.messages,
+            )
+        )
+
+    # Commands
+
+    async def answer(self, line: bytes | None) -> Object:
+        """Execute the command of one line; None stands for a line that was too long.
+
+        Sends on one session keep the order in which they were begun: nothing is awaited before the session's own turn.
+        """
+        identifier: object = None
+        try:
+            if line is None:
+                raise Failure("line_too_long", "A command was longer than one line may be, and was skipped.")
+            try:
+                command = read_json(line)
+            except MalformedJson:
+                raise Failure("malformed_command", "A line is not JSON.", "Write one JSON object a line.") from None
+            if not isinstance(command, dict):
+                raise Failure("malformed_command", "A line is not a JSON object.", "Write one JSON object a line.")
+            identifier = command.get("id")
+            return {**_event("result"), "id": identifier, "ok": True, **await self.perform(command)}
+        except S2ConnectError as error:
+            failure = Failure.of(error)
+        except Failure as error:
+            failure = error
+        except asyncio.CancelledError:
+            self._sink.put_nowait(_failed(identifier, Failure(STOPPING, "The service stopped before it was done.")))
+            raise
+        return _failed(identifier, failure)
+
+    async def perform(self, command: Object) -> Object:
+        """Execute a command.
+
+        Returns:
+            What its result says beside ``ok``.
+
+        Raises:
+            Failure: The command is unknown, or only a running service can do it.
+            S2ConnectError: It failed.
+        """
+        name = command.get("command")
+        execute = self._commands.get(name) if isinstance(name, str) else None
+        if execute is None:
+            known = ", ".join(self._commands)
+            raise Failure("unknown_command", "A command has a name that is unknown.", f"Known commands: {known}.")
+        return await execute(command)
+
+    async def _code(self, command: Object) -> Object:
+        node = self._node(command)
+        token = _text(command, "token", optional=True)
+        if command.get("static", False) is True:
+            code = await node.set_static_code(token)
+            return await self._announce(node, str(code), None)
+        if not self._running:
+            raise no_service("A code that is valid for a few minutes needs the running service.")
+        return await self._issue(node, token)
+
+    async def _issue(self, node: Node, token: str | None) -> Object:
+        code = node.issue_pairing_code(token=token)
+        assert code.expires_in is not None, "a dynamic code expires"
+        return await self._announce(node, str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in))
+
+    async def _announce(self, node: Node, code: str, expires: datetime | None) -> Object:
+        shown: Object = {"node": str(node.id), "code": code, "expires_at": _rfc3339(expires) if expires else None}
+        await self._sink.put(_event("pairing_code", **shown))
+        return {**shown, "pairing_url": str(self.endpoint.pairing_url)}
+
+    async def _pair(self, command: Object) -> Object:
+        node = self._node(command)
+        url, code = _text(command, "url"), _text(command, "code")
+        force = command.get("force", False) is True
+        try:
+            pairing = await node.pair(url, code, address=_text(command, "connect_to", optional=True), force=force)
+        except UsageError:
+            raise
+        except S2ConnectError as error:
+            await self._sink.put(_event("pairing_failed", node=str(node.id), reason=error.kind))
+            raise
+        return pairing_object(pairing)
+
+    async def _send(self, command: Object) -> Object:
+        opened = self._session(command)
+        message = command.get("message")
+        if not isinstance(message, dict):
+            raise UsageError("The command has no message, which is a JSON object.")
+        text, identifier = write_message(message)
+        if opened.session.end_reason is not SessionEnd.OPEN:
+            raise ConnectionClosed(reason="the session has ended")
+        body = {**message, "message_id": identifier}
+        self._sink.put_nowait(_event("message", session=opened.name, direction="sent", message=body))
+        await opened.session.send(text)
+        return {"message_id": identifier}
+
+    async def _close(self, command: Object) -> Object:
+        await self._session(command).session.close()
+        return {}
+
+    async def _unpair(self, command: Object) -> Object:
+        pairings = await self.endpoint.pairings()
+        if command.get("node") is not None:
+            node = self._node(command)
+            pairings = [p for p in pairings if p.key.local == node.id]
+        found = find_pairing([pairing_object(p) for p in pairings], _text(command, "peer"))
+        node = self.endpoint.node(NodeId(UUID(found["node"])))
+        forget = command.get("forget", False) is True
+        return pairing_object(await node.unpair(NodeId(UUID(found["peer"]["id"])), forget=forget))
+
+    async def _status(self, command: Object) -> Object:
+        endpoint = self.endpoint
+        connected = endpoint.connected()
+        return {
+            "service": {"running": self._running, "pid": os.getpid() if self._running else None},
+            "endpoint": {
+                "name": endpoint.config.name,
+                "deployment": str(endpoint.config.deployment),
+                "host": endpoint.config.host,
+                "pairing_url": str(endpoint.pairing_url),
+                "session_url": str(endpoint.session_url),
+                "certificate": await asyncio.to_thread(self._certificate),
+            },
+            "nodes": [{**peer_object(node.description), "alias": node.alias} for node in endpoint.nodes.values()],
+            "pairings": [pairing_object(p, connected) for p in await endpoint.pairings()],
+            "sessions": [
+                {
+                    "session": opened.name,
+                    "node": str(opened.node.id),
+                    "peer": peer_object(opened.session.peer),
+                    "protocol": opened.session.info.protocol,
+                    "s2_version": opened.session.info.s2_version,
+                    "since": _rfc3339(opened.session.info.since),
+                    "messages": opened.messages,
+                }
+                for opened in self._sessions.values()
+            ],
+        }
+
+    def _certificate(self) -> Object:
+        return describe(Home.open(self._home), self.endpoint.config)
+
+    async def _stop_command(self, command: Object) -> Object:
+        if self._stop is None:
+            raise no_service("No service is running.")
+        self._stop()
+        return {}
+
+    # Arguments
+
+    def _node(self, command: Object) -> Node:
+        name = _text(command, "node", optional=True)
+        if name is None:
+            return self.endpoint.node()
+        with suppress(ValueError):
+            return self.endpoint.node(NodeId(UUID(name)))
+        return self.endpoint.node(alias=name)
+
+    def _session(self, command: Object) -> _Open:
+        name = _text(command, "session")
+        if name not in self._sessions:
+            raise ConnectionClosed(reason="there is no such session")
+        return self._sessions[name]
+
+
+def find_pairing(pairings: list[Object], wanted: str) -> Object:
+    """Find a pairing by the id of the peer, the beginning of it, or the name of the peer.
+
+    Args:
+        pairings: As from :func:`pairing_object`.
+        wanted: What a person typed.
+
+    Raises:
+        NotPaired: None fits.
+        UsageError: Several fit.
+    """
+    text = wanted.strip()
+    found = [p for p in pairings if p["peer"]["id"] == text.lower()]
+    if not found:
+        found = [p for p in pairings if text.casefold() in _names(p["peer"])]
+    if not found and len(text) >= MIN_PREFIX:
+        found = [p for p in pairings if p["peer"]["id"].startswith(text.lower())]
+    if not found:
+        raise NotPaired(f"There is no pairing with {for_display(text)}.")
+    if len({(p["node"], p["peer"]["id"]) for p in found}) > 1:
+        raise UsageError(f"Several pairings fit {for_display(text)}.", hint="Name the id of the peer, and the node.")
+    return found[0]
+
+
+def _names(peer: Object) -> set[str]:
+    name = title(peer)
+    return {name.casefold(), for_display(name).casefold()}
+
+
+def title(peer: Object) -> str:
+    """Name of a peer for a person; hostile until cleaned."""
+    return str(peer.get("user_defined_name") or f"{peer['brand']} {peer['model_name']}")
+
+
+def peer_object(node: NodeDescription) -> Object:
+    """A node for programs."""
+    return node.model_dump(mode="json", by_alias=False, exclude_none=True)
+
+
+def pairing_object(pairing: Pairing, connected: object = ()) -> Object:
+    """A pairing for programs.
+
+    Args:
+        pairing: The pairing.
+        connected: Keys of the pairs that have a session now.
+    """
+    keys: Any = connected
+    return {
+        "node": str(pairing.key.local),
+        "peer": peer_object(pairing.peer),
+        "peer_endpoint": pairing.peer_endpoint.model_dump(mode="json", by_alias=False, exclude_none=True),
+        "communication_role": str(pairing.communication_role),
+        "since": _rfc3339(datetime.fromtimestamp(pairing.paired_at, UTC)),
+        "confirmed": pairing.confirmed,
+        "connected": PairKey(pairing.key.local, pairing.key.remote) in keys,
+    }
+
+
+def _node_object(node: Node) -> Object:
+    return {"id": str(node.id), "role": str(node.role), "alias": node.alias}
+
+
+def _from_endpoint(event: events.Event) -> Object | None:
+    match event:
+        case events.Paired():
+            fields = _about(event) | {"communication_role": str(event.communication_role)}
+            return _event("paired", at=event.at, **fields)
+        case events.PairingFailed():
+            return _event("pairing_failed", at=event.at, reason=event.reason, **_about(event))
+        case events.Unpaired():
+            return _event("unpaired", at=event.at, by=str(event.by), **_about(event))
+        case events.CodeWithdrawn():
+            return _event("warning", at=event.at, reason="code_withdrawn", node=str(event.node))
+        case events.SessionFailed():
+            fields = _about(event) | {"text": event.sentence, "retry_in": event.retry_in}
+            return _event("warning", at=event.at, reason=event.kind, **fields)
+        case events.Notice():
+            return _event("warning", at=event.at, reason=event.kind, text=event.sentence)
+    return None
+
+
+def _about(event: events.Paired | events.PairingFailed | events.Unpaired | events.SessionFailed) -> Object:
+    return {"node": str(event.node), "peer": peer_object(event.peer)}
+
+
+def _event(name: str, *, at: datetime | None = None, **fields: Any) -> Object:
+    return {"event": name, "time": _rfc3339(at or datetime.now(UTC)), **fields}
+
+
+def _failed(identifier: object, failure: Failure) -> Object:
+    return {**_event("result"), "id": identifier, "ok": False, "error": failure.to_object()}
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(command: Object, name: str, *, optional: bool = False) -> Any:
+    value = command.get(name)
+    if value is None and optional:
+        return None
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"The command needs {name}, which is a text.")
+    return value

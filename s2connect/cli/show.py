@@ -1,0 +1,224 @@
+"""What people read: sentences and tables. Every text from the network is cleaned here, and markup means nothing."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from s2connect.cli.service import Object, title
+from s2connect.model.text import for_display
+
+ROLES = {"CEM": "energy manager", "RM": "device"}
+
+_NO_CODE = "For a new code: s2connect code"
+
+_FAILED_ATTEMPTS = {
+    "wrong_code": "with a wrong code",
+    "refused_by_client": "and gave up, because its user's code is another one",
+    "expired": "and did not finish in time",
+    "out_of_order": "in a way that the standard does not allow",
+    "malformed": "in a way that the standard does not allow",
+    "unconfirmed": "and the pairing was never confirmed, so it is void",
+}
+
+_ENDS = {
+    "closed_by_us": "closed here",
+    "closed_by_peer": "closed by the other side",
+    "lost": "the connection was lost",
+    "reconnect_requested": "the other side asked to start anew",
+    "terminate_requested": "the other side has ended it",
+}
+
+_UNPAIRED = {
+    "us": "The pairing with {} has ended, as asked here.",
+    "peer": "{} has ended the pairing.",
+    "replaced": "The pairing with {} was replaced by the new one.",
+}
+
+
+def console(*, error: bool = False) -> Console:
+    """Standard output or standard error, where ``[red]`` in a name is just a name."""
+    return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def name_of(peer: Object) -> str:
+    """Name of a peer, fit for a terminal."""
+    return for_display(title(peer), 40) or "a peer without a name"
+
+
+def kind_of(peer: Object) -> str:
+    """Brand, model and role of a peer, fit for a terminal."""
+    product = for_display(f"{peer['brand']} {peer['model_name']}", 40)
+    role = ROLES.get(str(peer["role"]), for_display(str(peer["role"]), 10))
+    return f"{product}, {role}"
+
+
+def when(text: str) -> str:
+    """A point in time as people at this machine read it."""
+    try:
+        at = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return for_display(text)
+    return at.strftime("%Y-%m-%d %H:%M")
+
+
+def clock(text: str) -> str:
+    """Time of day as people at this machine read it."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return for_display(text)
+
+
+class ServiceText:
+    """Events of the service as text on standard output."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stdout.isatty()
+        self._pairing_url = ""
+
+    def __call__(self, event: Object) -> str | None:
+        """The event as text, or None where people need not know it."""
+        match event["event"]:
+            case "ready":
+                self._pairing_url = event["pairing_url"]
+                return "\n".join(
+                    [
+                        "The service is running. Stop it with Ctrl-C.",
+                        *(f"  {ROLES[n['role']]} {n['alias'] or ''} {n['id']}".rstrip() for n in event["nodes"]),
+                        "Sessions are accepted and every message is acknowledged and counted, nothing more: "
+                        "this is for pairing and for tests. Software that acts uses --json or the library.",
+                    ]
+                )
+            case "pairing_code":
+                return self._code(event)
+            case _:
+                text = sentence(event)
+                return f"{clock(event['time'])}  {text}" if text else None
+
+    def _code(self, event: Object) -> str:
+        expires = event["expires_at"]
+        valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
+        out = io.StringIO()
+        width = shutil.get_terminal_size().columns if self._tty else 100
+        shown = Console(
+            file=out, force_terminal=self._tty, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
+        )
+        shown.print()
+        shown.print("To pair, type these two at the other device:")
+        shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
+        shown.print(Text("  Pairing code  ").append(event["code"], style="bold").append(f"  ({valid})"))
+        return out.getvalue()
+
+
+def sentence(event: Object) -> str | None:
+    """An event in plain words, or None where people need not know it."""
+    name = name_of(event["peer"]) if isinstance(event.get("peer"), dict) else "The other side"
+    match event["event"]:
+        case "paired":
+            how = "It connects to us." if event["communication_role"] == "server" else "We connect to it."
+            return f"Paired with {name} ({kind_of(event['peer'])}). {how} The code is used up. {_NO_CODE}"
+        case "pairing_failed" if "peer" in event:
+            how = _FAILED_ATTEMPTS.get(event["reason"], "in vain")
+            return f"{name} ({kind_of(event['peer'])}) tried to pair {how}."
+        case "pairing_failed":
+            return "Pairing from here did not come about."
+        case "session_opened":
+            return f"Session with {name} opened (S2 {for_display(event['s2_version'], 20)})."
+        case "session_closed":
+            end = _ENDS.get(event["reason"], "ended")
+            return f"Session with {name} ended: {end}, after {event['messages']} messages from it."
+        case "unpaired":
+            return _UNPAIRED[event["by"]].format(name)
+        case "warning" if event["reason"] == "code_withdrawn":
+            return f"Too many attempts with a wrong code: the code is withdrawn. {_NO_CODE}"
+        case "warning":
+            retry = event.get("retry_in")
+            again = f" Next try in {retry:.0f} s." if retry is not None else ""
+            return f"Warning: {for_display(str(event.get('text', event['reason'])), 400)}{again}"
+    return None
+
+
+def pairings_table(pairings: list[Object]) -> RenderableType:
+    """The pairings of an endpoint."""
+    if not pairings:
+        return Text("No pairings yet. The code for the other device: s2connect code; or pair from here: s2connect pair")
+    table = _table("peer", "brand, model", "role", "we are", "since", "state", "id")
+    for one in pairings:
+        peer = one["peer"]
+        state = "connected" if one["connected"] else "not connected"
+        table.add_row(
+            name_of(peer),
+            for_display(f"{peer['brand']} {peer['model_name']}", 40),
+            for_display(str(peer["role"]), 10),
+            str(one["communication_role"]),
+            when(one["since"]),
+            state if one["confirmed"] else "unconfirmed",
+            str(peer["id"])[:8],
+        )
+    return table
+
+
+def status_blocks(status: Object) -> list[RenderableType]:
+    """The state of an endpoint."""
+    endpoint, service = status["endpoint"], status["service"]
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    running = f"running, process {service['pid']}" if service["running"] else "not running; start it: s2connect serve"
+    facts.add_row("Service", running)
+    facts.add_row("Endpoint", f"{for_display(endpoint['name'] or endpoint['host'])} ({endpoint['deployment']})")
+    facts.add_row("Pairing URL", endpoint["pairing_url"])
+    facts.add_row("Session URL", endpoint["session_url"])
+    for node in status["nodes"]:
+        alias = f", alias {node['alias']}" if node["alias"] else ""
+        facts.add_row("Node", f"{name_of(node)} ({kind_of(node)}{alias})")
+        facts.add_row("", str(node["id"]))
+    leaf = endpoint["certificate"]["leaf"]
+    facts.add_row("Certificate", certificate_line(leaf) if leaf else "is made when the service starts")
+    blocks: list[RenderableType] = [facts, Text(), pairings_table(status["pairings"])]
+    if status["sessions"]:
+        table = _table("session", "with", "since", "messages from it")
+        for one in status["sessions"]:
+            table.add_row(one["session"], name_of(one["peer"]), when(one["since"]), str(one["messages"]))
+        blocks += [Text(), table]
+    return blocks
+
+
+def certificate_line(facts: dict[str, Any]) -> str:
+    """Dates of a certificate."""
+    state = "EXPIRED since" if facts["expired"] else "valid until"
+    return f"{state} {when(facts['not_after'])}"
+
+
+def certificate_blocks(shown: dict[str, Any]) -> list[RenderableType]:
+    """The certificates of an endpoint."""
+    blocks: list[RenderableType] = []
+    if not shown["own_ca"]:
+        blocks.append(Text("The certificate is the operator's own; renew it with the tool that made it."))
+    for key, what in (("ca", "Certificate authority of this endpoint"), ("leaf", "Certificate that peers see")):
+        facts = shown[key]
+        if facts is None:
+            continue
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row("SHA-256", facts["fingerprint_sha256"])
+        grid.add_row("From", when(facts["not_before"]))
+        grid.add_row("Until", when(facts["not_after"]) + (" (EXPIRED)" if facts["expired"] else ""))
+        blocks += [Text(what, style="bold"), grid]
+    return blocks
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
