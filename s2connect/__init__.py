@@ -13,19 +13,65 @@
 Every name here is public and documented at its definition; everything else may change.
 """
 
-from s2connect import errors, events
-from s2connect.config import EndpointConfig, NodeConfig
-from s2connect.endpoint import Endpoint, create_home
-from s2connect.errors import S2ConnectError
-from s2connect.messages.envelope import Message
-from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
-from s2connect.model.roles import CommunicationRole
-from s2connect.model.url import BaseUrl
-from s2connect.node import Node
-from s2connect.pairing.code import PairingCode
-from s2connect.session.session import Session, SessionEnd
-from s2connect.store.base import Pairing, PairKey, Pin
-from s2connect.transports.base import Connection, ConnectionInfo, Transport
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s2connect import errors, events
+    from s2connect.config import EndpointConfig, NodeConfig
+    from s2connect.endpoint import Endpoint, create_home
+    from s2connect.errors import S2ConnectError
+    from s2connect.messages.envelope import Message
+    from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
+    from s2connect.model.roles import CommunicationRole
+    from s2connect.model.url import BaseUrl
+    from s2connect.node import Node
+    from s2connect.pairing.code import PairingCode
+    from s2connect.session.session import Session, SessionEnd
+    from s2connect.store.base import Pairing, PairKey, Pin
+    from s2connect.transports.base import Connection, ConnectionInfo, Transport
+
+# Names are loaded when they are first used, so that a command or a small device pays only for what it uses.
+_HOMES = {
+    "EndpointConfig": "s2connect.config",
+    "NodeConfig": "s2connect.config",
+    "Endpoint": "s2connect.endpoint",
+    "create_home": "s2connect.endpoint",
+    "S2ConnectError": "s2connect.errors",
+    "Message": "s2connect.messages.envelope",
+    "Deployment": "s2connect.model.common",
+    "EndpointDescription": "s2connect.model.common",
+    "NodeDescription": "s2connect.model.common",
+    "NodeId": "s2connect.model.common",
+    "Role": "s2connect.model.common",
+    "CommunicationRole": "s2connect.model.roles",
+    "BaseUrl": "s2connect.model.url",
+    "Node": "s2connect.node",
+    "PairingCode": "s2connect.pairing.code",
+    "Session": "s2connect.session.session",
+    "SessionEnd": "s2connect.session.session",
+    "Pairing": "s2connect.store.base",
+    "PairKey": "s2connect.store.base",
+    "Pin": "s2connect.store.base",
+    "Connection": "s2connect.transports.base",
+    "ConnectionInfo": "s2connect.transports.base",
+    "Transport": "s2connect.transports.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "events"):
+        return import_module(f"s2connect.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 's2connect' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 __all__ = [
     "Endpoint",

@@ -49,7 +49,7 @@ class NodeConfig(BaseModel):
         s2_versions: S2 JSON versions by preference.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     role: Role
     id: NodeId = Field(default_factory=lambda: NodeId(uuid4()))
@@ -99,7 +99,7 @@ class EndpointConfig(BaseModel):
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     deployment: Deployment = Deployment.LAN
     host: str = Field(default_factory=lambda: default_host())

@@ -9,10 +9,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from s2connect.certs.tls import ServerContext, leaf_fingerprint_of, wan_client_context
+from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
 from s2connect.errors import (
     ConfigurationError,
@@ -43,13 +42,10 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.node import Node
 from s2connect.pairing import http_client
-from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.code import PairingCode, PairingToken
-from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.server_core import AttemptFailed, PairingServer
-from s2connect.rest.server import HttpsServer, tls_object
+from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.session.http_client import SessionClient
-from s2connect.session.http_server import SessionService
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
@@ -59,11 +55,10 @@ from s2connect.store.vault import open_vault
 from s2connect.transports.base import Connection, Transport
 from s2connect.transports.websocket import WebSocketTransport
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from s2connect.serving import Serving
 
-PAIRING_PATH = "/pairing/"
-SESSION_PATH = "/session/"
-WEBSOCKET_PATH = "/session/websocket"
+_log = logging.getLogger(__name__)
 
 RENEWAL_CHECK = 6 * 3600.0
 """Seconds between two looks at the age of the leaf certificate (TRUST-01)."""
@@ -106,7 +101,7 @@ class Endpoint:
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._connections: dict[NodeId, NodeConnections] = {}
         self._tls: ServerContext | None = None
-        self._server: HttpsServer | None = None
+        self._serving: Serving | None = None
         self._ready = False
         self._port = config.port
         self._pairing_server = PairingServer(
@@ -202,29 +197,22 @@ class Endpoint:
         return node
 
     async def _listen(self) -> None:
+        from s2connect.serving import Serving  # a device that only connects does without a server
+
         assert self._tls is not None
-        server = HttpsServer(self._tls.context, host=self.config.bind, port=self.config.port)
-        self._pairing_service = PairingService(
-            self._pairing_server,
-            self,
-            binding=self._binding,
+        self._serving = await Serving.start(
+            self.config,
+            self._tls,
+            owner=self,
+            endpoint=lambda: self._local,
             ready=lambda: self._ready,
-            on_failed=self._attempt_failed,
+            pairing_server=self._pairing_server,
+            session_server=self._session_server,
+            store=self._store,
+            transports=self._transports,
+            websocket=self._websocket,
         )
-        self._session_service = SessionService(
-            self._session_server, lambda: self._local, self._store, self, self._transports
-        )
-        self._pairing_service.mount(server, PAIRING_PATH)
-        self._session_service.mount(server, SESSION_PATH)
-
-        async def websocket(request: web.Request) -> web.StreamResponse:
-            server.release(request)
-            return await self._websocket.handler(request)
-
-        server.add_get(WEBSOCKET_PATH, websocket)
-        await server.start()
-        self._server = server
-        self._port = server.port
+        self._port = self._serving.port
 
     async def _close(self) -> None:
         self._ready = False
@@ -233,11 +221,9 @@ class Endpoint:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None:
-            self._pairing_service.close()
-            await self._session_service.close()
-            await self._websocket.close()
-            await self._server.close()
+        await self._websocket.close()
+        if self._serving is not None:
+            await self._serving.close()
         for stream in self._streams:
             stream.close()
 
@@ -344,13 +330,8 @@ class Endpoint:
         """See :meth:`Node.withdraw_pairing_code`."""
         self._pairing_server.withdraw_code(node)
 
-    def _binding(self, request: web.Request) -> bytes:
-        """F or D of HMAC-02 for the connection of a request."""
-        if self.config.deployment is Deployment.WAN or self.config.wan_pairing_server:
-            return wan_binding(self.config.host)
-        return lan_binding(leaf_fingerprint_of(tls_object(request)))
-
-    def _attempt_failed(self, failed: AttemptFailed) -> None:
+    def attempt_failed(self, failed: AttemptFailed) -> None:
+        """An attempt on one of our nodes ended without a pairing."""
         self._publish(PairingFailed(node=failed.node, peer=failed.peer, reason=failed.reason))
         if failed.code_withdrawn:
             self._publish(CodeWithdrawn(node=failed.node))

@@ -1,1 +1,9 @@
 """HTTPS, common to pairing and session initiation: the server on its one port, the client, the bounds of strangers."""
+
+API_VERSIONS = ("v1",)
+"""Major versions of the APIs that we serve and speak, best first (VER-01, VER-02)."""
+
+PAIRING_PATH = "/pairing/"
+SESSION_PATH = "/session/"
+WEBSOCKET_PATH = "/session/websocket"
+"""Where our APIs are; peers learn it from our URLs."""

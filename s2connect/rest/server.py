@@ -14,12 +14,10 @@ from aiohttp import hdrs, web
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import Wire
+from s2connect.rest import API_VERSIONS
 from s2connect.rest.rate import REFUSED_COST, AddressLimiter, network_of
 
 _log = logging.getLogger(__name__)
-
-API_VERSIONS = ("v1",)
-"""Major versions of the APIs that we serve and speak, best first (VER-01, VER-02)."""
 
 MAX_BODY_BYTES = 64 * 1024
 """PAIR-12: longest request body; beyond it 413."""

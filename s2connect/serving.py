@@ -1,0 +1,91 @@
+"""The server of an endpoint: pairing, session initiation and WebSockets on one port. Imported only where one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from aiohttp import web
+
+from s2connect.certs.tls import ServerContext, leaf_fingerprint_of
+from s2connect.config import EndpointConfig
+from s2connect.model.common import Deployment
+from s2connect.model.local import LocalEndpoint
+from s2connect.pairing.challenge import lan_binding, wan_binding
+from s2connect.pairing.http_server import PairingService
+from s2connect.pairing.keeper import PairingKeeper
+from s2connect.pairing.server_core import AttemptFailed, PairingServer
+from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.rest.server import HttpsServer, tls_object
+from s2connect.session.http_server import SessionKeeper, SessionService
+from s2connect.session.server_core import SessionServer
+from s2connect.store.base import Store
+from s2connect.transports.base import Transport
+from s2connect.transports.websocket import WebSocketTransport
+
+
+class Owner(PairingKeeper, SessionKeeper, Protocol):
+    """What the server needs of its endpoint."""
+
+    def attempt_failed(self, failed: AttemptFailed) -> None:
+        """An attempt ended without a pairing."""
+
+
+class Serving:
+    """A running server. Make it with :meth:`start`.
+
+    Attributes:
+        port: The port it listens on.
+    """
+
+    def __init__(self, server: HttpsServer, pairing: PairingService, session: SessionService) -> None:
+        self._server = server
+        self._pairing = pairing
+        self._session = session
+        self.port = server.port
+
+    @classmethod
+    async def start(
+        cls,
+        config: EndpointConfig,
+        tls: ServerContext,
+        *,
+        owner: Owner,
+        endpoint: Callable[[], LocalEndpoint],
+        ready: Callable[[], bool],
+        pairing_server: PairingServer,
+        session_server: SessionServer,
+        store: Store,
+        transports: Mapping[str, Transport],
+        websocket: WebSocketTransport,
+    ) -> Serving:
+        """Listen.
+
+        Raises:
+            ConfigurationError: The address or port cannot be used.
+        """
+
+        def binding(request: web.Request) -> bytes:
+            """F or D of HMAC-02 for the connection of a request."""
+            if config.deployment is Deployment.WAN or config.wan_pairing_server:
+                return wan_binding(config.host)
+            return lan_binding(leaf_fingerprint_of(tls_object(request)))
+
+        async def upgrade(request: web.Request) -> web.StreamResponse:
+            server.release(request)
+            return await websocket.handler(request)
+
+        server = HttpsServer(tls.context, host=config.bind, port=config.port)
+        pairing = PairingService(pairing_server, owner, binding=binding, ready=ready, on_failed=owner.attempt_failed)
+        session = SessionService(session_server, endpoint, store, owner, transports)
+        pairing.mount(server, PAIRING_PATH)
+        session.mount(server, SESSION_PATH)
+        server.add_get(WEBSOCKET_PATH, upgrade)
+        await server.start()
+        return cls(server, pairing, session)
+
+    async def close(self) -> None:
+        """Stop accepting and end what is open."""
+        self._pairing.close()
+        await self._session.close()
+        await self._server.close()
