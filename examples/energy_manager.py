@@ -1,0 +1,37 @@
+"""An energy manager: shows a code, selects control by fill rate for every device that offers it, prints what it hears.
+
+s2connect init --home ems --role cem --name "House"
+python examples/energy_manager.py ems
+"""
+
+import asyncio
+import sys
+
+from s2connect import Endpoint, Session, errors
+
+
+async def talk(session: Session) -> None:
+    name = session.peer.title
+    print(name, "is here")
+    async for message in session:
+        print(name, message.type)
+        if message.type == "ResourceManagerDetails":
+            offered = message.body["available_control_types"]
+            if "FILL_RATE_BASED_CONTROL" in offered:
+                await session.send({"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"})
+    print(name, "has left:", session.end_reason)
+
+
+async def main(home: str) -> None:
+    async with Endpoint.open(home) as endpoint, asyncio.TaskGroup() as sessions:
+        cem = endpoint.node()
+        print("Pair at", endpoint.pairing_url, "with the code", cem.issue_pairing_code())
+        async for session in cem.sessions():
+            sessions.create_task(talk(session), name=f"talk-{session.peer.id}")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(sys.argv[1]))
+    except errors.S2ConnectError as error:
+        sys.exit(str(error))
