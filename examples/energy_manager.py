@@ -9,16 +9,20 @@ import sys
 
 from s2connect import Endpoint, Session, errors
 
+SELECT = {"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"}
+
 
 async def talk(session: Session) -> None:
     name = session.peer.title
     print(name, "is here")
-    async for message in session:
-        print(name, message.type)
-        if message.type == "ResourceManagerDetails":
-            offered = message.body["available_control_types"]
-            if "FILL_RATE_BASED_CONTROL" in offered:
-                await session.send({"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"})
+    try:
+        async for message in session:
+            print(name, message.type)
+            offered = message.body.get("available_control_types", ())
+            if message.type == "ResourceManagerDetails" and SELECT["control_type"] in offered:
+                await session.send(SELECT)
+    except errors.SessionError as error:  # one device's trouble is not that of the others
+        print(name, error)
     print(name, "has left:", session.end_reason)
 
 

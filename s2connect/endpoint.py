@@ -34,7 +34,7 @@ from s2connect.events import (
 )
 from s2connect.identity import IdentityKeeper
 from s2connect.live import Live, NodeConnections
-from s2connect.model.common import Deployment, NodeId, Role
+from s2connect.model.common import Deployment, MalformedMessage, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
@@ -51,6 +51,7 @@ from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
+from s2connect.store.transfer import PairingTransfer
 from s2connect.store.vault import open_vault
 from s2connect.transports.base import Connection, Transport
 from s2connect.transports.websocket import WebSocketTransport
@@ -490,6 +491,34 @@ class Endpoint:
         async with self._lock(pairing.key.local):
             await self._store.remove_pairing(pairing.key, tombstone=False)
         self._publish(Unpaired(node=pairing.key.local, peer=pairing.peer, by=UnpairedBy.PEER))
+
+    # A vendor's WAN pairing server and its devices
+
+    async def export_pairing(self, node: NodeId, peer: NodeId) -> bytes:
+        """See :meth:`Node.export_pairing`."""
+        key = PairKey(node, peer)
+        confirmed = [p for p in await self._store.pairings_of(key) if p.confirmed]
+        if not confirmed:
+            raise NotPaired(f"There is no pairing with {peer}.")
+        return PairingTransfer.of(confirmed[0], await self._store.candidate_tokens(key)).to_json()
+
+    async def discard_pairing(self, node: NodeId, peer: NodeId) -> None:
+        """See :meth:`Node.discard_pairing`."""
+        async with self._lock(node):
+            await self._store.remove_pairing(PairKey(node, peer), tombstone=False)
+        self._connections[node].drop(peer, "handed over")
+
+    async def import_pairing(self, node: NodeId, data: bytes) -> Pairing:
+        """See :meth:`Node.import_pairing`."""
+        try:
+            transfer = PairingTransfer.from_json(data)
+        except MalformedMessage as error:
+            raise UsageError(f"This is no pairing: {error}.") from None
+        if transfer.node_id != node:
+            raise UsageError("This pairing was made for another node.")
+        pairing, tokens = transfer.pairing(), transfer.access_tokens
+        await self.commit(pairing, tokens[-1])
+        return pairing
 
     # Sessions (SessionKeeper, Owner)
 

@@ -134,6 +134,32 @@ class Node:
         """
         return await self._endpoint.unpair(self.id, peer, forget=forget)
 
+    # A vendor's WAN pairing server and its devices
+
+    async def export_pairing(self, peer: NodeId) -> bytes:
+        """On a vendor's WAN pairing server: a pairing for the device it was made for, to be sent there in secret.
+
+        It stays here until :meth:`discard_pairing`, so that nothing is lost on the way.
+
+        Raises:
+            NotPaired: There is none.
+            UsageError: It is none with a server in the WAN.
+        """
+        return await self._endpoint.export_pairing(self.id, peer)
+
+    async def discard_pairing(self, peer: NodeId) -> None:
+        """On a vendor's WAN pairing server: the device has the pairing; remove it here without telling the peer."""
+        await self._endpoint.discard_pairing(self.id, peer)
+
+    async def import_pairing(self, data: bytes) -> Pairing:
+        """On the device: take over a pairing that the vendor's server has made for this node; it is durable then.
+
+        Raises:
+            UsageError: It is not for this node, or no such thing at all.
+            StorageError: It could not be stored.
+        """
+        return await self._endpoint.import_pairing(self.id, data)
+
     # Sessions
 
     def sessions(self, *, on_message: Observer | None = None) -> Sessions:

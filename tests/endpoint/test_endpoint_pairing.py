@@ -23,6 +23,7 @@ from s2connect.errors import (
     PairingUnconfirmed,
     PeerBusy,
     ProtocolViolation,
+    UsageError,
     WrongPairingCode,
 )
 from s2connect.pairing import http_client
@@ -148,8 +149,22 @@ async def test_a_vendors_wan_server_pairs_for_a_lan_endpoint_with_wan_clients_on
     wan_cem = await open_endpoint(wan.config(Role.CEM, "cem.example.test"))
     pairing = await wan_cem.node().pair(vendor.pairing_url, vendor.node().issue_pairing_code(), address="127.0.0.1")
     assert pairing.communication_role is CommunicationRole.SERVER
-    [handed_over] = await vendor.node().pairings()
-    assert handed_over.initiate_session_url == wan_cem.session_url
+    # The vendor sends the result to the device, which talks to the CEM from then on.
+    [made] = await vendor.node().pairings()
+    assert made.initiate_session_url == wan_cem.session_url
+    parcel = await vendor.node().export_pairing(made.key.remote)
+    await vendor.node().discard_pairing(made.key.remote)
+    assert await vendor.node().pairings() == []
+    device = await open_endpoint(
+        lan_config(Role.RM, trust_anchors=wan.anchors, nodes=vendor.config.nodes),
+        serve=False,
+        addresses={"cem.example.test": "127.0.0.1"},
+    )
+    with pytest.raises(UsageError):
+        await device.node().import_pairing(b"{}")
+    await device.node().import_pairing(parcel)
+    session = await anext(_open_both(wan_cem, device))
+    assert session.info.remote == wan_cem.node().id
 
 
 @pytest.mark.rule("TRUST-03")

@@ -1,0 +1,151 @@
+"""What strangers can do to the server, and what it answers (SEC-03)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import s2connect.rest.server as server_module
+from s2connect.certs.authority import CertificateAuthority
+from s2connect.certs.tls import ServerContext, pinned_client_context
+from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
+from s2connect.model.url import BaseUrl
+from s2connect.rest.client import HttpsClient, Route
+from s2connect.rest.rate import AddressLimiter
+from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+
+CA = CertificateAuthority.create("test", now=datetime.now(UTC))
+IDENTITY = CA.issue(["127.0.0.1"], now=datetime.now(UTC))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HttpsServer]:
+    made = HttpsServer(ServerContext(IDENTITY).context, host="127.0.0.1", port=0)
+
+    async def echo(request: web.Request) -> web.Response:
+        body = await read_body(request)
+        if body == b'{"fail":true}':
+            raise RuntimeError("secret detail")
+        return web.json_response({"bearer": bearer(request), "size": len(body)})
+
+    async def refuse(_: web.Request) -> web.Response:
+        return answer(401)
+
+    made.add_index("/pairing/")
+    made.add_post("/pairing/v1/echo", echo)
+    made.add_post("/pairing/v1/refuse", refuse)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def context() -> ssl.SSLContext:
+    return pinned_client_context(ssl.PEM_cert_to_DER_cert(CA.to_pem().decode()))
+
+
+def url(server: HttpsServer, path: str = "") -> str:
+    return f"https://127.0.0.1:{server.port}/pairing/{path}"
+
+
+async def test_an_unexpected_failure_is_a_500_without_its_text(server: HttpsServer, context: ssl.SSLContext) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url(server, "v1/echo"), data=b'{"fail":true}', ssl=context) as response:
+            assert response.status == 500
+            assert await response.text() == ""
+        async with session.post(url(server, "v1/echo"), data=b"{}", ssl=context) as response:
+            assert response.status == 200
+            assert response.headers["Server"] == "s2connect"
+            assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.rule("SEC-03")
+async def test_an_address_that_is_refused_too_often_has_to_wait(server: HttpsServer, context: ssl.SSLContext) -> None:
+    server._limiter = AddressLimiter(burst=10.0, refill=0.001)
+    async with aiohttp.ClientSession() as session:
+        statuses = []
+        for _ in range(6):
+            async with session.post(url(server, "v1/refuse"), ssl=context) as response:
+                statuses.append(response.status)
+        assert statuses == [401, 401, 401, 401, 429, 429]
+        async with session.get(url(server), ssl=context) as response:
+            assert response.status == 429
+            assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.rule("SEC-03")
+async def test_a_connection_that_asks_nothing_is_closed(
+    server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FIRST_REQUEST_TIMEOUT", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+    writer.write(b"POST /pairing/v1/echo HTTP/1.1\r\n")
+    async with asyncio.timeout(5):
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+    writer.transport.abort()
+
+
+@pytest.mark.rule("SEC-03")
+async def test_connections_of_one_address_are_bounded(
+    server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS_PER_ADDRESS", 16)
+    writers = []
+    for _ in range(16):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        writers.append(writer)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(url(server), ssl=context)
+        for writer in writers:
+            writer.transport.abort()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    async with session.get(url(server), ssl=context) as response:
+                        assert response.status == 200
+                        break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_port_that_is_taken_is_named(server: HttpsServer) -> None:
+    other = HttpsServer(ServerContext(IDENTITY).context, host="127.0.0.1", port=server.port)
+    with pytest.raises(ConfigurationError, match=str(server.port)):
+        await other.start()
+
+
+@pytest.mark.rule("VER-02")
+async def test_the_client_fetches_the_index_and_says_when_no_version_fits(
+    server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with HttpsClient(Route(context)) as http:
+        assert await http.api_version(BaseUrl(url(server))) == "v1"
+        monkeypatch.setattr("s2connect.rest.server.API_VERSIONS", ("v2", "v3"))
+        with pytest.raises(IncompatibleApiVersion, match="v2, v3"):
+            await http.api_version(BaseUrl(url(server)))
+        with pytest.raises(ProtocolViolation, match="no S2 Connect"):
+            await http.api_version(BaseUrl(f"https://127.0.0.1:{server.port}/elsewhere/"))
+
+
+async def test_the_client_bounds_time_and_names_a_busy_server(server: HttpsServer, context: ssl.SSLContext) -> None:
+    base = BaseUrl(url(server))
+    server._limiter = AddressLimiter(burst=1.0, refill=0.0)
+    async with HttpsClient(Route(context)) as http:
+        await http.post(base, "v1", "echo")
+        with pytest.raises(PeerBusy) as busy:
+            await http.post(base, "v1", "echo")
+        assert busy.value.status == 429
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with HttpsClient(Route(context)) as http:
+            with pytest.raises(PeerTimeout):
+                await http.post(BaseUrl(f"https://127.0.0.1:{port}/"), "v1", "echo", timeout=0.2)
