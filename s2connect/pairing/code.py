@@ -83,11 +83,15 @@ class PairingCode:
 
 @dataclass(slots=True)
 class IssuedToken:
-    """A token of one of our nodes, with what decides whether it still counts."""
+    """A token of one of our nodes, with what decides whether it still counts.
+
+    A dynamic token is reserved while a pairing with it is being stored: one token makes one pairing (TOK-05).
+    """
 
     token: PairingToken
     expires_at: float | None
     failed_attempts: int = 0
+    reserved: bool = False
 
     @property
     def static(self) -> bool:

@@ -270,7 +270,7 @@ class PairingServer:
         self._in_flight -= 1
         self.expire(now=now)
         same = self._by_request.get(queued.digest)
-        if same is not None and same.state is _State.REQUESTED:
+        if same is not None and same.state is not _State.ENDED and same.expires_at > now:
             return same.answer  # PAIR-07; the digest covers 32 random bytes of the client's
         table = self._table(queued.node.id)
         issued = table.valid(now=queued.arrived_at)
@@ -319,44 +319,46 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, entropy: bytes
     ) -> Reply:
         """Give the connection details to a future communication client (PAIR-05, PAIR-08)."""
-        attempt, reply = self._step(attempt_id, b"requestConnectionDetails", body, now=now)
+        digest = _digest(b"requestConnectionDetails", body)
+        attempt, reply = self._step(attempt_id, digest, now=now)
         if attempt is None:
             return reply
         try:
             request = RequestConnectionDetails.from_json(body)
         except MalformedMessage:
-            return self._fail(attempt, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
-            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, Reply(403), "wrong_code")
+            return self._fail(attempt, digest, Reply(403), "wrong_code")
         attempt.token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         attempt.state = _State.EXCHANGED
         details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
-        return self._remember(attempt, b"requestConnectionDetails", body, Reply(200, details))
+        return self._remember(attempt, digest, Reply(200, details))
 
     def post_connection_details(self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float) -> Reply:
         """Take the connection details of a future communication server (PAIR-05, TRUST-07)."""
-        attempt, reply = self._step(attempt_id, b"postConnectionDetails", body, now=now)
+        digest = _digest(b"postConnectionDetails", body)
+        attempt, reply = self._step(attempt_id, digest, now=now)
         if attempt is None:
             return reply
         try:
             request = PostConnectionDetails.from_json(body)
             fingerprint = parse_fingerprint_map(request.connection_details.certificate_fingerprint)
         except ValueError:
-            return self._fail(attempt, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.CLIENT:
-            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, Reply(403), "wrong_code")
+            return self._fail(attempt, digest, Reply(403), "wrong_code")
         if (attempt.peer_deployment or self._endpoint().deployment) is Deployment.LAN:
             if fingerprint is None:
-                return self._fail(attempt, _BAD_REQUEST, "malformed")
+                return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
             attempt.pin = Pin(fingerprint)
         attempt.details = request.connection_details
         attempt.token = request.connection_details.access_token
         attempt.state = _State.EXCHANGED
-        return self._remember(attempt, b"postConnectionDetails", body, Reply(204))
+        return self._remember(attempt, digest, Reply(204))
 
     # finalizePairing
 
@@ -364,7 +366,8 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
     ) -> Reply | Commit:
         """Finish an attempt (PAIR-09). Make a :class:`Commit` durable, then call :meth:`committed`."""
-        attempt, reply = self._step(attempt_id, b"finalizePairing", body, now=now)
+        digest = _digest(b"finalizePairing", body)
+        attempt, reply = self._step(attempt_id, digest, now=now)
         if attempt is None:
             return reply
         try:
@@ -372,13 +375,15 @@ class PairingServer:
         except MalformedMessage:
             success = None
         if success is None:
-            return self._fail(attempt, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
         if not success:
-            self._fail(attempt, Reply(204), "refused_by_client")
-            return self._remember(attempt, b"finalizePairing", body, Reply(204))
+            return self._fail(attempt, digest, Reply(204), "refused_by_client")
         table = self._table(attempt.node.id)
         if attempt.state is not _State.EXCHANGED or attempt.token is None or not table.holds(attempt.issued):
-            return self._fail(attempt, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
+        if attempt.issued.reserved:
+            return BUSY  # another pairing with this code is being stored; if that fails, this one may be
+        attempt.issued.reserved = not attempt.issued.static
         attempt.state = _State.FINALIZING
         request = attempt.request
         return Commit(
@@ -400,24 +405,26 @@ class PairingServer:
         attempt = self._attempts[attempt_id]
         self._end(attempt)
         self._table(attempt.node.id).spend(attempt.issued)
-        return self._remember(attempt, b"finalizePairing", body, Reply(204))
+        return self._remember(attempt, _digest(b"finalizePairing", body), Reply(204))
 
     def commit_failed(self, attempt_id: PairingAttemptId) -> Reply:
         """The pairing could not be stored: nothing has happened, and the client may repeat its request (PAIR-10)."""
-        self._attempts[attempt_id].state = _State.EXCHANGED
+        attempt = self._attempts[attempt_id]
+        attempt.state = _State.EXCHANGED
+        attempt.issued.reserved = False
         return Reply(500)
 
     # Common to the steps
 
     def _step(
-        self, attempt_id: PairingAttemptId | None, operation: bytes, body: bytes, *, now: float
+        self, attempt_id: PairingAttemptId | None, digest: bytes, *, now: float
     ) -> tuple[_Attempt, Reply] | tuple[None, Reply]:
         """Find the attempt of a later request, or the reply that is due without one (PAIR-03, PAIR-04, PAIR-07)."""
         self.expire(now=now)
         attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
         if attempt is None or attempt.expires_at <= now:
             return None, UNAUTHORIZED
-        repeated = attempt.replies.get(_digest(operation, body))
+        repeated = attempt.replies.get(digest)
         if repeated is not None:
             return None, repeated
         if attempt.state is _State.ENDED:
@@ -431,9 +438,9 @@ class PairingServer:
         return matches(respond(attempt.challenge, attempt.issued.token, attempt.binding), received)
 
     @staticmethod
-    def _remember(attempt: _Attempt, operation: bytes, body: bytes, reply: Reply) -> Reply:
+    def _remember(attempt: _Attempt, digest: bytes, reply: Reply) -> Reply:
         if len(attempt.replies) < MAX_REMEMBERED_REPLIES:
-            attempt.replies[_digest(operation, body)] = reply
+            attempt.replies[digest] = reply
         return reply
 
     def _end(self, attempt: _Attempt) -> None:
@@ -441,12 +448,15 @@ class PairingServer:
         attempt.token = None
         self._in_flight -= 1
 
-    def _fail(self, attempt: _Attempt, reply: Reply, reason: str) -> Reply:
+    def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str) -> Reply:
+        self._failed(attempt, reason)
+        return self._remember(attempt, digest, reply)
+
+    def _failed(self, attempt: _Attempt, reason: str) -> None:
         self._end(attempt)
         withdrawn = self._table(attempt.node.id).failed(attempt.issued)
         peer = attempt.request.client_node_description
         self.events.append(AttemptFailed(attempt.node.id, peer, reason, withdrawn))
-        return reply
 
     def expire(self, *, now: float) -> None:
         """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
@@ -455,7 +465,7 @@ class PairingServer:
             if attempt.expires_at > now or attempt.state is _State.FINALIZING:
                 return  # FINALIZING: its request came in time; the store decides
             if attempt.state is not _State.ENDED:
-                self._fail(attempt, UNAUTHORIZED, "expired")
+                self._failed(attempt, "expired")
             del self._attempts[attempt.id]
             if self._by_request.get(attempt.request_digest) is attempt:
                 del self._by_request[attempt.request_digest]
