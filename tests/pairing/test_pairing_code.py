@@ -1,0 +1,188 @@
+"""Tokens, aliases and codes (TOK)."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2connect.errors import InvalidPairingCode
+from s2connect.pairing.code import (
+    ALPHABET,
+    DYNAMIC_LIFETIME,
+    MAX_FAILED_ATTEMPTS,
+    MAX_TOKEN_CHARACTERS,
+    TOKEN_CHARACTERS,
+    PairingCode,
+    PairingToken,
+    TokenTable,
+)
+from tests import strategies
+
+STANDARD = re.compile(r"^([0-9a-zA-Z]+-)?[0-9a-zA-Z]{4,}$", re.ASCII)
+"""The expression of the standard (TOK-04)."""
+
+
+@pytest.mark.rule("TOK-04")
+@pytest.mark.parametrize(
+    ("text", "alias", "token"),
+    [
+        ("5hK7", None, "5hK7"),
+        ("A0-5hK7", "A0", "5hK7"),
+        ("a-AAAA", "a", "AAAA"),
+        ("1234-5678", "1234", "5678"),
+        ("x" * 128, None, "x" * 128),
+        (" 5h K7\n", None, "5hK7"),
+        ("A0 - 5hK7\t", "A0", "5hK7"),
+        ("5h\u00a0K7", None, "5hK7"),
+    ],
+)
+def test_codes_are_split_at_the_dash(text: str, alias: str | None, token: str) -> None:
+    code = PairingCode.parse(text)
+    assert (code.alias, code.token.reveal(), code.expires_in) == (alias, token, None)
+
+
+@pytest.mark.rule("TOK-04", "TOK-06")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "a-abc",
+        "-abcd",
+        "abcd-",
+        "--abcd",
+        "a-b-abcd",
+        "A_0-5hK7",
+        "5hK7!",
+        "5hKä",
+        "٣٣٣٣",
+        "5hK7\x00",
+        "a\u200bbcd",
+        "x" * 129,
+        "x" * 129 + "-abcd",
+        "x" * 1000000,
+    ],
+    ids=lambda text: repr(text[:14]),
+)
+def test_what_is_no_code_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(InvalidPairingCode) as caught:
+        PairingCode.parse(text)
+    assert not text or text not in str(caught.value)
+
+
+@pytest.mark.rule("TOK-04")
+@given(st.text(strategies.ALPHANUMERIC + "-", max_size=20) | st.text(max_size=20))
+def test_codes_are_those_of_the_expression_of_the_standard(text: str) -> None:
+    plain = "".join(text.split())
+    try:
+        code = PairingCode.parse(text)
+    except InvalidPairingCode:
+        assert not STANDARD.fullmatch(plain)
+    else:
+        assert STANDARD.fullmatch(plain)
+        assert str(code) == plain
+
+
+@pytest.mark.rule("TOK-01")
+@pytest.mark.parametrize("text", ["", "abc", "ab-d", "abcd ", "äbcd", "abc\n", "x" * (MAX_TOKEN_CHARACTERS + 1)])
+def test_tokens_are_at_least_four_letters_or_digits(text: str) -> None:
+    with pytest.raises(ValueError, match="not a valid pairing token"):
+        PairingToken(text)
+
+
+@pytest.mark.rule("TOK-01", "TOK-05")
+def test_tokens_we_draw_come_from_the_operating_system_and_have_60_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(set(ALPHABET)) == len(ALPHABET)
+    assert TOKEN_CHARACTERS * math.log2(len(ALPHABET)) >= 60
+    assert not set("0O1Il") & set(ALPHABET)
+    drawn: list[str] = []
+    real = secrets.choice
+
+    def choice(characters: str) -> str:
+        drawn.append(real(characters))
+        return drawn[-1]
+
+    monkeypatch.setattr(secrets, "choice", choice)
+    tokens = [PairingToken.generate().reveal() for _ in range(200)]
+    assert "".join(tokens) == "".join(drawn)
+    assert len(set(tokens)) == 200
+    assert all(len(token) == TOKEN_CHARACTERS and set(token) <= set(ALPHABET) for token in tokens)
+
+
+def _token(text: str = "abcd") -> PairingToken:
+    return PairingToken(text)
+
+
+@pytest.mark.rule("TOK-02")
+def test_a_dynamic_token_counts_for_five_minutes() -> None:
+    assert DYNAMIC_LIFETIME == 300
+    table = TokenTable()
+    issued = table.issue(_token(), now=100, lifetime=DYNAMIC_LIFETIME)
+    assert table.valid(now=100) is issued
+    assert table.valid(now=399.999) is issued
+    assert table.valid(now=400) is None
+    assert table.holds(issued), "expiry is checked in requestPairing only"
+
+
+@pytest.mark.rule("TOK-01", "TOK-02")
+def test_a_static_token_has_six_characters_and_does_not_expire() -> None:
+    table = TokenTable()
+    with pytest.raises(InvalidPairingCode, match="too short"):
+        table.issue(_token("abcde"), now=0, lifetime=None)
+    assert table.valid(now=0) is None
+    issued = table.issue(_token("abcdef"), now=0, lifetime=None)
+    assert issued.static
+    assert table.valid(now=1e9) is issued
+    table.spend(issued)
+    assert table.valid(now=1e9) is issued
+    for _ in range(MAX_FAILED_ATTEMPTS * 2):
+        assert not table.failed(issued)
+    assert table.valid(now=1e9) is issued
+
+
+@pytest.mark.rule("TOK-02")
+def test_the_dynamic_token_counts_before_the_static_one_while_it_lives() -> None:
+    table = TokenTable()
+    static = table.issue(_token("static6"), now=0, lifetime=None)
+    dynamic = table.issue(_token(), now=0, lifetime=10)
+    assert table.valid(now=9.9) is dynamic
+    assert table.valid(now=10) is static
+    table.withdraw()
+    assert table.valid(now=1) is static
+    assert not table.holds(dynamic)
+
+
+@pytest.mark.rule("TOK-05")
+def test_a_dynamic_token_is_spent_once_used() -> None:
+    table = TokenTable()
+    issued = table.issue(_token(), now=0, lifetime=10)
+    table.spend(issued)
+    assert table.valid(now=0) is None
+    assert not table.holds(issued)
+
+
+@pytest.mark.rule("TOK-05")
+def test_a_dynamic_token_is_withdrawn_after_five_failures() -> None:
+    assert MAX_FAILED_ATTEMPTS == 5
+    table = TokenTable()
+    issued = table.issue(_token(), now=0, lifetime=10)
+    assert [table.failed(issued) for _ in range(5)] == [False, False, False, False, True]
+    assert table.valid(now=0) is None
+    assert not table.failed(issued), "it is withdrawn once"
+
+
+@pytest.mark.rule("TOK-05")
+def test_failures_of_a_replaced_token_do_not_count_against_the_new_one() -> None:
+    table = TokenTable()
+    old = table.issue(_token(), now=0, lifetime=10)
+    new = table.issue(_token("efgh"), now=1, lifetime=10)
+    for _ in range(10):
+        assert not table.failed(old)
+    table.spend(old)
+    assert table.valid(now=1) is new
+    assert new.failed_attempts == 0

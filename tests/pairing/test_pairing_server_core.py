@@ -1,0 +1,784 @@
+"""The pairing server's side of an attempt (PAIR)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from s2connect.model.common import Deployment, Role
+from s2connect.model.reply import Reply
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import PairingAttemptId
+from s2connect.pairing import server_core
+from s2connect.pairing.code import PairingToken
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
+from tests.pairing.pairing_kit import (
+    CA,
+    CLIENT_TOKEN,
+    OTHER_TOKEN,
+    SERVER_ID,
+    TOKEN,
+    Attempt,
+    Bench,
+    answered,
+    dump,
+    endpoint,
+    hmac_response,
+    node,
+    request,
+)
+
+LAN, WAN = Deployment.LAN, Deployment.WAN
+SUCCESS = b'{"success": true}'
+FAILURE = b'{"success": false}'
+
+
+# requestPairing
+
+MALFORMED: dict[str, Any] = {
+    "no JSON": b"nonsense",
+    "nothing": b"",
+    "no object": b"[]",
+    "no description": request(clientNodeDescription=None),
+    "no endpoint": request(clientEndpointDescription=None),
+    "no protocols": request(supportedCommunicationProtocols=None),
+    "no versions": request(supportedS2MessageVersions=None),
+    "no algorithms": request(supportedHmacHashingAlgorithms=None),
+    "no challenge": request(clientHmacChallenge=None),
+    "challenge of 31 bytes": request(clientHmacChallenge=base64.b64encode(bytes(31)).decode()),
+    "challenge in no Base64": request(clientHmacChallenge="-_" * 32),
+    "role of its own": request(role="EMS"),
+    "deployment of its own": request(deployment="MAN"),
+    "id that is no UUID": request(nodeId="1"),
+    "alias with a dash": request(nodeIdAlias="a-b"),
+    "id and alias": request(nodeId=str(SERVER_ID), nodeIdAlias="A"),
+    "force in words": request(forcePairing="yes"),
+    "member twice": dump(request())[:-1] + b', "forcePairing": true, "forcePairing": false}',
+}
+
+
+@pytest.mark.rule("PAIR-01", "HMAC-01", "SEC-04")
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_request_is_a_parsing_error(body: Any) -> None:
+    bench = Bench()
+    reply = bench.queue(body)
+    assert isinstance(reply, Reply)
+    assert reply.status == 400
+    assert answered(reply)["errorMessage"] == "ParsingError"
+    assert bench.in_flight == 0
+
+
+# Each fault, in the order in which they are looked for. Those that do not fit together stand beside each other.
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("ParsingError", {"nodeId": str(uuid4()), "nodeIdAlias": "A"}),
+    ("NodeNotFound", {"nodeIdAlias": None}),
+    ("Other", {"nodeId": str(SERVER_ID)}),
+    ("InvalidCombinationOfRoles", {}),
+    ("IncompatibleHmacHashingAlgorithms", {"role": "RM"}),
+    ("IncompatibleCommunicationProtocols", {"supportedHmacHashingAlgorithms": ["MD5", "SHA256"]}),
+    ("IncompatibleS2MessageVersions", {"supportedCommunicationProtocols": ["QUIC", "WebSocket"]}),
+]
+
+
+@pytest.mark.rule("PAIR-01")
+@pytest.mark.parametrize("mended", range(len(FAULTS)))
+def test_each_fault_has_its_reason_and_they_are_looked_for_in_order(mended: int) -> None:
+    """The first request has every fault at once; then they are mended one after the other."""
+    bench = Bench(token=None)
+    body: dict[str, Any] = {
+        "role": "CEM",
+        "supportedHmacHashingAlgorithms": ["MD5"],
+        "supportedCommunicationProtocols": ["QUIC"],
+        "supportedS2MessageVersions": ["v0.1"],
+    }
+    for _, change in FAULTS[: mended + 1]:
+        body |= change
+    reply = bench.queue(request(**body), ready=mended > 2)
+    assert isinstance(reply, Reply)
+    assert reply.status == 400
+    said = answered(reply)
+    assert said["errorMessage"] == FAULTS[mended][0]
+    assert len(said["additionalInfo"]) > 10
+    assert bench.in_flight == 0
+
+
+@pytest.mark.rule("PAIR-01", "PAIR-02")
+def test_without_a_valid_token_the_refusal_comes_after_the_same_second() -> None:
+    bench = Bench(token=None)
+    queued = bench.queue(request())
+    assert isinstance(queued, Queued)
+    assert queued.answer_at == bench.now + 1
+    reply = bench.answer(queued)
+    assert (reply.status, answered(reply)["errorMessage"]) == (400, "NoValidPairingTokenOnPairingServer")
+    assert bench.in_flight == 0
+    assert bench.events() == [], "nobody has tried a code"
+
+
+@pytest.mark.rule("PAIR-01")
+def test_of_several_nodes_one_has_to_be_named() -> None:
+    own = endpoint(Role.CEM, LAN, node(Role.CEM, 0, "A"), node(Role.CEM, 1, "B"), node(Role.CEM, 2))
+    bench = Bench(own)
+    assert answered(bench.queue(request()))["errorMessage"] == "NoNodeIdProvided"
+    assert answered(bench.queue(request(nodeIdAlias="C")))["errorMessage"] == "NodeNotFound"
+    assert answered(bench.queue(request(nodeIdAlias="a")))["errorMessage"] == "NodeNotFound"
+    for number, named in enumerate([{"nodeIdAlias": "B"}, {"nodeId": str(node(Role.CEM, 1).id)}]):
+        queued = bench.queue(request(number, **named))
+        assert isinstance(queued, Queued)
+        assert queued.node.alias == "B"
+
+
+@pytest.mark.rule("PAIR-01")
+def test_an_endpoint_without_nodes_has_no_node_to_pair_with() -> None:
+    bench = Bench()
+    bench.own = endpoint(Role.CEM, LAN, node(Role.CEM))
+    object.__setattr__(bench.own, "nodes", {})
+    assert answered(bench.queue(request()))["errorMessage"] == "NoNodeIdProvided"
+
+
+@pytest.mark.rule("PAIR-01")
+@pytest.mark.parametrize("change", [{"supportedCommunicationProtocols": ["QUIC"]}, {"supportedS2MessageVersions": []}])
+def test_forced_pairing_needs_no_common_protocol_and_version(change: dict[str, Any]) -> None:
+    bench = Bench()
+    assert isinstance(bench.queue(request(forcePairing=True, **change)), Queued)
+    assert isinstance(bench.queue(request(forcePairing=False, **change)), Reply)
+    for reason, more in (
+        ("IncompatibleHmacHashingAlgorithms", {"supportedHmacHashingAlgorithms": ["MD5"]}),
+        ("InvalidCombinationOfRoles", {"role": "CEM"}),
+    ):
+        assert answered(bench.queue(request(forcePairing=True, **change, **more)))["errorMessage"] == reason
+
+
+@pytest.mark.rule("PAIR-01", "ROLE-03")
+def test_a_vendors_server_takes_clients_in_the_wan_only() -> None:
+    bench = Bench(wan_clients_only=True)
+    for deployment in ("LAN", None):
+        assert answered(bench.queue(request(deployment=deployment)))["errorMessage"] == "Other"
+    assert isinstance(bench.queue(request(deployment="WAN")), Queued)
+
+
+@pytest.mark.rule("PAIR-01", "SEC-01")
+def test_refusals_say_nothing_of_the_peers_own_words() -> None:
+    bench = Bench()
+    for body in (request(nodeIdAlias="Qq7"), request(supportedCommunicationProtocols=["Qq7"]), b"Qq7"):
+        assert "Qq7" not in json.dumps(answered(bench.queue(body)))
+
+
+@pytest.mark.rule("PAIR-02", "PAIR-12")
+def test_one_node_queues_five_and_the_next_is_told_to_come_back() -> None:
+    bench = Bench()
+    queued = [bench.queue(request(number)) for number in range(6)]
+    assert [q.answer_at - bench.now for q in queued[:5] if isinstance(q, Queued)] == [1, 2, 3, 4, 5]
+    assert queued[5] == Reply(503)
+    assert bench.in_flight == 5
+
+
+@pytest.mark.rule("PAIR-02")
+def test_nodes_are_paired_in_parallel() -> None:
+    own = endpoint(Role.CEM, LAN, *(node(Role.CEM, n, f"N{n}") for n in range(50)))
+    bench = Bench(own)
+    for number in range(50):
+        queued = bench.queue(request(number, nodeIdAlias=f"N{number}"))
+        assert isinstance(queued, Queued)
+        assert queued.answer_at == bench.now + 1
+
+
+@pytest.mark.rule("PAIR-12")
+def test_attempts_in_flight_are_bounded_and_those_that_ended_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_core, "MAX_ATTEMPTS", 3)
+    bench = Bench(response_delay=0)
+    first, _, _ = (bench.begin(n) for n in range(3))
+    assert bench.queue(request(3)) == Reply(503)
+    assert isinstance(first.finalize(FAILURE), Reply)
+    queued = bench.queue(request(3))
+    assert isinstance(queued, Queued)
+    assert bench.queue(request(4)) == Reply(503)
+    bench.server.abandon(queued)
+    assert isinstance(bench.queue(request(4)), Queued)
+
+
+@pytest.mark.rule("PAIR-12")
+def test_ended_attempts_are_kept_for_repeats_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_core, "MAX_KEPT_ATTEMPTS", 3)
+    bench = Bench(response_delay=0)
+    for number in range(3):
+        bench.begin(number).finalize(FAILURE)
+    assert bench.in_flight == 0
+    assert bench.queue(request(3)) == Reply(503)
+    bench.now += ATTEMPT_LIFETIME
+    assert isinstance(bench.queue(request(3)), Queued)
+
+
+@pytest.mark.rule("PAIR-03", "HMAC-02", "HMAC-03", "PAIR-11")
+def test_the_answer_proves_the_token_and_describes_the_node() -> None:
+    bench = Bench()
+    sent = request(supportedHmacHashingAlgorithms=["SHA512", "SHA256"])
+    reply = bench.answer(bench.queue(sent))
+    said = answered(reply)
+    assert reply.status == 200
+    assert said["clientHmacChallengeResponse"] == hmac_response(sent["clientHmacChallenge"])
+    assert said["selectedHmacHashingAlgorithm"] == "SHA256"
+    assert said["serverNodeDescription"]["id"] == str(SERVER_ID)
+    assert said["serverEndpointDescription"] == {"name": "server", "deployment": "LAN"}
+    assert len(base64.b64decode(said["serverHmacChallenge"])) == 32
+    assert len(said["pairingAttemptId"]) == 32
+    assert len(base64.b64decode(said["pairingAttemptId"])) == 24
+    assert TOKEN not in json.dumps(said)
+
+
+@pytest.mark.rule("PAIR-03", "HMAC-01")
+def test_ids_and_challenges_come_from_the_random_bytes_alone() -> None:
+    bench = Bench()
+    one, two = bench.begin(1), bench.begin(2)
+    assert one.id != two.id
+    assert one.answer["serverHmacChallenge"] != two.answer["serverHmacChallenge"]
+
+
+# Later requests
+
+LATER: dict[str, Any] = {
+    "requestConnectionDetails": lambda a: a.request_details(),
+    "postConnectionDetails": lambda a: a.post_details(),
+    "finalizePairing": lambda a: a.finalize(),
+}
+
+
+def _in_branch(server: CommunicationRole) -> Bench:
+    """A bench whose server will be communication server (a CEM) or client (an RM)."""
+    return Bench(endpoint(Role.CEM if server is CommunicationRole.SERVER else Role.RM))
+
+
+def _begin(bench: Bench, number: int = 0) -> Attempt:
+    role = next(iter(bench.own.nodes.values())).description.role
+    return bench.begin(number, role=role.other.value)
+
+
+@pytest.fixture(params=list(CommunicationRole), ids=lambda role: f"server will be {role}")
+def branch(request: pytest.FixtureRequest) -> CommunicationRole:
+    return request.param
+
+
+def _exchange(attempt: Attempt, branch: CommunicationRole, token: str = TOKEN) -> Reply:
+    if branch is CommunicationRole.SERVER:
+        return attempt.request_details(token)
+    return attempt.post_details(token)
+
+
+@pytest.mark.rule("PAIR-03")
+@pytest.mark.parametrize("operation", LATER)
+def test_an_unknown_id_is_401(operation: str) -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    for unknown in (None, PairingAttemptId("x" * 32), PairingAttemptId(attempt.id.reveal() + "x")):
+        attempt.id = unknown  # type: ignore[assignment] # as the handlers do without a bearer
+        assert LATER[operation](attempt) == Reply(401)
+    assert bench.events() == []
+    assert bench.in_flight == 1
+
+
+@pytest.mark.rule("PAIR-04")
+@pytest.mark.parametrize("operation", LATER)
+def test_an_attempt_lives_15_seconds_from_the_issue_of_its_id(operation: str) -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    issued = bench.now
+    bench.now = issued + 14.999
+    assert LATER[operation](bench.begin(1)).status in (200, 204, 400)
+    bench.now = issued + 15
+    assert LATER[operation](attempt) == Reply(401)
+    assert [e.reason for e in bench.events() if e.peer.id == _peer_id(0)] == ["expired"]
+
+
+def _peer_id(number: int) -> Any:
+    return server_core.NodeDescription.from_value(request(number)["clientNodeDescription"]).id
+
+
+@pytest.mark.rule("PAIR-04")
+def test_the_whole_attempt_may_take_just_under_15_seconds(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    bench.now += 14.998
+    assert _exchange(attempt, branch).status in (200, 204)
+    bench.now += 0.001
+    assert isinstance(attempt.finalize(), Commit)
+
+
+@pytest.mark.rule("PAIR-04", "TOK-05")
+def test_attempts_that_nobody_finishes_fail_by_the_clock_alone() -> None:
+    bench = Bench()
+    attempts = [bench.begin(n) for n in range(2)]
+    deadline = bench.server.next_deadline()
+    assert deadline == bench.now - 1 + ATTEMPT_LIFETIME
+    bench.server.expire(now=deadline)
+    assert [e.reason for e in bench.events()] == ["expired"]
+    assert bench.server.next_deadline() == deadline + 1
+    bench.server.expire(now=deadline + 1)
+    assert bench.in_flight == 0
+    assert bench.server.next_deadline() is None
+    assert attempts[0].request_details().status == 401
+
+
+@pytest.mark.rule("PAIR-05", "ROLE-02")
+@pytest.mark.parametrize("own_role", list(Role))
+@pytest.mark.parametrize("own", [LAN, WAN])
+@pytest.mark.parametrize("peer", [LAN, WAN, None])
+def test_the_branch_follows_from_roles_and_deployments(
+    own_role: Role, own: Deployment, peer: Deployment | None
+) -> None:
+    """A client that does not say where it runs is where the server is (errata S2C-03)."""
+    meant = peer or own
+    is_server = own is WAN if own is not meant else own_role is Role.CEM
+    for tried in CommunicationRole:
+        bench = Bench(endpoint(own_role, own))
+        attempt = bench.begin(role=own_role.other.value, deployment=peer.value if peer else None)
+        reply = _exchange(attempt, tried)
+        if (tried is CommunicationRole.SERVER) == is_server:
+            assert reply.status == (200 if is_server else 204)
+            commit = attempt.finalize()
+            assert isinstance(commit, Commit)
+            assert commit.pairing.communication_role is tried
+            assert commit.pairing.peer_endpoint.deployment is meant
+        else:
+            assert reply == Reply(400)
+            assert attempt.finalize() == Reply(401)
+            assert [e.reason for e in bench.events()] == ["out_of_order"]
+
+
+@pytest.mark.rule("PAIR-05")
+def test_a_second_exchange_with_another_body_is_out_of_order(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    assert _exchange(attempt, branch).status in (200, 204)
+    spaced = {"serverHmacChallengeResponse": attempt.proof()}
+    reply = (
+        attempt.request_details(body=dump(spaced) + b" ")
+        if branch is CommunicationRole.SERVER
+        else attempt.post_details(accessToken=base64.b64encode(bytes(32)).decode())
+    )
+    assert reply == Reply(400)
+    assert attempt.finalize() == Reply(401)
+
+
+@pytest.mark.rule("PAIR-06", "HMAC-04")
+def test_a_wrong_response_is_403_and_the_attempt_is_over(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    assert _exchange(attempt, branch, OTHER_TOKEN) == Reply(403)
+    assert _exchange(attempt, branch) == Reply(401), "the right code comes too late"
+    assert attempt.finalize() == Reply(401)
+    assert attempt.finalize(FAILURE) == Reply(401)
+    assert [e.reason for e in bench.events()] == ["wrong_code"]
+    assert bench.in_flight == 0
+
+
+@pytest.mark.rule("HMAC-04")
+def test_the_servers_own_response_proves_nothing(branch: CommunicationRole) -> None:
+    """Reflection: what the server sent for the client's challenge is no answer to its own."""
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    attempt.proof = lambda _token="": attempt.answer["clientHmacChallengeResponse"]  # type: ignore[method-assign]
+    assert _exchange(attempt, branch) == Reply(403)
+
+
+BROKEN_DETAILS: dict[str, Any] = {
+    "no JSON": b"x",
+    "empty": b"{}",
+    "no object": b"[]",
+    "response no Base64": dump({"serverHmacChallengeResponse": "%"}),
+    "response a number": dump({"serverHmacChallengeResponse": 1}),
+}
+
+
+@pytest.mark.parametrize("body", BROKEN_DETAILS.values(), ids=BROKEN_DETAILS)
+def test_malformed_details_end_the_attempt(branch: CommunicationRole, body: bytes) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    if branch is CommunicationRole.SERVER:
+        assert attempt.request_details(body=body) == Reply(400)
+    else:
+        assert attempt.post_details(body=body) == Reply(400)
+    assert [e.reason for e in bench.events()] == ["malformed"]
+    assert attempt.finalize() == Reply(401)
+
+
+@pytest.mark.rule("PAIR-08", "SES-06")
+def test_the_access_token_is_32_random_bytes_and_usable_only_after_finalization() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    said = answered(attempt.request_details())
+    assert said.keys() == {"initiateSessionUrl", "accessToken"}
+    assert said["initiateSessionUrl"] == "https://server.local:8443/session/"
+    assert len(base64.b64decode(said["accessToken"])) == 32
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    assert commit.token.reveal() == said["accessToken"]
+    assert said["accessToken"] not in repr(commit)
+
+
+@pytest.mark.rule("TRUST-07")
+@pytest.mark.parametrize(
+    "fingerprints",
+    [
+        {"SHA256": CA.hex()},
+        {"SHA265": CA.hex()},
+        {"sha256": CA.hex(":").upper()},
+        {"MD5": "00", "Sha265": CA.hex(":")},
+        {"SHA256": CA.hex(), "SHA265": CA.hex().upper()},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_of_the_clients_ca_is_pinned(fingerprints: dict[str, str]) -> None:
+    bench = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(bench)
+    assert attempt.post_details(certificateFingerprint=fingerprints) == Reply(204)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    assert commit.pairing.pin is not None
+    assert (commit.pairing.pin.ca_fingerprint, commit.pairing.pin.ca_der) == (CA, None)
+    assert commit.pairing.initiate_session_url == "https://client.local:8443/session/"
+    assert commit.token.reveal() == CLIENT_TOKEN
+
+
+@pytest.mark.rule("TRUST-07")
+@pytest.mark.parametrize(
+    "fingerprints",
+    [
+        None,
+        {},
+        {"MD5": CA.hex()},
+        {"SHA256": CA.hex()[2:]},
+        {"SHA256": CA.hex() + "00"},
+        {"SHA256": "x" * 64},
+        {"SHA256": ""},
+        {"SHA256": CA.hex(), "SHA265": CA[::-1].hex()},
+    ],
+    ids=str,
+)
+def test_a_client_in_the_lan_without_a_usable_fingerprint_is_refused(fingerprints: dict[str, str] | None) -> None:
+    bench = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(bench)
+    assert attempt.post_details(certificateFingerprint=fingerprints) == Reply(400)
+    assert attempt.finalize() == Reply(401)
+    assert [e.reason for e in bench.events()] == ["malformed"]
+
+
+@pytest.mark.rule("TRUST-07", "TRUST-03")
+def test_a_client_in_the_wan_needs_no_fingerprint_and_gets_no_pin() -> None:
+    bench = Bench(endpoint(Role.RM, LAN))
+    attempt = bench.begin(role="CEM", deployment="WAN")
+    assert attempt.post_details(certificateFingerprint=None) == Reply(204)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    assert commit.pairing.pin is None
+
+
+# finalizePairing
+
+
+@pytest.mark.rule("PAIR-09")
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"success": null}', b'{"success": "true"}', b'{"success": 1}', b"x", b"", b"[]"]
+)
+def test_finalize_without_a_usable_success_is_400_and_the_attempt_has_failed(
+    branch: CommunicationRole, body: bytes
+) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    _exchange(attempt, branch)
+    assert attempt.finalize(body) == Reply(400)
+    assert attempt.finalize() == Reply(401)
+    assert [e.reason for e in bench.events()] == ["malformed"]
+
+
+@pytest.mark.rule("PAIR-09", "PAIR-05")
+def test_success_before_the_details_is_400_and_the_attempt_has_failed(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    assert attempt.finalize() == Reply(400)
+    assert _exchange(attempt, branch) == Reply(401)
+    assert [e.reason for e in bench.events()] == ["out_of_order"]
+
+
+@pytest.mark.rule("PAIR-09")
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_client_that_gives_up_gets_204_and_nothing_is_kept(branch: CommunicationRole, exchanged: bool) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    if exchanged:
+        _exchange(attempt, branch)
+    assert attempt.finalize(FAILURE) == Reply(204)
+    assert attempt.finalize() == Reply(401)
+    assert bench.in_flight == 0
+    assert [(e.reason, e.code_withdrawn) for e in bench.events()] == [("refused_by_client", False)]
+
+
+@pytest.mark.rule("PAIR-09", "PAIR-10")
+def test_success_asks_for_a_durable_pairing_before_the_client_is_told(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    _exchange(attempt, branch)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    pairing = commit.pairing
+    assert (pairing.key.local, pairing.key.remote) == (SERVER_ID, _peer_id(0))
+    assert pairing.communication_role is branch
+    assert pairing.confirmed
+    assert pairing.paired_at == 1.7e9
+    assert attempt.finalize() == Reply(503), "not while the first is being stored"
+    assert attempt.committed() == Reply(204)
+    assert bench.events() == []
+    assert bench.in_flight == 0
+
+
+@pytest.mark.rule("PAIR-10", "TOK-05")
+def test_a_pairing_that_could_not_be_stored_may_be_tried_again(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    _exchange(attempt, branch)
+    first = attempt.finalize()
+    assert isinstance(first, Commit)
+    assert bench.server.commit_failed(first.attempt_id) == Reply(500)
+    bench.now += 5
+    second = attempt.finalize()
+    assert isinstance(second, Commit)
+    assert second.token == first.token
+    assert attempt.committed() == Reply(204)
+    assert bench.events() == []
+
+
+@pytest.mark.rule("PAIR-04", "PAIR-10")
+def test_a_pairing_that_could_not_be_stored_fails_with_the_15_seconds(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    _exchange(attempt, branch)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    bench.now += 20
+    bench.server.expire(now=bench.now)
+    assert bench.events() == [], "it came in time; the store decides"
+    bench.server.commit_failed(commit.attempt_id)
+    bench.server.expire(now=bench.now)
+    assert [e.reason for e in bench.events()] == ["expired"]
+    assert attempt.finalize() == Reply(401)
+    assert bench.in_flight == 0
+
+
+@pytest.mark.rule("PAIR-04")
+def test_a_slow_store_does_not_keep_other_attempts_alive() -> None:
+    bench = Bench()
+    slow, other = bench.begin(0), bench.begin(1)
+    slow.request_details()
+    assert isinstance(slow.finalize(), Commit)
+    bench.now += 15
+    assert other.request_details() == Reply(401)
+    again = bench.answer(bench.queue(request(1)))
+    assert again.status == 200
+    assert answered(again)["pairingAttemptId"] != other.answer["pairingAttemptId"]
+    assert slow.committed() == Reply(204)
+
+
+# Identical repeats
+
+
+@pytest.mark.rule("PAIR-07")
+def test_the_same_request_pairing_is_the_same_attempt() -> None:
+    bench = Bench()
+    queued = [bench.queue(request()) for _ in range(3)]
+    replies = [bench.answer(q) for q in queued]
+    bench.now += 8
+    replies.append(bench.answer(bench.queue(request())))
+    assert all(reply == replies[0] for reply in replies)
+    assert len({json.dumps(answered(reply)) for reply in replies}) == 1
+    assert bench.in_flight == 1
+    attempt = Attempt(bench, answered(replies[0]))
+    bench.now += 6
+    assert attempt.request_details() == Reply(401), "repeats do not prolong an attempt"
+
+
+@pytest.mark.rule("PAIR-07")
+def test_the_same_request_pairing_after_the_details_is_still_the_same_attempt(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    body = request(role=next(iter(bench.own.nodes.values())).description.role.other.value)
+    first = bench.answer(bench.queue(body))
+    attempt = Attempt(bench, answered(first))
+    _exchange(attempt, branch)
+    assert bench.answer(bench.queue(body)) == first
+    assert isinstance(attempt.finalize(), Commit)
+
+
+@pytest.mark.rule("PAIR-07")
+@pytest.mark.parametrize(
+    "change", [{"clientHmacChallenge": base64.b64encode(bytes(32)).decode()}, {"forcePairing": True}]
+)
+def test_another_request_pairing_is_another_attempt(change: dict[str, Any]) -> None:
+    bench = Bench()
+    one = bench.begin()
+    two = bench.begin(**change)
+    assert one.id != two.id
+    assert bench.in_flight == 2
+
+
+@pytest.mark.rule("PAIR-07")
+def test_a_repeat_of_a_finished_attempt_is_a_new_attempt() -> None:
+    bench = Bench()
+    one = bench.begin()
+    one.finalize(FAILURE)
+    two = bench.begin()
+    assert one.id != two.id
+    assert two.request_details().status == 200
+    bench.server.expire(now=bench.now + 14)
+    assert bench.in_flight == 1
+
+
+@pytest.mark.rule("PAIR-07", "PAIR-08")
+def test_repeats_of_the_later_requests_are_answered_alike_and_have_no_second_effect(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    replies = [_exchange(attempt, branch) for _ in range(3)]
+    assert len({json.dumps(answered(reply)) for reply in replies}) == 1, "no second token"
+    assert {reply.status for reply in replies} == {200 if branch is CommunicationRole.SERVER else 204}
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    assert attempt.committed() == Reply(204)
+    assert [attempt.finalize() for _ in range(3)] == [Reply(204)] * 3
+    assert _exchange(attempt, branch) == replies[0]
+    assert bench.events() == []
+    assert bench.in_flight == 0
+
+
+@pytest.mark.rule("PAIR-07")
+def test_repeats_of_a_refusal_by_the_client_are_answered_alike() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    assert [attempt.finalize(FAILURE) for _ in range(3)] == [Reply(204)] * 3
+    assert len(bench.events()) == 1
+
+
+@pytest.mark.rule("PAIR-07", "PAIR-06")
+@pytest.mark.parametrize("number", range(3), ids=["wrong code", "malformed", "out of order"])
+def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    wrong = dump({"serverHmacChallengeResponse": attempt.proof(OTHER_TOKEN)})
+    step, status = [
+        (lambda: attempt.request_details(body=wrong), 403),
+        (lambda: attempt.request_details(body=b"{}"), 400),
+        (attempt.finalize, 400),
+    ][number]
+    assert [step() for _ in range(8)] == [Reply(status)] * 8
+    assert [e.code_withdrawn for e in bench.events()] == [False]
+    assert bench.in_flight == 0
+    bench.now += 15
+    assert step() == Reply(401)
+
+
+# Tokens
+
+
+@pytest.mark.rule("TOK-02")
+def test_expiry_of_the_token_is_looked_at_when_the_request_arrives() -> None:
+    bench = Bench(token=None)
+    own = next(iter(bench.own.nodes.values()))
+    code = bench.server.issue_code(own, PairingToken(TOKEN), now=bench.now, lifetime=10)
+    assert (code.token.reveal(), code.expires_in) == (TOKEN, 10)
+    bench.now += 9.9
+    attempt = bench.begin()
+    assert attempt.request_details().status == 200
+    assert isinstance(attempt.finalize(), Commit)
+    assert answered(bench.answer(bench.queue(request(1))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+
+
+@pytest.mark.rule("TOK-05")
+def test_success_spends_the_token_and_a_second_attempt_with_it_cannot_finish() -> None:
+    bench = Bench()
+    first, second = bench.begin(0), bench.begin(1)
+    assert first.request_details().status == 200
+    assert second.request_details().status == 200
+    assert isinstance(first.finalize(), Commit)
+    first.committed()
+    assert second.finalize() == Reply(400)
+    assert second.finalize(FAILURE) in (Reply(401), Reply(204))
+    assert answered(bench.answer(bench.queue(request(2))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+
+
+@pytest.mark.rule("TOK-05")
+def test_two_attempts_cannot_be_stored_with_one_token_at_the_same_time() -> None:
+    bench = Bench()
+    first, second = bench.begin(0), bench.begin(1)
+    first.request_details()
+    second.request_details()
+    commit = first.finalize()
+    assert isinstance(commit, Commit)
+    assert second.finalize() == Reply(503), "the first one's store decides"
+    bench.server.commit_failed(commit.attempt_id)
+    assert isinstance(second.finalize(), Commit)
+    assert first.finalize() == Reply(503)
+    assert second.committed() == Reply(204)
+    assert first.finalize() == Reply(400)
+
+
+@pytest.mark.rule("TOK-02")
+def test_a_static_token_pairs_again_and_again() -> None:
+    bench = Bench(token=None)
+    own = next(iter(bench.own.nodes.values()))
+    bench.server.issue_code(own, PairingToken(TOKEN), now=bench.now, lifetime=None)
+    attempts = [bench.begin(n) for n in range(3)]
+    for attempt in attempts:
+        attempt.request_details()
+    assert all(isinstance(attempt.finalize(), Commit) for attempt in attempts)
+    assert all(attempt.committed() == Reply(204) for attempt in attempts)
+
+
+@pytest.mark.rule("TOK-05")
+def test_five_failures_of_any_kind_withdraw_the_token_and_the_user_is_told() -> None:
+    bench = Bench()
+    attempts = [bench.begin(n) for n in range(4)]
+    assert attempts[0].request_details(OTHER_TOKEN) == Reply(403)
+    assert attempts[1].finalize(FAILURE) == Reply(204)
+    assert attempts[2].finalize() == Reply(400)
+    bench.now += 15
+    bench.server.expire(now=bench.now)
+    innocent = bench.begin(7)
+    assert innocent.request_details().status == 200
+    assert bench.begin(8).request_details(OTHER_TOKEN) == Reply(403)
+    events = bench.events()
+    assert [e.reason for e in events] == ["wrong_code", "refused_by_client", "out_of_order", "expired", "wrong_code"]
+    assert [e.code_withdrawn for e in events] == [False, False, False, False, True]
+    assert {e.node for e in events} == {SERVER_ID}
+    assert innocent.finalize() == Reply(400), "the code it began with has been withdrawn"
+    assert answered(bench.answer(bench.queue(request(9))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+
+
+@pytest.mark.rule("TOK-05")
+def test_a_withdrawn_code_cannot_finish_what_began_with_it() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    attempt.request_details()
+    bench.server.withdraw_code(SERVER_ID)
+    assert attempt.finalize() == Reply(400)
+    queued = bench.queue(request(1))
+    assert answered(bench.answer(queued))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+
+
+@pytest.mark.rule("ROLE-07")
+def test_a_node_is_available_whatever_it_is_paired_with() -> None:
+    bench = Bench()
+    for number in range(2):
+        attempt = bench.begin(number)
+        attempt.request_details()
+        assert isinstance(attempt.finalize(), Commit)
+        assert attempt.committed() == Reply(204)
+        bench.server.issue_code(next(iter(bench.own.nodes.values())), PairingToken(TOKEN), now=bench.now)
+
+
+def test_the_attempt_on_a_node_that_was_removed_meanwhile_is_finished_with_what_was_said() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    attempt.request_details()
+    assert SUCCESS == b'{"success": true}'
+    commit = attempt.finalize(SUCCESS)
+    assert isinstance(commit, Commit)
+    assert commit.pairing.peer.model_name == "HP"
