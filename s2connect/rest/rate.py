@@ -9,8 +9,12 @@ BURST = 1000.0
 """Points an address has to begin with: an endpoint may pair hundreds of nodes at once."""
 REFILL = 200.0
 """Points an address gains a second."""
-REFUSED_COST = 2.0
-"""Points of a request that was refused; an accepted one costs one."""
+READ_COST = 0.1
+"""Points of a version index, which is a constant."""
+STRANGER_COST = 1.0
+"""Points of a request without a bearer."""
+REFUSED_COST = 3.0
+"""Further points of a request that was refused. One that proved to be of a peer costs nothing."""
 MAX_ADDRESSES = 4096
 """Addresses remembered; the longest unseen goes first."""
 
@@ -37,13 +41,19 @@ class AddressLimiter:
         self._max_addresses = max_addresses
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def charge(self, address: str, cost: float, *, now: float) -> bool:
-        """Take ``cost`` points from an address. False, and nothing is taken, where it has too few."""
+    def allows(self, address: str, *, now: float) -> bool:
+        """Whether an address may ask now; it may while it has a point."""
+        return self._points(network_of(address), now) >= 1.0
+
+    def charge(self, address: str, cost: float, *, now: float) -> None:
+        """Take points from an address; it may owe some afterwards."""
         key = network_of(address)
-        points, then = self._buckets.pop(key, (self._burst, now))
-        points = min(self._burst, points + (now - then) * self._refill)
-        allowed = points >= cost
-        self._buckets[key] = (points - cost if allowed else points, now)
+        points = self._points(key, now) - cost
+        self._buckets.pop(key, None)
+        self._buckets[key] = (points, now)
         if len(self._buckets) > self._max_addresses:
             self._buckets.popitem(last=False)
-        return allowed
+
+    def _points(self, key: str, now: float) -> float:
+        points, then = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, points + (now - then) * self._refill)

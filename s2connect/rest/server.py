@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import Wire
 from s2connect.rest import API_VERSIONS
-from s2connect.rest.rate import REFUSED_COST, AddressLimiter, network_of
+from s2connect.rest.rate import READ_COST, REFUSED_COST, STRANGER_COST, AddressLimiter, network_of
 
 _log = logging.getLogger(__name__)
 
@@ -198,8 +198,10 @@ class HttpsServer:
             timer.cancel()
         now = asyncio.get_running_loop().time()
         address = request.remote or ""
-        if not self._limiter.charge(address, 1.0, now=now):
+        if not self._limiter.allows(address, now=now):
             return web.Response(status=429, headers={hdrs.RETRY_AFTER: "1"})
+        if hdrs.AUTHORIZATION not in request.headers:
+            self._limiter.charge(address, READ_COST if request.method == hdrs.METH_GET else STRANGER_COST, now=now)
         try:
             response = await handler(request)
         except web.HTTPException as error:
