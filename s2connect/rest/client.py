@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import abc, hdrs
@@ -151,19 +153,48 @@ class HttpsClient:
             TrustError: The certificate is not what it has to be; nothing was sent.
             ProtocolViolation: The answer is too long or no HTTP.
         """
-        reply = await self._request("POST", base, base.operation(version, operation), body, bearer, timeout)
-        if reply.status == 429 or reply.status >= 500:
-            raise PeerBusy(f"{base.host} cannot do it now (HTTP {reply.status}).", status=reply.status)
-        return reply
+        data = body.to_json() if body is not None else None
+        return await self.post_json(base, version, operation, data, bearer=bearer, timeout=timeout)
+
+    async def post_json(
+        self,
+        base: BaseUrl,
+        version: str,
+        operation: str,
+        body: bytes | None,
+        *,
+        bearer: Secret | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> HttpReply:
+        """Like :meth:`post`, for a body that is JSON text already."""
+        url = base.operation(version, operation)
+        return _unless_busy(base, await self._request("POST", base, url, body, bearer, timeout))
+
+    async def get(
+        self,
+        base: BaseUrl,
+        version: str,
+        operation: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+        max_bytes: int = MAX_REPLY_BYTES,
+    ) -> HttpReply:
+        """Get what an operation answers, at most ``max_bytes``. The errors are those of :meth:`post`."""
+        url = base.operation(version, operation)
+        if query:
+            url += "?" + urlencode(query, safe=",")
+        return _unless_busy(base, await self._request("GET", base, url, timeout=timeout, max_bytes=max_bytes))
 
     async def _request(
         self,
         method: str,
         base: BaseUrl,
         url: str,
-        body: Wire | None = None,
+        body: bytes | None = None,
         bearer: Secret | None = None,
         timeout: float = REQUEST_TIMEOUT,
+        max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
         headers = {}
         if body is not None:
@@ -176,25 +207,31 @@ class HttpsClient:
                 self._session.request(
                     method,
                     url,
-                    data=body.to_json() if body is not None else None,
+                    data=body,
                     headers=headers,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
-                return HttpReply(response.status, await _read_bounded(response.content))
+                return HttpReply(response.status, await _read_bounded(response.content, max_bytes))
         except S2ConnectError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise network_error(error, base.host, base.port) from error
 
 
-async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
+def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:
+    if reply.status == 429 or reply.status >= 500:
+        raise PeerBusy(f"{base.host} cannot do it now (HTTP {reply.status}).", status=reply.status)
+    return reply
+
+
+async def _read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:
     chunks, size = [], 0
     async for chunk in stream.iter_any():
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
-            raise ProtocolViolation(f"The other side's answer is longer than {MAX_REPLY_BYTES} bytes.")
+        if size > max_bytes:
+            raise ProtocolViolation(f"The other side's answer is longer than {max_bytes} bytes.")
         chunks.append(chunk)
     return b"".join(chunks)
 
