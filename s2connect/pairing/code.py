@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from s2connect.errors import InvalidPairingCode
+from s2connect.model.common import NodeId
 from s2connect.model.secret import Secret
 
 MIN_DYNAMIC_CHARACTERS = 4
@@ -19,6 +20,9 @@ DYNAMIC_LIFETIME = 300.0
 """TOK-02: seconds until a dynamic token expires."""
 MAX_FAILED_ATTEMPTS = 5
 """TOK-05: failed attempts after which a dynamic token is withdrawn."""
+
+EXPIRED_KEPT_FOR = 60.0
+"""Seconds an expired token is kept for attempts that began with it; longer than any lasts."""
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Characters of the tokens we issue: none looks like another one, none needs a change of case."""
@@ -100,11 +104,12 @@ class IssuedToken:
 
 
 class TokenTable:
-    """The tokens of one node: at most one dynamic and one static."""
+    """The tokens of one node: at most one dynamic and one static of its own, and those typed here for other nodes."""
 
     def __init__(self) -> None:
         self._dynamic: IssuedToken | None = None
         self._static: IssuedToken | None = None
+        self._typed: dict[NodeId, IssuedToken] = {}
 
     def issue(self, token: PairingToken, *, now: float, lifetime: float | None) -> IssuedToken:
         """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
@@ -122,33 +127,68 @@ class TokenTable:
         self._dynamic = IssuedToken(token, now + lifetime)
         return self._dynamic
 
-    def valid(self, *, now: float) -> IssuedToken | None:
-        """The token that counts at ``now``: the dynamic one while it lives, otherwise the static one.
+    def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float) -> None:
+        """Count a token that the user typed here, as the initiator, for one client node only (ROLE-03 b).
+
+        It replaces an earlier one for that node. It expires, is spent by a pairing and withdrawn by a failed attempt.
+        """
+        # Expiry does not end an attempt that has begun (TOK-02), so that they are kept a little longer.
+        self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now - EXPIRED_KEPT_FOR)}
+        self._typed[client] = IssuedToken(token, now + lifetime)
+
+    def expects(self, client: NodeId, *, now: float) -> bool:
+        """Whether a token typed for this client node counts now."""
+        typed = self._typed.get(client)
+        return typed is not None and _lives(typed, now)
+
+    def withdraw_expected(self, client: NodeId) -> None:
+        """Withdraw what was typed for a client node."""
+        self._typed.pop(client, None)
+
+    def valid(self, *, now: float, client: NodeId | None = None) -> IssuedToken | None:
+        """The token that counts at ``now``: typed for this client, else dynamic while it lives, else static.
 
         Only one can count, because the server has to answer the client's challenge before it knows what was typed.
         """
+        typed = self._typed.get(client) if client is not None else None
+        if typed is not None and _lives(typed, now):
+            return typed
         dynamic = self._dynamic
-        if dynamic is not None and dynamic.expires_at is not None and now < dynamic.expires_at:
+        if dynamic is not None and _lives(dynamic, now):
             return dynamic
         return self._static
 
     def holds(self, issued: IssuedToken) -> bool:
         """Whether this token has been neither spent nor withdrawn nor replaced. Expiry does not matter (TOK-02)."""
-        return issued is self._dynamic or issued is self._static
+        return issued is self._dynamic or issued is self._static or self._typed_for(issued) is not None
 
     def spend(self, issued: IssuedToken) -> None:
-        """A pairing succeeded with it: a dynamic token is gone (TOK-05)."""
+        """A pairing succeeded with it: a dynamic token is gone (TOK-05), and one typed for the client."""
         if issued is self._dynamic:
             self._dynamic = None
+        self._drop_typed(issued)
 
     def failed(self, issued: IssuedToken) -> bool:
-        """An attempt failed with it. True if it has been withdrawn for that (TOK-05)."""
+        """An attempt failed with it. True if the node's dynamic token has been withdrawn for that (TOK-05)."""
         issued.failed_attempts += 1
         if issued is self._dynamic and issued.failed_attempts >= MAX_FAILED_ATTEMPTS:
             self._dynamic = None
             return True
+        self._drop_typed(issued)
         return False
 
     def withdraw(self) -> None:
         """Withdraw the dynamic token."""
         self._dynamic = None
+
+    def _typed_for(self, issued: IssuedToken) -> NodeId | None:
+        return next((client for client, typed in self._typed.items() if typed is issued), None)
+
+    def _drop_typed(self, issued: IssuedToken) -> None:
+        client = self._typed_for(issued)
+        if client is not None:
+            del self._typed[client]
+
+
+def _lives(issued: IssuedToken, now: float) -> bool:
+    return issued.expires_at is None or now < issued.expires_at

@@ -185,6 +185,26 @@ class PairingServer:
         """Withdraw the dynamic token of a node; attempts that began with it cannot be finished."""
         self._table(node).withdraw()
 
+    def expect(
+        self,
+        node: LocalNode,
+        client: NodeId,
+        token: PairingToken,
+        *,
+        now: float,
+        lifetime: float = DYNAMIC_LIFETIME,
+    ) -> None:
+        """The user typed the code of ``client`` at our ``node``, which so is initiator and pairing server (ROLE-03 b).
+
+        Until it expires, the token counts for ``requestPairing`` of that client and nobody else, before tokens of the
+        node's own; a pairing spends it, a failed attempt withdraws it.
+        """
+        self._table(node.id).expect(client, token, now=now, lifetime=lifetime)
+
+    def withdraw_expected(self, node: NodeId, client: NodeId) -> None:
+        """The user gave up: what was typed for ``client`` does not count any more."""
+        self._table(node).withdraw_expected(client)
+
     def _table(self, node: NodeId) -> TokenTable:
         return self._tokens.setdefault(node, TokenTable())
 
@@ -206,7 +226,7 @@ class PairingServer:
             _log.info("requestPairing refused: %s", error)
             return refusal(PairingErrorReason.PARSING_ERROR, "The request does not follow its schema.")
         endpoint = self._endpoint()
-        node = self._target(endpoint, request)
+        node = self._target(endpoint, request, now=now)
         if isinstance(node, Reply):
             return node
         refused = self._incompatible(node, request, ready=ready)
@@ -221,12 +241,11 @@ class PairingServer:
         self._in_flight += 1
         return Queued(answer_at, now, node, request, hashlib.sha256(body).digest(), binding)
 
-    @staticmethod
-    def _target(endpoint: LocalEndpoint, request: RequestPairing) -> LocalNode | Reply:
+    def _target(self, endpoint: LocalEndpoint, request: RequestPairing, *, now: float) -> LocalNode | Reply:
         if request.node_id is not None and request.node_id_alias is not None:
             return refusal(PairingErrorReason.PARSING_ERROR, "nodeId and nodeIdAlias exclude each other.")
         if request.node_id is None and request.node_id_alias is None:
-            node = endpoint.only_node()
+            node = endpoint.only_node() or self._expecting(endpoint, request.client_node_description.id, now=now)
             return node or refusal(
                 PairingErrorReason.NO_NODE_ID_PROVIDED, "This endpoint has several nodes; use the code with its alias."
             )
@@ -236,6 +255,13 @@ class PairingServer:
             else endpoint.by_alias(request.node_id_alias or "")
         )
         return node or refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
+
+    def _expecting(self, endpoint: LocalEndpoint, client: NodeId, *, now: float) -> LocalNode | None:
+        """The one node at which the client's code was typed; an order to pair by long-polling does not name it."""
+        found = [
+            n for n in endpoint.nodes.values() if n.id in self._tokens and self._table(n.id).expects(client, now=now)
+        ]
+        return found[0] if len(found) == 1 else None
 
     def _incompatible(self, node: LocalNode, request: RequestPairing, *, ready: bool) -> Reply | None:
         reasons = PairingErrorReason
@@ -273,7 +299,7 @@ class PairingServer:
         if same is not None and same.state is not _State.ENDED and same.expires_at > now:
             return same.answer  # PAIR-07; the digest covers 32 random bytes of the client's
         table = self._table(queued.node.id)
-        issued = table.valid(now=queued.arrived_at)
+        issued = table.valid(now=queued.arrived_at, client=queued.request.client_node_description.id)
         if issued is None:
             return refusal(
                 PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
