@@ -1,0 +1,89 @@
+"""Whether a peer is in the same network as the interface its request arrived on (LAN-02), without I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface of this machine.
+
+    Attributes:
+        name: As the operating system calls it.
+        index: Its number there, which is the zone of link-local IPv6 addresses.
+        addresses: Each with the prefix of its subnet.
+    """
+
+    name: str
+    index: int
+    addresses: tuple[IpInterface, ...]
+
+
+def same_network(peer: str, local: str, interfaces: Sequence[Interface]) -> bool:
+    """Whether ``peer`` is in a subnet of the interface that has the address ``local`` (LAN-02).
+
+    An IPv4 address mapped into IPv6 counts as the IPv4 address. A link-local IPv6 peer has to have the zone of that
+    interface; without a zone it is not believed. What is no address, and an interface that is not known, give False.
+
+    Args:
+        peer: Address of the other side, link-local IPv6 with its zone (``fe80::1%3`` or ``fe80::1%eth0``).
+        local: Address of this side of the connection, likewise.
+        interfaces: Those of this machine.
+    """
+    try:
+        peer_address, peer_zone = _parse(peer)
+        local_address, local_zone = _parse(local)
+    except ValueError:
+        return False
+    if local_address.is_loopback or peer_address.is_loopback:
+        # 127.0.0.2 is reachable without being listed, and from loopback nothing comes in from outside.
+        return local_address.is_loopback and peer_address.is_loopback
+    for interface in interfaces:
+        if all(_plain(own.ip) != local_address for own in interface.addresses):
+            continue
+        if _needs_zone(local_address) and not _is_zone_of(local_zone, interface):
+            continue
+        if _needs_zone(peer_address) and not _is_zone_of(peer_zone, interface):
+            continue
+        if any(peer_address in own.network for own in interface.addresses):
+            return True
+    return False
+
+
+def address_text(socket_address: Any) -> str:
+    """The address in what ``getpeername`` or ``getsockname`` gave, with the zone where there is one.
+
+    An empty string for what is no address of a TCP socket.
+    """
+    if not isinstance(socket_address, tuple) or not socket_address:
+        return ""
+    host = str(socket_address[0])
+    zone = socket_address[3] if len(socket_address) == 4 else 0
+    return f"{host}%{zone}" if zone and "%" not in host else host
+
+
+def _parse(text: str) -> tuple[IpAddress, str]:
+    address, _, zone = text.partition("%")
+    return _plain(ipaddress.ip_address(address)), zone
+
+
+def _plain(address: IpAddress) -> IpAddress:
+    """The address without zone, and as IPv4 where it is one mapped into IPv6."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
+    return address
+
+
+def _needs_zone(address: IpAddress) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.is_link_local
+
+
+def _is_zone_of(zone: str, interface: Interface) -> bool:
+    return zone != "" and zone in (interface.name, str(interface.index))
