@@ -1,0 +1,133 @@
+"""HTTPS around long-polling as the server sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from s2connect.model.common import NodeId
+from s2connect.model.pairing import WaitForPairingAction
+from s2connect.pairing.interfaces import Neighbourhood
+from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter, WaitingNode
+from s2connect.rest.server import HttpsServer, answer, read_body
+from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+SWEEP_INTERVAL = 1.0
+"""Seconds until a client that closed its connection has freed its place."""
+
+_STOPPING = PollAnswer(503)
+
+
+class LongPollService:
+    """``waitForPairing`` of one endpoint. An endpoint in the WAN does not mount it, and so answers 404 (LAN-01)."""
+
+    def __init__(
+        self,
+        core: LongPollServer,
+        neighbourhood: Neighbourhood,
+        *,
+        offered: Callable[[], bool],
+        on_event: Callable[[LongPollEvent], None],
+    ) -> None:
+        """Serve a core.
+
+        Args:
+            core: Decides.
+            neighbourhood: Who is answered (LAN-02).
+            offered: Whether the endpoint offers long-polling now (DISC-05).
+            on_event: Told of nodes that come and go, and of those without a valid token.
+        """
+        self._core = core
+        self._neighbourhood = neighbourhood
+        self._offered = offered
+        self._on_event = on_event
+        self._hanging: dict[Waiter, tuple[web.Request, asyncio.Future[PollAnswer]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def mount(self, server: HttpsServer, base_path: str) -> None:
+        """Add the route under a base path that ends with a slash (VER-03)."""
+        server.add_post(f"{base_path}v1/waitForPairing", self._wait_for_pairing)
+
+    def close(self) -> None:
+        """Answer all that hangs with 503, so that they come back later; call it before the server closes."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake((waiter, _STOPPING) for waiter in list(self._hanging))
+
+    def nodes(self) -> list[WaitingNode]:
+        """The nodes that wait for pairing; what they say of themselves is a stranger's text."""
+        return self._core.nodes()
+
+    def ask(self, node: NodeId, action: WaitForPairingAction) -> None:
+        """Ask a node that waits for an action; its hanging request is answered at once (LP-07).
+
+        Whether it worked shows later: as a pairing, or as :class:`~s2connect.pairing.long_poll_core.NoTokenOnClient`.
+
+        Raises:
+            NotReachable: The node does not wait here (any more).
+        """
+        self._wake(self._core.ask(node, action, now=asyncio.get_running_loop().time()))
+        self._after()
+
+    async def _wait_for_pairing(self, request: web.Request) -> web.Response:
+        if not await self._neighbourhood.holds(request):
+            return answer(401)
+        body = await read_body(request)
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            return answer(_STOPPING.status)
+        decision = self._core.wait(body, address=request.remote or "", offered=self._offered(), now=loop.time())
+        if isinstance(decision, Waiter):
+            shrink_tls_buffer(request.transport)  # hundreds may hang
+            decision = await self._hang(decision, request)
+        else:
+            self._after()
+        if decision.status == 200:
+            return web.Response(body=decision.to_json(), content_type="application/json")
+        return answer(decision.status)
+
+    async def _hang(self, waiter: Waiter, request: web.Request) -> PollAnswer:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[PollAnswer] = loop.create_future()
+        self._hanging[waiter] = request, future
+        self._after()
+        try:
+            return await future
+        finally:
+            self._hanging.pop(waiter, None)
+            self._core.release(waiter, now=loop.time())
+
+    def _wake(self, answers: Iterable[tuple[Waiter, PollAnswer]]) -> None:
+        for waiter, what in answers:
+            _, future = self._hanging.pop(waiter)
+            if not future.done():
+                future.set_result(what)
+
+    def _after(self) -> None:
+        events, self._core.events = self._core.events, []
+        for event in events:
+            self._on_event(event)
+        deadline = self._core.next_deadline()
+        if self._timer is None and deadline is not None and not self._closed:
+            loop = asyncio.get_running_loop()
+            # aiohttp does not tell a handler that its client has gone, so that somebody has to look.
+            self._timer = loop.call_at(min(deadline, loop.time() + SWEEP_INTERVAL), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        left = [waiter for waiter, (request, _) in self._hanging.items() if _has_left(request)]
+        for waiter in left:
+            self._core.release(waiter, now=now)
+        self._wake((waiter, _STOPPING) for waiter in left)
+        self._wake(self._core.expire(now=now))
+        self._after()
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
