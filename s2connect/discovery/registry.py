@@ -1,0 +1,154 @@
+"""Client of a WAN endpoint registry: which energy managers and devices are on the internet (REG)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+from collections.abc import Iterable
+from uuid import UUID
+
+from s2connect.errors import ProtocolViolation, UsageError
+from s2connect.model.common import MalformedMessage, Role
+from s2connect.model.registry import EndpointRecord, RegistryStatus
+from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.rest.client import HttpReply, HttpsClient, Route
+
+_log = logging.getLogger(__name__)
+
+PAGE_RECORDS = 100
+"""REG-03: records asked for at a time."""
+
+MAX_PAGES = 200
+"""Pages that are read."""
+
+MAX_RECORDS = 10_000
+"""Records that are read."""
+
+MAX_PAGE_BYTES = 1024 * 1024
+"""Longest page that is read."""
+
+PAGE_TIMEOUT = 20.0
+"""Seconds for one page."""
+
+_COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
+
+
+class RegistryClient:
+    """Asks one registry. Every call fetches the version index first (VER-02) and may be cancelled at any time."""
+
+    def __init__(self, url: BaseUrl, context: ssl.SSLContext, *, address: str | None = None) -> None:
+        """Ask the registry at ``url``.
+
+        Args:
+            url: Its base URL.
+            context: Whom to trust; from :func:`~s2connect.certs.tls.wan_client_context`.
+            address: Connect here instead of resolving the URL's host.
+        """
+        self._url = url
+        self._route = Route(context, address)
+
+    async def endpoints(
+        self,
+        *,
+        region: Iterable[str] = (),
+        role: Role | None = None,
+        status: RegistryStatus = RegistryStatus.PUBLIC,
+    ) -> list[EndpointRecord]:
+        """The endpoints of the registry, all pages together (REG-03). Their texts are a stranger's.
+
+        An invalid record is left out with a warning (REG-02).
+
+        Args:
+            region: ISO 3166-1 alpha-2 codes; endpoints that are active in any of them.
+            role: Only endpoints that host nodes of this role.
+            status: Public ones, or those for testing.
+
+        Raises:
+            UsageError: A region is no country code.
+            ProtocolViolation: It is no registry, or does not follow the standard.
+            NetworkError: Not reachable, too slow or busy.
+            TrustError: The certificate is refused.
+        """
+        query = {"status": status.value}
+        regions = [_country(code) for code in region]
+        if regions:
+            query["region"] = ",".join(regions)
+        if role is not None:
+            query[role.value.lower()] = "true"
+        found: dict[UUID, EndpointRecord] = {}
+        offset, previous = 0, b""
+        async with HttpsClient(self._route) as http:
+            version = await http.api_version(self._url)
+            for _ in range(MAX_PAGES):
+                page = query | {"limit": str(PAGE_RECORDS), "offset": str(offset)}
+                reply = await self._get(http, version, "endpoint", page)
+                values = self._list(reply)
+                # A registry may give fewer than asked for, so only an empty page is the end; or the same once more,
+                # from one that knows no offset.
+                if not values or reply.body == previous:
+                    break
+                previous = reply.body
+                for number, value in enumerate(values, offset):
+                    record = _record(value, number)
+                    if record is not None:
+                        found.setdefault(record.id, record)
+                offset += len(values)
+                if offset >= MAX_RECORDS:
+                    _log.warning("the registry has more than %d records; the rest is left out", MAX_RECORDS)
+                    break
+        return list(found.values())[:MAX_RECORDS]
+
+    async def endpoint(self, record_id: UUID) -> EndpointRecord | None:
+        """One endpoint by its id in the registry; None where there is none.
+
+        Raises:
+            ProtocolViolation, NetworkError, TrustError: As with :meth:`endpoints`.
+        """
+        async with HttpsClient(self._route) as http:
+            version = await http.api_version(self._url)
+            reply = await self._get(http, version, f"endpoint/{record_id}", {})
+        if reply.status == 404:
+            return None
+        if reply.status == 200:
+            try:
+                return EndpointRecord.from_json(reply.body)
+            except MalformedMessage as error:
+                _log.warning("record %s of the registry is invalid: %s", record_id, error)
+        raise ProtocolViolation("The registry's record is not as the standard says.")
+
+    async def _get(self, http: HttpsClient, version: str, operation: str, query: dict[str, str]) -> HttpReply:
+        return await http.get(
+            self._url, version, operation, query=query, timeout=PAGE_TIMEOUT, max_bytes=MAX_PAGE_BYTES
+        )
+
+    def _list(self, reply: HttpReply) -> list[object]:
+        try:
+            values = read_json(reply.body) if reply.status == 200 else None
+        except MalformedJson:
+            values = None
+        if not isinstance(values, list):
+            raise ProtocolViolation(
+                f"{for_display(self._url.host, 100)} did not answer as a registry does (HTTP {reply.status}).",
+                hint="Check the URL of the registry.",
+            )
+        return values
+
+
+def _country(code: str) -> str:
+    upper = code.strip().upper()
+    if not _COUNTRY.fullmatch(upper):
+        raise UsageError(
+            f"{for_display(code, 20)!r} is no country code.", hint="Country codes have two letters, e.g. NL."
+        )
+    return upper
+
+
+def _record(value: object, number: int) -> EndpointRecord | None:
+    try:
+        return EndpointRecord.from_value(value)
+    except MalformedMessage as error:
+        _log.warning("record %d of the registry is left out: %s", number, error)
+        return None
