@@ -11,6 +11,7 @@ a peer: peers get the enumerated reasons of the standard.
     │   ├── InvalidUrl
     │   ├── InvalidPairingCode
     │   └── ConfigurationError
+    │       └── NameConflict
     ├── NetworkError                  it may work later
     │   ├── NotReachable
     │   ├── PeerTimeout               (also a TimeoutError)
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidUrl",
     "InvalidPairingCode",
     "ConfigurationError",
+    "NameConflict",
     "NetworkError",
     "NotReachable",
     "PeerTimeout",
@@ -130,6 +132,13 @@ class ConfigurationError(UsageError):
     """A setting cannot be used; the message names the setting."""
 
     kind = "configuration"
+
+
+class NameConflict(ConfigurationError):
+    """Another device in the network has the name that this endpoint advertises (DISC-07)."""
+
+    kind = "name_conflict"
+    default_hint = "Give one of the two another name; until then this endpoint is reached by its URL only."
 
 
 class NetworkError(S2ConnectError):

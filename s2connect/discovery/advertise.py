@@ -1,0 +1,294 @@
+"""Publishing this endpoint in the local network (DISC-01, DISC-02, DISC-07)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Self
+
+from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, ServiceNameAlreadyRegistered, Zeroconf
+from zeroconf.asyncio import AsyncZeroconf
+
+from s2connect.discovery.dns import AAAA, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
+from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.shared import shared_zeroconf
+from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement
+from s2connect.errors import ConfigurationError, NameConflict
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+
+log = logging.getLogger(__name__)
+
+PROBES = 3
+"""How often the network is asked whether a name is taken (RFC 6762, section 8.1)."""
+
+PROBE_SECONDS = 0.25
+"""How long to wait for an answer to each probe (RFC 6762, section 8.1)."""
+
+GOODBYES = 3
+"""How often a goodbye is sent: it is not acknowledged."""
+
+GOODBYE_SECONDS = 0.125
+"""Pause between two goodbyes."""
+
+
+class Advertiser:
+    """Publishes one endpoint from ``start`` to ``close``, or as an asynchronous context manager.
+
+    The records are those of DISC-01 and DISC-03, under the service type and one subtype per role, with A and AAAA
+    records of the endpoint's own host name. They follow the addresses of this machine (DISC-09).
+
+    Args:
+        advertisement: What to publish.
+        zeroconf: An instance to use instead of this process's own.
+        on_conflict: Called once if another device takes the name after ``start`` (DISC-07). The endpoint is published
+            on; both devices are then found by chance only.
+    """
+
+    def __init__(
+        self,
+        advertisement: Advertisement,
+        *,
+        zeroconf: AsyncZeroconf | None = None,
+        on_conflict: Callable[[NameConflict], None] | None = None,
+    ) -> None:
+        self._advertisement = advertisement
+        self._injected = zeroconf
+        self._on_conflict = on_conflict
+        self._resources = contextlib.AsyncExitStack()
+        self._zeroconf: AsyncZeroconf | None = None
+        self._infos: dict[Role | None, ServiceInfo] = {}
+        self._addresses: list[str] = []
+        self._guard: _NameGuard | None = None
+        self._conflict: NameConflict | None = None
+        self._changed = asyncio.Event()
+        self._link_came_up = False
+        self._updating = asyncio.Lock()
+
+    @property
+    def advertisement(self) -> Advertisement:
+        """What is published, or will be."""
+        return self._advertisement
+
+    @property
+    def conflict(self) -> NameConflict | None:
+        """The conflict that was noticed after ``start``, if any."""
+        return self._conflict
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Ask whether the name is free, then publish; takes about 1.2 seconds. Nothing is published if it fails.
+
+        Raises:
+            NameConflict: Another device has this name (DISC-07).
+            NotReachable: mDNS cannot be used on this machine now.
+        """
+        assert self._zeroconf is None, "an Advertiser is started once"
+        async with contextlib.AsyncExitStack() as stack:
+            self._zeroconf = await stack.enter_async_context(shared_zeroconf(self._injected))
+            core = self._zeroconf.zeroconf
+            self._addresses = published_addresses()
+            self._guard = _NameGuard(self._advertisement, self._addresses)
+            core.async_add_listener(self._guard, None)
+            stack.callback(core.async_remove_listener, self._guard)
+            await self._probe(core, self._guard)
+            self._guard.rival.add_done_callback(self._conflict_came_up)
+            stack.push_async_callback(self._withdraw)
+            await self._publish(self._advertisement)
+            monitor = NetworkMonitor(self._network_changed)
+            stack.callback(monitor.close)
+            monitor.start()
+            follower = asyncio.create_task(self._follow(), name="s2connect advertiser")
+            stack.push_async_callback(_stop, follower)
+            self._resources = stack.pop_all()
+
+    async def update(self, advertisement: Advertisement) -> None:
+        """Publish something else under the same host name: another TXT record, port or roles.
+
+        Raises:
+            ConfigurationError: The host name differs; close and start a new Advertiser.
+        """
+        if advertisement.host.lower() != self._advertisement.host.lower():
+            raise ConfigurationError("An advertised host name does not change; start a new advertisement.")
+        self._advertisement = advertisement
+        async with self._updating:
+            if self._infos:
+                await self._publish(advertisement)
+
+    async def close(self) -> None:
+        """Withdraw with a goodbye (DISC-02); idempotent."""
+        await self._resources.aclose()
+
+    async def _probe(self, core: Zeroconf, guard: _NameGuard) -> None:
+        advertisement = self._advertisement
+        if core.registry.async_get_info_name(advertisement.service.lower()) is not None:
+            raise _conflict(advertisement)
+        host = f"{advertisement.host}."
+        probe = query([(advertisement.service, SRV), (advertisement.service, TXT), (host, A), (host, AAAA)])
+        # What we mean to publish makes the query a probe, which the owner answers without delay.
+        probe.add_authorative_answer(_infos(advertisement, self._addresses)[None].dns_pointer())
+        for _ in range(PROBES):
+            core.async_send(probe)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS)
+                raise _conflict(advertisement)
+
+    async def _publish(self, advertisement: Advertisement) -> None:
+        assert self._zeroconf is not None
+        assert self._guard is not None
+        core = self._zeroconf.zeroconf
+        addresses = published_addresses()
+        self._guard.expect(advertisement, addresses)
+        wanted = _infos(advertisement, addresses)
+        gone: list[DNSRecord] = [
+            record
+            for role, info in self._infos.items()
+            for record in (info.dns_addresses() if role is None else [info.dns_pointer()] if role not in wanted else [])
+            if not (isinstance(record, DNSAddress) and record in wanted[None].dns_addresses())
+        ]
+        for role in self._infos.keys() - wanted.keys():
+            core.registry.async_remove(self._infos.pop(role))
+        announcements = []
+        for role, info in wanted.items():
+            if role in self._infos:
+                announcements.append(await self._zeroconf.async_update_service(info))
+            else:
+                # The name was probed already, by its unique records and not by its shared ones.
+                try:
+                    announcements.append(await self._zeroconf.async_register_service(info, cooperating_responders=True))
+                except ServiceNameAlreadyRegistered:
+                    raise _conflict(advertisement) from None
+            self._infos[role] = info
+        self._addresses = addresses
+        await asyncio.gather(*announcements, _say_goodbye(core, gone))
+
+    async def _withdraw(self) -> None:
+        assert self._zeroconf is not None
+        core = self._zeroconf.zeroconf
+        records: list[DNSRecord] = []
+        for info in self._infos.values():
+            core.registry.async_remove(info)
+            records += [info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()]
+        self._infos = {}
+        # After a conflict a goodbye would withdraw the other device, too.
+        if self._conflict is None:
+            await _say_goodbye(core, dict.fromkeys(records))
+
+    def _network_changed(self, link_came_up: bool) -> None:
+        self._link_came_up |= link_came_up
+        self._changed.set()
+
+    async def _follow(self) -> None:
+        """Announce again when this machine gets another address or comes back to its network (DISC-09)."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            came_up, self._link_came_up = self._link_came_up, False
+            async with self._updating:
+                if came_up or published_addresses() != self._addresses:
+                    await self._publish(self._advertisement)
+
+    def _conflict_came_up(self, rival: asyncio.Future[None]) -> None:
+        if rival.cancelled():
+            return
+        self._conflict = _conflict(self._advertisement)
+        log.warning("%s", self._conflict.what)
+        if self._on_conflict is not None:
+            self._on_conflict(self._conflict)
+
+
+class _NameGuard(RecordUpdateListener):
+    """Notices who else claims our names.
+
+    Only what arrives counts, never what zeroconf remembers: that may be from our own past.
+    """
+
+    def __init__(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
+        self.rival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._own: set[bytes] = set()
+        self.expect(advertisement, addresses)
+
+    def expect(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
+        """From now on these are our own records; addresses that were stay ours, their echo may still come."""
+        self._service = advertisement.service.lower()
+        self._host = f"{advertisement.host.lower()}."
+        self._ports = getattr(self, "_ports", set()) | {advertisement.port}
+        self._own |= {ipaddress.ip_address(address).packed for address in addresses}
+
+    def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
+        """See what has arrived."""
+        if not self.rival.done() and any(self._is_rival(update.new, now) for update in records):
+            self.rival.set_result(None)
+
+    def async_update_records_complete(self) -> None:
+        """Nothing to do."""
+
+    def _is_rival(self, record: DNSRecord, now: float) -> bool:
+        if record.is_expired(now):
+            return False
+        if isinstance(record, DNSService) and record.key == self._service:
+            return record.server_key != self._host or record.port not in self._ports
+        if isinstance(record, DNSAddress) and record.key == self._host and record.address not in self._own:
+            # Another program on this machine may have seen a new address before we did.
+            return record.address not in {own.interface.ip.packed for own in own_addresses()}
+        return False
+
+
+def published_addresses() -> list[str]:
+    """Addresses of this machine that others can reach, in a stable order; those of loopback if it has no others."""
+    found = {own.interface.ip for own in own_addresses()}
+    public = {address for address in found if not address.is_loopback}
+    return sorted(map(str, public or found))
+
+
+def _infos(advertisement: Advertisement, addresses: Iterable[str]) -> Mapping[Role | None, ServiceInfo]:
+    """Describe the service once under its type and once under each subtype."""
+
+    def info(service_type: str, role: Role | None) -> ServiceInfo:
+        made = ServiceInfo(
+            service_type,
+            advertisement.service,
+            port=advertisement.port,
+            properties=advertisement.txt.encode(),
+            server=f"{advertisement.host}.",
+            parsed_addresses=list(addresses),
+        )
+        if role is not None:
+            # zeroconf keeps one entry per instance. Under a key of its own a second one adds the subtype's pointer.
+            made.key = f"{made.key} {role}"
+        return made
+
+    return {None: info(SERVICE_TYPE, None)} | {
+        role: info(SUBTYPES[role], role) for role in Role if role in advertisement.roles
+    }
+
+
+async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:
+    goodbye = response()
+    found = False
+    for record in records:
+        record.ttl = 0
+        goodbye.add_answer_at_time(record, 0)
+        found = True
+    for number in range(GOODBYES if found else 0):
+        if number:
+            await asyncio.sleep(GOODBYE_SECONDS)
+        core.async_send(goodbye)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _conflict(advertisement: Advertisement) -> NameConflict:
+    return NameConflict(f"Another device in this network has the name {for_display(advertisement.host, 100)}.")

@@ -1,0 +1,276 @@
+"""Watching which endpoints are in the local network (DISC-04, DISC-08)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+
+from zeroconf import RecordUpdate, RecordUpdateListener, Zeroconf
+from zeroconf.asyncio import AsyncZeroconf
+
+from s2connect.discovery.addresses import in_order
+from s2connect.discovery.dns import (
+    AAAA,
+    CLASS_IN,
+    PTR,
+    SRV,
+    TXT,
+    A,
+    DNSAddress,
+    DNSPointer,
+    DNSRecord,
+    DNSService,
+    DNSText,
+    address_text,
+    query,
+)
+from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.shared import shared_zeroconf
+from s2connect.discovery.sightings import Sightings, Wanted
+from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1
+"""Shortest time between two looks at the table: a flood of records costs no more than that."""
+
+MAX_REFUSALS_LOGGED = 20
+"""How many refused TXT records are logged one by one; the rest is only counted."""
+
+MAX_KNOWN_ANSWERS = 200
+"""Most pointers that are repeated in a search so that others need not send them."""
+
+_ROLES: dict[str, Role | None] = {SERVICE_TYPE: None} | {name: role for role, name in SUBTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """An endpoint is there."""
+
+    endpoint: FoundEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An endpoint says something else about itself than before, or has other addresses."""
+
+    endpoint: FoundEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """An endpoint has said goodbye or does not answer any more."""
+
+    endpoint: FoundEndpoint
+
+
+Event = Appeared | Changed | Vanished
+
+
+class Browser:
+    """Watches the network while it is open; iterate over it for events, in one place only.
+
+    ::
+
+        async with Browser() as browser:
+            async for event in browser:
+                ...
+
+    Whoever reads slowly gets several changes of one endpoint as one event. At most ``MAX_ENDPOINTS`` are kept.
+
+    Args:
+        role: Only endpoints that host this role; None for all.
+        zeroconf: An instance to use instead of this process's own.
+
+    Attributes:
+        refused: How many services were left out because of their TXT record (DISC-03).
+    """
+
+    def __init__(self, role: Role | None = None, zeroconf: AsyncZeroconf | None = None) -> None:
+        self._role = role
+        self._injected = zeroconf
+        self._own = own_addresses()
+        self._table = Sightings(order=lambda addresses: in_order(addresses, self._own))
+        self._told: dict[str, FoundEndpoint] = {}
+        self._fresh: dict[str, None] = {}
+        self._news = asyncio.Event()
+        self._closed = False
+        self._zeroconf: Zeroconf | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ticked_at = 0.0
+        self._resources = contextlib.AsyncExitStack()
+        self.refused = 0
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch.
+
+        Raises:
+            NotReachable: mDNS cannot be used on this machine now.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            zeroconf = await stack.enter_async_context(shared_zeroconf(self._injected))
+            self._zeroconf = zeroconf.zeroconf
+            ear = _Ear(self)
+            self._zeroconf.async_add_listener(ear, None)
+            stack.callback(self._zeroconf.async_remove_listener, ear)
+            monitor = NetworkMonitor(lambda _: self._network_changed())
+            stack.callback(monitor.close)
+            monitor.start()
+            stack.callback(self._stop)
+            self._tick()
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    @property
+    def overflow(self) -> int:
+        """How many sightings were not stored because too many endpoints are in the network."""
+        return self._table.overflow
+
+    def found(self) -> list[FoundEndpoint]:
+        """Who is there now, in the order of appearance."""
+        return [endpoint for endpoint in self._table.found.values() if self._wanted(endpoint)]
+
+    def reconfirm(self) -> None:
+        """Ask all whether they are still there; who does not answer within 5 seconds vanishes.
+
+        Without it, who leaves without a goodbye is noticed within two minutes.
+        """
+        self._table.reconfirm(self._now())
+        self._schedule()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event; cancel-safe. The iteration ends when the browser is closed."""
+        while not self._closed:
+            while self._fresh:
+                key = next(iter(self._fresh))
+                del self._fresh[key]
+                event = self._event(key)
+                if event is not None:
+                    return event
+            self._news.clear()
+            await self._news.wait()
+        raise StopAsyncIteration
+
+    def _event(self, key: str) -> Event | None:
+        before, after = self._told.pop(key, None), self._table.found.get(key)
+        if after is not None and not self._wanted(after):
+            after = None
+        if after is None:
+            return Vanished(before) if before is not None else None
+        self._told[key] = after
+        if before is None:
+            return Appeared(after)
+        return Changed(after) if before != after else None
+
+    def _wanted(self, endpoint: FoundEndpoint) -> bool:
+        return self._role is None or self._role in endpoint.roles
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _stop(self) -> None:
+        self._closed = True
+        self._news.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _network_changed(self) -> None:
+        self._own = own_addresses()
+        self._table.network_changed(self._now())
+        self._schedule()
+
+    def hear(self, records: list[DNSRecord]) -> None:
+        """Take in what one packet brought."""
+        now = self._now()
+        overflow = self._table.overflow
+        hosts: dict[tuple[str, int, bool, bool], list[DNSAddress]] = defaultdict(list)
+        for record in sorted(records, key=_hearing_order):
+            ttl = float(record.ttl)
+            if isinstance(record, DNSPointer):
+                if record.key in _ROLES:
+                    self._table.pointer(record.alias, _ROLES[record.key], ttl, now)
+            elif isinstance(record, DNSService):
+                self._table.service(record.name, record.server, ttl, now)
+            elif isinstance(record, DNSText):
+                refusal = self._table.text(record.name, record.text, ttl, now)
+                if refusal is not None:
+                    self._refuse(record.name, str(refusal))
+            elif isinstance(record, DNSAddress):
+                hosts[record.key, record.type, ttl > 0, record.unique].append(record)
+        for (host, _, _, unique), found in hosts.items():
+            self._table.addresses(host, map(address_text, found), float(found[0].ttl), now, whole=unique)
+        if overflow == 0 < self._table.overflow:
+            log.warning("More endpoints than can be real are in this network; not all of them are listed")
+        self._schedule()
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.refused += 1
+        if self.refused <= MAX_REFUSALS_LOGGED:
+            log.info("The TXT record of %r is not used: %s", for_display(name.partition(".")[0]), reason)
+
+    def _schedule(self) -> None:
+        """Look at the table soon, and not before the shortest pause is over."""
+        due = max(min(self._table.next_tick(), self._now() + TICK_SECONDS), self._ticked_at + TICK_SECONDS)
+        self._arm(due)
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._ticked_at = self._now()
+        changed, wanted = self._table.tick(now)
+        if changed:
+            self._fresh |= dict.fromkeys(changed)
+            self._news.set()
+        self._send(wanted, now)
+        self._arm(max(self._table.next_tick(), now + TICK_SECONDS))
+
+    def _send(self, wanted: Wanted, now: float) -> None:
+        assert self._zeroconf is not None
+        if wanted.search:
+            search = query((name, PTR) for name in _ROLES)
+            for name, role, rest in self._table.known_pointers(now)[:MAX_KNOWN_ANSWERS]:
+                service_type = SERVICE_TYPE if role is None else SUBTYPES[role]
+                search.add_answer_at_time(DNSPointer(service_type, PTR, CLASS_IN, int(rest), name), 0)
+            self._zeroconf.async_send(search)
+        if wanted.services:
+            services = [(name, kind) for name in wanted.services for kind in (SRV, TXT)]
+            hosts = [(name, kind) for name in wanted.hosts for kind in (A, AAAA)]
+            self._zeroconf.async_send(query(services + hosts))
+
+
+class _Ear(RecordUpdateListener):
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+
+    def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
+        """See what has arrived; what only expired in zeroconf's cache is no news."""
+        self._browser.hear([update.new for update in records if update.new is not update.old])
+
+    def async_update_records_complete(self) -> None:
+        """Nothing to do."""
+
+
+def _hearing_order(record: DNSRecord) -> int:
+    """A packet may name a host before the service that makes it interesting."""
+    kinds = (PTR, SRV, TXT)
+    return kinds.index(record.type) if record.type in kinds else len(kinds)

@@ -1,0 +1,143 @@
+"""This machine's own addresses, and a notice when they change (DISC-09)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ifaddr
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 10.0
+"""How often addresses are compared where the kernel does not tell, and to be sure where it does."""
+
+SETTLE_SECONDS = 0.3
+"""How long to wait after a notice: changes come in bursts."""
+
+_NETLINK_GROUPS = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses
+_NEW_LINK, _DELETE_LINK = 16, 17
+_RUNNING = 0x40
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """One address of this machine.
+
+    Attributes:
+        interface: Address with its prefix, without a zone.
+        index: Number of the network interface, which is the zone of a link-local address.
+    """
+
+    interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface
+    index: int
+
+
+def own_addresses() -> frozenset[OwnAddress]:
+    """All addresses of this machine now, loopback included; the kernel answers at once."""
+    found = set()
+    for adapter in ifaddr.get_adapters():
+        for address in adapter.ips:
+            text = address.ip if isinstance(address.ip, str) else address.ip[0]
+            interface = ipaddress.ip_interface(f"{text.partition('%')[0]}/{address.network_prefix}")
+            found.add(OwnAddress(interface, adapter.index or 0))
+    return frozenset(found)
+
+
+class NetworkMonitor:
+    """Calls back in the event loop when addresses or links of this machine may have changed.
+
+    On Linux the kernel tells; elsewhere, and besides, addresses are compared every ``POLL_SECONDS``.
+
+    Args:
+        changed: Called with whether a link came up. May be called without need.
+    """
+
+    def __init__(self, changed: Callable[[bool], None]) -> None:
+        self._changed = changed
+        self._known: frozenset[OwnAddress] = frozenset()
+        self._running: dict[int, bool] = {}
+        self._link_came_up = False
+        self._socket: socket.socket | None = None
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._notice_timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to watch; needs a running loop."""
+        self._known = own_addresses()
+        self._socket = _kernel_notices()
+        loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            loop.add_reader(self._socket, self._read)
+        self._poll_timer = loop.call_later(POLL_SECONDS, self._poll)
+
+    def close(self) -> None:
+        """Stop; idempotent."""
+        for timer in (self._poll_timer, self._notice_timer):
+            if timer is not None:
+                timer.cancel()
+        self._poll_timer = self._notice_timer = None
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _poll(self) -> None:
+        self._poll_timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
+        if own_addresses() != self._known:
+            self._notice()
+
+    def _read(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:  # more notices than the buffer holds: something has changed
+            data = b""
+        self._read_links(data)
+        self._notice()
+
+    def _read_links(self, data: bytes) -> None:
+        position = 0
+        while position + _HEADER.size + _LINK.size <= len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, position)
+            if kind in (_NEW_LINK, _DELETE_LINK):
+                _, _, index, flags, _ = _LINK.unpack_from(data, position + _HEADER.size)
+                running = kind == _NEW_LINK and bool(flags & _RUNNING)
+                if running and self._running.get(index) is False:
+                    self._link_came_up = True
+                self._running[index] = running
+            position += max(_HEADER.size, (length + 3) & ~3)
+
+    def _notice(self) -> None:
+        if self._notice_timer is None:
+            self._notice_timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._notice_timer = None
+        self._known = own_addresses()
+        came_up, self._link_came_up = self._link_came_up, False
+        self._changed(came_up)
+
+
+def _kernel_notices() -> socket.socket | None:
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    try:
+        notices = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    except OSError:  # forbidden in some sandboxes
+        return None
+    try:
+        notices.bind((0, _NETLINK_GROUPS))
+    except OSError:
+        notices.close()
+        return None
+    return notices

@@ -1,0 +1,102 @@
+"""Addresses of ``.local`` names by mDNS, without help of the operating system (DISC-06)."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+from aiohttp import abc
+from aiohttp.resolver import ThreadedResolver
+from zeroconf import BadTypeInNameException
+from zeroconf.asyncio import AsyncZeroconf
+
+from s2connect.discovery.addresses import in_order
+from s2connect.discovery.dns import AddressResolver
+from s2connect.discovery.network import own_addresses
+from s2connect.discovery.shared import shared_zeroconf
+from s2connect.errors import NotReachable
+from s2connect.model.text import for_display
+
+RESOLVE_TIMEOUT = 3.0
+"""Seconds to wait for a device to answer to its name; a healthy one needs less than a second."""
+
+
+def is_local_name(host: str) -> bool:
+    """Whether mDNS is who knows this name (VER-04)."""
+    return host.rstrip(".").lower().endswith(".local")
+
+
+async def resolve(host: str, *, zeroconf: AsyncZeroconf | None = None, timeout: float = RESOLVE_TIMEOUT) -> list[str]:
+    """Ask the network for the addresses of a ``.local`` name, A and AAAA; cancel-safe.
+
+    Args:
+        host: The name.
+        zeroconf: An instance to use instead of this process's own.
+        timeout: Seconds to wait.
+
+    Returns:
+        Addresses, best first, at least one; a link-local IPv6 address has its zone (``fe80::1%2``).
+
+    Raises:
+        NotReachable: Nobody answered, or mDNS cannot be used.
+    """
+    name = host.rstrip(".")
+    try:
+        wanted = AddressResolver(f"{name}.")
+    except BadTypeInNameException:
+        raise _unknown(name) from None
+    async with shared_zeroconf(zeroconf) as shared:
+        await wanted.async_request(shared.zeroconf, timeout * 1000)
+    found = in_order(wanted.parsed_scoped_addresses(), own_addresses())
+    if not found:
+        raise _unknown(name)
+    return found
+
+
+def _unknown(name: str) -> NotReachable:
+    return NotReachable(
+        f"No device named {for_display(name, 100)} answered in this network.",
+        hint="Check that it is on and in the same network as this machine, and the spelling; or give its address.",
+    )
+
+
+class MdnsResolver(abc.AbstractResolver):
+    """A resolver for aiohttp: ``.local`` by mDNS, all other names by the operating system.
+
+    Args:
+        zeroconf: An instance to use instead of this process's own.
+        timeout: Seconds to wait for an answer by mDNS.
+    """
+
+    def __init__(self, *, zeroconf: AsyncZeroconf | None = None, timeout: float = RESOLVE_TIMEOUT) -> None:
+        self._zeroconf = zeroconf
+        self._timeout = timeout
+        self._system = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[abc.ResolveResult]:
+        """Resolve a name.
+
+        Raises:
+            NotReachable: Nobody answers to the ``.local`` name.
+            OSError: The operating system does not know the name.
+        """
+        if not is_local_name(host):
+            return await self._system.resolve(host, port, family)
+        found = await resolve(host, zeroconf=self._zeroconf, timeout=self._timeout)
+        results = []
+        for address in found:
+            kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+            if family in (socket.AF_UNSPEC, kind):
+                results.append(
+                    abc.ResolveResult(
+                        hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
+                    )
+                )
+        if not results:
+            raise _unknown(host)
+        return results
+
+    async def close(self) -> None:
+        """Close; idempotent."""
+        await self._system.close()
