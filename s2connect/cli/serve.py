@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from s2connect import Endpoint
 from s2connect.cli.control import as_line, control_socket
@@ -87,7 +88,7 @@ class _Output:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 
 
-async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
+async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitCode:
     """Run the service of a state directory until it is told to stop.
 
     Args:
@@ -104,7 +105,7 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
     """
     stop = _Stop()
     with stop.on_signals():
-        async with LineWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1, stop.now) as writer:
+        async with LineWriter(_descriptor(sys.__stdout__), stop.now) as writer:
             output = _Output(writer, form)
             service: Service | None = None
             try:
@@ -124,13 +125,20 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
     return stop.code
 
 
+def _descriptor(stream: TextIO | None) -> int:
+    """The descriptor of a standard stream, or one that never works: a closed one's number may be a file by now."""
+    return stream.fileno() if stream is not None else -1
+
+
 async def _until_stopped(service: Service, output: _Output, stop: _Stop, *, commands: bool) -> None:
     async def handle(line: bytes | None) -> None:
         await output.put(await service.answer(line))
 
     async def listen() -> None:
         try:
-            await converse(chunks_of(0), handle, name="s2connect-cli-command", grace=INPUT_GRACE)
+            await converse(
+                chunks_of(_descriptor(sys.__stdin__)), handle, name="s2connect-cli-command", grace=INPUT_GRACE
+            )
         except Exception as error:
             stop.failed(error)
         stop.now()

@@ -17,7 +17,7 @@ from s2connect.model.text import for_display
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
 
-_NO_CODE = "For a new code: s2connect code"
+_NO_CODE = "A new code, to pair once more: s2connect code"
 
 _FAILED_ATTEMPTS = {
     "wrong_code": "with a wrong code",
@@ -124,7 +124,7 @@ def sentence(event: Object) -> str | None:
     match event["event"]:
         case "paired":
             how = "It connects to us." if event["communication_role"] == "server" else "We connect to it."
-            return f"Paired with {name} ({kind_of(event['peer'])}). {how} The code is used up. {_NO_CODE}"
+            return f"Paired with {name} ({kind_of(event['peer'])}). {how} {_NO_CODE}"
         case "pairing_failed" if "peer" in event:
             how = _FAILED_ATTEMPTS.get(event["reason"], "in vain")
             return f"{name} ({kind_of(event['peer'])}) tried to pair {how}."
