@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,7 +20,7 @@ import typer
 
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.store.home import HOME_VARIABLE, default_home
+from s2connect.store.home import HOME_VARIABLE, Home, default_home
 
 _Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -179,9 +180,20 @@ def _print_json(value: Any) -> None:
 
 def _tell(text: str) -> None:
     """Say something to the person, beside the result."""
-    from s2connect.cli.show import console
+    from s2connect.cli.show import say
 
-    console(error=True).print(text, soft_wrap=True)
+    say(text, error=True)
+
+
+def _say(text: str) -> None:
+    from s2connect.cli.show import say
+
+    say(text)
+
+
+def _command(name: str, home: Path | None) -> str:
+    """A command as the person has to type it."""
+    return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(_home(home)))}"
 
 
 @app.command()
@@ -237,7 +249,7 @@ def init(
     what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
     print(f"Set up {what} in {path}.")
     print(f"Others reach it as {config.host}, port {config.port}.")
-    print(f"Next: s2connect serve{f' --home {path}' if home is not None else ''}")
+    print(f"Next: {_command('serve', home)}")
 
 
 @app.command()
@@ -341,6 +353,7 @@ def pair(
 
     _log_to_stderr(verbose)
     target = BaseUrl.from_user(url)
+    Home.open(_home(home))  # before the person types a code
     if pairing_code is None and sys.stdin.isatty() and not as_json:
         pairing_code = _prompt("Pairing code: ")
     elif pairing_code is None or pairing_code == "-":
@@ -353,25 +366,26 @@ def pair(
         _print_json(result)
         return
     client = result["communication_role"] == "client"
-    print(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}).")
-    print("This side connects to it." if client else "It connects to this side.")
+    how = "This side connects to it." if client else "It connects to this side."
+    _say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
     if running:
-        print("Next: the two connect by themselves within seconds; see it with s2connect status")
+        _say(f"Next: the two connect by themselves within seconds; see it with {_command('status', home)}")
     else:
-        print("Next: start the service, so that the two connect: s2connect serve")
+        _say(f"Next: start the service, so that the two connect: {_command('serve', home)}")
 
 
 @app.command()
 def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """List what this endpoint is paired with."""
-    from s2connect.cli.show import console, pairings_table
+    from s2connect.cli.show import console, pairings_block
 
     _log_to_stderr(verbose)
     result, _ = _ask(home, {"command": "status"})
     if as_json:
         _print_json({"pairings": result["pairings"]})
         return
-    console().print(pairings_table(result["pairings"]))
+    out = console()
+    out.print(pairings_block(result["pairings"], out.width))
 
 
 @app.command()
@@ -414,7 +428,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     if as_json:
         _print_json({"home": str(_home(home)), **result})
         return
-    console().print(*status_blocks(result), sep="\n")
+    out = console()
+    out.print(*status_blocks(result, out.width), sep="\n")
 
 
 @app.command()

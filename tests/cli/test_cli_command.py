@@ -85,10 +85,10 @@ def test_a_person_pairs_looks_and_unpairs(cem: Path, rm: Path, start: Start, cap
     # An address as people type it, and the code from standard input.
     done = run("pair", url.removeprefix("https://").rstrip("/"), "--home", str(rm), stdin=f"{code}\n")
     assert done.returncode == 0, done.stderr
-    assert "Paired with House manager (s2connect s2connect, energy manager)." in done.stdout
+    assert "Paired with House manager (s2connect, energy manager)." in done.stdout
     assert "s2connect serve" in done.stdout.splitlines()[-1]
     assert code not in done.stdout + done.stderr
-    service.line(lambda line: "Paired with Battery (s2connect s2connect, device)" in line)
+    service.line(lambda line: "Paired with Battery (s2connect, device)" in line)
     battery = start(rm, as_json=False)
     service.line(lambda line: "Session with Battery opened" in line)
     battery.line(lambda line: "Session with House manager opened" in line)

@@ -59,10 +59,17 @@ def steps(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_the_demonstration_runs_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
-    done = run("demo", "--json", env={"TMPDIR": str(tmp_path)})
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What one demonstration told."""
+    place = tmp_path_factory.mktemp("demo")
+    done = run("demo", "--json", env={"TMPDIR": str(place)})
     assert (done.returncode, done.stderr) == (0, "")
-    told = steps(done.stdout)
+    assert list(place.iterdir()) == []
+    return steps(done.stdout)
+
+
+def test_the_demonstration_runs_to_its_end_and_leaves_nothing(told: list[dict[str, Any]]) -> None:
     names = [step["step"] for step in told]
     assert [name for name in names if name != "message"] == ["setup", "code", "paired", "session", "unpaired", "end"]
     messages = [step["message"]["message_type"] for step in told if step["step"] == "message"]
@@ -83,11 +90,11 @@ def test_the_demonstration_runs_to_its_end_and_leaves_nothing(tmp_path: Path) ->
     levels = [s["message"]["present_fill_level"] for s in told if s.get("message", {}).get("present_fill_level")]
     assert levels[1] > levels[0]
     assert all(step["text"].endswith(".") for step in told)
-    assert list(tmp_path.iterdir()) == []
-    _check_schemas([step["message"] for step in told if step["step"] == "message"])
 
 
-def _check_schemas(messages: list[dict[str, Any]]) -> None:
+def test_its_messages_follow_the_schemas(told: list[dict[str, Any]]) -> None:
+    messages = [step["message"] for step in told if step["step"] == "message"]
+    assert messages
     if not SCHEMAS.is_dir():
         pytest.skip("the JSON schemas of S2 are not beside this checkout")
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
