@@ -166,7 +166,7 @@ class _CleanFormatter(logging.Formatter):
 def _log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else otherwise)
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
     logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
 
 
