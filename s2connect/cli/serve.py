@@ -80,10 +80,12 @@ class _Output:
         self._form = form
 
     async def put(self, event: Object) -> None:
+        _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             await self._writer.put(line.encode("utf-8", "replace"))
 
     def put_nowait(self, event: Object) -> None:
+        _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 

@@ -237,6 +237,7 @@ class Service:
         if execute is None:
             known = ", ".join(self._commands)
             raise Failure("unknown_command", "A command has a name that is unknown.", f"Known commands: {known}.")
+        _log.debug("command %s", name)
         return await execute(command)
 
     async def _code(self, command: Object) -> Object:
@@ -444,6 +445,7 @@ def _event(name: str, *, at: datetime | None = None, **fields: Any) -> Object:
 
 
 def _failed(identifier: object, failure: Failure) -> Object:
+    _log.debug("a command failed: %s", failure.kind)
     return {**_event("result"), "id": identifier, "ok": False, "error": failure.to_object()}
 
 
