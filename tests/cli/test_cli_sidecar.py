@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from cli_kit import Running, pair, run
 
+from s2connect import EndpointConfig, NodeConfig, Role, create_home
+from s2connect.rest.server import free_port
+
 Start = Callable[..., Running]
 
 MEASUREMENT = {
@@ -235,3 +238,31 @@ def test_no_sidecar_without_a_home_or_with_one_in_use(cem: Path, tmp_path: Path,
     second = run("serve", "--json", "--home", str(cem))
     assert second.returncode == 8
     assert json.loads(second.stdout)["error"]["kind"] == "home_in_use"
+
+
+def test_with_several_nodes_commands_name_one(tmp_path: Path, start: Start) -> None:
+    home = tmp_path / "two"
+    nodes = (NodeConfig(role=Role.RM, alias="A"), NodeConfig(role=Role.RM, alias="B"))
+    create_home(
+        home, EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=free_port(None), vault="files", nodes=nodes)
+    )
+    service = start(home)
+    assert [n["alias"] for n in service.event("ready")["nodes"]] == ["A", "B"]
+    assert [service.event("pairing_code")["code"][:2] for _ in nodes] == ["A-", "B-"]
+    error = service.command("code")["error"]
+    assert error["kind"] == "usage"
+    assert "A (RM)" in error["what"]
+    assert service.command("code", node="B")["code"].startswith("B-")
+    assert service.command("code", node=str(nodes[0].id))["code"].startswith("A-")
+    assert run("code", "--node", "A", "--home", str(home)).stdout.startswith("A-")
+
+
+def test_the_end_of_input_closes_sessions_and_says_so(cem: Path, rm: Path, start: Start) -> None:
+    manager, battery = start(cem), start(rm)
+    pair(manager, battery)
+    battery.end_input()
+    assert battery.ended() == 0
+    assert battery.events[-1]["event"] == "session_closed"
+    assert battery.events[-1]["reason"] == "closed_by_us"
+    assert manager.event("session_closed")["reason"] == "closed_by_peer"
+    assert manager.command("status")["sessions"] == []
