@@ -549,6 +549,19 @@ class Endpoint:
         return self._locks.setdefault(node, asyncio.Lock())
 
     def _publish(self, event: Event) -> None:
+        match event:
+            case Paired():
+                _log.info(
+                    "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
+                )
+            case Unpaired():
+                _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
+            case PairingFailed():
+                _log.warning("%s tried in vain to pair with %s: %s", event.peer.id, event.node, event.reason)
+            case CodeWithdrawn():
+                _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
+            case Notice():
+                _log.warning("%s", event.sentence)
         for stream in self._streams:
             stream.publish(event)
 

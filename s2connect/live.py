@@ -174,6 +174,8 @@ class NodeConnections:
             self._later(live.end("this endpoint is stopping"), "refuse")
             return live
         self._live[pairing.key.remote] = live
+        info = connection.info
+        _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         self._later(self._watch(live), "watch")
         self._waiting.put_nowait(live)
         return live
@@ -181,6 +183,7 @@ class NodeConnections:
     async def _watch(self, live: Live) -> None:
         await live.connection.wait_closed()
         remote = live.pairing.key.remote
+        _log.info("%s is no longer connected with %s", self.node.id, remote)
         if self._live.get(remote) is live:
             del self._live[remote]
 
