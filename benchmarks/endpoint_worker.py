@@ -34,6 +34,7 @@ from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey, Pin
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
+from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket import WebSocketTransport
 
 LAN = EndpointDescription(deployment=Deployment.LAN)
@@ -257,6 +258,7 @@ class ManyAddresses(asyncio.SelectorEventLoop):
 
 
 async def main() -> None:
+    use_small_tls_buffers()  # as `s2connect serve` does
     task = my_task()
     async with AsyncExitStack() as stack:
         ready, answer = await KINDS[task["kind"]](task, stack)

@@ -298,9 +298,9 @@ class Endpoint:
         self._streams.append(stream)
         return stream
 
-    async def pairings(self) -> list[Pairing]:
-        """All pairings of all nodes."""
-        return await self._store.pairings()
+    async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
+        """All pairings of all nodes, or of one."""
+        return await self._store.pairings(node)
 
     def connected(self) -> dict[PairKey, Live]:
         """What is connected now."""
@@ -403,8 +403,8 @@ class Endpoint:
             return []
         others = [
             p
-            for p in await self._store.pairings()
-            if p.confirmed and p.key.local == pairing.key.local and p.key.remote != pairing.key.remote
+            for p in await self._store.pairings(pairing.key.local)
+            if p.confirmed and p.key.remote != pairing.key.remote
         ]
         return [(p, await self._store.candidate_tokens(p.key)) for p in others]
 

@@ -135,9 +135,8 @@ class NodeConnections:
         if self._started or self._closed:
             return
         self._started = True
-        for pairing in await self._store.pairings():
-            if pairing.key.local == self.node.id:
-                self.connect(pairing)
+        for pairing in await self._store.pairings(self.node.id):
+            self.connect(pairing)
 
     async def next(self) -> Live:
         """The next connection that came up."""

@@ -17,6 +17,7 @@ from s2connect.cli.failures import ExitCode
 from s2connect.cli.lines import LineWriter, chunks_of, converse
 from s2connect.cli.service import Object, Service
 from s2connect.store.home import Home
+from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitC
     Raises:
         S2ConnectError: The endpoint cannot be opened.
     """
+    use_small_tls_buffers()  # this process is ours
     stop = _Stop()
     with stop.on_signals():
         async with LineWriter(_descriptor(sys.__stdout__), stop.now) as writer:

@@ -110,6 +110,7 @@ class HttpsClient:
             TrustError: The certificate is not what it has to be.
         """
         reply = await self._request("GET", base, str(base))
+        _check_busy(reply, base)
         if reply.status != 200:
             raise ProtocolViolation(
                 f"There is no S2 Connect at {for_display(str(base), 200)} (HTTP {reply.status}).",
@@ -152,8 +153,7 @@ class HttpsClient:
             ProtocolViolation: The answer is too long or no HTTP.
         """
         reply = await self._request("POST", base, base.operation(version, operation), body, bearer, timeout)
-        if reply.status == 429 or reply.status >= 500:
-            raise PeerBusy(f"{base.host} cannot do it now (HTTP {reply.status}).", status=reply.status)
+        _check_busy(reply, base)
         return reply
 
     async def _request(
@@ -187,6 +187,11 @@ class HttpsClient:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise network_error(error, base.host, base.port) from error
+
+
+def _check_busy(reply: HttpReply, base: BaseUrl) -> None:
+    if reply.status == 429 or reply.status >= 500:
+        raise PeerBusy(f"{for_display(base.host)} cannot do it now (HTTP {reply.status}).", status=reply.status)
 
 
 async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
