@@ -298,9 +298,9 @@ class Endpoint:
         self._streams.append(stream)
         return stream
 
-    async def pairings(self) -> list[Pairing]:
-        """All pairings of all nodes."""
-        return await self._store.pairings()
+    async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
+        """All pairings of all nodes, or of one."""
+        return await self._store.pairings(node)
 
     def connected(self) -> dict[PairKey, Live]:
         """What is connected now."""
@@ -403,8 +403,8 @@ class Endpoint:
             return []
         others = [
             p
-            for p in await self._store.pairings()
-            if p.confirmed and p.key.local == pairing.key.local and p.key.remote != pairing.key.remote
+            for p in await self._store.pairings(pairing.key.local)
+            if p.confirmed and p.key.remote != pairing.key.remote
         ]
         return [(p, await self._store.candidate_tokens(p.key)) for p in others]
 
@@ -549,6 +549,19 @@ class Endpoint:
         return self._locks.setdefault(node, asyncio.Lock())
 
     def _publish(self, event: Event) -> None:
+        match event:
+            case Paired():
+                _log.info(
+                    "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
+                )
+            case Unpaired():
+                _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
+            case PairingFailed():
+                _log.warning("%s tried in vain to pair with %s: %s", event.peer.id, event.node, event.reason)
+            case CodeWithdrawn():
+                _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
+            case Notice():
+                _log.warning("%s", event.sentence)
         for stream in self._streams:
             stream.publish(event)
 

@@ -45,6 +45,7 @@ a peer: peers get the enumerated reasons of the standard.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import ClassVar
 
@@ -162,8 +163,9 @@ class NotReachable(NetworkError):
                 f"The name {host} is not known in this network.",
                 hint="Check the spelling; or give the device's address with --connect-to.",
             )
-        # asyncio joins the refusals of several addresses in one error without a number.
-        reason = getattr(inner, "strerror", None)
+        # asyncio puts sentences of its own into strerror, and joins several refusals in one error without a number.
+        number = getattr(inner, "errno", None)
+        reason = os.strerror(number).lower() if isinstance(number, int) and number > 0 else ""
         return cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
 
 

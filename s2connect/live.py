@@ -14,7 +14,7 @@ from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.text import for_display
 from s2connect.session.http_client import SessionClient, with_descriptions
-from s2connect.session.reconnect import Backoff
+from s2connect.session.reconnect import SHORT_SESSION, Backoff
 from s2connect.session.session import Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.transports.base import GOING_AWAY, Connection
@@ -135,9 +135,8 @@ class NodeConnections:
         if self._started or self._closed:
             return
         self._started = True
-        for pairing in await self._store.pairings():
-            if pairing.key.local == self.node.id:
-                self.connect(pairing)
+        for pairing in await self._store.pairings(self.node.id):
+            self.connect(pairing)
 
     async def next(self) -> Live:
         """The next connection that came up."""
@@ -174,6 +173,8 @@ class NodeConnections:
             self._later(live.end("this endpoint is stopping"), "refuse")
             return live
         self._live[pairing.key.remote] = live
+        info = connection.info
+        _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         self._later(self._watch(live), "watch")
         self._waiting.put_nowait(live)
         return live
@@ -181,6 +182,7 @@ class NodeConnections:
     async def _watch(self, live: Live) -> None:
         await live.connection.wait_closed()
         remote = live.pairing.key.remote
+        _log.info("%s is no longer connected with %s", self.node.id, remote)
         if self._live.get(remote) is live:
             del self._live[remote]
 
@@ -265,17 +267,21 @@ class NodeConnections:
                 self._tell(pairing, error, delay)
                 await asyncio.sleep(delay)
                 continue
-            backoff.established()
             updated = with_descriptions(pairing, answer)
             if updated != pairing:
                 await self._describe(updated)
             live = self.attach(connection, updated)
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
-            if await live.ended() is SessionEnd.RECONNECT_REQUESTED:
-                lasted = asyncio.get_running_loop().time() - live.since
-                await asyncio.sleep(backoff.restart(lasted=lasted, chance=chance))
+            end = await live.ended()
+            lasted = asyncio.get_running_loop().time() - live.since
+            if end is not SessionEnd.RECONNECT_REQUESTED:
+                backoff.established()
+                delay = backoff.failed(chance)
             else:
-                await asyncio.sleep(backoff.failed(chance))
+                if lasted >= SHORT_SESSION:
+                    backoff.established()
+                delay = backoff.restart(lasted=lasted, chance=chance)
+            await asyncio.sleep(delay)
 
     async def _pairings(self, key: PairKey) -> list[Pairing]:
         while True:

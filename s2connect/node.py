@@ -114,7 +114,7 @@ class Node:
 
     async def pairings(self) -> list[Pairing]:
         """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
-        return [p for p in await self._endpoint.pairings() if p.key.local == self.id]
+        return await self._endpoint.pairings(self.id)
 
     async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
         """End a pairing (UNP-01, UNP-02).

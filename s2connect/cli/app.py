@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import logging
+import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.store.home import HOME_VARIABLE, default_home
+from s2connect.store.home import HOME_VARIABLE, Home, default_home
 
+_Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
 """``ClickException``, which not every version of typer exports."""
 
 EXIT_CODES = """Exit codes
 
-0 ok
-
-1 other failure
-
-2 wrong usage, or set up already
-
-3 the other side cannot be reached, is busy or too slow
-
-4 certificate refused
-
-5 pairing refused or wrong code
-
-6 not paired, or session failed
-
-7 storage failed, or not set up
-
-8 the service is not running, or another process uses the state directory
-
-130 stopped with Ctrl-C"""
+- 0 ok
+- 1 other failure
+- 2 wrong usage, or set up already
+- 3 the other side cannot be reached, is busy or too slow
+- 4 certificate refused
+- 5 pairing refused or wrong code
+- 6 not paired, or session failed
+- 7 storage failed, or not set up
+- 8 the service is not running, or another process uses the state directory
+- 130 stopped with Ctrl-C"""
 
 app = typer.Typer(
     name="s2connect",
@@ -54,6 +50,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
 
 
 class RoleChoice(StrEnum):
@@ -98,11 +97,17 @@ def run(argv: list[str]) -> int:
     as_json = "--json" in argv
     verbose = bool({"--verbose", "-v"} & set(argv))
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # whatever names hold, and whatever the terminal knows
         code = app(argv, prog_name="s2connect", standalone_mode=False)
-    except KeyboardInterrupt:
-        failure = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
-    except typer.Abort:
-        failure = Failure("aborted", "Nothing was changed.")
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        failure = _INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        _detach_stdout()
+        return int(ExitCode.OK)
     except _TyperError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]  # of ClickException
@@ -113,17 +118,25 @@ def run(argv: list[str]) -> int:
         failure = Failure.of(error)
     except Failure as error:
         failure = error
-    except BrokenPipeError:
-        return int(ExitCode.OK)
     except Exception as error:
         if verbose:
             traceback.print_exc()
         what = f"An unexpected error stopped the command ({type(error).__name__})."
         failure = Failure("unexpected", what, "" if verbose else "Run it again with --verbose for the details.")
     else:
-        return code if isinstance(code, int) else int(ExitCode.OK)
+        if code != ExitCode.INTERRUPTED or isinstance(code, ExitCode):
+            return code if isinstance(code, int) else int(ExitCode.OK)
+        failure = _INTERRUPTED  # typer has caught it
     _report(failure, as_json=as_json)
     return int(failure.code)
+
+
+def _detach_stdout() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, without a complaint at exit."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _report(failure: Failure, *, as_json: bool) -> None:
@@ -150,11 +163,11 @@ class _CleanFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def _log_to_stderr(verbose: bool) -> None:
+def _log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.ERROR, force=True)
-    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else logging.ERROR)
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
+    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
 
 
 def _home(home: Path | None) -> Path:
@@ -167,9 +180,20 @@ def _print_json(value: Any) -> None:
 
 def _tell(text: str) -> None:
     """Say something to the person, beside the result."""
-    from s2connect.cli.show import console
+    from s2connect.cli.show import say
 
-    console(error=True).print(text, soft_wrap=True)
+    say(text, error=True)
+
+
+def _say(text: str) -> None:
+    from s2connect.cli.show import say
+
+    say(text)
+
+
+def _command(name: str, home: Path | None) -> str:
+    """A command as the person has to type it."""
+    return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(_home(home)))}"
 
 
 @app.command()
@@ -225,7 +249,7 @@ def init(
     what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
     print(f"Set up {what} in {path}.")
     print(f"Others reach it as {config.host}, port {config.port}.")
-    print(f"Next: s2connect serve{f' --home {path}' if home is not None else ''}")
+    print(f"Next: {_command('serve', home)}")
 
 
 @app.command()
@@ -239,7 +263,7 @@ def serve(
         ),
     ] = False,
     verbose: VerboseOption = False,
-) -> None:
+) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
 
     Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
@@ -247,14 +271,14 @@ def serve(
     from s2connect.cli.serve import json_form
     from s2connect.cli.serve import serve as run_service
 
-    _log_to_stderr(verbose)
+    _log_to_stderr(verbose, otherwise=logging.WARNING)
     if as_json:
         form: Callable[[dict[str, Any]], str | None] = json_form
     else:
         from s2connect.cli.show import ServiceText
 
         form = ServiceText()
-    raise typer.Exit(asyncio.run(run_service(_home(home), form, commands=as_json, codes=code)))
+    return _run(run_service(_home(home), form, commands=as_json, codes=code))
 
 
 def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -265,7 +289,7 @@ def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bo
         async with reach(_home(home)) as reached:
             return await reached.ask(command), reaches_service(reached)
 
-    return asyncio.run(work())
+    return _run(work())
 
 
 @app.command()
@@ -329,8 +353,9 @@ def pair(
 
     _log_to_stderr(verbose)
     target = BaseUrl.from_user(url)
+    Home.open(_home(home))  # before the person types a code
     if pairing_code is None and sys.stdin.isatty() and not as_json:
-        pairing_code = str(typer.prompt("Pairing code", err=True))
+        pairing_code = _prompt("Pairing code: ")
     elif pairing_code is None or pairing_code == "-":
         pairing_code = _line_from_stdin("the pairing code")
     if not as_json:
@@ -341,25 +366,26 @@ def pair(
         _print_json(result)
         return
     client = result["communication_role"] == "client"
-    print(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}).")
-    print("This side connects to it." if client else "It connects to this side.")
+    how = "This side connects to it." if client else "It connects to this side."
+    _say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
     if running:
-        print("Next: the two connect by themselves within seconds; see it with s2connect status")
+        _say(f"Next: the two connect by themselves within seconds; see it with {_command('status', home)}")
     else:
-        print("Next: start the service, so that the two connect: s2connect serve")
+        _say(f"Next: start the service, so that the two connect: {_command('serve', home)}")
 
 
 @app.command()
 def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """List what this endpoint is paired with."""
-    from s2connect.cli.show import console, pairings_table
+    from s2connect.cli.show import console, pairings_block
 
     _log_to_stderr(verbose)
     result, _ = _ask(home, {"command": "status"})
     if as_json:
         _print_json({"pairings": result["pairings"]})
         return
-    console().print(pairings_table(result["pairings"]))
+    out = console()
+    out.print(pairings_block(result["pairings"], out.width))
 
 
 @app.command()
@@ -375,22 +401,17 @@ def unpair(
     verbose: VerboseOption = False,
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
-    from s2connect.cli.reach import reach
     from s2connect.cli.service import find_pairing
     from s2connect.cli.show import kind_of, name_of
 
     _log_to_stderr(verbose)
-
-    async def work() -> dict[str, Any]:
-        async with reach(_home(home)) as reached:
-            found = find_pairing((await reached.ask({"command": "status"}))["pairings"], peer)
-            if not yes and not as_json and sys.stdin.isatty():
-                question = f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?"
-                await asyncio.to_thread(typer.confirm, question, abort=True, err=True)
-            command = {"command": "unpair", "peer": found["peer"]["id"], "node": node, "forget": forget}
-            return await reached.ask(command)
-
-    result = asyncio.run(work())
+    command = {"command": "unpair", "peer": peer, "node": node, "forget": forget}
+    if not yes and not as_json and sys.stdin.isatty():
+        status, _ = _ask(home, {"command": "status"})
+        found = find_pairing(status["pairings"], peer)
+        _confirm(f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?")
+        command["peer"] = found["peer"]["id"]
+    result, _ = _ask(home, command)
     if as_json:
         _print_json(result)
         return
@@ -407,7 +428,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     if as_json:
         _print_json({"home": str(_home(home)), **result})
         return
-    console().print(*status_blocks(result), sep="\n")
+    out = console()
+    out.print(*status_blocks(result, out.width), sep="\n")
 
 
 @app.command()
@@ -433,8 +455,8 @@ def certificate(
             if as_json or not sys.stdin.isatty():
                 raise UsageError(warning, hint="Add --yes if that is what you want.")
             _tell(warning)
-            typer.confirm("Make a new one?", abort=True, err=True)
-        voided = asyncio.run(setup.new_ca(path))
+            _confirm("Make a new one?")
+        voided = _run(setup.new_ca(path))
     shown = setup.show_certificates(path)
     if as_json:
         _print_json(shown if voided is None else {**shown, "pairings_ended": voided})
@@ -457,15 +479,43 @@ def demo(
     from s2connect.cli.demo_text import narrator
 
     _log_to_stderr(verbose)
-    asyncio.run(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))
+    _run(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))
 
 
 MAX_TYPED_BYTES = 4096
 
 
+def _prompt(question: str) -> str:
+    """Ask the person at the terminal."""
+    print(question, end="", file=sys.stderr, flush=True)
+    with _interruptible():
+        return sys.stdin.readline(MAX_TYPED_BYTES).strip()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is ours, before typer makes of it what its version likes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _INTERRUPTED from None
+
+
+def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    with _interruptible():
+        return asyncio.run(work)
+
+
+def _confirm(question: str) -> None:
+    """Go on only with a yes."""
+    if _prompt(f"{question} [y/N] ").lower() not in ("y", "yes"):
+        raise Failure("aborted", "Nothing was changed.")
+
+
 def _line_from_stdin(what: str) -> str:
     """One line of standard input, for what must not stand in the list of processes."""
-    text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
+    with _interruptible():
+        text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
     if not text:
         raise UsageError(f"Standard input does not hold {what}.")
     return text

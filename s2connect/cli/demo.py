@@ -36,7 +36,13 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    terminated = asyncio.Event()
+
+    def terminate() -> None:
+        terminated.set()
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
         with tempfile.TemporaryDirectory(prefix="s2connect-demo-") as directory:
             place = Path(directory)
@@ -44,7 +50,7 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool) -> None:
             await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
             await _Demo(tell, place, logs, verbose).run()
     except asyncio.CancelledError:
-        if task.uncancel() > 0:
+        if not terminated.is_set():
             raise
         raise Failure("terminated", "The demonstration was stopped.") from None
     finally:

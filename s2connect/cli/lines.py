@@ -80,6 +80,8 @@ async def chunks_of(descriptor: int) -> AsyncIterator[bytes]:
         while chunk := await asyncio.to_thread(os.read, descriptor, _CHUNK):
             yield chunk
         return
+    except (OSError, ValueError):  # it is closed
+        return
     while True:
         readable.clear()
         loop.add_reader(descriptor, readable.set)

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from s2connect import Endpoint
 from s2connect.cli.control import as_line, control_socket
@@ -16,6 +17,7 @@ from s2connect.cli.failures import ExitCode
 from s2connect.cli.lines import LineWriter, chunks_of, converse
 from s2connect.cli.service import Object, Service
 from s2connect.store.home import Home
+from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
 
@@ -79,15 +81,17 @@ class _Output:
         self._form = form
 
     async def put(self, event: Object) -> None:
+        _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             await self._writer.put(line.encode("utf-8", "replace"))
 
     def put_nowait(self, event: Object) -> None:
+        _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 
 
-async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
+async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitCode:
     """Run the service of a state directory until it is told to stop.
 
     Args:
@@ -102,9 +106,10 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
     Raises:
         S2ConnectError: The endpoint cannot be opened.
     """
+    use_small_tls_buffers()  # this process is ours
     stop = _Stop()
     with stop.on_signals():
-        async with LineWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1, stop.now) as writer:
+        async with LineWriter(_descriptor(sys.__stdout__), stop.now) as writer:
             output = _Output(writer, form)
             service: Service | None = None
             try:
@@ -124,13 +129,20 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> int:
     return stop.code
 
 
+def _descriptor(stream: TextIO | None) -> int:
+    """The descriptor of a standard stream, or one that never works: a closed one's number may be a file by now."""
+    return stream.fileno() if stream is not None else -1
+
+
 async def _until_stopped(service: Service, output: _Output, stop: _Stop, *, commands: bool) -> None:
     async def handle(line: bytes | None) -> None:
         await output.put(await service.answer(line))
 
     async def listen() -> None:
         try:
-            await converse(chunks_of(0), handle, name="s2connect-cli-command", grace=INPUT_GRACE)
+            await converse(
+                chunks_of(_descriptor(sys.__stdin__)), handle, name="s2connect-cli-command", grace=INPUT_GRACE
+            )
         except Exception as error:
             stop.failed(error)
         stop.now()

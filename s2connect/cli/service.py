@@ -6,6 +6,7 @@ The same code serves standard input, the control socket, and commands for which 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -23,6 +24,8 @@ from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.session.session import SessionEnd
 from s2connect.store.home import Home
+
+_log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -204,11 +207,16 @@ class Service:
             if not isinstance(command, dict):
                 raise Failure("malformed_command", "A line is not a JSON object.", "Write one JSON object a line.")
             identifier = command.get("id")
-            return {**_event("result"), "id": identifier, "ok": True, **await self.perform(command)}
+            returned = await self.perform(command)
+            return {**_event("result"), "id": identifier, "ok": True, **returned}
         except S2ConnectError as error:
             failure = Failure.of(error)
         except Failure as error:
             failure = error
+        except Exception as error:
+            _log.exception("A command failed unexpectedly")
+            what = f"An unexpected error stopped the command ({type(error).__name__})."
+            failure = Failure("unexpected", what, "Its details are in the log of the service.")
         except asyncio.CancelledError:
             self._sink.put_nowait(_failed(identifier, Failure(STOPPING, "The service stopped before it was done.")))
             raise
@@ -229,6 +237,7 @@ class Service:
         if execute is None:
             known = ", ".join(self._commands)
             raise Failure("unknown_command", "A command has a name that is unknown.", f"Known commands: {known}.")
+        _log.debug("command %s", name)
         return await execute(command)
 
     async def _code(self, command: Object) -> Object:
@@ -436,6 +445,7 @@ def _event(name: str, *, at: datetime | None = None, **fields: Any) -> Object:
 
 
 def _failed(identifier: object, failure: Failure) -> Object:
+    _log.debug("a command failed: %s", failure.kind)
     return {**_event("result"), "id": identifier, "ok": False, "error": failure.to_object()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import textwrap
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.text import Text
 
 from s2connect.cli.service import Object, title
 from s2connect.model.text import for_display
+
+TABLE_WIDTH = 100
+"""Columns of a terminal from which on a table of pairings can be read."""
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
 
@@ -55,9 +59,14 @@ def name_of(peer: Object) -> str:
 
 def kind_of(peer: Object) -> str:
     """Brand, model and role of a peer, fit for a terminal."""
-    product = for_display(f"{peer['brand']} {peer['model_name']}", 40)
+    product = _product(peer)
     role = ROLES.get(str(peer["role"]), for_display(str(peer["role"]), 10))
     return f"{product}, {role}"
+
+
+def _product(peer: Object) -> str:
+    brand, model = str(peer["brand"]), str(peer["model_name"])
+    return for_display(brand if brand == model else f"{brand} {model}", 40)
 
 
 def when(text: str) -> str:
@@ -77,11 +86,24 @@ def clock(text: str) -> str:
         return for_display(text)
 
 
+_ONLY_COUNTS = (
+    "It takes sessions, and acknowledges and counts their messages, but acts on none: for that there are "
+    "`serve --json` and the library."
+)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a sentence; a terminal gets it in lines of its width."""
+    out = console(error=error)
+    out.print(text, soft_wrap=not out.is_terminal)
+
+
 class ServiceText:
     """Events of the service as text on standard output."""
 
     def __init__(self) -> None:
         self._tty = sys.stdout.isatty()
+        self._width = shutil.get_terminal_size().columns if self._tty else 100
         self._pairing_url = ""
 
     def __call__(self, event: Object) -> str | None:
@@ -93,23 +115,30 @@ class ServiceText:
                     [
                         "The service is running. Stop it with Ctrl-C.",
                         *(f"  {ROLES[n['role']]} {n['alias'] or ''} {n['id']}".rstrip() for n in event["nodes"]),
-                        "Sessions are accepted and every message is acknowledged and counted, nothing more: "
-                        "this is for pairing and for tests. Software that acts uses --json or the library.",
+                        *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )
             case "pairing_code":
                 return self._code(event)
             case _:
                 text = sentence(event)
-                return f"{clock(event['time'])}  {text}" if text else None
+                if text is None:
+                    return None
+                line = f"{clock(event['time'])}  {text}"
+                return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
 
     def _code(self, event: Object) -> str:
         expires = event["expires_at"]
         valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
         out = io.StringIO()
-        width = shutil.get_terminal_size().columns if self._tty else 100
         shown = Console(
-            file=out, force_terminal=self._tty, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
+            file=out,
+            force_terminal=self._tty,
+            width=self._width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
         )
         shown.print()
         shown.print("To pair, type these two at the other device:")
@@ -124,7 +153,7 @@ def sentence(event: Object) -> str | None:
     match event["event"]:
         case "paired":
             how = "It connects to us." if event["communication_role"] == "server" else "We connect to it."
-            return f"Paired with {name} ({kind_of(event['peer'])}). {how} The code is used up. {_NO_CODE}"
+            return f"Paired with {name} ({kind_of(event['peer'])}). {how}"
         case "pairing_failed" if "peer" in event:
             how = _FAILED_ATTEMPTS.get(event["reason"], "in vain")
             return f"{name} ({kind_of(event['peer'])}) tried to pair {how}."
@@ -146,27 +175,43 @@ def sentence(event: Object) -> str | None:
     return None
 
 
-def pairings_table(pairings: list[Object]) -> RenderableType:
-    """The pairings of an endpoint."""
+def pairings_block(pairings: list[Object], width: int) -> RenderableType:
+    """The pairings of an endpoint: a table where there is room for it."""
     if not pairings:
-        return Text("No pairings yet. The code for the other device: s2connect code; or pair from here: s2connect pair")
+        return Text(
+            "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"
+        )
+    if width < TABLE_WIDTH:
+        return Text("\n".join(_pairing_lines(one) for one in pairings))
     table = _table("peer", "brand, model", "role", "we are", "since", "state", "id")
     for one in pairings:
         peer = one["peer"]
-        state = "connected" if one["connected"] else "not connected"
         table.add_row(
             name_of(peer),
-            for_display(f"{peer['brand']} {peer['model_name']}", 40),
+            _product(peer),
             for_display(str(peer["role"]), 10),
             str(one["communication_role"]),
             when(one["since"]),
-            state if one["confirmed"] else "unconfirmed",
+            _state(one),
             str(peer["id"])[:8],
         )
     return table
 
 
-def status_blocks(status: Object) -> list[RenderableType]:
+def _pairing_lines(one: Object) -> str:
+    peer = one["peer"]
+    we = f"we are communication {one['communication_role']}"
+    facts = f"{_state(one)}, since {when(one['since'])}, {we}, id {str(peer['id'])[:8]}"
+    return f"{name_of(peer)} ({kind_of(peer)})\n  {facts}"
+
+
+def _state(one: Object) -> str:
+    if not one["confirmed"]:
+        return "unconfirmed"
+    return "connected" if one["connected"] else "not connected"
+
+
+def status_blocks(status: Object, width: int) -> list[RenderableType]:
     """The state of an endpoint."""
     endpoint, service = status["endpoint"], status["service"]
     facts = Table.grid(padding=(0, 2))
@@ -183,7 +228,7 @@ def status_blocks(status: Object) -> list[RenderableType]:
         facts.add_row("", str(node["id"]))
     leaf = endpoint["certificate"]["leaf"]
     facts.add_row("Certificate", certificate_line(leaf) if leaf else "is made when the service starts")
-    blocks: list[RenderableType] = [facts, Text(), pairings_table(status["pairings"])]
+    blocks: list[RenderableType] = [facts, Text(), pairings_block(status["pairings"], width)]
     if status["sessions"]:
         table = _table("session", "with", "since", "messages from it")
         for one in status["sessions"]:

@@ -202,6 +202,7 @@ class Advertiser:
             return
         self._conflict = _conflict(self._advertisement)
         log.warning("%s", self._conflict.what)
+        self._network_changed(True)  # announce once more, so that the other device learns of it, too
         if self._on_conflict is not None:
             self._on_conflict(self._conflict)
 

@@ -224,8 +224,7 @@ class Browser:
 
     def _schedule(self) -> None:
         """Look at the table soon, and not before the shortest pause is over."""
-        due = max(min(self._table.next_tick(), self._now() + TICK_SECONDS), self._ticked_at + TICK_SECONDS)
-        self._arm(due)
+        self._arm(max(self._now(), self._ticked_at) + TICK_SECONDS)
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:

@@ -112,7 +112,7 @@ class NetworkMonitor:
             if kind in (_NEW_LINK, _DELETE_LINK):
                 _, _, index, flags, _ = _LINK.unpack_from(data, position + _HEADER.size)
                 running = kind == _NEW_LINK and bool(flags & _RUNNING)
-                if running and self._running.get(index) is False:
+                if running and not self._running.get(index):
                     self._link_came_up = True
                 self._running[index] = running
             position += max(_HEADER.size, (length + 3) & ~3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from typing import Any
 
 from aiohttp import abc
 from aiohttp.resolver import ThreadedResolver
-from zeroconf import BadTypeInNameException
+from zeroconf import BadTypeInNameException, DNSQuestionType
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.addresses import in_order
@@ -20,6 +21,9 @@ from s2connect.model.text import for_display
 
 RESOLVE_TIMEOUT = 3.0
 """Seconds to wait for a device to answer to its name; a healthy one needs less than a second."""
+
+REST_SECONDS = 0.05
+"""How long to wait for the rest of an answer: addresses come in several packets."""
 
 
 def is_local_name(host: str) -> bool:
@@ -47,7 +51,11 @@ async def resolve(host: str, *, zeroconf: AsyncZeroconf | None = None, timeout: 
     except BadTypeInNameException:
         raise _unknown(name) from None
     async with shared_zeroconf(zeroconf) as shared:
-        await wanted.async_request(shared.zeroconf, timeout * 1000)
+        core = shared.zeroconf
+        # Asked for by multicast: an answer to this host alone may reach another program that shares the port.
+        if not wanted.load_from_cache(core) and await wanted.async_request(core, timeout * 1000, DNSQuestionType.QM):
+            await asyncio.sleep(REST_SECONDS)
+            wanted.load_from_cache(core)
     found = in_order(wanted.parsed_scoped_addresses(), own_addresses())
     if not found:
         raise _unknown(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from zeroconf.asyncio import AsyncZeroconf
@@ -102,9 +103,18 @@ def _open() -> AsyncZeroconf:
 
 
 def _interfaces() -> list[str | int]:
-    """Where to speak: IPv4 by address, IPv6 by number of the interface; on loopback only if there is nothing else."""
+    """Where to speak: once per interface and family; on loopback only if there is nothing else.
+
+    Over IPv6 it speaks from the link-local address, because only then do others learn the zone. Where several
+    interfaces have the same one, as container bridges do, the interface is named by its number.
+    """
     own = own_addresses()
     chosen = [a for a in own if not a.interface.is_loopback] or [a for a in own if a.interface.version == 4]
-    return sorted({str(a.interface.ip) for a in chosen if a.interface.version == 4}) + sorted(
-        {a.index for a in chosen if a.interface.version == 6}
-    )
+    ipv4 = sorted({str(a.interface.ip) for a in chosen if a.interface.version == 4})
+    link_local = [a for a in chosen if a.interface.version == 6 and a.interface.is_link_local]
+    shared = Counter(a.interface.ip for a in link_local)
+    named = {a.index: str(a.interface.ip) for a in link_local if shared[a.interface.ip] == 1}
+    return [
+        *ipv4,
+        *(named.get(index, index) for index in sorted({a.index for a in chosen if a.interface.version == 6})),
+    ]

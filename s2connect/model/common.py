@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, NewType, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from s2connect.model.strict_json import MalformedJson, read_json
@@ -163,9 +163,6 @@ class NodeDescription(Wire):
     def title(self) -> str:
         """Name for a person; from a peer it is hostile until cleaned."""
         return self.user_defined_name or f"{self.brand} {self.model_name}"
-
-
-Text = Annotated[str, Field(max_length=2000)]
 
 
 def spelled_by_peer(offered: Iterable[str], wanted: str) -> str | None:

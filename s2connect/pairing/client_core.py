@@ -236,16 +236,18 @@ class PairingClientAttempt:
         if answer.server_node_description.role is self._node.description.role:
             what, hint = _REFUSALS[PairingErrorReason.INVALID_COMBINATION_OF_ROLES]
             raise PairingRefused(what, reason=PairingErrorReason.INVALID_COMBINATION_OF_ROLES.value, hint=hint)
-        expected = respond(self._challenge, self._code.token, self._proof.binding)
-        if not matches(expected, answer.client_hmac_challenge_response):
-            raise WrongPairingCode("The pairing code is not the one of the other device.")
         # A server that does not say where it runs is where its certificate says (errata S2C-03).
         default = Deployment.LAN if self._proof.pin else Deployment.WAN
         deployment = answer.server_endpoint_description.deployment or default
         if deployment is Deployment.WAN and self._proof.pin:
             raise CertificateRefused(
-                "The server says that it is in the WAN but has a self-signed certificate.", reason="untrusted"
+                "The server says that it is in the WAN, but no trusted CA vouches for its certificate.",
+                reason="untrusted",
+                hint="If its operator has a CA of its own, add that to the trust anchors.",
             )
+        expected = respond(self._challenge, self._code.token, self._proof.binding)
+        if not matches(expected, answer.client_hmac_challenge_response):
+            raise WrongPairingCode("The pairing code is not the one of the other device.")
         self._answer = answer
         self._peer_deployment = deployment
         self._role = communication_role(

@@ -111,7 +111,7 @@ class HttpsClient:
             NetworkError: Not reachable, too slow or busy.
             TrustError: The certificate is not what it has to be.
         """
-        reply = await self._request("GET", base, str(base))
+        reply = _unless_busy(base, await self._request("GET", base, str(base)))
         if reply.status != 200:
             raise ProtocolViolation(
                 f"There is no S2 Connect at {for_display(str(base), 200)} (HTTP {reply.status}).",
@@ -222,7 +222,7 @@ class HttpsClient:
 
 def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:
     if reply.status == 429 or reply.status >= 500:
-        raise PeerBusy(f"{base.host} cannot do it now (HTTP {reply.status}).", status=reply.status)
+        raise PeerBusy(f"{for_display(base.host)} cannot do it now (HTTP {reply.status}).", status=reply.status)
     return reply
 
 

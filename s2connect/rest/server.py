@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 
@@ -49,12 +49,12 @@ class _Door(asyncio.Protocol):
     def __init__(self, server: HttpsServer) -> None:
         self._server = server
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        if not self._server.admit(transport):
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, made)  # uvloop's is one by its methods only
+        handler = self._server.new_handler()
+        if handler is None or not self._server.admit(transport):
             transport.abort()
             return
-        handler = self._server.new_handler()
         transport.set_protocol(handler)
         handler.connection_made(transport)
 
@@ -147,11 +147,10 @@ class HttpsServer:
 
     # Connections
 
-    def new_handler(self) -> asyncio.Protocol:
-        """Make aiohttp's protocol for one connection."""
+    def new_handler(self) -> asyncio.Protocol | None:
+        """Make aiohttp's protocol for one connection; None where the server is closing."""
         server = self._runner.server
-        assert server is not None
-        return server()
+        return server() if server is not None else None
 
     def admit(self, transport: asyncio.Transport) -> bool:
         """Count a new connection; False where there are too many (SEC-03)."""

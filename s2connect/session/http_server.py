@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -77,7 +78,7 @@ class SessionService:
         self._transports = transports
         self._waiting: set[asyncio.Task[None]] = set()
         # Two confirmations of one pair must not activate two tokens.
-        self._locks: dict[PairKey, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
@@ -142,15 +143,11 @@ class SessionService:
         if isinstance(decision, Reply):
             return answer(decision.status)
         lock = self._locks.setdefault(decision.key, asyncio.Lock())
-        try:
-            async with lock:
-                again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
-                if isinstance(again, Reply):
-                    return answer(again.status)
-                return await self._activate(again, request.remote or "")
-        finally:
-            if not lock.locked():
-                self._locks.pop(decision.key, None)
+        async with lock:
+            again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
+            if isinstance(again, Reply):
+                return answer(again.status)
+            return await self._activate(again, request.remote or "")
 
     async def _activate(self, activation: Activation, peer_address: str) -> web.Response:
         if not await self._store.activate_token(activation.key, activation.digest):

@@ -179,7 +179,7 @@ class SessionServer:
         """Answer an accepted request with a pending token of 32 random bytes (SES-02)."""
         self.expire(now=now)
         key = accepted.pairing.key
-        mine = self._by_pair.setdefault(key, [])
+        mine = self._by_pair.get(key, [])
         while len(mine) >= MAX_PENDING_PER_PAIR:
             del self._pending[mine.pop(0)]
         if len(self._pending) >= MAX_PENDING:
@@ -188,6 +188,7 @@ class SessionServer:
         digest = token_digest(token)
         self._pending[digest] = _Pending(key, now + PENDING_LIFETIME, accepted.protocol, accepted.s2_version)
         mine.append(digest)
+        self._by_pair[key] = mine
         return Reply(
             200,
             InitiateSessionResponse(

@@ -81,8 +81,8 @@ class Store(Protocol):
     not touch the confirmed one until :meth:`confirm_pairing`.
     """
 
-    async def pairings(self) -> list[Pairing]:
-        """All pairings, confirmed and unconfirmed, oldest first."""
+    async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
+        """All pairings, or those of one of our nodes, confirmed and unconfirmed, oldest first."""
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """The pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from s2connect.errors import NotPaired, StorageUnavailable
-from s2connect.model.common import EndpointDescription, NodeDescription
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.store.base import (
@@ -39,10 +39,10 @@ class MemoryStore:
         self._max_tombstones = max_tombstones
         self._closed = False
 
-    async def pairings(self) -> list[Pairing]:
+    async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
         """See :meth:`Store.pairings`."""
         self._check_open()
-        return [entry.pairing for entry in self._entries.values()]
+        return [e.pairing for e in self._entries.values() if local is None or e.pairing.key.local == local]
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """See :meth:`Store.pairings_of`."""

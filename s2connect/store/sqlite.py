@@ -132,9 +132,9 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise unavailable(doing, self._path, error) from error
 
-    async def pairings(self) -> list[Pairing]:
+    async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
         """See :meth:`Store.pairings`."""
-        return await self._run("read", lambda: self._database.pairings())
+        return await self._run("read", lambda: self._database.pairings(local))
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """See :meth:`Store.pairings_of`."""
@@ -312,8 +312,10 @@ class _Database:
 
     # Pairings
 
-    def pairings(self) -> list[Pairing]:
-        return self._select("ORDER BY sequence", ())
+    def pairings(self, local: NodeId | None) -> list[Pairing]:
+        if local is None:
+            return self._select("ORDER BY sequence", ())
+        return self._select("WHERE local = ? ORDER BY sequence", (local.bytes,))
 
     def pairings_of(self, key: PairKey) -> list[Pairing]:
         return self._select("WHERE local = ? AND remote = ? ORDER BY confirmed DESC", _ids(key))

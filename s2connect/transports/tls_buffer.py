@@ -1,11 +1,11 @@
-"""A smaller TLS read buffer: asyncio gives every TLS connection 256 KiB, of which an S2 session needs a sixteenth."""
+"""A smaller TLS read buffer: asyncio gives every TLS connection 256 KiB, of which an S2 session needs little."""
 
 from __future__ import annotations
 
 import asyncio
 
-TLS_BUFFER_BYTES = 16 * 1024
-"""One TLS record at its longest; more is read in several steps."""
+TLS_BUFFER_BYTES = 4 * 1024
+"""Most S2 messages fit; what is longer is read in several steps."""
 
 
 def shrink_tls_buffer(transport: asyncio.BaseTransport | None) -> bool:
@@ -27,3 +27,14 @@ def shrink_tls_buffer(transport: asyncio.BaseTransport | None) -> bool:
     for name, value in values.items():
         setattr(protocol, name, value)
     return True
+
+
+def use_small_tls_buffers() -> None:
+    """Give every TLS connection of this process a small read buffer from its start, for programs of their own.
+
+    Swapping the buffers of connections that stand leaves holes in the heap, which a server with a thousand sessions
+    notices. This changes asyncio for the whole process, so a library must not do it: call it first thing in ``main``.
+    """
+    import asyncio.sslproto
+
+    asyncio.sslproto.SSLProtocol.max_size = min(asyncio.sslproto.SSLProtocol.max_size, TLS_BUFFER_BYTES)

@@ -11,9 +11,9 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType
 from aiohttp.abc import AbstractStreamWriter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
@@ -48,6 +48,9 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME, TOKEN_BYTES, OfferTable, OpenOffers
 from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 _log = logging.getLogger(__name__)
 
@@ -457,6 +460,8 @@ class WebSocketTransport:
 
     async def handler(self, request: web.Request) -> web.StreamResponse:
         """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end."""
+        from aiohttp import web  # a device that only connects does without aiohttp's server
+
         presented = _bearer(request)
         socket = web.WebSocketResponse(
             timeout=2 * self._timings.close_timeout,  # ours ends first, and cuts

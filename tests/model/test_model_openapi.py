@@ -269,7 +269,7 @@ def _constraints(spec: Spec) -> set[tuple[str, str, Any]]:
 
 
 def test_the_files_have_these_constraints_and_no_others(spec: Spec) -> None:
-    """Each is tried below, or in ``test_rest_...`` of the operation (the length of a waitForPairing answer)."""
+    """Each is tried below. (That a waitForPairing answer has at least one item is a rule of the operation, LP-04.)"""
     assert _constraints(spec) == {
         ("pairing#NodeIdAlias", "pattern", "^[0-9a-zA-Z]+$"),
         ("pairing#PairingAttemptId", "minLength", 32),

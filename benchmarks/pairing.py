@@ -1,0 +1,53 @@
+"""Pairing: what it takes beyond the mandatory second, and how many a second over many nodes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks import s2auth
+from benchmarks.kit import Effort, Row, Worker, in_turns, take, workspace
+
+NODES = 200
+SECOND = 1.0
+"""PAIR-02."""
+
+
+def measure(effort: Effort) -> list[Row]:
+    """The rows of this theme."""
+    with workspace() as directory, ExitStack() as stack:
+        server = stack.enter_context(
+            Worker.ours("endpoint_worker", "serve", home=str(directory / "cem"), nodes=NODES, paired=0)
+        )
+        task = {"server": server.ready, "first": 0, "count": NODES}
+        client = stack.enter_context(Worker.ours("endpoint_worker", "pair", home=str(directory / "rm"), **task))
+        workers = s2auth.server_and_client(stack, directory, clients=NODES)
+        theirs = workers[1] if workers else None
+
+        one, their_one = in_turns(
+            effort.pick(3, 1),
+            lambda: client.ask(count=5, at_a_time=1),
+            (lambda: theirs.ask(count=20, at_a_time=1)) if theirs else None,
+        )
+        many, their_many = in_turns(
+            effort.pick(2, 1),
+            lambda: client.ask(seconds=effort.pick(8, 5), at_a_time=NODES),
+            (lambda: theirs.ask(count=effort.pick(NODES, 60), at_a_time=20)) if theirs else None,
+        )
+    return [
+        Row(
+            "pairing beyond the mandatory second",
+            "ms",
+            1e3 * ((take(one, "p50") or 0.0) - SECOND),
+            take(their_one, "p50", 1e3),
+            "s2auth",
+            "≤ 16 ms",
+        ),
+        Row(
+            f"pairings over {NODES} nodes at a time (s2auth: 20)",
+            "1/s",
+            take(many, "rate") or 0.0,
+            take(their_many, "rate"),
+            "s2auth",
+            "≥ 150/s",
+        ),
+    ]

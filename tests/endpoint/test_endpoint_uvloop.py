@@ -1,0 +1,34 @@
+"""The same on uvloop, which has a TLS of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from s2connect import Endpoint, Role
+from tests.endpoint.conftest import lan_config
+
+if not os.environ.get("CI"):
+    pytest.importorskip("uvloop", reason="uvloop is not installed")
+
+
+async def pair_and_talk() -> None:
+    async with (
+        Endpoint.open(config=lan_config(Role.CEM)) as cem,
+        Endpoint.open(config=lan_config(Role.RM)) as rm,
+    ):
+        await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+        theirs, ours = await asyncio.gather(anext(cem.node().sessions()), anext(rm.node().sessions()))
+        await ours.send({"message_type": "PowerMeasurement", "values": []})
+        assert (await theirs.receive()).type == "PowerMeasurement"
+        await cem.renew_certificate()
+        await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+
+
+def test_two_endpoints_pair_and_talk_on_uvloop() -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(pair_and_talk(), 30))

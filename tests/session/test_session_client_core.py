@@ -1,0 +1,144 @@
+"""What the communication client reads out of answers (SESC)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from s2connect.errors import NoLongerPaired, ProtocolViolation, S2ConnectError, SessionRefused
+from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
+from tests.session.session_kit import token
+
+TOKEN = token("new").reveal()
+
+
+def _answer(**changes: Any) -> bytes:
+    value = {
+        "selectedCommunicationProtocol": "WebSocket",
+        "selectedS2MessageVersion": "v1.0.0",
+        "accessToken": TOKEN,
+        **changes,
+    }
+    return json.dumps({k: v for k, v in value.items() if v is not None}).encode()
+
+
+def _read(status: int, body: bytes) -> Any:
+    return read_initiate_answer(
+        status, body, offered_protocols=("WebSocket", "Pigeon"), offered_versions=("v1.0.0", "0.0.2-beta")
+    )
+
+
+@pytest.mark.rule("SESC-01")
+def test_401_means_the_next_token() -> None:
+    assert _read(401, b"") is None
+    assert _read(401, _answer()) is None
+
+
+def test_a_good_answer_is_read() -> None:
+    answer = _read(200, _answer(selectedS2MessageVersion="0.0.2-beta", selectedCommunicationProtocol="Pigeon"))
+    assert answer.access_token.reveal() == TOKEN
+    assert (answer.selected_communication_protocol, answer.selected_s2_message_version) == ("Pigeon", "0.0.2-beta")
+
+
+@pytest.mark.rule("SESC-04", "VER-06")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"selectedCommunicationProtocol": "QUIC"},
+        {"selectedCommunicationProtocol": "websocket"},
+        {"selectedS2MessageVersion": "v2.0.0"},
+        {"selectedS2MessageVersion": "1.0.0"},
+        {"selectedS2MessageVersion": "v1"},
+        {"selectedS2MessageVersion": ""},
+    ],
+    ids=str,
+)
+def test_what_was_not_offered_cannot_be_selected(change: dict[str, str]) -> None:
+    with pytest.raises(ProtocolViolation, match="not offered"):
+        _read(200, _answer(**change))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        b"[]",
+        b"{}",
+        _answer(accessToken=None),
+        _answer(accessToken="c2hvcnQ="),
+        _answer(accessToken=f"!{TOKEN}"),
+    ],
+    ids=lambda body: repr(body[-20:]),
+)
+def test_an_answer_that_breaks_its_schema_is_a_violation(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        _read(200, body)
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [100, 201, 204, 301, 302, 403, 404, 418])
+def test_another_status_is_a_violation(status: int) -> None:
+    with pytest.raises(ProtocolViolation, match=str(status)):
+        _read(status, _answer())
+
+
+@pytest.mark.rule("SESC-05")
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("NoLongerPaired", NoLongerPaired),
+        ("IncompatibleS2MessageVersions", SessionRefused),
+        ("IncompatibleCommunicationProtocols", SessionRefused),
+        ("ParsingError", SessionRefused),
+        ("Other", SessionRefused),
+        ("MoonIsFull", SessionRefused),
+    ],
+)
+def test_only_no_longer_paired_is_for_good(reason: str, error: type[S2ConnectError]) -> None:
+    with pytest.raises(error) as caught:
+        _read(400, json.dumps({"errorMessage": reason, "additionalInfo": "Back at\x1b[2J nine."}).encode())
+    if isinstance(caught.value, SessionRefused):
+        assert caught.value.reason == (reason if reason != "MoonIsFull" else "Other")
+        assert caught.value.additional_info == "Back at [2J nine."
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"errorMessage": 1}'])
+def test_a_refusal_that_cannot_be_read_is_for_now(body: bytes) -> None:
+    with pytest.raises(SessionRefused) as caught:
+        _read(400, body)
+    assert caught.value.reason == "Other"
+
+
+DETAILS = json.dumps(
+    {"communicationProtocol": "WebSocket", "websocketToken": TOKEN, "websocketUrl": "wss://ems.local/ws", "new": [1]}
+).encode()
+
+
+@pytest.mark.rule("SES-04")
+def test_the_details_keep_what_the_transport_needs() -> None:
+    details = read_confirm_answer(200, DETAILS, protocol="WebSocket")
+    assert details.to_value() == json.loads(DETAILS)
+
+
+@pytest.mark.rule("SESC-03", "SESC-05")
+def test_a_confirmation_that_came_too_late_is_tried_again_later() -> None:
+    with pytest.raises(SessionRefused):
+        read_confirm_answer(401, b"", protocol="WebSocket")
+
+
+@pytest.mark.rule("SESC-04")
+def test_details_of_another_protocol_are_a_violation() -> None:
+    with pytest.raises(ProtocolViolation, match="another protocol"):
+        read_confirm_answer(200, DETAILS, protocol="Pigeon")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b""), (200, b"{}"), (200, b"[]"), (204, b""), (302, DETAILS), (400, b"")]
+)
+def test_any_other_answer_to_the_confirmation_is_a_violation(status: int, body: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        read_confirm_answer(status, body, protocol="WebSocket")

@@ -1,0 +1,257 @@
+"""Imports point one way only (docs/architecture.md), and the cores do no I/O."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import s2connect
+
+ROOT = Path(s2connect.__file__).resolve().parent
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+LAYERS = {
+    "errors": 1,
+    "model": 1,
+    "messages": 1,
+    "certs": 2,
+    "store": 2,
+    "rest": 3,
+    "transports": 3,
+    "pairing": 4,
+    "session": 4,
+    "endpoint": 5,
+    "config": 5,
+    "events": 5,
+    "identity": 5,
+    "live": 5,
+    "node": 5,
+    "serving": 5,
+    "__init__": 5,
+    "cli": 6,
+    "__main__": 6,
+}
+"""Each part of the package and its layer. A new part has to be put in here, and into docs/architecture.md."""
+
+STRANGERS = [{"certs", "store"}, {"rest", "transports"}, {"pairing", "session"}]
+"""Parts of one layer that know nothing of each other."""
+
+CORES = [
+    "pairing/server_core.py",
+    "pairing/client_core.py",
+    "pairing/code.py",
+    "pairing/challenge.py",
+    "pairing/gate.py",
+    "session/server_core.py",
+    "session/client_core.py",
+    "session/reconnect.py",
+    "session/acknowledgements.py",
+    "rest/rate.py",
+]
+OUTSIDE = {
+    "asyncio",
+    "ssl",
+    "socket",
+    "time",
+    "random",
+    "secrets",
+    "os",
+    "threading",
+    "aiohttp",
+    "websockets",
+    "sqlite3",
+}
+"""What brings time, chance or the outside world with it."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and where."""
+
+    file: str
+    line: int
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+class _Imports(ast.NodeVisitor):
+    """Every import of a file, also inside functions, but not those for type checkers only."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: list[Import] = []
+
+    def _add(self, node: ast.stmt, module: str) -> None:
+        self.found.append(Import(self.file.relative_to(ROOT).as_posix(), node.lineno, module))
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                self.visit(other)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._add(node, alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert not node.level, f"{self.file}:{node.lineno}: absolute imports only"
+        assert node.module is not None
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            place = ROOT.parent / Path(*inner.split("."))
+            self._add(node, inner if place.is_dir() or place.with_suffix(".py").is_file() else node.module)
+
+
+def _files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _imports(file: Path) -> list[Import]:
+    visitor = _Imports(file)
+    visitor.visit(ast.parse(file.read_text("utf-8")))
+    return visitor.found
+
+
+def _part_of_file(file: str) -> str:
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def _part_of_module(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def _inner() -> Iterator[tuple[str, str, Import]]:
+    for file in _files():
+        for found in _imports(file):
+            if found.module.partition(".")[0] == "s2connect":
+                yield _part_of_file(found.file), _part_of_module(found.module), found
+
+
+def test_every_part_has_a_layer() -> None:
+    assert {_part_of_file(f.relative_to(ROOT).as_posix()) for f in _files()} <= set(LAYERS)
+
+
+def test_imports_point_to_the_same_or_a_lower_layer() -> None:
+    wrong = [str(found) for importer, imported, found in _inner() if LAYERS[imported] > LAYERS[importer]]
+    assert not wrong
+
+
+def test_parts_that_are_strangers_do_not_import_each_other() -> None:
+    wrong = [
+        str(found)
+        for importer, imported, found in _inner()
+        if importer != imported and any({importer, imported} == pair for pair in STRANGERS)
+    ]
+    assert not wrong
+
+
+def test_the_lowest_layer_is_ordered_in_itself() -> None:
+    order = ["errors", "model", "messages"]
+    wrong = [
+        str(found)
+        for importer, imported, found in _inner()
+        if importer in order and imported in order and order.index(imported) > order.index(importer)
+    ]
+    assert not wrong
+
+
+def test_nothing_below_the_public_interface_goes_through_it() -> None:
+    wrong = [str(found) for importer, imported, found in _inner() if imported == "__init__" and LAYERS[importer] < 6]
+    assert not wrong
+
+
+def test_the_page_on_architecture_names_the_same_parts_in_the_same_layers() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \|([^|]*)\|", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == sorted(set(LAYERS.values()))
+    for number, names in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert LAYERS.get(name) == int(number), name
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_cores_bring_no_time_no_chance_and_no_io(core: str) -> None:
+    allowed = {"secrets"} if core == "pairing/code.py" else set()  # PairingToken.generate
+    used = {found.module.partition(".")[0] for found in _imports(ROOT / core)}
+    assert not used & (OUTSIDE - allowed)
+
+
+def test_only_the_generation_of_tokens_uses_random_numbers_in_the_module_of_codes() -> None:
+    tree = ast.parse((ROOT / "pairing" / "code.py").read_text("utf-8"))
+    users = [
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        and any(isinstance(node, ast.Name) and node.id == "secrets" for node in ast.walk(function))
+    ]
+    assert users == ["generate"]
+
+
+def test_the_table_of_offers_has_its_time_and_chance_from_outside() -> None:
+    """It shares its module with the futures around it."""
+    tree = ast.parse((ROOT / "transports" / "offers.py").read_text("utf-8"))
+    (table,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "OfferTable")
+    outside = {found.module.partition(".")[0] for found in _imports(ROOT / "transports" / "offers.py")} & OUTSIDE
+    assert not {node.id for node in ast.walk(table) if isinstance(node, ast.Name)} & outside
+
+
+def test_every_core_is_listed() -> None:
+    found = {f.relative_to(ROOT).as_posix() for f in _files() if f.stem.endswith("core")}
+    assert found <= set(CORES)
+
+
+def _documented_in_source(name: str, module: ModuleType) -> bool:
+    """Whether a string stands under the assignment of a name that cannot carry a docstring itself."""
+    body = ast.parse(inspect.getsource(module)).body
+    for node, after in itertools.pairwise(body):
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    return False
+
+
+@pytest.mark.parametrize("name", s2connect.__all__)
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
+    value = getattr(s2connect, name)
+    if inspect.isclass(value):
+        assert value.__dict__.get("__doc__"), f"{name} has no docstring of its own"
+    elif inspect.isroutine(value) or inspect.ismodule(value):
+        assert value.__doc__
+    else:
+        assert _documented_in_source(name, sys.modules[value.__module__])
+
+
+def test_no_public_name_is_listed_twice() -> None:
+    assert len(set(s2connect.__all__)) == len(s2connect.__all__)
+
+
+def test_every_error_is_public_under_errors() -> None:
+    from s2connect import errors
+
+    classes = {n for n, v in vars(errors).items() if inspect.isclass(v) and issubclass(v, errors.S2ConnectError)}
+    assert classes == set(errors.__all__)
+    kinds = [getattr(errors, name).kind for name in errors.__all__]
+    assert len(set(kinds)) == len(kinds), "programs tell errors by their kind"
+
+
+def test_every_erratum_that_code_cites_is_on_the_page() -> None:
+    page = REPOSITORY / "docs" / "errata.md"
+    if not page.is_file():
+        pytest.skip("the page is not written yet")
+    listed = re.findall(r"^\| (S2C-\d+) \|", page.read_text("utf-8"), re.MULTILINE)
+    assert listed == sorted(set(listed)), "numbers are unique and in order"
+    for file in _files():
+        cited = set(re.findall(r"S2C-\d+", file.read_text("utf-8")))
+        assert cited <= set(listed), f"{file.relative_to(ROOT)} cites {sorted(cited - set(listed))}"
