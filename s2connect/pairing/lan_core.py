@@ -126,7 +126,7 @@ class LanOperations:
         """Cancel what was announced too long ago."""
         while self._prepared:
             key, then = next(iter(self._prepared.items()))
-            if now - then < PREPARED_LIFETIME:
+            if now < then + PREPARED_LIFETIME:
                 return
             self._cancel(key)
 

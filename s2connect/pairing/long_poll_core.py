@@ -208,7 +208,7 @@ class LongPollServer:
             self.release(waiter, now=now)
         while self._absent:
             node, since = next(iter(self._absent.items()))
-            if now - since < GONE_AFTER:
+            if now < since + GONE_AFTER:
                 break
             del self._absent[node]
             gone = self._nodes.pop(node)
