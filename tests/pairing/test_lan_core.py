@@ -1,0 +1,156 @@
+"""What the LAN-only operations answer, and what reaches the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pairing_kit import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
+
+from s2connect.model.common import Role
+from s2connect.model.reply import Reply
+from s2connect.pairing.lan_core import (
+    ADDRESS_BURST,
+    MAX_PREPARED,
+    PREPARED_LIFETIME,
+    AnnouncementCancelled,
+    LanOperations,
+    PairingAnnounced,
+)
+
+OTHER_ID = "00000000-0000-4000-8000-000000000001"
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.own = endpoint(Role.CEM)
+        self.core = LanOperations(lambda: self.own)
+        self.now = 1000.0
+
+    def prepare(
+        self, body: dict[str, Any] | bytes | None = None, *, ready: bool = True, address: str = "10.0.0.1"
+    ) -> Reply:
+        raw = body if isinstance(body, bytes) else dump(body or prepare())
+        return self.core.prepare_pairing(raw, address=address, ready=ready, now=self.now)
+
+    def cancel(self, client: object = CLIENT_ID, server: object = SERVER_ID) -> Reply:
+        body = dump({"clientNodeId": str(client), "serverNodeId": str(server)})
+        return self.core.cancel_prepare_pairing(body, now=self.now)
+
+    def events(self) -> list[object]:
+        found, self.core.events = self.core.events, []
+        return list(found)
+
+
+def prepare(client: object = CLIENT_ID, *, role: str = "RM", server: object = SERVER_ID) -> dict[str, Any]:
+    return {
+        "clientNodeDescription": {"id": str(client), "brand": "B", "type": "T", "modelName": "M", "role": role},
+        "clientEndpointDescription": {"name": "client", "deployment": "LAN"},
+        "serverNodeId": str(server),
+    }
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.rule("LAN-03")
+def test_the_application_is_told_who_is_about_to_pair(bench: Bench) -> None:
+    assert bench.prepare() == Reply(204)
+    (event,) = bench.events()
+    assert isinstance(event, PairingAnnounced)
+    assert (event.node, event.peer.id, event.peer_endpoint.name) == (SERVER_ID, CLIENT_ID, "client")
+
+
+@pytest.mark.rule("LAN-03")
+def test_an_unknown_node_is_answered_like_a_known_one_and_nobody_is_told(bench: Bench) -> None:
+    assert bench.prepare(prepare(server=OTHER_ID)) == Reply(204)
+    assert bench.events() == []
+
+
+@pytest.mark.rule("LAN-03")
+@pytest.mark.parametrize(
+    ("body", "ready", "reason"),
+    [
+        (b"{", True, "ParsingError"),
+        (b"[]", True, "ParsingError"),
+        ({"serverNodeId": str(SERVER_ID)}, True, "ParsingError"),
+        ({**prepare(), "serverNodeId": "no id"}, True, "ParsingError"),
+        (prepare(role="CEM"), True, "InvalidCombinationOfRoles"),
+        (prepare(role="EV"), True, "ParsingError"),
+        (prepare(), False, "Other"),
+    ],
+)
+def test_what_would_be_refused_is_refused_at_once(bench: Bench, body: Any, ready: bool, reason: str) -> None:
+    reply = bench.prepare(body, ready=ready)
+    assert reply.status == 400
+    assert answered(reply)["errorMessage"] == reason
+    assert bench.events() == []
+
+
+@pytest.mark.rule("LAN-04")
+def test_a_cancellation_is_told_once_and_an_unknown_one_not_at_all(bench: Bench) -> None:
+    bench.prepare()
+    bench.events()
+    assert bench.cancel(client=OTHER_ID) == Reply(204)
+    assert bench.cancel(server=OTHER_ID) == Reply(204)
+    assert bench.events() == []
+    assert bench.cancel() == Reply(204)
+    assert bench.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert bench.cancel() == Reply(204)
+    assert bench.events() == []
+
+
+def test_a_malformed_cancellation_is_a_400(bench: Bench) -> None:
+    reply = bench.core.cancel_prepare_pairing(b"{}", now=bench.now)
+    assert (reply.status, answered(reply)["errorMessage"]) == (400, "ParsingError")
+
+
+@pytest.mark.rule("SEC-03")
+def test_a_client_opens_one_pop_up_a_second_at_most(bench: Bench) -> None:
+    for _ in range(50):
+        assert bench.prepare() == Reply(204)
+        bench.now += 0.01
+    assert len(bench.events()) == 1
+    bench.now += 1.0
+    bench.prepare()
+    assert len(bench.events()) == 1
+
+
+@pytest.mark.rule("SEC-03")
+def test_an_address_that_invents_clients_is_held_back_and_others_are_not(bench: Bench) -> None:
+    for number in range(200):
+        assert bench.prepare(prepare(OTHER_ID[:-4] + f"{number:04}")) == Reply(204)
+    assert len(bench.events()) == ADDRESS_BURST
+    bench.prepare(address="10.0.0.2")
+    assert len(bench.events()) == 1
+
+
+@pytest.mark.rule("SEC-03")
+def test_open_pop_ups_are_bounded_however_many_addresses_ask(bench: Bench) -> None:
+    open_ones = 0
+    for number in range(300):
+        bench.prepare(prepare(OTHER_ID[:-4] + f"{number:04}"), address=f"10.0.1.{number % 250}")
+        for event in bench.events():
+            open_ones += 1 if isinstance(event, PairingAnnounced) else -1
+        assert open_ones <= MAX_PREPARED
+    assert open_ones == MAX_PREPARED
+
+
+def test_an_announcement_nobody_cancels_ends_by_itself(bench: Bench) -> None:
+    assert bench.core.next_deadline() is None
+    bench.prepare()
+    bench.events()
+    assert bench.core.next_deadline() == bench.now + PREPARED_LIFETIME
+    bench.core.expire(now=bench.now + PREPARED_LIFETIME - 0.1)
+    assert bench.events() == []
+    bench.core.expire(now=bench.now + PREPARED_LIFETIME)
+    assert bench.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert bench.core.next_deadline() is None
+
+
+def test_endpoint_and_nodes_are_those_of_now(bench: Bench) -> None:
+    assert bench.core.endpoint().name == "server"
+    bench.own = endpoint(Role.CEM, bench.own.deployment, node(Role.CEM), node(Role.CEM, 1, "b"))
+    assert [n.id.int - SERVER_ID.int for n in bench.core.nodes()] == [0, 1]
