@@ -1,0 +1,328 @@
+"""Long-polling as the server sees it: who hangs, who is answered, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lan_kit import node_id
+
+from s2connect.errors import NotReachable
+from s2connect.model.common import NodeId
+from s2connect.model.pairing import WaitForPairingAction
+from s2connect.pairing import long_poll_core as core_module
+from s2connect.pairing.long_poll_core import (
+    LongPollServer,
+    NodeGone,
+    NodeWaits,
+    NoTokenOnClient,
+    PollAnswer,
+    Waiter,
+)
+
+DESCRIBE = WaitForPairingAction.SEND_NODE_DESCRIPTION
+PREPARE = WaitForPairingAction.PREPARE_PAIRING
+CANCEL = WaitForPairingAction.CANCEL_PREPARE_PAIRING
+PAIR = WaitForPairingAction.REQUEST_PAIRING
+
+A, B, C = (NodeId(node_id(n)) for n in range(3))
+
+
+def item(node: UUID, *, describe: bool = False, error: bool = False, **more: Any) -> dict[str, Any]:
+    value: dict[str, Any] = {"clientNodeId": str(node)}
+    if describe:
+        description = {"id": str(node), "brand": "B", "type": "T", "modelName": "M", "role": "RM"}
+        value["clientNodeDescription"] = {**description, **more}
+        value["clientEndpointDescription"] = {"name": "client", "deployment": "LAN"}
+    if error:
+        value["errorMessage"] = "NoValidTokenOnPairingClient"
+    return value
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.core = LongPollServer()
+        self.now = 1000.0
+
+    def wait(self, *items: dict[str, Any], address: str = "10.0.0.1", offered: bool = True) -> Waiter | PollAnswer:
+        return self.core.wait(json.dumps(items).encode(), address=address, offered=offered, now=self.now)
+
+    def hang(self, *nodes: UUID, address: str = "10.0.0.1") -> Waiter:
+        """Come, describe, and hang."""
+        waiter = self.wait(*(item(n, describe=True) for n in nodes), address=address)
+        assert isinstance(waiter, Waiter)
+        return waiter
+
+    def ask(self, node: NodeId, action: WaitForPairingAction) -> list[tuple[Waiter, dict[UUID, str]]]:
+        return [(w, orders(a)) for w, a in self.core.ask(node, action, now=self.now)]
+
+    def expire(self) -> list[tuple[Waiter, PollAnswer]]:
+        return self.core.expire(now=self.now)
+
+    def events(self) -> list[object]:
+        found, self.core.events = self.core.events, []
+        return list(found)
+
+
+def orders(answer: Waiter | PollAnswer) -> dict[UUID, str]:
+    assert isinstance(answer, PollAnswer)
+    assert answer.status == 200
+    value = json.loads(answer.to_json())
+    assert value
+    found = {UUID(o["clientNodeId"]): o["action"] for o in value}
+    assert len(found) == len(value)
+    return found
+
+
+def status(answer: Waiter | PollAnswer) -> int | str:
+    return answer.status if isinstance(answer, PollAnswer) else "hangs"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.rule("LP-02", "LP-04")
+def test_who_is_not_known_is_asked_for_its_description_and_then_hangs(bench: Bench) -> None:
+    assert orders(bench.wait(item(A), item(B))) == {A: "sendNodeDescription", B: "sendNodeDescription"}
+    assert bench.events() == []
+    assert isinstance(bench.wait(item(A, describe=True), item(B, describe=True, brand="Other")), Waiter)
+    events = bench.events()
+    assert [(type(e), e.node.id, e.node.description.brand) for e in events] == [  # type: ignore[attr-defined]
+        (NodeWaits, A, "B"),
+        (NodeWaits, B, "Other"),
+    ]
+    assert [n.id for n in bench.core.nodes()] == [A, B]
+
+
+@pytest.mark.rule("LP-04")
+def test_a_client_that_never_describes_itself_is_not_asked_again_at_once(bench: Bench) -> None:
+    assert status(bench.wait(item(A))) == 200
+    for _ in range(5):
+        waiter = bench.wait(item(A))
+        assert isinstance(waiter, Waiter)
+        bench.core.release(waiter, now=bench.now)
+    assert bench.core.nodes()[0].description is None
+
+
+@pytest.mark.rule("LP-03")
+def test_a_request_is_answered_before_25_seconds_are_over(bench: Bench) -> None:
+    waiter = bench.hang(A)
+    deadline = bench.core.next_deadline()
+    assert deadline is not None
+    assert bench.now + 20 < deadline < bench.now + 25
+    bench.now = deadline - 0.01
+    assert bench.expire() == []
+    bench.now = deadline
+    assert bench.expire() == [(waiter, PollAnswer(204))]
+    assert bench.expire() == []
+
+
+@pytest.mark.rule("LP-04", "LP-07")
+@pytest.mark.parametrize("action", [PREPARE, CANCEL, PAIR])
+def test_an_action_wakes_the_hanging_request_at_once(bench: Bench, action: WaitForPairingAction) -> None:
+    waiter = bench.hang(A, B)
+    assert bench.ask(A, action) == [(waiter, {A: action.value})]
+    assert isinstance(bench.wait(item(A), item(B)), Waiter)
+
+
+@pytest.mark.rule("LP-04", "LP-07")
+def test_between_two_requests_the_last_action_of_each_node_is_kept(bench: Bench) -> None:
+    bench.core.release(bench.hang(A, B, C), now=bench.now)
+    for node, action in ((A, PREPARE), (A, PAIR), (B, PREPARE), (B, CANCEL)):
+        assert bench.ask(node, action) == []
+    assert orders(bench.wait(item(A), item(B), item(C))) == {A: "requestPairing", B: "cancelPreparePairing"}
+    assert isinstance(bench.wait(item(A), item(B), item(C)), Waiter)
+
+
+@pytest.mark.rule("LP-04")
+def test_only_requests_for_that_node_are_woken(bench: Bench) -> None:
+    bench.hang(A)
+    other = bench.hang(B)
+    assert bench.ask(B, PAIR) == [(other, {B: "requestPairing"})]
+
+
+@pytest.mark.rule("SEC-03")
+def test_nobody_takes_the_place_or_the_name_of_another(bench: Bench) -> None:
+    first = bench.hang(A)
+    second = bench.wait(item(A, describe=True, brand="Forged"), address="10.0.0.66")
+    assert isinstance(second, Waiter)
+    assert [n.description.brand for n in bench.core.nodes() if n.description] == ["B"]
+    assert bench.ask(A, PAIR) == [(first, {A: "requestPairing"}), (second, {A: "requestPairing"})]
+
+
+@pytest.mark.rule("LP-05")
+def test_a_client_without_a_token_is_reported_if_it_was_asked_to_pair(bench: Bench) -> None:
+    bench.core.release(bench.hang(A), now=bench.now)
+    bench.events()
+    bench.wait(item(A, error=True))
+    assert bench.events() == []
+    bench.ask(A, PAIR)
+    bench.wait(item(A, error=True))
+    assert bench.events() == [NoTokenOnClient(A)]
+    bench.wait(item(A, error=True))
+    assert bench.events() == []
+
+
+def test_a_node_that_does_not_come_back_is_gone(bench: Bench) -> None:
+    waiter = bench.hang(A)
+    bench.events()
+    bench.now += 10
+    bench.core.release(waiter, now=bench.now)
+    assert bench.core.next_deadline() == bench.now + core_module.GONE_AFTER
+    bench.now += core_module.GONE_AFTER - 0.1
+    bench.expire()
+    assert [n.id for n in bench.core.nodes()] == [A]
+    bench.now += 0.1
+    bench.expire()
+    assert bench.core.nodes() == []
+    assert bench.events() == [NodeGone(A)]
+    assert bench.core.next_deadline() is None
+    with pytest.raises(NotReachable, match="does not wait"):
+        bench.ask(A, PAIR)
+
+
+def test_a_node_that_hangs_again_and_again_stays(bench: Bench) -> None:
+    bench.hang(A)
+    for _ in range(10):
+        bench.now += 24
+        bench.expire()
+        assert isinstance(bench.wait(item(A)), Waiter)
+    assert [n.id for n in bench.core.nodes()] == [A]
+
+
+@pytest.mark.rule("LP-06")
+def test_what_is_not_offered_is_a_400(bench: Bench) -> None:
+    assert status(bench.wait(item(A), offered=False)) == 400
+    assert bench.core.nodes() == []
+
+
+@pytest.mark.rule("LP-01", "SEC-03", "SEC-04")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"[1]",
+        b"[{}]",
+        b'[{"clientNodeId": "x"}]',
+        json.dumps([item(A), item(A)]).encode(),
+        json.dumps([{**item(A), "errorMessage": "Invented"}]).encode(),
+        json.dumps([item(node_id(n)) for n in range(257)]).encode(),
+    ],
+)
+def test_what_is_no_proper_request_is_a_400_and_leaves_nothing(bench: Bench, body: bytes) -> None:
+    assert status(bench.core.wait(body, address="10.0.0.1", offered=True, now=bench.now)) == 400
+    assert bench.core.nodes() == []
+    assert bench.core.next_deadline() is None
+
+
+@pytest.mark.rule("ROLE-04", "SEC-03")
+@pytest.mark.parametrize("changes", [{"role": "CEM"}, {"id": str(B)}, {"brand": "B" * 5000}])
+def test_a_description_that_cannot_be_is_not_kept(bench: Bench, changes: dict[str, Any]) -> None:
+    bench.wait(item(A))
+    assert isinstance(bench.wait(item(A, describe=True, **changes)), Waiter)
+    assert bench.core.nodes()[0].description is None
+    assert bench.events() == []
+
+
+@pytest.mark.rule("LP-04", "SEC-03")
+def test_many_descriptions_are_asked_for_in_portions(bench: Bench) -> None:
+    nodes = [node_id(n) for n in range(100)]
+    described: set[UUID] = set()
+    for _ in range(4):
+        asked = orders(bench.wait(*(item(n, describe=n in described) for n in nodes)))
+        assert len(asked) <= 32
+        assert not described & asked.keys()
+        described |= asked.keys()
+    assert isinstance(bench.wait(*(item(n, describe=True) for n in nodes)), Waiter)
+    assert len(described) == 100
+
+
+@pytest.mark.rule("LP-07", "SEC-03")
+def test_hanging_requests_are_bounded_per_address_and_in_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "MAX_HANGING", 10)
+    monkeypatch.setattr(core_module, "MAX_HANGING_PER_ADDRESS", 6)
+    waiters = [bench.hang(node_id(n), address="fd00::1") for n in range(6)]
+    assert status(bench.wait(item(node_id(50)), address="fd00::2")) == 503  # the same /64
+    for n in range(4):
+        bench.hang(node_id(10 + n), address="10.0.0.2")
+    assert status(bench.wait(item(node_id(50), describe=True), address="10.0.0.3")) == 503
+    assert len(bench.core.nodes()) == 10
+    bench.core.release(waiters[0], now=bench.now)
+    bench.core.release(waiters[0], now=bench.now)
+    assert status(bench.wait(item(node_id(50), describe=True), address="10.0.0.3")) == "hangs"
+    assert status(bench.wait(item(node_id(51), describe=True), address="10.0.0.3")) == 503
+
+
+@pytest.mark.rule("SEC-03")
+def test_known_nodes_are_bounded_per_address_and_in_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "MAX_NODES", 10)
+    monkeypatch.setattr(core_module, "MAX_NODES_PER_ADDRESS", 6)
+    assert status(bench.wait(*(item(node_id(n)) for n in range(6)))) == 200
+    assert status(bench.wait(item(node_id(6)))) == 503
+    assert status(bench.wait(*(item(node_id(n)) for n in range(6)))) == "hangs"
+    assert status(bench.wait(*(item(node_id(10 + n)) for n in range(5)), address="10.0.0.2")) == 503
+    assert status(bench.wait(*(item(node_id(10 + n)) for n in range(4)), address="10.0.0.2")) == 200
+    assert status(bench.wait(item(node_id(20)), address="10.0.0.3")) == 503
+    bench.now += core_module.GONE_AFTER
+    bench.expire()
+    assert status(bench.wait(item(node_id(20)), address="10.0.0.3")) == 200
+
+
+STEP = st.one_of(
+    st.tuples(st.just("wait"), st.sets(st.integers(0, 5), min_size=1), st.integers(0, 2)),
+    st.tuples(st.just("ask"), st.integers(0, 5), st.sampled_from([PREPARE, CANCEL, PAIR])),
+    st.tuples(st.just("leave"), st.integers(0, 20), st.none()),
+    st.tuples(st.just("time"), st.floats(0, 40), st.none()),
+)
+
+
+@pytest.mark.rule("LP-03", "LP-04", "LP-07")
+@given(st.lists(STEP, max_size=40))
+def test_whatever_happens_every_request_is_answered_once_in_time_and_nothing_is_left(steps: list[Any]) -> None:
+    bench = Bench()
+    hanging: dict[Waiter, float] = {}
+
+    def answered(answers: list[tuple[Waiter, PollAnswer]]) -> None:
+        for waiter, answer in answers:
+            assert bench.now <= hanging.pop(waiter) + 25
+            if answer.status == 200:
+                assert orders(answer).keys() <= set(waiter.nodes)
+
+    for kind, what, more in steps:
+        if kind == "wait":
+            made = bench.wait(*(item(node_id(n), describe=True) for n in what), address=f"10.0.0.{more}")
+            if isinstance(made, Waiter):
+                hanging[made] = bench.now
+            else:
+                assert orders(made).keys() <= {node_id(n) for n in what}
+        elif kind == "ask" and any(n.id == node_id(what) for n in bench.core.nodes()):
+            answered(bench.core.ask(NodeId(node_id(what)), more, now=bench.now))
+        elif kind == "leave" and what < len(hanging):
+            waiter = list(hanging)[what]
+            del hanging[waiter]
+            bench.core.release(waiter, now=bench.now)
+        elif kind == "time":
+            until = bench.now + what
+            while (deadline := bench.core.next_deadline()) is not None and deadline <= until:
+                bench.now = max(bench.now, deadline)
+                answered(bench.expire())
+                assert bench.core.next_deadline() != deadline  # an owner's timer must not spin
+            bench.now = until
+    assert len(bench.core._waiters) == len(hanging)
+    assert bench.core._hanging.total() == len(hanging)
+    while (deadline := bench.core.next_deadline()) is not None:
+        bench.now = max(bench.now, deadline)
+        answered(bench.expire())
+        assert bench.core.next_deadline() != deadline
+    assert not hanging
+    assert not bench.core.nodes()
+    assert not bench.core._hanging
+    assert not bench.core._known
