@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Self
 
+from zeroconf import Error as ZeroconfError
 from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, ServiceNameAlreadyRegistered, Zeroconf
 from zeroconf.asyncio import AsyncZeroconf
 
@@ -194,8 +195,12 @@ class Advertiser:
             self._changed.clear()
             came_up, self._link_came_up = self._link_came_up, False
             async with self._updating:
-                if came_up or published_addresses() != self._addresses:
+                if not came_up and published_addresses() == self._addresses:
+                    continue
+                try:
                     await self._publish(self._advertisement)
+                except (OSError, ZeroconfError, NameConflict) as error:
+                    log.warning("The advertisement could not follow a change of the network: %s", error)
 
     def _conflict_came_up(self, rival: asyncio.Future[None]) -> None:
         if rival.cancelled():
@@ -216,13 +221,14 @@ class _NameGuard(RecordUpdateListener):
     def __init__(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
         self.rival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._own: set[bytes] = set()
+        self._ports: set[int] = set()
         self.expect(advertisement, addresses)
 
     def expect(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
-        """From now on these are our own records; addresses that were stay ours, their echo may still come."""
+        """From now on these are our own records; those that were stay ours, their echo may still come."""
         self._service = advertisement.service.lower()
         self._host = f"{advertisement.host.lower()}."
-        self._ports = getattr(self, "_ports", set()) | {advertisement.port}
+        self._ports.add(advertisement.port)
         self._own |= {ipaddress.ip_address(address).packed for address in addresses}
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:

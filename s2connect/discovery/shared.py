@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
+from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.network import NetworkMonitor, own_addresses
@@ -41,7 +42,7 @@ class _Shared:
                 continue
             try:
                 await self.zeroconf.async_update_interfaces(interfaces)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ZeroconfError) as error:
                 log.warning("Discovery could not follow a change of the network: %s", error)
 
 

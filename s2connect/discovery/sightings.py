@@ -41,6 +41,11 @@ LONGEST_INTERVAL = 3600.0
 """Longest interval between two searches (RFC 6762, section 5.2)."""
 
 
+def _can_be_asked_for(name: str) -> bool:
+    """Whether a name can be written in a query; one that was read with bytes that are no UTF-8 may have grown."""
+    return len(name.encode()) < 255 and all(0 < len(label.encode()) < 64 for label in name.removesuffix(".").split("."))
+
+
 @dataclass(slots=True)
 class _Lifetime:
     """How long a record is good for, and when to ask for it again."""
@@ -130,7 +135,7 @@ class Sightings:
     def pointer(self, name: str, role: Role | None, ttl: float, now: float) -> None:
         """A service was named under the service type (``role`` is None) or a subtype."""
         key = name.lower()
-        if not key.endswith(f".{SERVICE_TYPE}"):
+        if not key.endswith(f".{SERVICE_TYPE}") or not _can_be_asked_for(name):
             return
         entry = self._entries.get(key)
         if entry is None:
@@ -150,7 +155,7 @@ class Sightings:
     def service(self, name: str, host: str, ttl: float, now: float) -> None:
         """A service named its host."""
         entry = self._entries.get(name.lower())
-        if entry is None:
+        if entry is None or not _can_be_asked_for(host):
             return
         if ttl <= 0:
             entry.service = _Lifetime(now, now)

@@ -165,7 +165,16 @@ def test_names_without_records_make_way_and_are_asked_for_a_few_at_a_time() -> N
     assert KEY in table.tick(3)[0]
 
 
-_times = st.floats(0, 1, allow_nan=False)
+@pytest.mark.rule("SEC-03")
+@pytest.mark.parametrize("label", ["\ufffd" * 63, "a" * 64, "a..b", "", ".".join(["a" * 60] * 5)])
+def test_names_that_cannot_be_written_in_a_query_are_not_kept(label: str) -> None:
+    table = Sightings()
+    see(table, 0, f"{label}.{SERVICE_TYPE}")
+    assert len(table) == 0
+    see(table, 0, host=f"{label}.local.")
+    assert not table.tick(1)[1].hosts
+
+
 _names = st.sampled_from([f"{label}.{SERVICE_TYPE}" for label in "abAB"] + ["elsewhere.local."])
 _hosts = st.sampled_from(["a.local.", "b.local.", "B.local."])
 _ttls = st.sampled_from([0, 1, 120, 4500, 2**31])
