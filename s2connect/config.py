@@ -95,6 +95,9 @@ class EndpointConfig(BaseModel):
         private_key: WAN: PEM file with the key of the leaf.
         trust_anchors: PEM file with CAs to trust beside those of the system, for servers in the WAN.
         vault: Where secrets are kept: ``keyring``, ``files``, or ``auto``, which ``init`` settles.
+        advertise: Whether a LAN endpoint with a ``.local`` name is published by DNS-SD (DISC-02).
+        server: Whether it runs a server at all; without one it hosts devices only, which wait at energy managers to be
+            paired (ROLE-04, LP-01).
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
     """
@@ -112,6 +115,8 @@ class EndpointConfig(BaseModel):
     private_key: Path | None = None
     trust_anchors: Path | None = None
     vault: Literal["auto", "keyring", "files"] = "auto"
+    advertise: bool = True
+    server: bool = True
     wan_pairing_server: bool = False
 
     @field_validator("host")
@@ -133,6 +138,10 @@ class EndpointConfig(BaseModel):
             raise ValueError("every node needs an alias where there are several (TOK-03)")
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key belong together")
+        if not self.server and (
+            self.deployment is not Deployment.LAN or any(node.role is not Role.RM for node in self.nodes)
+        ):
+            raise ValueError("only LAN endpoints that host nothing but RMs may do without a server (ROLE-04)")
         if self.wan_pairing_server and (self.deployment is not Deployment.LAN or self.certificate is None):
             raise ValueError("wan_pairing_server needs deployment LAN and a certificate of a public CA")
         return self

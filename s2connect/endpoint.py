@@ -5,58 +5,62 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
-    NotPaired,
+    NotReachable,
+    PairingExpired,
+    PairingRefused,
     S2ConnectError,
     StorageError,
     UsageError,
+    WrongPairingCode,
 )
 from s2connect.events import (
+    CodeMissingAtDevice,
     CodeWithdrawn,
     Event,
     EventStream,
     Notice,
     Paired,
     PairingFailed,
-    SessionFailed,
     Unpaired,
-    UnpairedBy,
 )
 from s2connect.identity import IdentityKeeper
-from s2connect.live import Live, NodeConnections
-from s2connect.model.common import Deployment, MalformedMessage, NodeId, Role
+from s2connect.keeping import PairingBook
+from s2connect.live import Live, NodeConnections, first_reachable
+from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
-from s2connect.model.roles import CommunicationRole
+from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.secret import AccessToken
-from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.node import Node
 from s2connect.pairing import http_client
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.server_core import AttemptFailed, PairingServer
 from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.rest.client import HttpsClient
 from s2connect.session.http_client import SessionClient
-from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
+from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
-from s2connect.store.transfer import PairingTransfer
 from s2connect.store.vault import open_vault
-from s2connect.transports.base import Connection, Transport
+from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
+    from zeroconf.asyncio import AsyncZeroconf
+
+    from s2connect.lan import LocalNetwork, Names
     from s2connect.serving import Serving
 
 _log = logging.getLogger(__name__)
@@ -64,8 +68,8 @@ _log = logging.getLogger(__name__)
 RENEWAL_CHECK = 6 * 3600.0
 """Seconds between two looks at the age of the leaf certificate (TRUST-01)."""
 
-FAREWELL_TIMEOUT = 15.0
-"""Seconds in which a replaced pairing's server is told."""
+LONG_POLL_PATIENCE = 5.0
+"""Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""
 
 DATABASE = "state.sqlite"
 SECRETS = "secrets"
@@ -77,6 +81,7 @@ class Endpoint:
     Attributes:
         config: Its settings.
         nodes: Its nodes by id.
+        book: Its pairings, for its nodes.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Endpoint:
         identity: IdentityKeeper,
         home: Home | None,
         addresses: Mapping[str, str],
+        zeroconf: AsyncZeroconf | None,
     ) -> None:
         """Use :meth:`open`."""
         self.config = config
@@ -99,7 +105,9 @@ class Endpoint:
         self._addresses = dict(addresses)
         self._streams: list[EventStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._locks: dict[NodeId, asyncio.Lock] = {}
+        self._zeroconf = zeroconf
+        self._names: Names | None = None
+        self._lan: LocalNetwork | None = None
         self._connections: dict[NodeId, NodeConnections] = {}
         self._tls: ServerContext | None = None
         self._serving: Serving | None = None
@@ -111,6 +119,7 @@ class Endpoint:
             wan_clients_only=config.wan_pairing_server,
         )
         self._session_server = SessionServer()
+        self.book = PairingBook(store, lambda: self._local, self._connections, self._session_server, self)
         self._websocket = WebSocketTransport(self._websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
 
@@ -125,6 +134,7 @@ class Endpoint:
         config: EndpointConfig | None = None,
         serve: bool = True,
         addresses: Mapping[str, str] | None = None,
+        zeroconf: AsyncZeroconf | None = None,
     ) -> AsyncIterator[Endpoint]:
         """Open an endpoint until the context ends; then it withdraws, ends its sessions and stops, in this order.
 
@@ -134,6 +144,7 @@ class Endpoint:
             config: Settings; None reads those of the home.
             serve: Listen. Without it the endpoint can only be pairing client and communication client.
             addresses: Where to connect to for a host name, instead of resolving it.
+            zeroconf: An instance to find and be found with, instead of one of our own; it is not closed here.
 
         Raises:
             ConfigurationError: A setting cannot be used, or the port is taken.
@@ -159,7 +170,7 @@ class Endpoint:
                 store = await SqliteStore.open(opened.path / DATABASE, vault)
             stack.push_async_callback(store.close)
             identity = IdentityKeeper(config, opened, vault)
-            endpoint = cls(config, store, vault, identity, opened, addresses or {})
+            endpoint = cls(config, store, vault, identity, opened, addresses or {}, zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start(serve=serve)
             yield endpoint
@@ -172,13 +183,26 @@ class Endpoint:
         self._client = client
         for local in self._local.nodes.values():
             await self._add_node(local)
-        if serve:
+        if serve and self.config.deployment is Deployment.LAN and not self.config.wan_pairing_server:
+            from s2connect.lan import LocalNetwork  # loads DNS-SD
+
+            self._lan = LocalNetwork(
+                self.config,
+                lambda: self._local,
+                self,
+                pki=self._pki,
+                ready=lambda: self._ready,
+                zeroconf=self._zeroconf,
+            )
+        if serve and self.config.server:
             await self._listen()
         self._ready = True
-        self._spawn(self._keep_identity_fresh(), "renewal")
-        await self._settle_unconfirmed()
+        if self._lan is not None:
+            self._lan.start(self.pairing_url if self._serving else None, self._port)
+        self.spawn(self._keep_identity_fresh(), "renewal")
+        await self.book.settle_unconfirmed()
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and serve:
-            self._publish(
+            self.publish(
                 Notice(
                     kind="own_ca_in_wan",
                     sentence="This WAN endpoint has no certificate of a public CA; peers will refuse it unless they "
@@ -187,9 +211,7 @@ class Endpoint:
             )
 
     async def _add_node(self, local: LocalNode) -> Node:
-        connections = NodeConnections(
-            lambda: self._local, local, self._store, self._client, self, self._address_of_pairing
-        )
+        connections = NodeConnections(lambda: self._local, local, self._store, self._client, self.book, self._routes_of)
         self._connections[local.id] = connections
         node = self.nodes[local.id] = Node(self, local, connections)
         token = await asyncio.to_thread(self._vault.get, _static_name(local.id))
@@ -204,7 +226,8 @@ class Endpoint:
         self._serving = await Serving.start(
             self.config,
             self._tls,
-            owner=self,
+            keeper=self.book,
+            on_failed=self._attempt_failed,
             endpoint=lambda: self._local,
             ready=lambda: self._ready,
             pairing_server=self._pairing_server,
@@ -212,11 +235,14 @@ class Endpoint:
             store=self._store,
             transports=self._transports,
             websocket=self._websocket,
+            lan=self._lan,
         )
         self._port = self._serving.port
 
     async def _close(self) -> None:
         self._ready = False
+        if self._lan is not None:
+            await self._lan.withdraw()
         await asyncio.gather(*(c.close() for c in self._connections.values()))
         tasks = list(self._tasks)
         for task in tasks:
@@ -225,13 +251,17 @@ class Endpoint:
         await self._websocket.close()
         if self._serving is not None:
             await self._serving.close()
+        if self._names is not None:
+            await self._names.close()
         for stream in self._streams:
             stream.close()
 
-    def _spawn(self, work: object, name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something in a task that ends with the endpoint; its errors are logged."""
+
         async def run() -> None:
             try:
-                await work  # type: ignore[misc]  # a coroutine of ours
+                await work
             except S2ConnectError as error:
                 _log.warning("%s: %s", name, error)
 
@@ -331,11 +361,10 @@ class Endpoint:
         """See :meth:`Node.withdraw_pairing_code`."""
         self._pairing_server.withdraw_code(node)
 
-    def attempt_failed(self, failed: AttemptFailed) -> None:
-        """An attempt on one of our nodes ended without a pairing."""
-        self._publish(PairingFailed(node=failed.node, peer=failed.peer, reason=failed.reason))
+    def _attempt_failed(self, failed: AttemptFailed) -> None:
+        self.publish(PairingFailed(node=failed.node, peer=failed.peer, reason=failed.reason))
         if failed.code_withdrawn:
-            self._publish(CodeWithdrawn(node=failed.node))
+            self.publish(CodeWithdrawn(node=failed.node))
 
     # Pairing: initiator
 
@@ -357,198 +386,133 @@ class Endpoint:
             local,
             url,
             code,
-            keeper=self,
+            keeper=self.book,
             pki=self._pki,
-            session_url=self.session_url if self._port else None,
+            session_url=self.session_url if self._port and self.config.server else None,
             ca_fingerprint=self.ca_fingerprint if self.config.deployment is Deployment.LAN else None,
-            address=self._addresses.get(url.host),
+            addresses=await self._addresses_of(url.host),
             server_node=server_node,
             force=force,
         )
 
-    # Pairing: keeping (PairingKeeper)
+    # The local network
 
-    async def commit(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing server: store a pairing and give it its effects (PAIR-10)."""
-        async with self._lock(pairing.key.local):
-            replaced = await self._replaced_by(pairing)
-            await self._store.save_pairing(pairing, token, replaces=[p.key for p, _ in replaced])
-            self._took_effect(pairing, replaced)
+    async def look_at(
+        self, url: BaseUrl, *, address: str | None = None
+    ) -> tuple[EndpointDescription, list[NodeDescription]]:
+        """Ask a LAN endpoint what it is and which nodes it hosts (LAN-01). What it says is a stranger's text.
 
-    async def hold(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing client: store it as unconfirmed (PAIRC-06)."""
-        await self._store.save_pairing(pairing, token)
-        if pairing.communication_role is CommunicationRole.SERVER:
-            self._spawn(self._drop_if_nobody_comes(pairing), "unconfirmed")
+        Raises:
+            NetworkError, TrustError, PeerError: It does not tell, e.g. because it is in another subnet or in the WAN.
+        """
+        from s2connect.pairing.lan_http import get_endpoint, get_nodes
 
-    async def confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
-        """As pairing client: the pairing stands."""
-        async with self._lock(pairing.key.local):
-            replaced = await self._replaced_by(pairing)
-            await self._store.confirm_pairing(pairing.key, replaces=[p.key for p, _ in replaced])
-            self._took_effect(pairing, replaced, settled=settled)
+        async with self._stranger(url, address) as http:
+            version = await http.api_version(url)
+            return await get_endpoint(http, url, version), await get_nodes(http, url, version)
 
-    async def settle(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing proved to stand by its first session (PAIRC-06)."""
-        await self.confirm(pairing, settled=True)
-
-    async def drop(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing does not stand."""
-        await self._store.drop_unconfirmed(pairing.key)
-        self._publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
-
-    async def _replaced_by(self, pairing: Pairing) -> list[tuple[Pairing, list[AccessToken]]]:
-        """Pairings of an RM with other CEMs, with the tokens to say goodbye with (ROLE-05)."""
-        if self._local.nodes[pairing.key.local].description.role is Role.CEM:
-            return []
-        others = [
-            p
-            for p in await self._store.pairings(pairing.key.local)
-            if p.confirmed and p.key.remote != pairing.key.remote
-        ]
-        return [(p, await self._store.candidate_tokens(p.key)) for p in others]
-
-    def _took_effect(
-        self, pairing: Pairing, replaced: Sequence[tuple[Pairing, list[AccessToken]]], *, settled: bool = False
+    async def announce(
+        self, local: LocalNode, url: BaseUrl, server_node: NodeId, *, address: str | None, cancel: bool
     ) -> None:
-        self._publish(Paired(node=pairing.key.local, peer=pairing.peer, communication_role=pairing.communication_role))
-        connections = self._connections[pairing.key.local]
-        self._session_server.forget(pairing.key)
-        connections.drop(pairing.key.remote, "paired anew", keep_connecting=settled)
-        for old, tokens in replaced:
-            self._session_server.forget(old.key)
-            self._publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
-            server = old.communication_role is CommunicationRole.SERVER
-            connections.drop(old.key.remote, "paired with another energy manager", ask_to_reconnect=server)
-            if not server:
-                self._spawn(self._farewell(old, tokens), "farewell")
-        connections.connect(pairing)
+        """See :meth:`Node.announce_pairing` and :meth:`Node.cancel_announcement`."""
+        from s2connect.pairing.lan_http import cancel_prepare_pairing, prepare_pairing
 
-    async def _farewell(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
-        """Tell the server of a replaced pairing, as well as it goes; otherwise it would wait for us for ever."""
+        async with self._stranger(url, address) as http:
+            version = await http.api_version(url)
+            if cancel:
+                await cancel_prepare_pairing(http, url, version, node=local.id, server_node=server_node)
+            else:
+                own = self._local.description
+                await prepare_pairing(http, url, version, node=local.description, endpoint=own, server_node=server_node)
+
+    @contextlib.asynccontextmanager
+    async def _stranger(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
+        """A connection to a server before pairing: nothing secret may be sent on it."""
+        addresses = [address] if address is not None else await self._addresses_of(url.host)
+        _, route = await http_client.authenticate(url, self._pki, addresses=addresses)
+        async with HttpsClient(route) as http:
+            yield http
+
+    def waiting(self) -> list[NodeDescription]:
+        """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
+        return self._lan.waiting() if self._lan is not None else []
+
+    async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
+        """See :meth:`Node.pair_waiting`."""
+        name = "The device"
+        if self._lan is None:
+            raise NotReachable(f"{name} does not wait here.")
+        now = asyncio.get_running_loop().time()
+        self._pairing_server.expect(local, peer, code.token, now=now, lifetime=timeout + LONG_POLL_PATIENCE)
+        stream = self.events()
         try:
-            async with asyncio.timeout(FAREWELL_TIMEOUT):
-                await self._client.unpair(pairing, tokens, address=self._address_of_pairing(pairing))
-        except (S2ConnectError, TimeoutError) as error:
-            _log.info("the former peer %s could not be told: %s", for_display(pairing.peer.title), error)
+            self._lan.ask(peer, WaitForPairingAction.REQUEST_PAIRING)
+            async with asyncio.timeout(timeout):
+                async for event in stream:
+                    match event:
+                        case Paired() if event.node == local.id and event.peer.id == peer:
+                            made = await self._store.pairings_of(PairKey(local.id, peer))
+                            return made[0]
+                        case PairingFailed() if event.node == local.id and event.peer.id == peer:
+                            raise WrongPairingCode("The code is not the one of the device.")
+                        case CodeMissingAtDevice() if event.peer == peer:
+                            raise PairingRefused(
+                                f"{name} has no valid pairing code now.",
+                                reason=WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT.value,
+                                hint="Ask for a new code at the device.",
+                            )
+        except TimeoutError as error:
+            raise PairingExpired(f"{name} did not come to be paired in time.") from error
+        finally:
+            self._streams.remove(stream)
+            self._pairing_server.withdraw_expected(local.id, peer)
+        raise NotReachable("This endpoint is stopping.")
 
-    async def _drop_if_nobody_comes(self, pairing: Pairing) -> None:
-        """As communication server: an unconfirmed pairing stands only if its token comes within 15 s (PAIRC-06)."""
-        await asyncio.sleep(max(0.0, UNCONFIRMED_LIFETIME - (time.time() - pairing.paired_at)))
-        async with self._lock(pairing.key.local):
-            if any(p == pairing for p in await self._store.pairings_of(pairing.key)):
-                await self.drop(pairing)
+    def has_valid_token(self, node: NodeId) -> bool:
+        """Whether a node of ours has issued a code that is valid now (LP-05)."""
+        return self._pairing_server.own_token(node, now=asyncio.get_running_loop().time()) is not None
 
-    async def _settle_unconfirmed(self) -> None:
-        for pairing in await self._store.pairings():
-            if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
-                self._spawn(self._drop_if_nobody_comes(pairing), "unconfirmed")
+    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
+        """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
+        self.spawn(self._pair_as_responder(self._local.nodes[node], url), "long-poll-pairing")
 
-    # Unpairing
-
-    async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
-        """See :meth:`Node.unpair`."""
-        key = PairKey(node, peer)
-        connections = self._connections[node]
-        pairings = await self._store.pairings_of(key)
-        if not pairings:
-            raise NotPaired(f"There is no pairing with {peer}.")
-        pairing = pairings[0]
-        server = pairing.communication_role is CommunicationRole.SERVER
-        if not server:
-            await connections.end(peer, "unpaired")
-            try:
-                tokens = await self._store.candidate_tokens(key, confirmed=pairing.confirmed)
-                await self._client.unpair(pairing, tokens, address=self._address_of_pairing(pairing))
-            except S2ConnectError as error:
-                if not forget:
-                    connections.connect(pairing)
-                    raise
-                _log.warning("the other side could not be told: %s", error)
-            except asyncio.CancelledError:
-                connections.connect(pairing)
-                raise
-        async with self._lock(node):
-            await self._store.remove_pairing(key, tombstone=server)
-        self._session_server.forget(key)
-        self._publish(Unpaired(node=node, peer=pairing.peer, by=UnpairedBy.US))
-        if server:
-            connections.drop(peer, "unpaired", ask_to_reconnect=True)
-        return pairing
-
-    async def unpaired_by_peer(self, key: PairKey) -> None:
-        """The communication client unpairs (SES-05)."""
-        pairings = await self._store.pairings_of(key)
-        async with self._lock(key.local):
-            await self._store.remove_pairing(key, tombstone=True)
-        self._session_server.forget(key)
-        if pairings:
-            self._publish(Unpaired(node=key.local, peer=pairings[0].peer, by=UnpairedBy.PEER))
-        self._connections[key.local].drop(key.remote, "unpaired")
-
-    async def ended_by_peer(self, pairing: Pairing) -> None:
-        """The communication server has unpaired (UNP-02)."""
-        async with self._lock(pairing.key.local):
-            await self._store.remove_pairing(pairing.key, tombstone=False)
-        self._publish(Unpaired(node=pairing.key.local, peer=pairing.peer, by=UnpairedBy.PEER))
-
-    # A vendor's WAN pairing server and its devices
-
-    async def export_pairing(self, node: NodeId, peer: NodeId) -> bytes:
-        """See :meth:`Node.export_pairing`."""
-        key = PairKey(node, peer)
-        confirmed = [p for p in await self._store.pairings_of(key) if p.confirmed]
-        if not confirmed:
-            raise NotPaired(f"There is no pairing with {peer}.")
-        return PairingTransfer.of(confirmed[0], await self._store.candidate_tokens(key)).to_json()
-
-    async def discard_pairing(self, node: NodeId, peer: NodeId) -> None:
-        """See :meth:`Node.discard_pairing`."""
-        async with self._lock(node):
-            await self._store.remove_pairing(PairKey(node, peer), tombstone=False)
-        self._connections[node].drop(peer, "handed over")
-
-    async def import_pairing(self, node: NodeId, data: bytes) -> Pairing:
-        """See :meth:`Node.import_pairing`."""
-        try:
-            transfer = PairingTransfer.from_json(data)
-        except MalformedMessage as error:
-            raise UsageError(f"This is no pairing: {error}.") from None
-        if transfer.node_id != node:
-            raise UsageError("This pairing was made for another node.")
-        pairing, tokens = transfer.pairing(), transfer.access_tokens
-        await self.commit(pairing, tokens[-1])
-        return pairing
-
-    # Sessions (SessionKeeper, Owner)
-
-    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Whether the application of the node is ready (SES-01)."""
-        return await self._connections[pairing.key.local].admit(pairing, s2_version)
-
-    async def opened(self, connection: Connection) -> None:
-        """A communication client has connected."""
-        key = PairKey(connection.info.local, connection.info.remote)
-        pairing = next(iter(await self._store.pairings_of(key)), None)
-        if pairing is None or key.local not in self._connections:
-            await connection.close(reason="unpaired")
+    async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
+        issued = self._pairing_server.own_token(local.id, now=asyncio.get_running_loop().time())
+        if issued is None:
             return
-        self._connections[key.local].attach(connection, pairing)
+        try:
+            pairing = await self.pair(local, url, PairingCode(issued.token))
+        except WrongPairingCode:
+            self._pairing_server.own_token_used(local, None, issued)
+            raise
+        self._pairing_server.own_token_used(local, pairing.peer, issued)
 
-    def session_failed(self, event: SessionFailed) -> None:
-        """No session came about."""
-        self._publish(event)
+    # Addresses
 
-    def _address_of_pairing(self, pairing: Pairing) -> str | None:
-        return self._addresses.get(pairing.initiate_session_url.host) if pairing.initiate_session_url else None
+    async def _addresses_of(self, host: str) -> list[str]:
+        """Where to connect to for a host, best first; empty where the operating system shall say it (DISC-06)."""
+        if host in self._addresses:
+            return [self._addresses[host]]
+        if not host.endswith(".local"):
+            return []
+        if self._names is None:
+            from s2connect.lan import Names  # loads DNS-SD
+
+            self._names = Names(self._zeroconf)
+        return await self._names.addresses(host)
+
+    async def _routes_of(self, pairing: Pairing) -> list[str]:
+        return await self._addresses_of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
+
+    async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
+        """Call ``unpair`` at the communication server of a pairing."""
+        addresses: list[str | None] = [*await self._routes_of(pairing)] or [None]
+        await first_reachable(addresses, lambda address: self._client.unpair(pairing, tokens, address=address))
 
     # Housekeeping
 
-    def _lock(self, node: NodeId) -> asyncio.Lock:
-        """Two changes of one node's pairings must not overlap (ROLE-05)."""
-        return self._locks.setdefault(node, asyncio.Lock())
-
-    def _publish(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
+        """Log an event and tell all who follow."""
         match event:
             case Paired():
                 _log.info(
@@ -586,7 +550,7 @@ class Endpoint:
             try:
                 await self.renew_certificate()
             except (StorageError, ConfigurationError) as error:
-                self._publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
+                self.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
 
 
 def _token(text: str | None) -> PairingToken:

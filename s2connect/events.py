@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from s2connect.model.common import NodeDescription, NodeId
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
+from s2connect.model.url import BaseUrl
 
 MAX_WAITING_EVENTS = 1000
 """Events kept for a follower that does not read; the oldest go first."""
@@ -61,6 +62,52 @@ class CodeWithdrawn(Event):
     """A pairing code was withdrawn after too many failed attempts (TOK-05); issue a new one."""
 
     node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingAnnounced(Event):
+    """The user of another device is about to pair with one of our nodes: show its code (LAN-03, LP-05).
+
+    Attributes:
+        node: Our node.
+        peer: The other node, and ``peer_endpoint`` its endpoint, as they present themselves; None where only the
+            ``url`` of the server is known, at which a device of ours waits.
+    """
+
+    node: NodeId
+    peer: NodeDescription | None
+    peer_endpoint: EndpointDescription | None
+    url: BaseUrl | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingAnnouncementCancelled(Event):
+    """An announced pairing will not come, or was announced too long ago (LAN-04)."""
+
+    node: NodeId
+    peer: NodeId | None
+    url: BaseUrl | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceWaits(Event):
+    """A device without a server waits here to be paired (LP-02): ``Node.pair_waiting`` does it with its code."""
+
+    peer: NodeDescription
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceGone(Event):
+    """Such a device does not come any more."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeMissingAtDevice(Event):
+    """A waiting device was asked to pair and has no valid code (LP-05)."""
+
+    peer: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
-from s2connect.errors import AccessRefused, NoLongerPaired, S2ConnectError, StorageError
+from s2connect.errors import AccessRefused, NoLongerPaired, NotReachable, PeerTimeout, S2ConnectError, StorageError
 from s2connect.events import SessionFailed
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.session_init import InitiateSessionResponse
 from s2connect.model.text import for_display
 from s2connect.session.http_client import SessionClient, with_descriptions
 from s2connect.session.reconnect import SHORT_SESSION, Backoff
@@ -25,6 +26,23 @@ MAX_WAITING = 1000
 """Connections that wait to be taken by the application; beyond it a communication server is not ready."""
 
 Gate = Callable[[Pairing, str], Awaitable[str | None]]
+
+
+T = TypeVar("T")
+
+
+async def first_reachable(addresses: Sequence[str | None], attempt: Callable[[str | None], Awaitable[T]]) -> T:
+    """Try one address after the other, at least one, until somebody is there.
+
+    Raises:
+        NotReachable, PeerTimeout: Nobody is, by the last of them.
+    """
+    for address in addresses[:-1]:
+        try:
+            return await attempt(address)
+        except (NotReachable, PeerTimeout) as error:
+            _log.info("%s", error)
+    return await attempt(addresses[-1])
 
 
 class Owner(Protocol):
@@ -112,7 +130,7 @@ class NodeConnections:
         store: Store,
         client: SessionClient,
         owner: Owner,
-        address_of: Callable[[Pairing], str | None],
+        routes_of: Callable[[Pairing], Awaitable[list[str]]],
     ) -> None:
         self.node = node
         self.gate: Gate | None = None
@@ -120,7 +138,7 @@ class NodeConnections:
         self._store = store
         self._client = client
         self._owner = owner
-        self._address_of = address_of
+        self._routes_of = routes_of
         self._live: dict[NodeId, Live] = {}
         self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
@@ -249,9 +267,7 @@ class NodeConnections:
                 return
             pairing = pairings[-1]
             try:
-                connection, answer = await self._client.open(
-                    self._endpoint(), self.node, pairing, address=self._address_of(pairing)
-                )
+                connection, answer = await self._open(pairing)
                 if not pairing.confirmed:
                     await self._owner.settle(pairing)
             except (NoLongerPaired, AccessRefused) as error:
@@ -282,6 +298,12 @@ class NodeConnections:
                     backoff.established()
                 delay = backoff.restart(lasted=lasted, chance=chance)
             await asyncio.sleep(delay)
+
+    async def _open(self, pairing: Pairing) -> tuple[Connection, InitiateSessionResponse]:
+        routes: list[str | None] = [*await self._routes_of(pairing)] or [None]
+        return await first_reachable(
+            routes, lambda address: self._client.open(self._endpoint(), self.node, pairing, address=address)
+        )
 
     async def _pairings(self, key: PairKey) -> list[Pairing]:
         while True:

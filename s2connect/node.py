@@ -106,11 +106,45 @@ class Node:
 
         Cancelled, nothing is kept unless the last step was under way; then it is as with PairingUnconfirmed.
         """
-        target = url if isinstance(url, BaseUrl) else BaseUrl.from_user(url)
+        target = _url(url)
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
         return await self._endpoint.pair(
             self._local, target, typed, address=address, server_node=server_node, force=force
         )
+
+    async def announce_pairing(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
+        """Tell a LAN endpoint that its node ``server_node`` is about to be paired with, so that it shows its code.
+
+        Send it when there is a distinct moment between choosing the other node and typing its code (LAN-05).
+
+        Raises:
+            InvalidUrl: What was typed is none.
+            PairingRefused: It will not pair with this node.
+            NetworkError, TrustError, PeerError: It could not be told; pairing may work all the same.
+        """
+        await self._endpoint.announce(self._local, _url(url), server_node, address=address, cancel=False)
+
+    async def cancel_announcement(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
+        """Take that back (LAN-04). The errors are the same."""
+        await self._endpoint.announce(self._local, _url(url), server_node, address=address, cancel=True)
+
+    async def pair_waiting(self, peer: NodeId, code: PairingCode | str, *, timeout: float = 30.0) -> Pairing:
+        """Pair with a device without a server that waits here, with the code from its sticker or screen (LP-05).
+
+        Args:
+            peer: One of :meth:`Endpoint.waiting`.
+            code: As typed by the user.
+            timeout: Seconds to wait for the device.
+
+        Raises:
+            InvalidPairingCode: What was typed is none.
+            NotReachable: The device does not wait here any more.
+            WrongPairingCode: The device's code is another one.
+            PairingRefused: The device has no valid code (``NoValidTokenOnPairingClient``).
+            PairingExpired: The device did not come in time.
+        """
+        typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
+        return await self._endpoint.pair_waiting(self._local, peer, typed, timeout=timeout)
 
     async def pairings(self) -> list[Pairing]:
         """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
@@ -132,7 +166,7 @@ class Node:
                 ``forget`` that does not happen.
             StorageError: It could not be removed.
         """
-        return await self._endpoint.unpair(self.id, peer, forget=forget)
+        return await self._endpoint.book.unpair(self.id, peer, forget=forget)
 
     # A vendor's WAN pairing server and its devices
 
@@ -145,11 +179,11 @@ class Node:
             NotPaired: There is none.
             UsageError: It is none with a server in the WAN.
         """
-        return await self._endpoint.export_pairing(self.id, peer)
+        return await self._endpoint.book.export_pairing(self.id, peer)
 
     async def discard_pairing(self, peer: NodeId) -> None:
         """On a vendor's WAN pairing server: the device has the pairing; remove it here without telling the peer."""
-        await self._endpoint.discard_pairing(self.id, peer)
+        await self._endpoint.book.discard_pairing(self.id, peer)
 
     async def import_pairing(self, data: bytes) -> Pairing:
         """On the device: take over a pairing that the vendor's server has made for this node; it is durable then.
@@ -158,7 +192,7 @@ class Node:
             UsageError: It is not for this node, or no such thing at all.
             StorageError: It could not be stored.
         """
-        return await self._endpoint.import_pairing(self.id, data)
+        return await self._endpoint.book.import_pairing(self.id, data)
 
     # Sessions
 
@@ -184,3 +218,7 @@ class Node:
         peer's user, which is sent with ``Other``; the peer retries later.
         """
         self._connections.gate = gate
+
+
+def _url(url: BaseUrl | str) -> BaseUrl:
+    return url if isinstance(url, BaseUrl) else BaseUrl.from_user(url)

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from s2connect.certs.tls import ServerContext, leaf_fingerprint_of
 from s2connect.config import EndpointConfig
+from s2connect.lan import LocalNetwork
 from s2connect.model.common import Deployment
 from s2connect.model.local import LocalEndpoint
 from s2connect.pairing.challenge import lan_binding, wan_binding
@@ -24,11 +25,8 @@ from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 
-class Owner(PairingKeeper, SessionKeeper, Protocol):
-    """What the server needs of its endpoint."""
-
-    def attempt_failed(self, failed: AttemptFailed) -> None:
-        """An attempt ended without a pairing."""
+class Keeper(PairingKeeper, SessionKeeper, Protocol):
+    """What the two protocols need of whoever keeps the pairings."""
 
 
 class Serving:
@@ -50,7 +48,8 @@ class Serving:
         config: EndpointConfig,
         tls: ServerContext,
         *,
-        owner: Owner,
+        keeper: Keeper,
+        on_failed: Callable[[AttemptFailed], None],
         endpoint: Callable[[], LocalEndpoint],
         ready: Callable[[], bool],
         pairing_server: PairingServer,
@@ -58,6 +57,7 @@ class Serving:
         store: Store,
         transports: Mapping[str, Transport],
         websocket: WebSocketTransport,
+        lan: LocalNetwork | None,
     ) -> Serving:
         """Listen.
 
@@ -76,10 +76,12 @@ class Serving:
             return await websocket.handler(request)
 
         server = HttpsServer(tls.context, host=config.bind, port=config.port)
-        pairing = PairingService(pairing_server, owner, binding=binding, ready=ready, on_failed=owner.attempt_failed)
-        session = SessionService(session_server, endpoint, store, owner, transports)
+        pairing = PairingService(pairing_server, keeper, binding=binding, ready=ready, on_failed=on_failed)
+        session = SessionService(session_server, endpoint, store, keeper, transports)
         pairing.mount(server, PAIRING_PATH)
         session.mount(server, SESSION_PATH)
+        if lan is not None:
+            lan.mount(server, PAIRING_PATH)
         server.add_get(WEBSOCKET_PATH, upgrade)
         await server.start()
         return cls(server, pairing, session)

@@ -129,7 +129,7 @@ async def _say_goodbye(path: Path) -> int:
         async with Endpoint.open(path, serve=False) as endpoint:
             pairings = await endpoint.pairings()
             keys = {p.key for p in pairings}
-            await asyncio.gather(*(endpoint.unpair(key.local, key.remote, forget=True) for key in keys))
+            await asyncio.gather(*(endpoint.book.unpair(key.local, key.remote, forget=True) for key in keys))
             return len(keys)
     except NotInitialised:
         return 0  # its certificate authority is lost: that is why a new one is made

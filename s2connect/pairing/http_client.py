@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -69,18 +70,30 @@ DEFAULT_TIMINGS = PairingTimings()
 
 
 async def authenticate(
-    url: BaseUrl, pki: ssl.SSLContext, *, address: str | None = None, timeout: float = DEFAULT_TIMINGS.connect
+    url: BaseUrl, pki: ssl.SSLContext, *, addresses: Sequence[str] = (), timeout: float = DEFAULT_TIMINGS.connect
 ) -> tuple[ServerProof, Route]:
     """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
     self-signed one in the local network by its leaf certificate (F). What the peer says of itself plays no part.
     The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
+    ``addresses`` are tried in turn instead of resolving the URL's host.
 
     Raises:
         NetworkError: Not reachable.
         TrustError: Neither holds.
     """
+    for address in addresses[:-1]:
+        try:
+            return await _authenticate_at(url, pki, address, timeout)
+        except NetworkError as error:
+            _log.info("%s", error)
+    return await _authenticate_at(url, pki, addresses[-1] if addresses else None, timeout)
+
+
+async def _authenticate_at(
+    url: BaseUrl, pki: ssl.SSLContext, address: str | None, timeout: float
+) -> tuple[ServerProof, Route]:
     now = datetime.now(UTC)
     untrusted: CertificateRefused | None = None
     if not url.host.endswith(".local") and not _is_address(url.host):
@@ -125,7 +138,7 @@ async def pair(
     pki: ssl.SSLContext,
     session_url: BaseUrl | None,
     ca_fingerprint: bytes | None,
-    address: str | None = None,
+    addresses: Sequence[str] = (),
     server_node: NodeId | None = None,
     force: bool = False,
     timings: PairingTimings = DEFAULT_TIMINGS,
@@ -141,7 +154,7 @@ async def pair(
         pki: Context for normal PKI validation.
         session_url: Our own session initiation URL, or None where this endpoint runs no server.
         ca_fingerprint: Of our own CA, if we are in the LAN.
-        address: Connect here instead of the URL's host.
+        addresses: Connect to one of these instead of resolving the URL's host.
         server_node: The peer's node id where it is known; otherwise the code's alias counts.
         force: Pair although no common version or protocol exists.
         timings: How long to wait.
@@ -155,7 +168,7 @@ async def pair(
         PairingError: Refused, wrong code, too slow, or unconfirmed (then it is kept and settles itself).
         StorageError: It could not be stored; the server has been told.
     """
-    proof, route = await authenticate(url, pki, address=address, timeout=timings.connect)
+    proof, route = await authenticate(url, pki, addresses=addresses, timeout=timings.connect)
     attempt = PairingClientAttempt(
         endpoint,
         node,

@@ -240,7 +240,7 @@ async def wait_for_pairing(
         return AfterPoll.STOP
     while True:
         try:
-            _, route = await authenticate(url, pki, address=address)
+            _, route = await authenticate(url, pki, addresses=() if address is None else (address,))
             async with HttpsClient(route) as http:
                 version = await http.api_version(url)
                 then = await _poll(core, http, url, version, owner)

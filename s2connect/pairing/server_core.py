@@ -185,6 +185,17 @@ class PairingServer:
         """Withdraw the dynamic token of a node; attempts that began with it cannot be finished."""
         self._table(node).withdraw()
 
+    def own_token(self, node: NodeId, *, now: float) -> IssuedToken | None:
+        """The token of a node that is valid now, for a pairing in which it is responder and pairing client (LP-05)."""
+        return self._table(node).valid(now=now)
+
+    def own_token_used(self, node: LocalNode, peer: NodeDescription | None, issued: IssuedToken) -> None:
+        """Such a pairing has succeeded, or failed with ``peer`` None: the token is spent, or one failure older."""
+        if peer is not None:
+            self._table(node.id).spend(issued)
+        else:
+            self._table(node.id).failed(issued)
+
     def expect(
         self,
         node: LocalNode,

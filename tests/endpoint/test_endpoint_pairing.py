@@ -52,7 +52,7 @@ async def pair_impatiently(endpoint: Endpoint, url: str, code: PairingCode | str
         endpoint._local.nodes[node.id],
         http_client.BaseUrl(url),
         code if isinstance(code, PairingCode) else PairingCode.parse(code),
-        keeper=endpoint,
+        keeper=endpoint.book,
         pki=endpoint._pki,
         session_url=endpoint.session_url,
         ca_fingerprint=endpoint.ca_fingerprint,

@@ -1,0 +1,276 @@
+"""The LAN side of an endpoint: be found, answer neighbours, let devices without a server wait, or be one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Protocol
+
+from zeroconf.asyncio import AsyncZeroconf
+
+from s2connect.config import EndpointConfig
+from s2connect.discovery.advertise import Advertiser
+from s2connect.discovery.browse import Appeared, Browser, Changed, Vanished
+from s2connect.discovery.resolve import is_local_name, resolve
+from s2connect.discovery.shared import shared_zeroconf
+from s2connect.discovery.txt import Advertisement, FoundEndpoint
+from s2connect.errors import ConfigurationError, NameConflict, NotReachable, S2ConnectError
+from s2connect.events import (
+    CodeMissingAtDevice,
+    DeviceGone,
+    DeviceWaits,
+    Event,
+    Notice,
+    PairingAnnounced,
+    PairingAnnouncementCancelled,
+)
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.local import LocalEndpoint
+from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.url import BaseUrl
+from s2connect.pairing.interfaces import Neighbourhood
+from s2connect.pairing.lan_core import LanOperations
+from s2connect.pairing.lan_http import LanService
+from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
+from s2connect.pairing.long_poll_core import (
+    LongPollEvent,
+    LongPollServer,
+    NodeGone,
+    NodeWaits,
+    NoTokenOnClient,
+    WaitingNode,
+)
+from s2connect.pairing.long_poll_http import LongPollService
+from s2connect.rest.server import HttpsServer
+
+_log = logging.getLogger(__name__)
+
+MAX_GIVEN_UP = 1000
+"""Servers remembered at which long-polling is over for good (LP-06)."""
+
+
+class Owner(Protocol):
+    """What the LAN side needs of its endpoint."""
+
+    def publish(self, event: Event) -> None:
+        """Tell the application."""
+
+    def has_valid_token(self, node: NodeId) -> bool:
+        """Whether a node of ours has issued a code that is valid now."""
+
+    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
+        """Pair a node as pairing client, with its own code (LP-05)."""
+
+
+class Names:
+    """Finds the addresses of ``.local`` names through one zeroconf instance, which stays open from the first use on."""
+
+    def __init__(self, injected: AsyncZeroconf | None) -> None:
+        self._injected = injected
+        self._resources = contextlib.AsyncExitStack()
+        self._zeroconf: AsyncZeroconf | None = None
+        self._opening = asyncio.Lock()
+
+    async def addresses(self, host: str) -> list[str]:
+        """Addresses of a host, best first; empty where the operating system shall be asked (DISC-06, VER-04)."""
+        if not is_local_name(host):
+            return []
+        try:
+            async with self._opening:
+                if self._zeroconf is None:
+                    self._zeroconf = await self._resources.enter_async_context(shared_zeroconf(self._injected))
+            return await resolve(host, zeroconf=self._zeroconf)
+        except NotReachable as error:
+            # The machine may know what the network does not say: a hosts file, a DNS server of the house.
+            _log.info("%s", error)
+            return []
+
+    async def close(self) -> None:
+        """Release the instance."""
+        await self._resources.aclose()
+
+
+class LocalNetwork:
+    """The LAN side of one endpoint."""
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        endpoint: Callable[[], LocalEndpoint],
+        owner: Owner,
+        *,
+        pki: SSLContext,
+        ready: Callable[[], bool],
+        zeroconf: AsyncZeroconf | None,
+    ) -> None:
+        """Serve, advertise and wait for ``endpoint``."""
+        self._config = config
+        self._endpoint = endpoint
+        self._owner = owner
+        self._pki = pki
+        self._zeroconf = zeroconf
+        neighbourhood = Neighbourhood()
+        self._operations = LanService(
+            LanOperations(endpoint), neighbourhood, ready=ready, on_prepare=self._announced, on_cancel=self._cancelled
+        )
+        self._long_polling = LongPollService(
+            LongPollServer(), neighbourhood, offered=lambda: ready() and self._offers_waiting(), on_event=self._polled
+        )
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._given_up: dict[BaseUrl, None] = {}
+
+    # Server
+
+    def mount(self, server: HttpsServer, base_path: str) -> None:
+        """Add the LAN-only operations (LAN-01)."""
+        self._operations.mount(server, base_path)
+        self._long_polling.mount(server, base_path)
+
+    def _offers_waiting(self) -> bool:
+        """Only endpoints that host a CEM let devices wait (DISC-05)."""
+        return any(node.description.role is Role.CEM for node in self._endpoint().nodes.values())
+
+    def _announced(self, node: NodeId, peer: NodeDescription, endpoint: EndpointDescription) -> None:
+        self._owner.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
+
+    def _cancelled(self, node: NodeId, peer: NodeId) -> None:
+        self._owner.publish(PairingAnnouncementCancelled(node=node, peer=peer))
+
+    def _polled(self, event: LongPollEvent) -> None:
+        match event:
+            case NodeWaits(WaitingNode(description=NodeDescription() as peer)):
+                self._owner.publish(DeviceWaits(peer=peer))
+            case NodeGone(node):
+                self._owner.publish(DeviceGone(peer=node))
+            case NoTokenOnClient(node):
+                self._owner.publish(CodeMissingAtDevice(peer=node))
+
+    def waiting(self) -> list[NodeDescription]:
+        """Devices without a server that wait here for pairing and have described themselves."""
+        return [node.description for node in self._long_polling.nodes() if node.description is not None]
+
+    def ask(self, peer: NodeId, action: WaitForPairingAction) -> None:
+        """Ask a waiting device for an action (LP-07).
+
+        Raises:
+            NotReachable: It does not wait here (any more).
+        """
+        self._long_polling.ask(peer, action)
+
+    # Advertisement
+
+    def advertisement(self, pairing_url: BaseUrl, port: int) -> Advertisement:
+        """What is published in DNS-SD (DISC-01, DISC-03, DISC-05).
+
+        Raises:
+            ConfigurationError: The settings do not fit into it.
+        """
+        roles = frozenset(node.description.role for node in self._endpoint().nodes.values())
+        return Advertisement(
+            host=self._config.host,
+            port=port,
+            roles=roles,
+            name=self._config.name or "",
+            logo_url=self._config.logo_url,
+            pairing_url=pairing_url,
+            longpolling_url=pairing_url if Role.CEM in roles else None,
+        )
+
+    def start(self, pairing_url: BaseUrl | None, port: int) -> None:
+        """Be found from now on; an endpoint without a server waits at those that let it instead (LP-01)."""
+        if pairing_url is None:
+            self._task = asyncio.create_task(self._wait_everywhere(), name="s2connect-long-polling")
+        elif self._config.advertise and is_local_name(self._config.host) and self._endpoint().nodes:
+            self._task = asyncio.create_task(self._advertise(pairing_url, port), name="s2connect-advertise")
+
+    async def _advertise(self, pairing_url: BaseUrl, port: int) -> None:
+        """Publish until cancelled. Nothing depends on it: who cannot be found is still reached by a typed URL."""
+        try:
+            shown = self.advertisement(pairing_url, port)
+            async with Advertiser(shown, zeroconf=self._zeroconf, on_conflict=self._conflict):
+                _log.info("advertised in the local network as %s", shown.instance)
+                await asyncio.Event().wait()
+        except NameConflict as error:
+            self._conflict(error)
+        except (NotReachable, ConfigurationError) as error:
+            self._owner.publish(Notice(kind="not_advertised", sentence=str(error)))
+
+    def _conflict(self, error: NameConflict) -> None:
+        self._owner.publish(Notice(kind=error.kind, sentence=str(error)))
+
+    async def withdraw(self) -> None:
+        """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._operations.close()
+        self._long_polling.close()
+
+    # Client of long-polling
+
+    async def _wait_everywhere(self) -> None:
+        """Wait at every energy manager in the network that lets devices wait (LP-01)."""
+        try:
+            async with Browser(Role.CEM, zeroconf=self._zeroconf) as browser:
+                async for event in browser:
+                    match event:
+                        case Appeared(found) | Changed(found):
+                            await self._wait_at(found)
+                        case Vanished(found):
+                            await self._stop_waiting(found.instance)
+        except NotReachable as error:
+            self._owner.publish(Notice(kind="not_found", sentence=str(error)))
+        finally:
+            for instance in list(self._waiting):
+                await self._stop_waiting(instance)
+
+    async def _wait_at(self, found: FoundEndpoint) -> None:
+        url = found.longpolling_url
+        running = self._waiting.get(found.instance)
+        if running is not None and running.get_name().endswith(f" {url}") and not running.done():
+            return
+        await self._stop_waiting(found.instance)
+        if url is None or url in self._given_up:
+            return
+        name = f"s2connect-long-polling {found.instance} {url}"
+        self._waiting[found.instance] = asyncio.create_task(self._wait(url, found), name=name)
+
+    async def _wait(self, url: BaseUrl, found: FoundEndpoint) -> None:
+        address = found.addresses[0] if found.addresses and is_local_name(url.host) else None
+        try:
+            after = await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
+        except S2ConnectError as error:
+            _log.warning("long-polling at %s has ended: %s", url.host, error)
+            return
+        if after is AfterPoll.STOP_FOR_GOOD:
+            if len(self._given_up) >= MAX_GIVEN_UP:
+                del self._given_up[next(iter(self._given_up))]
+            self._given_up[url] = None
+
+    async def _stop_waiting(self, instance: str) -> None:
+        task = self._waiting.pop(instance, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # PollOwner
+
+    def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
+        """The user of a server is about to pair with a node of ours."""
+        self._owner.publish(PairingAnnounced(node=node, peer=None, peer_endpoint=None, url=url))
+
+    def cancel_prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
+        """That pairing will not come."""
+        self._owner.publish(PairingAnnouncementCancelled(node=node, peer=None, url=url))
+
+    def has_valid_token(self, node: NodeId) -> bool:
+        """Whether a node of ours has issued a code that is valid now."""
+        return self._owner.has_valid_token(node)
+
+    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
+        """Pair it, in a task of the endpoint."""
+        self._owner.start_pairing(node, url)
