@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -503,6 +503,24 @@ class Endpoint:
 
     async def _routes_of(self, pairing: Pairing) -> list[str]:
         return await self._addresses_of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
+
+    def addresses_changed(self, own: Collection[str]) -> None:
+        """This machine has these addresses now."""
+        for connections in self._connections.values():
+            connections.addresses_changed(own)
+
+    def seen(self, host: str, addresses: Collection[str]) -> None:
+        """An endpoint of that host name was seen in the network, with these addresses."""
+        for connections in self._connections.values():
+            connections.seen(host, addresses)
+
+    async def refuse_server(self, url: BaseUrl) -> None:
+        """Long-polling is over for good with a server (LP-06)."""
+        await self._store.refuse_server(url)
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        """Servers with which long-polling is over for good."""
+        return await self._store.refused_servers()
 
     async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         """Call ``unpair`` at the communication server of a pairing."""

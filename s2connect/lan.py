@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from ssl import SSLContext
-from typing import Protocol
+from typing import Any, Protocol
 
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.config import EndpointConfig
 from s2connect.discovery.advertise import Advertiser
-from s2connect.discovery.browse import Appeared, Browser, Changed, Vanished
+from s2connect.discovery.browse import Browser, Vanished
+from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
-from s2connect.errors import ConfigurationError, NameConflict, NotReachable, S2ConnectError
+from s2connect.errors import ConfigurationError, NameConflict, NotReachable, S2ConnectError, StorageError
 from s2connect.events import (
     CodeMissingAtDevice,
     DeviceGone,
@@ -48,9 +49,6 @@ from s2connect.rest.server import HttpsServer
 
 _log = logging.getLogger(__name__)
 
-MAX_GIVEN_UP = 1000
-"""Servers remembered at which long-polling is over for good (LP-06)."""
-
 
 class Owner(Protocol):
     """What the LAN side needs of its endpoint."""
@@ -63,6 +61,18 @@ class Owner(Protocol):
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Pair a node as pairing client, with its own code (LP-05)."""
+
+    def addresses_changed(self, own: Collection[str]) -> None:
+        """This machine has these addresses now."""
+
+    def seen(self, host: str, addresses: Collection[str]) -> None:
+        """An endpoint of that host name was seen in the network, with these addresses."""
+
+    async def refuse_server(self, url: BaseUrl) -> None:
+        """Long-polling is over for good with a server (LP-06)."""
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        """Servers with which long-polling is over for good."""
 
 
 class Names:
@@ -119,9 +129,10 @@ class LocalNetwork:
         self._long_polling = LongPollService(
             LongPollServer(), neighbourhood, offered=lambda: ready() and self._offers_waiting(), on_event=self._polled
         )
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._monitor = NetworkMonitor(self._addresses_changed)
         self._waiting: dict[str, asyncio.Task[None]] = {}
-        self._given_up: dict[BaseUrl, None] = {}
+        self._given_up: set[BaseUrl] = set()
 
     # Server
 
@@ -181,11 +192,22 @@ class LocalNetwork:
         )
 
     def start(self, pairing_url: BaseUrl | None, port: int) -> None:
-        """Be found from now on; an endpoint without a server waits at those that let it instead (LP-01)."""
-        if pairing_url is None:
-            self._task = asyncio.create_task(self._wait_everywhere(), name="s2connect-long-polling")
-        elif self._config.advertise and is_local_name(self._config.host) and self._endpoint().nodes:
-            self._task = asyncio.create_task(self._advertise(pairing_url, port), name="s2connect-advertise")
+        """Be found from now on, and follow the network.
+
+        An endpoint without a server (``pairing_url`` None) waits at those that let it instead (LP-01).
+        """
+        self._monitor.start()
+        roles = {node.description.role for node in self._endpoint().nodes.values()}
+        if pairing_url is not None and self._config.advertise and is_local_name(self._config.host) and roles:
+            self._begin(self._advertise(pairing_url, port), "advertise")
+        if Role.RM in roles and (pairing_url is None or is_local_name(self._config.host)):
+            self._begin(self._follow_managers(wait=pairing_url is None), "neighbours")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=f"s2connect-{name}"))
+
+    def _addresses_changed(self, _: bool) -> None:
+        self._owner.addresses_changed({str(own.interface.ip) for own in own_addresses()})
 
     async def _advertise(self, pairing_url: BaseUrl, port: int) -> None:
         """Publish until cancelled. Nothing depends on it: who cannot be found is still reached by a typed URL."""
@@ -204,25 +226,29 @@ class LocalNetwork:
 
     async def withdraw(self) -> None:
         """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._monitor.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._operations.close()
         self._long_polling.close()
 
-    # Client of long-polling
+    # Energy managers in the network
 
-    async def _wait_everywhere(self) -> None:
-        """Wait at every energy manager in the network that lets devices wait (LP-01)."""
+    async def _follow_managers(self, *, wait: bool) -> None:
+        """Watch for energy managers: reconnect when one comes back, and wait at each that lets devices wait (LP-01)."""
         try:
+            self._given_up = set(await self._owner.refused_servers())
             async with Browser(Role.CEM, zeroconf=self._zeroconf) as browser:
                 async for event in browser:
-                    match event:
-                        case Appeared(found) | Changed(found):
-                            await self._wait_at(found)
-                        case Vanished(found):
-                            await self._stop_waiting(found.instance)
-        except NotReachable as error:
+                    found = event.endpoint
+                    if isinstance(event, Vanished):
+                        await self._stop_waiting(found.instance)
+                        continue
+                    self._owner.seen(found.host.rstrip(".").lower(), [a.partition("%")[0] for a in found.addresses])
+                    if wait:
+                        await self._wait_at(found)
+        except (NotReachable, StorageError) as error:
             self._owner.publish(Notice(kind="not_found", sentence=str(error)))
         finally:
             for instance in list(self._waiting):
@@ -247,9 +273,8 @@ class LocalNetwork:
             _log.warning("long-polling at %s has ended: %s", url.host, error)
             return
         if after is AfterPoll.STOP_FOR_GOOD:
-            if len(self._given_up) >= MAX_GIVEN_UP:
-                del self._given_up[next(iter(self._given_up))]
-            self._given_up[url] = None
+            self._given_up.add(url)
+            await self._owner.refuse_server(url)
 
     async def _stop_waiting(self, instance: str) -> None:
         task = self._waiting.pop(instance, None)

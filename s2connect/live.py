@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from s2connect.errors import AccessRefused, NoLongerPaired, NotReachable, PeerTimeout, S2ConnectError, StorageError
@@ -15,7 +15,7 @@ from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.session_init import InitiateSessionResponse
 from s2connect.model.text import for_display
 from s2connect.session.http_client import SessionClient, with_descriptions
-from s2connect.session.reconnect import SHORT_SESSION, Backoff
+from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff
 from s2connect.session.session import Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.transports.base import GOING_AWAY, Connection
@@ -145,6 +145,8 @@ class NodeConnections:
         self._closing: set[asyncio.Task[None]] = set()
         self._started = False
         self._closed = False
+        self._news: dict[NodeId, asyncio.Event] = {}  # of connectors that wait
+        self._hosts: dict[NodeId, str] = {}
 
     # The application's side
 
@@ -244,6 +246,25 @@ class NodeConnections:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def addresses_changed(self, own: Collection[str]) -> None:
+        """This machine has these addresses now: end what hangs on one that is gone, instead of waiting for silence."""
+        for live in list(self._live.values()):
+            address = live.connection.local_address
+            if address and address not in own:
+                _log.info("our address %s is gone; the connection with %s ends", address, live.pairing.key.remote)
+                self._later(live.end("address gone"), "address")
+
+    def seen(self, host: str, addresses: Collection[str]) -> None:
+        """A host was seen in the network at these addresses: connect to it soon, and not to where it was."""
+        for live in list(self._live.values()):
+            url, address = live.pairing.initiate_session_url, live.connection.remote_address
+            if url is not None and url.host == host and address and addresses and address not in addresses:
+                _log.info("%s has left %s; connecting anew", for_display(host), address)
+                self._later(live.end("address gone"), "address")
+        for remote, news in self._news.items():
+            if remote not in self._live and self._hosts.get(remote) == host:
+                news.set()
+
     # Communication client
 
     def connect(self, pairing: Pairing) -> None:
@@ -281,7 +302,8 @@ class NodeConnections:
             except S2ConnectError as error:
                 delay = backoff.failed(random.random())  # noqa: S311 - spreads load, guards nothing
                 self._tell(pairing, error, delay)
-                await asyncio.sleep(delay)
+                if await self._pause(pairing, delay):
+                    backoff.established()
                 continue
             updated = with_descriptions(pairing, answer)
             if updated != pairing:
@@ -298,6 +320,22 @@ class NodeConnections:
                     backoff.established()
                 delay = backoff.restart(lasted=lasted, chance=chance)
             await asyncio.sleep(delay)
+
+    async def _pause(self, pairing: Pairing, delay: float) -> bool:
+        """Wait, or until the server shows up in the network and some hundred milliseconds more. True if it did."""
+        assert pairing.initiate_session_url is not None
+        remote = pairing.key.remote
+        self._hosts[remote] = pairing.initiate_session_url.host
+        news = self._news[remote] = asyncio.Event()
+        try:
+            async with asyncio.timeout(delay):
+                await news.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._news[remote]
+        await asyncio.sleep(random.random() * min(delay, BASE_DELAY))  # noqa: S311 - spreads load, guards nothing
+        return True
 
     async def _open(self, pairing: Pairing) -> tuple[Connection, InitiateSessionResponse]:
         routes: list[str | None] = [*await self._routes_of(pairing)] or [None]

@@ -161,12 +161,21 @@ class Store(Protocol):
     async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
         """Complete a pin with the certificate that has been seen. Does nothing without a pairing."""
 
+    async def refuse_server(self, url: BaseUrl) -> None:
+        """Remember that long-polling is over for good with a server (LP-06); the oldest of too many goes."""
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        """Servers with which long-polling is over for good, oldest first."""
+
     async def close(self) -> None:
         """Finish what was begun, even by cancelled callers, and release everything; idempotent."""
 
 
 MAX_CANDIDATE_TOKENS = 8
 """Bound on what lost answers can pile up at the communication client; two is the normal maximum."""
+
+MAX_REFUSED_SERVERS = 1000
+"""Bound on remembered servers with which long-polling is over; the oldest go first."""
 
 MAX_TOMBSTONES = 10_000
 """Bound on remembered unpairings; the oldest go first."""

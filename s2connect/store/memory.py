@@ -9,7 +9,9 @@ from s2connect.errors import NotPaired, StorageUnavailable
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
+from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
+    MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
     Pairing,
     PairKey,
@@ -37,12 +39,26 @@ class MemoryStore:
         self._entries: dict[tuple[PairKey, bool], _Entry] = {}
         self._tombstones: dict[PairKey, None] = {}
         self._max_tombstones = max_tombstones
+        self._refused: dict[BaseUrl, None] = {}
         self._closed = False
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
         """See :meth:`Store.pairings`."""
         self._check_open()
         return [e.pairing for e in self._entries.values() if local is None or e.pairing.key.local == local]
+
+    async def refuse_server(self, url: BaseUrl) -> None:
+        """See :meth:`Store.refuse_server`."""
+        self._check_open()
+        self._refused.pop(url, None)
+        self._refused[url] = None
+        while len(self._refused) > MAX_REFUSED_SERVERS:
+            del self._refused[next(iter(self._refused))]
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        """See :meth:`Store.refused_servers`."""
+        self._check_open()
+        return list(self._refused)
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """See :meth:`Store.pairings_of`."""

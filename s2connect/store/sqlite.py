@@ -30,6 +30,7 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
+    MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
     Pairing,
     PairKey,
@@ -72,6 +73,7 @@ _SCHEMA = (
     """,
     "CREATE TABLE tombstone (sequence INTEGER PRIMARY KEY, local BLOB NOT NULL, remote BLOB NOT NULL,"
     " UNIQUE (local, remote))",
+    "CREATE TABLE refused_server (sequence INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE)",
     "CREATE TABLE vault_journal (name TEXT PRIMARY KEY, attempts INTEGER NOT NULL DEFAULT 0)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -135,6 +137,14 @@ class SqliteStore:
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
         """See :meth:`Store.pairings`."""
         return await self._run("read", lambda: self._database.pairings(local))
+
+    async def refuse_server(self, url: BaseUrl) -> None:
+        """See :meth:`Store.refuse_server`."""
+        await self._run("write", lambda: self._database.refuse_server(url))
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        """See :meth:`Store.refused_servers`."""
+        return await self._run("read", lambda: self._database.refused_servers())
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """See :meth:`Store.pairings_of`."""
@@ -411,6 +421,18 @@ class _Database:
         finally:
             self._sweep_later()
         return removed
+
+    def refuse_server(self, url: BaseUrl) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO refused_server (url) VALUES (?)", (str(url),))
+            self._db.execute(
+                "DELETE FROM refused_server WHERE sequence NOT IN"
+                " (SELECT sequence FROM refused_server ORDER BY sequence DESC LIMIT ?)",
+                (MAX_REFUSED_SERVERS,),
+            )
+
+    def refused_servers(self) -> list[BaseUrl]:
+        return [BaseUrl(url) for (url,) in self._db.execute("SELECT url FROM refused_server ORDER BY sequence")]
 
     def was_unpaired(self, key: PairKey) -> bool:
         found = self._db.execute("SELECT 1 FROM tombstone WHERE local = ? AND remote = ?", _ids(key)).fetchone()

@@ -59,6 +59,10 @@ class Connection(ABC):
     """
 
     info: ConnectionInfo
+    local_address: str = ""
+    """Our address on this connection; empty where there is none."""
+    remote_address: str = ""
+    """The peer's address on this connection; empty where there is none."""
 
     @abstractmethod
     async def send(self, text: str) -> None:

@@ -141,6 +141,8 @@ class _WebSocketConnection(Connection):
         self._ended: ConnectionClosed | None = None
         self._goodbye: ConnectionClosed | None = None
         self.closed = asyncio.Event()
+        self.local_address = _ip_of(transport.get_extra_info("sockname"))
+        self.remote_address = _ip_of(transport.get_extra_info("peername"))
         shrink_tls_buffer(transport)
         self._heart = asyncio.create_task(self._beat(), name=f"s2connect-websocket-heartbeat-{info.remote}")
 
@@ -243,6 +245,10 @@ class _WebSocketConnection(Connection):
                 except (TimeoutError, OSError, RuntimeError, WebSocketException):
                     pass  # a receiver is told by its own call; a writer that is held up may come free
             await asyncio.sleep(min(left, max(next_ping - loop.time(), 0.0)))
+
+
+def _ip_of(address: object) -> str:
+    return str(address[0]).partition("%")[0] if isinstance(address, tuple) and address else ""
 
 
 def _fitting(reason: str) -> str:

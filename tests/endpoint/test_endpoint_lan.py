@@ -1,0 +1,139 @@
+"""Endpoints on several machines, in networks made for the test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns import Host, Lan, Process, require_netns
+
+pytestmark = [pytest.mark.timeout(180)]
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    require_netns()
+
+
+class House:
+    """One endpoint on a machine."""
+
+    def __init__(self, machine: Host, home: Path, **settings: object) -> None:
+        self.machine = machine
+        self.process: Process = machine.start(
+            sys.executable, "-m", "tests.endpoint.lan_house", str(home), json.dumps(settings)
+        )
+        ready = self.event("ready")
+        self.url, self.id = ready["url"], ready["id"]
+
+    def event(self, name: str, timeout: float = 20, **fields: object) -> dict[str, Any]:
+        def wanted(line: str) -> bool:
+            if f'"event": "{name}"' not in line:
+                return False
+            found = json.loads(line)
+            return all(found.get(key) == value for key, value in fields.items())
+
+        return json.loads(self.process.wait_for(wanted, timeout))
+
+    def ask(self, *order: object, timeout: float = 30) -> dict[str, Any]:
+        self.process.say(json.dumps(order))
+        return json.loads(self.process.wait_for(lambda line: line.startswith(('{"result"', '{"error"')), timeout))
+
+    def do(self, *order: object, timeout: float = 30) -> Any:
+        answer = self.ask(*order, timeout=timeout)
+        assert "result" in answer, answer
+        return answer["result"]
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> Iterator[Path]:
+    return (tmp_path / f"home-{number}" for number in itertools.count())
+
+
+@pytest.mark.rule("DISC-06", "DISC-09", "VER-04", "LAN-01", "LAN-02", "LAN-03", "LAN-05")
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_two_hosts_pair_by_name_and_talk_after_one_announced_it(homes: Iterator[Path], family: str) -> None:
+    with Lan(2, ipv4=family == "IPv4", ipv6=family == "IPv6") as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local", title="Manager")
+        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local", title="Battery")
+        name, titles, peer = device.do("look", manager.url, None)
+        assert (name, titles) == ("House of CEM", ["Manager"])
+        device.do("announce", manager.url, peer)
+        manager.event("PairingAnnounced", peer="Battery")
+        assert device.do("pair", manager.url, manager.do("code"), None) == manager.id
+        address = device.event("session")["address"]
+        assert any(given.startswith(f"{address}/") for given in lan.hosts[0].addresses)
+        manager.event("session")
+
+
+@pytest.mark.rule("DISC-09", "REC-01")
+def test_the_session_comes_back_when_either_host_gets_another_address(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local")
+        device.do("pair", manager.url, manager.do("code"), None)
+        device.event("session")
+        lan.hosts[1].change_address("10.77.1.2/24", "10.77.1.92/24")
+        device.event("session", timeout=30)
+        lan.hosts[0].change_address("10.77.1.1/24", "10.77.1.91/24")
+        assert device.event("session", timeout=30)["address"] == "10.77.1.91"
+
+
+@pytest.mark.rule("DISC-08", "REC-02")
+@pytest.mark.long
+def test_a_host_that_vanishes_and_comes_back_is_connected_to_again(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local")
+        device.do("pair", manager.url, manager.do("code"), None)
+        device.event("session")
+        lan.hosts[0].unplug()
+        device.event("SessionFailed", timeout=120)  # noticed by its silence
+        lan.hosts[0].plug()
+        device.event("session", timeout=40)
+
+
+@pytest.mark.rule("LAN-02", "TRUST-04")
+def test_a_host_in_another_subnet_is_told_nothing_and_can_still_pair_by_a_typed_url(homes: Iterator[Path]) -> None:
+    with Lan(1, ipv6=False, far_hosts=1) as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        far = House(lan.far_hosts[0], next(homes), role="RM", host="shed.local")
+        refused = far.ask("look", manager.url, "10.77.1.1")
+        assert refused["error"] == "pairing_refused"
+        assert "network" in refused["sentence"]
+        assert far.do("pair", manager.url, manager.do("code"), "10.77.1.1") == manager.id
+        far.event("session")
+
+
+@pytest.mark.rule("DISC-07")
+def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(homes: Iterator[Path]) -> None:
+    with Lan(3, ipv6=False) as lan:
+        House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        lan.hosts[0].run("sleep", "2")  # until the first has its name
+        second = House(lan.hosts[1], next(homes), role="CEM", host="ems.local")
+        assert "ems" in second.event("Notice", kind="name_conflict")["sentence"]
+        device = House(lan.hosts[2], next(homes), role="RM", host="battery.local")
+        assert device.do("pair", second.url, second.do("code"), "10.77.1.2") == second.id
+
+
+@pytest.mark.rule("LP-01", "LP-02", "LP-05", "ROLE-03", "ROLE-04", "DISC-05")
+def test_a_device_without_a_server_is_paired_by_the_code_on_its_sticker(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = House(lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False, title="Tiny heat pump")
+        waits = manager.event("DeviceWaits", timeout=40)
+        assert (waits["peer"], waits["name"]) == (device.id, "Tiny heat pump")
+        missing = manager.ask("pair waiting", device.id, "STICKER42")
+        assert missing["error"] == "pairing_refused"
+        device.do("sticker", "STICKER42")
+        wrong = manager.ask("pair waiting", device.id, "WRONG4242")
+        assert wrong["error"] == "wrong_pairing_code"
+        assert manager.do("pair waiting", device.id, "STICKER42") < 3.0  # the mandatory second included
+        device.event("session")
+        manager.event("session")
