@@ -162,6 +162,7 @@ class Session:
         if len(self._inbox) >= self._inbox_limit and self._closed is None:
             withheld = self._inbox[self._inbox_limit - 1].id
             self._answer(withheld or NIL_ID, ReceptionStatusValue.OK)
+            self._to_write.set()
         return message
 
     async def send(self, message: Mapping[str, Any] | str) -> None:
@@ -273,9 +274,15 @@ class Session:
             while True:
                 text = await self._connection.recv()
                 if self._take(text):
+                    self._to_write.set()
                     await self._drained()
                     await self._connection.close(NORMAL_CLOSURE)
-                elif len(self._outbox) >= OUTBOX_LIMIT:
+                elif len(self._outbox) == 1 and not self._send_lock.locked() and self._connection.has_room():
+                    # The usual case, without waking the writer. It does not wait, so the pump goes on reading.
+                    await self._transmit(self._outbox.popleft())
+                elif self._outbox:
+                    self._to_write.set()
+                if len(self._outbox) >= OUTBOX_LIMIT:
                     await self._room()
         except ConnectionClosed as error:
             closed = error
@@ -347,7 +354,6 @@ class Session:
 
     def _answer(self, subject: str, status: ReceptionStatusValue, label: str | None = None) -> None:
         self._outbox.append(reception_status(subject, status, label))
-        self._to_write.set()
 
     async def _write_answers(self) -> None:
         try:

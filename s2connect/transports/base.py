@@ -86,6 +86,10 @@ class Connection(ABC):
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Say goodbye and release everything; idempotent, bounded to a few seconds, never raises for the network."""
 
+    def has_room(self) -> bool:
+        """Whether ``send`` would certainly return at once now."""
+        return False
+
     @abstractmethod
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by whomever. The end is noticed by whoever receives, or by liveness."""

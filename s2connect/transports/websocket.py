@@ -74,6 +74,10 @@ _DEFLATE = ClientPerMessageDeflateFactory(
 )
 """WS-03 at 25 KB of memory per connection: S2 messages are short, and a window of 2 KiB loses them little."""
 
+COMPRESS_FROM_BYTES = 512
+"""WS-03: shorter texts of the server go uncompressed, as the extension allows: they gain little, and a compressor costs
+more time than the rest of the way."""
+
 _HELD_UP = 0.05
 """Seconds after which a ``send`` counts as having waited for the peer."""
 
@@ -212,6 +216,10 @@ class _WebSocketConnection(Connection):
         finally:
             self._end(self._goodbye)
 
+    def has_room(self) -> bool:
+        """See :meth:`Connection.has_room`."""
+        return self._transport.get_write_buffer_size() == 0
+
     async def wait_closed(self) -> None:
         """See :meth:`Connection.wait_closed`."""
         await self.closed.wait()
@@ -275,6 +283,11 @@ class _ServerConnection(_WebSocketConnection):
         self._writer = writer
         self._max_bytes = max_bytes
         self._draining: asyncio.Task[None] | None = None
+        self._window_bits = int(socket.compress)
+        frames: Any = getattr(socket, "_writer", None)
+        if getattr(frames, "compress", 0):
+            # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
+            frames.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         super().__init__(info, transport, timings)
 
@@ -311,8 +324,8 @@ class _ServerConnection(_WebSocketConnection):
 
     async def _transmit(self, text: str) -> None:
         try:
-            # A compressor of its own for each message: one that is kept would hold 140 KB of memory per connection.
-            await self._socket.send_str(text, compress=int(self._socket.compress) or None)
+            compress = self._window_bits if len(text) >= COMPRESS_FROM_BYTES else 0
+            await self._socket.send_str(text, compress=compress or None)
         except (OSError, RuntimeError):
             raise ConnectionClosed(ABNORMAL_CLOSURE) from None
         await self._room()
