@@ -467,6 +467,26 @@ def certificate(
 
 
 @app.command()
+def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
+    """Check network, discovery, clock, storage, certificate, service and the way to every peer. Changes nothing.
+
+    Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
+    """
+    from s2connect.cli import doctor as checks
+    from s2connect.cli.show import console
+
+    _log_to_stderr(verbose, otherwise=logging.CRITICAL)
+    if not as_json and sys.stderr.isatty():
+        _tell("Checking; this takes a few seconds …")
+    found = _run(checks.examine(_home(home)))
+    if as_json:
+        _print_json(checks.report(found))
+    else:
+        console().print(*checks.blocks(found), sep="\n")
+    return ExitCode.OK if checks.passes(found) else ExitCode.FAILED
+
+
+@app.command()
 def demo(
     log_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the logs of both sides here; with --verbose in detail.")
