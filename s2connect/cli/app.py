@@ -472,18 +472,19 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
 
     Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
     """
-    from s2connect.cli import doctor as checks
+    from s2connect.cli import doctor as examination
+    from s2connect.cli.doctor_checks import passes
     from s2connect.cli.show import console
 
     _log_to_stderr(verbose, otherwise=logging.CRITICAL)
     if not as_json and sys.stderr.isatty():
         _tell("Checking; this takes a few seconds …")
-    found = _run(checks.examine(_home(home)))
+    found = _run(examination.examine(_home(home)))
     if as_json:
-        _print_json(checks.report(found))
+        _print_json(examination.report(found))
     else:
-        console().print(*checks.blocks(found), sep="\n")
-    return ExitCode.OK if checks.passes(found) else ExitCode.FAILED
+        console().print(*examination.blocks(found), sep="\n")
+    return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 
 @app.command()

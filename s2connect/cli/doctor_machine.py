@@ -1,0 +1,258 @@
+"""What ``doctor`` finds out about this machine and its network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import os
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from s2connect.cli.doctor_checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, proxy, responders
+from s2connect.discovery.dns import PTR, A, query
+from s2connect.discovery.network import OwnAddress, own_addresses
+
+T = TypeVar("T")
+
+MDNS_PORT = 5353
+MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
+LISTEN_SECONDS = 1.0
+"""How long to listen for answers to a question by multicast."""
+
+MAX_ASKED = 32
+"""Most pairs of interface and IP version that are asked on; machines with container bridges have many."""
+
+_ALL_SERVICES = "_services._dns-sd._udp.local."
+_MAX_DATAGRAM = 9000
+_MAX_OTHERS = 1000
+_CONTAINER_BRIDGE = ipaddress.ip_network("172.17.0.0/16")
+_HOSTS_BRIDGE = "docker0"
+_OF_CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc")
+_NOT_BRIDGED = ("macvlan", "ipvlan", "vlan", "wlan")
+_PROC = Path("/proc")
+
+
+async def apart(work: Callable[[], T], timeout: float) -> T:
+    """Run what may block for long in a thread that nobody has to wait for in the end.
+
+    Raises:
+        TimeoutError: It takes longer; it goes on, and its result is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # a T where there is no error
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, result, failed)
+
+    threading.Thread(target=run, name="s2connect-doctor", daemon=True).start()
+    async with asyncio.timeout(timeout):
+        return await done
+
+
+def interface_names() -> dict[int, str]:
+    """Names of the network interfaces by number."""
+    return dict(socket.if_nameindex())
+
+
+async def examine_network(found: list[Check]) -> None:
+    """Interfaces, IPv6, container, proxy."""
+    own, names = own_addresses(), interface_names()
+    found.append(interfaces(own, names))
+    found.append(ipv6(own, names, disabled=await asyncio.to_thread(_is_ipv6_off)))
+    inside = await asyncio.to_thread(_is_container)
+    bridged = await asyncio.to_thread(_is_bridged, own, names, inside)
+    found.append(container(inside=inside, bridged=bridged))
+    found.append(proxy(os.environ))
+
+
+async def examine_multicast(found: list[Check], service: int | None) -> None:
+    """Multicast on every interface, and who else uses its port.
+
+    Args:
+        found: Where the checks go.
+        service: Process of the running service of this endpoint, if there is one.
+    """
+    holders = await asyncio.to_thread(mdns_holders, service)  # before there is a socket of our own
+    own, names = own_addresses(), interface_names()
+    asked = sorted({(a.index, a.interface.version): a for a in own if not a.interface.is_loopback}.items())[:MAX_ASKED]
+    mine = {str(a.interface.ip) for a in own}
+    heard = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in asked))
+    found.append(multicast([one for one, _ in heard]))
+    found.append(responders(holders, answers=any(answers for _, answers in heard)))
+
+
+async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Heard, bool]:
+    """Send a question by multicast on one interface and listen for it, as every device in the network hears it.
+
+    Args:
+        own: An address of the interface; its version is the one that is tried.
+        name: Name of the interface.
+        mine: All addresses of this machine.
+
+    Returns:
+        What was heard, and whether another program of this machine answered.
+    """
+    version = own.interface.version
+    mark = f"s2connect-doctor-{secrets.token_hex(6)}"
+    seen: set[str] = set()
+    asking: list[int] = []  # the port of our own question
+    itself = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hear(listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            data, sender = listener.recvfrom(_MAX_DATAGRAM)
+            if mark.encode("ascii") in data and sender[1] in asking:
+                itself.set()
+            elif len(data) > 2 and data[2] & 0x80 and len(seen) < _MAX_OTHERS:  # an answer
+                seen.add(sender[0].partition("%")[0])
+
+    with contextlib.ExitStack() as stack:
+        try:
+            listener = stack.enter_context(_listener(version, own))
+            sender = stack.enter_context(_sender(version, own))
+            asking.append(sender.getsockname()[1])
+            for one in (listener, sender):
+                loop.add_reader(one, functools.partial(hear, one))
+                stack.callback(loop.remove_reader, one)
+            packets = query([(f"{mark}.local.", A), (_ALL_SERVICES, PTR)]).packets()
+            group: Any = (MDNS_GROUPS[version], MDNS_PORT) if version == 4 else ("ff02::fb", MDNS_PORT, 0, own.index)
+            for packet in packets:
+                sender.sendto(packet, group)
+        except OSError as error:
+            return Heard(name, version, error=error.errno), False
+        await asyncio.sleep(LISTEN_SECONDS)
+    return Heard(name, version, itself.is_set(), frozenset(seen - set(mine))), bool(seen & set(mine))
+
+
+def _listener(version: int, own: OwnAddress) -> socket.socket:
+    """A socket on the port of mDNS that is a member of its group on one interface."""
+    made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        group = socket.inet_pton(made.family, MDNS_GROUPS[version])
+        if version == 4:
+            made.bind(("", MDNS_PORT))
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + own.interface.ip.packed)
+        else:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(("::", MDNS_PORT))
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("@I", own.index))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _sender(version: int, own: OwnAddress) -> socket.socket:
+    """A socket that sends by multicast on one interface and hears itself."""
+    made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        made.setblocking(False)
+        if version == 4:
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own.interface.ip.packed)
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            made.bind(("", 0))
+        else:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, own.index)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+            made.bind(("::", 0))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def mdns_holders(service: int | None) -> list[Holder]:
+    """Programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
+    inodes = udp_inodes(_text(_PROC / "net/udp"), MDNS_PORT) | udp_inodes(_text(_PROC / "net/udp6"), MDNS_PORT)
+    holders: dict[str, Holder] = {}
+    for process in (p for p in _entries(_PROC) if p.name.isdigit()) if inodes else ():
+        held = _sockets(process) & inodes
+        if held:
+            inodes -= held
+            holders[process.name] = Holder(_text(process / "comm").strip(), ours=process.name == str(service))
+    return [*holders.values(), *([Holder("")] if inodes else [])]
+
+
+def udp_inodes(table: str, port: int) -> set[str]:
+    """Inodes of the sockets on a port in a table as in ``/proc/net/udp``."""
+    lines = (line.split() for line in table.splitlines()[1:])
+    return {fields[9] for fields in lines if len(fields) > 9 and fields[1].rpartition(":")[2] == f"{port:04X}"}
+
+
+def _sockets(process: Path) -> set[str]:
+    found = set()
+    for descriptor in _entries(process / "fd"):
+        with contextlib.suppress(OSError):
+            target = str(descriptor.readlink())
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    return found
+
+
+def _is_ipv6_off() -> bool:
+    setting = _text(_PROC / "sys/net/ipv6/conf/all/disable_ipv6").strip()
+    return setting == "1" or (_PROC.exists() and not (_PROC / "net/if_inet6").exists())
+
+
+def _is_container() -> bool:
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return True
+    return any(word in _text(_PROC / "1/cgroup") for word in _OF_CONTAINERS)
+
+
+def _is_bridged(own: Collection[OwnAddress], names: dict[int, str], inside: bool) -> bool:
+    addresses = [a for a in own if not a.interface.is_loopback]
+    used = {names[a.index] for a in addresses if a.index in names}
+    ipv4 = [a.interface.ip for a in addresses if a.interface.version == 4]
+    if ipv4 and all(ip in _CONTAINER_BRIDGE for ip in ipv4) and _HOSTS_BRIDGE not in used:
+        return True
+    return inside and bool(used) and all(_has_far_end(Path("/sys/class/net") / name) for name in used)
+
+
+def _has_far_end(interface: Path) -> bool:
+    """Whether it is one end of a virtual cable whose other end is in another namespace."""
+    index, far = _text(interface / "ifindex").strip(), _text(interface / "iflink").strip()
+    kind = _text(interface / "uevent")
+    return bool(far) and index != far and not any(f"DEVTYPE={name}" in kind for name in _NOT_BRIDGED)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _entries(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir())
+    except OSError:
+        return []
