@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any, Protocol
 
@@ -103,6 +104,12 @@ class Names:
         await self._resources.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    url: BaseUrl
+    task: asyncio.Task[None]
+
+
 class LocalNetwork:
     """The LAN side of one endpoint."""
 
@@ -131,7 +138,7 @@ class LocalNetwork:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._monitor = NetworkMonitor(self._addresses_changed)
-        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, _Waiting] = {}  # also where it has ended, until the advertisement goes
         self._given_up: set[BaseUrl] = set()
 
     # Server
@@ -255,32 +262,32 @@ class LocalNetwork:
                 await self._stop_waiting(instance)
 
     async def _wait_at(self, found: FoundEndpoint) -> None:
-        url = found.longpolling_url
-        running = self._waiting.get(found.instance)
-        if running is not None and running.get_name().endswith(f" {url}") and not running.done():
+        """Wait at an energy manager, unless that is under way, or over until it is advertised anew (LP-06)."""
+        known = self._waiting.get(found.instance)
+        if known is not None and known.url == found.longpolling_url:
             return
         await self._stop_waiting(found.instance)
+        url = found.longpolling_url
         if url is None or url in self._given_up:
             return
-        name = f"s2connect-long-polling {found.instance} {url}"
-        self._waiting[found.instance] = asyncio.create_task(self._wait(url, found), name=name)
+        task = asyncio.create_task(self._wait(url, found), name=f"s2connect-long-polling-{found.instance}")
+        self._waiting[found.instance] = _Waiting(url, task)
 
     async def _wait(self, url: BaseUrl, found: FoundEndpoint) -> None:
         address = found.addresses[0] if found.addresses and is_local_name(url.host) else None
         try:
             after = await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
+            if after is AfterPoll.STOP_FOR_GOOD:
+                self._given_up.add(url)
+                await self._owner.refuse_server(url)
         except S2ConnectError as error:
             _log.warning("long-polling at %s has ended: %s", url.host, error)
-            return
-        if after is AfterPoll.STOP_FOR_GOOD:
-            self._given_up.add(url)
-            await self._owner.refuse_server(url)
 
     async def _stop_waiting(self, instance: str) -> None:
-        task = self._waiting.pop(instance, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        known = self._waiting.pop(instance, None)
+        if known is not None:
+            known.task.cancel()
+            await asyncio.gather(known.task, return_exceptions=True)
 
     # PollOwner
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import json
 import logging
 import os
-import shlex
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,8 +16,26 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from s2connect.cli.failures import ExitCode, Failure
+from s2connect.cli.terminal import (
+    INTERRUPTED,
+    HomeOption,
+    JsonOption,
+    NodeOption,
+    RoleChoice,
+    VerboseOption,
+    command_line,
+    confirm,
+    home_path,
+    line_from_stdin,
+    log_to_stderr,
+    print_json,
+    prompt,
+    run_work,
+    say,
+    tell,
+)
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.store.home import HOME_VARIABLE, Home, default_home
+from s2connect.store.home import Home
 
 _Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -52,16 +67,6 @@ app = typer.Typer(
 )
 
 
-_INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
-
-
-class RoleChoice(StrEnum):
-    """Roles as people type them."""
-
-    CEM = "cem"
-    RM = "rm"
-
-
 class DeploymentChoice(StrEnum):
     """Deployments as people type them."""
 
@@ -75,17 +80,6 @@ class VaultChoice(StrEnum):
     AUTO = "auto"
     KEYRING = "keyring"
     FILES = "files"
-
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", metavar="DIR", help=f"State directory; default ${HOME_VARIABLE}, or one for this user."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, for programs.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on standard error, for finding faults.")]
-NodeOption = Annotated[
-    str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
-]
 
 
 def run(argv: list[str]) -> int:
@@ -104,7 +98,7 @@ def run(argv: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        failure = _INTERRUPTED
+        failure = INTERRUPTED
     except (BrokenPipeError, SystemExit):  # rich turns the one into the other
         _detach_stdout()
         return int(ExitCode.OK)
@@ -126,7 +120,7 @@ def run(argv: list[str]) -> int:
     else:
         if code != ExitCode.INTERRUPTED or isinstance(code, ExitCode):
             return code if isinstance(code, int) else int(ExitCode.OK)
-        failure = _INTERRUPTED  # typer has caught it
+        failure = INTERRUPTED  # typer has caught it
     _report(failure, as_json=as_json)
     return int(failure.code)
 
@@ -151,49 +145,6 @@ def _report(failure: Failure, *, as_json: bool) -> None:
         print(f"The other side adds: {for_display(str(added), 300)}", file=sys.stderr)
     if failure.hint:
         print(for_display(failure.hint, 1000), file=sys.stderr)
-
-
-class _CleanFormatter(logging.Formatter):
-    """Log lines without control characters, whatever a peer called itself."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
-        from s2connect.model.text import for_display
-
-        record.message = for_display(record.message, 2000)
-        return super().formatMessage(record)
-
-
-def _log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
-    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
-
-
-def _home(home: Path | None) -> Path:
-    return home.expanduser().absolute() if home is not None else default_home()
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def _tell(text: str) -> None:
-    """Say something to the person, beside the result."""
-    from s2connect.cli.show import say
-
-    say(text, error=True)
-
-
-def _say(text: str) -> None:
-    from s2connect.cli.show import say
-
-    say(text)
-
-
-def _command(name: str, home: Path | None) -> str:
-    """A command as the person has to type it."""
-    return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(_home(home)))}"
 
 
 @app.command()
@@ -223,8 +174,8 @@ def init(
     from s2connect.cli import setup
     from s2connect.model.common import Deployment, Role
 
-    _log_to_stderr(verbose)
-    path = _home(home)
+    log_to_stderr(verbose)
+    path = home_path(home)
     config = setup.make(
         path,
         role=Role(role.upper()),
@@ -244,12 +195,12 @@ def init(
     node = config.nodes[0]
     if as_json:
         settings = config.model_dump(mode="json", exclude_none=True)
-        _print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": settings})
+        print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": settings})
         return
     what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
     print(f"Set up {what} in {path}.")
     print(f"Others reach it as {config.host}, port {config.port}.")
-    print(f"Next: {_command('serve', home)}")
+    print(f"Next: {command_line('serve', home)}")
 
 
 @app.command()
@@ -271,14 +222,14 @@ def serve(
     from s2connect.cli.serve import json_form
     from s2connect.cli.serve import serve as run_service
 
-    _log_to_stderr(verbose, otherwise=logging.WARNING)
+    log_to_stderr(verbose, otherwise=logging.WARNING)
     if as_json:
         form: Callable[[dict[str, Any]], str | None] = json_form
     else:
         from s2connect.cli.show import ServiceText
 
         form = ServiceText()
-    return _run(run_service(_home(home), form, commands=as_json, codes=code))
+    return run_work(run_service(home_path(home), form, commands=as_json, codes=code))
 
 
 def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -286,10 +237,10 @@ def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bo
     from s2connect.cli.reach import reach, reaches_service
 
     async def work() -> tuple[dict[str, Any], bool]:
-        async with reach(_home(home)) as reached:
+        async with reach(home_path(home)) as reached:
             return await reached.ask(command), reaches_service(reached)
 
-    return _run(work())
+    return run_work(work())
 
 
 @app.command()
@@ -306,21 +257,21 @@ def code(
     verbose: VerboseOption = False,
 ) -> None:
     """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
-    _log_to_stderr(verbose)
+    log_to_stderr(verbose)
     command: dict[str, Any] = {"command": "code", "node": node, "static": static}
     if token_stdin:
-        command["token"] = _line_from_stdin("the code")
+        command["token"] = line_from_stdin("the code")
     result, _ = _ask(home, command)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
-    _tell(f"Pairing URL: {result['pairing_url']}")
+    tell(f"Pairing URL: {result['pairing_url']}")
     if result["expires_at"] is None:
-        _tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
+        tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
     else:
         from s2connect.cli.show import clock
 
-        _tell(f"Type URL and code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
+        tell(f"Type URL and code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
     print(result["code"], flush=True)
 
 
@@ -351,27 +302,27 @@ def pair(
     from s2connect.cli.show import kind_of, name_of
     from s2connect.model.url import BaseUrl
 
-    _log_to_stderr(verbose)
+    log_to_stderr(verbose)
     target = BaseUrl.from_user(url)
-    Home.open(_home(home))  # before the person types a code
+    Home.open(home_path(home))  # before the person types a code
     if pairing_code is None and sys.stdin.isatty() and not as_json:
-        pairing_code = _prompt("Pairing code: ")
+        pairing_code = prompt("Pairing code: ")
     elif pairing_code is None or pairing_code == "-":
-        pairing_code = _line_from_stdin("the pairing code")
+        pairing_code = line_from_stdin("the pairing code")
     if not as_json:
-        _tell(f"Pairing with {target} …")
+        tell(f"Pairing with {target} …")
     command = {"command": "pair", "url": str(target), "code": pairing_code, "node": node}
     result, running = _ask(home, {**command, "connect_to": connect_to, "force": force})
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     client = result["communication_role"] == "client"
     how = "This side connects to it." if client else "It connects to this side."
-    _say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
+    say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
     if running:
-        _say(f"Next: the two connect by themselves within seconds; see it with {_command('status', home)}")
+        say(f"Next: the two connect by themselves within seconds; see it with {command_line('status', home)}")
     else:
-        _say(f"Next: start the service, so that the two connect: {_command('serve', home)}")
+        say(f"Next: start the service, so that the two connect: {command_line('serve', home)}")
 
 
 @app.command()
@@ -379,10 +330,10 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
     """List what this endpoint is paired with."""
     from s2connect.cli.show import console, pairings_block
 
-    _log_to_stderr(verbose)
+    log_to_stderr(verbose)
     result, _ = _ask(home, {"command": "status"})
     if as_json:
-        _print_json({"pairings": result["pairings"]})
+        print_json({"pairings": result["pairings"]})
         return
     out = console()
     out.print(pairings_block(result["pairings"], out.width))
@@ -404,16 +355,16 @@ def unpair(
     from s2connect.cli.service import find_pairing
     from s2connect.cli.show import kind_of, name_of
 
-    _log_to_stderr(verbose)
+    log_to_stderr(verbose)
     command = {"command": "unpair", "peer": peer, "node": node, "forget": forget}
     if not yes and not as_json and sys.stdin.isatty():
         status, _ = _ask(home, {"command": "status"})
         found = find_pairing(status["pairings"], peer)
-        _confirm(f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?")
+        confirm(f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?")
         command["peer"] = found["peer"]["id"]
     result, _ = _ask(home, command)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     print(f"The pairing with {name_of(result['peer'])} has ended.")
 
@@ -423,10 +374,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
     from s2connect.cli.show import console, status_blocks
 
-    _log_to_stderr(verbose)
+    log_to_stderr(verbose)
     result, _ = _ask(home, {"command": "status"})
     if as_json:
-        _print_json({"home": str(_home(home)), **result})
+        print_json({"home": str(home_path(home)), **result})
         return
     out = console()
     out.print(*status_blocks(result, out.width), sep="\n")
@@ -446,20 +397,20 @@ def certificate(
     from s2connect.cli import setup
     from s2connect.cli.show import certificate_blocks, console
 
-    _log_to_stderr(verbose)
-    path = _home(home)
+    log_to_stderr(verbose)
+    path = home_path(home)
     voided: int | None = None
     if new_ca:
         warning = "A new certificate authority makes every pairing void: each has to be made again, with a new code."
         if not yes:
             if as_json or not sys.stdin.isatty():
                 raise UsageError(warning, hint="Add --yes if that is what you want.")
-            _tell(warning)
-            _confirm("Make a new one?")
-        voided = _run(setup.new_ca(path))
+            tell(warning)
+            confirm("Make a new one?")
+        voided = run_work(setup.new_ca(path))
     shown = setup.show_certificates(path)
     if as_json:
-        _print_json(shown if voided is None else {**shown, "pairings_ended": voided})
+        print_json(shown if voided is None else {**shown, "pairings_ended": voided})
         return
     if voided is not None:
         print(f"There is a new certificate authority. Pairings that ended: {voided}.")
@@ -476,12 +427,12 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     from s2connect.cli.doctor_checks import passes
     from s2connect.cli.show import console
 
-    _log_to_stderr(verbose, otherwise=logging.CRITICAL)
+    log_to_stderr(verbose, otherwise=logging.CRITICAL)
     if not as_json and sys.stderr.isatty():
-        _tell("Checking; this takes a few seconds …")
-    found = _run(examination.examine(_home(home)))
+        tell("Checking; this takes a few seconds …")
+    found = run_work(examination.examine(home_path(home)))
     if as_json:
-        _print_json(examination.report(found))
+        print_json(examination.report(found))
     else:
         console().print(*examination.blocks(found), sep="\n")
     return ExitCode.OK if passes(found) else ExitCode.FAILED
@@ -499,44 +450,5 @@ def demo(
     from s2connect.cli import demo as show
     from s2connect.cli.demo_text import narrator
 
-    _log_to_stderr(verbose)
-    _run(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))
-
-
-MAX_TYPED_BYTES = 4096
-
-
-def _prompt(question: str) -> str:
-    """Ask the person at the terminal."""
-    print(question, end="", file=sys.stderr, flush=True)
-    with _interruptible():
-        return sys.stdin.readline(MAX_TYPED_BYTES).strip()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is ours, before typer makes of it what its version likes."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise _INTERRUPTED from None
-
-
-def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
-    with _interruptible():
-        return asyncio.run(work)
-
-
-def _confirm(question: str) -> None:
-    """Go on only with a yes."""
-    if _prompt(f"{question} [y/N] ").lower() not in ("y", "yes"):
-        raise Failure("aborted", "Nothing was changed.")
-
-
-def _line_from_stdin(what: str) -> str:
-    """One line of standard input, for what must not stand in the list of processes."""
-    with _interruptible():
-        text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
-    if not text:
-        raise UsageError(f"Standard input does not hold {what}.")
-    return text
+    log_to_stderr(verbose)
+    run_work(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))

@@ -399,9 +399,8 @@ def validity(
             "Set date and time; if they are right, the clock was wrong when it was made.",
         )
     if now > end:
-        mend = "start the service, which makes a new one" if renews and not running else "it has to be renewed"
-        if renews and running:
-            mend = "restart the service, which makes a new one"
+        start = "restart" if running else "start"
+        mend = f"{start} the service, which makes a new one" if renews else "the certificate has to be renewed"
         return fail(
             Layer.CERTIFICATE,
             name,
@@ -409,7 +408,6 @@ def validity(
             f"Check date and time, and set them if they are wrong; if they are right, {mend}.",
         )
     days, age = (end - now).days, (now - begin).days
-    made_out = f", for {host}" if host else ""
     if end - now < min(RENEW_BEFORE, (end - begin) / 3) and not renews:
         return warn(
             Layer.CERTIFICATE,
@@ -417,7 +415,8 @@ def validity(
             f"{what} expires in {_days(days)}, on {_day(end)}.",
             "Renew it with the tool that made it, then restart the service.",
         )
-    return ok(Layer.CERTIFICATE, name, f"{what}{made_out} is {_days(age)} old and valid for {_days(days)} more.")
+    made_out = f" is made out to {host}," if host else " is"
+    return ok(Layer.CERTIFICATE, name, f"{what}{made_out} {_days(age)} old and valid for {_days(days)} more.")
 
 
 # --- store

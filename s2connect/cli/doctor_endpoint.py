@@ -14,7 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from s2connect.cli.doctor_checks import (
     fault,
     ok,
     own_name,
+    passes,
     permissions,
     port_free,
     reachable,
@@ -51,6 +52,7 @@ from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import (
     ConfigurationError,
+    InsecurePermissions,
     NotInitialised,
     NotReachable,
     PeerTimeout,
@@ -101,7 +103,7 @@ class Found:
     config: EndpointConfig
     status: Object | None = None
     ca: x509.Certificate | None = None
-    leaf: x509.Certificate | None = field(default=None)
+    leaf: x509.Certificate | None = None
 
     @property
     def running(self) -> bool:
@@ -128,8 +130,10 @@ async def examine_home(path: Path, found: list[Check]) -> Found | None:
         found.append(_not_set_up(path))
         return None
     except S2ConnectError as error:
-        if found[0].sentence != error.what:
+        if not isinstance(error, InsecurePermissions) or passes(found):  # has not been said
             found.append(fault(Layer.STORE, "settings", error))
+        what = "The endpoint could not be checked any further."
+        found.append(warn(Layer.STORE, "endpoint", what, "Mend the line above, then run this again."))
         return None
     endpoint = Found(home, config)
     endpoint.status = await _status(home, found)
@@ -153,6 +157,8 @@ def _entries(path: Path) -> list[Entry]:
     for one in paths[:MAX_ENTRIES]:
         with contextlib.suppress(FileNotFoundError):  # the service replaces files
             facts = one.lstat()
+            if stat.S_ISLNK(facts.st_mode):  # has no permissions of its own
+                continue
             entries.append(
                 Entry(str(one), stat.S_IMODE(facts.st_mode), facts.st_uid, is_directory=stat.S_ISDIR(facts.st_mode))
             )
