@@ -107,6 +107,7 @@ class Names:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     url: BaseUrl
+    address: str | None
     task: asyncio.Task[None]
 
 
@@ -265,16 +266,18 @@ class LocalNetwork:
         """Wait at an energy manager, unless that is under way, or over until it is advertised anew (LP-06)."""
         known = self._waiting.get(found.instance)
         if known is not None and known.url == found.longpolling_url:
-            return
+            over = known.task.done()
+            if over or known.address is None or not found.addresses or known.address in found.addresses:
+                return
         await self._stop_waiting(found.instance)
         url = found.longpolling_url
         if url is None or url in self._given_up:
             return
-        task = asyncio.create_task(self._wait(url, found), name=f"s2connect-long-polling-{found.instance}")
-        self._waiting[found.instance] = _Waiting(url, task)
-
-    async def _wait(self, url: BaseUrl, found: FoundEndpoint) -> None:
         address = found.addresses[0] if found.addresses and is_local_name(url.host) else None
+        task = asyncio.create_task(self._wait(url, address), name=f"s2connect-long-polling-{found.instance}")
+        self._waiting[found.instance] = _Waiting(url, address, task)
+
+    async def _wait(self, url: BaseUrl, address: str | None) -> None:
         try:
             after = await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
             if after is AfterPoll.STOP_FOR_GOOD:
