@@ -101,7 +101,12 @@ def fail(layer: Layer, name: str, sentence: str, hint: str) -> Check:
 
 def fault(layer: Layer, name: str, error: S2ConnectError) -> Check:
     """A check that ended with an error of the library."""
-    return fail(layer, name, error.what, error.hint)
+    return fail(layer, name, error.what, hint_of(error))
+
+
+def hint_of(error: S2ConnectError) -> str:
+    """What to do about an error, also where the error itself does not know."""
+    return error.hint or "Mend what is named here, then run this again."
 
 
 def passes(checks: Collection[Check]) -> bool:
@@ -430,13 +435,11 @@ class Entry:
         path: Where it is.
         mode: Its permissions.
         owner: Number of the user it belongs to.
-        is_directory: Whether it is a directory.
     """
 
     path: str
     mode: int
     owner: int
-    is_directory: bool = False
 
 
 def permissions(entries: Sequence[Entry], user: int) -> Check:

@@ -35,6 +35,7 @@ from s2connect.cli.doctor_checks import (
     disk,
     fail,
     fault,
+    hint_of,
     ok,
     own_name,
     passes,
@@ -95,6 +96,7 @@ class Found:
         home: Its state directory.
         config: Its settings.
         status: What its service tells; None where none runs.
+        mute: Whether a service is there that does not tell.
         ca: Its own CA; None for a certificate of the operator, or where it cannot be read.
         leaf: What its server shows; None where there is none yet.
     """
@@ -102,13 +104,14 @@ class Found:
     home: Home
     config: EndpointConfig
     status: Object | None = None
+    mute: bool = False
     ca: x509.Certificate | None = None
     leaf: x509.Certificate | None = None
 
     @property
     def running(self) -> bool:
         """Whether its service runs."""
-        return self.status is not None
+        return self.status is not None or self.mute
 
 
 async def examine_home(path: Path, found: list[Check]) -> Found | None:
@@ -136,7 +139,7 @@ async def examine_home(path: Path, found: list[Check]) -> Found | None:
         found.append(warn(Layer.STORE, "endpoint", what, "Mend the line above, then run this again."))
         return None
     endpoint = Found(home, config)
-    endpoint.status = await _status(home, found)
+    await _ask_service(endpoint, found)
     return endpoint
 
 
@@ -150,19 +153,20 @@ def _not_set_up(path: Path) -> Check:
 
 
 def _entries(path: Path) -> list[Entry]:
-    paths = [path, *sorted(path.iterdir())]
+    paths = sorted(path.iterdir())
     with contextlib.suppress(OSError):
         paths += sorted((path / SECRETS).iterdir())
-    entries = []
+    entries = [_entry(path, path.stat())]
     for one in paths[:MAX_ENTRIES]:
         with contextlib.suppress(FileNotFoundError):  # the service replaces files
             facts = one.lstat()
-            if stat.S_ISLNK(facts.st_mode):  # has no permissions of its own
-                continue
-            entries.append(
-                Entry(str(one), stat.S_IMODE(facts.st_mode), facts.st_uid, is_directory=stat.S_ISDIR(facts.st_mode))
-            )
+            if not stat.S_ISLNK(facts.st_mode):  # a link has no permissions of its own
+                entries.append(_entry(one, facts))
     return entries
+
+
+def _entry(path: Path, facts: os.stat_result) -> Entry:
+    return Entry(str(path), stat.S_IMODE(facts.st_mode), facts.st_uid)
 
 
 def _free_bytes(path: Path) -> int:
@@ -172,14 +176,15 @@ def _free_bytes(path: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-async def _status(home: Home, found: list[Check]) -> Object | None:
+async def _ask_service(endpoint: Found, found: list[Check]) -> None:
     try:
-        async with asyncio.timeout(CONTROL_TIMEOUT), connect(home) as control:
+        async with asyncio.timeout(CONTROL_TIMEOUT), connect(endpoint.home) as control:
             if control is None:
                 found.append(ok(Layer.SERVICE, "service", "The service is not running."))
-                return None
-            status = await control.ask({"command": "status"})
+                return
+            endpoint.status = await control.ask({"command": "status"})
     except (TimeoutError, S2ConnectError, Failure) as error:
+        endpoint.mute = True
         what = error.what if isinstance(error, S2ConnectError | Failure) else "It does not answer to commands."
         found.append(
             fail(
@@ -189,9 +194,8 @@ async def _status(home: Home, found: list[Check]) -> Object | None:
                 "Stop it and start it again; if that does not help, see its log.",
             )
         )
-        return None
-    found.append(ok(Layer.SERVICE, "service", f"The service is running, process {status['service']['pid']}."))
-    return status
+        return
+    found.append(ok(Layer.SERVICE, "service", f"The service is running, process {endpoint.status['service']['pid']}."))
 
 
 # --- store
@@ -219,7 +223,7 @@ async def examine_database(endpoint: Found, found: list[Check]) -> list[Pairing]
                     await store.close()
             except S2ConnectError as error:
                 what = error.what.replace(str(copy), str(path))
-                found.append(fail(Layer.STORE, name, what, error.hint))
+                found.append(fail(Layer.STORE, name, what, hint_of(error)))
                 return []
     except OSError as error:
         found.append(fault(Layer.STORE, name, unavailable("make a copy of", path, error)))
@@ -424,6 +428,8 @@ async def examine_service(endpoint: Found, found: list[Check]) -> None:
     config = endpoint.config
     if not config.server:
         found.append(ok(Layer.SERVICE, "port", "This endpoint runs no server; it connects to energy managers itself."))
+        return
+    if endpoint.mute:
         return
     if endpoint.status is None:
         error = await asyncio.to_thread(_port_error, config.bind, config.port)

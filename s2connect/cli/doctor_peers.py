@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
 from s2connect.certs.tls import pinned_client_context, refusal, wan_client_context
-from s2connect.cli.doctor_checks import Check, Layer, Result, milliseconds
+from s2connect.cli.doctor_checks import Check, Layer, Result, hint_of, milliseconds
 from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, addresses_of, now_utc
 from s2connect.cli.service import Object, pairing_object
 from s2connect.cli.show import name_of
@@ -49,7 +49,7 @@ class Peer:
         try:
             await self._walk(self._pairing.initiate_session_url, found)
         except S2ConnectError as error:
-            found.append(self._check(Result.FAIL, error.what, error.hint))
+            found.append(self._check(Result.FAIL, error.what, hint_of(error)))
             return
         self._step = "session"
         if self._connected:

@@ -1,0 +1,560 @@
+"""``doctor``: what it concludes, in tables; and what it finds on real homes, services and peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_kit import Running, make_home, pair
+
+from s2connect.certs.authority import CertificateAuthority
+from s2connect.cli import doctor, doctor_checks, doctor_endpoint, doctor_machine, doctor_peers, main
+from s2connect.cli.doctor_checks import Answered, Check, Entry, Heard, Holder, Layer, Result
+from s2connect.cli.doctor_machine import udp_inodes
+from s2connect.cli.show import console
+from s2connect.discovery.network import OwnAddress
+from s2connect.errors import NotReachable, PeerTimeout
+
+Start = Callable[..., Running]
+Capture = pytest.CaptureFixture[str]
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+NAMES = {1: "lo", 2: "eth0", 3: "wlan0"}
+
+
+def own(*addresses: str) -> list[OwnAddress]:
+    """Addresses as ``index:address/prefix``."""
+    found = []
+    for text in addresses:
+        index, _, address = text.partition(" ")
+        found.append(OwnAddress(ipaddress.ip_interface(address), int(index)))
+    return found
+
+
+LOOPBACK = ("1 127.0.0.1/8", "1 ::1/128")
+
+
+# --- conclusions
+
+
+@pytest.mark.parametrize(
+    ("addresses", "result", "said"),
+    [
+        ((), "warn", "no network address"),
+        (LOOPBACK, "warn", "no network address"),
+        ((*LOOPBACK, "2 192.168.1.5/24"), "ok", "eth0 (192.168.1.5/24)"),
+        (("2 192.168.1.5/24", "3 10.0.0.1/8"), "ok", "wlan0 (10.0.0.1/8)"),
+        (tuple(f"2 10.0.0.{i}/8" for i in range(1, 8)), "ok", "and 3 more"),
+    ],
+)
+def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...], result: str, said: str) -> None:
+    check = doctor_checks.interfaces(own(*addresses), NAMES)
+    assert (check.result, said in check.sentence) == (result, True), check
+    assert bool(check.hint) == (result != "ok")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "disabled", "result", "said"),
+    [
+        (("2 192.168.1.5/24", "2 fe80::1/64"), False, "ok", "fe80::1%eth0"),
+        (("2 fe80::1/64", "3 fe80::1/64"), False, "ok", "fe80::1%eth0, fe80::1%wlan0"),
+        (("2 fd00::1/64",), False, "warn", "eth0"),
+        (("2 fd00::1/64", "3 fe80::1/64"), False, "warn", "eth0"),
+        (("2 192.168.1.5/24",), True, "ok", "switched off"),
+        (("2 192.168.1.5/24",), False, "warn", "No interface has an IPv6 address"),
+        (LOOPBACK, False, "ok", "No network interface"),
+    ],
+)
+def test_link_local_addresses_are_shown_with_their_zone(
+    addresses: tuple[str, ...], disabled: bool, result: str, said: str
+) -> None:
+    check = doctor_checks.ipv6(own(*addresses), NAMES, disabled=disabled)
+    assert (check.result, said in check.sentence) == (result, True), check
+
+
+@pytest.mark.parametrize(
+    ("inside", "bridged", "result"),
+    [(False, False, "ok"), (True, False, "ok"), (True, True, "warn"), (False, True, "warn")],
+)
+def test_a_container_behind_a_bridge_is_a_warning(inside: bool, bridged: bool, result: str) -> None:
+    check = doctor_checks.container(inside=inside, bridged=bridged)
+    assert check.result == result
+    assert ("--network host" in check.hint) == bridged
+
+
+def test_a_proxy_is_named_by_its_variable_and_never_shown() -> None:
+    secret = "http://user:hunter2@proxy.example:3128"
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        check = doctor_checks.proxy({name: secret})
+        assert check.result == "warn"
+        assert name in check.sentence
+        assert "NO_PROXY" in check.hint
+        assert "NO_PROXY" not in doctor_checks.proxy({name: secret, "NO_PROXY": ".local"}).hint
+        assert "hunter2" not in json.dumps(check.to_object())
+    assert doctor_checks.proxy({"HTTP_PROXY": secret, "HTTPS_PROXY": ""}).result == "ok"
+
+
+_HEARD = Heard("eth0", 4, itself=True, others=frozenset({"10.0.0.2"}))
+_DEAF = Heard("eth0", 6)
+
+
+@pytest.mark.parametrize(
+    ("heard", "result", "said"),
+    [
+        ([], "warn", "no interface"),
+        ([_HEARD], "ok", "eth0 (IPv4); 1 other host answers"),
+        ([_HEARD, Heard("eth0", 6, itself=True)], "ok", "eth0 (IPv4, IPv6)"),
+        ([Heard("eth0", 4, itself=True)], "ok", "no other answers"),
+        ([_HEARD, _DEAF], "warn", "eth0 (IPv6) does not come back"),
+        ([_DEAF], "fail", "does not come back"),
+        ([Heard("eth0", 4, error=errno.EPERM)], "fail", "operation not permitted"),
+        ([Heard("eth0", 4, error=errno.EADDRINUSE)] * 2, "fail", "keeps UDP port 5353 to itself"),
+    ],
+)
+def test_multicast_has_to_come_back_everywhere(heard: list[Heard], result: str, said: str) -> None:
+    check = doctor_checks.multicast(heard)
+    assert (check.result, said in check.sentence) == (result, True), check
+
+
+def test_others_beside_us_are_no_fault() -> None:
+    ours, avahi, unknown = Holder("python3", ours=True), Holder("avahi-daemon"), Holder("")
+    for holders, answers, said in [
+        ([avahi, ours], True, "Shares UDP port 5353 with avahi-daemon"),
+        ([ours], True, "nobody else"),
+        ([unknown], False, "does not name"),
+        ([], True, "Another program on this machine answers"),
+        ([], False, "No other program"),
+    ]:
+        check = doctor_checks.responders(holders, answers=answers)
+        assert check.result == "ok"
+        assert said in check.sentence
+
+
+def test_sockets_on_a_port_are_read_from_the_systems_table() -> None:
+    head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n"
+    mdns = "  10: 00000000:14E9 00000000:0000 07 00000000:00000000 00:00000000 00000000   108        0 17043 2 0 0\n"
+    other = "  11: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 17044 2 0 0\n"
+    assert udp_inodes(head + mdns + other, 5353) == {"17043"}
+    assert udp_inodes("", 5353) == set()
+    assert udp_inodes(f"{head}\n nonsense 1:14E9\n", 5353) == set()
+
+
+@pytest.mark.parametrize(
+    ("host", "found", "running", "advertises", "result"),
+    [
+        ("a.local", ["10.0.0.1"], True, True, "ok"),
+        ("a.local", ["10.0.0.1", "10.0.0.9"], True, True, "warn"),
+        ("a.local", ["10.0.0.9"], True, True, "fail"),
+        ("a.local", ["10.0.0.9"], False, True, "fail"),
+        ("a.local", None, True, True, "warn"),
+        ("a.local", None, True, False, "warn"),
+        ("a.local", None, False, True, "ok"),
+        ("a.example", None, True, True, "warn"),
+        ("a.example", ["10.0.0.1"], True, True, "ok"),
+    ],
+)
+def test_the_own_name_leads_here_or_is_a_fault(
+    host: str, found: list[str] | None, running: bool, advertises: bool, result: str
+) -> None:
+    check = doctor_checks.own_name(host, found, {"10.0.0.1", "::1"}, running=running, advertises=advertises)
+    assert check.result == result, check
+
+
+@pytest.mark.parametrize(
+    ("now", "set_up", "result"),
+    [
+        (NOW, None, "ok"),
+        (NOW, NOW - DAY, "ok"),
+        (NOW, NOW + DAY, "fail"),
+        (datetime(1970, 1, 1, tzinfo=UTC), None, "fail"),
+        (datetime(2024, 12, 31, tzinfo=UTC), None, "fail"),
+    ],
+)
+def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime | None, result: str) -> None:
+    check = doctor_checks.clock(now, set_up)
+    assert check.result == result
+    assert ("NTP" in check.hint) == (result == "fail")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "renews", "running", "result", "said"),
+    [
+        (NOW - DAY, NOW + 100 * DAY, True, True, "ok", "1 day old and valid for 100 days more"),
+        (NOW - 170 * DAY, NOW + DAY, True, True, "ok", "1 day more"),
+        (NOW - 170 * DAY, NOW + DAY, False, True, "warn", "expires in 1 day"),
+        (NOW - DAY, NOW + 5 * DAY, False, True, "ok", "5 days more"),  # a short-lived one, still fresh
+        (NOW + DAY, NOW + 9 * DAY, True, True, "fail", "not valid before 2026-05-02"),
+        (NOW - 9 * DAY, NOW - DAY, True, False, "fail", "expired on 2026-04-30"),
+        (NOW - 9 * DAY, NOW - DAY, False, False, "fail", "expired on 2026-04-30"),
+    ],
+)
+def test_certificates_have_their_time(
+    begin: datetime, end: datetime, renews: bool, running: bool, result: str, said: str
+) -> None:
+    check = doctor_checks.validity("The certificate", "leaf", begin, end, NOW, renews=renews, running=running)
+    assert (check.result, said in check.sentence) == (result, True), check
+    if result == "fail":
+        assert "date and time" in check.hint
+        assert ("start the service" in check.hint) == (renews and begin < NOW)
+
+
+@pytest.mark.rule("SEC-02")
+def test_rights_of_others_are_a_fault_with_the_command_that_mends_it() -> None:
+    home, key = Entry("/s", 0o700, 1000), Entry("/s/secrets/ca-key", 0o600, 1000)
+    assert doctor_checks.permissions([home, key], 1000).result == "ok"
+    opened = doctor_checks.permissions([home, Entry("/s/x", 0o644, 1000), Entry("/s/y", 0o640, 1000)], 1000)
+    assert (opened.result, opened.hint) == ("fail", "Take it from them: chmod -R go-rwx '/s'")
+    assert "/s/x (mode 644), and to 1 more" in opened.sentence
+    strange = doctor_checks.permissions([home, Entry("/s/x", 0o600, 0)], 1000)
+    assert strange.result == "fail"
+    assert "chown -R 1000 '/s'" in strange.hint
+
+
+@pytest.mark.parametrize(
+    ("free", "result"), [(0, "fail"), (999_999, "fail"), (49_000_000, "warn"), (50_000_000, "ok"), (10**12, "ok")]
+)
+def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
+    assert doctor_checks.disk(free).result == result
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "said"),
+    [
+        (None, "ok", "is free"),
+        (errno.EADDRINUSE, "fail", "Another program"),
+        (errno.EADDRNOTAVAIL, "fail", "no address of this machine"),
+        (errno.EACCES, "fail", "may not listen"),
+        (errno.EIO, "fail", "input/output error"),
+    ],
+)
+def test_a_port_is_free_or_the_reason_is_said(error: int | None, result: str, said: str) -> None:
+    check = doctor_checks.port_free(8443, "10.0.0.1", error)
+    assert (check.result, said in check.sentence) == (result, True), check
+
+
+def test_the_service_has_to_answer_at_every_address() -> None:
+    good, bad = Answered("127.0.0.1", 0.0123), Answered("10.0.0.1", 4, PeerTimeout("It did not answer in time."))
+    assert "127.0.0.1, within 12 ms" in doctor_checks.reachable([good]).sentence
+    check = doctor_checks.reachable([good, bad])
+    assert check.result == "fail"
+    assert "10.0.0.1: It did not answer in time." in check.sentence
+    assert doctor_checks.fault(Layer.SERVICE, "x", NotReachable("Gone.")).hint
+
+
+def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(capsys: Capture) -> None:
+    hostile = Check(
+        Layer.PEER, "peer.1.name", Result.FAIL, "\x1b[2J[red]x\u202e" + "y" * 9000, "\x07", about="[b]\n\x9b"
+    )
+    written = hostile.to_object()
+    assert "[red]x" in written["sentence"]
+    assert not any(ord(c) < 32 or c in "\x7f\x9b\u202e" for text in written.values() for c in text)
+    assert len(written["sentence"]) <= doctor_checks.MAX_SENTENCE
+    console().print(*doctor.blocks([hostile]), sep="\n")
+    shown = capsys.readouterr().out
+    assert "[red]x" in shown
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+
+
+# --- real runs
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is heard at all is heard at once, on one machine."""
+    monkeypatch.setattr(doctor_machine, "LISTEN_SECONDS", 0.1)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+
+
+def checks_of(home: Path, capsys: Capture) -> dict[str, dict[str, str]]:
+    """Run it with ``--json``; the checks by name. Its shape and its exit code are looked at every time."""
+    capsys.readouterr()
+    code = main(["doctor", "--home", str(home), "--json"])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found: dict[str, Any] = json.loads(captured.out)
+    assert set(found) == {"checks", "ok"}
+    for check in found["checks"]:
+        assert list(check) == ["name", "layer", "result", "sentence", "hint"]
+        assert check["layer"] in set(Layer)
+        assert check["result"] in set(Result)
+        assert check["sentence"].endswith((".", "…"))
+        assert bool(check["hint"]) == (check["result"] != "ok"), check
+    names = [check["name"] for check in found["checks"]]
+    assert len(names) == len(set(names))
+    assert found["ok"] == all(check["result"] != "fail" for check in found["checks"])
+    assert code == (0 if found["ok"] else 1)
+    return {check["name"]: check for check in found["checks"]}
+
+
+def not_ok(checks: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What is not well, but for the network of the machine that the test runs on."""
+    return {
+        k: v["result"] for k, v in checks.items() if v["result"] != "ok" and v["layer"] not in ("network", "discovery")
+    }
+
+
+def contents(home: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        str(path): (path.read_bytes() if path.is_file() else b"", path.lstat().st_mode, path.lstat().st_mtime_ns)
+        for path in home.rglob("*")
+    }
+
+
+def secrets_of(home: Path) -> list[str]:
+    """What must not be printed: every line of every secret, and every token in it."""
+    found = []
+    for path in (home / "secrets").iterdir():
+        text = path.read_text("ascii")
+        found += json.loads(text) if text.startswith("[") else text.splitlines()[1:-1]
+    assert found
+    return found
+
+
+@pytest.fixture
+def pairs(cem: Path, rm: Path, start: Start) -> tuple[Running, Running]:
+    """An energy manager and a device that are paired and connected."""
+    manager, device = start(cem), start(rm)
+    pair(manager, device)
+    return manager, device
+
+
+def peer_steps(checks: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {name.rpartition(".")[2]: check["result"] for name, check in checks.items() if check["layer"] == "peer"}
+
+
+def test_a_machine_that_is_not_set_up_is_examined_and_nothing_is_made(tmp_path: Path, capsys: Capture) -> None:
+    checks = checks_of(tmp_path / "none", capsys)
+    assert checks["set_up"]["result"] == "warn"
+    assert "s2connect init" in checks["set_up"]["hint"]
+    assert {"interfaces", "multicast", "container", "proxy"} <= set(checks)
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "empty").mkdir(mode=0o700)
+    assert checks_of(tmp_path / "empty", capsys)["set_up"]["result"] == "warn"
+
+
+def test_a_healthy_home_passes_and_is_left_as_it_was(rm: Path, capsys: Capture) -> None:
+    before = contents(rm)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {}
+    assert "is free" in checks["port"]["sentence"]
+    assert "not running" in checks["service"]["sentence"]
+    assert contents(rm) == before
+    secrets = secrets_of(rm)
+    main(["doctor", "--home", str(rm), "--verbose"])
+    captured = capsys.readouterr()
+    assert "[ok]" in captured.out
+    assert not any(secret in captured.out + captured.err for secret in secrets)
+
+
+def test_two_connected_services_pass_on_both_sides_without_a_secret(
+    cem: Path, rm: Path, pairs: tuple[Running, Running], capsys: Capture
+) -> None:
+    for home in (cem, rm):
+        checks = checks_of(home, capsys)
+        assert not_ok(checks) == {}
+        assert "The service answers at 127.0.0.1, within" in checks["reachable"]["sentence"]
+        assert "holds 1 pairing." in checks["database"]["sentence"]
+        steps = peer_steps(checks)
+        assert steps in (
+            {"session": "ok"},
+            dict.fromkeys(("name", "tcp", "tls", "pin", "version", "session"), "ok"),
+        )
+        main(["doctor", "--home", str(home), "--verbose"])
+        captured = capsys.readouterr()
+        assert not any(secret in captured.out + captured.err for secret in secrets_of(home))
+        assert "Traceback" not in captured.err
+
+
+def test_a_peer_that_is_gone_or_another_is_found_at_the_step_that_fails(
+    cem: Path, rm: Path, pairs: tuple[Running, Running], capsys: Capture, tmp_path: Path
+) -> None:
+    # Whoever of the two is communication client looks at the other.
+    manager, device = pairs
+    (home, own), (other, far) = ((rm, device), (cem, manager))
+    if "tcp" not in peer_steps(checks_of(home, capsys)):
+        (home, own), (other, far) = (other, far), (home, own)
+    far.kill()
+    steps = peer_steps(checks_of(home, capsys))
+    assert steps == {"name": "ok", "tcp": "fail"}
+    own.kill()  # no good-bye: its database has a log of writes, its socket and lock are still there
+    before = contents(home)
+    checks = checks_of(home, capsys)
+    assert peer_steps(checks) == {"name": "ok", "tcp": "fail"}
+    assert "not running" in checks["service"]["sentence"]
+    assert "holds 1 pairing." in checks["database"]["sentence"]
+    assert contents(home) == before
+    # Another endpoint at the same address, with a CA of its own.
+    port = str(json.loads((other / "config.json").read_text())["port"])
+    impostor = make_home(tmp_path / "impostor", "cem", "--port", port)
+    service = Running(impostor)
+    try:
+        service.ready()
+        checks = checks_of(home, capsys)
+        assert peer_steps(checks) == {"name": "ok", "tcp": "ok", "tls": "ok", "pin": "fail"}
+        pin = next(check for name, check in checks.items() if name.endswith(".pin"))
+        assert "another CA than the one it was paired with" in pin["sentence"]
+        assert "pair the two again" in pin["hint"]
+    finally:
+        service.kill()
+
+
+def test_a_peer_that_says_nothing_costs_bounded_time_and_ctrl_c_ends_at_once(
+    cem: Path, rm: Path, pairs: tuple[Running, Running], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes = [(rm, cem), (cem, rm)]
+    home, other = next(both for both in homes if "tcp" in peer_steps(checks_of(both[0], capsys)))
+    for one in pairs:
+        one.kill()
+    port = json.loads((other / "config.json").read_text())["port"]
+    with socket.create_server(("127.0.0.1", port)) as silent:
+        silent.settimeout(10)
+        doing = subprocess.Popen(
+            [sys.executable, "-m", "s2connect", "doctor", "--home", str(home)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with contextlib.closing(silent.accept()[0]), contextlib.closing(silent.accept()[0]):  # TCP, TLS
+            doing.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            out, err = doing.communicate(timeout=10)
+            assert time.monotonic() - begun < 2
+        assert (doing.returncode, out, err) == (130, "", "Error: Stopped.\n")
+        monkeypatch.setattr(doctor_peers, "ASK_TIMEOUT", 0.2)
+        assert peer_steps(checks_of(home, capsys)) == {"name": "ok", "tcp": "ok", "tls": "fail"}
+        monkeypatch.setattr(doctor_peers, "ASK_TIMEOUT", 30)
+        checks = asyncio.run(doctor.examine(home, deadline=1.0))
+        late = [check for check in checks if "no time left" in check.sentence]
+        assert [check.name.rpartition(".")[2] for check in late] == ["tls"]
+        assert late[0].result == "warn"
+    early = asyncio.run(doctor.examine(home, deadline=0.0))
+    assert {"home", "multicast"} <= {check.name for check in early if "no time left" in check.sentence}
+
+
+@pytest.mark.rule("SEC-02")
+def test_wrong_permissions_are_found_with_the_command_that_mends_them(rm: Path, capsys: Capture) -> None:
+    (rm / "secrets" / "ca-key").chmod(0o644)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"permissions": "fail", "vault": "fail"}
+    assert "ca-key (mode 644)" in checks["permissions"]["sentence"]
+    subprocess.run(checks["permissions"]["hint"].partition(": ")[2], shell=True, check=True)
+    assert not_ok(checks_of(rm, capsys)) == {}
+    rm.chmod(0o755)
+    assert not_ok(checks_of(rm, capsys)) == {"permissions": "fail", "endpoint": "warn"}
+
+
+def test_a_port_that_another_program_has_is_a_fault(rm: Path, capsys: Capture) -> None:
+    port = json.loads((rm / "config.json").read_text())["port"]
+    with socket.create_server(("127.0.0.1", port)):
+        assert not_ok(checks := checks_of(rm, capsys)) == {"port": "fail"}
+    assert f"Another program has TCP port {port} of 127.0.0.1." in checks["port"]["sentence"]
+
+
+def write_identity(home: Path, at: datetime) -> None:
+    """Give a home a CA and a leaf that were made at a point in time."""
+    ca = CertificateAuthority.create("Test", now=at)
+    leaf = ca.issue(["127.0.0.1", "localhost", "::1"], now=at)
+    for name, content in {
+        "ca.pem": ca.to_pem(),
+        "leaf.pem": leaf.chain_pem,
+        "secrets/ca-key": ca.key_pem(),
+        "secrets/leaf-key": leaf.key_pem,
+    }.items():
+        (home / name).touch(mode=0o600)
+        (home / name).write_bytes(content)
+
+
+def test_an_expired_certificate_and_one_from_the_future_are_faults(rm: Path, capsys: Capture) -> None:
+    now = datetime.now(UTC)
+    write_identity(rm, now - 400 * DAY)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"leaf": "fail"}
+    assert "has expired on" in checks["leaf"]["sentence"]
+    assert "start the service, which makes a new one" in checks["leaf"]["hint"]
+    write_identity(rm, now + 400 * DAY)
+    assert not_ok(checks_of(rm, capsys)) == {"clock": "fail", "ca": "fail", "leaf": "fail"}
+    write_identity(rm, now)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {}
+    assert "made out to 127.0.0.1, 1 day old and valid for 17" in checks["leaf"]["sentence"]
+
+
+def test_what_does_not_belong_together_is_named(rm: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_identity(rm, datetime.now(UTC))
+    leaf = (rm / "leaf.pem").read_bytes()
+    write_identity(rm, datetime.now(UTC))
+    (rm / "leaf.pem").write_bytes(leaf)
+    assert not_ok(checks_of(rm, capsys)) == {"leaf": "fail"}
+    (rm / "leaf.pem").unlink()
+    (rm / "secrets" / "ca-key").write_bytes((rm / "secrets" / "leaf-key").read_bytes())
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"vault": "fail"}
+    assert "does not belong to the certificate of the CA" in checks["vault"]["sentence"]
+    (rm / "secrets" / "ca-key").unlink()
+    assert "--new-ca" in checks_of(rm, capsys)["vault"]["hint"]
+    (rm / "ca.pem").write_text("nonsense")
+    assert checks_of(rm, capsys)["ca"]["result"] == "fail"
+
+
+def test_damaged_settings_and_databases_are_named_by_their_own_path(rm: Path, capsys: Capture) -> None:
+    (rm / "state.sqlite").touch(mode=0o600)
+    (rm / "state.sqlite").write_bytes(b"not a database" * 100)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"database": "fail"}
+    assert f"{rm}/state.sqlite" in checks["database"]["sentence"]
+    assert "doctor-" not in checks["database"]["sentence"]
+    (rm / "config.json").write_text('{"port": 70000}')
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"settings": "fail", "endpoint": "warn"}
+    assert "port" in checks["settings"]["sentence"]
+
+
+def test_a_service_that_hangs_is_a_fault(
+    rm: Path, start: Start, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_endpoint, "CONTROL_TIMEOUT", 0.3)
+    service = start(rm)
+    service.ready()
+    service.process.send_signal(signal.SIGSTOP)
+    checks = checks_of(rm, capsys)
+    assert not_ok(checks) == {"service": "fail"}
+    assert "does not answer to commands" in checks["service"]["sentence"]
+
+
+def test_the_certificate_of_an_operator_is_read_from_its_files(tmp_path: Path, capsys: Capture) -> None:
+    now = datetime.now(UTC)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+
+    def write(at: datetime, *names: str) -> None:
+        made = CertificateAuthority.create("Company", now=at).issue(names, now=at)
+        chain.write_bytes(made.chain_pem)
+        key.write_bytes(made.key_pem)
+
+    write(now, "127.0.0.1")
+    files = ("--certificate", str(chain), "--private-key", str(key))
+    home = make_home(tmp_path / "wan", "cem", "--deployment", "wan", *files)
+    assert not_ok(checks_of(home, capsys)) == {}
+    write(now - 150 * DAY, "127.0.0.1")
+    assert "Renew it" in checks_of(home, capsys)["leaf"]["hint"]
+    write(now - 400 * DAY, "127.0.0.1")
+    assert not_ok(checks_of(home, capsys)) == {"leaf": "fail"}
+    write(now, "elsewhere.example")
+    checks = checks_of(home, capsys)
+    assert not_ok(checks) == {"leaf": "fail"}
+    assert "not for 127.0.0.1" in checks["leaf"]["sentence"]
+    key.unlink()
+    assert "key.pem" in checks_of(home, capsys)["leaf"]["sentence"]
