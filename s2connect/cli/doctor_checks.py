@@ -123,25 +123,29 @@ def listed(items: Sequence[str], most: int = _MAX_LISTED) -> str:
 # --- this machine
 
 
-def interfaces(own: Collection[OwnAddress], names: Mapping[int, str]) -> Check:
+def interfaces(own: Collection[OwnAddress], names: Mapping[int, str], unlinked: Collection[str] = ()) -> Check:
     """Whether there is a network at all.
 
     Args:
         own: Addresses of this machine.
         names: Interface names by number.
+        unlinked: Interfaces without a cable or WLAN, as far as is known.
     """
     by_interface: dict[str, list[str]] = {}
     for address in _in_order(own):
         if not address.interface.is_loopback:
             by_interface.setdefault(_interface(address, names), []).append(str(address.interface))
+    connect = "Connect its network cable or WLAN, and see that it gets an address."
     if not by_interface:
-        return warn(
-            Layer.NETWORK,
-            "interfaces",
-            "This machine has no network address but loopback: only programs on it can reach each other.",
-            "Connect its network cable or WLAN, and see that it gets an address.",
-        )
-    texts = [f"{name} ({listed(found)})" for name, found in by_interface.items()]
+        what = "This machine has no network address but loopback: only programs on it can reach each other."
+        return warn(Layer.NETWORK, "interfaces", what, connect)
+    if set(by_interface) <= set(unlinked):
+        what = f"No cable or WLAN is connected to {listed(list(by_interface))}."
+        return warn(Layer.NETWORK, "interfaces", what, connect)
+    texts = [
+        f"{name} ({'not connected' if name in unlinked else listed(found)})"
+        for name, found in sorted(by_interface.items(), key=lambda item: item[0] in unlinked)
+    ]
     return ok(Layer.NETWORK, "interfaces", f"Network: {listed(texts)}.")
 
 
@@ -270,9 +274,13 @@ def multicast(heard: Sequence[Heard]) -> Check:
     for one in heard:
         versions.setdefault(one.interface, []).append(f"IPv{one.version}")
     own = listed([f"{name} ({', '.join(found)})" for name, found in versions.items()])
-    others = len(set().union(*(one.others for one in heard)))
-    answered = f"{others} other {'host answers' if others == 1 else 'hosts answer'}" if others else "no other answers"
-    return ok(Layer.DISCOVERY, "multicast", f"Multicast goes out and comes in on {own}; {answered}.")
+    # A host answers over IPv4 and over IPv6, and is counted once.
+    others = max(len(set().union(*(one.others for one in heard if one.version == version))) for version in (4, 6))
+    if others:
+        answer = f"{others} other {'host answers' if others == 1 else 'hosts answer'}"
+    else:
+        answer = "no other host answers: there is none, or the network keeps multicast back"
+    return ok(Layer.DISCOVERY, "multicast", f"This machine hears its own multicast on {own}; {answer}.")
 
 
 @dataclass(frozen=True, slots=True)

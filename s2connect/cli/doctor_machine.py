@@ -37,6 +37,7 @@ _HOSTS_BRIDGE = "docker0"
 _OF_CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc")
 _NOT_BRIDGED = ("macvlan", "ipvlan", "vlan", "wlan")
 _PROC = Path("/proc")
+_INTERFACES = Path("/sys/class/net")
 
 
 async def apart(work: Callable[[], T], timeout: float) -> T:
@@ -78,7 +79,7 @@ def interface_names() -> dict[int, str]:
 async def examine_network(found: list[Check]) -> None:
     """Interfaces, IPv6, container, proxy."""
     own, names = own_addresses(), interface_names()
-    found.append(interfaces(own, names))
+    found.append(interfaces(own, names, await asyncio.to_thread(_unlinked, names)))
     found.append(ipv6(own, names, disabled=await asyncio.to_thread(_is_ipv6_off)))
     inside = await asyncio.to_thread(_is_container)
     bridged = await asyncio.to_thread(_is_bridged, own, names, inside)
@@ -95,7 +96,9 @@ async def examine_multicast(found: list[Check], service: int | None) -> None:
     """
     holders = await asyncio.to_thread(mdns_holders, service)  # before there is a socket of our own
     own, names = own_addresses(), interface_names()
-    asked = sorted({(a.index, a.interface.version): a for a in own if not a.interface.is_loopback}.items())[:MAX_ASKED]
+    unlinked = await asyncio.to_thread(_unlinked, names)
+    usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
+    asked = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_ASKED]
     mine = {str(a.interface.ip) for a in own}
     heard = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in asked))
     found.append(multicast([one for one, _ in heard]))
@@ -217,6 +220,11 @@ def _sockets(process: Path) -> set[str]:
     return found
 
 
+def _unlinked(names: dict[int, str]) -> set[str]:
+    """Interfaces whose cable is out, or that have no WLAN. Linux only; an unused container bridge is one of them."""
+    return {name for name in names.values() if _text(_INTERFACES / name / "carrier").strip() == "0"}
+
+
 def _is_ipv6_off() -> bool:
     setting = _text(_PROC / "sys/net/ipv6/conf/all/disable_ipv6").strip()
     return setting == "1" or (_PROC.exists() and not (_PROC / "net/if_inet6").exists())
@@ -234,7 +242,7 @@ def _is_bridged(own: Collection[OwnAddress], names: dict[int, str], inside: bool
     ipv4 = [a.interface.ip for a in addresses if a.interface.version == 4]
     if ipv4 and all(ip in _CONTAINER_BRIDGE for ip in ipv4) and _HOSTS_BRIDGE not in used:
         return True
-    return inside and bool(used) and all(_has_far_end(Path("/sys/class/net") / name) for name in used)
+    return inside and bool(used) and all(_has_far_end(_INTERFACES / name) for name in used)
 
 
 def _has_far_end(interface: Path) -> bool:

@@ -67,6 +67,13 @@ def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...],
     assert bool(check.hint) == (result != "ok")
 
 
+def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> None:
+    both = own("2 192.168.1.5/24", "3 10.0.0.1/8")
+    assert doctor_checks.interfaces(both, NAMES, {"eth0", "wlan0"}).result == "warn"
+    check = doctor_checks.interfaces(both, NAMES, {"eth0"})
+    assert (check.result, check.sentence) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (not connected).")
+
+
 @pytest.mark.parametrize(
     ("addresses", "disabled", "result", "said"),
     [
@@ -116,9 +123,11 @@ _DEAF = Heard("eth0", 6)
     ("heard", "result", "said"),
     [
         ([], "warn", "no interface"),
-        ([_HEARD], "ok", "eth0 (IPv4); 1 other host answers"),
+        ([_HEARD], "ok", "eth0 (IPv4); 1 other host answers."),
         ([_HEARD, Heard("eth0", 6, itself=True)], "ok", "eth0 (IPv4, IPv6)"),
-        ([Heard("eth0", 4, itself=True)], "ok", "no other answers"),
+        ([_HEARD, Heard("eth0", 6, itself=True, others=frozenset({"fe80::2"}))], "ok", "; 1 other host answers."),
+        ([_HEARD, Heard("wlan0", 4, itself=True, others=frozenset({"10.0.0.3"}))], "ok", "; 2 other hosts answer."),
+        ([Heard("eth0", 4, itself=True)], "ok", "no other host answers"),
         ([_HEARD, _DEAF], "warn", "eth0 (IPv6) does not come back"),
         ([_DEAF], "fail", "does not come back"),
         ([Heard("eth0", 4, error=errno.EPERM)], "fail", "operation not permitted"),
