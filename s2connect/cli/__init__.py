@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: Arguments after the name of the command; None takes those of the process.
     """
-    if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
+    if any(importlib.util.find_spec(name) is None for name in ("typer", "rich", "segno")):
         print(
             "The command needs more packages than the library. Install them: pip install 's2connect[cli]'",
             file=sys.stderr,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from s2connect.cli import lan_commands, registry_commands
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.terminal import (
     INTERRUPTED,
@@ -23,19 +24,17 @@ from s2connect.cli.terminal import (
     NodeOption,
     RoleChoice,
     VerboseOption,
+    ask_endpoint,
     command_line,
     confirm,
     home_path,
     line_from_stdin,
     log_to_stderr,
     print_json,
-    prompt,
     run_work,
-    say,
     tell,
 )
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.store.home import Home
 
 _Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -166,6 +165,13 @@ def init(
     private_key: Annotated[Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.")] = None,
     trust_anchors: Annotated[Path | None, typer.Option(help="PEM file with more CAs to trust.")] = None,
     vault: Annotated[VaultChoice, typer.Option(help="Where secrets are kept.")] = VaultChoice.AUTO,
+    no_server: Annotated[
+        bool,
+        typer.Option("--no-server", help="A device that only connects: energy managers pair it with its own code."),
+    ] = False,
+    no_advertise: Annotated[
+        bool, typer.Option("--no-advertise", help="Do not be found by others in the network; a typed URL works.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -191,6 +197,8 @@ def init(
         private_key=private_key,
         trust_anchors=trust_anchors,
         vault=vault.value,
+        advertise=not no_advertise,
+        server=not no_server,
     )
     node = config.nodes[0]
     if as_json:
@@ -199,6 +207,11 @@ def init(
         return
     what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
     print(f"Set up {what} in {path}.")
+    if no_server:
+        print("It has no server: it waits at the energy managers in this network until one of them pairs it.")
+        print(f"Next: {command_line('code --static', home)}  (the code for its sticker)")
+        print(f"Then: {command_line('serve', home)}")
+        return
     print(f"Others reach it as {config.host}, port {config.port}.")
     print(f"Next: {command_line('serve', home)}")
 
@@ -206,6 +219,7 @@ def init(
 @app.command()
 def serve(
     code: Annotated[bool, typer.Option("--code/--no-code", help="Issue a pairing code at the start.")] = True,
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show URL and code as QR code, too, on a terminal.")] = True,
     home: HomeOption = None,
     as_json: Annotated[
         bool,
@@ -228,19 +242,8 @@ def serve(
     else:
         from s2connect.cli.show import ServiceText
 
-        form = ServiceText()
+        form = ServiceText(qr=qr)
     return run_work(run_service(home_path(home), form, commands=as_json, codes=code))
-
-
-def _ask(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Have the endpoint execute a command; also says whether its service runs."""
-    from s2connect.cli.reach import reach, reaches_service
-
-    async def work() -> tuple[dict[str, Any], bool]:
-        async with reach(home_path(home)) as reached:
-            return await reached.ask(command), reaches_service(reached)
-
-    return run_work(work())
 
 
 @app.command()
@@ -261,68 +264,26 @@ def code(
     command: dict[str, Any] = {"command": "code", "node": node, "static": static}
     if token_stdin:
         command["token"] = line_from_stdin("the code")
-    result, _ = _ask(home, command)
+    result, _ = ask_endpoint(home, command)
     if as_json:
         print_json(result)
         return
-    tell(f"Pairing URL: {result['pairing_url']}")
+    if result["pairing_url"] is None:
+        tell("This device has no server: type its code at the energy manager, at which it is listed as waiting.")
+    else:
+        tell(f"Pairing URL: {result['pairing_url']}")
     if result["expires_at"] is None:
         tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
     else:
         from s2connect.cli.show import clock
 
-        tell(f"Type URL and code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
+        tell(f"Type the code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
     print(result["code"], flush=True)
 
 
-@app.command()
-def pair(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Pairing URL that the other side shows.")],
-    pairing_code: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[CODE]",
-            help="Pairing code that the other side shows; '-' reads it from standard input. Other users of this "
-            "machine can see it here while the command runs: leave it out to be asked for it.",
-        ),
-    ] = None,
-    node: NodeOption = None,
-    connect_to: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Connect to this IP address instead of looking up the name in the URL."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Pair even if the two have no common version now, e.g. before an update.")
-    ] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Pair with the device or energy manager that shows URL and code."""
-    from s2connect.cli.show import kind_of, name_of
-    from s2connect.model.url import BaseUrl
-
-    log_to_stderr(verbose)
-    target = BaseUrl.from_user(url)
-    Home.open(home_path(home))  # before the person types a code
-    if pairing_code is None and sys.stdin.isatty() and not as_json:
-        pairing_code = prompt("Pairing code: ")
-    elif pairing_code is None or pairing_code == "-":
-        pairing_code = line_from_stdin("the pairing code")
-    if not as_json:
-        tell(f"Pairing with {target} …")
-    command = {"command": "pair", "url": str(target), "code": pairing_code, "node": node}
-    result, running = _ask(home, {**command, "connect_to": connect_to, "force": force})
-    if as_json:
-        print_json(result)
-        return
-    client = result["communication_role"] == "client"
-    how = "This side connects to it." if client else "It connects to this side."
-    say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
-    if running:
-        say(f"Next: the two connect by themselves within seconds; see it with {command_line('status', home)}")
-    else:
-        say(f"Next: start the service, so that the two connect: {command_line('serve', home)}")
+app.command()(lan_commands.discover)
+app.command()(lan_commands.nodes)
+app.command()(lan_commands.pair)
 
 
 @app.command()
@@ -331,7 +292,7 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
     from s2connect.cli.show import console, pairings_block
 
     log_to_stderr(verbose)
-    result, _ = _ask(home, {"command": "status"})
+    result, _ = ask_endpoint(home, {"command": "status"})
     if as_json:
         print_json({"pairings": result["pairings"]})
         return
@@ -358,11 +319,11 @@ def unpair(
     log_to_stderr(verbose)
     command = {"command": "unpair", "peer": peer, "node": node, "forget": forget}
     if not yes and not as_json and sys.stdin.isatty():
-        status, _ = _ask(home, {"command": "status"})
+        status, _ = ask_endpoint(home, {"command": "status"})
         found = find_pairing(status["pairings"], peer)
         confirm(f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?")
         command["peer"] = found["peer"]["id"]
-    result, _ = _ask(home, command)
+    result, _ = ask_endpoint(home, command)
     if as_json:
         print_json(result)
         return
@@ -375,7 +336,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     from s2connect.cli.show import console, status_blocks
 
     log_to_stderr(verbose)
-    result, _ = _ask(home, {"command": "status"})
+    result, _ = ask_endpoint(home, {"command": "status"})
     if as_json:
         print_json({"home": str(home_path(home)), **result})
         return
@@ -436,6 +397,9 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     else:
         console().print(*examination.blocks(found), sep="\n")
     return ExitCode.OK if passes(found) else ExitCode.FAILED
+
+
+app.add_typer(registry_commands.app, name="registry")
 
 
 @app.command()

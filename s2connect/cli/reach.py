@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-from s2connect import Endpoint
+from s2connect import Endpoint, EndpointConfig
 from s2connect.cli.control import Control, connect
 from s2connect.cli.failures import Failure
 from s2connect.cli.service import Object, Service
 from s2connect.errors import HomeInUse, S2ConnectError
-from s2connect.store.home import Home
+from s2connect.store.home import Home, default_home
 
 
 class Reached(Protocol):
@@ -39,8 +39,12 @@ class _Opened:
 
 
 @contextlib.asynccontextmanager
-async def reach(path: Path) -> AsyncIterator[Reached]:
+async def reach(path: Path, *, serve: bool = False) -> AsyncIterator[Reached]:
     """Reach the endpoint of a state directory.
+
+    Args:
+        path: The state directory.
+        serve: Where no service runs, listen and be found for the while, so that devices can wait here.
 
     Raises:
         S2ConnectError: It cannot be opened; ``HomeInUse`` where another process has it and is no service.
@@ -51,7 +55,7 @@ async def reach(path: Path) -> AsyncIterator[Reached]:
             yield control
             return
     try:
-        async with Endpoint.open(path, serve=False) as endpoint:
+        async with Endpoint.open(path, serve=serve) as endpoint:
             yield _Opened(Service(endpoint, path))
     except HomeInUse as error:
         raise HomeInUse(error.what, hint="It does not answer here; wait until it has ended, or stop it.") from error
@@ -60,3 +64,10 @@ async def reach(path: Path) -> AsyncIterator[Reached]:
 def reaches_service(reached: Reached) -> bool:
     """Whether a running service was reached."""
     return isinstance(reached, Control)
+
+
+@contextlib.asynccontextmanager
+async def reach_nothing() -> AsyncIterator[Reached]:
+    """An endpoint that nobody has set up and that forgets everything: enough to look at others."""
+    async with Endpoint.open(config=EndpointConfig(vault="files"), serve=False) as endpoint:
+        yield _Opened(Service(endpoint, default_home()))

@@ -114,7 +114,9 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitC
             service: Service | None = None
             try:
                 async with Endpoint.open(path) as endpoint:
-                    service = Service(endpoint, path, output, stop=stop.now, failed=stop.failed, running=True)
+                    service = Service(
+                        endpoint, path, output, stop=stop.now, failed=stop.failed, running=True, show_codes=not commands
+                    )
                     async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
                         await output.put(service.ready())
                         service.follow()

@@ -18,16 +18,22 @@ from uuid import UUID
 from s2connect import Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
 from s2connect.cli.certificates import describe
 from s2connect.cli.failures import STOPPING, Failure, no_service
+from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
 from s2connect.messages.envelope import write_message
+from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
 from s2connect.session.session import SessionEnd
 from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
+
+ENOUGH_LEFT = 60.0
+"""Seconds that a code has to be valid still to be shown again to somebody who is asked for it now."""
 
 MIN_PREFIX = 4
 """Shortest beginning of a node id that stands for the whole."""
@@ -71,6 +77,7 @@ class Service:
         stop: What the command ``stop`` does.
         failed: Told of an error that none of the tasks of the service expects.
         running: Whether this is the service, or a command that opened the endpoint for itself.
+        show_codes: Tell a code with every announced pairing; otherwise whoever reads the events asks for one.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Service:
         stop: Callable[[], None] | None = None,
         failed: Callable[[BaseException], None] | None = None,
         running: bool = False,
+        show_codes: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._home = home
@@ -89,12 +97,18 @@ class Service:
         self._stop = stop
         self._failed = failed
         self._running = running
+        self._show_codes = show_codes
+        self._codes: dict[NodeId, tuple[str, datetime]] = {}
+        self._devices: dict[NodeId, Object] = {}
+        self._not_found: Object | None = None
         self._events = endpoint.events()
         self._sessions: dict[str, _Open] = {}
         self._named = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._commands = {
             "code": self._code,
+            "nodes": self._look_at,
+            "announce": self._announce_pairing,
             "pair": self._pair,
             "send": self._send,
             "close": self._close,
@@ -122,18 +136,23 @@ class Service:
     def ready(self) -> Object:
         """The event that tells that the service is up."""
         endpoint = self.endpoint
-        return _event(
+        return event_object(
             "ready",
             deployment=str(endpoint.config.deployment),
-            pairing_url=str(endpoint.pairing_url),
-            session_url=str(endpoint.session_url),
+            pairing_url=self._url(endpoint.pairing_url),
+            session_url=self._url(endpoint.session_url),
             nodes=[_node_object(node) for node in endpoint.nodes.values()],
         )
 
     async def issue_codes(self) -> None:
-        """Issue a dynamic code for every node."""
+        """Issue a dynamic code for every node, but for those whose sticker has one and is what counts."""
         for node in self.endpoint.nodes.values():
-            await self._issue(node, None)
+            if not self._has_sticker(node):
+                await self._issue(node, None)
+
+    def _has_sticker(self, node: Node) -> bool:
+        """Whether a device without a server has a code already: a dynamic one would be tried in its place (LP-05)."""
+        return not self.endpoint.config.server and self.endpoint.has_valid_token(node.id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"s2connect-cli-{name}")
@@ -147,9 +166,38 @@ class Service:
 
     async def _follow(self, stream: events.EventStream) -> None:
         async for event in stream:
+            match event:
+                case events.DeviceWaits():
+                    self._devices[event.peer.id] = peer_object(event.peer)
+                case events.Paired() | events.CodeWithdrawn():
+                    self._codes.pop(event.node, None)
+                case events.Notice(kind="name_conflict" | "not_advertised"):
+                    self._not_found = {"reason": event.kind, "text": event.sentence}
             found = _from_endpoint(event)
+            match event, found:
+                case events.PairingAnnounced(), dict() if self._show_codes:
+                    found |= self._code_to_show(self.endpoint.node(event.node))
+                case ((events.DeviceGone() | events.CodeMissingAtDevice()), dict()):
+                    found["peer"] = self._devices.get(event.peer, found["peer"])
+            if isinstance(event, events.DeviceGone):
+                self._devices.pop(event.peer, None)
             if found is not None:
                 await self._sink.put(found)
+
+    def _code_to_show(self, node: Node) -> Object:
+        """The code that was issued last, while it is valid, or a fresh one; none where the device has a sticker."""
+        known = self._codes.get(node.id)
+        if known is None or known[1] < datetime.now(UTC) + timedelta(seconds=ENOUGH_LEFT):
+            if self._has_sticker(node):
+                return {"code": None, "expires_at": None}
+            known = self._make_code(node, None)
+        return {"code": known[0], "expires_at": _rfc3339(known[1])}
+
+    def _make_code(self, node: Node, token: str | None) -> tuple[str, datetime]:
+        code = node.issue_pairing_code(token=token)
+        assert code.expires_in is not None, "a dynamic code expires"
+        made = self._codes[node.id] = str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in)
+        return made
 
     async def _take_sessions(self, node: Node) -> None:
         async for session in node.sessions():
@@ -157,7 +205,7 @@ class Service:
             name = f"s{self._named}"
             opened = self._sessions[name] = _Open(name, node, session)
             await self._sink.put(
-                _event(
+                event_object(
                     "session_opened",
                     session=name,
                     node=str(node.id),
@@ -174,12 +222,14 @@ class Service:
             async for message in session:
                 opened.messages += 1
                 # A slow reader of our output slows the session down here.
-                await self._sink.put(_event("message", session=opened.name, direction="received", message=message.body))
+                await self._sink.put(
+                    event_object("message", session=opened.name, direction="received", message=message.body)
+                )
             await session.wait_closed()
         finally:
             del self._sessions[opened.name]
         await self._sink.put(
-            _event(
+            event_object(
                 "session_closed",
                 session=opened.name,
                 reason=str(session.end_reason),
@@ -208,7 +258,7 @@ class Service:
                 raise Failure("malformed_command", "A line is not a JSON object.", "Write one JSON object a line.")
             identifier = command.get("id")
             returned = await self.perform(command)
-            return {**_event("result"), "id": identifier, "ok": True, **returned}
+            return {**event_object("result"), "id": identifier, "ok": True, **returned}
         except S2ConnectError as error:
             failure = Failure.of(error)
         except Failure as error:
@@ -245,33 +295,51 @@ class Service:
         token = _text(command, "token", optional=True)
         if command.get("static", False) is True:
             code = await node.set_static_code(token)
-            return await self._announce(node, str(code), None)
+            return await self._show(node, str(code), None)
         if not self._running:
             raise no_service("A code that is valid for a few minutes needs the running service.")
         return await self._issue(node, token)
 
     async def _issue(self, node: Node, token: str | None) -> Object:
-        code = node.issue_pairing_code(token=token)
-        assert code.expires_in is not None, "a dynamic code expires"
-        return await self._announce(node, str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in))
+        return await self._show(node, *self._make_code(node, token))
 
-    async def _announce(self, node: Node, code: str, expires: datetime | None) -> Object:
+    async def _show(self, node: Node, code: str, expires: datetime | None) -> Object:
         shown: Object = {"node": str(node.id), "code": code, "expires_at": _rfc3339(expires) if expires else None}
-        await self._sink.put(_event("pairing_code", **shown))
-        return {**shown, "pairing_url": str(self.endpoint.pairing_url)}
+        await self._sink.put(event_object("pairing_code", **shown))
+        return {**shown, "pairing_url": self._url(self.endpoint.pairing_url)}
 
     async def _pair(self, command: Object) -> Object:
         node = self._node(command)
-        url, code = _text(command, "url"), _text(command, "code")
+        code = _text(command, "code")
         force = command.get("force", False) is True
+        waiting, server_node = _node_id(command, "peer"), _node_id(command, "server_node")
+        address = _text(command, "connect_to", optional=True)
         try:
-            pairing = await node.pair(url, code, address=_text(command, "connect_to", optional=True), force=force)
+            if waiting is not None:
+                pairing = await node.pair_waiting(waiting, code)
+            else:
+                url = _text(command, "url")
+                pairing = await node.pair(url, code, address=address, server_node=server_node, force=force)
         except UsageError:
             raise
         except S2ConnectError as error:
-            await self._sink.put(_event("pairing_failed", node=str(node.id), reason=error.kind))
+            await self._sink.put(event_object("pairing_failed", node=str(node.id), reason=error.kind))
             raise
         return pairing_object(pairing)
+
+    async def _look_at(self, command: Object) -> Object:
+        url = BaseUrl.from_user(_text(command, "url"))
+        endpoint, nodes = await self.endpoint.look_at(url, address=_text(command, "connect_to", optional=True))
+        described = endpoint.model_dump(mode="json", by_alias=False, exclude_none=True)
+        return {"endpoint": described, "nodes": [peer_object(node) for node in nodes]}
+
+    async def _announce_pairing(self, command: Object) -> Object:
+        node, peer = self._node(command), _node_id(command, "peer")
+        if peer is None:
+            raise UsageError("The command needs peer, which is the id of the other side's node.")
+        tell = node.cancel_announcement if command.get("cancel", False) is True else node.announce_pairing
+        await tell(_text(command, "url"), peer, address=_text(command, "connect_to", optional=True))
+        return {}
 
     async def _send(self, command: Object) -> Object:
         opened = self._session(command)
@@ -282,7 +350,7 @@ class Service:
         if opened.session.end_reason is not SessionEnd.OPEN:
             raise ConnectionClosed(reason="the session has ended")
         body = {**message, "message_id": identifier}
-        self._sink.put_nowait(_event("message", session=opened.name, direction="sent", message=body))
+        self._sink.put_nowait(event_object("message", session=opened.name, direction="sent", message=body))
         await opened.session.send(text)
         return {"message_id": identifier}
 
@@ -309,8 +377,10 @@ class Service:
                 "name": endpoint.config.name,
                 "deployment": str(endpoint.config.deployment),
                 "host": endpoint.config.host,
-                "pairing_url": str(endpoint.pairing_url),
-                "session_url": str(endpoint.session_url),
+                "pairing_url": self._url(endpoint.pairing_url),
+                "session_url": self._url(endpoint.session_url),
+                "advertised": self._advertised(),
+                "not_found": self._not_found,
                 "certificate": await asyncio.to_thread(self._certificate),
             },
             "nodes": [{**peer_object(node.description), "alias": node.alias} for node in endpoint.nodes.values()],
@@ -327,7 +397,20 @@ class Service:
                 }
                 for opened in self._sessions.values()
             ],
+            "waiting": [peer_object(node) for node in endpoint.waiting()],
         }
+
+    def _url(self, url: BaseUrl) -> str | None:
+        """A URL of ours; None where no server answers it."""
+        return str(url) if self.endpoint.config.server else None
+
+    def _advertised(self) -> str | None:
+        """The name under which others see this endpoint in the network now."""
+        config = self.endpoint.config
+        local = config.deployment is Deployment.LAN and is_local_name(config.host)
+        if not self._running or not config.advertise or not config.server or not local or self._not_found is not None:
+            return None
+        return config.host.partition(".")[0]
 
     def _certificate(self) -> Object:
         return describe(Home.open(self._home), self.endpoint.config)
@@ -366,17 +449,23 @@ def find_pairing(pairings: list[Object], wanted: str) -> Object:
         NotPaired: None fits.
         UsageError: Several fit.
     """
-    text = wanted.strip()
-    found = [p for p in pairings if p["peer"]["id"] == text.lower()]
+    found = fitting(pairings, wanted)
     if not found:
-        found = [p for p in pairings if text.casefold() in _names(p["peer"])]
-    if not found and len(text) >= MIN_PREFIX:
-        found = [p for p in pairings if p["peer"]["id"].startswith(text.lower())]
-    if not found:
-        raise NotPaired(f"There is no pairing with {for_display(text)}.")
+        raise NotPaired(f"There is no pairing with {for_display(wanted)}.")
     if len({(p["node"], p["peer"]["id"]) for p in found}) > 1:
-        raise UsageError(f"Several pairings fit {for_display(text)}.", hint="Name the id of the peer, and the node.")
+        raise UsageError(f"Several pairings fit {for_display(wanted)}.", hint="Name the id of the peer, and the node.")
     return found[0]
+
+
+def fitting(entries: list[Object], wanted: str) -> list[Object]:
+    """Those whose ``peer`` a person means by an id, the beginning of it, or a name."""
+    text = wanted.strip()
+    found = [p for p in entries if p["peer"]["id"] == text.lower()]
+    if not found:
+        found = [p for p in entries if text.casefold() in _names(p["peer"])]
+    if not found and len(text) >= MIN_PREFIX:
+        found = [p for p in entries if p["peer"]["id"].startswith(text.lower())]
+    return found
 
 
 def _names(peer: Object) -> set[str]:
@@ -386,6 +475,8 @@ def _names(peer: Object) -> set[str]:
 
 def title(peer: Object) -> str:
     """Name of a peer for a person; hostile until cleaned."""
+    if "brand" not in peer:
+        return f"node {str(peer['id'])[:8]}"
     return str(peer.get("user_defined_name") or f"{peer['brand']} {peer['model_name']}")
 
 
@@ -421,18 +512,31 @@ def _from_endpoint(event: events.Event) -> Object | None:
     match event:
         case events.Paired():
             fields = _about(event) | {"communication_role": str(event.communication_role)}
-            return _event("paired", at=event.at, **fields)
+            return event_object("paired", at=event.at, **fields)
         case events.PairingFailed():
-            return _event("pairing_failed", at=event.at, reason=event.reason, **_about(event))
+            return event_object("pairing_failed", at=event.at, reason=event.reason, **_about(event))
         case events.Unpaired():
-            return _event("unpaired", at=event.at, by=str(event.by), **_about(event))
+            return event_object("unpaired", at=event.at, by=str(event.by), **_about(event))
+        case events.PairingAnnounced():
+            peer = peer_object(event.peer) if event.peer is not None else None
+            fields = {"url": str(event.url)} if event.url is not None else {}
+            return event_object("prepare_pairing", at=event.at, node=str(event.node), peer=peer, **fields)
+        case events.PairingAnnouncementCancelled():
+            peer = {"id": str(event.peer)} if event.peer is not None else None
+            return event_object("cancel_prepare_pairing", at=event.at, node=str(event.node), peer=peer)
+        case events.DeviceWaits():
+            return event_object("device_waiting", at=event.at, peer=peer_object(event.peer))
+        case events.DeviceGone():
+            return event_object("device_gone", at=event.at, peer={"id": str(event.peer)})
+        case events.CodeMissingAtDevice():
+            return event_object("warning", at=event.at, reason="code_missing_at_device", peer={"id": str(event.peer)})
         case events.CodeWithdrawn():
-            return _event("warning", at=event.at, reason="code_withdrawn", node=str(event.node))
+            return event_object("warning", at=event.at, reason="code_withdrawn", node=str(event.node))
         case events.SessionFailed():
             fields = _about(event) | {"text": event.sentence, "retry_in": event.retry_in}
-            return _event("warning", at=event.at, reason=event.kind, **fields)
+            return event_object("warning", at=event.at, reason=event.kind, **fields)
         case events.Notice():
-            return _event("warning", at=event.at, reason=event.kind, text=event.sentence)
+            return event_object("warning", at=event.at, reason=event.kind, text=event.sentence)
     return None
 
 
@@ -440,13 +544,14 @@ def _about(event: events.Paired | events.PairingFailed | events.Unpaired | event
     return {"node": str(event.node), "peer": peer_object(event.peer)}
 
 
-def _event(name: str, *, at: datetime | None = None, **fields: Any) -> Object:
+def event_object(name: str, *, at: datetime | None = None, **fields: Any) -> Object:
+    """An event for programs."""
     return {"event": name, "time": _rfc3339(at or datetime.now(UTC)), **fields}
 
 
 def _failed(identifier: object, failure: Failure) -> Object:
     _log.debug("a command failed: %s", failure.kind)
-    return {**_event("result"), "id": identifier, "ok": False, "error": failure.to_object()}
+    return {**event_object("result"), "id": identifier, "ok": False, "error": failure.to_object()}
 
 
 def _rfc3339(at: datetime) -> str:
@@ -460,3 +565,11 @@ def _text(command: Object, name: str, *, optional: bool = False) -> Any:
     if not isinstance(value, str) or not value:
         raise UsageError(f"The command needs {name}, which is a text.")
     return value
+
+
+def _node_id(command: Object, name: str) -> NodeId | None:
+    text = _text(command, name, optional=True)
+    try:
+        return None if text is None else NodeId(UUID(text))
+    except ValueError:
+        raise UsageError(f"The command's {name} is not the id of a node.") from None

@@ -49,6 +49,8 @@ def make(
     private_key: Path | None,
     trust_anchors: Path | None,
     vault: Literal["auto", "keyring", "files"],
+    advertise: bool = True,
+    server: bool = True,
 ) -> EndpointConfig:
     """Set up a state directory. Blocks.
 
@@ -78,6 +80,8 @@ def make(
         "private_key": private_key.absolute() if private_key else None,
         "trust_anchors": trust_anchors.absolute() if trust_anchors else None,
         "vault": vault,
+        "advertise": advertise,
+        "server": server,
     }
     return create_home(path, checked(lambda: EndpointConfig.model_validate(settings), "the settings"))
 

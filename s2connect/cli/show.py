@@ -19,6 +19,9 @@ from s2connect.model.text import for_display
 TABLE_WIDTH = 100
 """Columns of a terminal from which on a table of pairings can be read."""
 
+QR_BORDER = 2
+"""Modules of quiet around a QR code; scanners of phones need no more on a screen."""
+
 ROLES = {"CEM": "energy manager", "RM": "device"}
 
 _NO_CODE = "For a new code: s2connect code"
@@ -99,12 +102,17 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 class ServiceText:
-    """Events of the service as text on standard output."""
+    """Events of the service as text on standard output.
 
-    def __init__(self) -> None:
+    Args:
+        qr: Show URL and code as QR code, too, on a terminal that is wide enough.
+    """
+
+    def __init__(self, *, qr: bool = False) -> None:
         self._tty = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns if self._tty else 100
-        self._pairing_url = ""
+        self._qr = qr and self._tty
+        self._pairing_url: str | None = None
 
     def __call__(self, event: Object) -> str | None:
         """The event as text, or None where people need not know it."""
@@ -120,6 +128,8 @@ class ServiceText:
                 )
             case "pairing_code":
                 return self._code(event)
+            case "prepare_pairing":
+                return self._asked(event)
             case _:
                 text = sentence(event)
                 if text is None:
@@ -128,10 +138,37 @@ class ServiceText:
                 return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
 
     def _code(self, event: Object) -> str:
-        expires = event["expires_at"]
-        valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
+        out, shown = self._console()
+        shown.print()
+        if self._pairing_url is None:
+            shown.print("This device waits at the energy managers in the network. Type its code there:")
+        else:
+            shown.print("To pair, type these two at the other device:")
+            shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
+        shown.print(_code_line(event))
+        if self._qr and self._pairing_url is not None:
+            drawn = qr_code(f"{self._pairing_url} {event['code']}", self._width)
+            if drawn:
+                shown.print()
+                shown.print(drawn)
+        return out.getvalue()
+
+    def _asked(self, event: Object) -> str:
+        """Somebody is about to type our code elsewhere: show it."""
+        out, shown = self._console()
+        peer = event["peer"]
+        who = f"{name_of(peer)} ({kind_of(peer)})" if peer is not None else "An energy manager"
+        shown.print()
+        shown.print(Text(f"{who} wants to pair with this one. Type this code there:", style="bold"))
+        if event["code"] is None:
+            shown.print("  the code on the sticker of this device")
+        else:
+            shown.print(_code_line(event))
+        return out.getvalue()
+
+    def _console(self) -> tuple[io.StringIO, Console]:
         out = io.StringIO()
-        shown = Console(
+        return out, Console(
             file=out,
             force_terminal=self._tty,
             width=self._width,
@@ -140,11 +177,24 @@ class ServiceText:
             emoji=False,
             soft_wrap=True,
         )
-        shown.print()
-        shown.print("To pair, type these two at the other device:")
-        shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
-        shown.print(Text("  Pairing code  ").append(event["code"], style="bold").append(f"  ({valid})"))
-        return out.getvalue()
+
+
+def _code_line(event: Object) -> Text:
+    expires = event["expires_at"]
+    valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
+    return Text("  Pairing code  ").append(event["code"], style="bold").append(f"  ({valid})")
+
+
+def qr_code(text: str, width: int) -> str | None:
+    """A QR code for a terminal, or None where it has fewer columns than the code needs."""
+    import segno
+
+    code = segno.make(text, error="l", micro=False)
+    if code.symbol_size(border=QR_BORDER)[0] > width:
+        return None
+    out = io.StringIO()
+    code.terminal(out, border=QR_BORDER, compact=True)
+    return out.getvalue().rstrip("\n")
 
 
 def sentence(event: Object) -> str | None:
@@ -164,8 +214,16 @@ def sentence(event: Object) -> str | None:
         case "session_closed":
             end = _ENDS.get(event["reason"], "ended")
             return f"Session with {name} ended: {end}, after {event['messages']} messages from it."
+        case "cancel_prepare_pairing":
+            return "The pairing that was announced will not come."
+        case "device_waiting":
+            return f"{name} ({kind_of(event['peer'])}) waits here to be paired: s2connect pair"
+        case "device_gone":
+            return f"{name} does not wait here any more."
         case "unpaired":
             return _UNPAIRED[event["by"]].format(name)
+        case "warning" if event["reason"] == "code_missing_at_device":
+            return f"{name} has no valid pairing code now; let it show a new one."
         case "warning" if event["reason"] == "code_withdrawn":
             return f"Too many attempts with a wrong code: the code is withdrawn. {_NO_CODE}"
         case "warning":
@@ -183,7 +241,7 @@ def pairings_block(pairings: list[Object], width: int) -> RenderableType:
         )
     if width < TABLE_WIDTH:
         return Text("\n".join(_pairing_lines(one) for one in pairings))
-    table = _table("peer", "brand, model", "role", "we are", "since", "state", "id")
+    table = plain_table("peer", "brand, model", "role", "we are", "since", "state", "id")
     for one in pairings:
         peer = one["peer"]
         table.add_row(
@@ -220,8 +278,12 @@ def status_blocks(status: Object, width: int) -> list[RenderableType]:
     running = f"running, process {service['pid']}" if service["running"] else "not running; start it: s2connect serve"
     facts.add_row("Service", running)
     facts.add_row("Endpoint", f"{for_display(endpoint['name'] or endpoint['host'])} ({endpoint['deployment']})")
-    facts.add_row("Pairing URL", endpoint["pairing_url"])
-    facts.add_row("Session URL", endpoint["session_url"])
+    if endpoint["pairing_url"] is None:
+        facts.add_row("Server", "none: it waits at the energy managers in the network to be paired")
+    else:
+        facts.add_row("Pairing URL", endpoint["pairing_url"])
+        facts.add_row("Session URL", endpoint["session_url"])
+        facts.add_row("In network", _seen_as(endpoint))
     for node in status["nodes"]:
         alias = f", alias {node['alias']}" if node["alias"] else ""
         facts.add_row("Node", f"{name_of(node)} ({kind_of(node)}{alias})")
@@ -229,12 +291,74 @@ def status_blocks(status: Object, width: int) -> list[RenderableType]:
     leaf = endpoint["certificate"]["leaf"]
     facts.add_row("Certificate", certificate_line(leaf) if leaf else "is made when the service starts")
     blocks: list[RenderableType] = [facts, Text(), pairings_block(status["pairings"], width)]
+    if status["waiting"]:
+        blocks += [Text(), waiting_block(status["waiting"])]
     if status["sessions"]:
-        table = _table("session", "with", "since", "messages from it")
+        table = plain_table("session", "with", "since", "messages from it")
         for one in status["sessions"]:
             table.add_row(one["session"], name_of(one["peer"]), when(one["since"]), str(one["messages"]))
         blocks += [Text(), table]
     return blocks
+
+
+def _seen_as(endpoint: Object) -> str:
+    problem = endpoint["not_found"]
+    if problem is not None:
+        return f"NOT FOUND by others: {for_display(problem['text'], 400)}"
+    if endpoint["advertised"] is None:
+        return "not advertised now; the pairing URL works"
+    return f"advertised as {for_display(endpoint['advertised'])}"
+
+
+def nodes_blocks(shown: Object, width: int) -> list[RenderableType]:
+    """What an endpoint says of itself and its nodes."""
+    endpoint = shown["endpoint"]
+    head = Text(for_display(endpoint.get("name") or "An endpoint without a name"), style="bold")
+    head.append(f" ({for_display(str(endpoint['deployment']), 10)})", style="not bold")
+    nodes = shown["nodes"]
+    if not nodes:
+        return [head, Text("It hosts nothing.")]
+    if width < TABLE_WIDTH:
+        lines = [
+            f"{name_of(node)} ({kind_of(node)})\n  {for_display(str(node['type']), 40)}, id {node['id']}"
+            for node in nodes
+        ]
+        return [head, Text("\n".join(lines))]
+    table = plain_table("name", "brand, model", "type", "role", "id")
+    for node in nodes:
+        kind = for_display(str(node["type"]), 40)
+        table.add_row(name_of(node), _product(node), kind, for_display(str(node["role"]), 10), str(node["id"]))
+    return [head, table]
+
+
+def waiting_block(peers: list[Object]) -> RenderableType:
+    """Devices without a server that wait here."""
+    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {for_display(str(peer['id']), 8)}" for peer in peers]
+    return Text("\n".join(["Devices that wait here to be paired (s2connect pair):", *lines]))
+
+
+def records_block(records: list[Object], width: int) -> RenderableType:
+    """Endpoints of a registry."""
+    if not records:
+        return Text("The registry lists nothing that fits.")
+    rows = [
+        (
+            for_display(one["name"], 50),
+            ", ".join(ROLES[role] for role in ("CEM", "RM") if one[role.lower()]) or "nothing",
+            ", ".join(one["regions"]),
+            for_display(one["pairing_url"], 300),
+            for_display(one["description"], 200),
+        )
+        for one in records
+    ]
+    if width < TABLE_WIDTH:
+        return Text(
+            "\n".join(f"{name} ({roles}; {regions})\n  {url}\n  {text}" for name, roles, regions, url, text in rows)
+        )
+    table = plain_table("name", "roles", "regions", "pairing URL", "description")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def certificate_line(facts: dict[str, Any]) -> str:
@@ -262,7 +386,8 @@ def certificate_blocks(shown: dict[str, Any]) -> list[RenderableType]:
     return blocks
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """A table without lines, whose columns fold and never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -1,0 +1,229 @@
+"""Listening to the local network: what is there, how it looks to people and programs, and what cannot be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from s2connect.cli.service import Object, event_object
+from s2connect.cli.show import ROLES, TABLE_WIDTH, console, plain_table
+from s2connect.config import bracketed
+from s2connect.discovery.browse import Appeared, Browser, Changed, Event
+from s2connect.discovery.network import own_addresses
+from s2connect.discovery.txt import FoundEndpoint
+from s2connect.endpoint import read_config
+from s2connect.errors import S2ConnectError
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+from s2connect.rest import PAIRING_PATH
+from s2connect.store.home import Home
+
+LISTEN_SECONDS = 5.0
+"""How long the network is listened to; who is there answers within two or three seconds."""
+
+REFRESH_SECONDS = 0.25
+"""Time between two looks at what was found so far."""
+
+MAX_SHOWN_ADDRESSES = 4
+"""Addresses of one endpoint that people are shown; programs get all."""
+
+NOTHING_FOUND = (
+    "Nothing was found. Is the other side on, and in the same network (no guest Wi-Fi, no other VLAN)? "
+    "This machine is checked by: s2connect doctor. A typed URL always works: s2connect pair URL"
+)
+
+Progress = Callable[[RenderableType], None]
+
+
+def own_pairing_url(path: Path) -> str | None:
+    """Pairing URL of the endpoint of a state directory; None where none can be read. Blocks."""
+    try:
+        config = read_config(Home.open(path))
+    except S2ConnectError:
+        return None
+    return f"https://{bracketed(config.host)}:{config.port}{PAIRING_PATH}" if config.server else None
+
+
+def found_object(found: FoundEndpoint, own_url: str | None) -> Object:
+    """An endpoint for programs, in the words of the TXT record. Its texts are a stranger's."""
+    return {
+        "instance": found.instance,
+        "name": found.name,
+        "title": found.title,
+        "roles": sorted(str(role) for role in found.roles),
+        "pairing_url": found.pairing_url and str(found.pairing_url),
+        "longpolling_url": found.longpolling_url and str(found.longpolling_url),
+        "logo_url": found.logo_url,
+        "host": found.host,
+        "addresses": list(found.addresses),
+        "this_endpoint": found.pairing_url is not None and found.pairing_url == own_url,
+    }
+
+
+def limits(browser: Browser) -> list[str]:
+    """What cannot be seen and why, in sentences."""
+    said = []
+    if all(own.interface.ip.is_loopback for own in own_addresses()):
+        said.append("This machine has no network address but that of itself: nothing else can be seen.")
+    if browser.refused:
+        number = "One service is" if browser.refused == 1 else f"{browser.refused} services are"
+        said.append(f"{number} left out: the TXT record is not as the standard says. For the reasons: --verbose")
+    if browser.overflow:
+        said.append("There are more services in this network than can be real: not all of them are listed.")
+    return said
+
+
+def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
+    """Endpoints as a table where there is room for it; otherwise as lines."""
+    names = [f"{number}  {one['title']}" if numbered else one["title"] for number, one in enumerate(found, 1)]
+    if width < TABLE_WIDTH:
+        return Group(*(_lines(name, one) for name, one in zip(names, found, strict=True)))
+    table = plain_table("name", "roles", "pairing URL", "addresses", "")
+    for name, one in zip(names, found, strict=True):
+        table.add_row(name, _roles(one), _url(one), _addresses(one), ", ".join(_remarks(one)))
+    return table
+
+
+def _lines(name: str, one: Object) -> Text:
+    head = Text(name, style="bold").append(f" ({_roles(one)})", style="not bold")
+    rest = [_url(one), _addresses(one), ", ".join(_remarks(one))]
+    return Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)])
+
+
+def _roles(one: Object) -> str:
+    return ", ".join(ROLES[role] for role in one["roles"]) or "role not told"
+
+
+def _url(one: Object) -> str:
+    return for_display(one["pairing_url"] or "", 300)
+
+
+def _addresses(one: Object) -> str:
+    shown = [for_display(address, 60) for address in one["addresses"][:MAX_SHOWN_ADDRESSES]]
+    more = len(one["addresses"]) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def _remarks(one: Object) -> list[str]:
+    remarks = []
+    if one["this_endpoint"]:
+        remarks.append("this endpoint")
+    if one["longpolling_url"]:
+        remarks.append("devices can wait here")
+    return remarks
+
+
+@contextlib.contextmanager
+def progress(*, wanted: bool = True) -> Iterator[Progress]:
+    """A place on the terminal for what changes; nothing of it stays."""
+    out = console(error=True)
+    if not wanted or not out.is_terminal:
+        yield lambda _: None
+        return
+    with Live(console=out, transient=True, auto_refresh=False) as live:
+        yield lambda block: live.update(block, refresh=True)
+
+
+async def listen(seconds: float, show: Callable[[float], None]) -> None:
+    """Wait, and show now and then what there is; ``show`` is told how many seconds are left."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while (left := until - loop.time()) > 0:
+        show(left)
+        await asyncio.sleep(min(left, REFRESH_SECONDS))
+
+
+async def once(role: Role | None, seconds: float, own_url: str | None, *, as_json: bool) -> None:
+    """Listen for some seconds and print what is there.
+
+    Raises:
+        NotReachable: mDNS cannot be used on this machine now.
+    """
+    errors = console(error=True)
+    if not as_json and not errors.is_terminal:
+        errors.print(f"Listening for {seconds:g} seconds …")
+    async with Browser(role) as browser:
+        with progress(wanted=not as_json) as draw:
+
+            def show(left: float) -> None:
+                found = [found_object(one, own_url) for one in browser.found()]
+                draw(Group(endpoints_block(found, errors.width), Text(f"Listening … {left:.0f} s", style="dim")))
+
+            await listen(seconds, show)
+        _result(browser, own_url, as_json=as_json)
+
+
+def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
+    found = [found_object(one, own_url) for one in browser.found()]
+    said = limits(browser)
+    if not found:
+        said.append(NOTHING_FOUND)
+    if as_json:
+        result = {"endpoints": found, "refused": browser.refused, "overflow": browser.overflow, "notes": said}
+        print(json.dumps(result), flush=True)
+        return
+    out = console()
+    if found:
+        out.print(endpoints_block(found, out.width))
+    _tell(said)
+
+
+def _tell(sentences: list[str]) -> None:
+    errors = console(error=True)
+    for sentence in sentences:
+        errors.print(sentence, soft_wrap=not errors.is_terminal)
+
+
+async def watch(role: Role | None, seconds: float | None, own_url: str | None, *, as_json: bool) -> None:
+    """Follow what appears, changes and vanishes, until cancelled or for some seconds.
+
+    Raises:
+        NotReachable: mDNS cannot be used on this machine now.
+    """
+    out = console()
+    if out.is_terminal and not as_json:
+        await _watch_live(out, role, seconds, own_url)
+        return
+    async with Browser(role) as browser:
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    async for event in browser:
+                        print(_line(event, own_url, as_json=as_json), flush=True)
+        finally:
+            _tell(limits(browser))
+
+
+async def _watch_live(out: Console, role: Role | None, seconds: float | None, own_url: str | None) -> None:
+    async with Browser(role) as browser:
+        try:
+            with Live(console=out, transient=True, auto_refresh=False) as live, contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    _draw(live, browser, own_url)
+                    async for _ in browser:
+                        _draw(live, browser, own_url)
+        finally:
+            _result(browser, own_url, as_json=False)
+
+
+def _draw(live: Live, browser: Browser, own_url: str | None) -> None:
+    found = [found_object(one, own_url) for one in browser.found()]
+    state = f"{len(found)} found at {datetime.now():%H:%M:%S}; watching until Ctrl-C …"
+    live.update(Group(endpoints_block(found, live.console.width), Text(state, style="dim")), refresh=True)
+
+
+def _line(event: Event, own_url: str | None, *, as_json: bool) -> str:
+    name = "appeared" if isinstance(event, Appeared) else "changed" if isinstance(event, Changed) else "vanished"
+    found = found_object(event.endpoint, own_url)
+    if as_json:
+        return json.dumps(event_object(name, endpoint=found))
+    facts = [_roles(found), _url(found), _addresses(found), *_remarks(found)]
+    return f"{datetime.now():%H:%M:%S}  {name:8}  {found['title']}  " + "  ".join(text for text in facts if text)

@@ -1,0 +1,162 @@
+"""The commands for the local network and for pairing, as ``app`` registers them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from s2connect.cli.terminal import (
+    HomeOption,
+    JsonOption,
+    NodeOption,
+    RoleChoice,
+    VerboseOption,
+    command_line,
+    home_path,
+    line_from_stdin,
+    log_to_stderr,
+    print_json,
+    run_work,
+    say,
+)
+from s2connect.errors import UsageError
+from s2connect.store.home import Home
+
+ConnectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--connect-to",
+        metavar="ADDRESS",
+        help="Connect to this IP address instead of looking up the name in the URL.",
+    ),
+]
+
+
+def discover(
+    role: Annotated[
+        RoleChoice | None,
+        typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on and show what comes and goes, until Ctrl-C.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=86400, help="How long to listen; 5 if not given, --watch: for ever.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the energy managers and devices in the local network. Needs no set-up."""
+    from s2connect.cli import discover as listening
+    from s2connect.model.common import Role
+
+    log_to_stderr(verbose)
+    own = listening.own_pairing_url(home_path(home))
+    wanted = Role(role.upper()) if role is not None else None
+    if watch:
+        run_work(listening.watch(wanted, seconds, own, as_json=as_json))
+    else:
+        run_work(listening.once(wanted, seconds or listening.LISTEN_SECONDS, own, as_json=as_json))
+
+
+def nodes(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Pairing URL of an endpoint in the local network.")],
+    connect_to: ConnectOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
+    from s2connect.cli.reach import reach_nothing
+    from s2connect.cli.service import Object
+    from s2connect.cli.show import console, nodes_blocks
+
+    log_to_stderr(verbose)
+
+    async def work() -> Object:
+        async with reach_nothing() as reached:
+            return await reached.ask({"command": "nodes", "url": url, "connect_to": connect_to})
+
+    result = run_work(work())
+    if as_json:
+        print_json(result)
+        return
+    out = console()
+    out.print(*nodes_blocks(result, out.width), sep="\n")
+
+
+def pair(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]", help="Pairing URL that the other side shows. Without it you pick from what is found."
+        ),
+    ] = None,
+    pairing_code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CODE]",
+            help="Pairing code that the other side shows; '-' reads it from standard input. Other users of this "
+            "machine can see it here while the command runs: leave it out to be asked for it.",
+        ),
+    ] = None,
+    waiting: Annotated[
+        str | None,
+        typer.Option(
+            "--waiting",
+            metavar="PEER",
+            help="Pair the device without a server that waits here: its id or name. Then CODE comes without a URL.",
+        ),
+    ] = None,
+    node: NodeOption = None,
+    connect_to: ConnectOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pair even if the two have no common version now, e.g. before an update.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
+    from s2connect.cli.picking import Wish
+    from s2connect.cli.picking import pair as pair_as_wished
+    from s2connect.cli.show import kind_of, name_of
+    from s2connect.model.url import BaseUrl
+
+    log_to_stderr(verbose)
+    interactive = sys.stdin.isatty() and not as_json
+    if waiting is not None:
+        if pairing_code is not None:
+            raise UsageError("--waiting goes with a code and without a URL.")
+        url, pairing_code = None, url
+    elif url is None and not interactive:
+        raise UsageError(
+            "A pairing URL is needed here, because nobody can be asked to pick.",
+            hint="It is what the other side shows; s2connect discover lists what is in the network.",
+        )
+    elif url is not None and pairing_code is None and len(url.split()) > 1:
+        url, pairing_code = url.split(maxsplit=1)  # as the QR code of serve has it
+    target = BaseUrl.from_user(url) if url is not None else None
+    Home.open(home_path(home))  # before the person types a code
+    if pairing_code == "-" or (pairing_code is None and not interactive):
+        pairing_code = line_from_stdin("the pairing code")
+    wish = Wish(
+        url=target,
+        code=pairing_code,
+        waiting=waiting,
+        node=node,
+        connect_to=connect_to,
+        force=force,
+        interactive=not as_json,
+    )
+    result, running = run_work(pair_as_wished(home_path(home), wish))
+    if as_json:
+        print_json(result)
+        return
+    client = result["communication_role"] == "client"
+    how = "This side connects to it." if client else "It connects to this side."
+    say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
+    if running:
+        say(f"Next: the two connect by themselves within seconds; see it with {command_line('status', home)}")
+    else:
+        say(f"Next: start the service, so that the two connect: {command_line('serve', home)}")

@@ -1,0 +1,100 @@
+"""``s2connect registry``: asking a registry of WAN endpoints, and running a small one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2connect.cli.failures import ExitCode
+from s2connect.cli.lan_commands import ConnectOption
+from s2connect.cli.terminal import (
+    JsonOption,
+    RoleChoice,
+    VerboseOption,
+    home_path,
+    log_to_stderr,
+    print_json,
+    run_work,
+)
+from s2connect.model.registry import RegistryStatus
+
+app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_endpoints(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the registry.")],
+    region: Annotated[
+        str, typer.Option(metavar="NL,BE", help="Only endpoints that are active in one of these countries.")
+    ] = "",
+    role: Annotated[
+        RoleChoice | None, typer.Option("--role", case_sensitive=False, help="Only energy managers or only devices.")
+    ] = None,
+    status: Annotated[
+        RegistryStatus, typer.Option(help="public: for everybody; testing: those that are meant for tests.")
+    ] = RegistryStatus.PUBLIC,
+    trust_anchors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM file with CAs to trust beside those of the system.")
+    ] = None,
+    connect_to: ConnectOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the endpoints of a registry."""
+    from s2connect.certs.tls import wan_client_context
+    from s2connect.cli.show import console, records_block
+    from s2connect.discovery.registry import RegistryClient
+    from s2connect.model.common import Role
+    from s2connect.model.url import BaseUrl
+
+    log_to_stderr(verbose)
+    client = RegistryClient(BaseUrl.from_user(url), wan_client_context(trust_anchors), address=connect_to)
+    regions = [code for code in region.split(",") if code.strip()]
+    found = run_work(
+        client.endpoints(region=regions, role=Role(role.upper()) if role is not None else None, status=status)
+    )
+    records = [record.model_dump(mode="json", by_alias=False) for record in found]
+    if as_json:
+        print_json({"endpoints": records})
+        return
+    out = console()
+    out.print(records_block(records, out.width))
+
+
+@app.command()
+def serve(
+    file: Annotated[Path, typer.Argument(help="JSON file: an array of records as the standard has them.")],
+    host: Annotated[
+        str, typer.Option(help="Name or address of this machine, in the URL and in the certificate.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8444,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file, the certificate and its chain.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="PEM file with the key of the certificate.")] = None,
+    ca_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Without --certificate: keep this registry's own CA here, so that it is the same the next time.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> ExitCode:
+    """Run a registry from a file, for private use and for tests, until Ctrl-C.
+
+    Without a certificate it has a CA of its own, which whoever asks it has to trust.
+    """
+    from s2connect.cli.registry_service import Settings, run_registry
+
+    log_to_stderr(verbose)
+    settings = Settings(
+        file=home_path(file),
+        host=host,
+        port=port,
+        certificate=certificate,
+        private_key=private_key,
+        ca_dir=ca_dir,
+    )
+    return run_work(run_registry(settings, as_json=as_json))

@@ -1,0 +1,143 @@
+"""The registry server of ``s2connect registry serve``: its certificate, its life and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from s2connect.certs.authority import CertificateAuthority, ServerIdentity
+from s2connect.certs.tls import ServerContext
+from s2connect.cli.failures import ExitCode
+from s2connect.cli.show import say
+from s2connect.config import bracketed
+from s2connect.discovery.registry_server import RegistryServer, load_records
+from s2connect.errors import ConfigurationError, UsageError
+from s2connect.model.url import BaseUrl, host_as_ascii
+from s2connect.rest.server import HttpsServer
+from s2connect.store.files import make_private_directory, write_private
+
+BASE_PATH = "/registry/"
+CA_FILE, CA_KEY_FILE = "ca.pem", "ca.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What ``s2connect registry serve`` was told.
+
+    Attributes:
+        file: JSON file with the records.
+        host: Name or address in URL and certificate; an address is also where it listens, a name listens on all.
+        port: TCP port, 0 for any.
+        certificate: PEM file with the certificate chain, or None for a CA of its own.
+        private_key: PEM file with its key.
+        ca_dir: Where the own CA is kept; None makes a new one every time.
+    """
+
+    file: Path
+    host: str
+    port: int
+    certificate: Path | None
+    private_key: Path | None
+    ca_dir: Path | None
+
+
+async def run_registry(settings: Settings, *, as_json: bool) -> ExitCode:
+    """Serve until SIGINT or SIGTERM.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError, ConfigurationError: A setting, the file or the port cannot be used.
+    """
+    host = host_as_ascii(settings.host.strip("[]"))
+    records = await asyncio.to_thread(load_records, settings.file)
+    with contextlib.ExitStack() as stack:
+        identity, ca_file = await asyncio.to_thread(_identity, settings, host, stack)
+        context = await asyncio.to_thread(ServerContext, identity)
+        server = HttpsServer(context.context, host=host if _is_address(host) else None, port=settings.port)
+        RegistryServer(records).mount(server, BASE_PATH)
+        with _stopped() as stopped:
+            await server.start()
+            try:
+                url = BaseUrl(f"https://{bracketed(host)}:{server.port}{BASE_PATH}")
+                _tell(url, len(records), ca_file, as_json=as_json)
+                return await stopped
+            finally:
+                await server.close()
+
+
+def _tell(url: BaseUrl, number: int, ca_file: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"url": url, "endpoints": number, "ca_file": ca_file and str(ca_file)}), flush=True)
+        return
+    say(f"Registry with {number} endpoint{'s' * (number != 1)}, for private use and tests. Stop it with Ctrl-C.")
+    print(f"  {url}", flush=True)
+    if ca_file is not None:
+        say("Its certificate is of a CA of its own; only who trusts that file can ask it:")
+        print(f"  s2connect registry list {url} --trust-anchors {ca_file}", flush=True)
+
+
+@contextlib.contextmanager
+def _stopped() -> Iterator[asyncio.Future[ExitCode]]:
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[ExitCode] = loop.create_future()
+
+    def stop(code: ExitCode) -> None:
+        if not stopped.done():
+            stopped.set_result(code)
+
+    codes = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.OK}
+    for number, code in codes.items():
+        loop.add_signal_handler(number, stop, code)
+    try:
+        yield stopped
+    finally:
+        for number in codes:
+            loop.remove_signal_handler(number)
+
+
+def _identity(settings: Settings, host: str, stack: contextlib.ExitStack) -> tuple[ServerIdentity, Path | None]:
+    """The certificate to show, and the file with the CA to trust if it is our own. Blocks."""
+    if (settings.certificate is None) != (settings.private_key is None):
+        raise UsageError("--certificate and --private-key belong together.")
+    if settings.certificate is not None and settings.private_key is not None:
+        return ServerIdentity.load(_read(settings.certificate), _read(settings.private_key)), None
+    now = datetime.now(UTC)
+    if settings.ca_dir is None:
+        ca = CertificateAuthority.create("registry", now=now)
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2connect-registry-")))
+        (directory / CA_FILE).write_bytes(ca.to_pem())
+        return ca.issue([host], now=now), directory / CA_FILE
+    directory = settings.ca_dir.absolute()
+    if (directory / CA_FILE).exists():
+        ca = CertificateAuthority.load(_read(directory / CA_FILE), _read(directory / CA_KEY_FILE))
+    else:
+        ca = CertificateAuthority.create("registry", now=now)
+        make_private_directory(directory)
+        write_private(directory / CA_KEY_FILE, ca.key_pem())
+        write_private(directory / CA_FILE, ca.to_pem())
+    return ca.issue([host], now=now), directory / CA_FILE
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,165 @@
+"""The person at the terminal, and the options that commands share: asking, telling, logs, and work that Ctrl-C ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Coroutine, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.errors import UsageError
+from s2connect.store.home import HOME_VARIABLE, default_home
+
+_Result = TypeVar("_Result")
+
+INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
+"""What Ctrl-C is."""
+
+MAX_TYPED_BYTES = 4096
+"""Longest line that is read from a person."""
+
+
+class RoleChoice(StrEnum):
+    """Roles as people type them."""
+
+    CEM = "cem"
+    RM = "rm"
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help=f"State directory; default ${HOME_VARIABLE}, or one for this user."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, for programs.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on standard error, for finding faults.")]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
+]
+
+
+class _CleanFormatter(logging.Formatter):
+    """Log lines without control characters, whatever a peer called itself."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
+        from s2connect.model.text import for_display
+
+        record.message = for_display(record.message, 2000)
+        return super().formatMessage(record)
+
+
+def log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
+    """Log to standard error: everything with ``verbose``, else from the level ``otherwise`` on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
+    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
+
+
+def home_path(home: Path | None) -> Path:
+    """The state directory that is meant."""
+    return home.expanduser().absolute() if home is not None else default_home()
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs."""
+    print(json.dumps(value), flush=True)
+
+
+def tell(text: str) -> None:
+    """Say something to the person, beside the result."""
+    from s2connect.cli.show import say as show
+
+    show(text, error=True)
+
+
+def say(text: str) -> None:
+    """Say the result to the person."""
+    from s2connect.cli.show import say as show
+
+    show(text)
+
+
+def command_line(name: str, home: Path | None) -> str:
+    """A command as the person has to type it."""
+    return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(home_path(home)))}"
+
+
+def prompt(question: str) -> str:
+    """Ask the person at the terminal."""
+    print(question, end="", file=sys.stderr, flush=True)
+    with interruptible():
+        return sys.stdin.readline(MAX_TYPED_BYTES).strip()
+
+
+async def ask_person(question: str) -> str:
+    """Ask the person at the terminal while other work goes on; cancel-safe.
+
+    Raises:
+        Failure: The input has ended.
+    """
+    print(question, end="", file=sys.stderr, flush=True)
+    loop = asyncio.get_running_loop()
+    typed = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    line = sys.stdin.readline(MAX_TYPED_BYTES)  # a terminal gives whole lines: this does not wait
+    if not line:
+        raise Failure("aborted", "The input has ended; nothing was changed.")
+    return line.strip()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is ours, before typer makes of it what its version likes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise INTERRUPTED from None
+
+
+def run_work(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a coroutine to its end, or until Ctrl-C."""
+    with interruptible():
+        return asyncio.run(work)
+
+
+def ask_endpoint(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Have the endpoint execute a command; also says whether its service runs.
+
+    Raises:
+        Failure, S2ConnectError: It failed.
+    """
+    from s2connect.cli.reach import reach, reaches_service
+
+    async def work() -> tuple[dict[str, Any], bool]:
+        async with reach(home_path(home)) as reached:
+            return await reached.ask(command), reaches_service(reached)
+
+    return run_work(work())
+
+
+def confirm(question: str) -> None:
+    """Go on only with a yes."""
+    if prompt(f"{question} [y/N] ").lower() not in ("y", "yes"):
+        raise Failure("aborted", "Nothing was changed.")
+
+
+def line_from_stdin(what: str) -> str:
+    """One line of standard input, for what must not stand in the list of processes."""
+    with interruptible():
+        text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
+    if not text:
+        raise UsageError(f"Standard input does not hold {what}.")
+    return text
