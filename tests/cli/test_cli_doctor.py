@@ -27,6 +27,8 @@ from s2connect.cli.doctor_machine import udp_inodes
 from s2connect.cli.show import console
 from s2connect.discovery.network import OwnAddress
 from s2connect.errors import NotReachable, PeerTimeout
+from tests.discovery.avahi_kit import Avahi, require_avahi
+from tests.netns import Host, Lan, require_netns
 
 Start = Callable[..., Running]
 Capture = pytest.CaptureFixture[str]
@@ -567,3 +569,56 @@ def test_the_certificate_of_an_operator_is_read_from_its_files(tmp_path: Path, c
     assert "not for 127.0.0.1" in checks["leaf"]["sentence"]
     key.unlink()
     assert "key.pem" in checks_of(home, capsys)["leaf"]["sentence"]
+
+
+# --- in networks
+
+
+def seen_from(host: Host, home: Path) -> dict[str, dict[str, str]]:
+    """The checks as a host in a network of its own gets them."""
+    out = host.run(sys.executable, "-m", "s2connect", "doctor", "--home", str(home), "--json", check=False).stdout
+    return {check["name"]: check for check in json.loads(out)["checks"]}
+
+
+def test_in_a_network_it_hears_itself_and_the_others_and_a_twin_of_its_name_is_a_fault(tmp_path: Path) -> None:
+    require_netns()
+    twins = []
+    for number in range(2):
+        home = tmp_path / f"twin{number}"
+        init = ["init", "--home", str(home), "--role", "rm", "--host", "twin.local", "--vault", "files"]
+        assert main(init) == 0
+        twins.append(home)
+    with Lan(hosts=2) as lan:
+        here, there = lan.hosts
+        checks = seen_from(here, twins[0])
+        assert checks["multicast"]["result"] == "ok"
+        assert "eth0 (IPv4, IPv6); no other host answers" in checks["multicast"]["sentence"]
+        assert "twin.local is free" in checks["own_name"]["sentence"]
+        assert "%eth0" in checks["ipv6"]["sentence"]
+        service = there.start(sys.executable, "-m", "s2connect", "serve", "--home", str(twins[1]))
+        service.wait_for("Pairing code")
+        deadline = time.monotonic() + 10
+        while (checks := seen_from(here, twins[0]))["own_name"]["result"] != "fail":  # until it has its name
+            assert time.monotonic() < deadline, checks["own_name"]
+        assert "twin.local leads to another machine" in checks["own_name"]["sentence"]
+        assert "; 1 other host answers." in checks["multicast"]["sentence"]
+        checks = seen_from(there, twins[1])
+        assert checks["own_name"]["sentence"] == "twin.local leads to this machine."
+        assert checks["responders"]["sentence"] == "The service of this endpoint has UDP port 5353, and nobody else."
+        addresses = [address.partition("/")[0] for address in there.addresses]
+        assert all(address in checks["reachable"]["sentence"] for address in addresses)
+        here.unplug()
+        checks = seen_from(here, tmp_path / "none")
+        assert (checks["interfaces"]["result"], checks["multicast"]["result"]) == ("warn", "warn")
+
+
+def test_over_ipv6_alone_and_beside_avahi(tmp_path: Path) -> None:
+    require_netns()
+    require_avahi()
+    with Lan(hosts=1, ipv4=False) as lan:
+        (here,) = lan.hosts
+        Avahi(here)
+        checks = seen_from(here, tmp_path / "none")
+        assert checks["multicast"]["result"] == "ok", checks
+        assert "eth0 (IPv6)" in checks["multicast"]["sentence"]
+        assert checks["responders"]["sentence"] == "Shares UDP port 5353 with avahi-daemon; that works."
