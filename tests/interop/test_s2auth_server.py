@@ -12,7 +12,7 @@ from interop_kit import Files, issue, s2auth_server
 
 from s2connect.config import EndpointConfig, NodeConfig
 from s2connect.endpoint import Endpoint
-from s2connect.errors import WrongPairingCode
+from s2connect.errors import CertificateRefused, WrongPairingCode
 from s2connect.events import Paired, SessionFailed
 from s2connect.model.common import Deployment, Role
 from s2connect.model.roles import CommunicationRole
@@ -67,8 +67,8 @@ async def test_a_wan_server_of_a_ca_that_is_not_trusted_is_refused(s2auth: Path,
         s2auth_server(s2auth, tmp_path, files, domain="localhost", deployment="WAN") as server,
         Endpoint.open(config=wan_rm(None), serve=False) as endpoint,
     ):
-        # It computes with the name; we with the leaf, because nobody vouches for it. The two cannot agree.
-        with pytest.raises(WrongPairingCode):
+        # Nobody vouches for its name, and a server in the WAN is not taken at its word (TRUST-03).
+        with pytest.raises(CertificateRefused):
             await endpoint.node().pair(f"https://localhost:{server.port}/pairing/", server.token)
         assert await endpoint.pairings() == []
 
