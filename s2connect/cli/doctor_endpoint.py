@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect import EndpointConfig
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.certs.chain import CapturedChain
-from s2connect.certs.tls import pinned_client_context, wan_client_context
+from s2connect.certs.chain import CapturedChain, verify_pki
+from s2connect.certs.tls import leaf_client_context, pinned_client_context, wan_client_context
 from s2connect.cli.control import connect
 from s2connect.cli.doctor_checks import (
     Answered,
@@ -52,6 +52,7 @@ from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import (
+    CertificateChanged,
     ConfigurationError,
     InsecurePermissions,
     NotInitialised,
@@ -59,6 +60,7 @@ from s2connect.errors import (
     PeerTimeout,
     S2ConnectError,
     StorageUnavailable,
+    TrustError,
 )
 from s2connect.identity import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
 from s2connect.model.common import Deployment
@@ -210,21 +212,24 @@ async def examine_database(endpoint: Found, found: list[Check]) -> list[Pairing]
     path = endpoint.home.path / DATABASE
     name = "database"
     try:
-        with tempfile.TemporaryDirectory(prefix="s2connect-doctor-") as directory:
-            copy = Path(directory) / DATABASE
-            try:
-                if not await asyncio.to_thread(_copy_database, path, copy):
-                    found.append(ok(Layer.STORE, name, "There is no database yet; it is made with the first use."))
-                    return []
-                store = await SqliteStore.open(copy, MemoryVault())
-                try:
-                    pairings = await store.pairings()
-                finally:
-                    await store.close()
-            except S2ConnectError as error:
-                what = error.what.replace(str(copy), str(path))
-                found.append(fail(Layer.STORE, name, what, hint_of(error)))
+        directory = await asyncio.to_thread(
+            lambda: tempfile.TemporaryDirectory(prefix="s2connect-doctor-", ignore_cleanup_errors=True)
+        )
+        copy = Path(directory.name) / DATABASE
+        try:
+            if not await asyncio.to_thread(_copy_database, path, copy):
+                found.append(ok(Layer.STORE, name, "There is no database yet; it is made with the first use."))
                 return []
+            store = await SqliteStore.open(copy, MemoryVault())
+            try:
+                pairings = await store.pairings()
+            finally:
+                await store.close()
+        finally:
+            await asyncio.to_thread(directory.cleanup)
+    except S2ConnectError as error:
+        found.append(fail(Layer.STORE, name, error.what.replace(str(copy), str(path)), hint_of(error)))
+        return []
     except OSError as error:
         found.append(fault(Layer.STORE, name, unavailable("make a copy of", path, error)))
         return []
@@ -451,19 +456,41 @@ async def examine_service(endpoint: Found, found: list[Check]) -> None:
             return Answered(
                 address, ASK_TIMEOUT, PeerTimeout("It did not answer in time.", hint="Restart the service.")
             )
+        except CertificateChanged as failed:
+            failed.what, failed.hint = "It shows another certificate than the file holds.", "Restart the service."
+            return Answered(address, time.monotonic() - begun, failed)
         except S2ConnectError as failed:
             return Answered(address, time.monotonic() - begun, failed)
         return Answered(address, time.monotonic() - begun)
 
-    found.append(reachable(await asyncio.gather(*(ask(a) for a in _listening_addresses(config.bind, own_addresses())))))
+    addresses = _listening_addresses(config.bind, own_addresses())
+    found.append(reachable(await asyncio.gather(*(ask(address) for address in addresses))))
+    if not config.is_own_ca:
+        await _check_trust(config, base, addresses[0], found)
+
+
+async def _check_trust(config: EndpointConfig, base: BaseUrl, address: str, found: list[Check]) -> None:
+    """Whether a peer with the trust store of this system accepts the operator's certificate (TRUST-03)."""
+    try:
+        context = await asyncio.to_thread(wan_client_context, config.trust_anchors)
+        await verify_pki(base.host, base.port, context, address=address, timeout=ASK_TIMEOUT)
+    except TrustError as error:
+        found.append(warn(Layer.CERTIFICATE, "trust", error.what, hint_of(error)))
+    except S2ConnectError as error:
+        found.append(fault(Layer.CERTIFICATE, "trust", error))
+    else:
+        found.append(ok(Layer.CERTIFICATE, "trust", "The certificate comes from a CA that this system trusts."))
 
 
 def _context(endpoint: Found) -> ssl.SSLContext:
     if endpoint.ca is not None:
         return pinned_client_context(endpoint.ca.public_bytes(Encoding.DER))
-    if endpoint.config.is_own_ca:
-        raise ConfigurationError("Without its certificate authority the service cannot be asked.")
-    return wan_client_context(endpoint.config.trust_anchors)
+    if endpoint.leaf is not None:
+        return leaf_client_context(endpoint.leaf.public_bytes(Encoding.DER))
+    raise ConfigurationError(
+        "Without a certificate that can be read here the service cannot be asked.",
+        hint="Mend what is said of the certificate, then run this again.",
+    )
 
 
 def _listening_addresses(bind: str | None, own: Collection[OwnAddress]) -> list[str]:

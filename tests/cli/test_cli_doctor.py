@@ -27,6 +27,7 @@ from s2connect.cli.doctor_machine import udp_inodes
 from s2connect.cli.show import console
 from s2connect.discovery.network import OwnAddress
 from s2connect.errors import NotReachable, PeerTimeout
+from s2connect.store.vault import open_vault
 from tests.discovery.avahi_kit import Avahi, require_avahi
 from tests.netns import Host, Lan, require_netns
 
@@ -569,6 +570,57 @@ def test_the_certificate_of_an_operator_is_read_from_its_files(tmp_path: Path, c
     assert "not for 127.0.0.1" in checks["leaf"]["sentence"]
     key.unlink()
     assert "key.pem" in checks_of(home, capsys)["leaf"]["sentence"]
+
+
+def test_an_endpoint_in_the_wan_is_asked_by_its_file_and_its_peer_by_the_trust_of_the_system(
+    tmp_path: Path, start: Start, capsys: Capture
+) -> None:
+    now = datetime.now(UTC)
+    company = CertificateAuthority.create("Company", now=now)
+    chain, key, anchors = (tmp_path / name for name in ("chain.pem", "key.pem", "anchors.pem"))
+
+    def write() -> None:
+        made = company.issue(["localhost"], now=now)
+        chain.write_bytes(made.chain_pem)
+        key.write_bytes(made.key_pem)
+
+    write()
+    anchors.write_bytes(company.to_pem())
+    files = ("--certificate", str(chain), "--private-key", str(key))
+    wan = make_home(tmp_path / "wan", "cem", "--deployment", "wan", "--host", "localhost", *files)
+    lan = make_home(tmp_path / "lan", "rm", "--trust-anchors", str(anchors))
+    manager, device = start(wan), start(lan)
+    pair(manager, device)
+    assert not_ok(checks := checks_of(wan, capsys)) == {"trust": "warn"}
+    assert "trust anchor" in checks["trust"]["hint"]
+    assert peer_steps(checks) == {"session": "ok"}
+    checks = checks_of(lan, capsys)
+    assert peer_steps(checks) == dict.fromkeys(("name", "tcp", "tls", "pin", "version", "session"), "ok")
+    assert any("a CA that this system trusts" in check["sentence"] for check in checks.values())
+    anchors.write_bytes(CertificateAuthority.create("Another", now=now).to_pem())
+    assert peer_steps(checks_of(lan, capsys)) == {"name": "ok", "tcp": "ok", "pin": "fail"}
+    write()  # renewed, and the service does not know yet
+    checks = checks_of(wan, capsys)
+    assert checks["reachable"]["result"] == "fail"
+    assert "another certificate than the file holds" in checks["reachable"]["sentence"]
+    assert checks["reachable"]["hint"] == "Restart the service."
+
+
+def test_a_keyring_is_read_and_not_written(rm: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    from tests.store.keyring_backend import DictionaryKeyring
+
+    backend = DictionaryKeyring()
+    monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
+    settings = json.loads((rm / "config.json").read_text())
+    (rm / "config.json").write_text(json.dumps({**settings, "vault": "keyring"}))
+    assert not_ok(checks_of(rm, capsys)) == {"vault": "fail"}  # the key of the CA is not in it
+    vault, kind = open_vault("keyring", rm / "secrets")
+    assert kind == "keyring"
+    vault.put("ca-key", (rm / "secrets" / "ca-key").read_bytes())
+    before = dict(backend.entries)
+    assert not_ok(checks_of(rm, capsys)) == {}
+    assert backend.entries == before
 
 
 # --- in networks
