@@ -94,7 +94,7 @@ async def examine_multicast(found: list[Check], service: int | None) -> None:
         found: Where the checks go.
         service: Process of the running service of this endpoint, if there is one.
     """
-    holders = await asyncio.to_thread(mdns_holders, service)  # before there is a socket of our own
+    holders = await asyncio.to_thread(mdns_holders, service)
     own, names = own_addresses(), interface_names()
     unlinked = await asyncio.to_thread(_unlinked, names)
     usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
@@ -195,6 +195,7 @@ def _sender(version: int, own: OwnAddress) -> socket.socket:
 def mdns_holders(service: int | None) -> list[Holder]:
     """Programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
     inodes = udp_inodes(_text(_PROC / "net/udp"), MDNS_PORT) | udp_inodes(_text(_PROC / "net/udp6"), MDNS_PORT)
+    inodes -= _sockets(_PROC / "self")  # the check of the name may have one already
     holders: dict[str, Holder] = {}
     for process in (p for p in _entries(_PROC) if p.name.isdigit()) if inodes else ():
         held = _sockets(process) & inodes
