@@ -12,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2connect.cli.discover import (
-    LISTEN_SECONDS,
     NOTHING_FOUND,
     endpoints_block,
     found_object,
@@ -31,6 +30,9 @@ from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingCode
+
+LOOK_SECONDS = 3.0
+"""How long the network is listened to before the person is asked, who can have it done again."""
 
 DEVICE_PATIENCE = 20.0
 """Seconds for which a waiting device is looked for: it asks anew within that time."""
@@ -137,7 +139,7 @@ class _Talk:
         try:
             told = await self._aside(command) is not None
             if told:
-                say(f"{name_of(peer)} shows its code now.", error=True)
+                say(f"{name_of(peer)} was asked to show its code.", error=True)
             yield
         except BaseException:
             if told:
@@ -161,13 +163,8 @@ class _Talk:
         other = Role(_other(node))
         while True:
             endpoints, devices = await self._look(other, status["endpoint"]["pairing_url"])
-            answer = await ask_person("Number, or a pairing URL (Enter looks again): ")
-            if not answer:
-                continue
-            try:
-                chosen = _chosen(answer, endpoints + devices)
-            except UsageError as error:
-                say(" ".join(text for text in (error.what, error.hint) if text), error=True)
+            chosen = await _choose(endpoints + devices)
+            if chosen is None:
                 continue
             if isinstance(chosen, BaseUrl):
                 return await self.pair_url(chosen)
@@ -192,7 +189,7 @@ class _Talk:
                         what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
                         draw(Group(shown, Text(what, style="dim")))
 
-                    await listen(LISTEN_SECONDS, show)
+                    await listen(LOOK_SECONDS, show)
                     show(0)
                 said = limits(browser)
         except NotReachable as error:
@@ -271,6 +268,16 @@ class _Talk:
 
 def _other(node: Object) -> str:
     return Role.RM if node["role"] == Role.CEM else Role.CEM
+
+
+async def _choose(offered: list[Object]) -> Object | BaseUrl | None:
+    """One of what is offered, or a typed URL; None to look again."""
+    while answer := await ask_person("Number, or a pairing URL (Enter looks again): "):
+        try:
+            return _chosen(answer, offered)
+        except UsageError as error:
+            say(" ".join(text for text in (error.what, error.hint) if text), error=True)
+    return None
 
 
 def _chosen(answer: str, offered: list[Object]) -> Object | BaseUrl:

@@ -22,6 +22,9 @@ TABLE_WIDTH = 100
 QR_BORDER = 2
 """Modules of quiet around a QR code; scanners of phones need no more on a screen."""
 
+QR_COLOURS = "#ffffff on #000000"
+"""What is drawn is the light part: so it is the right way round on light and dark terminals."""
+
 ROLES = {"CEM": "energy manager", "RM": "device"}
 
 _NO_CODE = "For a new code: s2connect code"
@@ -89,6 +92,11 @@ def clock(text: str) -> str:
         return for_display(text)
 
 
+_NO_SERVER = (
+    "It has no server: it waits at the energy managers in the network, and each of them can pair it with the code of "
+    "this device."
+)
+
 _ONLY_COUNTS = (
     "It takes sessions, and acknowledges and counts their messages, but acts on none: for that there are "
     "`serve --json` and the library."
@@ -123,6 +131,7 @@ class ServiceText:
                     [
                         "The service is running. Stop it with Ctrl-C.",
                         *(f"  {ROLES[n['role']]} {n['alias'] or ''} {n['id']}".rstrip() for n in event["nodes"]),
+                        *(textwrap.wrap(_NO_SERVER, self._width) if self._pairing_url is None else []),
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )
@@ -141,7 +150,7 @@ class ServiceText:
         out, shown = self._console()
         shown.print()
         if self._pairing_url is None:
-            shown.print("This device waits at the energy managers in the network. Type its code there:")
+            shown.print("To pair, type this code at the energy manager:")
         else:
             shown.print("To pair, type these two at the other device:")
             shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
@@ -150,7 +159,7 @@ class ServiceText:
             drawn = qr_code(f"{self._pairing_url} {event['code']}", self._width)
             if drawn:
                 shown.print()
-                shown.print(drawn)
+                shown.print(Text(drawn, style=QR_COLOURS))
         return out.getvalue()
 
     def _asked(self, event: Object) -> str:
@@ -333,7 +342,7 @@ def nodes_blocks(shown: Object, width: int) -> list[RenderableType]:
 
 def waiting_block(peers: list[Object]) -> RenderableType:
     """Devices without a server that wait here."""
-    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {for_display(str(peer['id']), 8)}" for peer in peers]
+    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {str(peer['id'])[:8]}" for peer in peers]
     return Text("\n".join(["Devices that wait here to be paired (s2connect pair):", *lines]))
 
 

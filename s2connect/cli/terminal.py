@@ -62,6 +62,8 @@ def log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
     handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
     logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
+    # It tells of every packet that it cannot send, with a traceback.
+    logging.getLogger("zeroconf").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
 def home_path(home: Path | None) -> Path:

@@ -1,0 +1,467 @@
+"""The commands for the local network: in networks made for the test, on loopback, and what they print."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli_kit import Running, make_home, run
+from rich.console import Console
+
+from s2connect.cli import discover, main, show
+from s2connect.cli.picking import _chosen
+from s2connect.discovery.txt import FoundEndpoint
+from s2connect.errors import UsageError
+from s2connect.model.common import Role
+from s2connect.model.url import BaseUrl
+from tests.netns import Host, Lan, Process, require_netns
+
+Start = Callable[..., Running]
+Capture = pytest.CaptureFixture[str]
+COMMAND = (sys.executable, "-m", "s2connect")
+HOSTILE = "\x1b[31m[red]Evil\x07\n\u202eheat pump[/]"
+
+
+# Between machines
+
+
+def run_at(host: Host, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = host.run(*COMMAND, *arguments, check=False, timeout=50)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def json_at(host: Host, *arguments: str, code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run_at(host, *arguments, "--json", code=code).stdout)
+    return found
+
+
+def home_at(host: Host, path: Path, role: str, name: str, hostname: str, *settings: str) -> str:
+    about = ["--role", role, "--name", name, "--host", hostname, "--vault", "files"]
+    run_at(host, "init", "--home", str(path), *about, *settings)
+    return str(path)
+
+
+def serve_at(host: Host, home: str, *arguments: str) -> Process:
+    return host.start(*COMMAND, "serve", "--home", home, *arguments)
+
+
+def event_of(process: Process, name: str, **fields: object) -> dict[str, Any]:
+    def fits(line: str) -> bool:
+        found = json.loads(line) if line.startswith("{") else {}
+        return found.get("event") == name and all(found.get(key) == value for key, value in fields.items())
+
+    found: dict[str, Any] = json.loads(process.wait_for(fits))
+    return found
+
+
+class Terminal:
+    """The command in a terminal of 80 columns, at which somebody types."""
+
+    def __init__(self, host: Host, *arguments: str) -> None:
+        self._master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", host.name, "setsid", "--ctty", "--wait", *COMMAND, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self.text = ""
+        self._seen = 0
+
+    def wait_for(self, wanted: str, timeout: float = 25) -> str:
+        """Wait until a text stands there, after what was waited for before; what stands before it."""
+        until = time.monotonic() + timeout
+        while (at := self.text.find(wanted, self._seen)) < 0:
+            left = until - time.monotonic()
+            assert left > 0, f"no {wanted!r} in:\n{self.text}"
+            assert self._read(left), f"ended without {wanted!r}:\n{self.text}"
+        before, self._seen = self.text[self._seen : at], at + len(wanted)
+        return before
+
+    def _read(self, timeout: float) -> bool:
+        if not select.select([self._master], [], [], timeout)[0]:
+            return True
+        try:
+            data = os.read(self._master, 65_536)
+        except OSError:  # nobody has the other end any more
+            return False
+        self.text += data.decode()
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def ended(self, timeout: float = 20) -> int:
+        until = time.monotonic() + timeout
+        while self._read(max(0.0, until - time.monotonic())) and time.monotonic() < until:
+            pass
+        return self.process.wait(5)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+@contextlib.contextmanager
+def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
+    made = Terminal(host, *arguments)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.rule("DISC-04", "LAN-01", "LAN-03", "LAN-04", "LAN-05")
+def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path: Path) -> None:
+    require_netns()
+    with Lan(2, ipv6=False) as lan:
+        cellar, laptop = lan.hosts
+        manager_home = home_at(cellar, tmp_path / "cem", "cem", "House [red]manager", "ems.local")
+        battery_home = home_at(laptop, tmp_path / "rm", "rm", "Battery", "battery.local")
+        manager = serve_at(cellar, manager_home)
+        manager.wait_for("Pairing URL")
+
+        found = json_at(laptop, "discover", "--seconds", "2.5")
+        (listed,) = found["endpoints"]
+        assert (listed["title"], listed["roles"], listed["addresses"]) == ("House [red]manager", ["CEM"], ["10.77.1.1"])
+        assert listed["pairing_url"] == listed["longpolling_url"] == "https://ems.local:8443/pairing/"
+        assert (listed["this_endpoint"], found["refused"], found["overflow"]) == (False, 0, 0)
+
+        shown = json_at(laptop, "nodes", "ems.local:8443/pairing")
+        assert shown["endpoint"]["deployment"] == "LAN"
+        assert [node["role"] for node in shown["nodes"]] == ["CEM"]
+
+        with terminal(laptop, "pair", "--home", battery_home) as screen:
+            screen.wait_for("Number, or a pairing URL")
+            assert "1  House [red]manager" in screen.text
+            screen.type("1\n")
+            screen.wait_for("Pairing code: ")
+            manager.wait_for("Battery (s2connect, device) wants to pair")
+            screen.type("\x03")
+            manager.wait_for("The pairing that was announced will not come")
+            assert screen.ended() == 130
+
+        with terminal(laptop, "pair", "--home", battery_home) as screen:
+            screen.wait_for("Number, or a pairing URL")
+            screen.type("7\n")
+            screen.wait_for("There is no number 7")
+            screen.wait_for("Number, or a pairing URL", timeout=2)
+            screen.type("1\n")
+            manager.wait_for("wants to pair")
+            code = manager.wait_for("Pairing code").split()[2]
+            screen.wait_for("Pairing code: ")
+            screen.type(f"{code}\n")
+            screen.wait_for("Paired with House [red]manager")
+            assert screen.ended() == 0
+        manager.wait_for("Paired with Battery")
+        status = json_at(cellar, "status", "--home", manager_home)["endpoint"]
+        assert (status["advertised"], status["not_found"]) == ("ems", None)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.rule("LP-01", "LP-02", "LP-05", "ROLE-03", "ROLE-04")
+def test_a_device_without_a_server_is_paired_by_its_name_and_the_code_of_its_sticker(tmp_path: Path) -> None:
+    require_netns()
+    with Lan(2, ipv6=False) as lan:
+        cellar, shed = lan.hosts
+        manager_home = home_at(cellar, tmp_path / "cem", "cem", "Manager", "ems.local")
+        tiny_home = home_at(shed, tmp_path / "tiny", "rm", "Tiny heat pump", "tiny.local", "--no-server")
+        sticker = json_at(shed, "code", "--static", "--home", tiny_home)
+        assert (sticker["pairing_url"], sticker["expires_at"]) == (None, None)
+        manager = serve_at(cellar, manager_home, "--json", "--no-code")
+        event_of(manager, "ready")
+        tiny = serve_at(shed, tiny_home)
+        waits = event_of(manager, "device_waiting")["peer"]
+        assert (waits["user_defined_name"], waits["role"]) == ("Tiny heat pump", "RM")
+        (listed,) = json_at(cellar, "status", "--home", manager_home)["waiting"]
+        assert listed == waits
+        refused = json_at(cellar, "pair", "--waiting", waits["id"][:6], "WRONG4242", "--home", manager_home, code=5)
+        assert refused["error"]["kind"] == "wrong_pairing_code"
+        done = run_at(cellar, "pair", "--waiting", "tiny HEAT pump", sticker["code"], "--home", manager_home)
+        assert "Paired with Tiny heat pump (s2connect, device)." in done.stdout
+        event_of(manager, "session_opened")
+        tiny.wait_for("Session with Manager opened")
+        assert "none: it waits" in run_at(shed, "status", "--home", tiny_home).stdout
+        assert sticker["code"] not in "\n".join(tiny.lines)
+
+
+@pytest.mark.timeout(60)
+def test_discover_says_what_it_cannot_see_and_follows_what_comes_and_goes(tmp_path: Path) -> None:
+    require_netns()
+    with Lan(2, ipv6=False) as lan:
+        quiet = json_at(lan.hosts[0], "discover", "--seconds", "0.5")
+        assert quiet["endpoints"] == []
+        assert "same network" in quiet["notes"][-1]
+        home = home_at(lan.hosts[1], tmp_path / "rm", "rm", "Battery", "battery.local")
+        watching = lan.hosts[0].start(*COMMAND, "discover", "--watch", "--json", "--role", "rm")
+        battery = serve_at(lan.hosts[1], home)
+        assert event_of(watching, "appeared")["endpoint"]["title"] == "Battery"
+        own = json_at(lan.hosts[1], "discover", "--seconds", "2", "--home", home)
+        assert [one["this_endpoint"] for one in own["endpoints"]] == [True]
+        battery.stop()
+        assert event_of(watching, "vanished")["endpoint"]["title"] == "Battery"
+        lan.hosts[0].ip("link", "set", "eth0", "down")
+        alone = lan.hosts[0].run(*COMMAND, "discover", "--seconds", "0.5", check=False)
+        assert alone.returncode in (0, 3)
+        assert "network" in alone.stderr
+        assert "Traceback" not in alone.stderr
+
+
+# On this machine
+
+
+@pytest.mark.rule("LAN-01", "LAN-03", "LAN-04")
+def test_a_sidecar_looks_at_the_other_side_and_announces_a_pairing(cem: Path, rm: Path, start: Start) -> None:
+    manager, battery = start(cem), start(rm)
+    url, _ = manager.ready()
+    own = battery.event("ready")["nodes"][0]["id"]
+    (node,) = battery.command("nodes", url=url)["nodes"]
+    assert (node["role"], node["user_defined_name"]) == ("CEM", "House manager")
+    assert battery.command("announce", url=url, peer=node["id"])["ok"]
+    announced = manager.event("prepare_pairing")
+    assert (announced["node"], announced["peer"]["id"], announced["peer"]["brand"]) == (node["id"], own, "s2connect")
+    assert "code" not in announced
+    assert battery.command("announce", url=url, peer=node["id"], cancel=True)["ok"]
+    assert manager.event("cancel_prepare_pairing")["peer"] == {"id": own}
+    assert battery.command("announce", url=url, peer="nobody")["error"]["kind"] == "usage"
+    assert battery.command("announce", url=url)["error"]["kind"] == "usage"
+    gone = manager.command("pair", peer=own, code="ABCDEFGH")
+    assert gone["error"]["kind"] == "not_reachable"
+
+
+def test_pair_without_a_url_and_without_anybody_to_ask_is_wrong_usage(rm: Path) -> None:
+    for more in ([], ["--json"]):
+        done = run("pair", "--home", str(rm), *more)
+        assert done.returncode == 2
+        assert "URL is needed" in done.stderr + done.stdout
+    done = run("pair", "--waiting", "x", "CODECODE", "more", "--home", str(rm))
+    assert done.returncode == 2
+
+
+def test_url_and_code_as_the_qr_code_has_them_are_understood(
+    cem: Path, rm: Path, start: Start, capsys: Capture
+) -> None:
+    url, code = start(cem).ready()
+    assert main(["pair", f"{url} {code}", "--home", str(rm), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["peer"]["role"] == "CEM"
+
+
+@pytest.mark.rule("VER-04")
+def test_a_local_name_is_paired_at_an_address_without_looking_it_up(
+    tmp_path: Path, rm: Path, start: Start, capsys: Capture
+) -> None:
+    url, code = start(make_home(tmp_path / "ems", "cem", "--host", "ems.local")).ready()
+    assert url.startswith("https://ems.local:")
+    assert main(["pair", url, code, "--connect-to", "127.0.0.1", "--home", str(rm), "--json"]) == 0
+    assert main(["nodes", url, "--connect-to", "127.0.0.1"]) == 0
+    assert "energy manager" in capsys.readouterr().out
+
+
+def test_a_device_without_a_server_cannot_be_an_energy_manager(tmp_path: Path, capsys: Capture) -> None:
+    home = ["--home", str(tmp_path / "home"), "--vault", "files"]
+    assert main(["init", "--role", "cem", "--no-server", *home]) == 2
+    assert "without a server" in capsys.readouterr().err
+    assert main(["init", "--role", "rm", "--no-advertise", *home]) == 0
+    settings = json.loads((tmp_path / "home" / "config.json").read_text())
+    assert (settings["advertise"], settings["server"]) == (False, True)
+
+
+# A registry
+
+
+def record(number: int, **changes: Any) -> dict[str, Any]:
+    pictures = {f"icon{size}": f"https://cloud.example/{size}.png" for size in (32, 128, 512)}
+    return {
+        "id": f"00000000-0000-4000-8000-00000000000{number}",
+        "name": f"Cloud {number}",
+        "description": "An energy manager in the cloud",
+        **pictures,
+        "pairingUrl": "https://cloud.example/pairing/",
+        "regions": ["NL"],
+        "status": "public",
+        "cem": True,
+        "rm": False,
+        **changes,
+    }
+
+
+@pytest.mark.rule("REG-01", "REG-02", "REG-03")
+def test_a_private_registry_is_served_and_asked(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "registry.json"
+    file.write_text(json.dumps([record(1, name=HOSTILE), record(2, regions=["BE"], cem=False, rm=True)]))
+    served = subprocess.Popen(
+        [*COMMAND, "registry", "serve", str(file), "--port", "0", "--ca-dir", str(tmp_path / "ca"), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert served.stdout is not None
+        told = json.loads(served.stdout.readline())
+        assert told["endpoints"] == 2
+        ask = ["registry", "list", told["url"], "--trust-anchors", told["ca_file"]]
+        assert main([*ask, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["endpoints"]) == 2
+        assert main([*ask, "--region", "be,de", "--role", "rm", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["endpoints"]
+        assert (found["name"], found["regions"], found["rm"]) == ("Cloud 2", ["BE"], True)
+        assert main(ask) == 0
+        text = capsys.readouterr().out
+        assert "[red]Evil" in text
+        assert "\x1b" not in text
+        assert main([*ask, "--status", "testing"]) == 0
+        assert "lists nothing" in capsys.readouterr().out
+        assert main([*ask, "--region", "Holland"]) == 2
+        assert main(["registry", "list", told["url"]]) == 4
+        capsys.readouterr()
+        served.send_signal(signal.SIGTERM)
+        assert served.wait(10) == 0
+    finally:
+        served.kill()
+        served.wait()
+        if served.stdout is not None:
+            served.stdout.close()
+    assert (tmp_path / "ca" / "ca.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_registry_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["registry", "serve", str(tmp_path / "none.json"), "--port", "0"]) == 2
+    assert "none.json" in capsys.readouterr().err
+    (tmp_path / "registry.json").write_text("[]")
+    assert main(["registry", "serve", str(tmp_path / "registry.json"), "--certificate", "x"]) == 2
+    assert "belong together" in capsys.readouterr().err
+
+
+# What is printed
+
+
+def endpoint(name: str, **changes: Any) -> FoundEndpoint:
+    facts: dict[str, Any] = {
+        "instance": "ems",
+        "name": name,
+        "roles": frozenset({Role.CEM}),
+        "pairing_url": BaseUrl("https://ems.local:8443/pairing/"),
+        "longpolling_url": BaseUrl("https://ems.local:8443/pairing/"),
+        "logo_url": None,
+        "host": "ems.local.",
+        "addresses": ("10.0.0.1",),
+    }
+    return FoundEndpoint(**{**facts, **changes})
+
+
+def printed(block: Any, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(block)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_what_strangers_call_themselves_is_clean_in_every_width(width: int) -> None:
+    hostile = endpoint(
+        HOSTILE,
+        pairing_url=BaseUrl("https://ems.local/\u202epairing/"),
+        addresses=tuple(f"10.0.0.{n}" for n in range(1, 20)),
+    )
+    own = endpoint("", longpolling_url=None, roles=frozenset())
+    found = [discover.found_object(one, "https://ems.local:8443/pairing/") for one in (hostile, own)]
+    text = printed(discover.endpoints_block(found, width, numbered=True), width)
+    assert all(character.isprintable() for line in text.splitlines() for character in line)
+    assert "\u202e" not in text
+    flat = " ".join(text.split())
+    assert "[red]Evil heat" in flat
+    assert "and 15 more" in flat
+    assert "this endpoint" in flat
+    assert "role not told" in flat
+    assert "devices can wait here" in flat
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_nodes_and_waiting_devices_are_clean() -> None:
+    node = {"id": "0" * 36, "role": "RM", "brand": HOSTILE, "type": HOSTILE, "model_name": "x"}
+    for width in (80, 120):
+        blocks = show.nodes_blocks({"endpoint": {"name": HOSTILE, "deployment": "LAN"}, "nodes": [node]}, width)
+        text = "".join(printed(block, width) for block in blocks)
+        assert all(character.isprintable() for line in text.splitlines() for character in line)
+    assert "Evil" in printed(show.waiting_block([node]), 80)
+
+
+def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "own_addresses", frozenset)
+    said = discover.limits(SimpleNamespace(refused=2, overflow=1))  # type: ignore[arg-type]  # only these are read
+    assert ["no network" in said[0], "2 services" in said[1], "more services" in said[2]] == [True] * 3
+
+
+def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
+    offered: list[dict[str, Any]] = [{"title": "a"}, {"title": "b"}]
+    assert _chosen("2", offered) is offered[1]
+    assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/"
+    for wrong in ("0", "3", "9" * 5000, "http://ems.local/"):
+        with pytest.raises(UsageError):
+            _chosen(wrong, offered)
+
+
+def test_an_announced_pairing_shows_who_and_the_code() -> None:
+    text = show.ServiceText()
+    peer = {"id": "1" * 36, "role": "RM", "brand": HOSTILE, "type": "x", "model_name": "y"}
+    event = {"event": "prepare_pairing", "time": "2026-01-01T00:00:00Z", "node": "n", "peer": peer}
+    shown = text({**event, "code": "SECRET42", "expires_at": "2026-01-01T00:05:00Z"})
+    assert shown is not None
+    assert "[red]Evil" in shown
+    assert "wants to pair" in shown
+    assert "SECRET42" in shown
+    assert "\x1b" not in shown
+    sticker = text({**event, "peer": None, "code": None, "expires_at": None})
+    assert sticker is not None
+    assert "An energy manager wants to pair" in sticker
+    assert "sticker" in sticker
+    for name in ("device_gone", "device_waiting"):
+        said = text({"event": name, "time": event["time"], "peer": peer})
+        assert said is not None
+        assert "\x1b" not in said
+    unknown = text({"event": "device_gone", "time": event["time"], "peer": {"id": "1" * 36}})
+    assert unknown is not None
+    assert "11111111" in unknown
+
+
+def test_the_qr_code_is_drawn_where_there_is_room_only() -> None:
+    text = "https://battery-ab12.local:8443/pairing/ ABCDEFGHJKLMN"
+    drawn = show.qr_code(text, 80)
+    assert drawn is not None
+    assert {len(line) for line in drawn.splitlines()} == {37}
+    assert show.qr_code(text, 37) == drawn
+    assert show.qr_code(text, 36) is None
+
+
+def test_a_service_that_is_no_terminal_draws_no_qr_code(cem: Path, start: Start) -> None:
+    service = start(cem, as_json=False)
+    service.line(lambda line: "Pairing code" in line)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.ended() == 0
+    assert not any("█" in line for line in service.lines)
+
+
+def test_the_notice_of_a_name_conflict_stands_in_the_status() -> None:
+    status = {
+        "endpoint": {"not_found": {"reason": "name_conflict", "text": HOSTILE}, "advertised": None},
+    }
+    assert "NOT FOUND by others: [31m[red]Evil" in show._seen_as(status["endpoint"])
