@@ -114,33 +114,41 @@ def as_line(value: Object) -> bytes:
 
 
 class Control:
-    """A connection to the service of a state directory, for one command."""
+    """A connection to the service of a state directory, for one command at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._asked = 0
 
     async def ask(self, command: Object) -> Object:
-        """Have the service execute a command.
+        """Have the service execute a command. Cancelled, the command may go on there; its answer is skipped.
 
         Raises:
             Failure: It failed, or the service stopped.
         """
-        line = as_line({**command, "id": "1"})
+        self._asked += 1
+        line = as_line({**command, "id": self._asked})
         if len(line) > MAX_LINE_BYTES:
             raise Failure("usage", "The command is too long.")
         try:
             self._writer.write(line + b"\n")
             await self._writer.drain()
-            answer = await self._reader.readline()
+            result = await self._result(self._asked)
         except (ConnectionError, ValueError):
-            answer = b""
-        if not answer.endswith(b"\n"):
+            result = None
+        if result is None:
             raise no_service("The service ended before it answered.")
-        result: Object = json.loads(answer)
         if result.get("ok") is not True:
             raise Failure.from_object(result.get("error"))
         return {k: v for k, v in result.items() if k not in ("event", "time", "id", "ok")}
+
+    async def _result(self, identifier: int) -> Object | None:
+        while (answer := await self._reader.readline()).endswith(b"\n"):
+            result: Object = json.loads(answer)
+            if result.get("id") in (identifier, None):
+                return result
+        return None
 
 
 @contextlib.asynccontextmanager

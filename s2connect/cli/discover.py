@@ -35,6 +35,9 @@ REFRESH_SECONDS = 0.25
 MAX_SHOWN_ADDRESSES = 4
 """Addresses of one endpoint that people are shown; programs get all."""
 
+MAX_LIVE = 30
+"""Endpoints that are drawn again and again while it listens; the result has all."""
+
 NOTHING_FOUND = (
     "Nothing was found. Is the other side on, and in the same network (no guest Wi-Fi, no other VLAN)? "
     "This machine is checked by: s2connect doctor. A typed URL always works: s2connect pair URL"
@@ -90,6 +93,13 @@ def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) 
     for name, one in zip(names, found, strict=True):
         table.add_row(name, _roles(one), _url(one), _addresses(one), ", ".join(_remarks(one)))
     return table
+
+
+def so_far(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
+    """The first of them, for what changes on a terminal."""
+    more = len(found) - MAX_LIVE
+    block = endpoints_block(found[:MAX_LIVE], width, numbered=numbered)
+    return Group(block, Text(f"… and {more} more")) if more > 0 else block
 
 
 def _lines(name: str, one: Object) -> Text:
@@ -155,7 +165,7 @@ async def once(role: Role | None, seconds: float, own_url: str | None, *, as_jso
 
             def show(left: float) -> None:
                 found = [found_object(one, own_url) for one in browser.found()]
-                draw(Group(endpoints_block(found, errors.width), Text(f"Listening … {left:.0f} s", style="dim")))
+                draw(Group(so_far(found, errors.width), Text(f"Listening … {left:.0f} s", style="dim")))
 
             await listen(seconds, show)
         _result(browser, own_url, as_json=as_json)
@@ -217,7 +227,7 @@ async def _watch_live(out: Console, role: Role | None, seconds: float | None, ow
 def _draw(live: Live, browser: Browser, own_url: str | None) -> None:
     found = [found_object(one, own_url) for one in browser.found()]
     state = f"{len(found)} found at {datetime.now():%H:%M:%S}; watching until Ctrl-C …"
-    live.update(Group(endpoints_block(found, live.console.width), Text(state, style="dim")), refresh=True)
+    live.update(Group(so_far(found, live.console.width), Text(state, style="dim")), refresh=True)
 
 
 def _line(event: Event, own_url: str | None, *, as_json: bool) -> str:

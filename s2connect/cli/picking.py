@@ -18,6 +18,7 @@ from s2connect.cli.discover import (
     limits,
     listen,
     progress,
+    so_far,
 )
 from s2connect.cli.failures import Failure
 from s2connect.cli.reach import Reached, reach, reaches_service
@@ -25,11 +26,13 @@ from s2connect.cli.service import Object, fitting
 from s2connect.cli.show import ROLES, console, kind_of, name_of, say
 from s2connect.cli.terminal import ask_person
 from s2connect.discovery.browse import Browser
+from s2connect.endpoint import read_config
 from s2connect.errors import InvalidUrl, NotReachable, UsageError
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingCode
+from s2connect.store.home import Home
 
 LOOK_SECONDS = 3.0
 """How long the network is listened to before the person is asked, who can have it done again."""
@@ -76,7 +79,11 @@ async def pair(path: Path, wish: Wish) -> tuple[Object, bool]:
     Raises:
         Failure, S2ConnectError: It did not come about; an announcement has been taken back.
     """
-    async with reach(path, serve=wish.url is None) as reached:
+    config = await asyncio.to_thread(lambda: read_config(Home.open(path)))
+    manages = any(node.role is Role.CEM for node in config.nodes)
+    if wish.waiting is not None and not manages:
+        raise UsageError("Devices wait at energy managers only, and this is none.")
+    async with reach(path, serve=manages and wish.url is None) as reached:
         talk = _Talk(reached, wish)
         if wish.waiting is not None:
             made = await talk.pair_waiting(wish.waiting)
@@ -185,7 +192,7 @@ class _Talk:
                     def show(left: float) -> None:
                         found = [found_object(one, own_url) for one in browser.found()]
                         endpoints[:] = [one for one in found if one["pairing_url"] and not one["this_endpoint"]]
-                        shown = endpoints_block(endpoints, out.width, numbered=True)
+                        shown = so_far(endpoints, out.width, numbered=True)
                         what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
                         draw(Group(shown, Text(what, style="dim")))
 

@@ -12,7 +12,7 @@ from s2connect import Endpoint, EndpointConfig
 from s2connect.cli.control import Control, connect
 from s2connect.cli.failures import Failure
 from s2connect.cli.service import Object, Service
-from s2connect.errors import HomeInUse, S2ConnectError
+from s2connect.errors import ConfigurationError, HomeInUse, S2ConnectError
 from s2connect.store.home import Home, default_home
 
 
@@ -44,7 +44,8 @@ async def reach(path: Path, *, serve: bool = False) -> AsyncIterator[Reached]:
 
     Args:
         path: The state directory.
-        serve: Where no service runs, listen and be found for the while, so that devices can wait here.
+        serve: Where no service runs, listen and be found for the while, if that is possible, so that devices can wait
+            here.
 
     Raises:
         S2ConnectError: It cannot be opened; ``HomeInUse`` where another process has it and is no service.
@@ -55,7 +56,13 @@ async def reach(path: Path, *, serve: bool = False) -> AsyncIterator[Reached]:
             yield control
             return
     try:
-        async with Endpoint.open(path, serve=serve) as endpoint:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                endpoint = await stack.enter_async_context(Endpoint.open(path, serve=serve))
+            except ConfigurationError:
+                if not serve:
+                    raise
+                endpoint = await stack.enter_async_context(Endpoint.open(path, serve=False))
             yield _Opened(Service(endpoint, path))
     except HomeInUse as error:
         raise HomeInUse(error.what, hint="It does not answer here; wait until it has ended, or stop it.") from error

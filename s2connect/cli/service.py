@@ -295,6 +295,8 @@ class Service:
         token = _text(command, "token", optional=True)
         if command.get("static", False) is True:
             code = await node.set_static_code(token)
+            if not self.endpoint.config.server:
+                node.withdraw_pairing_code()  # it would be tried in place of the one on the sticker
             return await self._show(node, str(code), None)
         if not self._running:
             raise no_service("A code that is valid for a few minutes needs the running service.")
