@@ -357,6 +357,15 @@ class Endpoint:
         await asyncio.to_thread(self._vault.put, _static_name(local.id), chosen.reveal().encode("ascii"))
         return code
 
+    def valid_code(self, local: LocalNode) -> PairingCode | None:
+        """See :meth:`Node.valid_pairing_code`."""
+        now = asyncio.get_running_loop().time()
+        issued = self._pairing_server.own_token(local.id, now=now)
+        if issued is None:
+            return None
+        left = issued.expires_at - now if issued.expires_at is not None else None
+        return PairingCode(issued.token, local.alias, left)
+
     def withdraw_code(self, node: NodeId) -> None:
         """See :meth:`Node.withdraw_pairing_code`."""
         self._pairing_server.withdraw_code(node)

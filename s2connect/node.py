@@ -70,6 +70,10 @@ class Node:
         """
         return await self._endpoint.set_static_code(self._local, token)
 
+    def valid_pairing_code(self) -> PairingCode | None:
+        """The code that counts now: the dynamic one while it lives, otherwise the static one (errata S2C-06)."""
+        return self._endpoint.valid_code(self._local)
+
     def withdraw_pairing_code(self) -> None:
         """Withdraw the dynamic code."""
         self._endpoint.withdraw_code(self.id)

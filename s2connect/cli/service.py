@@ -145,14 +145,16 @@ class Service:
         )
 
     async def issue_codes(self) -> None:
-        """Issue a dynamic code for every node, but for those whose sticker has one and is what counts."""
+        """Issue a dynamic code for every node, but for those with a sticker: there it would be tried in its place."""
         for node in self.endpoint.nodes.values():
             if not self._has_sticker(node):
                 await self._issue(node, None)
 
-    def _has_sticker(self, node: Node) -> bool:
-        """Whether a device without a server has a code already: a dynamic one would be tried in its place (LP-05)."""
-        return not self.endpoint.config.server and self.endpoint.has_valid_token(node.id)
+    @staticmethod
+    def _has_sticker(node: Node) -> bool:
+        """Whether a static code is what counts now (errata S2C-06)."""
+        code = node.valid_pairing_code()
+        return code is not None and code.expires_in is None
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"s2connect-cli-{name}")
@@ -295,8 +297,6 @@ class Service:
         token = _text(command, "token", optional=True)
         if command.get("static", False) is True:
             code = await node.set_static_code(token)
-            if not self.endpoint.config.server:
-                node.withdraw_pairing_code()  # it would be tried in place of the one on the sticker
             return await self._show(node, str(code), None)
         if not self._running:
             raise no_service("A code that is valid for a few minutes needs the running service.")

@@ -114,6 +114,8 @@ class TokenTable:
     def issue(self, token: PairingToken, *, now: float, lifetime: float | None) -> IssuedToken:
         """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
 
+        What the user asked for last counts: a static token withdraws the dynamic one (errata S2C-06).
+
         Raises:
             InvalidPairingCode: A static token shorter than six characters (TOK-01).
         """
@@ -122,7 +124,7 @@ class TokenTable:
                 raise InvalidPairingCode(
                     "A static pairing code is too short.", hint=f"It needs {MIN_STATIC_CHARACTERS} characters."
                 )
-            self._static = IssuedToken(token, None)
+            self._static, self._dynamic = IssuedToken(token, None), None
             return self._static
         self._dynamic = IssuedToken(token, now + lifetime)
         return self._dynamic

@@ -186,3 +186,15 @@ def test_failures_of_a_replaced_token_do_not_count_against_the_new_one() -> None
     table.spend(old)
     assert table.valid(now=1) is new
     assert new.failed_attempts == 0
+
+
+@pytest.mark.rule("TOK-02")
+def test_what_was_asked_for_last_counts() -> None:
+    """Errata S2C-06: a static code set while a dynamic one lives is the one that works."""
+    table = TokenTable()
+    table.issue(PairingToken("DYNAMIC"), now=0, lifetime=300)
+    static = table.issue(PairingToken("STICKER"), now=1, lifetime=None)
+    assert table.valid(now=2) is static
+    dynamic = table.issue(PairingToken("DYNAMIC"), now=3, lifetime=300)
+    assert table.valid(now=4) is dynamic
+    assert table.valid(now=303) is static
