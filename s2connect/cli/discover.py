@@ -86,6 +86,8 @@ def limits(browser: Browser) -> list[str]:
 
 def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
     """Endpoints as a table where there is room for it; otherwise as lines."""
+    if not found:
+        return Text()
     names = [f"{number}  {one['title']}" if numbered else one["title"] for number, one in enumerate(found, 1)]
     if width < TABLE_WIDTH:
         return Group(*(_lines(name, one) for name, one in zip(names, found, strict=True)))

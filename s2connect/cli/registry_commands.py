@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,19 @@ from s2connect.cli.terminal import (
     JsonOption,
     RoleChoice,
     VerboseOption,
-    home_path,
     log_to_stderr,
     print_json,
     run_work,
 )
-from s2connect.model.registry import RegistryStatus
 
 app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
+
+
+class StatusChoice(StrEnum):
+    """Kinds of endpoints as people type them."""
+
+    PUBLIC = "public"
+    TESTING = "testing"
 
 
 @app.command("list")
@@ -33,8 +39,8 @@ def list_endpoints(
         RoleChoice | None, typer.Option("--role", case_sensitive=False, help="Only energy managers or only devices.")
     ] = None,
     status: Annotated[
-        RegistryStatus, typer.Option(help="public: for everybody; testing: those that are meant for tests.")
-    ] = RegistryStatus.PUBLIC,
+        StatusChoice, typer.Option(help="public: for everybody; testing: those that are meant for tests.")
+    ] = StatusChoice.PUBLIC,
     trust_anchors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="PEM file with CAs to trust beside those of the system.")
     ] = None,
@@ -47,14 +53,14 @@ def list_endpoints(
     from s2connect.cli.show import console, records_block
     from s2connect.discovery.registry import RegistryClient
     from s2connect.model.common import Role
+    from s2connect.model.registry import RegistryStatus
     from s2connect.model.url import BaseUrl
 
     log_to_stderr(verbose)
     client = RegistryClient(BaseUrl.from_user(url), wan_client_context(trust_anchors), address=connect_to)
     regions = [code for code in region.split(",") if code.strip()]
-    found = run_work(
-        client.endpoints(region=regions, role=Role(role.upper()) if role is not None else None, status=status)
-    )
+    wanted = Role(role.upper()) if role is not None else None
+    found = run_work(client.endpoints(region=regions, role=wanted, status=RegistryStatus(status)))
     records = [record.model_dump(mode="json", by_alias=False) for record in found]
     if as_json:
         print_json({"endpoints": records})
@@ -90,7 +96,7 @@ def serve(
 
     log_to_stderr(verbose)
     settings = Settings(
-        file=home_path(file),
+        file=file,
         host=host,
         port=port,
         certificate=certificate,

@@ -142,7 +142,7 @@ def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path:
         manager = serve_at(cellar, manager_home)
         manager.wait_for("Pairing URL")
 
-        found = json_at(laptop, "discover", "--seconds", "2.5")
+        found = json_at(laptop, "discover", "--seconds", "2")
         (listed,) = found["endpoints"]
         assert (listed["title"], listed["roles"], listed["addresses"]) == ("House [red]manager", ["CEM"], ["10.77.1.1"])
         assert listed["pairing_url"] == listed["longpolling_url"] == "https://ems.local:8443/pairing/"
@@ -152,10 +152,8 @@ def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path:
         assert shown["endpoint"]["deployment"] == "LAN"
         assert [node["role"] for node in shown["nodes"]] == ["CEM"]
 
-        with terminal(laptop, "pair", "--home", battery_home) as screen:
-            screen.wait_for("Number, or a pairing URL")
-            assert "1  House [red]manager" in screen.text
-            screen.type("1\n")
+        with terminal(laptop, "pair", "ems.local:8443/pairing", "--home", battery_home) as screen:
+            screen.wait_for("House [red]manager was asked to show its code")
             screen.wait_for("Pairing code: ")
             manager.wait_for("Battery (s2connect, device) wants to pair")
             screen.type("\x03")
@@ -164,6 +162,7 @@ def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path:
 
         with terminal(laptop, "pair", "--home", battery_home) as screen:
             screen.wait_for("Number, or a pairing URL")
+            assert "1  House [red]manager" in screen.text
             screen.type("7\n")
             screen.wait_for("There is no number 7")
             screen.wait_for("Number, or a pairing URL", timeout=2)
@@ -217,7 +216,7 @@ def test_discover_says_what_it_cannot_see_and_follows_what_comes_and_goes(tmp_pa
         watching = lan.hosts[0].start(*COMMAND, "discover", "--watch", "--json", "--role", "rm")
         battery = serve_at(lan.hosts[1], home)
         assert event_of(watching, "appeared")["endpoint"]["title"] == "Battery"
-        own = json_at(lan.hosts[1], "discover", "--seconds", "2", "--home", home)
+        own = json_at(lan.hosts[1], "discover", "--seconds", "1.5", "--home", home)
         assert [one["this_endpoint"] for one in own["endpoints"]] == [True]
         battery.stop()
         assert event_of(watching, "vanished")["endpoint"]["title"] == "Battery"
@@ -403,6 +402,15 @@ def test_nodes_and_waiting_devices_are_clean() -> None:
         text = "".join(printed(block, width) for block in blocks)
         assert all(character.isprintable() for line in text.splitlines() for character in line)
     assert "Evil" in printed(show.waiting_block([node]), 80)
+
+
+def test_a_flood_of_endpoints_is_drawn_in_part_while_it_listens() -> None:
+    found = [discover.found_object(endpoint(f"Device {number}"), None) for number in range(1000)]
+    text = printed(discover.so_far(found, 80), 80)
+    assert "Device 29" in text
+    assert "Device 30" not in text
+    assert "and 970 more" in text
+    assert printed(discover.so_far([], 120), 120).strip() == ""
 
 
 def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
