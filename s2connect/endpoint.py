@@ -446,6 +446,17 @@ class Endpoint:
         """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
         return self._lan.waiting() if self._lan is not None else []
 
+    def announce_waiting(self, peer: NodeId, *, cancel: bool = False) -> None:
+        """Tell a waiting device that its user is about to be asked for its code, or take that back (LP-04).
+
+        Raises:
+            NotReachable: It does not wait here (any more).
+        """
+        if self._lan is None:
+            raise NotReachable("The device does not wait here.")
+        actions = WaitForPairingAction
+        self._lan.ask(peer, actions.CANCEL_PREPARE_PAIRING if cancel else actions.PREPARE_PAIRING)
+
     async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
         """See :meth:`Node.pair_waiting`."""
         name = "The device"

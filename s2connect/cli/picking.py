@@ -135,13 +135,17 @@ class _Talk:
         return answer["nodes"] if answer is not None else None
 
     @contextlib.asynccontextmanager
-    async def _announced(self, url: BaseUrl, peer: Object | None) -> AsyncIterator[None]:
-        """Have the other side show its code; takes it back where the block fails or is cancelled (LAN-05)."""
+    async def _announced(self, url: BaseUrl | None, peer: Object | None) -> AsyncIterator[None]:
+        """Have the other side show its code; takes it back where the block fails or is cancelled (LAN-05).
+
+        Without a URL it is a device that waits here (LP-04).
+        """
         if peer is None:
             yield
             return
-        command = {"command": "announce", "url": str(url), "peer": peer["id"], "node": self._wish.node}
-        command["connect_to"] = self._wish.connect_to
+        command = {"command": "announce", "peer": peer["id"], "node": self._wish.node}
+        if url is not None:
+            command |= {"url": str(url), "connect_to": self._wish.connect_to}
         told = True
         try:
             told = await self._aside(command) is not None
@@ -260,7 +264,10 @@ class _Talk:
     async def _pair_device(self, device: Object) -> Object:
         if self._wish.interactive:
             say(f"{name_of(device)} ({kind_of(device)}) waits here. Its code is on its sticker or screen.", error=True)
-        code = self._wish.code or await _ask_code()
+        code = self._wish.code
+        if code is None:
+            async with self._announced(None, device):
+                code = await _ask_code()
         return await self._reached.ask({"command": "pair", "peer": device["id"], "code": code, "node": self._wish.node})
 
     def _own_node(self, status: Object) -> Object:

@@ -339,8 +339,13 @@ class Service:
         node, peer = self._node(command), _node_id(command, "peer")
         if peer is None:
             raise UsageError("The command needs peer, which is the id of the other side's node.")
-        tell = node.cancel_announcement if command.get("cancel", False) is True else node.announce_pairing
-        await tell(_text(command, "url"), peer, address=_text(command, "connect_to", optional=True))
+        cancel = command.get("cancel", False) is True
+        url = _text(command, "url", optional=True)
+        if url is None:
+            self.endpoint.announce_waiting(peer, cancel=cancel)
+        else:
+            tell = node.cancel_announcement if cancel else node.announce_pairing
+            await tell(url, peer, address=_text(command, "connect_to", optional=True))
         return {}
 
     async def _send(self, command: Object) -> Object:

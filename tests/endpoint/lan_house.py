@@ -53,6 +53,8 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
             return [described.name, [n.title for n in nodes], str(nodes[0].id)]
         case ["announce", url, peer]:
             return await node.announce_pairing(url, UUID(peer))
+        case ["announce waiting", peer]:
+            return endpoint.announce_waiting(UUID(peer))
         case ["pair waiting", peer, code]:
             started = time.monotonic()
             await node.pair_waiting(UUID(peer), code)

@@ -47,7 +47,7 @@ def talk(outcome: Outcome) -> None:
 @thoroughness
 @pytest.mark.timeout(600)
 @pytest.mark.rule("PAIR-10", "PAIRC-06")
-@pytest.mark.parametrize("initiator", ["device pairs", "manager pairs"])
+@pytest.mark.parametrize("initiator", ["device pairs", pytest.param("manager pairs", marks=pytest.mark.long)])
 def test_after_a_power_cut_in_a_pairing_both_sides_agree(tmp_path: Path, initiator: str, thorough: bool) -> None:
     assert kill_points(command(initiator), tmp_path, build, agree, thorough=thorough) > 10
 
@@ -62,7 +62,7 @@ def test_after_a_power_cut_in_a_rotation_the_pairing_still_stands(tmp_path: Path
 @thoroughness
 @pytest.mark.timeout(600)
 @pytest.mark.rule("PAIR-10", "SESC-02", "SES-03")
-@pytest.mark.parametrize("what", ["device pairs", "session"])
+@pytest.mark.parametrize("what", ["session", pytest.param("device pairs", marks=pytest.mark.long)])
 def test_a_full_disk_at_any_moment_costs_no_pairing(tmp_path: Path, what: str, thorough: bool) -> None:
     paired = what == "session"
     prepare, check = (build_paired, talk) if paired else (build, agree)
