@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
+# A shell without job control starts what is in the background with SIGINT ignored, and every child inherits that. Tests
+# of Ctrl-C need it as a person at a terminal has it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
