@@ -1,0 +1,108 @@
+"""What the typed messages of S2 JSON are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeVar
+from uuid import uuid4
+
+from annotated_types import Ge
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+T = TypeVar("T")
+
+ID_PATTERN: Final = r"[a-zA-Z0-9\-_:]{2,64}"
+"""As in the schema, which does not anchor it: a text that holds such a part is representable (MSG-05, S2C-21)."""
+
+_RFC3339: Final = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$"
+
+
+class _AbsentNotNull:
+    """A member that may be left out, but is never ``null`` on the wire."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        nullable: Any = handler(source)
+        inner = nullable["schema"]  # that of `T | None`
+        return core_schema.json_or_python_schema(json_schema=inner, python_schema=nullable)
+
+
+class _Rfc3339:
+    """Time stamps on the wire are RFC 3339 with an offset; pydantic alone takes numbers in strings as well."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        python = handler(source)
+        text = core_schema.str_schema(pattern=_RFC3339, strict=True)
+        moment = core_schema.datetime_schema(tz_constraint="aware", strict=False)
+        return core_schema.json_or_python_schema(core_schema.chain_schema([text, moment]), python)
+
+
+class _WholeNumber:
+    """JSON Schema calls 5.0 an integer."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        python = handler(source)
+        whole = core_schema.no_info_after_validator_function(_whole, core_schema.float_schema(strict=True, ge=0))
+        both = core_schema.union_schema([core_schema.int_schema(strict=True, ge=0), whole], mode="left_to_right")
+        return core_schema.json_or_python_schema(both, python)
+
+
+def _whole(value: float) -> int:
+    if not value.is_integer():
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+Maybe = Annotated[T | None, _AbsentNotNull()]
+"""A member that may be missing: None here, left out on the wire."""
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+"""An identifier (MSG-05)."""
+
+Timestamp = Annotated[AwareDatetime, _Rfc3339()]
+"""A moment, with its time zone."""
+
+Duration = Annotated[int, Ge(0), _WholeNumber()]
+"""Milliseconds."""
+
+
+def new_id() -> str:
+    """A new identifier, a UUID (MSG-05)."""
+    return str(uuid4())
+
+
+class S2Object(BaseModel):
+    """An object of S2 JSON: representable by the schema, which does not mean that it makes sense. Immutable.
+
+    Attributes have the names of the wire in lower case. What the wire misspells has its wire spelling there only.
+    """
+
+    model_config = ConfigDict(
+        allow_inf_nan=False,
+        defer_build=True,  # an import must not pay for messages that a program may never see
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        strict=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
+
+    def to_json(self) -> str:
+        """Write it as JSON; members without a value are left out."""
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+    def to_value(self) -> dict[str, Any]:
+        """The object as JSON value, as ``to_json`` writes it."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class S2Message(S2Object):
+    """A message of S2 JSON."""
+
+    message_type: str
+
+
+class IdentifiedMessage(S2Message):
+    """A message with an id of its own, a new one unless given: all but ReceptionStatus."""
+
+    message_id: Id = Field(default_factory=new_id)

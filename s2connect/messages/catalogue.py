@@ -1,0 +1,133 @@
+"""All messages of both data models of S2 JSON, and how a text becomes one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import ValidationError
+
+from s2connect.errors import UsageError
+from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
+from s2connect.messages.base import S2Message
+from s2connect.messages.envelope import NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
+from s2connect.model.common import spelled_by_peer
+from s2connect.model.text import for_display
+
+V1: Final = "v1.0.0"
+"""The data model of S2 Connect 1.0.0."""
+
+BETA: Final = "0.0.2-beta"
+"""The data model that plain S2 over WebSocket speaks; it differs in DDBC only."""
+
+_MODULES: Final = (general, pebc, ppbc, ombc, frbc, ddbc)
+
+MAX_PROBLEMS: Final = 3
+"""Problems that a label names."""
+
+
+def _messages() -> dict[str, type[S2Message]]:
+    found: dict[str, type[S2Message]] = {}
+    for module in _MODULES:
+        for thing in vars(module).values():
+            if isinstance(thing, type) and issubclass(thing, S2Message) and thing.__module__ == module.__name__:
+                found.setdefault(thing.model_fields["message_type"].default, thing)
+    return found
+
+
+_V1: Final = _messages()
+_BETA: Final = {t: m for t, m in _V1.items() if t != "DDBC.PresentDemandStatus"} | {
+    "DDBC.SystemDescription": ddbc.BetaSystemDescription
+}
+
+MESSAGES: Final[Mapping[str, Mapping[str, type[S2Message]]]] = MappingProxyType(
+    {V1: MappingProxyType(_V1), BETA: MappingProxyType(_BETA)}
+)
+"""By data model and ``message_type``: the class of a message."""
+
+
+@cache
+def data_model(version: str) -> str:
+    """The data model that a version stands for, in whichever spelling both sides agreed on (VER-06).
+
+    Raises:
+        UsageError: It is none that is known here.
+    """
+    for known in MESSAGES:
+        if spelled_by_peer([version], known) is not None:
+            return known
+    raise UsageError(f"S2 JSON {for_display(version, 40)} is unknown here; known are {', '.join(MESSAGES)}.")
+
+
+def parse(text: str | bytes, version: str = V1) -> S2Message:
+    """Read a message, its envelope first and then all of it by its schema.
+
+    Whether it makes sense is another question, which :mod:`s2connect.messages.rules` answers.
+
+    Raises:
+        InvalidMessage: It is no JSON (strictly: no member twice, no NaN, at most 64 levels) or has no usable
+            ``message_id`` (``INVALID_DATA``); it is not of its schema, or of no message that the data model has
+            (``INVALID_MESSAGE``). Rules MSG-03, MSG-05, SEC-04.
+        UsageError: ``version`` is unknown.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidMessage(ReceptionStatusValue.INVALID_DATA, NIL_ID, "not UTF-8") from None
+    return parse_message(read_message(text), version)
+
+
+def parse_message(message: Message, version: str = V1) -> S2Message:
+    """Read the whole of a message whose envelope has been read. The errors are those of :func:`parse`."""
+    kind = MESSAGES[data_model(version)].get(message.type)
+    subject, answerable = message.id or NIL_ID, message.id is not None
+    if kind is None:
+        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, subject, "unknown message_type")
+    try:
+        parsed = kind.__pydantic_validator__.validate_json(message.text, by_alias=True, by_name=False)
+    except ValidationError as error:
+        message.body  # noqa: B018 - what is no strict JSON is INVALID_DATA whatever else it is
+        raise InvalidMessage(
+            ReceptionStatusValue.INVALID_MESSAGE, subject, problems(error), answerable=answerable
+        ) from None
+    message.body  # noqa: B018 - pydantic lets a member occur twice
+    return parsed  # type: ignore[no-any-return]
+
+
+def problems(error: ValidationError) -> str:
+    """Where a message departs from its schema, and how; holds no value of it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    named = [f"{_place(e['loc'])}: {_problem(e['type'], e['msg'])}" for e in found[:MAX_PROBLEMS]]
+    if len(found) > MAX_PROBLEMS:
+        named.append(f"and {len(found) - MAX_PROBLEMS} more")
+    return "; ".join(named)
+
+
+_PROBLEMS: Final = {
+    "extra_forbidden": "is no member of it",
+    "missing": "is missing",
+    "model_type": "is not an object",
+    "enum": "has a value that is not of its list",
+    "literal_error": "has another value than it must",
+    "string_pattern_mismatch": "does not have its form",
+}
+
+_MAX_PROBLEM_CHARACTERS: Final = 60
+
+
+def _place(loc: tuple[str | int, ...]) -> str:
+    """As in ``actuators[0].id``; names that are no members come from the network."""
+    place = ""
+    for part in loc:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif not part.startswith(("json-or-python", "function-", "chain", "union")):
+            place += f"{'.' if place else ''}{for_display(part, 40)}"
+    return place or "message"
+
+
+def _problem(kind: str, text: str) -> str:
+    return _PROBLEMS.get(kind) or text[:_MAX_PROBLEM_CHARACTERS]

@@ -1,0 +1,106 @@
+"""Demand Driven Based Control: messages ``DDBC.…`` and their objects, of both data models."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import Field
+
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
+
+
+class OperationMode(S2Object):
+    """A mode, its power and what it supplies, at factor 0 and factor 1; spelled ``Id`` on the wire."""
+
+    id: Id = Field(alias="Id")
+    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    supply_range: NumberRange
+    abnormal_condition_only: bool
+    diagnostic_label: Maybe[str] = None
+    running_costs: Maybe[NumberRange] = None
+
+
+class ActuatorDescription(S2Object):
+    """Something that meets the demand; spelled ``supported_commodites`` on the wire."""
+
+    id: Id
+    supported_commodities: Annotated[list[Commodity], Len(1, 4)] = Field(alias="supported_commodites")
+    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
+    transitions: Annotated[list[Transition], Len(0, 1000)]
+    timers: Annotated[list[Timer], Len(0, 1000)]
+    diagnostic_label: Maybe[str] = None
+
+
+class AverageDemandRateForecastElement(S2Object):
+    """Which demand is expected, for ``duration`` milliseconds."""
+
+    duration: Duration
+    demand_rate_expected: float
+    demand_rate_upper_limit: Maybe[float] = None
+    demand_rate_upper_95ppr: Maybe[float] = Field(None, alias="demand_rate_upper_95PPR")
+    demand_rate_upper_68ppr: Maybe[float] = Field(None, alias="demand_rate_upper_68PPR")
+    demand_rate_lower_68ppr: Maybe[float] = Field(None, alias="demand_rate_lower_68PPR")
+    demand_rate_lower_95ppr: Maybe[float] = Field(None, alias="demand_rate_lower_95PPR")
+    demand_rate_lower_limit: Maybe[float] = None
+
+
+class ActuatorStatus(IdentifiedMessage):
+    """Which mode of an actuator is active."""
+
+    message_type: Literal["DDBC.ActuatorStatus"] = "DDBC.ActuatorStatus"
+    actuator_id: Id
+    active_operation_mode_id: Id
+    operation_mode_factor: float
+    previous_operation_mode_id: Maybe[Id] = None
+    transition_timestamp: Maybe[Timestamp] = None
+
+
+class AverageDemandRateForecast(IdentifiedMessage):
+    """Which demand is expected."""
+
+    message_type: Literal["DDBC.AverageDemandRateForecast"] = "DDBC.AverageDemandRateForecast"
+    start_time: Timestamp
+    elements: Annotated[list[AverageDemandRateForecastElement], Len(1, 288)]
+
+
+class Instruction(IdentifiedMessage):
+    """Chooses a mode of an actuator and its factor."""
+
+    message_type: Literal["DDBC.Instruction"] = "DDBC.Instruction"
+    id: Id
+    execution_time: Timestamp
+    abnormal_condition: bool
+    actuator_id: Id
+    operation_mode_id: Id
+    operation_mode_factor: float
+
+
+class PresentDemandStatus(IdentifiedMessage):
+    """How large the demand is now."""
+
+    message_type: Literal["DDBC.PresentDemandStatus"] = "DDBC.PresentDemandStatus"
+    present_demand_rate: NumberRange
+
+
+class SystemDescription(IdentifiedMessage):
+    """The actuators that meet the demand."""
+
+    message_type: Literal["DDBC.SystemDescription"] = "DDBC.SystemDescription"
+    valid_from: Timestamp
+    actuators: Annotated[list[ActuatorDescription], Len(1, 10)]
+    provides_average_demand_rate_forecast: bool
+
+
+class TimerStatus(IdentifiedMessage):
+    """When a timer of an actuator ends or has ended."""
+
+    message_type: Literal["DDBC.TimerStatus"] = "DDBC.TimerStatus"
+    timer_id: Id
+    actuator_id: Id
+    finished_at: Timestamp
+
+
+class BetaSystemDescription(SystemDescription):
+    """``DDBC.SystemDescription`` of 0.0.2-beta, which also tells how large the demand is now."""
+
+    present_demand_rate: NumberRange

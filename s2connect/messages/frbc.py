@@ -1,0 +1,148 @@
+"""Fill Rate Based Control: messages ``FRBC.…`` and their objects."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import Field
+
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
+
+
+class OperationModeElement(S2Object):
+    """What a mode does within a range of the fill level, at factor 0 and factor 1; rates per second."""
+
+    fill_level_range: NumberRange
+    fill_rate: NumberRange
+    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    running_costs: Maybe[NumberRange] = None
+
+
+class OperationMode(S2Object):
+    """A mode, by ranges of the fill level."""
+
+    id: Id
+    elements: Annotated[list[OperationModeElement], Len(1, 100)]
+    abnormal_condition_only: bool
+    diagnostic_label: Maybe[str] = None
+
+
+class ActuatorDescription(S2Object):
+    """Something that fills or empties the storage."""
+
+    id: Id
+    supported_commodities: Annotated[list[Commodity], Len(1, 4)]
+    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
+    transitions: Annotated[list[Transition], Len(0, 1000)]
+    timers: Annotated[list[Timer], Len(0, 1000)]
+    diagnostic_label: Maybe[str] = None
+
+
+class FillLevelTargetProfileElement(S2Object):
+    """Where the fill level shall be for ``duration`` milliseconds."""
+
+    duration: Duration
+    fill_level_range: NumberRange
+
+
+class LeakageBehaviourElement(S2Object):
+    """How much is lost per second within a range of the fill level."""
+
+    fill_level_range: NumberRange
+    leakage_rate: float
+
+
+class StorageDescription(S2Object):
+    """What is filled and emptied."""
+
+    provides_leakage_behaviour: bool
+    provides_fill_level_target_profile: bool
+    provides_usage_forecast: bool
+    fill_level_range: NumberRange
+    diagnostic_label: Maybe[str] = None
+    fill_level_label: Maybe[str] = None
+
+
+class UsageForecastElement(S2Object):
+    """What is expected to be taken out per second, for ``duration`` milliseconds."""
+
+    duration: Duration
+    usage_rate_expected: float
+    usage_rate_upper_limit: Maybe[float] = None
+    usage_rate_upper_95ppr: Maybe[float] = Field(None, alias="usage_rate_upper_95PPR")
+    usage_rate_upper_68ppr: Maybe[float] = Field(None, alias="usage_rate_upper_68PPR")
+    usage_rate_lower_68ppr: Maybe[float] = Field(None, alias="usage_rate_lower_68PPR")
+    usage_rate_lower_95ppr: Maybe[float] = Field(None, alias="usage_rate_lower_95PPR")
+    usage_rate_lower_limit: Maybe[float] = None
+
+
+class ActuatorStatus(IdentifiedMessage):
+    """Which mode of an actuator is active."""
+
+    message_type: Literal["FRBC.ActuatorStatus"] = "FRBC.ActuatorStatus"
+    actuator_id: Id
+    active_operation_mode_id: Id
+    operation_mode_factor: float
+    previous_operation_mode_id: Maybe[Id] = None
+    transition_timestamp: Maybe[Timestamp] = None
+
+
+class FillLevelTargetProfile(IdentifiedMessage):
+    """Where the fill level shall be, and when."""
+
+    message_type: Literal["FRBC.FillLevelTargetProfile"] = "FRBC.FillLevelTargetProfile"
+    start_time: Timestamp
+    elements: Annotated[list[FillLevelTargetProfileElement], Len(1, 288)]
+
+
+class Instruction(IdentifiedMessage):
+    """Chooses a mode of an actuator and its factor."""
+
+    message_type: Literal["FRBC.Instruction"] = "FRBC.Instruction"
+    id: Id
+    actuator_id: Id
+    operation_mode: Id
+    operation_mode_factor: float
+    execution_time: Timestamp
+    abnormal_condition: bool
+
+
+class LeakageBehaviour(IdentifiedMessage):
+    """How much the storage loses by itself."""
+
+    message_type: Literal["FRBC.LeakageBehaviour"] = "FRBC.LeakageBehaviour"
+    valid_from: Timestamp
+    elements: Annotated[list[LeakageBehaviourElement], Len(1, 288)]
+
+
+class StorageStatus(IdentifiedMessage):
+    """How full the storage is."""
+
+    message_type: Literal["FRBC.StorageStatus"] = "FRBC.StorageStatus"
+    present_fill_level: float
+
+
+class SystemDescription(IdentifiedMessage):
+    """The storage and its actuators."""
+
+    message_type: Literal["FRBC.SystemDescription"] = "FRBC.SystemDescription"
+    valid_from: Timestamp
+    actuators: Annotated[list[ActuatorDescription], Len(1, 10)]
+    storage: StorageDescription
+
+
+class TimerStatus(IdentifiedMessage):
+    """When a timer of an actuator ends or has ended."""
+
+    message_type: Literal["FRBC.TimerStatus"] = "FRBC.TimerStatus"
+    timer_id: Id
+    actuator_id: Id
+    finished_at: Timestamp
+
+
+class UsageForecast(IdentifiedMessage):
+    """What users are expected to take out."""
+
+    message_type: Literal["FRBC.UsageForecast"] = "FRBC.UsageForecast"
+    start_time: Timestamp
+    elements: Annotated[list[UsageForecastElement], Len(1, 288)]

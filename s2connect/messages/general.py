@@ -1,0 +1,366 @@
+"""Messages and objects that all control types share."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import Field
+
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Message, S2Object, Timestamp
+from s2connect.messages.envelope import ReceptionStatusValue
+
+
+class Commodity(StrEnum):
+    """What kind of energy."""
+
+    GAS = "GAS"
+    HEAT = "HEAT"
+    ELECTRICITY = "ELECTRICITY"
+    OIL = "OIL"
+
+
+class CommodityQuantity(StrEnum):
+    """A commodity and what is measured of it, with its unit by the standard (electric power in W)."""
+
+    ELECTRIC_POWER_L1 = "ELECTRIC.POWER.L1"
+    ELECTRIC_POWER_L2 = "ELECTRIC.POWER.L2"
+    ELECTRIC_POWER_L3 = "ELECTRIC.POWER.L3"
+    ELECTRIC_POWER_3_PHASE_SYMMETRIC = "ELECTRIC.POWER.3_PHASE_SYMMETRIC"
+    NATURAL_GAS_FLOW_RATE = "NATURAL_GAS.FLOW_RATE"
+    HYDROGEN_FLOW_RATE = "HYDROGEN.FLOW_RATE"
+    HEAT_TEMPERATURE = "HEAT.TEMPERATURE"
+    HEAT_FLOW_RATE = "HEAT.FLOW_RATE"
+    HEAT_THERMAL_POWER = "HEAT.THERMAL_POWER"
+    OIL_FLOW_RATE = "OIL.FLOW_RATE"
+
+
+class ControlType(StrEnum):
+    """How a device can be controlled."""
+
+    POWER_ENVELOPE_BASED_CONTROL = "POWER_ENVELOPE_BASED_CONTROL"
+    POWER_PROFILE_BASED_CONTROL = "POWER_PROFILE_BASED_CONTROL"
+    OPERATION_MODE_BASED_CONTROL = "OPERATION_MODE_BASED_CONTROL"
+    FILL_RATE_BASED_CONTROL = "FILL_RATE_BASED_CONTROL"
+    DEMAND_DRIVEN_BASED_CONTROL = "DEMAND_DRIVEN_BASED_CONTROL"
+    NOT_CONTROLLABLE = "NOT_CONTROLABLE"
+    NO_SELECTION = "NO_SELECTION"
+
+
+class Currency(StrEnum):
+    """ISO 4217 code of a currency."""
+
+    AED = "AED"
+    ANG = "ANG"
+    AUD = "AUD"
+    CHE = "CHE"
+    CHF = "CHF"
+    CHW = "CHW"
+    EUR = "EUR"
+    GBP = "GBP"
+    LBP = "LBP"
+    LKR = "LKR"
+    LRD = "LRD"
+    LSL = "LSL"
+    LYD = "LYD"
+    MAD = "MAD"
+    MDL = "MDL"
+    MGA = "MGA"
+    MKD = "MKD"
+    MMK = "MMK"
+    MNT = "MNT"
+    MOP = "MOP"
+    MRO = "MRO"
+    MUR = "MUR"
+    MVR = "MVR"
+    MWK = "MWK"
+    MXN = "MXN"
+    MXV = "MXV"
+    MYR = "MYR"
+    MZN = "MZN"
+    NAD = "NAD"
+    NGN = "NGN"
+    NIO = "NIO"
+    NOK = "NOK"
+    NPR = "NPR"
+    NZD = "NZD"
+    OMR = "OMR"
+    PAB = "PAB"
+    PEN = "PEN"
+    PGK = "PGK"
+    PHP = "PHP"
+    PKR = "PKR"
+    PLN = "PLN"
+    PYG = "PYG"
+    QAR = "QAR"
+    RON = "RON"
+    RSD = "RSD"
+    RUB = "RUB"
+    RWF = "RWF"
+    SAR = "SAR"
+    SBD = "SBD"
+    SCR = "SCR"
+    SDG = "SDG"
+    SEK = "SEK"
+    SGD = "SGD"
+    SHP = "SHP"
+    SLL = "SLL"
+    SOS = "SOS"
+    SRD = "SRD"
+    SSP = "SSP"
+    STD = "STD"
+    SYP = "SYP"
+    SZL = "SZL"
+    THB = "THB"
+    TJS = "TJS"
+    TMT = "TMT"
+    TND = "TND"
+    TOP = "TOP"
+    TRY = "TRY"
+    TTD = "TTD"
+    TWD = "TWD"
+    TZS = "TZS"
+    UAH = "UAH"
+    UGX = "UGX"
+    USD = "USD"
+    USN = "USN"
+    UYI = "UYI"
+    UYU = "UYU"
+    UZS = "UZS"
+    VEF = "VEF"
+    VND = "VND"
+    VUV = "VUV"
+    WST = "WST"
+    XAG = "XAG"
+    XAU = "XAU"
+    XBA = "XBA"
+    XBB = "XBB"
+    XBC = "XBC"
+    XBD = "XBD"
+    XCD = "XCD"
+    XOF = "XOF"
+    XPD = "XPD"
+    XPF = "XPF"
+    XPT = "XPT"
+    XSU = "XSU"
+    XTS = "XTS"
+    XUA = "XUA"
+    XXX = "XXX"
+    YER = "YER"
+    ZAR = "ZAR"
+    ZMW = "ZMW"
+    ZWL = "ZWL"
+
+
+class EnergyManagementRole(StrEnum):
+    """Which side of a conversation somebody is."""
+
+    CEM = "CEM"
+    RM = "RM"
+
+
+class InstructionStatus(StrEnum):
+    """How far the device is with an instruction."""
+
+    NEW = "NEW"
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    REVOKED = "REVOKED"
+    STARTED = "STARTED"
+    SUCCEEDED = "SUCCEEDED"
+    ABORTED = "ABORTED"
+
+
+class RevokableObjects(StrEnum):
+    """Kinds of objects that can be revoked."""
+
+    PEBC_POWERCONSTRAINTS = "PEBC.PowerConstraints"
+    PEBC_ENERGYCONSTRAINT = "PEBC.EnergyConstraint"
+    PEBC_INSTRUCTION = "PEBC.Instruction"
+    PPBC_POWERPROFILEDEFINITION = "PPBC.PowerProfileDefinition"
+    PPBC_SCHEDULEINSTRUCTION = "PPBC.ScheduleInstruction"
+    PPBC_STARTINTERRUPTIONINSTRUCTION = "PPBC.StartInterruptionInstruction"
+    PPBC_ENDINTERRUPTIONINSTRUCTION = "PPBC.EndInterruptionInstruction"
+    OMBC_SYSTEMDESCRIPTION = "OMBC.SystemDescription"
+    OMBC_INSTRUCTION = "OMBC.Instruction"
+    FRBC_SYSTEMDESCRIPTION = "FRBC.SystemDescription"
+    FRBC_INSTRUCTION = "FRBC.Instruction"
+    DDBC_SYSTEMDESCRIPTION = "DDBC.SystemDescription"
+    DDBC_INSTRUCTION = "DDBC.Instruction"
+
+
+class RoleType(StrEnum):
+    """What a device does with a commodity."""
+
+    ENERGY_PRODUCER = "ENERGY_PRODUCER"
+    ENERGY_CONSUMER = "ENERGY_CONSUMER"
+    ENERGY_STORAGE = "ENERGY_STORAGE"
+
+
+class SessionRequestType(StrEnum):
+    """What is asked for with a SessionRequest."""
+
+    RECONNECT = "RECONNECT"
+    TERMINATE = "TERMINATE"
+
+
+class NumberRange(S2Object):
+    """From one number to another, both included."""
+
+    start_of_range: float
+    end_of_range: float
+
+
+class PowerRange(S2Object):
+    """From one value of a quantity to another, both included."""
+
+    start_of_range: float
+    end_of_range: float
+    commodity_quantity: CommodityQuantity
+
+
+class Timer(S2Object):
+    """Blocks transitions for ``duration`` milliseconds after it was started."""
+
+    id: Id
+    duration: Duration
+    diagnostic_label: Maybe[str] = None
+
+
+class Transition(S2Object):
+    """A possible change from one operation mode to another.
+
+    ``transition_costs`` is in the currency of the details, ``transition_duration`` in milliseconds.
+    """
+
+    id: Id
+    from_: Id = Field(alias="from")
+    to: Id
+    start_timers: Annotated[list[Id], Len(0, 1000)]
+    blocking_timers: Annotated[list[Id], Len(0, 1000)]
+    abnormal_condition_only: bool
+    transition_costs: Maybe[float] = None
+    transition_duration: Maybe[Duration] = None
+
+
+class PowerForecastValue(S2Object):
+    """A forecast of one quantity: the expected value, and bounds of probability where they are known."""
+
+    value_expected: float
+    commodity_quantity: CommodityQuantity
+    value_upper_limit: Maybe[float] = None
+    value_upper_95ppr: Maybe[float] = Field(None, alias="value_upper_95PPR")
+    value_upper_68ppr: Maybe[float] = Field(None, alias="value_upper_68PPR")
+    value_lower_68ppr: Maybe[float] = Field(None, alias="value_lower_68PPR")
+    value_lower_95ppr: Maybe[float] = Field(None, alias="value_lower_95PPR")
+    value_lower_limit: Maybe[float] = None
+
+
+class PowerForecastElement(S2Object):
+    """What is expected for ``duration`` milliseconds."""
+
+    duration: Duration
+    power_values: Annotated[list[PowerForecastValue], Len(1, 10)]
+
+
+class PowerValue(S2Object):
+    """A measured value of a quantity."""
+
+    commodity_quantity: CommodityQuantity
+    value: float
+
+
+class Role(S2Object):
+    """What the device does with one commodity."""
+
+    role: RoleType
+    commodity: Commodity
+
+
+class Handshake(IdentifiedMessage):
+    """First message of plain S2 over WebSocket; S2 Connect sessions have none (MSG-01)."""
+
+    message_type: Literal["Handshake"] = "Handshake"
+    role: EnergyManagementRole
+    supported_protocol_versions: Maybe[Annotated[list[str], Len(1)]] = None
+
+
+class HandshakeResponse(IdentifiedMessage):
+    """The energy manager's choice of version in plain S2 over WebSocket (MSG-01)."""
+
+    message_type: Literal["HandshakeResponse"] = "HandshakeResponse"
+    selected_protocol_version: str
+
+
+class InstructionStatusUpdate(IdentifiedMessage):
+    """How far the device is with an instruction."""
+
+    message_type: Literal["InstructionStatusUpdate"] = "InstructionStatusUpdate"
+    instruction_id: Id
+    status_type: InstructionStatus
+    timestamp: Timestamp
+
+
+class PowerForecast(IdentifiedMessage):
+    """What the device expects to consume or produce."""
+
+    message_type: Literal["PowerForecast"] = "PowerForecast"
+    start_time: Timestamp
+    elements: Annotated[list[PowerForecastElement], Len(1, 288)]
+
+
+class PowerMeasurement(IdentifiedMessage):
+    """What the device measured."""
+
+    message_type: Literal["PowerMeasurement"] = "PowerMeasurement"
+    measurement_timestamp: Timestamp
+    values: Annotated[list[PowerValue], Len(1, 10)]
+
+
+class ReceptionStatus(S2Message):
+    """The answer to every other message (MSG-03); the only one without ``message_id``."""
+
+    message_type: Literal["ReceptionStatus"] = "ReceptionStatus"
+    subject_message_id: Id
+    status: ReceptionStatusValue
+    diagnostic_label: Maybe[str] = None
+
+
+class ResourceManagerDetails(IdentifiedMessage):
+    """What the device is and can do; ``instruction_processing_delay`` in milliseconds."""
+
+    message_type: Literal["ResourceManagerDetails"] = "ResourceManagerDetails"
+    resource_id: Id
+    roles: Annotated[list[Role], Len(1, 3)]
+    instruction_processing_delay: Duration
+    available_control_types: Annotated[list[ControlType], Len(1, 5)]
+    provides_forecast: bool
+    provides_power_measurement_types: Annotated[list[CommodityQuantity], Len(1, 10)]
+    name: Maybe[str] = None
+    manufacturer: Maybe[str] = None
+    model: Maybe[str] = None
+    serial_number: Maybe[str] = None
+    firmware_version: Maybe[str] = None
+    currency: Maybe[Currency] = None
+
+
+class RevokeObject(IdentifiedMessage):
+    """Takes back something that was sent before."""
+
+    message_type: Literal["RevokeObject"] = "RevokeObject"
+    object_type: RevokableObjects
+    object_id: Id
+
+
+class SelectControlType(IdentifiedMessage):
+    """The energy manager chooses how it controls the device."""
+
+    message_type: Literal["SelectControlType"] = "SelectControlType"
+    control_type: ControlType
+
+
+class SessionRequest(IdentifiedMessage):
+    """Ends the session, to come back at once or not (REC-03)."""
+
+    message_type: Literal["SessionRequest"] = "SessionRequest"
+    request: SessionRequestType
+    diagnostic_label: Maybe[str] = None

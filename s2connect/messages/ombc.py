@@ -1,0 +1,57 @@
+"""Operation Mode Based Control: messages ``OMBC.…`` and their objects."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from s2connect.messages.base import Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.general import NumberRange, PowerRange, Timer, Transition
+
+
+class OperationMode(S2Object):
+    """A mode and what it consumes at factor 0 and factor 1; ``running_costs`` in the currency of the details."""
+
+    id: Id
+    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    abnormal_condition_only: bool
+    diagnostic_label: Maybe[str] = None
+    running_costs: Maybe[NumberRange] = None
+
+
+class Instruction(IdentifiedMessage):
+    """Chooses a mode and its factor."""
+
+    message_type: Literal["OMBC.Instruction"] = "OMBC.Instruction"
+    id: Id
+    execution_time: Timestamp
+    operation_mode_id: Id
+    operation_mode_factor: float
+    abnormal_condition: bool
+
+
+class Status(IdentifiedMessage):
+    """Which mode is active."""
+
+    message_type: Literal["OMBC.Status"] = "OMBC.Status"
+    active_operation_mode_id: Id
+    operation_mode_factor: float
+    previous_operation_mode_id: Maybe[Id] = None
+    transition_timestamp: Maybe[Timestamp] = None
+
+
+class SystemDescription(IdentifiedMessage):
+    """The modes of the device and how it can change between them."""
+
+    message_type: Literal["OMBC.SystemDescription"] = "OMBC.SystemDescription"
+    valid_from: Timestamp
+    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
+    transitions: Annotated[list[Transition], Len(0, 1000)]
+    timers: Annotated[list[Timer], Len(0, 1000)]
+
+
+class TimerStatus(IdentifiedMessage):
+    """When a timer ends or has ended."""
+
+    message_type: Literal["OMBC.TimerStatus"] = "OMBC.TimerStatus"
+    timer_id: Id
+    finished_at: Timestamp

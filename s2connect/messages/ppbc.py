@@ -1,0 +1,107 @@
+"""Power Profile Based Control: messages ``PPBC.…`` and their objects."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.general import PowerForecastValue
+
+
+class PowerSequenceStatus(StrEnum):
+    """How far the device is with a power sequence container."""
+
+    NOT_SCHEDULED = "NOT_SCHEDULED"
+    SCHEDULED = "SCHEDULED"
+    EXECUTING = "EXECUTING"
+    INTERRUPTED = "INTERRUPTED"
+    FINISHED = "FINISHED"
+    ABORTED = "ABORTED"
+
+
+class PowerSequenceElement(S2Object):
+    """Power for ``duration`` milliseconds."""
+
+    duration: Duration
+    power_values: Annotated[list[PowerForecastValue], Len(1, 10)]
+
+
+class PowerSequence(S2Object):
+    """One possible course of power; ``max_pause_before`` in milliseconds."""
+
+    id: Id
+    elements: Annotated[list[PowerSequenceElement], Len(1, 288)]
+    is_interruptible: bool
+    abnormal_condition_only: bool
+    max_pause_before: Maybe[Duration] = None
+
+
+class PowerSequenceContainer(S2Object):
+    """Alternatives, of which one is chosen."""
+
+    id: Id
+    power_sequences: Annotated[list[PowerSequence], Len(1, 288)]
+
+
+class PowerSequenceContainerStatus(S2Object):
+    """What became of one container; ``progress`` in milliseconds."""
+
+    power_profile_id: Id
+    sequence_container_id: Id
+    status: PowerSequenceStatus
+    selected_sequence_id: Maybe[Id] = None
+    progress: Maybe[Duration] = None
+
+
+class EndInterruptionInstruction(IdentifiedMessage):
+    """Goes on with an interrupted power sequence."""
+
+    message_type: Literal["PPBC.EndInterruptionInstruction"] = "PPBC.EndInterruptionInstruction"
+    id: Id
+    power_profile_id: Id
+    sequence_container_id: Id
+    power_sequence_id: Id
+    execution_time: Timestamp
+    abnormal_condition: bool
+
+
+class PowerProfileDefinition(IdentifiedMessage):
+    """Containers that are executed one after the other, within a time."""
+
+    message_type: Literal["PPBC.PowerProfileDefinition"] = "PPBC.PowerProfileDefinition"
+    id: Id
+    start_time: Timestamp
+    end_time: Timestamp
+    power_sequences_containers: Annotated[list[PowerSequenceContainer], Len(1, 1000)]
+
+
+class PowerProfileStatus(IdentifiedMessage):
+    """What became of the containers."""
+
+    message_type: Literal["PPBC.PowerProfileStatus"] = "PPBC.PowerProfileStatus"
+    sequence_container_status: Annotated[list[PowerSequenceContainerStatus], Len(1, 1000)]
+
+
+class ScheduleInstruction(IdentifiedMessage):
+    """Chooses a power sequence and when it starts."""
+
+    message_type: Literal["PPBC.ScheduleInstruction"] = "PPBC.ScheduleInstruction"
+    id: Id
+    power_profile_id: Id
+    sequence_container_id: Id
+    power_sequence_id: Id
+    execution_time: Timestamp
+    abnormal_condition: bool
+
+
+class StartInterruptionInstruction(IdentifiedMessage):
+    """Interrupts a power sequence."""
+
+    message_type: Literal["PPBC.StartInterruptionInstruction"] = "PPBC.StartInterruptionInstruction"
+    id: Id
+    power_profile_id: Id
+    sequence_container_id: Id
+    power_sequence_id: Id
+    execution_time: Timestamp
+    abnormal_condition: bool
