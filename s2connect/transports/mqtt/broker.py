@@ -1,0 +1,564 @@
+"""One connection to an MQTT 5 broker: paho-mqtt on the loop, with a window, and an end that everybody hears of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from s2connect.certs.tls import describe_tls_error
+from s2connect.errors import (
+    ConnectionClosed,
+    NotReachable,
+    PeerBusy,
+    PeerTimeout,
+    ProtocolViolation,
+    S2ConnectError,
+    SessionRefused,
+)
+from s2connect.model.secret import Secret
+from s2connect.model.text import for_display
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.publish import (
+    MalformedPublish,
+    packet_size,
+    read_publish,
+    write_properties,
+)
+from s2connect.transports.mqtt.streams import Stream, WebSocketStream
+from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+_log = logging.getLogger(__name__)
+
+RECEIVE_MAXIMUM = 20
+"""MQ-15: messages that may be on their way at once, in each direction; the broker may allow fewer."""
+
+KEEPALIVE = 20
+"""Seconds without traffic after which the broker is asked whether it lives; a dead one is noticed in twice
+that time."""
+
+OPEN_TIMEOUT = 10.0
+"""Seconds for name, TCP, TLS, WebSocket and CONNACK together."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds for the farewell."""
+
+MAX_WAITING = 4096
+"""Messages that may wait for room in the window; each belongs to a session that waits itself."""
+
+TAKEN_OVER = 0x8E
+"""MQ-16: reason code of a DISCONNECT because another client came with the same client id."""
+
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""Reason code of a PUBACK: the broker took the message, and nobody was there to get it."""
+
+FAILURE = 0x80
+"""Reason codes from here on are failures."""
+
+_BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
+_BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
+_PUBLISH_OVERHEAD = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says when this connection is lost."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """Where the broker is, and how to come in.
+
+    Attributes:
+        host: Name or address, which the certificate has to name.
+        port: TCP port.
+        context: TLS context of a client.
+        url: Of the WebSocket (``wss://``), None for MQTT on TLS itself.
+        client_id: MQTT client id.
+        username: For the broker, None for none.
+        password: For the broker, None for none.
+        will: What the broker publishes when the connection is lost, retained (MQ-12).
+        keepalive: Seconds, see :data:`KEEPALIVE`.
+        receive_maximum: See :data:`RECEIVE_MAXIMUM`.
+        max_payload: Longest payload that is taken in, bytes.
+        open_timeout: Seconds, see :data:`OPEN_TIMEOUT`.
+    """
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+    client_id: str
+    url: str | None = None
+    username: str | None = None
+    password: Secret | None = None
+    will: Will | None = None
+    keepalive: int = KEEPALIVE
+    receive_maximum: int = RECEIVE_MAXIMUM
+    max_payload: int = 2 * 1024 * 1024
+    open_timeout: float = OPEN_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLost:
+    """Why a connection has ended.
+
+    Attributes:
+        reason_code: Of the broker's DISCONNECT, None where it sent none.
+        text: For a person.
+    """
+
+    reason_code: int | None
+    text: str
+
+
+class _Packed(Properties):
+    """Properties that are written already."""
+
+    raw: bytes
+
+    def __init__(self, raw: bytes) -> None:
+        object.__setattr__(self, "raw", raw)
+
+    def pack(self) -> bytes:
+        return self.raw
+
+
+class _Client(Client):
+    """paho with a connection that stands, and a quicker reader of PUBLISH. Relies on three private names of paho."""
+
+    def __init__(self, client_id: str, stream: Stream, deliver: Callable[[Packet], None]) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+        self._stream = stream
+        self._deliver = deliver
+
+    def _create_socket(self) -> Stream:
+        return self._stream
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        raw = self._in_packet
+        try:
+            packet, qos, packet_id = read_publish(raw["command"], bytes(raw["packet"]))
+        except MalformedPublish:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if qos > 1:  # never subscribed to
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        self._deliver(packet)
+        return self.ack(packet_id, qos)
+
+
+class BrokerConnection:
+    """One connection, from CONNACK to its end. It does not come back: sessions end with it (MQ-10).
+
+    Made by :meth:`open`. All of it belongs to the loop it was made in.
+
+    Attributes:
+        receive_maximum: Messages at QoS 1 that may be on their way to the broker (MQ-15).
+        max_packet: Longest packet that the broker takes, bytes; None where it named no bound.
+        lost: Why it ended, None while it stands.
+    """
+
+    def __init__(self, options: BrokerOptions) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self.receive_maximum = options.receive_maximum
+        self.max_packet: int | None = None
+        self.lost: BrokerLost | None = None
+        limit = options.max_payload + _PUBLISH_OVERHEAD
+        self._stream = (
+            Stream(limit, self._read, self._write)
+            if options.url is None
+            else WebSocketStream(options.url, limit, self._read, self._write)
+        )
+        self._client = client = _Client(options.client_id, self._stream, self._dispatch)
+        client.max_inflight_messages = 0  # the window is kept here, by the broker's own Receive Maximum
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        client.on_socket_register_write = self._on_register_write
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._busy = False
+        self._flush: asyncio.Handle | None = None
+        self._misc: asyncio.TimerHandle | None = None
+        self._on_the_way: dict[int, asyncio.Future[int]] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
+        self._routes: dict[str, Callable[[Packet], None]] = {}
+        self._ends: list[Callable[[BrokerLost], None]] = []
+        self.ended = asyncio.Event()
+        self.local_address = self.remote_address = ""
+
+    @classmethod
+    async def open(cls, options: BrokerOptions) -> BrokerConnection:
+        """Connect with Clean Start and without a session that outlives the connection (MQ-10). Cancel-safe.
+
+        Raises:
+            NotReachable: No connection.
+            PeerTimeout: No CONNACK in time.
+            PeerBusy: The broker is busy or has a problem of its own.
+            TrustError: Its certificate is not accepted.
+            SessionRefused: It does not accept client id, user name, password or certificate.
+            ProtocolViolation: It speaks no TLS 1.3, no MQTT 5, or no WebSocket at its URL.
+        """
+        self = cls(options)
+        try:
+            async with asyncio.timeout(options.open_timeout):
+                await self._connect()
+        except BaseException as error:
+            self._stream.abort()
+            self._end(BrokerLost(None, "not opened"))
+            if self._connected.done() and not self._connected.cancelled():
+                self._connected.exception()  # the cause, or of no interest any more
+            mapped = self._explain(error)
+            if mapped is None:
+                raise
+            raise mapped from error
+        return self
+
+    async def _connect(self) -> None:
+        options = self._options
+        transport, _ = await self._loop.create_connection(
+            lambda: self._stream,
+            options.host,
+            options.port,
+            ssl=options.context,
+            server_hostname=options.host,
+            ssl_shutdown_timeout=CLOSE_TIMEOUT,
+        )
+        shrink_tls_buffer(transport)
+        self.local_address, self.remote_address = self._stream.addresses()
+        await self._stream.ready()
+        client = self._client
+        if options.username is not None:
+            client.username_pw_set(options.username, options.password.reveal() if options.password else None)
+        if options.will is not None:
+            client.will_set(options.will.topic, options.will.payload, qos=1, retain=True)
+        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 0
+        properties.ReceiveMaximum = options.receive_maximum
+        properties.MaximumPacketSize = options.max_payload + _PUBLISH_OVERHEAD
+        client.connect(options.host, options.port, options.keepalive, clean_start=True, properties=properties)
+        await self._connected
+        self._tick()
+
+    def _explain(self, error: BaseException) -> S2ConnectError | None:
+        where = f"{for_display(self._options.host)}:{self._options.port}"
+        tls = describe_tls_error(error, self._options.host)
+        if tls is not None:
+            return tls
+        if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
+            return PeerTimeout(f"The broker {where} did not open the connection in time.")
+        if isinstance(error, OSError) and not isinstance(error, S2ConnectError):
+            return NotReachable.because(for_display(self._options.host), self._options.port, error)
+        return None
+
+    # --- sending
+
+    def has_room(self) -> bool:
+        """Whether :meth:`publish` would return at once now."""
+        return (
+            self.lost is None
+            and not self._waiting
+            and not self._stream.full
+            and len(self._on_the_way) < self.receive_maximum
+        )
+
+    def fits(self, packet: Packet) -> bool:
+        """Whether the broker takes a message of this size (MQ-15)."""
+        return self.max_packet is None or packet_size(packet) <= self.max_packet
+
+    async def publish(self, packet: Packet) -> asyncio.Future[int]:
+        """Publish at QoS 1 as soon as there is room in the window; first come, first served.
+
+        Cancelled while waiting for room, the message is not sent.
+
+        Returns:
+            Resolves with the reason code of the broker's PUBACK; cancelled at the end of the connection.
+
+        Raises:
+            ConnectionClosed: The connection is gone, or too many messages wait already.
+        """
+        if not self.has_room():
+            await self._room()
+        return self.publish_now(packet)
+
+    def publish_now(self, packet: Packet) -> asyncio.Future[int]:
+        """Publish at QoS 1 without waiting for room: for the few words that end a session.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        if self.lost is not None:
+            raise ConnectionClosed(reason=self.lost.text)
+        info = self._client.publish(
+            packet.topic,
+            packet.payload,
+            qos=1,
+            retain=packet.retain,
+            properties=_Packed(write_properties(packet)),
+        )
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise ConnectionClosed(reason="the connection to the broker is gone")
+        acknowledged: asyncio.Future[int] = self._loop.create_future()
+        self._on_the_way[info.mid] = acknowledged
+        self._write()
+        return acknowledged
+
+    async def _room(self) -> None:
+        if self.lost is not None:
+            raise ConnectionClosed(reason=self.lost.text)
+        if len(self._waiting) >= MAX_WAITING:
+            raise ConnectionClosed(reason="too many messages wait for the broker")
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._admit()  # the place goes to the next
+            raise
+        finally:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+        if self.lost is not None:
+            raise ConnectionClosed(reason=self.lost.text)
+
+    def _admit(self) -> None:
+        free = self.receive_maximum - len(self._on_the_way)
+        while self._waiting and (self.lost is not None or (free > 0 and not self._stream.full)):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+    # --- receiving
+
+    def route(self, topic: str, handler: Callable[[Packet], None] | None) -> None:
+        """Give what comes on a topic to a handler, or to nobody any more (None). Handlers must not raise."""
+        if handler is None:
+            self._routes.pop(topic, None)
+        else:
+            self._routes[topic] = handler
+
+    async def subscribe(self, *filters: str) -> None:
+        """Subscribe at QoS 1, without what we send ourselves and without what the broker kept; wait for SUBACK (MQ-11).
+
+        Raises:
+            SessionRefused: The broker does not allow it.
+            ConnectionClosed: The connection is gone.
+        """
+        options = SubscribeOptions(qos=1, noLocal=True, retainHandling=2)
+        result, mid = self._client.subscribe([(name, options) for name in filters])
+        codes = await self._answered(result, mid)
+        refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code == 0]
+        if refused or len(codes) != len(filters):
+            raise SessionRefused(
+                f"The broker {for_display(self._options.host)} refuses the subscription of"
+                f" {for_display(', '.join(refused) or 'several topics')}.",
+                reason="Other",
+                hint="Check the rights of this client at the broker.",
+            )
+
+    async def unsubscribe(self, *filters: str) -> None:
+        """Subscribe no more.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        result, mid = self._client.unsubscribe(list(filters))
+        await self._answered(result, mid)
+
+    async def _answered(self, result: MQTTErrorCode, mid: int | None) -> list[int]:
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None or self.lost is not None:
+            raise ConnectionClosed(reason="the connection to the broker is gone")
+        answer: asyncio.Future[list[int]] = self._loop.create_future()
+        self._subscribing[mid] = answer
+        self._write()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if self.lost is None or answer.cancelled() is False:
+                raise
+            raise ConnectionClosed(reason=self.lost.text) from None
+        finally:
+            self._subscribing.pop(mid, None)
+
+    # --- the end
+
+    def at_end(self, call: Callable[[BrokerLost], None]) -> Callable[[], None]:
+        """Call this when the connection ends, at once if it has. Returns how to take it back."""
+        if self.lost is not None:
+            self._loop.call_soon(call, self.lost)
+            return lambda: None
+        self._ends.append(call)
+        return lambda: self._ends.remove(call) if call in self._ends else None
+
+    async def close(self) -> None:
+        """Disconnect in good order, so that no will is published; bounded, idempotent, never raises for the network."""
+        if self.lost is None:
+            self._client.disconnect()
+            self._write()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._stream.gone.wait()
+        except TimeoutError:
+            self._stream.abort()
+        except BaseException:
+            self._stream.abort()
+            raise
+        finally:
+            self._end(BrokerLost(None, "closed"))
+
+    def abort(self, text: str) -> None:
+        """End the connection at once; the broker publishes the will."""
+        self._end(BrokerLost(None, text))
+        self._stream.abort()
+
+    def _end(self, lost: BrokerLost) -> None:
+        if self.lost is not None:
+            return
+        self.lost = lost
+        if self._misc is not None:
+            self._misc.cancel()
+        if self._flush is not None:
+            self._flush.cancel()
+        for acknowledged in self._on_the_way.values():
+            acknowledged.cancel()
+        for answer in self._subscribing.values():
+            answer.cancel()
+        self._on_the_way.clear()
+        self._admit()
+        self._routes.clear()
+        self.ended.set()
+        ends, self._ends = self._ends, []
+        for call in ends:
+            call(lost)
+
+    # --- the loop and paho
+
+    def _read(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._stream.unread and self._client.socket() is not None:
+                self._client.loop_read()
+        finally:
+            self._busy = False
+        self._write()
+
+    def _write(self) -> None:
+        """Write what paho has queued; inside a callback of paho that is done when it returns."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self._busy:
+            return
+        if self._client.want_write() and not self._stream.full:
+            self._busy = True
+            try:
+                self._client.loop_write()
+            finally:
+                self._busy = False
+        self._stream.flush()
+        if self._waiting:
+            self._admit()
+
+    def _on_register_write(self, client: Client, userdata: Any, sock: Any) -> None:
+        if not self._busy and self._flush is None:
+            self._flush = self._loop.call_soon(self._write)
+
+    def _tick(self) -> None:
+        self._misc = self._loop.call_later(max(self._options.keepalive / 4, 0.05), self._tick)
+        self._client.loop_misc()
+
+    def _dispatch(self, packet: Packet) -> None:
+        handler = self._routes.get(packet.topic)
+        if handler is not None and self.lost is None:
+            handler(packet)
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if self._connected.done():
+            return
+        code = int(reason.value)
+        if code >= FAILURE:
+            self._connected.set_exception(self._refusal(code))
+            return
+        theirs = getattr(properties, "ReceiveMaximum", None)
+        if isinstance(theirs, int):
+            self.receive_maximum = min(self.receive_maximum, theirs)
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        self._connected.set_result(None)
+
+    def _refusal(self, code: int) -> S2ConnectError:
+        where = f"The broker {for_display(self._options.host)}:{self._options.port}"
+        if code in _BAD_CREDENTIALS:
+            return SessionRefused(
+                f"{where} does not let this client in ({_name(code)}).",
+                reason="Other",
+                hint="Check client id, user name, password and certificate for the broker.",
+            )
+        if code in _BUSY:
+            return PeerBusy(f"{where} is busy or has a problem of its own ({_name(code)}).", status=code)
+        return ProtocolViolation(
+            f"{where} refuses the connection ({_name(code)}).", hint="It has to be a broker for MQTT 5."
+        )
+
+    def _on_disconnect(
+        self,
+        client: Client,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        theirs = flags.is_disconnect_packet_from_server
+        code = int(reason.value) if theirs else None
+        text = f"the broker ended the connection ({_name(code)})" if code else "the connection to the broker was lost"
+        if not self._connected.done():
+            self._connected.set_exception(self._stream.error or ConnectionResetError(text))
+        # paho holds a lock of its callbacks; what hears of the end may want to call paho.
+        self._loop.call_soon(self._end, BrokerLost(code, text))
+        if not theirs:
+            self._loop.call_soon(self._stream.close)
+
+    def _on_publish(
+        self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        acknowledged = self._on_the_way.pop(mid, None)
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(int(reason.value))
+
+    def _on_subscribe(
+        self, client: Client, userdata: Any, mid: int, reasons: Iterable[ReasonCode], properties: Properties | None
+    ) -> None:
+        answer = self._subscribing.pop(mid, None)
+        if answer is not None and not answer.done():
+            answer.set_result([int(reason.value) for reason in reasons])
+
+    _on_unsubscribe = _on_subscribe
+
+
+def _name(code: int | None) -> str:
+    """Name of a reason code that a broker sent."""
+    try:
+        return str(ReasonCode(PacketTypes.DISCONNECT, identifier=code)).lower() if code is not None else "no reason"
+    except (KeyError, ValueError):
+        return f"reason code {code}"

@@ -1,0 +1,243 @@
+"""Byte streams to a broker over TLS, plain or in a WebSocket, made by asyncio and read by paho-mqtt as a socket.
+
+paho connects its own sockets in the blocking way and reads them byte by byte. Here asyncio makes the connection, so
+that names, TCP and TLS wait in the loop, can be cancelled, and fail as everywhere else in this package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from s2connect.errors import ProtocolViolation
+
+WRITE_BUFFER_BYTES = 64 * 1024
+"""What waits in this process for a slow broker before nothing more is written."""
+
+UNACKNOWLEDGED_SECONDS = 20.0
+"""After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
+
+
+class Stream(asyncio.Protocol):
+    """One connection. Also the socket that paho sees.
+
+    Args:
+        max_packet: Longest packet that is taken in, bytes.
+        readable: Called when bytes have come, and once more at the end of the connection.
+        writable: Called when there is room again.
+    """
+
+    def __init__(self, max_packet: int, readable: Callable[[], None], writable: Callable[[], None]) -> None:
+        self._max_packet = max_packet
+        self._readable = readable
+        self._writable = writable
+        self._incoming = b""
+        self._at = 0
+        self._outgoing: list[bytes] = []
+        self._ended = False
+        self._transport: asyncio.Transport | None = None
+        self.full = False
+        self.error: Exception | None = None
+        self.gone = asyncio.Event()
+
+    # --- as a protocol of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set what the socket needs; without TCP_NODELAY a QoS 1 round trip takes 44 ms or more."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_SECONDS * 1000))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the bytes over; all of them are taken in at once."""
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        self._incoming, self._at = data, 0
+        self._readable()
+
+    def pause_writing(self) -> None:
+        """The broker is slow."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.full = False
+        self._writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say so to paho, which reads an end."""
+        self._ended = True
+        self.error = exc
+        self.gone.set()
+        self._readable()
+
+    # --- as a socket of paho
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes are left that paho has not read, or the end."""
+        return self._at < len(self._incoming) or self._ended
+
+    def recv(self, buffer_size: int, /) -> bytes:
+        """Return bytes that are here.
+
+        Raises:
+            BlockingIOError: None.
+            ConnectionError: The broker sends a longer packet than it was allowed (MQ-15).
+        """
+        if buffer_size > self._max_packet:
+            raise ConnectionError("the broker sends a longer packet than allowed")
+        start = self._at
+        chunk = self._incoming[start : start + buffer_size]
+        if not chunk and not self._ended:
+            raise BlockingIOError
+        self._at = start + len(chunk)
+        return chunk
+
+    def send(self, buffer: bytes | bytearray, /) -> int:
+        """Take bytes over; :meth:`flush` sends them, all in one.
+
+        Raises:
+            BlockingIOError: There is no room.
+        """
+        if self.full:
+            raise BlockingIOError
+        self._outgoing.append(bytes(buffer))
+        return len(buffer)
+
+    def flush(self) -> None:
+        """Send what paho has written."""
+        if self._outgoing and self._transport is not None:
+            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send the rest, then end the connection; does not wait."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fileno(self) -> int:
+        """There is none: nobody selects on this."""
+        return -1
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Nothing here blocks."""
+
+    async def ready(self) -> None:
+        """Wait until bytes of MQTT can go."""
+
+    def addresses(self) -> tuple[str, str]:
+        """Return our address and the broker's; empty where unknown."""
+        names = [self._transport and self._transport.get_extra_info(key) for key in ("sockname", "peername")]
+        ours, theirs = (name[0] if isinstance(name, tuple) else "" for name in names)
+        return ours, theirs
+
+
+class WebSocketStream(Stream):
+    """The same inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
+
+    def __init__(self, url: str, max_packet: int, readable: Callable[[], None], writable: Callable[[], None]) -> None:
+        super().__init__(max_packet, readable, writable)
+        self._frames = ClientProtocol(
+            parse_uri(url), subprotocols=[Subprotocol("mqtt")], max_size=max(max_packet, WRITE_BUFFER_BYTES)
+        )
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        super().connection_made(transport)
+        self._frames.send_request(self._frames.connect())
+        self._send_frames()
+
+    async def ready(self) -> None:
+        """Wait for the upgrade.
+
+        Raises:
+            ProtocolViolation: There is no WebSocket for MQTT at this URL.
+        """
+        await self._opened
+
+    def data_received(self, data: bytes) -> None:
+        """Unpack the frames, whose borders mean nothing (MQTT 5, section 6)."""
+        self._frames.receive_data(data)
+        payload = bytearray()
+        for event in self._frames.events_received():
+            if isinstance(event, Response):
+                self._upgraded()
+            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+                payload += event.data
+        self._send_frames()
+        if payload:
+            self._feed(bytes(payload))
+        if self._frames.close_expected() and self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits for the upgrade as well."""
+        if not self._opened.done():
+            self._refuse()
+        super().connection_lost(exc)
+
+    def _upgraded(self) -> None:
+        if self._opened.done():
+            return
+        if self._frames.handshake_exc is not None or self._frames.subprotocol != "mqtt":
+            self._refuse()
+        else:
+            self._opened.set_result(None)
+
+    def _refuse(self) -> None:
+        reason = self._frames.handshake_exc
+        shown = type(reason).__name__ if isinstance(reason, InvalidHandshake) else "no upgrade"
+        self._opened.set_exception(ProtocolViolation(f"The broker speaks no MQTT over WebSocket at its URL ({shown})."))
+        self._opened.exception()  # whoever opens may have been cancelled
+
+    def _write(self, data: bytes) -> None:
+        if self._frames.state is State.OPEN:
+            self._frames.send_binary(data)
+            self._send_frames()
+
+    def _send_frames(self) -> None:
+        assert self._transport is not None
+        for data in self._frames.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+
+    def close(self) -> None:
+        """Send the rest and a close frame, then end the connection."""
+        self.flush()
+        if self._frames.state is State.OPEN:
+            self._frames.send_close(1000)
+            self._send_frames()
+        super().close()
