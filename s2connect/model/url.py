@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import idna
@@ -36,10 +37,11 @@ def host_as_ascii(host: str) -> str:
 
 
 class _Url(str):
-    """A checked absolute URL of one scheme."""
+    """A checked absolute URL of one of a few schemes."""
 
     __slots__ = ("host", "port")
-    scheme = ""
+    ports: ClassVar[Mapping[str, int]] = {}
+    """The schemes, each with the port where the URL names none."""
     host: str
     port: int
 
@@ -53,8 +55,8 @@ class _Url(str):
             host, port = parts.hostname, parts.port
         except ValueError:
             raise InvalidUrl("This is not a URL.") from None
-        if parts.scheme != cls.scheme:
-            raise InvalidUrl(f"The URL does not start with {cls.scheme}://.")
+        if parts.scheme not in cls.ports:
+            raise InvalidUrl(f"The URL does not start with {' or '.join(f'{scheme}://' for scheme in cls.ports)}.")
         if not host or _AFTER_BRACKET.search(parts.netloc):
             raise InvalidUrl("The URL names no host.")
         if parts.username is not None or parts.password is not None:
@@ -66,7 +68,7 @@ class _Url(str):
         cls._check(text, parts.query)
         self = super().__new__(cls, text)
         self.host = host_as_ascii(host)
-        self.port = port or 443
+        self.port = port or cls.ports[parts.scheme]
         return self
 
     @classmethod
@@ -97,7 +99,7 @@ class BaseUrl(_Url):
     """
 
     __slots__ = ()
-    scheme = "https"
+    ports: ClassVar[Mapping[str, int]] = {"https": 443}
 
     @classmethod
     def _check(cls, text: str, query: str) -> None:
@@ -132,4 +134,21 @@ class WebSocketUrl(_Url):
     """URL of a WebSocket, ``wss://`` only (WS-01)."""
 
     __slots__ = ()
-    scheme = "wss"
+    ports: ClassVar[Mapping[str, int]] = {"wss": 443}
+
+
+class MqttUrl(_Url):
+    """URL of a broker, ``mqtts://`` for MQTT over TLS or ``wss://`` for MQTT over WebSocket (MQ-02).
+
+    Attributes:
+        host: Host name in lower case as IDNA A-label, or an address without brackets.
+        port: TCP port; where the URL names none, 8883 for ``mqtts`` and 443 for ``wss``.
+    """
+
+    __slots__ = ()
+    ports: ClassVar[Mapping[str, int]] = {"mqtts": 8883, "wss": 443}
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether MQTT travels in a WebSocket."""
+        return self[:6].lower() == "wss://"

@@ -1,0 +1,478 @@
+"""The life of one session over MQTT: opening, order, sealing, liveness, end. No I/O (MQ-07 ... MQ-16).
+
+A driver feeds a channel with what arrives on its inbound topic and with the time, publishes what
+:meth:`Channel.packets` returns after every call, in that order and on one connection, and calls
+:meth:`Channel.tick` at :meth:`Channel.deadline`. Every call returns the events that follow from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from enum import Enum
+from typing import Any
+
+from s2connect.errors import UsageError
+from s2connect.messages.envelope import (
+    RECEPTION_STATUS,
+    InvalidMessage,
+    ReceptionStatusValue,
+    read_message,
+    reception_status,
+)
+from s2connect.model.common import Role
+from s2connect.transports.mqtt.details import SessionToken
+from s2connect.transports.mqtt.frames import (
+    MAX_SEQ,
+    Frame,
+    FrameKind,
+    InvalidFrame,
+    Packet,
+    read_control,
+    read_frame,
+    read_version,
+    write_control,
+    write_frame,
+)
+from s2connect.transports.mqtt.presence import read_boot
+from s2connect.transports.mqtt.sealing import TAG_BYTES, NotAuthentic, Sealer, open_proof, session_key
+from s2connect.transports.mqtt.terms import (
+    MAX_AFTER,
+    ChannelLimits,
+    Closed,
+    CloseReason,
+    Event,
+    Opened,
+    Received,
+    SessionTerms,
+)
+from s2connect.transports.mqtt.topics import Direction
+
+
+class State(Enum):
+    """Where a channel is in its life."""
+
+    NEW = "new"
+    """Made; the driver subscribes to the inbound topic and then says ``start``."""
+    OPENING = "opening"
+    """Waits for the peer: the client for ``accept``, the server of static mode for the first frame after it."""
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Channel:
+    """What both sides of a session share; made as :class:`ClientChannel` or :class:`ServerChannel`.
+
+    Attributes:
+        terms: The session.
+        state: Where it is.
+        closed: The end, None before it.
+        version: S2 version, empty before it is known.
+        inbound_topic: What the driver subscribes to: QoS 1, No Local, Retain Handling 2.
+        outbound_topic: Where frames of a session are published.
+        repeats: Received frames that were repeated and dropped (MQ-09).
+        refused: Messages that were too long to be sent (MQ-15).
+    """
+
+    def __init__(self, terms: SessionTerms, role: Role, token: SessionToken | None, limits: ChannelLimits) -> None:
+        if terms.sealed and token is None:
+            raise UsageError("A sealed session needs a secret.")
+        self.terms = terms
+        self.state = State.NEW
+        self.closed: Closed | None = None
+        self.version = ""
+        outbound = Direction.sent_by(role)
+        self.outbound_topic = terms.topic(outbound)
+        self.inbound_topic = terms.topic(outbound.other)
+        self.repeats = 0
+        self.refused = 0
+        self._outbound = outbound
+        self._token = token
+        self._limits = limits
+        self._expiry = math.ceil(limits.expiry)
+        self._sealed = terms.sealed
+        self._seal: Sealer | None = None
+        self._unseal: Sealer | None = None
+        self._sent = 0
+        self._got = 0
+        self._sent_at = self._heard_at = 0.0
+        self._until: float | None = None
+        self._salt: bytes | None = None
+        self._queue: list[Packet] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.terms.sid!r}, {self.state.value})"
+
+    def packets(self) -> list[Packet]:
+        """Take what is to be published, in order, at QoS 1. Call it after every other call."""
+        queue, self._queue = self._queue, []
+        return queue
+
+    def deadline(self) -> float | None:
+        """When :meth:`tick` is to be called; None where nothing is waited for. It may move with every call."""
+        if self.state is State.OPEN:
+            return min(self._sent_at + self._limits.ping_after, self._heard_at + self._limits.dead_after)
+        return self._until
+
+    def tick(self, now: float) -> list[Event]:
+        """Let time pass: a ping, or the end of a session that did not open or whose peer is silent (MQ-11, MQ-13)."""
+        if self.state is State.OPEN:
+            if now >= self._heard_at + self._limits.dead_after:
+                return self._end(CloseReason.TIMEOUT, "the peer does not answer", now)
+            if now >= self._sent_at + self._limits.ping_after:
+                self._control(FrameKind.PING, {}, now)
+        elif self._until is not None and now >= self._until:
+            return self._end(CloseReason.TIMEOUT, "the session did not open in time", now)
+        return []
+
+    def send(self, text: str, now: float) -> list[Event]:
+        """Send one message. One that is too long is not sent but answered: the answer is among the events (MQ-15).
+
+        Raises:
+            ConnectionClosed: The session is over.
+            UsageError: The session is not open yet, or the text is not Unicode.
+        """
+        if self.closed is not None:
+            raise self.closed.error
+        if self.state is not State.OPEN:
+            raise UsageError("The session is not open yet.")
+        payload = _encode(text)
+        if len(payload) > self._limits.send_bytes:
+            shorter, events = self._too_long(text)
+            if shorter is None:
+                return events
+            text, payload = shorter, _encode(shorter)
+        correlation = None if self._sealed else _correlation(text)
+        return self._publish(FrameKind.DATA, payload, now, correlation=correlation)
+
+    def receive(self, packet: Packet, now: float) -> list[Event]:
+        """Take in what arrived. What came on another topic than the inbound one is ignored (MQ-10).
+
+        Anything but the next frame of the peer ends the session with ``close protocol``; a repeated sequence number is
+        dropped (MQ-09).
+        """
+        if packet.topic != self.inbound_topic or self.state is State.NEW or self.state is State.CLOSED:
+            return []
+        try:
+            frame = read_frame(packet, sealed=self._sealed)
+            if 0 < frame.seq <= self._got:
+                self.repeats += 1
+                return []
+            if frame.seq != self._got + 1:
+                return self._end(CloseReason.PROTOCOL, "frames of the peer are missing", now)
+            return self._next(frame, now)
+        except NotAuthentic:
+            return self._end(CloseReason.PROTOCOL, "a frame was not sealed by the peer", now)
+        except InvalidFrame as error:
+            return self._end(CloseReason.PROTOCOL, str(error), now)
+
+    def close(self, reason: CloseReason, now: float, *, after: float | None = None) -> list[Event]:
+        """End the session and tell the peer; no event where it is over already.
+
+        Args:
+            reason: Why (MQ-16).
+            now: Loop time in seconds.
+            after: Seconds that the peer shall wait before a new session.
+        """
+        return self._end(reason, "closed on this side", now, after=after)
+
+    def lost(self) -> list[Event]:
+        """The link to the broker is lost: the session is over, and nothing is published any more (MQ-10)."""
+        if self.state is State.CLOSED:
+            return []
+        self._queue.clear()
+        return self._over(Closed(None, False, "the connection to the broker was lost"))
+
+    # What the sides do differently
+
+    def _first(self, frame: Frame, now: float) -> list[Event]:
+        """A frame of the peer while the session opens, in its turn."""
+        raise NotImplementedError
+
+    # Receiving
+
+    def _next(self, frame: Frame, now: float) -> list[Event]:
+        if self.state is State.OPENING:
+            return self._first(frame, now)
+        if frame.salt is not None:
+            raise InvalidFrame("s2-salt in a later frame")
+        return self._handle(frame.kind, self._authentic(frame, now), frame.version, now)
+
+    def _authentic(self, frame: Frame, now: float) -> bytes:
+        """The payload of the next frame, which counts from here."""
+        payload = frame.payload
+        if len(payload) > self._limits.receive_bytes + TAG_BYTES:
+            raise InvalidFrame("a message that is too long")
+        if self._sealed:
+            if self._unseal is None:
+                raise InvalidFrame("a frame before there are keys")
+            payload = self._unseal.unseal(frame.kind.value, frame.seq, payload)
+        self._got = frame.seq
+        self._heard_at = now
+        return payload
+
+    def _handle(self, kind: FrameKind, payload: bytes, version: str | None, now: float) -> list[Event]:
+        if kind is FrameKind.DATA:
+            if version != self.version:
+                raise InvalidFrame("another S2 version than agreed")
+            if len(payload) > self._limits.receive_bytes:
+                raise InvalidFrame("a message that is too long")
+            try:
+                return [Received(payload.decode("utf-8"))]
+            except UnicodeDecodeError:
+                raise InvalidFrame("a message that is not UTF-8") from None
+        if kind is FrameKind.PING:
+            read_control(payload)
+            return self._control(FrameKind.PONG, {}, now)
+        if kind is FrameKind.PONG:
+            read_control(payload)
+            return []
+        if kind is FrameKind.CLOSE:
+            return self._closed_by_peer(read_control(payload))
+        raise InvalidFrame("a frame out of place")
+
+    def _closed_by_peer(self, value: dict[str, Any]) -> list[Event]:
+        try:
+            reason = CloseReason(str(value.get("reason")))
+        except ValueError:
+            reason = CloseReason.NORMAL
+        after = value.get("after")
+        if isinstance(after, bool) or not isinstance(after, int | float) or after < 0:
+            after = None
+        else:
+            after = min(float(after), MAX_AFTER) if after < MAX_AFTER else MAX_AFTER
+        return self._over(Closed(reason, True, "closed by the peer", after))
+
+    # Sending
+
+    def _publish(self, kind: FrameKind, payload: bytes, now: float, *, correlation: bytes | None = None) -> list[Event]:
+        if self._sent >= MAX_SEQ - 1 and kind is not FrameKind.CLOSE:
+            return self._end(CloseReason.RECONNECT, "the sequence numbers are used up", now)
+        self._sent = seq = self._sent + 1
+        if self._seal is not None:
+            payload = self._seal.seal(kind.value, seq, payload)
+        salt, self._salt = self._salt, None
+        version = self.version if kind is FrameKind.DATA else None
+        frame = Frame(kind, seq, payload, version, salt)
+        self._queue.append(
+            write_frame(self.outbound_topic, frame, sealed=self._sealed, expiry=self._expiry, correlation=correlation)
+        )
+        self._sent_at = now
+        return []
+
+    def _control(self, kind: FrameKind, value: dict[str, Any], now: float) -> list[Event]:
+        return self._publish(kind, write_control(value), now)
+
+    def _too_long(self, text: str) -> tuple[str | None, list[Event]]:
+        """What to send instead of a message that is too long, if anything, and the answer to its sender (MQ-15)."""
+        self.refused += 1
+        limit = self._limits.send_bytes
+        try:
+            message = read_message(text)
+        except InvalidMessage as error:
+            if not error.answerable:
+                return None, []
+            return None, [Received(reception_status(error.subject_id, error.status, error.label))]
+        if message.type != RECEPTION_STATUS:
+            label = f"the message is longer than the {limit} bytes that this connection carries"
+            answer = reception_status(message.id or "", ReceptionStatusValue.INVALID_CONTENT, label)
+            return None, [Received(answer)]
+        # Nobody answers an answer. What counts of it is its status; its label is cut.
+        try:
+            shorter = reception_status(
+                message.subject_id or "", ReceptionStatusValue(message.status or ""), message.label
+            )
+        except ValueError:
+            return None, []
+        return (shorter if len(_encode(shorter)) <= limit else None), []
+
+    # The keys and the end
+
+    def _derive(self, salt: bytes = b"") -> None:
+        """Make the keys and forget the token (MQ-07)."""
+        token, self._token = self._token, None
+        if not self._sealed or token is None:
+            return
+        sid = self.terms.sid
+        inbound = self._outbound.other
+        self._seal = Sealer(session_key(token, self._outbound, sid, salt=salt), self.outbound_topic)
+        self._unseal = Sealer(session_key(token, inbound, sid, salt=salt), self.inbound_topic)
+
+    def _end(self, reason: CloseReason, detail: str, now: float, *, after: float | None = None) -> list[Event]:
+        if self.state is State.CLOSED:
+            return []
+        if self._can_say_goodbye():
+            value: dict[str, Any] = {"reason": reason.value}
+            if after is not None:
+                value["after"] = min(max(after, 0.0), MAX_AFTER)
+            self._control(FrameKind.CLOSE, value, now)
+        return self._over(Closed(reason, False, detail))
+
+    def _can_say_goodbye(self) -> bool:
+        return self.state is not State.NEW and (self._seal is not None or not self._sealed)
+
+    def _over(self, closed: Closed) -> list[Event]:
+        self.state = State.CLOSED
+        self.closed = closed
+        self._token = self._seal = self._unseal = self._until = None
+        return [closed]
+
+
+class ClientChannel(Channel):
+    """The communication client's side.
+
+    Args:
+        terms: The session.
+        token: Its token; None only in plain static mode without a secret.
+        boot: Id of this run of the program, as in the presence (MQ-12).
+        limits: Seconds and bytes.
+    """
+
+    def __init__(
+        self,
+        terms: SessionTerms,
+        *,
+        token: SessionToken | None,
+        boot: str,
+        limits: ChannelLimits | None = None,
+    ) -> None:
+        super().__init__(terms, terms.client_role, token, limits or ChannelLimits())
+        self._boot = read_boot(boot)
+
+    def start(self, now: float) -> list[Event]:
+        """Publish ``open``; the SUBACK for the inbound topic has come (MQ-11).
+
+        Raises:
+            UsageError: It was started before.
+        """
+        if self.state is not State.NEW:
+            raise UsageError("The session was started before.")
+        terms, versions = self.terms, self.terms.versions if self.terms.static else ()
+        value: dict[str, Any] = {
+            "sid": terms.sid,
+            "client": str(terms.client),
+            "server": str(terms.server),
+            "mc": terms.mc,
+            "boot": self._boot,
+        }
+        if versions:
+            value["versions"] = list(versions)
+        if self._token is not None:
+            proof = open_proof(self._token, terms.sid, terms.mc, self._boot, versions)
+            value["proof"] = base64.b64encode(proof).decode("ascii")
+        frame = Frame(FrameKind.OPEN, 0, write_control(value))
+        expiry = math.ceil(self._limits.open_timeout)
+        self._queue.append(write_frame(terms.space.open(terms.server), frame, sealed=self._sealed, expiry=expiry))
+        self.state = State.OPENING
+        self._until = now + self._limits.open_timeout
+        if not terms.static:
+            self._derive()
+        return []
+
+    def _first(self, frame: Frame, now: float) -> list[Event]:
+        if frame.kind not in (FrameKind.ACCEPT, FrameKind.CLOSE):
+            raise InvalidFrame("a frame before accept")
+        if (frame.salt is not None) is not (self.terms.static and self._sealed):
+            raise InvalidFrame("s2-salt is missing, or out of place")
+        if frame.salt is not None:
+            self._derive(frame.salt)
+        value = read_control(self._authentic(frame, now))
+        if frame.kind is FrameKind.CLOSE:
+            return self._closed_by_peer(value)
+        if value.get("sid") != self.terms.sid:
+            raise InvalidFrame("accept of another session")
+        if self.terms.static:
+            self.version = read_version(value.get("version"))
+            if self.version not in self.terms.versions:
+                raise InvalidFrame("accept of an S2 version that was not offered")
+        else:
+            (self.version,) = self.terms.versions
+        self._derive()
+        self._until = None
+        self.state = State.OPEN
+        if self.terms.static:
+            self._control(FrameKind.PING, {}, now)  # the server waits for it: an open can be a repeated one
+        else:
+            self._sent_at = now
+        return [Opened(self.version)]
+
+
+class ServerChannel(Channel):
+    """The communication server's side, made by :class:`~s2connect.transports.mqtt.doors.Doors` for a valid ``open``.
+
+    Args:
+        terms: The session.
+        token: Its token; None only in plain static mode without a secret.
+        version: S2 version, None where there is no common one: the session will be refused.
+        salt: 32 random bytes in sealed static mode, otherwise None.
+        opened_at: Loop time at which the ``open`` came.
+        limits: Seconds and bytes.
+    """
+
+    def __init__(
+        self,
+        terms: SessionTerms,
+        *,
+        token: SessionToken | None,
+        version: str | None,
+        salt: bytes | None,
+        opened_at: float,
+        limits: ChannelLimits | None = None,
+    ) -> None:
+        super().__init__(terms, terms.client_role.other, token, limits or ChannelLimits())
+        if (salt is not None) is not (terms.static and terms.sealed):
+            raise UsageError("Random bytes belong to sealed sessions of static mode.")
+        self.version = version or ""
+        self._salt = salt
+        self._until = opened_at + self._limits.open_timeout
+
+    def start(self, now: float) -> list[Event]:
+        """Publish ``accept``; the SUBACK for the inbound topic has come (MQ-11).
+
+        With S2 Connect the session stands now. In static mode it stands with the first frame of the client, because an
+        ``open`` of the past can be published again. Without a common S2 version the session is refused.
+
+        Raises:
+            UsageError: It was started before, or it is over.
+        """
+        if self.state is not State.NEW:
+            raise UsageError("The session was started before.")
+        self._derive(self._salt or b"")
+        self.state = State.OPENING
+        if not self.version:
+            return self._end(CloseReason.PROTOCOL, "no common S2 version", now)
+        value = {"sid": self.terms.sid}
+        if self.terms.static:
+            value["version"] = self.version
+        self._control(FrameKind.ACCEPT, value, now)
+        return [] if self.terms.static else self._open(now)
+
+    def _open(self, now: float) -> list[Event]:
+        self.state = State.OPEN
+        self._until = None
+        self._heard_at = now
+        return [Opened(self.version)]
+
+    def _first(self, frame: Frame, now: float) -> list[Event]:
+        if frame.salt is not None:
+            raise InvalidFrame("s2-salt in a frame of the client")
+        payload = self._authentic(frame, now)
+        if frame.kind is FrameKind.CLOSE:
+            return self._closed_by_peer(read_control(payload))
+        return [*self._open(now), *self._handle(frame.kind, payload, frame.version, now)]
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError("The message is not Unicode: it holds half a surrogate pair.") from None
+
+
+def _correlation(text: str) -> bytes | None:
+    """Correlation Data of a message in plain mode (MQ-06), None where it has no id."""
+    try:
+        message = read_message(text)
+    except InvalidMessage:
+        return None
+    return (message.id or message.subject_id or "").encode("ascii") or None

@@ -1,0 +1,264 @@
+"""The communication server's side of ``open``: who may come in (MQ-11, MQ-19). No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+from s2connect.errors import SessionRefused, UsageError
+from s2connect.model.common import NodeId, choose_version
+from s2connect.transports.mqtt.channel import ServerChannel
+from s2connect.transports.mqtt.details import MAX_VERSIONS, SessionToken, StaticSession
+from s2connect.transports.mqtt.frames import (
+    FrameKind,
+    InvalidFrame,
+    Packet,
+    read_bytes,
+    read_control,
+    read_frame,
+    read_version,
+)
+from s2connect.transports.mqtt.presence import read_boot
+from s2connect.transports.mqtt.sealing import open_proof, proves
+from s2connect.transports.mqtt.terms import ChannelLimits, SessionTerms
+from s2connect.transports.mqtt.topics import (
+    InvalidTopic,
+    OpenTopic,
+    TopicSpace,
+    check_client_id,
+    check_session_id,
+    read_node_id,
+)
+from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
+
+STATIC_INTERVAL = 1.0
+"""Seconds between two sessions that one pair of nodes opens in static mode; an ``open`` in between is ignored. So old
+``open`` frames that somebody publishes again cost no more than ten sessions that wait to be confirmed."""
+
+REMEMBERED_SESSIONS = 64
+"""Last session ids of a pair of nodes in static mode, which do not open twice."""
+
+MAX_STATIC = 10_000
+"""Bound on configured sessions of static mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    terms: SessionTerms
+    token: SessionToken
+    expires: float
+
+
+class _Static:
+    """One configured pair of nodes and what it opened last."""
+
+    def __init__(self, session: StaticSession) -> None:
+        self.session = session
+        self.opened_at: float | None = None
+        self.sids: deque[str] = deque(maxlen=REMEMBERED_SESSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """An ``open`` as it was read; nothing of it is proven."""
+
+    server: NodeId
+    client: NodeId
+    mc: str
+    sid: str
+    boot: str
+    proof: bytes | None
+    versions: tuple[str, ...]
+
+
+class Doors:
+    """Who may come in over the ``open`` topics of one prefix.
+
+    Whatever does not fit is ignored without an answer: several instances may share the subscription, and a stranger
+    learns nothing. ``ignored`` counts why, by short names.
+
+    Args:
+        space: The topics.
+        lifetime: Seconds from an offer until its token is void (SES-04).
+        limit: Most offers that wait for their client.
+    """
+
+    def __init__(self, space: TopicSpace, *, lifetime: float = OFFER_LIFETIME, limit: int = MAX_OFFERS) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._space = space
+        self._lifetime = lifetime
+        self._limit = limit
+        self._offers: dict[str, _Offer] = {}
+        self._static: dict[tuple[NodeId, NodeId], _Static] = {}
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def offer(self, terms: SessionTerms, token: SessionToken, *, now: float) -> float:
+        """Open the door for one session of S2 Connect, once. Returns the time at which it shuts.
+
+        Args:
+            terms: With one version; ``mc`` may be empty, because only the ``open`` says it.
+            token: Kept until the door shuts, because its bytes are needed to check the proof.
+            now: Loop time in seconds.
+
+        Raises:
+            SessionRefused: As many doors as allowed are open.
+        """
+        self.expire(now)
+        if len(self._offers) >= self._limit:
+            raise SessionRefused("Too many sessions are being opened at the same time.", reason="Other")
+        self._offers[terms.sid] = _Offer(terms, token, now + self._lifetime)
+        return now + self._lifetime
+
+    def withdraw(self, sid: str) -> None:
+        """Shut a door; no error where there is none."""
+        self._offers.pop(sid, None)
+
+    def expire(self, now: float) -> None:
+        """Shut the doors whose time is over."""
+        for sid in [sid for sid, offer in self._offers.items() if offer.expires <= now]:
+            del self._offers[sid]
+
+    def add_static(self, session: StaticSession) -> None:
+        """Let a configured client in, again and again (MQ-19).
+
+        Raises:
+            UsageError: Another prefix, the same two nodes twice, or too many.
+        """
+        nodes = (session.server, session.client)
+        if session.topic_prefix != self._space.prefix or nodes in self._static or len(self._static) >= MAX_STATIC:
+            raise UsageError("This static session cannot be added: another prefix, there already, or too many.")
+        self._static[nodes] = _Static(session)
+
+    def remove_static(self, session: StaticSession) -> None:
+        """Let a configured client in no more; sessions that stand are their owners' to close."""
+        self._static.pop((session.server, session.client), None)
+
+    def receive(
+        self, packet: Packet, *, now: float, salt: bytes, limits: ChannelLimits | None = None
+    ) -> ServerChannel | None:
+        """Check what came on an ``open`` topic. None where nobody may come in by it.
+
+        The driver then subscribes to the channel's inbound topic and calls its ``start``. An earlier session of the
+        same two nodes is superseded when the new one has *opened*, not before.
+
+        Args:
+            packet: As received.
+            now: Loop time in seconds.
+            salt: 32 fresh random bytes; used in sealed static mode only.
+            limits: Of the session.
+        """
+        try:
+            asked = self._read(packet)
+        except (InvalidTopic, InvalidFrame):
+            self.ignored["malformed"] += 1
+            return None
+        self.expire(now)
+        offer = self._offers.get(asked.sid)
+        if offer is not None:
+            return self._by_offer(asked, offer, now, limits)
+        static = self._static.get((asked.server, asked.client))
+        if static is not None:
+            return self._by_configuration(asked, static, now, salt, limits)
+        self.ignored["unknown"] += 1
+        return None
+
+    def _by_offer(self, asked: _Open, offer: _Offer, now: float, limits: ChannelLimits | None) -> ServerChannel | None:
+        terms = offer.terms
+        right = asked.server == terms.server and asked.client == terms.client and not asked.versions
+        if not right or not _proven(asked, offer.token):
+            self.ignored["proof"] += 1
+            return None
+        del self._offers[asked.sid]
+        return ServerChannel(
+            replace(terms, mc=asked.mc),
+            token=offer.token,
+            version=terms.versions[0],
+            salt=None,
+            opened_at=now,
+            limits=limits,
+        )
+
+    def _by_configuration(
+        self, asked: _Open, static: _Static, now: float, salt: bytes, limits: ChannelLimits | None
+    ) -> ServerChannel | None:
+        session = static.session
+        if not asked.versions or asked.mc != session.mc or not _proven(asked, session.secret):
+            self.ignored["proof"] += 1
+            return None
+        if asked.sid in static.sids:
+            self.ignored["repeated"] += 1
+            return None
+        if static.opened_at is not None and now < static.opened_at + STATIC_INTERVAL:
+            self.ignored["too_soon"] += 1
+            return None
+        static.opened_at = now
+        static.sids.append(asked.sid)
+        terms = SessionTerms.of_static(session, asked.sid)
+        return ServerChannel(
+            terms,
+            token=session.secret,
+            version=choose_version(session.versions, asked.versions),
+            salt=salt if terms.sealed else None,
+            opened_at=now,
+            limits=limits,
+        )
+
+    def _read(self, packet: Packet) -> _Open:
+        topic = self._space.read(packet.topic)
+        if not isinstance(topic, OpenTopic):
+            raise InvalidTopic("not an open topic")
+        frame = read_frame(packet, sealed=False)
+        if frame.kind is not FrameKind.OPEN:
+            raise InvalidFrame("not an open")
+        asked = read_open(frame.payload)
+        if asked.server != topic.server:
+            raise InvalidFrame("open for another server")
+        return asked
+
+
+def _proven(asked: _Open, token: SessionToken | None) -> bool:
+    if token is None:
+        return asked.proof is None
+    expected = open_proof(token, asked.sid, asked.mc, asked.boot, asked.versions)
+    return proves(asked.proof or b"", expected)
+
+
+def read_open(payload: bytes) -> _Open:
+    """Read the payload of an ``open``.
+
+    Raises:
+        InvalidFrame: It is not this schema.
+        InvalidTopic: A part of it cannot be a level of a topic.
+    """
+    value = read_control(payload)
+    proof = value.get("proof")
+    try:
+        raw = None if proof is None else read_bytes(_text(proof))
+    except ValueError:
+        raise InvalidFrame("proof is not Base64") from None
+    return _Open(
+        server=read_node_id(_text(value.get("server"))),
+        client=read_node_id(_text(value.get("client"))),
+        mc=check_client_id(_text(value.get("mc"))),
+        sid=check_session_id(_text(value.get("sid"))),
+        boot=read_boot(value.get("boot")),
+        proof=raw,
+        versions=_versions(value.get("versions")),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidFrame("a member of open is missing or is no text")
+    return value
+
+
+def _versions(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_VERSIONS:
+        raise InvalidFrame("versions of open are no list of one to sixteen")
+    return tuple(read_version(item) for item in value)

@@ -1,0 +1,230 @@
+"""Frames of S2 over MQTT (MQ-05, MQ-06): to and from what a PUBLISH holds. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.transports.mqtt.details import check_version
+from s2connect.transports.mqtt.sealing import SALT_BYTES
+
+PLAIN_DATA: Final = "application/json"
+PLAIN_CONTROL: Final = "application/vnd.s2-control+json"
+SEALED: Final = "application/vnd.s2-sealed"
+
+MAX_SEQ: Final = 2**32 - 1
+"""Highest sequence number. A session that gets there ends with ``close reconnect``, and its keys with it."""
+
+MAX_CONTROL_BYTES: Final = 4096
+"""Longest payload of a control frame, sealed or not."""
+
+OVERHEAD_BYTES: Final = 256
+"""Bound on what a PUBLISH of this binding holds beside topic and payload: headers, properties, seal."""
+
+
+class InvalidFrame(ValueError):
+    """What was published is no frame of this binding. The text never repeats what was received."""
+
+
+class FrameKind(StrEnum):
+    """``s2-frame``."""
+
+    DATA = "data"
+    OPEN = "open"
+    ACCEPT = "accept"
+    CLOSE = "close"
+    PING = "ping"
+    PONG = "pong"
+
+
+class Packet(msgspec.Struct, frozen=True, gc=False):
+    """What a PUBLISH holds, in both directions; the link turns it into bytes and back. QoS is 1 (MQ-08).
+
+    Attributes:
+        topic: Topic name.
+        payload: Bytes.
+        content_type: The property, None where there is none.
+        user_properties: The properties in their order.
+        correlation: Correlation Data, None where there is none.
+        expiry: Message Expiry Interval in seconds; None sets none. Not read from received ones.
+        retain: Only of presence (MQ-08).
+    """
+
+    topic: str
+    payload: bytes
+    content_type: str | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    correlation: bytes | None = None
+    expiry: int | None = None
+    retain: bool = False
+
+    def __repr__(self) -> str:
+        return f"Packet({self.topic!r}, {len(self.payload)} bytes, {self.user_properties!r})"
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame as :func:`read_frame` found it; the payload may still be sealed.
+
+    Attributes:
+        kind: What it is.
+        seq: Sequence number, from 1; 0 of an ``open``, which has none.
+        payload: Bytes as published.
+        version: ``s2-ver`` of a data frame; otherwise None.
+        salt: ``s2-salt`` of the server's first frame in static mode; otherwise None.
+    """
+
+    kind: FrameKind
+    seq: int
+    payload: bytes
+    version: str | None = None
+    salt: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Frame({self.kind}, {self.seq}, {len(self.payload)} bytes)"
+
+
+_KINDS: Final = {str(kind): kind for kind in FrameKind}
+
+
+def payload_room(topic: str, maximum_packet_size: int) -> int:
+    """Bytes of S2 text that certainly fit into one PUBLISH on a topic, where a broker limits its packets (MQ-15)."""
+    return max(0, maximum_packet_size - OVERHEAD_BYTES - len(topic.encode("utf-8")))
+
+
+def content_type(kind: FrameKind, *, sealed: bool) -> str:
+    """Content-Type of a frame. What is sealed is no JSON to anybody on the way, control frames included."""
+    if sealed and kind is not FrameKind.OPEN:
+        return SEALED
+    return PLAIN_DATA if kind is FrameKind.DATA else PLAIN_CONTROL
+
+
+def write_frame(
+    topic: str, frame: Frame, *, sealed: bool, expiry: int | None = None, correlation: bytes | None = None
+) -> Packet:
+    """Turn a frame into what is published. The payload is taken as it is: sealing comes before."""
+    properties: tuple[tuple[str, str], ...] = (("s2-frame", frame.kind.value),)
+    if frame.kind is not FrameKind.OPEN:
+        properties += (("s2-seq", str(frame.seq)),)
+    if frame.version is not None:
+        properties += (("s2-ver", frame.version),)
+    if frame.salt is not None:
+        properties += (("s2-salt", base64.b64encode(frame.salt).decode("ascii")),)
+    return Packet(topic, frame.payload, content_type(frame.kind, sealed=sealed), properties, correlation, expiry)
+
+
+def read_frame(packet: Packet, *, sealed: bool) -> Frame:
+    """Read what was published.
+
+    Exactly the properties of its kind must be there, each once; properties whose name does not begin with ``s2-`` are
+    ignored, and so is Correlation Data.
+
+    Args:
+        packet: As received.
+        sealed: Whether the session is sealed; decides which Content-Type is right.
+
+    Raises:
+        InvalidFrame: It is anything else.
+    """
+    kind = sequence = version = salt = None
+    for name, value in packet.user_properties:
+        if not name.startswith("s2-"):
+            continue
+        if name == "s2-frame" and kind is None:
+            kind = _KINDS.get(value)
+            if kind is None:
+                raise InvalidFrame("unknown s2-frame")
+        elif name == "s2-seq" and sequence is None:
+            sequence = _read_seq(value)
+        elif name == "s2-ver" and version is None:
+            version = value
+        elif name == "s2-salt" and salt is None:
+            salt = _read_salt(value)
+        else:
+            raise InvalidFrame("an s2- property that is unknown or stands there twice")
+    if kind is None:
+        raise InvalidFrame("no s2-frame")
+    if (sequence is None) is not (kind is FrameKind.OPEN):
+        raise InvalidFrame("s2-seq is missing, or in an open")
+    if (version is None) is (kind is FrameKind.DATA):
+        raise InvalidFrame("s2-ver is missing, or in a control frame")
+    if salt is not None and kind is not FrameKind.ACCEPT and kind is not FrameKind.CLOSE:
+        raise InvalidFrame("s2-salt in the wrong frame")
+    if packet.content_type != content_type(kind, sealed=sealed):
+        raise InvalidFrame("wrong Content-Type")
+    if kind is not FrameKind.DATA and len(packet.payload) > MAX_CONTROL_BYTES:
+        raise InvalidFrame("a control frame that is too long")
+    return Frame(kind, sequence or 0, packet.payload, version, salt)
+
+
+def _read_seq(text: str) -> int:
+    if not (0 < len(text) <= 10 and text.isascii() and text.isdigit() and text[0] != "0"):
+        raise InvalidFrame("s2-seq is no number from 1")
+    value = int(text)
+    if value > MAX_SEQ:
+        raise InvalidFrame("s2-seq is too large")
+    return value
+
+
+def _read_salt(text: str) -> bytes:
+    try:
+        salt = read_bytes(text)
+    except ValueError:
+        salt = b""
+    if len(salt) != SALT_BYTES:
+        raise InvalidFrame("s2-salt is not 32 bytes in Base64")
+    return salt
+
+
+def read_bytes(text: str) -> bytes:
+    """Decode Base64 with padding, in its one spelling.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not Base64") from None
+    if base64.b64encode(raw).decode("ascii") != text:
+        raise ValueError("not Base64")
+    return raw
+
+
+def write_control(value: dict[str, Any]) -> bytes:
+    """Write the JSON object of a control frame: no white space, members in the order given."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def read_control(payload: bytes) -> dict[str, Any]:
+    """Read the JSON object of a control frame; unknown members stay in it and are ignored.
+
+    Raises:
+        InvalidFrame: It is no object in strict JSON (SEC-04), or too long.
+    """
+    if len(payload) > MAX_CONTROL_BYTES:
+        raise InvalidFrame("a control frame that is too long")
+    try:
+        value = read_json(payload)
+    except MalformedJson:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidFrame("a control frame that is no JSON object")
+    return value
+
+
+def read_version(value: object) -> str:
+    """Read an S2 version of a control frame.
+
+    Raises:
+        InvalidFrame: It is none.
+    """
+    try:
+        return check_version(value) if isinstance(value, str) else check_version("")
+    except ValueError:
+        raise InvalidFrame("not an S2 version") from None

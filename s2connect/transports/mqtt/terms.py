@@ -1,0 +1,212 @@
+"""What a session over MQTT is: its terms, its limits, its events and its end (MQ-11 ... MQ-16). No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from s2connect.errors import ConfigurationError, ConnectionClosed
+from s2connect.model.common import NodeId, Role
+from s2connect.transports.base import ABNORMAL_CLOSURE, GOING_AWAY, MAX_MESSAGE_BYTES, NORMAL_CLOSURE
+from s2connect.transports.mqtt.details import Protection, StaticSession
+from s2connect.transports.mqtt.topics import Direction, TopicSpace
+
+PROTOCOL_ERROR: Final = 1002
+TRY_AGAIN_LATER: Final = 1013
+
+OPEN_TIMEOUT: Final = 10.0
+"""MQ-11: seconds for opening."""
+
+PING_AFTER: Final = 30.0
+"""MQ-13: seconds without sending."""
+
+DEAD_AFTER: Final = 90.0
+"""MQ-13: seconds without a frame of the peer."""
+
+MESSAGE_EXPIRY: Final = 15.0
+"""MQ-14: seconds, the ReceptionStatus deadline by default."""
+
+MIN_MESSAGE_EXPIRY: Final = 5.0
+"""MQ-14: seconds."""
+
+MAX_AFTER: Final = 86_400.0
+"""MQ-16: longest ``after`` that is read, in seconds; a longer one counts as this."""
+
+
+class CloseReason(StrEnum):
+    """Why a session ends (MQ-16)."""
+
+    NORMAL = "normal"
+    RECONNECT = "reconnect"
+    UNPAIRED = "unpaired"
+    SUPERSEDED = "superseded"
+    OVERFLOW = "overflow"
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"
+
+    @property
+    def code(self) -> int:
+        """The close code of :class:`ConnectionClosed` that is nearest to it."""
+        return _CODES[self]
+
+    @classmethod
+    def for_code(cls, code: int, reason: str = "") -> CloseReason:
+        """What to send where a connection is closed with a code and a reason; a reason that is one of these counts."""
+        try:
+            return cls(reason)
+        except ValueError:
+            return _REASONS.get(code, cls.NORMAL)
+
+
+_CODES: Final = {
+    CloseReason.NORMAL: NORMAL_CLOSURE,
+    CloseReason.RECONNECT: GOING_AWAY,
+    CloseReason.UNPAIRED: NORMAL_CLOSURE,
+    CloseReason.SUPERSEDED: GOING_AWAY,
+    CloseReason.OVERFLOW: TRY_AGAIN_LATER,
+    CloseReason.TIMEOUT: ABNORMAL_CLOSURE,
+    CloseReason.PROTOCOL: PROTOCOL_ERROR,
+}
+_REASONS: Final = {
+    GOING_AWAY: CloseReason.RECONNECT,
+    PROTOCOL_ERROR: CloseReason.PROTOCOL,
+    1003: CloseReason.PROTOCOL,
+    ABNORMAL_CLOSURE: CloseReason.TIMEOUT,
+    1007: CloseReason.PROTOCOL,
+    1008: CloseReason.PROTOCOL,
+    1009: CloseReason.PROTOCOL,
+    1011: CloseReason.RECONNECT,
+    TRY_AGAIN_LATER: CloseReason.OVERFLOW,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session stands; messages may be sent.
+
+    Attributes:
+        version: S2 version.
+    """
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the peer, or our answer to one of ours that cannot be sent (MQ-15).
+
+    Attributes:
+        text: The exact text.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session is over; the last event of a channel.
+
+    Attributes:
+        reason: Why; None where the link to the broker was lost.
+        by_peer: Whether the peer said so.
+        detail: What happened, for a log; holds nothing that was received.
+        after: Seconds that the peer asks to wait before a new session, None where it does not.
+    """
+
+    reason: CloseReason | None
+    by_peer: bool
+    detail: str
+    after: float | None = None
+
+    @property
+    def error(self) -> ConnectionClosed:
+        """The end as :class:`Connection` reports it."""
+        if self.reason is None:
+            return ConnectionClosed(ABNORMAL_CLOSURE, self.detail)
+        return ConnectionClosed(self.reason.code, self.reason.value)
+
+
+Event = Opened | Received | Closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelLimits:
+    """Seconds and bytes of one session.
+
+    Attributes:
+        send_bytes: Longest message to send, see :func:`~s2connect.transports.mqtt.frames.payload_room` (MQ-15).
+        receive_bytes: Longest message to receive; a longer one is a violation of the protocol.
+        open_timeout: For opening (MQ-11).
+        ping_after: Without sending until a ping (MQ-13).
+        dead_after: Without a frame of the peer until it counts as gone (MQ-13).
+        expiry: How long the broker may keep a frame: the sender's ReceptionStatus deadline (MQ-14).
+
+    Raises:
+        ConfigurationError: ``expiry`` is shorter than five seconds, or a number is not positive.
+    """
+
+    send_bytes: int = MAX_MESSAGE_BYTES
+    receive_bytes: int = MAX_MESSAGE_BYTES
+    open_timeout: float = OPEN_TIMEOUT
+    ping_after: float = PING_AFTER
+    dead_after: float = DEAD_AFTER
+    expiry: float = MESSAGE_EXPIRY
+
+    def __post_init__(self) -> None:
+        if self.expiry < MIN_MESSAGE_EXPIRY:
+            raise ConfigurationError("The deadline of ReceptionStatuses over MQTT is at least 5 seconds (MQ-14).")
+        if min(self.send_bytes, self.receive_bytes, self.open_timeout, self.ping_after, self.dead_after) <= 0:
+            raise ConfigurationError("The limits of a session over MQTT are positive numbers.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTerms:
+    """What both sides know of a session before it opens; holds no secret.
+
+    Attributes:
+        space: The topics.
+        server: Node of the communication server.
+        client: Node of the communication client.
+        client_role: The client's role; it decides who sends in which direction.
+        mc: MQTT client id of the client's endpoint.
+        sid: The session.
+        protection: Sealed or plain.
+        versions: S2 versions. With S2 Connect the one that was agreed; in static mode those of this side, the preferred
+            one first.
+        static: Whether this is static mode (MQ-19).
+    """
+
+    space: TopicSpace
+    server: NodeId
+    client: NodeId
+    client_role: Role
+    mc: str
+    sid: str
+    protection: Protection
+    versions: tuple[str, ...]
+    static: bool = False
+
+    @classmethod
+    def of_static(cls, session: StaticSession, sid: str) -> SessionTerms:
+        """Terms of a session of static mode; the client makes the ``sid`` from at least 16 random bytes."""
+        return cls(
+            space=TopicSpace(session.topic_prefix),
+            server=session.server,
+            client=session.client,
+            client_role=session.client_role,
+            mc=session.mc,
+            sid=sid,
+            protection=session.protection,
+            versions=session.versions,
+            static=True,
+        )
+
+    @property
+    def sealed(self) -> bool:
+        """Whether payloads are sealed."""
+        return self.protection is Protection.SEALED
+
+    def topic(self, direction: Direction) -> str:
+        """Topic of one direction."""
+        return self.space.session(self.server, self.mc, self.client, self.sid, direction)

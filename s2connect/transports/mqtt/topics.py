@@ -1,0 +1,232 @@
+"""Topics of S2 over MQTT (MQ-03): built from checked parts, read back strictly. No I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from s2connect.errors import ConfigurationError
+from s2connect.model.common import NodeId, Role
+
+MAX_TOPIC_BYTES = 256
+"""Longest topic of this binding, the tightest limit of the big brokers. With the bounds below none can be longer."""
+
+MAX_PREFIX_CHARACTERS = 64
+"""Longest prefix."""
+
+MAX_CLIENT_ID_CHARACTERS = 64
+"""Longest MQTT client id (``mc``)."""
+
+_is_prefix = re.compile(r"(?!\$)[!-\"$-*,-.0-~]+(?:/[!-\"$-*,-.0-~]+)*").fullmatch
+_is_client_id = re.compile(r"[A-Za-z0-9._:@-]{1,64}").fullmatch
+_is_session_id = re.compile(r"[A-Za-z0-9_-]{16,36}").fullmatch
+_is_group = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+_OPEN = "open"
+_PRESENCE = "presence"
+
+
+class InvalidTopic(ValueError):
+    """A topic, or a part of one, is not of this binding. The text never repeats it."""
+
+
+class Direction(StrEnum):
+    """Which way the frames of a session's topic go."""
+
+    RM2CEM = "rm2cem"
+    CEM2RM = "cem2rm"
+
+    @classmethod
+    def sent_by(cls, role: Role) -> Direction:
+        """The direction in which a node of a role sends."""
+        return cls.RM2CEM if role is Role.RM else cls.CEM2RM
+
+    @property
+    def other(self) -> Direction:
+        """The opposite direction."""
+        return Direction.CEM2RM if self is Direction.RM2CEM else Direction.RM2CEM
+
+
+def check_client_id(mc: str) -> str:
+    """Return an MQTT client id that can be a level of a topic.
+
+    One to 64 letters, digits and ``. _ : @ -``, and not ``open``: a rule of an access list for ``…/{mc}/#`` would then
+    give its owner the ``open`` of every server (MQ-03).
+
+    Raises:
+        InvalidTopic: It is another.
+    """
+    if not _is_client_id(mc) or mc == _OPEN:
+        raise InvalidTopic("not a usable MQTT client id")
+    return mc
+
+
+def check_session_id(sid: str) -> str:
+    """Return a session id of 16 to 36 letters, digits, ``_`` and ``-``.
+
+    Raises:
+        InvalidTopic: It is another.
+    """
+    if not _is_session_id(sid):
+        raise InvalidTopic("not a session id")
+    return sid
+
+
+def check_prefix(prefix: str) -> str:
+    """Return a topic prefix: one or more levels of printable ASCII without space, ``+`` and ``#``; no ``$`` in front.
+
+    Raises:
+        ConfigurationError: It is another, or longer than 64 characters.
+    """
+    if len(prefix) > MAX_PREFIX_CHARACTERS or not _is_prefix(prefix):
+        raise ConfigurationError(
+            "The topic prefix cannot be used.",
+            hint=f"It has 1 to {MAX_PREFIX_CHARACTERS} printable ASCII characters without spaces, '+' and '#', no "
+            "slash at either end, no empty level and no '$' in front.",
+        )
+    return prefix
+
+
+def read_node_id(text: str) -> NodeId:
+    """Read a node id in its one spelling, lower case with dashes.
+
+    Raises:
+        InvalidTopic: It is none.
+    """
+    try:
+        value = UUID(text)
+    except ValueError:
+        value = None
+    if value is None or str(value) != text:
+        raise InvalidTopic("not a node id")
+    return NodeId(value)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTopic:
+    """Where a communication server hears of new sessions."""
+
+    server: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceTopic:
+    """Where the presence of an MQTT client stands."""
+
+    mc: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTopic:
+    """One direction of one session.
+
+    Attributes:
+        server: Node of the communication server.
+        client: Node of the communication client.
+        mc: MQTT client id of the communication client's endpoint.
+        sid: The session.
+        direction: Which way.
+    """
+
+    server: NodeId
+    mc: str
+    client: NodeId
+    sid: str
+    direction: Direction
+
+
+class TopicSpace:
+    """The topics under one prefix.
+
+    Args:
+        prefix: One or more levels, see :func:`check_prefix`.
+
+    Raises:
+        ConfigurationError: The prefix cannot be used.
+    """
+
+    __slots__ = ("_root", "prefix")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = check_prefix(prefix)
+        self._root = f"{prefix}/s2/0/"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TopicSpace) and other.prefix == self.prefix
+
+    def __hash__(self) -> int:
+        return hash(self.prefix)
+
+    def __repr__(self) -> str:
+        return f"TopicSpace({self.prefix!r})"
+
+    def open(self, server: NodeId) -> str:
+        """Topic of the ``open`` frames for a server."""
+        return f"{self._root}{server}/{_OPEN}"
+
+    def shared_open(self, server: NodeId, group: str) -> str:
+        """Subscription that several instances of one server share (MQ-11).
+
+        Raises:
+            ConfigurationError: The group's name has other than 1 to 64 letters, digits and ``. _ -``.
+        """
+        if not _is_group(group):
+            raise ConfigurationError("The name of the shared subscription has 1 to 64 letters, digits, '.', '_', '-'.")
+        return f"$share/{group}/{self.open(server)}"
+
+    def session(self, server: NodeId, mc: str, client: NodeId, sid: str, direction: Direction) -> str:
+        """Topic of one direction of a session.
+
+        Raises:
+            InvalidTopic: ``mc`` or ``sid`` cannot be a level.
+        """
+        return f"{self._root}{server}/{check_client_id(mc)}/{client}/{check_session_id(sid)}/{direction}"
+
+    def presence(self, mc: str) -> str:
+        """Topic of the presence of a client (MQ-12).
+
+        Raises:
+            InvalidTopic: ``mc`` cannot be a level.
+        """
+        return f"{self._root}{_PRESENCE}/{check_client_id(mc)}"
+
+    def all_presences(self) -> str:
+        """Subscription to the presence of every client."""
+        return f"{self._root}{_PRESENCE}/+"
+
+    def inbound(self, mc: str, direction: Direction) -> str:
+        """Subscription of a communication client for every session of every node behind it.
+
+        Args:
+            mc: Its MQTT client id.
+            direction: In which its nodes receive: ``cem2rm`` where they are RMs.
+
+        Raises:
+            InvalidTopic: ``mc`` cannot be a level.
+        """
+        return f"{self._root}+/{check_client_id(mc)}/+/+/{direction}"
+
+    def read(self, topic: str) -> OpenTopic | PresenceTopic | SessionTopic:
+        """Read a topic of a received message.
+
+        Raises:
+            InvalidTopic: It is not under this prefix, or not exactly of one of the three forms.
+        """
+        if len(topic) > MAX_TOPIC_BYTES or not topic.startswith(self._root):
+            raise InvalidTopic("not under the prefix")
+        match topic[len(self._root) :].split("/"):
+            case [server, "open"]:
+                return OpenTopic(read_node_id(server))
+            case ["presence", mc]:
+                return PresenceTopic(check_client_id(mc))
+            case [server, mc, client, sid, ("rm2cem" | "cem2rm") as direction]:
+                return SessionTopic(
+                    read_node_id(server),
+                    check_client_id(mc),
+                    read_node_id(client),
+                    check_session_id(sid),
+                    Direction(direction),
+                )
+        raise InvalidTopic("not a topic of this binding")
