@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,7 @@ class Endpoint:
         self._serving: Serving | None = None
         self._ready = False
         self._port = config.port
+        self._config_lock = asyncio.Lock()
         self._pairing_server = PairingServer(
             lambda: self._local,
             session_url=lambda: self.session_url,
@@ -296,13 +297,29 @@ class Endpoint:
             ConfigurationError: Its id or alias is taken, or an alias is missing.
             StorageError: The settings could not be written.
         """
-        settings = self.config.model_dump()
-        settings["nodes"] = [*self.config.nodes, node]
-        config = checked(lambda: EndpointConfig.model_validate(settings), "the new node")
+        async with self._config_lock:
+            await self._write_config([*self.config.nodes, node])
+        return await self._add_node(self._local.nodes[node.id])
+
+    async def describe_node(self, node: NodeConfig) -> None:
+        """Change how a node presents itself, and keep it in the settings; peers learn it with their next session.
+
+        Raises:
+            ConfigurationError: There is no such node, or its new settings cannot be used.
+            StorageError: The settings could not be written; nothing is changed.
+        """
+        if node.id not in self.nodes:
+            raise ConfigurationError(f"There is no node {node.id}.")
+        async with self._config_lock:
+            await self._write_config([node if known.id == node.id else known for known in self.config.nodes])
+        self.nodes[node.id].described(self._local.nodes[node.id])
+
+    async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
+        settings = {**self.config.model_dump(), "nodes": nodes}
+        config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
             await asyncio.to_thread(self._home.write_private, CONFIG_FILE, config.to_json())
         self.config, self._local = config, config.endpoint()
-        return await self._add_node(self._local.nodes[node.id])
 
     @property
     def pairing_url(self) -> BaseUrl:

@@ -8,7 +8,15 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
-from s2connect.errors import AccessRefused, NoLongerPaired, NotReachable, PeerTimeout, S2ConnectError, StorageError
+from s2connect.errors import (
+    AccessRefused,
+    NoLongerPaired,
+    NotPaired,
+    NotReachable,
+    PeerTimeout,
+    S2ConnectError,
+    StorageError,
+)
 from s2connect.events import SessionFailed
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
@@ -109,14 +117,15 @@ class Sessions:
 class Connections:
     """The connections underneath, for relays; an async iterator that ends when the endpoint closes."""
 
-    def __init__(self, live: NodeConnections) -> None:
+    def __init__(self, live: NodeConnections, *, connect: bool) -> None:
         self._live = live
+        self._connect = connect
 
     def __aiter__(self) -> Connections:
         return self
 
     async def __anext__(self) -> tuple[Connection, Pairing]:
-        live = await self._live.next()
+        live = await self._live.next(connect=self._connect)
         return live.connection, live.pairing
 
 
@@ -144,23 +153,24 @@ class NodeConnections:
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._started = False
+        self._connects = False
         self._closed = False
         self._news: dict[NodeId, asyncio.Event] = {}  # of connectors that wait
         self._hosts: dict[NodeId, str] = {}
 
     # The application's side
 
-    async def start(self) -> None:
-        """Open and accept from now on."""
+    async def start(self, *, connect: bool = True) -> None:
+        """Accept from now on, and connect by ourselves where we are the communication client."""
         if self._started or self._closed:
             return
-        self._started = True
+        self._started, self._connects = True, connect
         for pairing in await self._store.pairings(self.node.id):
             self.connect(pairing)
 
-    async def next(self) -> Live:
+    async def next(self, *, connect: bool = True) -> Live:
         """The next connection that came up."""
-        await self.start()
+        await self.start(connect=connect)
         while True:
             live = await self._waiting.get()
             if live is None:
@@ -184,7 +194,13 @@ class NodeConnections:
     # Connections
 
     def attach(self, connection: Connection, pairing: Pairing) -> Live:
-        """A connection came up. It replaces one of the same pair (WS-06)."""
+        """A connection came up, for the application to take. It replaces one of the same pair (WS-06)."""
+        live = self._keep(connection, pairing)
+        if not self._closed:
+            self._waiting.put_nowait(live)
+        return live
+
+    def _keep(self, connection: Connection, pairing: Pairing) -> Live:
         live = Live(connection, pairing)
         old = self._live.pop(pairing.key.remote, None)
         if old is not None:
@@ -196,7 +212,6 @@ class NodeConnections:
         info = connection.info
         _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         self._later(self._watch(live), "watch")
-        self._waiting.put_nowait(live)
         return live
 
     async def _watch(self, live: Live) -> None:
@@ -269,7 +284,7 @@ class NodeConnections:
 
     def connect(self, pairing: Pairing) -> None:
         """Keep connecting to the server of a pairing, if we are its client and the application has started (REC-01)."""
-        if not self._started or self._closed or pairing.initiate_session_url is None:
+        if not self._connects or self._closed or pairing.initiate_session_url is None:
             return
         remote = pairing.key.remote
         running = self._connectors.get(remote)
@@ -320,6 +335,34 @@ class NodeConnections:
                     backoff.established()
                 delay = backoff.restart(lasted=lasted, chance=chance)
             await asyncio.sleep(delay)
+
+    async def open(self, remote: NodeId) -> Connection:
+        """Connect to the server of a pairing once, now; see :meth:`Node.open <s2connect.node.Node.open>`."""
+        key = PairKey(self.node.id, remote)
+        while True:
+            pairings = [p for p in await self._store.pairings_of(key) if p.initiate_session_url is not None]
+            if not pairings:
+                raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
+            pairing = pairings[-1]
+            try:
+                connection, answer = await self._open(pairing)
+            except (NoLongerPaired, AccessRefused) as error:
+                if not pairing.confirmed:
+                    await self._owner.drop(pairing)
+                    continue
+                if isinstance(error, NoLongerPaired):
+                    await self._owner.ended_by_peer(pairing)
+                raise
+            try:
+                if not pairing.confirmed:
+                    await self._owner.settle(pairing)
+                if (updated := with_descriptions(pairing, answer)) != pairing:
+                    await self._describe(updated)
+            except BaseException:
+                await connection.close(GOING_AWAY)
+                raise
+            self._keep(connection, updated)
+            return connection
 
     async def _pause(self, pairing: Pairing, delay: float) -> bool:
         """Wait, or until the server shows up in the network and some hundred milliseconds more. True if it did."""

@@ -11,6 +11,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
 from s2connect.session.session import Observer
 from s2connect.store.base import Pairing
+from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
     from s2connect.endpoint import Endpoint
@@ -43,6 +44,10 @@ class Node:
     def alias(self) -> str | None:
         """Its short name in the pairing code."""
         return self._local.alias
+
+    def described(self, local: LocalNode) -> None:
+        """The node presents itself in another way from now on; use ``Endpoint.describe_node``."""
+        self._local = self._connections.node = local
 
     # Pairing
 
@@ -211,9 +216,27 @@ class Node:
         """
         return Sessions(self._connections, on_message)
 
-    def connections(self) -> Connections:
-        """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays."""
-        return Connections(self._connections)
+    def connections(self, *, connect: bool = True) -> Connections:
+        """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays.
+
+        Args:
+            connect: Whether the node connects by itself where it is the communication client. Without it only those
+                connections come that peers open; :meth:`open` opens the others.
+        """
+        return Connections(self._connections, connect=connect)
+
+    async def open(self, peer: NodeId) -> Connection:
+        """As communication client: connect to a paired node once, now, and hand out the connection; for relays.
+
+        Nobody reconnects. A connection with the same peer that stands is replaced (WS-06). Cancel-safe.
+
+        Raises:
+            NotPaired: There is no pairing in which this node is the communication client.
+            NoLongerPaired: The peer has removed the pairing; it is removed here, too.
+            AccessRefused: The peer accepts none of our tokens; pair again.
+            SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
+        """
+        return await self._connections.open(peer)
 
     def set_gate(self, gate: Gate | None) -> None:
         """Decide, as communication server, whether a session may be opened now.

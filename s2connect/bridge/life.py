@@ -1,0 +1,132 @@
+"""The life of a link, without I/O: a table of states that status page, metrics and log all use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from s2connect.session.reconnect import SHORT_SESSION, Backoff
+
+
+class LinkState(StrEnum):
+    """Where a link is."""
+
+    UNPAIRED = "unpaired"
+    """A side has no pairing yet, or none any more."""
+    WAITING = "waiting"
+    """For a peer that connects to the bridge, or for the time to connect."""
+    REACHING = "reaching"
+    """The bridge connects to the sides that it connects to."""
+    ADMITTING = "admitting"
+    """All those are there; the peer that asked was told to come."""
+    UP = "up"
+    """Both sides are connected, and messages pass."""
+    PARTING = "parting"
+    """One side is gone, and the other is being told."""
+    FAILED = "failed"
+    """A side could not be reached, or did not come; another attempt follows."""
+    REFUSED = "refused"
+    """A side wants no session any more; a person has to act."""
+    STOPPED = "stopped"
+    """The bridge has ended the link."""
+
+
+class LinkEvent(StrEnum):
+    """What happens to a link."""
+
+    PAIRED = "paired"
+    UNPAIRED = "unpaired"
+    BEGIN = "begin"
+    """A peer asks to be let in, or it is time to connect."""
+    REACHED = "reached"
+    ARRIVED = "arrived"
+    """Nobody is missing any more."""
+    FAILED = "failed"
+    REFUSED = "refused"
+    LOST = "lost"
+    PARTED = "parted"
+    STOP = "stop"
+
+
+_S, _E = LinkState, LinkEvent
+
+TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyType(
+    {
+        _S.UNPAIRED: {_E.PAIRED: _S.WAITING},
+        _S.WAITING: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED},
+        _S.REACHING: {
+            _E.REACHED: _S.ADMITTING,
+            _E.ARRIVED: _S.UP,
+            _E.FAILED: _S.FAILED,
+            _E.REFUSED: _S.REFUSED,
+        },
+        _S.ADMITTING: {_E.ARRIVED: _S.UP, _E.FAILED: _S.FAILED, _E.REFUSED: _S.REFUSED},
+        _S.UP: {_E.LOST: _S.PARTING},
+        _S.PARTING: {_E.PARTED: _S.WAITING},
+        _S.FAILED: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED},
+        _S.REFUSED: {_E.BEGIN: _S.REACHING, _E.PAIRED: _S.WAITING, _E.UNPAIRED: _S.UNPAIRED},
+        _S.STOPPED: {},
+    }
+)
+"""What follows from what. Besides, every state but the last goes to ``stopped`` when the link is stopped."""
+
+
+class LinkLife:
+    """Where one link is, since when and why, and when the bridge tries again by itself.
+
+    Args:
+        paired: Whether both sides can be connected in principle.
+        now: Seconds of a clock that never goes back.
+
+    Attributes:
+        state: Where it is.
+        since: When that began.
+        reason: Why, in words for a person; empty where the state says it all.
+        retry_at: When the bridge connects by itself, where it is the bridge that connects; else None.
+    """
+
+    def __init__(self, *, paired: bool, now: float) -> None:
+        self.state = LinkState.WAITING if paired else LinkState.UNPAIRED
+        self.since = now
+        self.reason = ""
+        self.retry_at: float | None = now if paired else None
+        self._backoff = Backoff()
+        self._up_at: float | None = None
+
+    def on(self, event: LinkEvent, *, now: float, reason: str = "", chance: float = 0.0) -> LinkState:
+        """Something happened.
+
+        Args:
+            event: What.
+            now: When.
+            reason: Why, for a person.
+            chance: Uniform in [0, 1), for the next attempt's time (REC-02).
+
+        Raises:
+            ValueError: That cannot happen in this state; a mistake of the caller.
+        """
+        state = LinkState.STOPPED if event is LinkEvent.STOP else TABLE[self.state].get(event)
+        if state is None:
+            raise ValueError(f"a link that is {self.state} cannot be {event}")
+        if event is LinkEvent.ARRIVED:
+            self._up_at = now
+        elif event in (LinkEvent.FAILED, LinkEvent.REFUSED):
+            self.retry_at = now + self._backoff.failed(chance)
+        elif event is LinkEvent.PARTED:
+            self.retry_at = now + self._pause(now, chance)
+        elif event is LinkEvent.PAIRED:
+            self._backoff.established()
+            self.retry_at = now
+        elif event in (LinkEvent.UNPAIRED, LinkEvent.STOP):
+            self.retry_at = None
+        self.state, self.since, self.reason = state, now, reason
+        return state
+
+    def _pause(self, now: float, chance: float) -> float:
+        """A link that stood comes back soon; one that falls again and again, ever later (REC-02, REC-03)."""
+        lasted = now - self._up_at if self._up_at is not None else 0.0
+        if lasted >= SHORT_SESSION:
+            self._backoff.established()
+        return self._backoff.failed(chance)

@@ -1,0 +1,508 @@
+"""A link: one RM on one side, one CEM on the other, and the messages between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
+from s2connect.bridge.outbox import Outbox
+from s2connect.bridge.relay import Policy, Relay
+from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, PeerTimeout, S2ConnectError
+from s2connect.messages.envelope import (
+    NIL_ID,
+    RECEPTION_STATUS,
+    SESSION_REQUEST,
+    InvalidMessage,
+    ReceptionStatusValue,
+    read_message,
+    reception_status,
+    write_message,
+)
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
+
+_log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT: Final = 10.0
+"""Seconds for the bridge to connect to one side."""
+
+ASK_TIMEOUT: Final = 25.0
+"""Seconds that a peer is kept waiting for the answer whether it may come; clients of ours wait 30."""
+
+ARRIVAL_TIMEOUT: Final = 30.0
+"""Seconds within which a peer that may come has to come (SES-04)."""
+
+RENDEZVOUS: Final = 20.0
+"""Seconds that a peer waits for the other side where both connect to the bridge."""
+
+FAREWELL_TIMEOUT: Final = 3.0
+"""Seconds in which the remaining side is told that the other is gone."""
+
+NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
+"""What a peer is told that may not come; what exactly is wrong is nothing for strangers."""
+
+
+class Way(Enum):
+    """Who connects to whom on one side of a link."""
+
+    ACCEPT = "accept"
+    """The peer connects to the bridge."""
+    OPEN = "open"
+    """The bridge connects to the peer."""
+
+
+class Side(ABC):
+    """One side of a link.
+
+    Attributes:
+        title: What it is, for a person.
+    """
+
+    title: str
+
+    @property
+    @abstractmethod
+    def way(self) -> Way | None:
+        """Who connects to whom; None as long as there is no pairing."""
+
+    @abstractmethod
+    async def open(self) -> Connection:
+        """Connect to the peer, once. Only where the way is OPEN; cancel-safe.
+
+        Raises:
+            NoLongerPaired, AccessRefused: The peer wants no session any more.
+            S2ConnectError: It cannot be reached now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SideStatus:
+    """One side of a link, for people.
+
+    Attributes:
+        title: What it is.
+        connected: Whether its peer is there: heard from within the heartbeat, not merely sent to.
+        protocol: How it is connected; empty while it is not.
+        s2_version: Version of S2 JSON; empty while it is not.
+        peer_address: Address; empty while it is not.
+    """
+
+    title: str
+    connected: bool
+    protocol: str = ""
+    s2_version: str = ""
+    peer_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """A link, for people.
+
+    Attributes:
+        name: Its name.
+        state: Where it is.
+        for_seconds: For how long.
+        reason: Why; empty where the state says it all.
+        retry_in: Seconds until the bridge connects by itself, where it does.
+        sides: By the role of the peer.
+        counts: By the role of the sender, what became of the messages, since the bridge started.
+        queued: By the role of the receiver, what waits to be sent.
+        times_up: How often it has been up.
+    """
+
+    name: str
+    state: LinkState
+    for_seconds: float
+    reason: str
+    retry_in: float | None
+    sides: Mapping[Role, SideStatus]
+    counts: Mapping[Role, Mapping[str, int]]
+    queued: Mapping[Role, int]
+    times_up: int
+
+
+class _Asked:
+    def __init__(self, s2_version: str, answer: asyncio.Future[str | None]) -> None:
+        self.s2_version = s2_version
+        self.answer = answer
+
+
+class Link:
+    """Joins two sides: both are connected, or neither is. :meth:`run` is its one task.
+
+    Args:
+        name: For people.
+        sides: By the role of the peer.
+        policy: What may pass.
+        on_change: Called with the link after every change of its state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sides: Mapping[Role, Side],
+        policy: Policy,
+        *,
+        on_change: Callable[[Link], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.sides = dict(sides)
+        self.policy = policy
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._life = LinkLife(paired=self._is_paired(), now=self._loop.time())
+        self._asked: dict[Role, _Asked] = {}
+        self._arriving: dict[Role, asyncio.Future[Connection]] = {}
+        self._let_in: set[Role] = set()
+        self._connections: dict[Role, Connection] = {}
+        self._outboxes: dict[Role, Outbox] = {}
+        self._totals: dict[Role, dict[str, int]] = {Role.RM: {}, Role.CEM: {}}
+        self._relay: Relay | None = None
+        self._news = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._times_up = 0
+
+    # What the ports tell
+
+    async def ask(self, role: Role, s2_version: str) -> str | None:
+        """The peer on one side asks to be let in: None, or a sentence for its user. Connect-through happens here.
+
+        Whoever asks while the link is up has lost its session and wants a new one: the link starts anew.
+        """
+        if self._life.state is LinkState.STOPPED or not self._is_paired():
+            return NOT_NOW
+        if (arriving := self._arriving.get(role)) is not None and not arriving.done() and role in self._let_in:
+            return None  # the answer to the first request may have been lost
+        answer: asyncio.Future[str | None] = self._loop.create_future()
+        self._supersede(role)
+        self._asked[role] = _Asked(s2_version, answer)
+        self._news.set()
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            return NOT_NOW
+        finally:
+            if (asked := self._asked.get(role)) is not None and asked.answer is answer:
+                del self._asked[role]
+
+    def _supersede(self, role: Role) -> None:
+        if (old := self._asked.pop(role, None)) is not None and not old.answer.done():
+            old.answer.set_result(NOT_NOW)
+
+    def arrived(self, role: Role, connection: Connection) -> bool:
+        """The peer that was let in has come. False if nobody waits for it: the connection is the caller's to close."""
+        waiting = self._arriving.get(role)
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(connection)
+        return True
+
+    def pairing_changed(self) -> None:
+        """A side was paired or unpaired, or says so."""
+        self._news.set()
+
+    def status(self) -> LinkStatus:
+        """What to show."""
+        now, life = self._loop.time(), self._life
+        counts: dict[Role, dict[str, int]] = {role: dict(total) for role, total in self._totals.items()}
+        if self._relay is not None:
+            for role, current in self._relay.counts().items():
+                _add(counts[role], current)
+        return LinkStatus(
+            name=self.name,
+            state=life.state,
+            for_seconds=now - life.since,
+            reason=life.reason,
+            retry_in=max(0.0, life.retry_at - now) if self._opens_itself() and life.retry_at is not None else None,
+            sides={role: self._side_status(role) for role in self.sides},
+            counts=counts,
+            queued={role: len(outbox) for role, outbox in self._outboxes.items()},
+            times_up=self._times_up,
+        )
+
+    def _side_status(self, role: Role) -> SideStatus:
+        title, connection = self.sides[role].title, self._connections.get(role)
+        if connection is None:
+            return SideStatus(title, connected=False)
+        info = connection.info
+        return SideStatus(title, True, info.protocol, info.s2_version, info.peer_address)
+
+    # The life
+
+    async def run(self) -> None:
+        """Live until cancelled; then the sides that are connected are told and closed."""
+        try:
+            while True:
+                if await self._until_there_is_work():
+                    await self._session()
+        finally:
+            self._on(LinkEvent.STOP)
+            for asked in self._asked.values():
+                if not asked.answer.done():
+                    asked.answer.set_result(NOT_NOW)
+
+    def _is_paired(self) -> bool:
+        return all(side.way is not None for side in self.sides.values())
+
+    def _opens_itself(self) -> bool:
+        return all(side.way is Way.OPEN for side in self.sides.values())
+
+    async def _until_there_is_work(self) -> bool:
+        """Wait until a peer asks or it is time; False if only the pairings have changed."""
+        life = self._life
+        self._news.clear()
+        paired = self._is_paired()
+        if not paired:
+            for role in list(self._asked):
+                self._supersede(role)
+            if life.state is not LinkState.UNPAIRED:
+                self._on(LinkEvent.UNPAIRED)
+        elif life.state is LinkState.UNPAIRED:
+            self._on(LinkEvent.PAIRED)
+        if paired and self._open_questions():
+            return True
+        due = life.retry_at if paired and self._opens_itself() else None
+        try:
+            async with asyncio.timeout_at(due):
+                await self._news.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _session(self) -> None:
+        """Bring both sides up, carry messages, and part."""
+        self._on(LinkEvent.BEGIN)
+        try:
+            relay = self._relay = await self._connect()
+        except S2ConnectError as error:
+            for_good = isinstance(error, (NoLongerPaired, AccessRefused))
+            await self._part()
+            self._on(LinkEvent.REFUSED if for_good else LinkEvent.FAILED, reason=for_display(str(error), 300))
+            return
+        except BaseException:
+            await self._part()
+            raise
+        self._times_up += 1
+        self._on(LinkEvent.ARRIVED)
+        try:
+            reason = await self._carry(relay)
+            self._on(LinkEvent.LOST, reason=reason)
+        finally:
+            await self._part()
+        self._on(LinkEvent.PARTED, reason=reason)
+
+    async def _connect(self) -> Relay:
+        """Open what the bridge opens, then let come in who asked.
+
+        Returns:
+            What deals with the messages between them.
+
+        Raises:
+            S2ConnectError: A side cannot be reached, did not come, or speaks another version.
+        """
+        ways = {role: side.way for role, side in self.sides.items()}
+        try:
+            # The RM first: a device that is switched off must not make sessions of the CEM come and go.
+            for role in (Role.RM, Role.CEM):
+                if ways[role] is Way.OPEN:
+                    self._connections[role] = await self._open(role)
+            missing = [role for role, way in ways.items() if way is Way.ACCEPT]
+            if missing:
+                self._on(LinkEvent.REACHED)
+                await self._admit(missing)
+        except BaseException:
+            for asked in self._asked.values():
+                if not asked.answer.done():
+                    asked.answer.set_result(NOT_NOW)
+            raise
+        versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
+        return Relay(versions, self.policy)
+
+    async def _open(self, role: Role) -> Connection:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                return await self.sides[role].open()
+        except TimeoutError as error:
+            raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
+
+    async def _admit(self, missing: list[Role]) -> None:
+        waiting = {role: self._loop.create_future() for role in missing}
+        self._arriving.update(waiting)
+        try:
+            await self._all_ask(missing)
+            for role in missing:
+                if not (asked := self._asked[role]).answer.done():
+                    asked.answer.set_result(None)
+            self._let_in.update(missing)
+            watched = {
+                asyncio.create_task(c.wait_closed(), name=f"s2connect-bridge-watch-{self.name}"): role
+                for role, c in self._connections.items()
+            }
+            arrivals = asyncio.gather(*waiting.values())
+            try:
+                done, _ = await asyncio.wait(
+                    {arrivals, *watched}, timeout=ARRIVAL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                )
+                if arrivals not in done:
+                    lost = next((role for task, role in watched.items() if task in done), None)
+                    if lost is None:
+                        raise PeerTimeout("The peer that was let in did not come.")
+                    raise ConnectionClosed(GOING_AWAY, f"{self.sides[lost].title} ended the session")
+            finally:
+                arrivals.cancel()
+                for task in watched:
+                    task.cancel()
+                await asyncio.gather(arrivals, *watched, return_exceptions=True)
+        finally:
+            self._let_in.clear()
+            for role, future in waiting.items():
+                self._arriving.pop(role, None)
+                if future.done() and not future.cancelled():
+                    self._connections[role] = future.result()
+                future.cancel()
+
+    async def _all_ask(self, missing: list[Role]) -> None:
+        """Where both sides connect to the bridge, one waits for the other, for a bounded time."""
+        try:
+            async with asyncio.timeout(RENDEZVOUS):
+                while any(role not in self._asked for role in missing):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError as error:
+            absent = next(role for role in missing if role not in self._asked)
+            raise PeerTimeout(f"{self.sides[absent].title} has not asked for a session.") from error
+
+    # Both sides are up
+
+    async def _carry(self, relay: Relay) -> str:
+        """Carry messages until a side is lost, or asks for a new session. Returns why."""
+        self._outboxes = {role: Outbox(connection) for role, connection in self._connections.items()}
+        tasks: dict[asyncio.Task[None], str] = {}
+        for role, outbox in self._outboxes.items():
+            name, title = f"s2connect-bridge-{self.name}-{role}", self.sides[role].title
+            tasks[asyncio.create_task(self._pump(role, relay), name=name)] = title
+            tasks[asyncio.create_task(outbox.run(), name=f"{name}-outbox")] = title
+        tasks[asyncio.create_task(self._someone_asks(), name=f"s2connect-bridge-{self.name}-asks")] = ""
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, ConnectionClosed):
+                    return f"{tasks[task]} has ended the session ({error.code})"
+                if error is not None:
+                    _log.error("The link %s ends because of an error", self.name, exc_info=error)
+                    return "an unexpected error; its details are in the log"
+            return "a peer that was connected asks for a new session"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    async def _pump(self, role: Role, relay: Relay) -> None:
+        connection, outboxes, clock = self._connections[role], self._outboxes, self._loop.time
+        while True:
+            text = await connection.recv()
+            for out in relay.received(role, text, now=clock()):
+                await outboxes[out.to].put(out.text, out.key)
+            if self._timer is None:
+                self._arm(relay)
+
+    async def _someone_asks(self) -> None:
+        while not self._open_questions():
+            self._news.clear()
+            await self._news.wait()
+
+    def _open_questions(self) -> bool:
+        return any(not asked.answer.done() for asked in self._asked.values())
+
+    def _arm(self, relay: Relay) -> None:
+        deadline = relay.deadline
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._overdue, relay)
+
+    def _overdue(self, relay: Relay) -> None:
+        self._answer_overdue(relay, self._loop.time())
+        self._arm(relay)
+
+    def _answer_overdue(self, relay: Relay, now: float) -> None:
+        for overdue in relay.overdue(now):
+            if self._outboxes[overdue.to].withdraw(overdue.key):
+                relay.withdrawn(overdue)
+            self._outboxes[overdue.answer.to].put_nowait(overdue.answer.text)
+
+    # The end
+
+    async def _part(self) -> None:
+        """Tell the sides that are still connected, and close."""
+        if (relay := self._relay) is not None:
+            self._answer_overdue(relay, math.inf)
+        await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
+        if relay is not None:
+            for role, current in relay.counts().items():
+                _add(self._totals[role], current)
+        self._relay = None
+        self._connections.clear()
+        self._outboxes.clear()
+
+    async def _say_goodbye(self, role: Role) -> None:
+        """Deliver what is queued, ask for a new session unless the peer knows that this one ends, and close."""
+        connection, relay = self._connections[role], self._relay
+        try:
+            async with asyncio.timeout(FAREWELL_TIMEOUT):
+                if (outbox := self._outboxes.get(role)) is not None:
+                    await outbox.flush()
+                if relay is None or role not in relay.told:
+                    text, subject = write_message({"message_type": SESSION_REQUEST, "request": "RECONNECT"})
+                    await connection.send(text)
+                    while not _ends_farewell(read := await connection.recv(), subject):
+                        if (answer := _refusal(read)) is not None:
+                            await connection.send(answer)
+        except (ConnectionClosed, TimeoutError):
+            pass
+        finally:
+            await connection.close(NORMAL_CLOSURE, "the other side is gone")
+
+    def _on(self, event: LinkEvent, *, reason: str = "") -> None:
+        before = self._life.state
+        chance = random.random()  # noqa: S311 - spreads load, guards nothing
+        state = self._life.on(event, now=self._loop.time(), reason=reason, chance=chance)
+        if state is not before:
+            _log.info("link %s: %s%s", self.name, state, f" ({reason})" if reason else "")
+        if self._on_change is not None:
+            self._on_change(self)
+
+
+def _ends_farewell(text: str, subject: str) -> bool:
+    try:
+        message = read_message(text)
+    except InvalidMessage:
+        return False
+    return message.type == RECEPTION_STATUS and message.subject_id == subject
+
+
+def _refusal(text: str) -> str | None:
+    """What a message is answered that comes when nobody can take it any more (MSG-03)."""
+    try:
+        message = read_message(text)
+    except InvalidMessage as error:
+        return reception_status(error.subject_id, error.status, error.label) if error.answerable else None
+    if message.type == RECEPTION_STATUS:
+        return None
+    return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, "the session is ending")
+
+
+def _add(total: dict[str, int], current: Mapping[str, int]) -> None:
+    for name, number in current.items():
+        total[name] = total.get(name, 0) + number

@@ -1,0 +1,252 @@
+"""Ports of S2 Connect: the bridge's own nodes, over WebSocket or MQTT, in either communication role."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Coroutine
+from typing import Any, Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from s2connect.bridge.link import NOT_NOW, Side, Way
+from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
+from s2connect.config import NodeConfig
+from s2connect.endpoint import Endpoint
+from s2connect.errors import NotPaired, S2ConnectError
+from s2connect.events import Paired, Unpaired
+from s2connect.messages.catalogue import BETA
+from s2connect.model.common import DEFAULT_S2_VERSION, NodeDescription, NodeId, Role
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.text import for_display
+from s2connect.node import Node
+from s2connect.store.base import Pairing
+from s2connect.transports.base import GOING_AWAY, Connection
+
+_log = logging.getLogger(__name__)
+
+VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
+"""What the nodes of a bridge speak; where the sides differ, the relay translates."""
+
+
+class NodeSide(Side):
+    """A peer that is paired with a node of the bridge."""
+
+    def __init__(self, node: Node, title: str) -> None:
+        self.node = node
+        self.title = title
+        self.pairing: Pairing | None = None
+
+    @property
+    def way(self) -> Way | None:
+        """See :attr:`Side.way`."""
+        if self.pairing is None:
+            return None
+        return Way.OPEN if self.pairing.communication_role is CommunicationRole.CLIENT else Way.ACCEPT
+
+    async def open(self) -> Connection:
+        """See :meth:`Side.open`."""
+        if self.pairing is None:
+            raise NotPaired(f"{self.title} is not paired.")
+        return await self.node.open(self.pairing.key.remote)
+
+
+class _Tasks:
+    """The tasks of one port."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.create_task(work, name=f"s2connect-bridge-{self._name}-{what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class NodeDevicePort(DevicePort):
+    """Devices pair with one energy manager node of the bridge.
+
+    Args:
+        endpoint: The bridge's endpoint.
+        node: Its node towards the devices.
+    """
+
+    def __init__(self, endpoint: Endpoint, node: Node) -> None:
+        self._endpoint = endpoint
+        self.node = node
+        self._sides: dict[NodeId, NodeSide] = {}
+        self._tasks = _Tasks(f"devices-{node.alias or node.id}")
+
+    async def start(self, switchboard: Switchboard) -> None:
+        """See :meth:`Port.start`."""
+        self._switchboard = switchboard
+        events = self._endpoint.events()
+        self.node.set_gate(self._gate)
+        for pairing in await self.node.pairings():
+            if pairing.confirmed:
+                await self._known(pairing)
+        self._tasks.spawn(self._accept(), "accept")
+        self._tasks.spawn(self._follow(events), "events")
+
+    async def close(self) -> None:
+        """See :meth:`Port.close`."""
+        self.node.set_gate(None)
+        await self._tasks.close()
+
+    async def _known(self, pairing: Pairing) -> None:
+        remote, description = pairing.key.remote, pairing.peer
+        side = self._sides.get(remote)
+        if side is None:
+            side = self._sides[remote] = NodeSide(self.node, for_display(description.title))
+        side.pairing, side.title = pairing, for_display(description.title)
+        await self._switchboard.found(Device(str(remote), description.title, description), side)
+        self._switchboard.pairing_changed(str(remote))
+
+    async def _gate(self, pairing: Pairing, s2_version: str) -> str | None:
+        if pairing.key.remote not in self._sides:
+            await self._known(pairing)
+        return await self._switchboard.ask(str(pairing.key.remote), Role.RM, s2_version)
+
+    async def _accept(self) -> None:
+        async for connection, pairing in self.node.connections(connect=False):
+            known = self._sides.get(pairing.key.remote)
+            if known is None or known.pairing is None or known.pairing.peer != pairing.peer:
+                await self._known(pairing)
+            if not self._switchboard.arrived(str(pairing.key.remote), Role.RM, connection):
+                await connection.close(GOING_AWAY, "too late")
+
+    async def _follow(self, events: Any) -> None:
+        async for event in events:
+            match event:
+                case Paired() if event.node == self.node.id:
+                    for pairing in await self.node.pairings():
+                        if pairing.key.remote == event.peer.id and pairing.confirmed:
+                            await self._known(pairing)
+                case Unpaired() if event.node == self.node.id:
+                    if (side := self._sides.pop(event.peer.id, None)) is not None:
+                        side.pairing = None
+                        await self._switchboard.gone(str(event.peer.id))
+
+
+def representative_id(bridge: NodeId, key: str) -> NodeId:
+    """The id of the node that represents a device: the same for ever, and another one for every bridge."""
+    return NodeId(uuid5(uuid5(NAMESPACE_URL, f"urn:uuid:{bridge}"), key))
+
+
+def representative_alias(name: str, node: NodeId) -> str:
+    """A short name for pairing codes, from the device's name and its id (TOK-03)."""
+    return f"{re.sub('[^0-9a-zA-Z]+', '', name)[:24] or 'RM'}{node.hex[:6]}"
+
+
+class NodeManagerPort(ManagerPort):
+    """Every device is represented by an RM node of the bridge, which pairs with the energy manager.
+
+    Args:
+        endpoint: The bridge's endpoint.
+        bridge: What the ids of the representatives are derived from.
+        protocols: Communication protocols by preference.
+    """
+
+    def __init__(self, endpoint: Endpoint, bridge: NodeId, protocols: tuple[str, ...]) -> None:
+        self._endpoint = endpoint
+        self._bridge = bridge
+        self._protocols = protocols
+        self._sides: dict[str, NodeSide] = {}
+        self._keys: dict[NodeId, str] = {}
+        self._tasks = _Tasks("manager")
+
+    async def start(self, switchboard: Switchboard) -> None:
+        """See :meth:`Port.start`."""
+        self._switchboard = switchboard
+        self._tasks.spawn(self._follow(self._endpoint.events()), "events")
+
+    async def close(self) -> None:
+        """See :meth:`Port.close`."""
+        await self._tasks.close()
+
+    async def represent(self, device: Device) -> Side:
+        """See :meth:`ManagerPort.represent`."""
+        config = self._config(device)
+        side = self._sides.get(device.key)
+        if (node := self._endpoint.nodes.get(config.id)) is None:
+            node = await self._endpoint.create_node(config)
+        elif node.description != config.node().description:
+            await self._endpoint.describe_node(config)
+        if side is None:
+            side = self._sides[device.key] = NodeSide(node, "")
+            self._keys[node.id] = device.key
+            await self._look(side)
+            node.set_gate(self._gate)
+            self._tasks.spawn(self._accept(side, device.key), f"accept-{node.id}")
+        return side
+
+    async def dismiss(self, key: str) -> None:
+        """See :meth:`ManagerPort.dismiss`. The energy manager is told, as well as it goes."""
+        side = self._sides.pop(key, None)
+        if side is not None and side.pairing is not None:
+            with contextlib.suppress(S2ConnectError):
+                await side.node.unpair(side.pairing.key.remote, forget=True)
+
+    def node_of(self, key: str) -> Node | None:
+        """The node that represents a device."""
+        side = self._sides.get(key)
+        return side.node if side is not None else None
+
+    def _config(self, device: Device) -> NodeConfig:
+        node, shown = representative_id(self._bridge, device.key), device.description
+        return NodeConfig(
+            id=node,
+            role=Role.RM,
+            brand=_shown(shown.brand),
+            type=_shown(shown.type),
+            model_name=_shown(shown.model_name),
+            user_defined_name=_shown(shown.user_defined_name) if shown.user_defined_name else None,
+            alias=representative_alias(device.name, node),
+            communication_protocols=self._protocols,
+            s2_versions=VERSIONS,
+        )
+
+    async def _look(self, side: NodeSide) -> None:
+        confirmed = [pairing for pairing in await side.node.pairings() if pairing.confirmed]
+        side.pairing = confirmed[-1] if confirmed else None
+        side.title = for_display(confirmed[-1].peer.title) if confirmed else "the energy manager"
+
+    async def _gate(self, pairing: Pairing, s2_version: str) -> str | None:
+        key = self._keys.get(pairing.key.local)
+        return NOT_NOW if key is None else await self._switchboard.ask(key, Role.CEM, s2_version)
+
+    async def _accept(self, side: NodeSide, key: str) -> None:
+        async for connection, _ in side.node.connections(connect=False):
+            if not self._switchboard.arrived(key, Role.CEM, connection):
+                await connection.close(GOING_AWAY, "too late")
+
+    async def _follow(self, events: Any) -> None:
+        async for event in events:
+            if isinstance(event, (Paired, Unpaired)) and (key := self._keys.get(event.node)) is not None:
+                await self._look(self._sides[key])
+                self._switchboard.pairing_changed(key)
+
+
+def _shown(text: str) -> str:
+    """A description from the network as one of our own."""
+    return for_display(text, 200) or "unknown"
+
+
+def described(name: str, kind: str) -> NodeDescription:
+    """How a device is represented that has no description of its own."""
+    return NodeDescription(
+        id=NodeId(UUID(int=0)), brand="unknown", type=kind, model_name="unknown", user_defined_name=name, role=Role.RM
+    )

@@ -1,0 +1,103 @@
+"""The bounded queue of one side of a link: a slow side slows the other, and memory does not grow (WS-07)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from s2connect.transports.base import Connection
+
+MAX_QUEUED: Final = 100
+"""Texts that wait for one side before the other is slowed down."""
+
+MAX_QUEUED_CHARACTERS: Final = 1024 * 1024
+"""The same by size."""
+
+
+class Outbox:
+    """What goes to one side. One task calls :meth:`run`; any may put.
+
+    A text goes out at once where nothing waits and the connection has room, which is the usual case.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queue: deque[tuple[str, str | None]] = deque()
+        self._characters = 0
+        self._sending = False
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def put(self, text: str, key: str | None = None) -> None:
+        """Send a text in its turn; returns when there is room for more. Cancelled, it may or may not be sent.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        if not self._queue and not self._sending and self._connection.has_room():
+            self._sending = True
+            try:
+                await self._connection.send(text)
+            finally:
+                self._sent()
+            return
+        self.put_nowait(text, key)
+        while len(self._queue) >= MAX_QUEUED or self._characters >= MAX_QUEUED_CHARACTERS:
+            self._room.clear()
+            await self._room.wait()
+
+    def put_nowait(self, text: str, key: str | None = None) -> None:
+        """Send a text in its turn, without waiting for room: for answers, whose number is bounded by other means."""
+        self._queue.append((text, key))
+        self._characters += len(text)
+        self._work.set()
+
+    def withdraw(self, key: str) -> bool:
+        """Take back a message that has not left yet; False if it has."""
+        for entry in self._queue:
+            if entry[1] == key:
+                self._queue.remove(entry)
+                self._taken(entry[0])
+                return True
+        return False
+
+    async def run(self) -> None:
+        """Send what was put, until the connection is gone.
+
+        Raises:
+            ConnectionClosed: It is.
+        """
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._queue and not self._sending:
+                self._sending = True
+                try:
+                    text, _ = self._queue.popleft()
+                    self._taken(text)
+                    await self._connection.send(text)
+                finally:
+                    self._sent()
+
+    async def flush(self) -> None:
+        """Send what is still queued, after :meth:`run` has ended.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        while self._queue:
+            await self._connection.send(self._queue.popleft()[0])
+
+    def _sent(self) -> None:
+        self._sending = False
+        self._room.set()
+        if self._queue:
+            self._work.set()
+
+    def _taken(self, text: str) -> None:
+        self._characters -= len(text)
+        self._room.set()

@@ -1,0 +1,81 @@
+"""Ports: where the devices of a bridge come from, and where their energy manager is. What all kinds have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from s2connect.bridge.link import Side
+from s2connect.model.common import NodeDescription, Role
+from s2connect.transports.base import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device, as a route knows it.
+
+    Attributes:
+        key: What it is recognised by for ever: of an S2 Connect node its id, otherwise its name in the configuration.
+        name: For people; from the network, clean it before display.
+        description: As the device presents itself, or as the configuration describes it.
+    """
+
+    key: str
+    name: str
+    description: NodeDescription
+
+
+class Switchboard(Protocol):
+    """What ports tell; a route implements it and hands it to both of its ports."""
+
+    async def found(self, device: Device, side: Side) -> None:
+        """A device belongs here, connected or not. Told again when its description has changed."""
+
+    async def gone(self, key: str) -> None:
+        """A device does not belong here any more."""
+
+    async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
+        """The peer on one side of a device's link asks to be let in: None, or a sentence for its user."""
+
+    def arrived(self, key: str, role: Role, connection: Connection) -> bool:
+        """That peer has come. False if nobody waits for it: the connection is the caller's to close."""
+
+    def pairing_changed(self, key: str) -> None:
+        """One side of a device's link was paired or unpaired."""
+
+
+class Port(ABC):
+    """One end of a route."""
+
+    @abstractmethod
+    async def start(self, switchboard: Switchboard) -> None:
+        """Begin; returns when devices that are known already have been told.
+
+        Raises:
+            ConfigurationError: A setting cannot be used, e.g. an address is taken.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop accepting and release everything; connections that were handed over are not this port's any more."""
+
+
+class DevicePort(Port):
+    """The end at which the devices (RMs) are. The bridge is an energy manager there."""
+
+
+class ManagerPort(Port):
+    """The end at which the energy manager (CEM) is. The bridge represents each device there."""
+
+    @abstractmethod
+    async def represent(self, device: Device) -> Side:
+        """Represent a device, or update how it is represented.
+
+        Raises:
+            StorageError: It could not be stored.
+        """
+
+    @abstractmethod
+    async def dismiss(self, key: str) -> None:
+        """Represent a device no more."""

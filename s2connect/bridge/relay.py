@@ -1,0 +1,277 @@
+"""What a bridge does with each message of a link, without I/O: check, forward, acknowledge (MSG-03, MSG-06)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from s2connect.messages.conversation import Check, Conversation
+from s2connect.messages.versions import Translator, Untranslatable
+
+from s2connect.errors import UsageError
+from s2connect.messages.catalogue import data_model
+from s2connect.messages.envelope import (
+    NIL_ID,
+    RECEPTION_STATUS,
+    SESSION_REQUEST,
+    InvalidMessage,
+    Message,
+    ReceptionStatusValue,
+    read_message,
+    reception_status,
+)
+from s2connect.model.common import Role
+from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
+from s2connect.transports.base import MAX_MESSAGE_BYTES
+
+_log = logging.getLogger(__name__)
+
+FAR_SIDE_PATIENCE: Final = 4.0
+"""Seconds that the far side has for its ReceptionStatus; software in the field gives up after five."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a link lets pass.
+
+    Attributes:
+        check: How much of each message is judged.
+        max_message_bytes: Longest message.
+        messages_per_second: How many each side may send in the long run, ReceptionStatuses not counted; 0 for no limit.
+        burst: How many it may send at once.
+        patience: Seconds that the far side has for its ReceptionStatus.
+    """
+
+    check: Check = Check.ENVELOPE
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    messages_per_second: float = 0.0
+    burst: int = 100
+    patience: float = FAR_SIDE_PATIENCE
+
+
+class Fate(StrEnum):
+    """What became of a message; names the counters of a link."""
+
+    FORWARDED = "forwarded"
+    ACKNOWLEDGED = "acknowledged"
+    """The far side answered, whatever it said."""
+    REFUSED = "refused"
+    """The bridge answered, because the message is none, or breaks the policy."""
+    UNANSWERED = "unanswered"
+    """The far side did not answer in time, and the bridge said so."""
+    LATE = "late"
+    """A ReceptionStatus that came after that; it went no further."""
+    STRAY = "stray"
+    """A ReceptionStatus to nothing that was sent, or a second one; it went no further."""
+
+
+class Out(NamedTuple):
+    """A text to send.
+
+    Attributes:
+        to: The side it goes to, named by the role of the peer there.
+        text: What to send.
+        key: Of a message that was forwarded, the id under which it may be withdrawn as long as it has not left.
+    """
+
+    to: Role
+    text: str
+    key: str | None = None
+
+
+class Overdue(NamedTuple):
+    """A message that the far side did not acknowledge in time.
+
+    Attributes:
+        key: Its id. If it has not left the bridge yet, it must not leave any more.
+        to: The side that it was meant for.
+        answer: What its sender is told.
+    """
+
+    key: str
+    to: Role
+    answer: Out
+
+
+class _Side:
+    """What came from one side."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.ledger = Acknowledgements(timeout=policy.patience)
+        self.counts = dict.fromkeys(Fate, 0)
+        self.bytes = 0
+        self.points = float(policy.burst)
+        self.at: float | None = None
+
+
+class Relay:
+    """The messages of one link, while both sides are connected.
+
+    The bridge says ``OK`` on nobody's behalf: the far side's ReceptionStatus is passed on, and where it does not come
+    the sender is told ``TEMPORARY_ERROR``. The one exception is what the translation between two versions has to keep
+    (see :class:`~s2connect.messages.versions.Translator`).
+
+    Args:
+        versions: S2 JSON version by side, in any spelling (VER-06).
+        policy: What may pass.
+        wall: The time of the day; a translation depends on it.
+
+    Raises:
+        UsageError: A version is unknown, and the links's policy or a difference of the versions asks to know it.
+    """
+
+    def __init__(
+        self,
+        versions: Mapping[Role, str],
+        policy: Policy,
+        *,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.policy = policy
+        self.told: set[Role] = set()
+        """The sides that were told by a SessionRequest of the other that the session ends."""
+        self._wall = wall
+        self._sides = {Role.RM: _Side(policy), Role.CEM: _Side(policy)}
+        rm, cem = versions[Role.RM], versions[Role.CEM]
+        conversation = Conversation(rm, check=policy.check)
+        self._conversations = {Role.RM: conversation, Role.CEM: conversation}
+        self._translator: Translator | None = None
+        if rm != cem and data_model(rm) != data_model(cem):
+            self._translator = Translator(rm, cem)
+            self._conversations[Role.CEM] = Conversation(cem, check=policy.check)
+
+    def received(self, side: Role, text: str, *, now: float) -> list[Out]:
+        """Deal with a text from one side; ``now`` never goes back.
+
+        Returns:
+            What to send, in this order.
+        """
+        from_ = self._sides[side]
+        from_.bytes += len(text)
+        try:
+            message = read_message(text)
+            if message.type == RECEPTION_STATUS:
+                return self._acknowledged(side, message)
+            return self._message(side, message, now)
+        except InvalidMessage as error:
+            if not error.answerable:
+                from_.counts[Fate.STRAY] += 1
+                return []
+            return self._refuse(side, error.subject_id, error.status, error.label)
+
+    def _message(self, side: Role, message: Message, now: float) -> list[Out]:
+        from_, identifier, policy = self._sides[side], message.id or NIL_ID, self.policy
+        text = message.text
+        if 4 * len(text) > policy.max_message_bytes and len(text.encode("utf-8")) > policy.max_message_bytes:
+            # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
+            label = f"longer than the {policy.max_message_bytes} bytes that this link carries"
+            return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
+        if policy.messages_per_second and not self._has_points(from_, now):
+            label = f"more than {policy.messages_per_second:g} messages a second"
+            return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+        verdict = self._conversations[side].judge(side, message)
+        if not verdict.ok:
+            return self._refuse(side, verdict.subject_id, verdict.status, verdict.label)
+        try:
+            from_.ledger.sent(identifier, now=now)
+        except UsageError:
+            label = "this message_id waits for its ReceptionStatus, or too many do"
+            return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+        if self._translator is not None:
+            return self._translated(self._translator, side, message)
+        self._conversations[side].sent(side, message)
+        self._forwarded(side, message)
+        return [Out(side.other, text, identifier)]
+
+    def _forwarded(self, side: Role, message: Message) -> None:
+        self._sides[side].counts[Fate.FORWARDED] += 1
+        if message.type == SESSION_REQUEST:
+            self.told.add(side.other)
+
+    def _translated(self, translator: Translator, side: Role, message: Message) -> list[Out]:
+        ledger, identifier = self._sides[side].ledger, message.id or NIL_ID
+        try:
+            translation = translator.translate(side, message, now=self._wall())
+        except Untranslatable as error:
+            ledger.acknowledged(identifier)
+            return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
+        self._conversations[side].sent(side, message)
+        self._forwarded(side, message)
+        if translation.back:
+            ledger.acknowledged(identifier)
+            self._conversations[side].answered(side, identifier, ok=True)
+        for text in translation.onward:
+            onward, there = read_message(text), self._conversations[side.other]
+            there.judge(side, onward)
+            there.sent(side, onward)
+        answers = [Out(side, text) for text in translation.back]
+        # Without keys: of two texts that belong together, none may be withdrawn.
+        return [*answers, *(Out(side.other, text) for text in translation.onward)]
+
+    def _acknowledged(self, side: Role, message: Message) -> list[Out]:
+        """A ReceptionStatus from one side, about a message of the other."""
+        if self._translator is None:
+            return self._pass_on(side, message)
+        ok = message.status == ReceptionStatusValue.OK
+        self._conversations[side].answered(side.other, message.subject_id or NIL_ID, ok=ok)
+        onward = self._translator.translate(side, message, now=self._wall()).onward
+        return [out for text in onward for out in self._pass_on(side, read_message(text))]
+
+    def _pass_on(self, side: Role, message: Message) -> list[Out]:
+        subject, sender = message.subject_id or NIL_ID, side.other
+        of = self._sides[sender]
+        found = of.ledger.acknowledged(subject)
+        if found is Acknowledged.UNKNOWN:
+            of.counts[Fate.STRAY] += 1
+            return []
+        self._conversations[sender].answered(sender, subject, ok=message.status == ReceptionStatusValue.OK)
+        if found is Acknowledged.LATE:
+            of.counts[Fate.LATE] += 1
+            return []
+        of.counts[Fate.ACKNOWLEDGED] += 1
+        return [Out(sender, message.text)]
+
+    def _refuse(self, side: Role, subject: str, status: ReceptionStatusValue, label: str | None) -> list[Out]:
+        self._sides[side].counts[Fate.REFUSED] += 1
+        _log.info("a message of the %s was refused: %s %s", side, status, label)
+        return [Out(side, reception_status(subject, status, label))]
+
+    def _has_points(self, from_: _Side, now: float) -> bool:
+        then, from_.at = from_.at, now
+        if then is not None:
+            gained = (now - then) * self.policy.messages_per_second
+            from_.points = min(float(self.policy.burst), from_.points + gained)
+        if from_.points < 1.0:
+            return False
+        from_.points -= 1.0
+        return True
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`overdue` has something to tell; None while nothing waits."""
+        deadlines = [d for s in self._sides.values() if (d := s.ledger.deadline) is not None]
+        return min(deadlines, default=None)
+
+    def overdue(self, now: float) -> list[Overdue]:
+        """Messages whose ReceptionStatus has not come in time, oldest first."""
+        found: list[Overdue] = []
+        for side, from_ in self._sides.items():
+            for key in from_.ledger.expired(now):
+                from_.counts[Fate.UNANSWERED] += 1
+                label = f"the {side.other} has not answered the bridge within {self.policy.patience:g} s"
+                answer = Out(side, reception_status(key, ReceptionStatusValue.TEMPORARY_ERROR, label))
+                found.append(Overdue(key, side.other, answer))
+        return found
+
+    def withdrawn(self, overdue: Overdue) -> None:
+        """An overdue message never left: no ReceptionStatus of it is late any more."""
+        self._sides[overdue.to.other].ledger.acknowledged(overdue.key)
+        self._conversations[overdue.to.other].answered(overdue.to.other, overdue.key, ok=False)
+
+    def counts(self) -> Mapping[Role, Mapping[str, int]]:
+        """By side, what became of what came from there, and ``bytes``."""
+        return {role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes} for role, s in self._sides.items()}

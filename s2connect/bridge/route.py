@@ -1,0 +1,120 @@
+"""A route: from a port with devices to a port with an energy manager, one link for each device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from s2connect.bridge.link import NOT_NOW, Link, LinkStatus, Side
+from s2connect.bridge.ports import Device, DevicePort, ManagerPort
+from s2connect.bridge.relay import Policy
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+from s2connect.transports.base import Connection
+
+_log = logging.getLogger(__name__)
+
+MAX_LINKS: Final = 10_000
+"""Devices of one route; what comes beyond is told to come again later."""
+
+
+class Route:
+    """Links every device of one port with the energy manager of another. Make it, :meth:`start` it, :meth:`close` it.
+
+    Args:
+        name: Its name in the configuration.
+        devices: Where the devices are.
+        manager: Where the energy manager is.
+        policy: What its links let pass.
+        on_change: Called with a link after every change of its state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        devices: DevicePort,
+        manager: ManagerPort,
+        policy: Policy,
+        *,
+        on_change: Callable[[Link], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.devices = devices
+        self.manager = manager
+        self.links: dict[str, Link] = {}
+        self._policy = policy
+        self._on_change = on_change
+        self._known: dict[str, Device] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def start(self) -> None:
+        """Begin; devices that are known already have their links when this returns.
+
+        Raises:
+            ConfigurationError: A port cannot be opened.
+        """
+        await self.manager.start(self)
+        await self.devices.start(self)
+
+    async def close(self) -> None:
+        """End all links, telling the peers, then the ports."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.devices.close()
+        await self.manager.close()
+
+    def status(self) -> list[LinkStatus]:
+        """The links, by name."""
+        return sorted((link.status() for link in self.links.values()), key=lambda status: status.name)
+
+    # Switchboard
+
+    async def found(self, device: Device, side: Side) -> None:
+        """See :meth:`Switchboard.found <s2connect.bridge.ports.Switchboard.found>`."""
+        async with self._locks.setdefault(device.key, asyncio.Lock()):
+            if self._known.get(device.key) == device:
+                return
+            if device.key not in self.links and len(self.links) >= MAX_LINKS:
+                _log.warning("route %s has %d links and takes no more devices", self.name, MAX_LINKS)
+                return
+            towards = await self.manager.represent(device)
+            self._known[device.key] = device
+            if device.key in self.links:
+                return
+            name = f"{self.name}/{for_display(device.name, 60)}"
+            if any(link.name == name for link in self.links.values()):
+                name = f"{name} ({device.key[:8]})"
+            link = Link(name, {Role.RM: side, Role.CEM: towards}, self._policy, on_change=self._on_change)
+            self.links[device.key] = link
+            self._tasks[device.key] = asyncio.create_task(link.run(), name=f"s2connect-bridge-link-{name}")
+
+    async def gone(self, key: str) -> None:
+        """See :meth:`Switchboard.gone <s2connect.bridge.ports.Switchboard.gone>`."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            self._known.pop(key, None)
+            link, task = self.links.pop(key, None), self._tasks.pop(key, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            if link is not None:
+                await self.manager.dismiss(key)
+
+    async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
+        """See :meth:`Switchboard.ask <s2connect.bridge.ports.Switchboard.ask>`."""
+        link = self.links.get(key)
+        return NOT_NOW if link is None else await link.ask(role, s2_version)
+
+    def arrived(self, key: str, role: Role, connection: Connection) -> bool:
+        """See :meth:`Switchboard.arrived <s2connect.bridge.ports.Switchboard.arrived>`."""
+        link = self.links.get(key)
+        return link is not None and link.arrived(role, connection)
+
+    def pairing_changed(self, key: str) -> None:
+        """See :meth:`Switchboard.pairing_changed <s2connect.bridge.ports.Switchboard.pairing_changed>`."""
+        if (link := self.links.get(key)) is not None:
+            link.pairing_changed()
