@@ -16,8 +16,11 @@ from s2connect.errors import (
     PeerTimeout,
     S2ConnectError,
     StorageError,
+    UsageError,
 )
 from s2connect.events import SessionFailed
+from s2connect.messages.catalogue import data_model
+from s2connect.messages.conversation import Check
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.session_init import InitiateSessionResponse
@@ -95,21 +98,36 @@ class Live:
         await self.connection.close(GOING_AWAY, reason)
 
 
+def _possible(check: Check, s2_version: str) -> Check:
+    """How much can be judged: of a version that is only configured, not known here, the envelope."""
+    try:
+        data_model(s2_version)
+    except UsageError as error:
+        if check is not Check.ENVELOPE:
+            _log.warning("messages are not judged: %s", error)
+        return Check.ENVELOPE
+    return check
+
+
 class Sessions:
     """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
 
-    def __init__(self, live: NodeConnections, observer: Observer | None) -> None:
+    def __init__(self, live: NodeConnections, observer: Observer | None, check: Check) -> None:
         self._live = live
         self._observer = observer
+        self._check = check
 
     def __aiter__(self) -> Sessions:
         return self
 
     async def __anext__(self) -> Session:
         live = await self._live.next()
-        node = self._live.node
         live.session = Session(
-            live.connection, peer=live.pairing.peer, role=node.description.role, on_message=self._observer
+            live.connection,
+            peer=live.pairing.peer,
+            role=self._live.node.description.role,
+            check=_possible(self._check, live.connection.info.s2_version),
+            on_message=self._observer,
         )
         return live.session
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from s2connect.live import Connections, Gate, NodeConnections, Sessions
+from s2connect.messages.conversation import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
@@ -205,7 +206,7 @@ class Node:
 
     # Sessions
 
-    def sessions(self, *, on_message: Observer | None = None) -> Sessions:
+    def sessions(self, *, on_message: Observer | None = None, check: Check = Check.RULES) -> Sessions:
         """Sessions of this node as they come up, for ever: a communication client reconnects by itself (REC).
 
         Sessions are opened and accepted from the first step of the iteration on, until the endpoint closes. Several may
@@ -213,8 +214,10 @@ class Node:
 
         Args:
             on_message: Sees every message of every session, e.g. for a log.
+            check: How much of each message is judged, in both directions, before it is delivered or sent. Where the
+                two sides agreed on an S2 JSON version that is unknown here, it is the envelope only.
         """
-        return Sessions(self._connections, on_message)
+        return Sessions(self._connections, on_message, check)
 
     def connections(self, *, connect: bool = True) -> Connections:
         """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays.

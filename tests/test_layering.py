@@ -41,6 +41,7 @@ LAYERS = {
     "serving": 5,
     "__init__": 5,
     "cli": 6,
+    "contrib": 6,
     "__main__": 6,
 }
 """Each part of the package and its layer. A new part has to be put in here, and into docs/architecture.md."""

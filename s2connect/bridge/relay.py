@@ -196,8 +196,10 @@ class Relay:
         ledger, identifier = self._sides[side].ledger, message.id or NIL_ID
         try:
             translation = translator.translate(side, message, now=self._wall())
-        except Untranslatable as error:
+        except (Untranslatable, InvalidMessage) as error:
             ledger.acknowledged(identifier)
+            if isinstance(error, InvalidMessage):
+                raise
             return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
         self._conversations[side].sent(side, message)
         self._forwarded(side, message)

@@ -73,6 +73,14 @@ class DeploymentChoice(StrEnum):
     WAN = "wan"
 
 
+class CheckChoice(StrEnum):
+    """How much of a message is judged: ``s2connect.messages.conversation.Check``, which takes long to load."""
+
+    ENVELOPE = "envelope"
+    SCHEMA = "schema"
+    RULES = "rules"
+
+
 class VaultChoice(StrEnum):
     """Places for secrets."""
 
@@ -227,6 +235,9 @@ def serve(
             "--json", help="Sidecar of other software: events on standard output, commands on standard input."
         ),
     ] = False,
+    check: Annotated[
+        CheckChoice, typer.Option(help="How much of each S2 message is judged before it is taken or sent.")
+    ] = CheckChoice.RULES,
     verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
@@ -235,6 +246,7 @@ def serve(
     """
     from s2connect.cli.serve import json_form
     from s2connect.cli.serve import serve as run_service
+    from s2connect.messages.conversation import Check
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     if as_json:
@@ -243,7 +255,7 @@ def serve(
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
-    return run_work(run_service(home_path(home), form, commands=as_json, codes=code))
+    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=Check(check)))
 
 
 @app.command()

@@ -16,6 +16,7 @@ from s2connect.cli.control import as_line, control_socket
 from s2connect.cli.failures import ExitCode
 from s2connect.cli.lines import LineWriter, chunks_of, converse
 from s2connect.cli.service import Object, Service
+from s2connect.messages.conversation import Check
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
@@ -91,7 +92,7 @@ class _Output:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 
 
-async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitCode:
+async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: Check) -> ExitCode:
     """Run the service of a state directory until it is told to stop.
 
     Args:
@@ -99,6 +100,7 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitC
         form: How events look on standard output.
         commands: Read commands from standard input, and stop at its end.
         codes: Issue a code for every node at the start.
+        check: How much of every message is judged.
 
     Returns:
         The exit code.
@@ -115,7 +117,14 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool) -> ExitC
             try:
                 async with Endpoint.open(path) as endpoint:
                     service = Service(
-                        endpoint, path, output, stop=stop.now, failed=stop.failed, running=True, show_codes=not commands
+                        endpoint,
+                        path,
+                        output,
+                        stop=stop.now,
+                        failed=stop.failed,
+                        running=True,
+                        show_codes=not commands,
+                        check=check,
                     )
                     async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
                         await output.put(service.ready())

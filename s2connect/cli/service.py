@@ -20,12 +20,12 @@ from s2connect.cli.certificates import describe
 from s2connect.cli.failures import STOPPING, Failure, no_service
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
+from s2connect.messages.conversation import Check
 from s2connect.messages.envelope import write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.session.session import SessionEnd
 from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class Service:
         failed: Told of an error that none of the tasks of the service expects.
         running: Whether this is the service, or a command that opened the endpoint for itself.
         show_codes: Tell a code with every announced pairing; otherwise whoever reads the events asks for one.
+        check: How much of every message is judged.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Service:
         failed: Callable[[BaseException], None] | None = None,
         running: bool = False,
         show_codes: bool = False,
+        check: Check = Check.RULES,
     ) -> None:
         self.endpoint = endpoint
         self._home = home
@@ -98,6 +100,7 @@ class Service:
         self._failed = failed
         self._running = running
         self._show_codes = show_codes
+        self._check = check
         self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, Object] = {}
         self._not_found: Object | None = None
@@ -202,7 +205,7 @@ class Service:
         return made
 
     async def _take_sessions(self, node: Node) -> None:
-        async for session in node.sessions():
+        async for session in node.sessions(check=self._check):
             self._named += 1
             name = f"s{self._named}"
             opened = self._sessions[name] = _Open(name, node, session)
@@ -354,11 +357,12 @@ class Service:
         if not isinstance(message, dict):
             raise UsageError("The command has no message, which is a JSON object.")
         text, identifier = write_message(message)
-        if opened.session.end_reason is not SessionEnd.OPEN:
-            raise ConnectionClosed(reason="the session has ended")
         body = {**message, "message_id": identifier}
-        self._sink.put_nowait(event_object("message", session=opened.name, direction="sent", message=body))
-        await opened.session.send(text)
+
+        def tell() -> None:
+            self._sink.put_nowait(event_object("message", session=opened.name, direction="sent", message=body))
+
+        await opened.session.send(text, leaving=tell)
         return {"message_id": identifier}
 
     async def _close(self, command: Object) -> Object:

@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import msgspec
 
 from s2connect.errors import UsageError
 from s2connect.model.strict_json import MalformedJson, read_json
+
+if TYPE_CHECKING:
+    from s2connect.messages.base import S2Message
 
 NIL_ID: Final = "00000000-0000-0000-0000-000000000000"
 """MSG-03: the subject of the answer to a message whose own id cannot be read."""
@@ -84,6 +87,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     status: str | None = None
     label: str | None = None
     _body: dict[str, Any] | None = None
+    _parsed: Any = None
 
     def __repr__(self) -> str:
         return f"Message(type={self.type!r}, id={self.id!r})"
@@ -99,6 +103,19 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
             msgspec.structs.force_setattr(self, "_body", _read_object(self.text))
         assert self._body is not None
         return self._body
+
+    @property
+    def parsed(self) -> S2Message:
+        """The message as the typed model of the session's version, as the session has judged it.
+
+        Raises:
+            UsageError: It was not read further than its envelope: the session checks no more (``Check.ENVELOPE``).
+        """
+        if self._parsed is None:
+            raise UsageError(
+                "The message was not read further than its envelope; open the session with another check, or use body."
+            )
+        return self._parsed  # type: ignore[no-any-return]
 
 
 _decode_header = msgspec.json.Decoder(_Header).decode

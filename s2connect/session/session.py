@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
+from s2connect.messages.base import S2Message
+from s2connect.messages.conversation import Check, Conversation
 from s2connect.messages.envelope import (
-    HANDSHAKES,
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
@@ -24,6 +25,7 @@ from s2connect.messages.envelope import (
     reception_status,
     write_message,
 )
+from s2connect.messages.general import ControlType
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
@@ -64,6 +66,10 @@ Observer = Callable[[Direction, Message], None]
 class Session:
     """One session with one peer, from construction (within a running event loop) to its end.
 
+    Every message, received or to be sent, is judged before anything else happens with it: what is not of its schema,
+    may not be sent now (MSG-02) or breaks a rule reaches neither the application nor the peer. ``check`` says how far
+    that goes.
+
     Every message of the peer is answered by the session itself, without the application (MSG-03, MSG-04): ``OK`` once
     it stands in the inbox of :data:`INBOX_LIMIT` messages. When that is full, reading goes on, because the
     ReceptionStatuses that ``send`` waits for come the same way: up to :data:`OVERFLOW_LIMIT` further messages are kept
@@ -76,6 +82,7 @@ class Session:
         connection: What carries the session; the session owns and closes it.
         peer: The peer's node.
         role: Our role.
+        check: How much of each message is judged.
         ack_timeout: Seconds until ``send`` stops waiting for a ReceptionStatus.
         inbox_limit: See above, at least 1.
         overflow_limit: See above.
@@ -86,6 +93,11 @@ class Session:
         info: Facts of the connection.
         peer: The peer's node.
         role: Our role.
+        late_acknowledgements: How many ReceptionStatuses came after ``send`` had stopped waiting for them. They are
+            logged as warnings, and the session goes on.
+
+    Raises:
+        UsageError: The S2 JSON version of the connection is unknown here, and ``check`` is more than the envelope.
     """
 
     def __init__(
@@ -94,6 +106,7 @@ class Session:
         *,
         peer: NodeDescription,
         role: Role,
+        check: Check = Check.RULES,
         ack_timeout: float = ACKNOWLEDGEMENT_TIMEOUT,
         inbox_limit: int = INBOX_LIMIT,
         overflow_limit: int = OVERFLOW_LIMIT,
@@ -102,6 +115,8 @@ class Session:
         self.info: ConnectionInfo = connection.info
         self.peer = peer
         self.role = role
+        self.late_acknowledgements = 0
+        self._conversation = Conversation(connection.info.s2_version, check=check)
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
@@ -115,6 +130,8 @@ class Session:
         self._outbox: deque[str] = deque()
         self._to_write = asyncio.Event()
         self._written = asyncio.Event()
+        self._answers_due = self._answers_written = 0
+        self._turn = asyncio.Lock()
         self._send_lock = asyncio.Lock()
         self._end = SessionEnd.OPEN
         self._intent: SessionEnd | None = None
@@ -165,28 +182,48 @@ class Session:
             self._to_write.set()
         return message
 
-    async def send(self, message: Mapping[str, Any] | str) -> None:
+    @property
+    def control_type(self) -> ControlType | None:
+        """The control type that is selected, None for none (MSG-02); not followed where only the envelope is judged."""
+        return self._conversation.state.control_type
+
+    async def send(
+        self, message: S2Message | Mapping[str, Any] | str, *, leaving: Callable[[], None] | None = None
+    ) -> None:
         """Send a message and wait for its ReceptionStatus. Many may be on their way at the same time.
 
-        Cancelled, the message may have been sent; its ReceptionStatus is then ignored.
+        Messages leave in the order in which they were begun to be sent, and after the answers to what was received
+        before. Cancelled, the message may have been sent; its ReceptionStatus is then ignored.
 
         Args:
-            message: An object, whose missing ``message_id`` becomes a new UUID, or a text that is sent unchanged.
+            message: A typed message, an object, whose missing ``message_id`` becomes a new UUID, or a text that is sent
+                unchanged.
+            leaving: Called just before the message goes out, if it does.
 
         Raises:
-            UsageError: It is no message that may be sent, its id waits for its ReceptionStatus already, or 1000 wait.
+            UsageError: It is no message that may be sent, with the number of the rule; its id waits for its
+                ReceptionStatus already, or 1000 wait. Nothing was sent. A message of a control type is refused as well
+                where the energy manager has meanwhile selected another one, whose SelectControlType is in the inbox.
             MessageRefused: The peer's ReceptionStatus is other than ``OK``.
-            AcknowledgementTimeout: No ReceptionStatus in time; the session goes on, and a late one is only logged.
+            AcknowledgementTimeout: No ReceptionStatus in time; the session goes on, and a late one is only counted.
             ConnectionClosed: The session has ended, before or while waiting; the peer may have the message.
         """
-        text, identifier = self._written_form(message)
+        written = self._written_form(message)
+        identifier = written.id or NIL_ID
         self._check_open()
         self._ledger.sent(identifier, now=self._loop.time())
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._answers[identifier] = answer
         self._arm_timer()
         try:
-            await self._transmit(text)
+            async with self._turn:
+                await self._answers_first()
+                self._check_open()
+                self._judge_own(written)
+                self._conversation.sent(self.role, written)
+                if leaving is not None:
+                    leaving()
+                await self._transmit(written.text, written)
             status = await answer
         finally:
             if self._answers.pop(identifier, None) is not None:
@@ -221,21 +258,28 @@ class Session:
 
     # Sending
 
-    def _written_form(self, message: Mapping[str, Any] | str) -> tuple[str, str]:
-        if not isinstance(message, str):
-            return write_message(message)
+    def _written_form(self, message: S2Message | Mapping[str, Any] | str) -> Message:
+        if isinstance(message, S2Message):
+            message = message.to_json()
+        elif not isinstance(message, str):
+            message, _ = write_message(message)
         try:
             read = read_message(message)
         except InvalidMessage as error:
             raise UsageError(f"The text is no S2 message: {error.label}.") from None
         check_sendable(read.type)
-        return message, read.id or NIL_ID
+        return read
 
-    async def _transmit(self, text: str) -> None:
+    def _judge_own(self, message: Message) -> None:
+        verdict = self._conversation.judge(self.role, message)
+        if not verdict.ok:
+            raise UsageError(f"The message was not sent. {verdict.label}.")
+
+    async def _transmit(self, text: str, message: Message | None = None) -> None:
         async with self._send_lock:
             self._check_open()
             if self._on_message is not None:
-                self._observe("sent", read_message(text))
+                self._observe("sent", message or read_message(text))
             await self._connection.send(text)
 
     def _check_open(self) -> None:
@@ -280,6 +324,7 @@ class Session:
                 elif len(self._outbox) == 1 and not self._send_lock.locked() and self._connection.has_room():
                     # The usual case, without waking the writer. It does not wait, so the pump goes on reading.
                     await self._transmit(self._outbox.popleft())
+                    self._answer_written()
                 elif self._outbox:
                     self._to_write.set()
                 if len(self._outbox) >= OUTBOX_LIMIT:
@@ -299,7 +344,7 @@ class Session:
         """Deal with one received text; True if the peer wants the session to end."""
         try:
             message = read_message(text)
-            if message.type != RECEPTION_STATUS:
+            if self._conversation.check is Check.ENVELOPE and message.type != RECEPTION_STATUS:
                 message.body  # noqa: B018 - strict reading belongs before the OK
         except InvalidMessage as error:
             _log.warning("%s sent what is no message: %s", self.info.remote, error.label)
@@ -311,12 +356,15 @@ class Session:
         if message.type == RECEPTION_STATUS:
             self._acknowledged(message)
             return False
+        verdict = self._conversation.judge(self.role.other, message)
+        if not verdict.ok:
+            _log.warning("%s sent a message that is refused: %s, %s", self.info.remote, verdict.status, verdict.label)
+            self._answer(verdict.subject_id, verdict.status, verdict.label)
+            return False
         identifier = message.id or NIL_ID
-        if message.type in HANDSHAKES:
-            self._answer(identifier, ReceptionStatusValue.INVALID_CONTENT, "not in S2 Connect sessions")
-        elif message.type == SESSION_REQUEST:
+        if message.type == SESSION_REQUEST:
             return self._requested(identifier, message)
-        elif len(self._inbox) < self._inbox_limit:
+        if len(self._inbox) < self._inbox_limit:
             self._deliver(message)
             self._answer(identifier, ReceptionStatusValue.OK)
         elif len(self._inbox) < self._inbox_limit + self._overflow_limit:
@@ -326,6 +374,7 @@ class Session:
         return False
 
     def _deliver(self, message: Message) -> None:
+        self._conversation.accepted(self.role.other, message)
         self._inbox.append(message)
         self._arrived.set()
 
@@ -343,17 +392,27 @@ class Session:
     def _acknowledged(self, message: Message) -> None:
         subject = message.subject_id or NIL_ID
         found = self._ledger.acknowledged(subject)
-        if found is Acknowledged.EXPECTED:
-            answer = self._answers.pop(subject, None)
-            if answer is not None and not answer.done():
-                answer.set_result(message)
-        else:
-            _log.info("%s sent a ReceptionStatus that is %s", self.info.remote, found.value)
+        if found is Acknowledged.UNKNOWN:
+            _log.info("%s sent a ReceptionStatus about nothing that waits for one", self.info.remote)
+            return
+        self._conversation.answered(self.role, subject, ok=message.status == ReceptionStatusValue.OK)
+        if found is Acknowledged.LATE:
+            self.late_acknowledgements += 1
+            _log.warning("%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
+            return
+        answer = self._answers.pop(subject, None)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
 
     # Answering: a task of its own, because the pump must go on reading while there is no room to write.
 
     def _answer(self, subject: str, status: ReceptionStatusValue, label: str | None = None) -> None:
         self._outbox.append(reception_status(subject, status, label))
+        self._answers_due += 1
+
+    def _answer_written(self) -> None:
+        self._answers_written += 1
+        self._written.set()
 
     async def _write_answers(self) -> None:
         try:
@@ -362,12 +421,19 @@ class Session:
                 while self._outbox:
                     await self._transmit(self._outbox[0])
                     self._outbox.popleft()
+                    self._answer_written()
                 self._to_write.clear()
-                self._written.set()
         except ConnectionClosed:
             self._outbox.clear()
         finally:
             self._written.set()
+
+    async def _answers_first(self) -> None:
+        """Wait until the answers that are due now are written: a message never overtakes the one it follows from."""
+        due = self._answers_due
+        while self._answers_written < due and not self._writer.done():
+            self._written.clear()
+            await self._written.wait()
 
     async def _room(self) -> None:
         while len(self._outbox) >= OUTBOX_LIMIT and not self._writer.done():

@@ -129,6 +129,26 @@ def test_the_session_takes_no_message_that_is_none(cem: Path, rm: Path, start: S
     assert battery.event("session_opened")["session"] == "s2"
 
 
+@pytest.mark.rule("MSG-02")
+def test_what_breaks_a_rule_is_refused_with_its_number_before_it_is_sent_unless_a_setting_says_otherwise(
+    cem: Path, rm: Path, start: Start
+) -> None:
+    manager, battery = start(cem), start(rm, "--check", "schema")
+    at_manager, at_battery = pair(manager, battery)
+    select = {"message_type": "SelectControlType", "control_type": "NO_SELECTION"}
+    refused = battery.command("send", session=at_battery, message=select)["error"]
+    assert (refused["kind"], refused["status"]) == ("message_refused", "INVALID_CONTENT")
+    assert refused["label"].startswith("MSG-02: SelectControlType")
+    refused = manager.command("send", session=at_manager, message=MEASUREMENT)["error"]
+    assert refused["kind"] == "usage"
+    assert "MSG-02: PowerMeasurement" in refused["what"]
+    broken = {**MEASUREMENT, "values": []}
+    assert "values" in battery.command("send", session=at_battery, message=broken)["error"]["what"]
+    messages = [(e["direction"], e["message"]["message_type"]) for e in battery.events if e["event"] == "message"]
+    assert messages == [("sent", "SelectControlType")]
+    assert not [e for e in manager.events if e["event"] == "message"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_signals_end_it_cleanly(cem: Path, start: Start, number: int, code: int) -> None:
     manager = start(cem)
@@ -179,7 +199,8 @@ def test_a_reader_that_stops_reading_slows_the_peer_down_and_does_not_keep_it_fr
     cem: Path, rm: Path, start: Start
 ) -> None:
     reading, writing = os.pipe()
-    manager, battery = start(cem, stdout=writing), start(rm)
+    envelope = ("--check", "envelope")
+    manager, battery = start(cem, *envelope, stdout=writing), start(rm, *envelope)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as out:
         url, code = json.loads(out.readline())["pairing_url"], json.loads(out.readline())["code"]

@@ -19,6 +19,12 @@ from s2connect.certs.tls import ServerContext
 
 OpenEndpoint = Callable[..., Awaitable[Endpoint]]
 
+MEASUREMENT = {
+    "message_type": "PowerMeasurement",
+    "measurement_timestamp": "2026-01-01T00:00:00Z",
+    "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
+}
+
 
 def lan_config(role: Role, **more: object) -> EndpointConfig:
     node = NodeConfig(role=role, brand="Test", type="Thing", model_name=f"{role} one")

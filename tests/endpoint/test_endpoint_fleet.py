@@ -11,8 +11,8 @@ import pytest
 from s2connect import CommunicationRole, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
 from s2connect.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
-from s2connect.transports.websocket import WebSocketTimings
-from tests.endpoint.conftest import OpenEndpoint, lan_config
+from s2connect.transports.websocket_ends import WebSocketTimings
+from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config
 
 FLEET = 1000
 
@@ -63,8 +63,7 @@ async def test_a_thousand_idle_sessions_on_one_server_stay_alive(open_endpoint: 
                 await asyncio.sleep(0.1)
         await asyncio.sleep(21)
         assert len(cem.connected()) == len(fleet.connected()) == FLEET
-        measured = {"message_type": "PowerMeasurement", "values": []}
-        await asyncio.gather(*(session.send(measured) for session in sessions))
+        await asyncio.gather(*(session.send(MEASUREMENT) for session in sessions))
     finally:
         for task in (taking, *opened):
             task.cancel()

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from s2connect import Endpoint, Role
-from tests.endpoint.conftest import lan_config
+from tests.endpoint.conftest import MEASUREMENT, lan_config
 
 if not os.environ.get("CI"):
     pytest.importorskip("uvloop", reason="uvloop is not installed")
@@ -21,7 +21,7 @@ async def pair_and_talk() -> None:
     ):
         await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
         theirs, ours = await asyncio.gather(anext(cem.node().sessions()), anext(rm.node().sessions()))
-        await ours.send({"message_type": "PowerMeasurement", "values": []})
+        await ours.send(MEASUREMENT)
         assert (await theirs.receive()).type == "PowerMeasurement"
         await cem.renew_certificate()
         await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())

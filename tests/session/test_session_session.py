@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
+from s2connect.messages.conversation import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session, SessionEnd
@@ -35,6 +36,7 @@ def connections(capacity: int = 16) -> tuple[Connection, Connection]:
 
 def session(connection: Connection, **options: Any) -> Session:
     role = Role.CEM if connection.info.local == CEM else Role.RM
+    options = {"check": Check.ENVELOPE, **options}  # what messages say is the subject of other tests
     return Session(connection, peer=node(role.other), role=role, **options)
 
 
@@ -190,6 +192,63 @@ async def test_without_an_answer_send_gives_up_and_the_session_stays(
     await far.send(text("m2"))
     assert await answer(far) == ("m2", "OK")
     assert "late" in caplog.text
+    assert ours.late_acknowledgements == 1
+
+
+@pytest.mark.rule("MSG-03")
+async def test_only_the_first_reception_status_about_a_message_counts(
+    raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    make, far = raw
+    ours = make()
+    sending = asyncio.create_task(ours.send(text("m1")))
+    await far.recv()
+    for value in ("OK", "PERMANENT_ERROR", "OK"):
+        await far.send(status("m1", value))
+    await sending
+    await far.send(text("m2"))
+    assert await answer(far) == ("m2", "OK")
+    assert caplog.text.count("nothing that waits") == 2
+    assert ours.late_acknowledgements == 0
+
+
+@pytest.mark.rule("MSG-03")
+async def test_a_message_is_acknowledged_once_however_long_its_ok_waits_for_the_application(raw: Raw) -> None:
+    make, far = raw
+    ours = make(inbox_limit=1, overflow_limit=3)
+    for number in range(4):
+        await far.send(text(f"m{number}"))
+    answers = [await answer(far)]
+    for _ in range(4):
+        await ours.receive()
+    await far.send(text("last"))
+    while answers[-1][0] != "last":
+        answers.append(await answer(far))
+    assert answers == [*((f"m{number}", "OK") for number in range(4)), ("last", "OK")]
+
+
+async def test_an_application_s_message_never_overtakes_the_answer_to_what_it_follows_from(raw: Raw) -> None:
+    """Also where the answer has to wait for room, and the application is woken first."""
+    a, b = connections(capacity=1)
+    async with session(a) as ours, asyncio.timeout(5):
+        for number in range(20):
+            await b.send(text(f"m{number}"))
+            await b.send(text(f"n{number}"))
+
+            async def reply() -> None:
+                await ours.send(text(f"r-{(await ours.receive()).id}"))
+
+            replies = [asyncio.create_task(reply()) for _ in range(2)]
+            seen: list[str] = []
+            while len(seen) < 4:
+                value = json.loads(await b.recv())
+                seen.append(value.get("message_id") or value["subject_message_id"])
+                if "message_id" in value:
+                    await b.send(status(value["message_id"]))
+            await asyncio.gather(*replies)
+            for one in (f"m{number}", f"n{number}"):
+                assert seen.index(one) < seen.index(f"r-{one}")
 
 
 async def test_a_cancelled_send_leaves_the_session_as_it_was(raw: Raw) -> None:
@@ -360,6 +419,24 @@ async def test_a_cancelled_receive_loses_nothing(raw: Raw) -> None:
             assert waiting.result().id == f"m{number:02}"
         else:
             assert (await ours.receive()).id == f"m{number:02}"
+
+
+async def test_who_sends_is_told_when_the_message_leaves_if_it_does(raw: Raw) -> None:
+    make, far = raw
+    ours = make()
+    left: list[str] = []
+    with pytest.raises(UsageError):
+        await ours.send({"message_type": "Handshake"}, leaving=lambda: left.append("never"))
+    sending = asyncio.create_task(ours.send(text("m1"), leaving=lambda: left.append("m1")))
+    await far.recv()
+    assert left == ["m1"]
+    await far.send(status("m1"))
+    await sending
+    await far.close()
+    await ours.wait_closed()
+    with pytest.raises(ConnectionClosed):
+        await ours.send(text("m2"), leaving=lambda: left.append("m2"))
+    assert left == ["m1"]
 
 
 async def test_the_observer_sees_everything_and_its_failure_is_only_logged(

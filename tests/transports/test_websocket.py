@@ -30,7 +30,7 @@ from s2connect.model.secret import CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import ConnectionInfo, Trust
-from s2connect.transports.websocket import (
+from s2connect.transports.websocket_ends import (
     OPEN_TIMEOUT,
     PEER_TIMEOUT,
     PING_INTERVAL,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from s2connect.messages.conversation import Check
 from s2connect.model.common import NodeDescription, Role
 from s2connect.session.session import Session, SessionEnd
 
@@ -20,8 +21,8 @@ def node(role: Role) -> NodeDescription:
 async def test_messages_go_both_ways_and_each_is_acknowledged(rig: Any) -> None:
     async with rig() as made:
         server, client = await made.pair()
-        cem = Session(server, peer=node(Role.RM), role=Role.CEM)
-        rm = Session(client, peer=node(Role.CEM), role=Role.RM)
+        cem = Session(server, peer=node(Role.RM), role=Role.CEM, check=Check.ENVELOPE)
+        rm = Session(client, peer=node(Role.CEM), role=Role.RM, check=Check.ENVELOPE)
         async with cem, rm, asyncio.timeout(10):
 
             async def talk(ours: Session) -> None:

@@ -1,0 +1,229 @@
+"""s2-python over S2 Connect: an application written for it runs on our sessions as it is. Extra ``s2python``.
+
+::
+
+    async for connection, _ in node.connections():
+        async with S2ConnectMedium(connection, role=node.role) as medium:
+            application = S2AsyncConnection(medium)
+            handler.register_handlers(application)
+            await application.run()
+
+What the session carries is what ``NodeConfig.s2_versions`` offered and the peer agreed to. s2-python speaks one data
+model only; on a session of the other one the medium translates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from s2connect.errors import ConfigurationError, ConnectionClosed
+from s2connect.messages.catalogue import data_model
+from s2connect.messages.envelope import (
+    HANDSHAKES,
+    NIL_ID,
+    InvalidMessage,
+    Message,
+    ReceptionStatusValue,
+    read_message,
+    reception_status,
+)
+from s2connect.model.common import Role, spelled_by_peer
+from s2connect.model.text import for_display
+from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
+
+__all__ = ["S2ConnectMedium"]
+
+
+class S2ConnectMedium:
+    """What ``S2AsyncConnection`` of s2-python takes as its medium, on top of one of our connections.
+
+    S2 Connect agrees on versions before the session, which has no handshake (MSG-01), while an s2-python application
+    starts with one. So the medium plays the peer's part of it towards the application: its ``Handshake``, its
+    ReceptionStatus and, towards an RM, its ``HandshakeResponse``. None of it reaches the session. An application that
+    has no handler for handshakes loses nothing.
+
+    Everything else is the application's own business, acknowledgements (MSG-03) and ``SessionRequest`` included.
+    At most one task iterates over :meth:`messages`; any number may :meth:`send`. An application may be stopped and
+    another one run on the same medium: nothing that was received is lost.
+
+    Args:
+        connection: As :meth:`Node.connections <s2connect.node.Node.connections>` yields it. The medium closes it where
+            it is used as an asynchronous context manager; otherwise it stays its owner's to close.
+        role: Our role, which is the application's.
+
+    Raises:
+        ConfigurationError: s2-python is not installed.
+        UsageError: The data model of the session or of s2-python is unknown here.
+    """
+
+    def __init__(self, connection: Connection, *, role: Role) -> None:
+        try:
+            from s2python.connection.async_.medium import s2_medium
+            from s2python.version import S2_VERSION
+        except ImportError as error:
+            raise ConfigurationError(
+                "The medium for s2-python needs s2-python, which is not installed.",
+                hint="Install it with: pip install 's2connect[s2python]'",
+            ) from error
+        s2_medium.S2AsyncMediumConnection.register(S2ConnectMedium)
+        self._closed_error: type[Exception] = s2_medium.MediumClosedConnectionError
+        self._connection = connection
+        self._other_half = _OtherHalf(role, S2_VERSION)
+        self._inbox: deque[str] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._sending = asyncio.Lock()
+        self._ended: ConnectionClosed | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; idempotent and bounded to a few seconds."""
+        await self._connection.close()
+
+    # What s2-python asks of a medium
+
+    async def is_connected(self) -> bool:
+        """Whether the connection stands, as far as sending and receiving have shown."""
+        return self._ended is None
+
+    async def messages(self) -> AsyncGenerator[str, None]:
+        """Yield what the application receives, until either side has closed the connection normally. Cancel-safe.
+
+        Raises:
+            MediumClosedConnectionError: Of s2-python: the connection was lost or closed for a fault.
+        """
+        self._inbox.appendleft(self._other_half.opening())
+        while True:
+            while self._inbox:
+                yield self._inbox.popleft()
+            if self._ended is None:
+                await self._wait_for_more()
+            elif self._ended.code in (NORMAL_CLOSURE, GOING_AWAY):
+                return
+            else:
+                raise self._lost(self._ended)
+
+    async def send(self, message: str) -> None:
+        """Send what the application sends; returns when there is room for more. Cancelled, it is sent or it is not.
+
+        Raises:
+            MediumClosedConnectionError: Of s2-python: the connection is gone.
+        """
+        try:
+            read = read_message(message)
+        except InvalidMessage:
+            await self._transmit(message)  # for the peer to answer
+            return
+        if read.type in HANDSHAKES:
+            self._inbox.extend(self._other_half.answers(read))
+            if self._news is not None and not self._news.done():
+                self._news.set_result(None)
+        elif not self._other_half.is_acknowledged_by(read):
+            await self._transmit(message)
+
+    # Inside
+
+    async def _transmit(self, text: str) -> None:
+        async with self._sending:
+            try:
+                await self._connection.send(text)
+            except ConnectionClosed as error:
+                self._ended = error
+                raise self._lost(error) from error
+
+    async def _wait_for_more(self) -> None:
+        """Return when something came, from the peer or from the other half, or the connection has ended."""
+        self._news = asyncio.get_running_loop().create_future()
+        receiving = asyncio.create_task(self._receive(), name=f"s2connect-s2python-{self._connection.info.remote}")
+        try:
+            await asyncio.wait({receiving, self._news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            receiving.cancel()
+            await asyncio.wait({receiving})
+        if not receiving.cancelled():
+            receiving.result()
+
+    async def _receive(self) -> None:
+        try:
+            text = await self._connection.recv()
+        except ConnectionClosed as error:
+            self._ended = error
+            return
+        # From here to the inbox nothing is awaited, so that a cancelled task loses no message.
+        try:
+            read = read_message(text)
+        except InvalidMessage:
+            self._inbox.append(text)  # for the application to answer
+            return
+        if read.type not in HANDSHAKES:
+            self._inbox.append(text)
+            return
+        refusal = reception_status(
+            read.id or NIL_ID, ReceptionStatusValue.INVALID_CONTENT, "not in S2 Connect sessions"
+        )
+        await self._transmit(refusal)
+
+    def _lost(self, error: ConnectionClosed) -> Exception:
+        return self._closed_error(for_display(str(error), 200))
+
+
+class _OtherHalf:
+    """The peer's part of the handshake, played towards an application of ``role`` that speaks ``version``."""
+
+    def __init__(self, role: Role, version: str) -> None:
+        data_model(version)
+        self._role = role
+        self._version = version
+        self._unacknowledged: set[str] = set()
+
+    def opening(self) -> str:
+        """The peer's Handshake."""
+        peer = Role.CEM if self._role is Role.RM else Role.RM
+        return self._write("Handshake", role=peer.value, supported_protocol_versions=[self._version])
+
+    def answers(self, message: Message) -> list[str]:
+        """What the peer answers to a handshake message of the application."""
+        identifier = message.id or NIL_ID
+        try:
+            chosen = self._chosen(message)
+        except InvalidMessage as error:
+            return [reception_status(error.subject_id, error.status, error.label)]
+        if chosen is None:
+            label = f"the application was to speak {self._version}"
+            return [reception_status(identifier, ReceptionStatusValue.INVALID_CONTENT, label)]
+        answers = [reception_status(identifier, ReceptionStatusValue.OK)]
+        if message.type == "Handshake" and self._role is Role.RM:
+            answers.append(self._write("HandshakeResponse", selected_protocol_version=chosen))
+        return answers
+
+    def is_acknowledged_by(self, message: Message) -> bool:
+        """Whether this is the ReceptionStatus to a message of ours; each has one."""
+        if message.subject_id not in self._unacknowledged:
+            return False
+        self._unacknowledged.remove(message.subject_id)
+        return True
+
+    def _chosen(self, message: Message) -> str | None:
+        """The version of s2-python's models in the application's spelling (VER-06); None if it has another one."""
+        if message.type == "HandshakeResponse":
+            versions = [message.body.get("selected_protocol_version")]
+        else:
+            versions = message.body.get("supported_protocol_versions") or [self._version]
+        return spelled_by_peer([v for v in versions if isinstance(v, str)], self._version)
+
+    def _write(self, message_type: str, **members: object) -> str:
+        identifier = str(uuid4())
+        self._unacknowledged.add(identifier)
+        return json.dumps({"message_type": message_type, "message_id": identifier, **members}, separators=(",", ":"))

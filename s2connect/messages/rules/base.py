@@ -1,0 +1,73 @@
+"""What a rule about the meaning of messages is, and what is found when one is broken."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+MAX_LABEL_LENGTH: Final = 200
+"""Characters of a label, which goes into ``diagnostic_label``."""
+
+MAX_FINDINGS_PER_RULE: Final = 10
+"""Places in one message that are named for one rule; the rest of them is passed over in silence."""
+
+
+class Severity(StrEnum):
+    """What follows when a rule is broken."""
+
+    ERROR = "error"
+    """The message is refused: the standard says "must" or "shall", or nobody could do what the message asks for."""
+    WARNING = "warning"
+    """The message is taken; somebody should look at it."""
+
+
+class Rule(NamedTuple):
+    """Something that the standard says about messages and that no schema checks.
+
+    Attributes:
+        id: Number of the rule, such as ``FRBC-03``. Numbers are never given anew.
+        severity: What follows when it is broken.
+        applies_to: Which messages or objects it is about.
+        sentence: What it says.
+    """
+
+    id: str
+    severity: Severity
+    applies_to: str
+    sentence: str
+
+
+class Finding(NamedTuple):
+    """A rule that a message breaks, and where.
+
+    Attributes:
+        rule: The rule.
+        path: Where in the message, such as ``actuators[0].operation_modes[1]``; empty for the message as a whole.
+        detail: What is wrong there. Holds no value of the message.
+    """
+
+    rule: Rule
+    path: str
+    detail: str
+
+    @property
+    def label(self) -> str:
+        """Number, place and what is wrong, on one line of at most ``MAX_LABEL_LENGTH`` characters."""
+        place = f"{self.path}: " if self.path else ""
+        label = f"{self.rule.id}: {place}{self.detail}"
+        return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
+
+
+class Findings(list[Finding]):
+    """What is found in one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places."""
+
+    _count: dict[str, int] | None = None
+
+    def add(self, rule: Rule, path: str, detail: str) -> None:
+        """Note that a rule is broken."""
+        count = self._count
+        if count is None:
+            count = self._count = {}
+        count[rule.id] = count.get(rule.id, 0) + 1
+        if count[rule.id] <= MAX_FINDINGS_PER_RULE:
+            self.append(Finding(rule, path, detail))

@@ -1,0 +1,117 @@
+"""Rules about Power Envelope Based Control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from s2connect.messages import pebc
+from s2connect.messages.base import S2Message
+from s2connect.messages.general import CommodityQuantity
+from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.common import Checker, Ids, lasts, phases, unique
+
+BOTH_LIMITS: Final = Rule(
+    "PEBC-01",
+    Severity.ERROR,
+    "PEBC.PowerConstraints",
+    "There is at least one range for the upper limit, and one for the lower limit.",
+)
+BOTH_LIMITS_EACH: Final = Rule(
+    "PEBC-02",
+    Severity.WARNING,
+    "PEBC.PowerConstraints",
+    "A quantity that has a range for one limit has one for the other limit too, as a power envelope always sets both.",
+)
+BOUNDARY_ORDER: Final = Rule(
+    "PEBC-03", Severity.ERROR, "PEBC.PowerConstraints", "The range for a limit does not start above its end."
+)
+VALIDITY: Final = Rule(
+    "PEBC-04",
+    Severity.ERROR,
+    "PEBC.PowerConstraints, PEBC.EnergyConstraint",
+    "What is valid for a time ends to be so after it began.",
+)
+AVERAGE_ORDER: Final = Rule(
+    "PEBC-05",
+    Severity.ERROR,
+    "PEBC.EnergyConstraint",
+    "The upper average power is not below the lower average power.",
+)
+ONE_ENVELOPE: Final = Rule(
+    "PEBC-06",
+    Severity.ERROR,
+    "PEBC.Instruction",
+    "An instruction has one power envelope at most for each commodity quantity.",
+)
+LIMIT_ORDER: Final = Rule(
+    "PEBC-07", Severity.ERROR, "PEBC.Instruction", "The lower limit of a power envelope is not above its upper limit."
+)
+
+RULES: Final = (
+    BOTH_LIMITS,
+    BOTH_LIMITS_EACH,
+    BOUNDARY_ORDER,
+    VALIDITY,
+    AVERAGE_ORDER,
+    ONE_ENVELOPE,
+    LIMIT_ORDER,
+)
+
+_object_ids: Final = Ids("message_id", "id")
+_instruction_ids: Final = Ids("message_id", "id", "power_constraints_id")
+_envelope_id: Final = Ids("id")
+
+
+def _power_constraints(message: pebc.PowerConstraints, found: Findings) -> None:
+    _object_ids(message, found)
+    if message.valid_until is not None and message.valid_until <= message.valid_from:
+        found.add(VALIDITY, "valid_until", "not after valid_from")
+    upper: set[CommodityQuantity] = set()
+    lower: set[CommodityQuantity] = set()
+    for index, allowed in enumerate(message.allowed_limit_ranges):
+        is_upper = allowed.limit_type is pebc.PowerEnvelopeLimitType.UPPER_LIMIT
+        (upper if is_upper else lower).add(allowed.commodity_quantity)
+        if allowed.range_boundary.start_of_range > allowed.range_boundary.end_of_range:
+            found.add(BOUNDARY_ORDER, f"allowed_limit_ranges[{index}].range_boundary", "starts above its end")
+    if not upper or not lower:
+        which = "lower" if upper else "upper"
+        found.add(BOTH_LIMITS, "allowed_limit_ranges", f"none of them is for the {which} limit")
+    elif upper != lower:
+        found.add(BOTH_LIMITS_EACH, "allowed_limit_ranges", "a quantity has ranges for one of the two limits only")
+    phases(upper | lower, found, "allowed_limit_ranges")
+
+
+def _energy_constraint(message: pebc.EnergyConstraint, found: Findings) -> None:
+    _object_ids(message, found)
+    if message.valid_until <= message.valid_from:
+        found.add(VALIDITY, "valid_until", "not after valid_from")
+    if message.upper_average_power < message.lower_average_power:
+        found.add(AVERAGE_ORDER, "upper_average_power", "below the lower average power")
+
+
+def _instruction(message: pebc.Instruction, found: Findings) -> None:
+    _instruction_ids(message, found)
+    envelopes = message.power_envelopes
+    unique(envelopes, found, "power_envelopes")
+    seen: set[CommodityQuantity] = set()
+    for index, envelope in enumerate(envelopes):
+        place = f"power_envelopes[{index}]"
+        _envelope_id(envelope, found, f"{place}.")
+        if envelope.commodity_quantity in seen:
+            found.add(ONE_ENVELOPE, place, "another one has this quantity already")
+        seen.add(envelope.commodity_quantity)
+        for number, element in enumerate(envelope.power_envelope_elements):
+            if element.lower_limit > element.upper_limit:
+                where = f"{place}.power_envelope_elements[{number}]"
+                found.add(LIMIT_ORDER, where, "the lower limit is above the upper limit")
+            if element.duration == 0:
+                lasts(0, found, f"{place}.power_envelope_elements[{number}]")
+    phases(seen, found, "power_envelopes")
+
+
+CHECKS: Final[Mapping[type[S2Message], Checker]] = {
+    pebc.EnergyConstraint: _energy_constraint,
+    pebc.Instruction: _instruction,
+    pebc.PowerConstraints: _power_constraints,
+}

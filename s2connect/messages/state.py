@@ -1,0 +1,115 @@
+"""What may be sent by whom in which state of a session: "State of communication" of the standard (MSG-02)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from s2connect.messages.general import ControlType
+from s2connect.model.common import Role
+
+MAX_PENDING: Final = 16
+"""Selections that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
+
+_SPECIFIC: Final[Mapping[ControlType, tuple[str, str]]] = {
+    ControlType.POWER_ENVELOPE_BASED_CONTROL: (
+        "PEBC.Instruction",
+        "PEBC.EnergyConstraint PEBC.PowerConstraints",
+    ),
+    ControlType.POWER_PROFILE_BASED_CONTROL: (
+        "PPBC.EndInterruptionInstruction PPBC.ScheduleInstruction PPBC.StartInterruptionInstruction",
+        "PPBC.PowerProfileDefinition PPBC.PowerProfileStatus",
+    ),
+    ControlType.OPERATION_MODE_BASED_CONTROL: (
+        "OMBC.Instruction",
+        "OMBC.Status OMBC.SystemDescription OMBC.TimerStatus",
+    ),
+    ControlType.FILL_RATE_BASED_CONTROL: (
+        "FRBC.Instruction",
+        "FRBC.ActuatorStatus FRBC.FillLevelTargetProfile FRBC.LeakageBehaviour FRBC.StorageStatus "
+        "FRBC.SystemDescription FRBC.TimerStatus FRBC.UsageForecast",
+    ),
+    ControlType.DEMAND_DRIVEN_BASED_CONTROL: (
+        "DDBC.Instruction",
+        "DDBC.ActuatorStatus DDBC.AverageDemandRateForecast DDBC.PresentDemandStatus DDBC.SystemDescription "
+        "DDBC.TimerStatus",
+    ),
+}
+"""By control type: what the CEM sends, and what the RM sends."""
+
+_BOTH: Final = frozenset({"ReceptionStatus", "SessionRequest"})
+_CEM: Final = _BOTH | {"SelectControlType"}
+_RM: Final = _BOTH | {"ResourceManagerDetails", "PowerMeasurement", "PowerForecast"}
+
+TABLE: Final[Mapping[ControlType | None, Mapping[Role, frozenset[str]]]] = MappingProxyType(
+    {
+        None: MappingProxyType({Role.CEM: _CEM, Role.RM: _RM}),
+        **{
+            control_type: MappingProxyType(
+                {
+                    Role.CEM: _CEM | {"RevokeObject"} | frozenset(cem.split()),
+                    Role.RM: _RM | {"RevokeObject", "InstructionStatusUpdate"} | frozenset(rm.split()),
+                }
+            )
+            for control_type, (cem, rm) in _SPECIFIC.items()
+        },
+    }
+)
+"""By selected control type, None for none, and by sender: the types of message that may be sent (errata S2C-22)."""
+
+
+class SessionState:
+    """Which control type is selected, and so what may be sent now. The same for both sides, and for whoever listens.
+
+    A selection counts from the moment in which the RM accepts it. Until then the CEM sends as before; of the RM both
+    what fits the state before and what fits the one to come is taken, because its first message of the new control
+    type may overtake its ``OK`` (errata S2C-23).
+    """
+
+    def __init__(self) -> None:
+        self._selected: ControlType | None = None
+        self._pending: OrderedDict[str, ControlType | None] = OrderedDict()
+
+    @property
+    def control_type(self) -> ControlType | None:
+        """What is selected; None for nothing, which ``NOT_CONTROLABLE`` and ``NO_SELECTION`` mean as well."""
+        return self._selected
+
+    def problem(self, sender: Role, message_type: str) -> str | None:
+        """Why a message may not be sent now, as a sentence that begins with the rule's number; None if it may.
+
+        Args:
+            sender: Who sends it.
+            message_type: One of the data model.
+        """
+        if message_type in TABLE[self._selected][sender]:
+            return None
+        if sender is Role.RM and any(message_type in TABLE[pending][sender] for pending in self._pending.values()):
+            return None
+        if not any(message_type in row[sender] for row in TABLE.values()):
+            return f"MSG-02: {message_type} is never sent by the {sender}"
+        selected = f"{self._selected} is selected" if self._selected else "no control type is selected"
+        return f"MSG-02: {message_type} is not sent by the {sender} while {selected}"
+
+    def selecting(self, message_id: str, control_type: ControlType) -> None:
+        """The CEM sends a SelectControlType, whose answer is to come."""
+        self._pending.pop(message_id, None)
+        self._pending[message_id] = control_type if control_type in TABLE else None
+        if len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
+
+    def selected(self, message_id: str) -> None:
+        """The RM accepts a SelectControlType. One that was sent before another accepted one changes nothing."""
+        if message_id not in self._pending:
+            return
+        while self._pending:
+            earlier, control_type = self._pending.popitem(last=False)
+            if earlier == message_id:
+                self._selected = control_type
+                return
+
+    def refused(self, message_id: str) -> None:
+        """The RM refuses a SelectControlType."""
+        self._pending.pop(message_id, None)

@@ -1,0 +1,324 @@
+"""The medium for s2-python on a connection in memory, with s2-python's own connection on top where it matters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from s2connect import ConnectionInfo, NodeId, Role
+from s2connect.contrib.s2python import S2ConnectMedium
+from s2connect.errors import ConfigurationError
+from s2connect.transports.base import Connection
+from s2connect.transports.memory import memory_pair
+
+pytest.importorskip("s2python", reason="s2-python is not installed; the extra s2python brings it")
+
+from s2python.common import EnergyManagementRole, Handshake, ReceptionStatusValues, SelectControlType
+from s2python.connection.async_ import S2AsyncConnection
+from s2python.connection.async_.medium.s2_medium import MediumClosedConnectionError, S2AsyncMediumConnection
+from s2python.connection.sync import S2SyncConnection
+from s2python.version import S2_VERSION
+
+LOCAL, REMOTE = NodeId(uuid4()), NodeId(uuid4())
+
+
+def connections(capacity: int = 16) -> tuple[Connection, Connection]:
+    """Ours, and the peer's."""
+    return memory_pair(
+        ConnectionInfo("Memory", LOCAL, REMOTE, "v1.0.0"),
+        ConnectionInfo("Memory", REMOTE, LOCAL, "v1.0.0"),
+        capacity=capacity,
+    )
+
+
+def text(message_type: str, **members: object) -> str:
+    return json.dumps({"message_type": message_type, "message_id": str(uuid4()), **members})
+
+
+def ok(message: dict[str, Any]) -> str:
+    return json.dumps({"message_type": "ReceptionStatus", "subject_message_id": message["message_id"], "status": "OK"})
+
+
+async def heard(messages: AsyncGenerator[str, None]) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        value: dict[str, Any] = json.loads(await anext(messages))
+    return value
+
+
+async def received(connection: Connection) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        value: dict[str, Any] = json.loads(await connection.recv())
+    return value
+
+
+def handshake(*versions: str) -> str:
+    return text("Handshake", role="RM", supported_protocol_versions=versions)
+
+
+# The handshake
+
+
+@pytest.mark.rule("MSG-01")
+async def test_a_device_shakes_hands_with_the_medium_and_nothing_of_it_reaches_the_session() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    messages = medium.messages()
+
+    opening = await heard(messages)
+    assert (opening["message_type"], opening["role"]) == ("Handshake", "CEM")
+    assert opening["supported_protocol_versions"] == [S2_VERSION]
+    await medium.send(ok(opening))
+    own = handshake("9.9", "v0.0.2-beta", "0.0.2-beta")
+    await medium.send(own)
+    status, response = await heard(messages), await heard(messages)
+    assert status["subject_message_id"] == json.loads(own)["message_id"]
+    assert status["status"] == "OK"
+    assert response["selected_protocol_version"] == "v0.0.2-beta"  # as the application spells it
+    await medium.send(ok(response))
+
+    await medium.send(text("ResourceManagerDetails"))
+    assert (await received(peers))["message_type"] == "ResourceManagerDetails"
+
+
+@pytest.mark.rule("MSG-01")
+async def test_an_energy_manager_shakes_hands_with_the_medium() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.CEM)
+    messages = medium.messages()
+
+    opening = await heard(messages)
+    assert opening["role"] == "RM"
+    for message in (text("Handshake", role="CEM"), text("HandshakeResponse", selected_protocol_version=S2_VERSION)):
+        await medium.send(message)
+        status = await heard(messages)
+        assert status["subject_message_id"] == json.loads(message)["message_id"]
+        assert status["status"] == "OK"
+    await medium.send(ok(opening))
+
+    await medium.send(text("SelectControlType"))
+    assert (await received(peers))["message_type"] == "SelectControlType"
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        (Role.RM, handshake("1.0.0")),
+        (Role.CEM, text("HandshakeResponse", selected_protocol_version="1.0.0")),
+    ],
+)
+async def test_a_version_that_s2python_does_not_speak_is_refused(role: Role, message: str) -> None:
+    medium = S2ConnectMedium(connections()[0], role=role)
+    messages = medium.messages()
+    await heard(messages)
+    await medium.send(message)
+    status = await heard(messages)
+    assert (status["status"], status["diagnostic_label"]) == (
+        "INVALID_CONTENT",
+        "the application was to speak 0.0.2-beta",
+    )
+
+
+@pytest.mark.rule("MSG-01")
+async def test_a_handshake_of_the_peer_is_refused_and_not_shown() -> None:
+    ours, peers = connections()
+    messages = S2ConnectMedium(ours, role=Role.RM).messages()
+    await heard(messages)
+    wrong = handshake(S2_VERSION)
+    await peers.send(wrong)
+    await peers.send(text("SelectControlType"))
+    assert (await heard(messages))["message_type"] == "SelectControlType"
+    refusal = await received(peers)
+    assert refusal["subject_message_id"] == json.loads(wrong)["message_id"]
+    assert refusal["status"] == "INVALID_CONTENT"
+
+
+@pytest.mark.rule("MSG-03", "MSG-06")
+async def test_everything_else_passes_as_it_is_even_what_is_no_message() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    messages = medium.messages()
+    await heard(messages)
+    for odd in ("{", "[]", '{ "message_type" : "Unknown","message_id":"ab"}', ok({"message_id": "somebody-elses"})):
+        await peers.send(odd)
+        assert await anext(messages) == odd
+        await medium.send(odd)
+        assert await peers.recv() == odd
+
+
+async def test_the_next_application_on_the_medium_has_a_handshake_of_its_own_and_loses_nothing() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    first = medium.messages()
+    await heard(first)
+    await first.aclose()
+    await peers.send(text("SelectControlType"))
+    second = medium.messages()
+    assert [(await heard(second))["message_type"] for _ in range(2)] == ["Handshake", "SelectControlType"]
+
+
+# As s2-python wants it
+
+
+async def test_it_is_a_medium_to_s2python() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    assert isinstance(medium, S2AsyncMediumConnection)
+    application = S2AsyncConnection(medium)
+    selected: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def select(_: object, message: SelectControlType, okay: Any) -> None:
+        await okay()
+        selected.set_result(message.control_type.value)
+
+    application.register_handler(SelectControlType, select)  # type: ignore[arg-type]
+    running = asyncio.create_task(application.run())
+    await asyncio.sleep(0)
+    answer = await application.send_msg_and_await_reception_status(
+        Handshake(message_id=uuid4(), role=EnergyManagementRole.RM, supported_protocol_versions=[S2_VERSION])
+    )
+    assert answer.status is ReceptionStatusValues.OK
+    await peers.send(text("SelectControlType", control_type="NOT_CONTROLABLE"))
+    assert await selected == "NOT_CONTROLABLE"
+    assert (await received(peers))["status"] == "OK"
+
+    await application.stop()
+    await running
+    assert await medium.is_connected()
+    await medium.close()
+
+
+def test_a_synchronous_application_runs_on_the_loop_of_its_connection() -> None:
+    selected: list[str] = []
+
+    def select(_: object, message: Any, okay: Any) -> None:
+        okay()
+        selected.append(message.control_type.value)
+
+    async def peer(connection: Connection) -> dict[str, Any]:
+        await connection.send(text("SelectControlType", control_type="NOT_CONTROLABLE"))
+        status = await received(connection)
+        await connection.close()
+        return status
+
+    with asyncio.Runner() as runner:
+        ours, peers = connections()
+        application = S2SyncConnection(S2ConnectMedium(ours, role=Role.RM), runner.get_loop())
+        application.register_handler(SelectControlType, select)
+        talking = runner.get_loop().create_task(peer(peers))
+        application.run()
+        assert talking.result()["status"] == "OK"
+    assert selected == ["NOT_CONTROLABLE"]
+
+
+async def test_messages_end_where_the_peer_closed_normally() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    await peers.send(text("SelectControlType"))
+    await peers.close()
+    kinds = [json.loads(message)["message_type"] async for message in medium.messages()]
+    assert kinds == ["Handshake", "SelectControlType"]
+    assert not await medium.is_connected()
+
+
+async def test_losing_the_connection_is_told_in_s2pythons_words() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    messages = medium.messages()
+    await heard(messages)
+    await peers.close(1008, "no \x1b[31mmore")
+    with pytest.raises(MediumClosedConnectionError) as caught:
+        await anext(messages)
+    assert "\x1b" not in str(caught.value)
+    with pytest.raises(MediumClosedConnectionError):
+        await medium.send(text("ResourceManagerDetails"))
+    assert not await medium.is_connected()
+
+
+async def test_sending_on_a_lost_connection_shows_that_it_is_lost() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    await peers.close()
+    with pytest.raises(MediumClosedConnectionError):
+        await medium.send(text("ResourceManagerDetails"))
+    assert not await medium.is_connected()
+
+
+async def test_leaving_the_medium_closes_the_connection() -> None:
+    ours, peers = connections()
+    async with S2ConnectMedium(ours, role=Role.RM):
+        pass
+    async with asyncio.timeout(5):
+        await peers.wait_closed()
+
+
+async def test_a_receiver_that_is_cancelled_anywhere_loses_nothing() -> None:
+    ours, peers = connections(capacity=2)
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    sent = [text("SelectControlType") for _ in range(200)]
+    chance = random.Random(7)
+    seen: list[str] = []
+
+    async def send() -> None:
+        for message in sent:
+            await peers.send(message)
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+
+    async def receive() -> None:
+        async for message in medium.messages():
+            if json.loads(message)["message_type"] != "Handshake":
+                seen.append(message)
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+
+    sending = asyncio.create_task(send())
+    async with asyncio.timeout(20):
+        while len(seen) < len(sent):
+            receiving = asyncio.create_task(receive())
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+    await sending
+    assert seen == sent
+
+
+async def test_many_may_send_at_once_and_the_cancelled_send_whole_messages_or_none() -> None:
+    ours, peers = connections(capacity=1)
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    texts = [text("PowerMeasurement") for _ in range(30)]
+    senders = [asyncio.create_task(medium.send(one)) for one in texts]
+    await asyncio.sleep(0)
+    for sender in senders[::3]:
+        sender.cancel()
+    arrived = []
+    async with asyncio.timeout(5):
+        while not all(sender.done() for sender in senders) or len(arrived) < 20:
+            arrived.append(await peers.recv())
+    await asyncio.gather(*senders, return_exceptions=True)
+    kept = {one for one, sender in zip(texts, senders, strict=True) if not sender.cancelled()}
+    assert kept <= set(arrived) <= set(texts)
+    assert len(set(arrived)) == len(arrived)
+
+
+# Without s2-python
+
+
+def test_the_module_is_imported_without_s2python() -> None:
+    code = "import sys, s2connect.contrib.s2python; assert not {m for m in sys.modules if m.startswith('s2python')}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+async def test_the_medium_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s2python.version", None)
+    with pytest.raises(ConfigurationError) as caught:
+        S2ConnectMedium(connections()[0], role=Role.RM)
+    assert "s2connect[s2python]" in (caught.value.hint or "")
