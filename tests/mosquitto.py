@@ -1,4 +1,4 @@
-"""A real Mosquitto for tests: TLS 1.3, passwords, an access list per client as the binding describes, no persistence."""
+"""A real Mosquitto for tests: TLS 1.3, passwords, an access list as the binding describes, no persistence."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -39,8 +38,6 @@ from s2connect.transports.mqtt.publish import (
 from s2connect.transports.mqtt.streams import Stream, WebSocketStream
 from s2connect.transports.tls_buffer import shrink_tls_buffer
 
-_log = logging.getLogger(__name__)
-
 RECEIVE_MAXIMUM = 20
 """MQ-15: messages that may be on their way at once, in each direction; the broker may allow fewer."""
 
@@ -71,14 +68,6 @@ _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 _PUBLISH_OVERHEAD = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker says when this connection is lost."""
-
-    topic: str
-    payload: bytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
     """Where the broker is, and how to come in.
@@ -91,7 +80,7 @@ class BrokerOptions:
         client_id: MQTT client id.
         username: For the broker, None for none.
         password: For the broker, None for none.
-        will: What the broker publishes when the connection is lost, retained (MQ-12).
+        will: What the broker publishes when the connection is lost (MQ-12).
         keepalive: Seconds, see :data:`KEEPALIVE`.
         receive_maximum: See :data:`RECEIVE_MAXIMUM`.
         max_payload: Longest payload that is taken in, bytes.
@@ -105,7 +94,7 @@ class BrokerOptions:
     url: str | None = None
     username: str | None = None
     password: Secret | None = None
-    will: Will | None = None
+    will: Packet | None = None
     keepalive: int = KEEPALIVE
     receive_maximum: int = RECEIVE_MAXIMUM
     max_payload: int = 2 * 1024 * 1024
@@ -123,6 +112,11 @@ class BrokerLost:
 
     reason_code: int | None
     text: str
+
+    @property
+    def error(self) -> ConnectionClosed:
+        """The same as an exception."""
+        return ConnectionClosed(reason=self.text)
 
 
 class _Packed(Properties):
@@ -189,13 +183,13 @@ class BrokerConnection:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = self._on_unsubscribe
         client.on_socket_register_write = self._on_register_write
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._busy = False
         self._flush: asyncio.Handle | None = None
         self._misc: asyncio.TimerHandle | None = None
-        self._on_the_way: dict[int, asyncio.Future[int]] = {}
+        self._on_the_way: dict[int, Callable[[int], None] | None] = {}
+        self._backlog: deque[tuple[Packet, Callable[[int], None] | None]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._routes: dict[str, Callable[[Packet], None]] = {}
@@ -247,12 +241,13 @@ class BrokerConnection:
         if options.username is not None:
             client.username_pw_set(options.username, options.password.reveal() if options.password else None)
         if options.will is not None:
-            client.will_set(options.will.topic, options.will.payload, qos=1, retain=True)
-        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 0
-        properties.ReceiveMaximum = options.receive_maximum
-        properties.MaximumPacketSize = options.max_payload + _PUBLISH_OVERHEAD
-        client.connect(options.host, options.port, options.keepalive, clean_start=True, properties=properties)
+            properties = _Packed(write_properties(options.will))
+            client.will_set(options.will.topic, options.will.payload, 1, options.will.retain, properties)
+        wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        wishes.SessionExpiryInterval = 0
+        wishes.ReceiveMaximum = options.receive_maximum
+        wishes.MaximumPacketSize = options.max_payload + _PUBLISH_OVERHEAD
+        client.connect(options.host, options.port, options.keepalive, clean_start=True, properties=wishes)
         await self._connected
         self._tick()
 
@@ -274,6 +269,7 @@ class BrokerConnection:
         return (
             self.lost is None
             and not self._waiting
+            and not self._backlog
             and not self._stream.full
             and len(self._on_the_way) < self.receive_maximum
         )
@@ -282,46 +278,64 @@ class BrokerConnection:
         """Whether the broker takes a message of this size (MQ-15)."""
         return self.max_packet is None or packet_size(packet) <= self.max_packet
 
-    async def publish(self, packet: Packet) -> asyncio.Future[int]:
-        """Publish at QoS 1 as soon as there is room in the window; first come, first served.
+    def put(self, packet: Packet, told: Callable[[int], None] | None = None) -> None:
+        """Publish at QoS 1, in the order of the calls, when there is room in the window.
 
-        Cancelled while waiting for room, the message is not sent.
+        Whoever sends much waits for :meth:`room` before; what is put without room waits here.
 
-        Returns:
-            Resolves with the reason code of the broker's PUBACK; cancelled at the end of the connection.
+        Args:
+            packet: What to publish.
+            told: Called with the reason code of the broker's PUBACK; not called where the connection ends before.
 
         Raises:
             ConnectionClosed: The connection is gone, or too many messages wait already.
         """
-        if not self.has_room():
-            await self._room()
-        return self.publish_now(packet)
+        if self.lost is not None:
+            raise self.lost.error
+        if self._backlog or len(self._on_the_way) >= self.receive_maximum:
+            if len(self._backlog) >= MAX_WAITING:
+                raise ConnectionClosed(reason="too many messages wait for the broker")
+            self._backlog.append((packet, told))
+            return
+        self._publish(packet, told)
+        self._write()
 
-    def publish_now(self, packet: Packet) -> asyncio.Future[int]:
-        """Publish at QoS 1 without waiting for room: for the few words that end a session.
+    async def publish(self, packet: Packet) -> int:
+        """Publish at QoS 1 and wait for the PUBACK. Cancelled, the message is sent or not sent.
+
+        Returns:
+            The reason code.
 
         Raises:
-            ConnectionClosed: The connection is gone.
+            ConnectionClosed: The connection is gone, or too many messages wait already.
         """
-        if self.lost is not None:
-            raise ConnectionClosed(reason=self.lost.text)
+        await self.room()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self.put(packet, lambda code: None if answer.done() else answer.set_result(code))
+        take_back = self.at_end(lambda lost: None if answer.done() else answer.set_exception(lost.error))
+        try:
+            return await answer
+        finally:
+            take_back()
+
+    def _publish(self, packet: Packet, told: Callable[[int], None] | None) -> None:
         info = self._client.publish(
-            packet.topic,
-            packet.payload,
-            qos=1,
-            retain=packet.retain,
-            properties=_Packed(write_properties(packet)),
+            packet.topic, packet.payload, qos=1, retain=packet.retain, properties=_Packed(write_properties(packet))
         )
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise ConnectionClosed(reason="the connection to the broker is gone")
-        acknowledged: asyncio.Future[int] = self._loop.create_future()
-        self._on_the_way[info.mid] = acknowledged
-        self._write()
-        return acknowledged
+        self._on_the_way[info.mid] = told
 
-    async def _room(self) -> None:
+    async def room(self) -> None:
+        """Wait until there is room for one message; first come, first served. Cancel-safe.
+
+        Raises:
+            ConnectionClosed: The connection is gone, or too many wait already.
+        """
+        if self.has_room():
+            return
         if self.lost is not None:
-            raise ConnectionClosed(reason=self.lost.text)
+            raise self.lost.error
         if len(self._waiting) >= MAX_WAITING:
             raise ConnectionClosed(reason="too many messages wait for the broker")
         turn: asyncio.Future[None] = self._loop.create_future()
@@ -329,18 +343,26 @@ class BrokerConnection:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._admit()  # the place goes to the next
-            raise
-        finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
+            self.pass_on()
+            raise
         if self.lost is not None:
-            raise ConnectionClosed(reason=self.lost.text)
+            raise self.lost.error
+
+    def pass_on(self) -> None:
+        """Give the room that :meth:`room` promised to the next who waits, because it is not used."""
+        self._admit()
 
     def _admit(self) -> None:
+        """Give the room there is to those who wait for it."""
+        if self.lost is None:
+            while self._backlog and len(self._on_the_way) < self.receive_maximum:
+                self._publish(*self._backlog.popleft())
+            if self._backlog or self._stream.full:
+                return
         free = self.receive_maximum - len(self._on_the_way)
-        while self._waiting and (self.lost is not None or (free > 0 and not self._stream.full)):
+        while self._waiting and (free > 0 or self.lost is not None):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
@@ -355,14 +377,21 @@ class BrokerConnection:
         else:
             self._routes[topic] = handler
 
-    async def subscribe(self, *filters: str) -> None:
-        """Subscribe at QoS 1, without what we send ourselves and without what the broker kept; wait for SUBACK (MQ-11).
+    async def subscribe(self, *filters: str, kept: bool = False) -> None:
+        """Subscribe at QoS 1, without what we send ourselves, and wait for SUBACK (MQ-11).
+
+        Args:
+            filters: Topic filters.
+            kept: Whether what the broker keeps is wanted as well (Retain Handling 0, else 2).
 
         Raises:
             SessionRefused: The broker does not allow it.
             ConnectionClosed: The connection is gone.
         """
-        options = SubscribeOptions(qos=1, noLocal=True, retainHandling=2)
+        no_local = not any(
+            name.startswith("$share/") for name in filters
+        )  # the two exclude each other (MQTT 5, 3.8.3.1)
+        options = SubscribeOptions(1, no_local, retainHandling=0 if kept else 2)
         result, mid = self._client.subscribe([(name, options) for name in filters])
         codes = await self._answered(result, mid)
         refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code == 0]
@@ -374,14 +403,11 @@ class BrokerConnection:
                 hint="Check the rights of this client at the broker.",
             )
 
-    async def unsubscribe(self, *filters: str) -> None:
-        """Subscribe no more.
-
-        Raises:
-            ConnectionClosed: The connection is gone.
-        """
-        result, mid = self._client.unsubscribe(list(filters))
-        await self._answered(result, mid)
+    def unsubscribe(self, *filters: str) -> None:
+        """Subscribe no more; does not wait, and does nothing at the end of the connection."""
+        if self.lost is None:
+            self._client.unsubscribe(list(filters))
+            self._write()
 
     async def _answered(self, result: MQTTErrorCode, mid: int | None) -> list[int]:
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None or self.lost is not None:
@@ -391,10 +417,6 @@ class BrokerConnection:
         self._write()
         try:
             return await answer
-        except asyncio.CancelledError:
-            if self.lost is None or answer.cancelled() is False:
-                raise
-            raise ConnectionClosed(reason=self.lost.text) from None
         finally:
             self._subscribing.pop(mid, None)
 
@@ -437,11 +459,11 @@ class BrokerConnection:
             self._misc.cancel()
         if self._flush is not None:
             self._flush.cancel()
-        for acknowledged in self._on_the_way.values():
-            acknowledged.cancel()
         for answer in self._subscribing.values():
-            answer.cancel()
+            if not answer.done():
+                answer.set_exception(lost.error)
         self._on_the_way.clear()
+        self._backlog.clear()
         self._admit()
         self._routes.clear()
         self.ended.set()
@@ -469,15 +491,20 @@ class BrokerConnection:
             self._flush = None
         if self._busy:
             return
+        self._queued()
+        if self._backlog or self._waiting:
+            self._admit()
+            self._queued()
+        self._stream.flush()
+
+    def _queued(self) -> None:
+        """Hand to the stream what paho has queued."""
         if self._client.want_write() and not self._stream.full:
             self._busy = True
             try:
                 self._client.loop_write()
             finally:
                 self._busy = False
-        self._stream.flush()
-        if self._waiting:
-            self._admit()
 
     def _on_register_write(self, client: Client, userdata: Any, sock: Any) -> None:
         if not self._busy and self._flush is None:
@@ -542,9 +569,9 @@ class BrokerConnection:
     def _on_publish(
         self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        acknowledged = self._on_the_way.pop(mid, None)
-        if acknowledged is not None and not acknowledged.done():
-            acknowledged.set_result(int(reason.value))
+        told = self._on_the_way.pop(mid, None)
+        if told is not None:
+            self._loop.call_soon(told, int(reason.value))  # paho holds a lock
 
     def _on_subscribe(
         self, client: Client, userdata: Any, mid: int, reasons: Iterable[ReasonCode], properties: Properties | None
@@ -552,8 +579,6 @@ class BrokerConnection:
         answer = self._subscribing.pop(mid, None)
         if answer is not None and not answer.done():
             answer.set_result([int(reason.value) for reason in reasons])
-
-    _on_unsubscribe = _on_subscribe
 
 
 def _name(code: int | None) -> str:

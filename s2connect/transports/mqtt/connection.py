@@ -1,0 +1,278 @@
+"""One session over MQTT as a :class:`Connection`: the driver of a :class:`Channel` on a connection to a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from s2connect.errors import (
+    ConnectionClosed,
+    NotReachable,
+    PeerTimeout,
+    ProtocolViolation,
+    S2ConnectError,
+    SessionRefused,
+)
+from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connection, ConnectionInfo
+from s2connect.transports.mqtt.channel import Channel, State
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received
+
+if TYPE_CHECKING:
+    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost
+
+_log = logging.getLogger(__name__)
+
+MAX_INBOX_MESSAGES = 512
+"""MQ-15: received messages that may wait for their reader; one more ends the session with ``close overflow``. The
+broker's acknowledgements are not held back for a slow reader: they belong to the connection, which others share."""
+
+MAX_INBOX_BYTES = 4 * MAX_MESSAGE_BYTES
+"""Likewise, counted in characters."""
+
+OPEN_AGAIN = 0.25
+"""Seconds until ``open`` is published again where the broker said that nobody is there to get it; then twice as
+long."""
+
+_NO_MATCHING_SUBSCRIBERS = 0x10
+_FAILURE = 0x80
+
+
+class MqttConnection(Connection):
+    """One end of a session over MQTT.
+
+    A slow reader does not slow the writer here, as it does over WebSocket: the broker stands in between and takes what
+    it gets. Where more waits than is allowed, the session ends (MQ-15).
+
+    Args:
+        info: Facts; the S2 version is that of the channel once it is open.
+        broker: The connection that carries it, and with which it ends (MQ-10).
+        channel: What decides.
+        unsubscribe: Whether the inbound topic was subscribed to for this session alone.
+    """
+
+    def __init__(
+        self, info: ConnectionInfo, broker: BrokerConnection, channel: Channel, *, unsubscribe: bool = False
+    ) -> None:
+        self.info = info
+        self.channel = channel
+        self.local_address = broker.local_address
+        self.remote_address = broker.remote_address
+        self._broker = broker
+        self._loop = asyncio.get_running_loop()
+        self._unsubscribe = unsubscribe
+        self._inbox: deque[str] = deque()
+        self._inbox_size = 0
+        self._arrived: asyncio.Future[None] | None = None
+        self._ended: ConnectionClosed | None = None
+        self._closed = asyncio.Event()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._open_again = OPEN_AGAIN
+        self._open_packet: Packet | None = None
+        self._refused = False
+        self._why = ""
+        self._at_close: list[Callable[[], None]] = []
+        broker.route(channel.inbound_topic, self._receive)
+        self._let_go = broker.at_end(self._lost)
+
+    # --- opening
+
+    async def open(self) -> None:
+        """Start the channel and wait until the session stands; the inbound topic is subscribed to.
+
+        Where it does not come about, or the caller is cancelled, everything is released.
+
+        Raises:
+            NotReachable: The connection to the broker was lost, or nobody listens on the other side.
+            PeerTimeout: The other side did not answer in time (MQ-11).
+            SessionRefused: The other side, or the broker, refuses.
+            ProtocolViolation: The other side breaks the binding.
+        """
+        try:
+            self._follow(self.channel.start(self._loop.time()))
+            await self._opened
+        except BaseException:
+            await self.close()
+            raise
+
+    def abandon(self) -> None:
+        """Release everything of a session that was not started."""
+        self._follow(self.channel.lost())
+        self._opened.cancel()
+
+    # --- Connection
+
+    async def send(self, text: str) -> None:
+        """See :meth:`Connection.send`. A message that is too long is not sent but answered to :meth:`recv` (MQ-15)."""
+        if self._ended is not None:
+            raise self._end_error()
+        broker = self._broker
+        if not broker.has_room():
+            await broker.room()
+            if self._ended is not None:
+                broker.pass_on()
+                raise self._end_error()
+        self._follow(self.channel.send(text, self._loop.time()))
+
+    async def recv(self) -> str:
+        """See :meth:`Connection.recv`."""
+        while not self._inbox:
+            if self._ended is not None:
+                raise self._end_error()
+            self._arrived = self._loop.create_future()
+            await self._arrived
+        text = self._inbox.popleft()
+        self._inbox_size -= len(text)
+        return text
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """See :meth:`Connection.close`. The goodbye goes out in its turn with what was sent before."""
+        if self._ended is None:
+            self._inbox.clear()
+            self._follow(self.channel.close(CloseReason.for_code(code, reason), self._loop.time()))
+
+    def has_room(self) -> bool:
+        """See :meth:`Connection.has_room`."""
+        return self._broker.has_room()
+
+    async def wait_closed(self) -> None:
+        """See :meth:`Connection.wait_closed`."""
+        await self._closed.wait()
+
+    def at_close(self, call: Callable[[], None]) -> None:
+        """Call this when the session ends, at once if it has."""
+        if self._ended is None:
+            self._at_close.append(call)
+        else:
+            call()
+
+    # --- the channel's driver
+
+    def _receive(self, packet: Packet) -> None:
+        self._follow(self.channel.receive(packet, self._loop.time()))
+
+    def _lost(self, lost: BrokerLost) -> None:
+        self._follow(self.channel.lost())
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._follow(self.channel.tick(self._loop.time()))
+
+    def _follow(self, events: list[Event]) -> None:
+        """Do what follows from a call of the channel."""
+        channel = self.channel
+        for packet in channel.packets():
+            try:
+                self._broker.put(packet, self._told)
+            except ConnectionClosed:
+                events = [*events, *channel.lost()]
+                break
+            if packet.topic != channel.outbound_topic:
+                self._open_packet = packet
+        for event in events:
+            if isinstance(event, Received):
+                self._keep(event.text)
+            elif isinstance(event, Opened):
+                self._stands(event.version)
+            else:
+                self._over(event)
+        if self._timer is None:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        # The deadline of an open session only moves away: an early timer looks again.
+        deadline = self.channel.deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _keep(self, text: str) -> None:
+        if self._ended is not None:
+            return
+        if len(self._inbox) >= MAX_INBOX_MESSAGES or self._inbox_size + len(text) > MAX_INBOX_BYTES:
+            _log.warning("Messages of %s come faster than they are read; the session ends", self.info.remote)
+            self._follow(self.channel.close(CloseReason.OVERFLOW, self._loop.time()))
+            return
+        self._inbox.append(text)
+        self._inbox_size += len(text)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def _stands(self, version: str) -> None:
+        self.info = replace(self.info, s2_version=version)
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _told(self, code: int) -> None:
+        """Hear of the broker's PUBACK for one of our frames."""
+        if code == 0 or self._ended is not None:
+            return
+        if code != _NO_MATCHING_SUBSCRIBERS and code < _FAILURE:
+            return
+        if self.channel.state is State.OPENING and self._open_packet is not None and code < _FAILURE:
+            self._retry = self._loop.call_later(self._open_again, self._publish_open_again)
+            self._open_again *= 2
+            return
+        # What the broker does not pass on is a gap for the peer: the session cannot go on (MQ-09).
+        self._refused = code >= _FAILURE
+        self._why = "the broker refuses our messages" if self._refused else "the other side is no longer there"
+        self._follow(self.channel.lost())
+
+    def _publish_open_again(self) -> None:
+        if self.channel.state is State.OPENING and self._open_packet is not None:
+            with contextlib.suppress(ConnectionClosed):  # then the session is over as well
+                self._broker.put(self._open_packet, self._told)
+
+    def _over(self, closed: Closed) -> None:
+        if self._ended is not None:
+            return
+        self._ended = ConnectionClosed(closed.error.code, self._why) if self._why else closed.error
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._let_go()
+        topic = self.channel.inbound_topic
+        self._broker.route(topic, None)
+        if self._unsubscribe:
+            self._broker.unsubscribe(topic)
+        if not self._opened.done():
+            self._opened.set_exception(self._not_opened(closed))
+            self._opened.exception()  # whoever opens may have been cancelled
+        elif not closed.by_peer and closed.reason is CloseReason.PROTOCOL:
+            _log.warning("The session with %s over MQTT ends: %s", self.info.remote, closed.detail)
+        self._closed.set()
+        self._wake()
+        calls, self._at_close = self._at_close, []
+        for call in calls:
+            call()
+
+    def _not_opened(self, closed: Closed) -> S2ConnectError:
+        name = f"The session with {self.info.remote} over MQTT"
+        if closed.reason is None:
+            if self._refused:
+                return SessionRefused(
+                    f"{name} did not open: {self._why}.",
+                    reason="Other",
+                    hint="Check the rights of this client at the broker.",
+                )
+            return NotReachable(f"{name} did not open: {self._why or closed.detail}.")
+        if closed.reason is CloseReason.TIMEOUT:
+            return PeerTimeout(f"{name} did not open in time.")
+        if closed.by_peer or closed.reason is not CloseReason.PROTOCOL:
+            return SessionRefused(f"{name} was refused ({closed.reason}).", reason="Other")
+        return ProtocolViolation(f"{name} did not open: {closed.detail}.")
+
+    def _end_error(self) -> ConnectionClosed:
+        assert self._ended is not None
+        return ConnectionClosed(self._ended.code, self._ended.reason)

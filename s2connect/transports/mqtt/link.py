@@ -1,0 +1,197 @@
+"""The link of an endpoint to a broker: it connects, and comes back after a loss (MQ-12, MQ-16, MQ-17, MQ-20)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from s2connect.errors import ConfigurationError, ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
+from s2connect.transports.backoff import Backoff
+
+if TYPE_CHECKING:
+    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost, BrokerOptions
+    from s2connect.transports.mqtt.frames import Packet
+
+_log = logging.getLogger(__name__)
+
+UP_TIMEOUT = 12.0
+"""Seconds that somebody who needs the link waits for it: a little more than one attempt takes."""
+
+STABLE = 5.0
+"""A connection that lasted as long, in seconds, starts the back-off anew."""
+
+TAKEN_OVER_DELAY = 60.0
+"""MQ-16: seconds at least until the next attempt after another client has taken our client id, up to twice as many."""
+
+_TAKEN_OVER = 0x8E
+
+
+class MqttLink:
+    """One broker, one connection at a time; all sessions of an endpoint over this broker share it (MQ-20).
+
+    What a session needs of a connection it takes from the :class:`BrokerConnection`, and ends with it (MQ-10); the link
+    only makes the next one.
+
+    Args:
+        options: Makes what a connection needs; called for every attempt.
+        greet: Called with each new connection before anybody gets it: subscriptions, presence.
+        farewell: What to publish before a clean end, None for nothing.
+        where: The broker, for logs.
+        chance: Uniform in [0, 1), spreads the attempts.
+    """
+
+    def __init__(
+        self,
+        options: Callable[[], Awaitable[BrokerOptions]],
+        *,
+        greet: Callable[[BrokerConnection], Awaitable[None]],
+        farewell: Packet | None = None,
+        where: str,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._options = options
+        self._greet = greet
+        self._farewell = farewell
+        self._where = where
+        self._chance = chance
+        self._task: asyncio.Task[None] | None = None
+        self._connection: BrokerConnection | None = None
+        self._error: S2ConnectError | None = None
+        self._changed = asyncio.Event()
+        self._closed = False
+        self.attempts = 0
+        """Attempts so far, for status."""
+
+    @property
+    def connection(self) -> BrokerConnection | None:
+        """The connection that stands now."""
+        connection = self._connection
+        return connection if connection is not None and connection.lost is None else None
+
+    @property
+    def error(self) -> S2ConnectError | None:
+        """Why the last attempt failed, None where it did not."""
+        return self._error
+
+    def start(self) -> None:
+        """Connect, and keep connected until :meth:`close`; nothing where it does already."""
+        if self._task is None and not self._closed:
+            self._task = asyncio.create_task(self._run(), name=f"s2connect-mqtt-link-{self._where}")
+
+    async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
+        """Return the connection; wait for an attempt that is on its way.
+
+        While the link waits before its next attempt the last error is raised at once. Cancel-safe.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            S2ConnectError: As :meth:`BrokerConnection.open`; ConfigurationError where paho-mqtt is missing or a file
+                of the settings cannot be used; ConnectionClosed where the link is closed.
+        """
+        self.start()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    if self._closed:
+                        raise ConnectionClosed(reason="this endpoint closes its connection to the broker")
+                    if self.connection is not None:
+                        return self.connection
+                    if self._error is not None:
+                        raise self._error.with_traceback(None)
+                    await self._changed.wait()
+        except TimeoutError as error:
+            if isinstance(error, S2ConnectError):
+                raise
+            raise PeerTimeout(f"There is no connection to the broker {self._where} yet.") from None
+
+    async def close(self) -> None:
+        """Clear the presence, disconnect in good order and stop; idempotent, bounded, never raises for the network."""
+        self._closed = True
+        self._wake()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("The link to the broker %s failed", self._where, exc_info=error)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff()
+        while True:
+            self.attempts += 1
+            self._error = None
+            delay_at_least = 0.0
+            try:
+                connection = await self._open()
+            except S2ConnectError as error:
+                self._failed(error)
+            else:
+                since = loop.time()
+                lost = await self._stay(connection)
+                if loop.time() - since >= STABLE:
+                    backoff.established()
+                if lost.reason_code == _TAKEN_OVER:
+                    delay_at_least = TAKEN_OVER_DELAY * (1 + self._chance())
+                    hint = "Give each endpoint a client id of its own."
+                    text = f"Another client came to the broker {self._where} with our client id."
+                    self._failed(NotReachable(text, hint=hint))
+                else:
+                    _log.warning("The connection to the broker %s ended: %s", self._where, lost.text)
+                    self._error = NotReachable(f"The connection to the broker {self._where} was lost.")
+            self._wake()
+            await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
+
+    async def _open(self) -> BrokerConnection:
+        try:
+            from s2connect.transports.mqtt.broker import BrokerConnection
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "paho":
+                raise
+            raise ConfigurationError(
+                "S2 over MQTT needs the package paho-mqtt, which is not installed.",
+                hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
+            ) from None
+        connection = await BrokerConnection.open(await self._options())
+        try:
+            async with asyncio.timeout(UP_TIMEOUT):
+                await self._greet(connection)
+        except TimeoutError:
+            await connection.close()
+            raise PeerTimeout(f"The broker {self._where} does not answer.") from None
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _stay(self, connection: BrokerConnection) -> BrokerLost:
+        self._connection = connection
+        _log.info("Connected to the broker %s", self._where)
+        self._wake()
+        try:
+            await connection.ended.wait()
+        except asyncio.CancelledError:
+            if self._farewell is not None:
+                with contextlib.suppress(ConnectionClosed):
+                    connection.put(self._farewell)
+            await connection.close()
+            raise
+        finally:
+            self._connection = None
+        assert connection.lost is not None
+        return connection.lost
+
+    def _failed(self, error: S2ConnectError) -> None:
+        if self._error is None:
+            _log.warning("No connection to the broker %s: %s", self._where, error)
+        self._error = error

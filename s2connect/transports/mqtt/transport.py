@@ -1,0 +1,537 @@
+"""The transport ``X-MQTT5-0``: sessions over a broker, with S2 Connect or by configuration alone (MQ-01 ... MQ-20)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from s2connect.certs.tls import wan_client_context
+from s2connect.errors import (
+    ConnectionClosed,
+    NotReachable,
+    PeerTimeout,
+    ProtocolViolation,
+    S2ConnectError,
+    SessionRefused,
+    UsageError,
+)
+from s2connect.model.common import MalformedMessage, NodeId, Role
+from s2connect.model.session_init import CommunicationDetails
+from s2connect.model.text import for_display
+from s2connect.model.url import MqttUrl
+from s2connect.transports.base import GOING_AWAY, Connection, ConnectionInfo, Offer, Trust
+from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
+from s2connect.transports.mqtt.connection import MqttConnection
+from s2connect.transports.mqtt.details import (
+    MQTT,
+    MqttCommunicationDetails,
+    MqttPassword,
+    SessionToken,
+    StaticSession,
+)
+from s2connect.transports.mqtt.doors import Doors
+from s2connect.transports.mqtt.frames import Packet, payload_room
+from s2connect.transports.mqtt.link import MqttLink
+from s2connect.transports.mqtt.presence import PresenceState, no_presence, presence
+from s2connect.transports.mqtt.sealing import SALT_BYTES
+from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.terms import ChannelLimits, CloseReason, SessionTerms
+from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
+from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
+
+if TYPE_CHECKING:
+    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+
+_log = logging.getLogger(__name__)
+
+OPEN_INTERVAL = 0.01
+"""MQ-17: seconds between two ``open`` frames of one connection to a broker."""
+
+LINGER = 30.0
+"""Seconds for which a connection to a broker that a peer named stays without a session."""
+
+MAX_ACCEPTING = 1000
+"""Sessions that may be being opened at the same time, at the communication server."""
+
+Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None"]
+"""User name and password at the broker that an offer gives to its client (MQ-02); None to give none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    info: ConnectionInfo
+    connection: asyncio.Future[Connection]
+    timer: asyncio.TimerHandle
+
+
+@dataclass(slots=True)
+class _Uplink:
+    """One link, and what is bound to the connection that it has now."""
+
+    link: MqttLink
+    mc: str
+    space: TopicSpace
+    guest: bool
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
+    next_open: float = 0.0
+    users: int = 0
+    linger: asyncio.TimerHandle | None = None
+
+    async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
+        """Subscribe once per connection."""
+        async with self.lock:
+            if self.subscribed[0] is not broker:
+                self.subscribed = (broker, set())
+            if topic not in self.subscribed[1]:
+                await broker.subscribe(topic)
+                self.subscribed[1].add(topic)
+
+    async def pace(self) -> None:
+        """Wait for the turn of the next ``open`` (MQ-17)."""
+        now = asyncio.get_running_loop().time()
+        turn = max(now, self.next_open)
+        self.next_open = turn + OPEN_INTERVAL
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+
+class MqttTransport:
+    """S2 over MQTT 5.
+
+    As communication server it needs ``settings``, and :meth:`start` before the first offer. As communication client it
+    goes to the broker that the server's details name: over the connection of ``settings`` where that is the same broker
+    and account, otherwise over one of its own, which lasts as long as there are sessions.
+
+    Args:
+        settings: Our broker, None on a client that has none.
+        role_of: Role of one of our nodes.
+        credentials: See :data:`Credentials`.
+        guest_context: Makes the TLS context for brokers that peers name, in a thread; by default that of the system's
+            CAs (MQ-18).
+        limits: Seconds and bytes of the sessions.
+        max_offers: Offers that may wait for their client at the same time.
+    """
+
+    name = MQTT
+
+    def __init__(
+        self,
+        settings: MqttSettings | None,
+        *,
+        role_of: Callable[[NodeId], Role],
+        credentials: Credentials | None = None,
+        guest_context: Callable[[], ssl.SSLContext] | None = None,
+        limits: ChannelLimits | None = None,
+        max_offers: int = MAX_OFFERS,
+    ) -> None:
+        self._settings = settings
+        self._role_of = role_of
+        self._credentials = credentials
+        self._guest_context = guest_context or wan_client_context
+        self._limits = limits or ChannelLimits()
+        self._boot = secrets.token_urlsafe(12)
+        self._max_offers = max_offers
+        self._doors: Doors | None = None
+        self._served: dict[NodeId, None] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._static: dict[tuple[NodeId, NodeId], Callable[[Connection], object]] = {}
+        self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._guests: dict[tuple[str, str | None], _Uplink] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._context_lock = asyncio.Lock()
+        self._closed = False
+        self._home: _Uplink | None = None
+        if settings is not None:
+            space = TopicSpace(settings.prefix)
+            self._doors = Doors(space, lifetime=OFFER_LIFETIME, limit=max_offers)
+            self._home = self._uplink(
+                settings.url, settings.client_id, space, settings.username, settings.password, guest=False
+            )
+
+    @property
+    def link(self) -> MqttLink | None:
+        """The link to our own broker, for status; None without settings."""
+        return self._home.link if self._home is not None else None
+
+    def start(self) -> None:
+        """Connect to our own broker and stay connected. Nothing without settings."""
+        if self._home is not None:
+            self._home.link.start()
+
+    # --- communication server
+
+    async def serve(self, node: NodeId) -> None:
+        """Listen to the ``open`` frames for one of our nodes, now and after every reconnect.
+
+        Raises:
+            S2ConnectError: As :meth:`MqttLink.up`; it goes on trying.
+            UsageError: This transport was made without settings.
+        """
+        home = self._need_home()
+        self._served[node] = None
+        broker = await home.link.up()
+        await self._listen(home, broker, node)
+
+    async def _listen(self, home: _Uplink, broker: BrokerConnection, node: NodeId) -> None:
+        topic = home.space.open(node)
+        broker.route(topic, lambda packet: self._on_open(broker, packet))
+        group = self._settings.group if self._settings is not None else None
+        await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
+
+    def offer(self, info: ConnectionInfo) -> Offer:
+        """Open the door for one client, once, for 30 seconds (MQ-02). See :meth:`Transport.offer`.
+
+        Raises:
+            SessionRefused: Too many offers wait already, or there is no connection to the broker now.
+            RuntimeError: This transport was made without settings.
+        """
+        home, settings, doors = self._home, self._settings, self._doors
+        if home is None or settings is None or doors is None:
+            raise RuntimeError("this MqttTransport has no broker to offer")
+        broker = home.link.connection
+        if broker is None:
+            home.link.start()
+            raise SessionRefused("There is no connection to the MQTT broker now.", reason="Other")
+        if info.local not in self._served:
+            self._served[info.local] = None
+            self._spawn(self._listen_soon(home, broker, info.local), f"s2connect-mqtt-listen-{info.local}")
+        loop = asyncio.get_running_loop()
+        sid, token = secrets.token_urlsafe(16), SessionToken.from_bytes(secrets.token_bytes(32))
+        terms = SessionTerms(
+            space=home.space,
+            server=info.local,
+            client=info.remote,
+            client_role=self._role_of(info.local).other,
+            mc="",
+            sid=sid,
+            protection=settings.protection,
+            versions=(info.s2_version,),
+        )
+        expires = doors.offer(terms, token, now=loop.time())
+        future: asyncio.Future[Connection] = loop.create_future()
+        self._waiting[sid] = _Waiting(info, future, loop.call_at(expires, self._shut, sid))
+        future.add_done_callback(lambda _: self._shut(sid))
+        account = self._credentials(info) if self._credentials is not None else None
+        details = MqttCommunicationDetails(
+            communication_protocol=MQTT,
+            mqtt_url=settings.url,
+            topic_prefix=settings.prefix,
+            session_id=sid,
+            session_token=token,
+            username=account[0] if account else None,
+            password=account[1] if account else None,
+            protection=settings.protection,
+        )
+        return Offer(details, future)
+
+    def _shut(self, sid: str) -> None:
+        if self._doors is not None:
+            self._doors.withdraw(sid)
+        waiting = self._waiting.pop(sid, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+            waiting.connection.cancel()
+
+    async def _listen_soon(self, home: _Uplink, broker: BrokerConnection, node: NodeId) -> None:
+        try:
+            await self._listen(home, broker, node)
+        except S2ConnectError as error:
+            _log.warning("Sessions of %s over MQTT cannot be opened: %s", node, error)
+
+    def _on_open(self, broker: BrokerConnection, packet: Packet) -> None:
+        assert self._doors is not None
+        if self._closed or len(self._tasks) >= MAX_ACCEPTING:
+            return
+        now = asyncio.get_running_loop().time()
+        channel = self._doors.receive(
+            packet, now=now, salt=secrets.token_bytes(SALT_BYTES), limits=self._limits_of(broker)
+        )
+        if channel is None:
+            return
+        terms = channel.terms
+        taken = self._waiting.pop(terms.sid, None) if not terms.static else None
+        if taken is not None:
+            taken.timer.cancel()
+        elif not terms.static:
+            return
+        info = taken.info if taken is not None else ConnectionInfo(MQTT, terms.server, terms.client, "")
+        connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
+        self._spawn(self._accept(broker, channel, connection, taken), f"s2connect-mqtt-accept-{terms.client}")
+
+    async def _accept(
+        self, broker: BrokerConnection, channel: ServerChannel, connection: MqttConnection, taken: _Waiting | None
+    ) -> None:
+        terms = channel.terms
+        pair = (terms.server, terms.client)
+        try:
+            async with asyncio.timeout(self._limits.open_timeout):
+                await broker.subscribe(channel.inbound_topic)
+            await connection.open()
+        except (S2ConnectError, TimeoutError) as error:
+            _log.info("A session of %s over MQTT did not open: %s", terms.client, type(error).__name__)
+            connection.abandon()
+            if taken is not None:
+                taken.connection.cancel()
+            return
+        except BaseException:
+            connection.abandon()
+            if taken is not None:
+                taken.connection.cancel()
+            raise
+        older = self._sessions.get(pair)
+        if older is not None:
+            await older.close(GOING_AWAY, CloseReason.SUPERSEDED)
+        self._remember(pair, connection)
+        if taken is not None:
+            if taken.connection.done():
+                await connection.close(GOING_AWAY)
+            else:
+                taken.connection.set_result(connection)
+            return
+        take = self._static.get(pair)
+        if take is None:
+            await connection.close(GOING_AWAY)
+        else:
+            take(connection)
+
+    def _remember(self, pair: tuple[NodeId, NodeId], connection: MqttConnection) -> None:
+        def forget() -> None:
+            if self._sessions.get(pair) is connection:
+                del self._sessions[pair]
+
+        self._sessions[pair] = connection
+        connection.at_close(forget)
+
+    # --- communication client
+
+    async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust | None) -> Connection:
+        """Connect as communication client. See :meth:`Transport.connect`; cancel-safe.
+
+        ``trust`` is not used: it is about the communication server, and the broker is somebody else (MQ-18).
+        """
+        if not isinstance(details, MqttCommunicationDetails):
+            try:
+                details = MqttCommunicationDetails.from_value(details.to_value())
+            except MalformedMessage:
+                raise ProtocolViolation("The other side gave no usable MQTT broker, topic and token.") from None
+        if details.communication_protocol != MQTT:
+            raise ProtocolViolation("The other side gave the address of another communication protocol.")
+        uplink = self._uplink_for(details)
+        terms = SessionTerms(
+            space=TopicSpace(details.topic_prefix),
+            server=info.remote,
+            client=info.local,
+            client_role=self._role_of(info.local),
+            mc=uplink.mc,
+            sid=details.session_id,
+            protection=details.protection,
+            versions=(info.s2_version,),
+        )
+        return await self._connect(uplink, info, terms, details.session_token)
+
+    async def _connect(
+        self, uplink: _Uplink, info: ConnectionInfo, terms: SessionTerms, token: SessionToken | None
+    ) -> MqttConnection:
+        self._use(uplink)
+        try:
+            broker = await uplink.link.up()
+            inbound = Direction.sent_by(terms.client_role).other
+            try:
+                async with asyncio.timeout(self._limits.open_timeout):
+                    await uplink.subscribe(broker, terms.space.inbound(uplink.mc, inbound))
+            except TimeoutError:
+                raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
+            await uplink.pace()
+            channel = ClientChannel(terms, token=token, boot=self._boot, limits=self._limits_of(broker))
+            connection = MqttConnection(_at(info, broker), broker, channel)
+            await connection.open()
+        except ConnectionClosed as error:
+            self._release(uplink)
+            raise NotReachable("The connection to the MQTT broker was lost.") from error
+        except BaseException:
+            self._release(uplink)
+            raise
+        connection.at_close(lambda: self._release(uplink))
+        return connection
+
+    # --- static mode
+
+    async def listen_static(self, session: StaticSession, take: Callable[[Connection], object]) -> None:
+        """Let a configured client in, now and after every reconnect, until :meth:`unlisten_static` (MQ-19).
+
+        Args:
+            session: As configured; its prefix is that of the settings.
+            take: Called with every connection that has opened; an earlier one of the same two nodes is closed then.
+
+        Raises:
+            UsageError: This transport has no settings, the prefix is another, or the two nodes are there already.
+            S2ConnectError: As :meth:`MqttLink.up`; it goes on trying.
+        """
+        self._need_home()
+        assert self._doors is not None
+        self._doors.add_static(session)
+        self._static[session.server, session.client] = take
+        await self.serve(session.server)
+
+    def unlisten_static(self, session: StaticSession) -> None:
+        """Let a configured client in no more; a connection that stands is its owner's to close."""
+        if self._doors is not None:
+            self._doors.remove_static(session)
+        self._static.pop((session.server, session.client), None)
+
+    async def connect_static(self, session: StaticSession) -> Connection:
+        """Open a configured session as its client (MQ-19). Cancel-safe.
+
+        Raises:
+            UsageError: This transport has no settings, or the client id is another than theirs.
+            S2ConnectError: As :meth:`connect`.
+        """
+        home = self._need_home()
+        if session.mc != home.mc:
+            raise UsageError("The static session is configured for another MQTT client id than that of the settings.")
+        info = ConnectionInfo(MQTT, session.client, session.server, session.versions[0])
+        terms = SessionTerms.of_static(session, secrets.token_urlsafe(16))
+        return await self._connect(home, info, terms, session.secret)
+
+    # --- the end
+
+    async def close(self) -> None:
+        """Withdraw all offers, and disconnect from the brokers; sessions end with it. See :meth:`Transport.close`."""
+        self._closed = True
+        for sid in list(self._waiting):
+            self._shut(sid)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        uplinks = [*self._guests.values(), *([self._home] if self._home is not None else [])]
+        self._guests.clear()
+        for uplink in uplinks:
+            if uplink.linger is not None:
+                uplink.linger.cancel()
+        await asyncio.gather(*(uplink.link.close() for uplink in uplinks))
+
+    # --- links
+
+    def _need_home(self) -> _Uplink:
+        if self._home is None:
+            raise UsageError("This transport has no MQTT broker of its own.")
+        return self._home
+
+    def _uplink_for(self, details: MqttCommunicationDetails) -> _Uplink:
+        settings, url = self._settings, details.mqtt_url
+        if (
+            self._home is not None
+            and settings is not None
+            and (url.host, url.port) == (settings.url.host, settings.url.port)
+            and details.username in (None, settings.username)
+        ):
+            return self._home
+        key = (str(url), details.username)
+        uplink = self._guests.get(key)
+        if uplink is None:
+            space = TopicSpace(details.topic_prefix)
+            mc = self._guest_id(details.username)
+            uplink = self._guests[key] = self._uplink(url, mc, space, details.username, details.password, guest=True)
+        return uplink
+
+    def _guest_id(self, username: str | None) -> str:
+        """Our client id at a broker that a peer named: the account, where it can be one."""
+        try:
+            return check_client_id(username or "")
+        except InvalidTopic:
+            return f"s2-{self._boot}"
+
+    def _uplink(
+        self,
+        url: MqttUrl,
+        mc: str,
+        space: TopicSpace,
+        username: str | None,
+        password: MqttPassword | None,
+        *,
+        guest: bool,
+    ) -> _Uplink:
+        async def options() -> BrokerOptions:
+            from s2connect.transports.mqtt.broker import BrokerOptions  # needs paho-mqtt, which is an extra
+
+            return BrokerOptions(
+                host=url.host,
+                port=url.port,
+                context=await self._context(url, guest=guest),
+                client_id=mc,
+                url=str(url) if url.is_websocket else None,
+                username=username,
+                password=password,
+                will=presence(space, mc, PresenceState.LOST, self._boot),
+                max_payload=self._limits.receive_bytes,
+            )
+
+        async def greet(broker: BrokerConnection) -> None:
+            await broker.publish(presence(space, mc, PresenceState.ONLINE, self._boot))
+            if not guest:
+                for node in list(self._served):
+                    await self._listen(uplink, broker, node)
+
+        link = MqttLink(
+            options, greet=greet, farewell=no_presence(space, mc), where=f"{for_display(url.host)}:{url.port}"
+        )
+        uplink = _Uplink(link, mc, space, guest)
+        return uplink
+
+    async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
+        key = "guest-wss" if guest and url.is_websocket else "guest" if guest else "home"
+        async with self._context_lock:
+            if key not in self._contexts:
+                if guest:
+                    context = await asyncio.to_thread(self._guest_context)
+                    context.set_alpn_protocols(["http/1.1" if url.is_websocket else "mqtt"])
+                else:
+                    assert self._settings is not None
+                    context = await asyncio.to_thread(self._settings.context)
+                self._contexts[key] = context
+            return self._contexts[key]
+
+    def _use(self, uplink: _Uplink) -> None:
+        uplink.users += 1
+        if uplink.linger is not None:
+            uplink.linger.cancel()
+            uplink.linger = None
+
+    def _release(self, uplink: _Uplink) -> None:
+        uplink.users -= 1
+        if uplink.guest and uplink.users == 0 and not self._closed:
+            uplink.linger = asyncio.get_running_loop().call_later(LINGER, self._part, uplink)
+
+    def _part(self, uplink: _Uplink) -> None:
+        for key in [key for key, value in self._guests.items() if value is uplink]:
+            del self._guests[key]
+        self._spawn(uplink.link.close(), "s2connect-mqtt-part")
+
+    def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
+        if broker.max_packet is None:
+            return self._limits
+        room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
+        return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _at(info: ConnectionInfo, broker: BrokerConnection) -> ConnectionInfo:
+    return info if info.peer_address else replace(info, peer_address=broker.remote_address)
