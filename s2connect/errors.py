@@ -400,3 +400,14 @@ class NotInitialised(StorageError):
 
     kind = "not_initialised"
     default_hint = "Run `s2connect init` first."
+
+
+def stumbled_over_protocol(error: S2ConnectError) -> bool:
+    """Whether a request may have failed because the peer does not know a protocol name in it (MQ-01)."""
+    match error:
+        case PairingRefused() | SessionRefused():
+            return error.reason in ("ParsingError", "IncompatibleCommunicationProtocols")
+        case PeerBusy():
+            return error.status >= 500 and error.status != 503
+        case _:
+            return isinstance(error, ProtocolViolation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s2connect.model.common import (
     DEFAULT_S2_VERSION,
@@ -35,6 +35,11 @@ class LocalNode:
     def id(self) -> NodeId:
         """The node's id."""
         return self.description.id
+
+    def standard_only(self) -> LocalNode:
+        """The node with the communication protocols of the standard alone, for peers that know no others (MQ-01)."""
+        known = tuple(name for name in self.communication_protocols if name == WEBSOCKET)
+        return replace(self, communication_protocols=known or self.communication_protocols)
 
 
 @dataclass(frozen=True, slots=True)

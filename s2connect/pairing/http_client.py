@@ -20,10 +20,12 @@ from s2connect.errors import (
     NotLocal,
     PairingError,
     PairingExpired,
+    PairingRefused,
     PairingUnconfirmed,
     PeerBusy,
     ProtocolViolation,
     S2ConnectError,
+    stumbled_over_protocol,
 )
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
@@ -169,17 +171,33 @@ async def pair(
         StorageError: It could not be stored; the server has been told.
     """
     proof, route = await authenticate(url, pki, addresses=addresses, timeout=timings.connect)
-    attempt = PairingClientAttempt(
-        endpoint,
-        node,
-        code,
-        proof,
-        entropy=os.urandom(CLIENT_ENTROPY),
-        session_url=session_url,
-        ca_fingerprint=ca_fingerprint,
-        server_node=server_node,
-        force=force,
-    )
+
+    def attempt_of(node: LocalNode) -> PairingClientAttempt:
+        return PairingClientAttempt(
+            endpoint,
+            node,
+            code,
+            proof,
+            entropy=os.urandom(CLIENT_ENTROPY),
+            session_url=session_url,
+            ca_fingerprint=ca_fingerprint,
+            server_node=server_node,
+            force=force,
+        )
+
+    try:
+        return await _pair(attempt_of(node), url, route, keeper, timings)
+    except (PairingRefused, PeerBusy, ProtocolViolation) as error:
+        plain = node.standard_only()
+        if plain == node or not stumbled_over_protocol(error):
+            raise
+        _log.info("%s may not know every protocol name of ours; asking with the standard's alone", url.host)
+    return await _pair(attempt_of(plain), url, route, keeper, timings)
+
+
+async def _pair(
+    attempt: PairingClientAttempt, url: BaseUrl, route: Route, keeper: PairingKeeper, timings: PairingTimings
+) -> Pairing:
     async with HttpsClient(route) as http:
         run = _Run(attempt, http, url, timings)
         try:

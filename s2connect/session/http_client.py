@@ -10,7 +10,16 @@ from dataclasses import replace
 
 from s2connect.certs.chain import capture_chain, is_local_address
 from s2connect.certs.tls import pinned_client_context
-from s2connect.errors import AccessRefused, CertificateRefused, NotLocal, ProtocolViolation, StorageError
+from s2connect.errors import (
+    AccessRefused,
+    CertificateRefused,
+    NotLocal,
+    PeerBusy,
+    ProtocolViolation,
+    SessionRefused,
+    StorageError,
+    stumbled_over_protocol,
+)
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import InitiateSession, InitiateSessionResponse, Unpair
@@ -18,7 +27,7 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
 from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
-from s2connect.store.base import Pairing, Pin, Store
+from s2connect.store.base import Pairing, PairKey, Pin, Store
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 
 _log = logging.getLogger(__name__)
@@ -46,6 +55,7 @@ class SessionClient:
         self._pki = pki
         self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._max_contexts = max_contexts
+        self._standard_only: set[PairKey] = set()
 
     async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
         """How to reach and authenticate the server of a pairing (TRUST-06, TRUST-07).
@@ -103,10 +113,22 @@ class SessionClient:
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client opens sessions"
         route = await self.route(pairing, url, address)
-        protocols = tuple(name for name in node.communication_protocols if name in self._transports)
+        node = replace(
+            node, communication_protocols=tuple(n for n in node.communication_protocols if n in self._transports)
+        )
+        plain = node.standard_only()
+        if pairing.key in self._standard_only:
+            node = plain
         async with HttpsClient(route) as http:
             version = await http.api_version(url)
-            accepted = await self._initiate(http, url, version, endpoint, node, pairing, protocols)
+            try:
+                accepted = await self._initiate(http, url, version, endpoint, node, pairing)
+            except (SessionRefused, PeerBusy, ProtocolViolation) as error:
+                if plain == node or not stumbled_over_protocol(error):
+                    raise
+                accepted = await self._initiate(http, url, version, endpoint, plain, pairing)
+                _log.info("%s does not know every protocol name of ours", pairing.key.remote)
+                self._standard_only.add(pairing.key)
             token = accepted.access_token
             await self._store.add_pending_token(pairing.key, token, confirmed=pairing.confirmed)
             reply = await http.post(url, version, "confirmAccessToken", bearer=token, timeout=CONFIRM_TIMEOUT)
@@ -135,13 +157,12 @@ class SessionClient:
         endpoint: LocalEndpoint,
         node: LocalNode,
         pairing: Pairing,
-        protocols: tuple[str, ...],
     ) -> InitiateSessionResponse:
         request = InitiateSession(
             client_node_id=pairing.key.local,
             server_node_id=pairing.key.remote,
             supported_s2_message_versions=node.s2_versions,
-            supported_communication_protocols=protocols,
+            supported_communication_protocols=node.communication_protocols,
             client_node_description=node.description,
             client_endpoint_description=endpoint.description,
         )
@@ -149,7 +170,10 @@ class SessionClient:
         for token in candidates:
             reply = await http.post(url, version, "initiateSession", request, bearer=token, timeout=INITIATE_TIMEOUT)
             accepted = read_initiate_answer(
-                reply.status, reply.body, offered_protocols=protocols, offered_versions=node.s2_versions
+                reply.status,
+                reply.body,
+                offered_protocols=node.communication_protocols,
+                offered_versions=node.s2_versions,
             )
             if accepted is not None:
                 if len(candidates) > 1:
