@@ -40,6 +40,7 @@ class _Url(str):
 
     __slots__ = ("host", "port")
     scheme = ""
+    default_port = 443
     host: str
     port: int
 
@@ -66,7 +67,7 @@ class _Url(str):
         cls._check(text, parts.query)
         self = super().__new__(cls, text)
         self.host = host_as_ascii(host)
-        self.port = port or 443
+        self.port = port or cls.default_port
         return self
 
     @classmethod
@@ -133,3 +134,11 @@ class WebSocketUrl(_Url):
 
     __slots__ = ()
     scheme = "wss"
+
+
+class UnencryptedWebSocketUrl(_Url):
+    """URL of a WebSocket without TLS, ``ws://``: plain S2 only, S2 Connect has no such thing (WS-01)."""
+
+    __slots__ = ()
+    scheme = "ws"
+    default_port = 80
