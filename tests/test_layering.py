@@ -38,6 +38,7 @@ LAYERS = {
     "lan": 5,
     "live": 5,
     "node": 5,
+    "plain": 5,
     "serving": 5,
     "__init__": 5,
     "cli": 6,
@@ -65,6 +66,7 @@ CORES = [
     "session/reconnect.py",
     "session/acknowledgements.py",
     "rest/rate.py",
+    "messages/handshake.py",
 ]
 OUTSIDE = {
     "asyncio",

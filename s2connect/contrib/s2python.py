@@ -9,7 +9,8 @@
             await application.run()
 
 What the session carries is what ``NodeConfig.s2_versions`` offered and the peer agreed to. s2-python speaks one data
-model only; on a session of the other one the medium translates.
+model only; on a session of the other one the medium translates. The models of DDBC that s2-python has are of neither;
+the medium puts that right as well.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
 from s2connect.errors import ConfigurationError, ConnectionClosed
-from s2connect.messages.catalogue import data_model
+from s2connect.messages.catalogue import BETA, data_model, parse_message
 from s2connect.messages.envelope import (
     HANDSHAKES,
     NIL_ID,
@@ -33,6 +36,7 @@ from s2connect.messages.envelope import (
     read_message,
     reception_status,
 )
+from s2connect.messages.versions import SYSTEM_DESCRIPTION, Translator, Untranslatable
 from s2connect.model.common import Role, spelled_by_peer
 from s2connect.model.text import for_display
 from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
@@ -65,6 +69,7 @@ class S2ConnectMedium:
     def __init__(self, connection: Connection, *, role: Role) -> None:
         try:
             from s2python.connection.async_.medium import s2_medium
+            from s2python.ddbc import DDBCOperationMode
             from s2python.version import S2_VERSION
         except ImportError as error:
             raise ConfigurationError(
@@ -74,11 +79,16 @@ class S2ConnectMedium:
         s2_medium.S2AsyncMediumConnection.register(S2ConnectMedium)
         self._closed_error: type[Exception] = s2_medium.MediumClosedConnectionError
         self._connection = connection
+        self._role = role
+        agreed = connection.info.s2_version
+        self._translator = Translator(*((S2_VERSION, agreed) if role is Role.RM else (agreed, S2_VERSION)))
+        self._own_ddbc = "id" in DDBCOperationMode.model_fields
         self._other_half = _OtherHalf(role, S2_VERSION)
         self._inbox: deque[str] = deque()
         self._news: asyncio.Future[None] | None = None
         self._sending = asyncio.Lock()
-        self._ended: ConnectionClosed | None = None
+        self._connected = True
+        self._ended: ConnectionClosed | None = None  # nothing more is to be received
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,7 +106,7 @@ class S2ConnectMedium:
 
     async def is_connected(self) -> bool:
         """Whether the connection stands, as far as sending and receiving have shown."""
-        return self._ended is None
+        return self._connected
 
     async def messages(self) -> AsyncGenerator[str, None]:
         """Yield what the application receives, until either side has closed the connection normally. Cancel-safe.
@@ -123,24 +133,41 @@ class S2ConnectMedium:
         """
         try:
             read = read_message(message)
+            if self._own_ddbc and read.type == SYSTEM_DESCRIPTION:
+                read = read_message(_ddbc_of_the_standard(message))
         except InvalidMessage:
             await self._transmit(message)  # for the peer to answer
             return
         if read.type in HANDSHAKES:
-            self._inbox.extend(self._other_half.answers(read))
-            if self._news is not None and not self._news.done():
-                self._news.set_result(None)
+            self._answer(*self._other_half.answers(read))
         elif not self._other_half.is_acknowledged_by(read):
-            await self._transmit(message)
+            onward, back = self._translated(self._role, read)
+            self._answer(*back)
+            for text in onward:
+                await self._transmit(text)
 
     # Inside
+
+    def _answer(self, *texts: str) -> None:
+        """Answer the application."""
+        self._inbox.extend(texts)
+        if texts and self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _translated(self, sender: Role, message: Message) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Texts for the other side, and texts for the sender."""
+        try:
+            return self._translator.translate(sender, message, now=datetime.now(UTC))
+        except Untranslatable as error:
+            refusal = reception_status(message.id or NIL_ID, ReceptionStatusValue.INVALID_MESSAGE, error.reason)
+            return (), (refusal,) if message.id else ()
 
     async def _transmit(self, text: str) -> None:
         async with self._sending:
             try:
                 await self._connection.send(text)
             except ConnectionClosed as error:
-                self._ended = error
+                self._connected = False
                 raise self._lost(error) from error
 
     async def _wait_for_more(self) -> None:
@@ -159,6 +186,7 @@ class S2ConnectMedium:
         try:
             text = await self._connection.recv()
         except ConnectionClosed as error:
+            self._connected = False
             self._ended = error
             return
         # From here to the inbox nothing is awaited, so that a cancelled task loses no message.
@@ -167,13 +195,15 @@ class S2ConnectMedium:
         except InvalidMessage:
             self._inbox.append(text)  # for the application to answer
             return
-        if read.type not in HANDSHAKES:
-            self._inbox.append(text)
-            return
-        refusal = reception_status(
-            read.id or NIL_ID, ReceptionStatusValue.INVALID_CONTENT, "not in S2 Connect sessions"
-        )
-        await self._transmit(refusal)
+        if read.type in HANDSHAKES:
+            label = "not in S2 Connect sessions"
+            back: tuple[str, ...] = (reception_status(read.id or NIL_ID, ReceptionStatusValue.INVALID_CONTENT, label),)
+        else:
+            onward, back = self._translated(self._role.other, read)
+            self._inbox.extend(map(_ddbc_of_s2python, onward) if self._own_ddbc else onward)
+        with suppress(self._closed_error):  # there may be more to receive all the same
+            for answer in back:
+                await self._transmit(answer)
 
     def _lost(self, error: ConnectionClosed) -> Exception:
         return self._closed_error(for_display(str(error), 200))
@@ -190,8 +220,7 @@ class _OtherHalf:
 
     def opening(self) -> str:
         """The peer's Handshake."""
-        peer = Role.CEM if self._role is Role.RM else Role.RM
-        return self._write("Handshake", role=peer.value, supported_protocol_versions=[self._version])
+        return self._write("Handshake", role=self._role.other.value, supported_protocol_versions=[self._version])
 
     def answers(self, message: Message) -> list[str]:
         """What the peer answers to a handshake message of the application."""
@@ -227,3 +256,32 @@ class _OtherHalf:
         identifier = str(uuid4())
         self._unacknowledged.add(identifier)
         return json.dumps({"message_type": message_type, "message_id": identifier, **members}, separators=(",", ":"))
+
+
+# A DDBC.OperationMode of s2-python 0.11 needs its ``Id`` a second time as ``id``, and a list around its supply range.
+
+
+def _ddbc_of_the_standard(text: str) -> str:
+    """A description as s2-python writes it, as the schema has it."""
+    value = json.loads(text)
+    for actuator in value["actuators"]:
+        for mode in actuator["operation_modes"]:
+            mode.pop("id", None)
+            if isinstance(mode["supply_range"], list) and len(mode["supply_range"]) == 1:
+                mode["supply_range"] = mode["supply_range"][0]
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _ddbc_of_s2python(text: str) -> str:
+    """A message as s2-python reads it; what is no good description of the beta stays as it is."""
+    try:
+        message = read_message(text)
+        if message.type != SYSTEM_DESCRIPTION:
+            return text
+        value = parse_message(message, BETA).to_value()
+    except InvalidMessage:
+        return text
+    for actuator in value["actuators"]:
+        for mode in actuator["operation_modes"]:
+            mode.update(id=mode["Id"], supply_range=[mode["supply_range"]])
+    return json.dumps(value, separators=(",", ":"))

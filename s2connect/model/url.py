@@ -152,3 +152,10 @@ class MqttUrl(_Url):
     def is_websocket(self) -> bool:
         """Whether MQTT travels in a WebSocket."""
         return self[:6].lower() == "wss://"
+
+
+class UnencryptedWebSocketUrl(_Url):
+    """URL of a WebSocket without TLS, ``ws://``: plain S2 only, S2 Connect has no such thing (WS-01)."""
+
+    __slots__ = ()
+    ports: ClassVar[Mapping[str, int]] = {"ws": 80}

@@ -60,17 +60,19 @@ class _Door(asyncio.Protocol):
 
 
 class HttpsServer:
-    """TLS 1.3 only, no plain listener (VER-05). Add routes, then :meth:`start`; :meth:`close` is idempotent.
+    """TLS 1.3 only (VER-05). Add routes, then :meth:`start`; :meth:`close` is idempotent.
+
+    Without a context it listens without TLS, which nothing of S2 Connect does: it is for old software on this machine.
 
     Attributes:
         port: The port it listens on, once started.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, host: str | Sequence[str] | None, port: int) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, host: str | Sequence[str] | None, port: int) -> None:
         """Prepare a server.
 
         Args:
-            context: TLS server context.
+            context: TLS server context; None for no TLS.
             host: Address or addresses to listen on; None for all.
             port: TCP port, 0 for any.
         """
@@ -120,8 +122,8 @@ class HttpsServer:
                 ssl=self._context,
                 backlog=1024,
                 reuse_address=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=2.0,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._context else None,
+                ssl_shutdown_timeout=2.0 if self._context else None,
             )
         except OSError as error:
             await self._runner.cleanup()

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -16,25 +17,37 @@ import pytest
 from s2connect import ConnectionInfo, NodeId, Role
 from s2connect.contrib.s2python import S2ConnectMedium
 from s2connect.errors import ConfigurationError
+from s2connect.messages import ddbc
+from s2connect.messages.catalogue import V1, parse
 from s2connect.transports.base import Connection
 from s2connect.transports.memory import memory_pair
 
 pytest.importorskip("s2python", reason="s2-python is not installed; the extra s2python brings it")
 
-from s2python.common import EnergyManagementRole, Handshake, ReceptionStatusValues, SelectControlType
+from s2python.common import (
+    EnergyManagementRole,
+    Handshake,
+    NumberRange,
+    PowerRange,
+    ReceptionStatusValues,
+    SelectControlType,
+)
 from s2python.connection.async_ import S2AsyncConnection
 from s2python.connection.async_.medium.s2_medium import MediumClosedConnectionError, S2AsyncMediumConnection
 from s2python.connection.sync import S2SyncConnection
+from s2python.ddbc import DDBCActuatorDescription, DDBCOperationMode, DDBCSystemDescription
+from s2python.s2_parser import S2Parser
 from s2python.version import S2_VERSION
 
+MODE = uuid4()
 LOCAL, REMOTE = NodeId(uuid4()), NodeId(uuid4())
 
 
-def connections(capacity: int = 16) -> tuple[Connection, Connection]:
+def connections(capacity: int = 16, version: str = V1) -> tuple[Connection, Connection]:
     """Ours, and the peer's."""
     return memory_pair(
-        ConnectionInfo("Memory", LOCAL, REMOTE, "v1.0.0"),
-        ConnectionInfo("Memory", REMOTE, LOCAL, "v1.0.0"),
+        ConnectionInfo("Memory", LOCAL, REMOTE, version),
+        ConnectionInfo("Memory", REMOTE, LOCAL, version),
         capacity=capacity,
     )
 
@@ -45,6 +58,10 @@ def text(message_type: str, **members: object) -> str:
 
 def ok(message: dict[str, Any]) -> str:
     return json.dumps({"message_type": "ReceptionStatus", "subject_message_id": message["message_id"], "status": "OK"})
+
+
+def selection() -> str:
+    return text("SelectControlType", control_type="NOT_CONTROLABLE")
 
 
 async def heard(messages: AsyncGenerator[str, None]) -> dict[str, Any]:
@@ -103,7 +120,7 @@ async def test_an_energy_manager_shakes_hands_with_the_medium() -> None:
         assert status["status"] == "OK"
     await medium.send(ok(opening))
 
-    await medium.send(text("SelectControlType"))
+    await medium.send(selection())
     assert (await received(peers))["message_type"] == "SelectControlType"
 
 
@@ -133,7 +150,7 @@ async def test_a_handshake_of_the_peer_is_refused_and_not_shown() -> None:
     await heard(messages)
     wrong = handshake(S2_VERSION)
     await peers.send(wrong)
-    await peers.send(text("SelectControlType"))
+    await peers.send(selection())
     assert (await heard(messages))["message_type"] == "SelectControlType"
     refusal = await received(peers)
     assert refusal["subject_message_id"] == json.loads(wrong)["message_id"]
@@ -159,7 +176,7 @@ async def test_the_next_application_on_the_medium_has_a_handshake_of_its_own_and
     first = medium.messages()
     await heard(first)
     await first.aclose()
-    await peers.send(text("SelectControlType"))
+    await peers.send(selection())
     second = medium.messages()
     assert [(await heard(second))["message_type"] for _ in range(2)] == ["Handshake", "SelectControlType"]
 
@@ -178,14 +195,14 @@ async def test_it_is_a_medium_to_s2python() -> None:
         await okay()
         selected.set_result(message.control_type.value)
 
-    application.register_handler(SelectControlType, select)  # type: ignore[arg-type]
+    application.register_handler(SelectControlType, select)
     running = asyncio.create_task(application.run())
     await asyncio.sleep(0)
     answer = await application.send_msg_and_await_reception_status(
         Handshake(message_id=uuid4(), role=EnergyManagementRole.RM, supported_protocol_versions=[S2_VERSION])
     )
     assert answer.status is ReceptionStatusValues.OK
-    await peers.send(text("SelectControlType", control_type="NOT_CONTROLABLE"))
+    await peers.send(selection())
     assert await selected == "NOT_CONTROLABLE"
     assert (await received(peers))["status"] == "OK"
 
@@ -203,7 +220,7 @@ def test_a_synchronous_application_runs_on_the_loop_of_its_connection() -> None:
         selected.append(message.control_type.value)
 
     async def peer(connection: Connection) -> dict[str, Any]:
-        await connection.send(text("SelectControlType", control_type="NOT_CONTROLABLE"))
+        await connection.send(selection())
         status = await received(connection)
         await connection.close()
         return status
@@ -221,7 +238,7 @@ def test_a_synchronous_application_runs_on_the_loop_of_its_connection() -> None:
 async def test_messages_end_where_the_peer_closed_normally() -> None:
     ours, peers = connections()
     medium = S2ConnectMedium(ours, role=Role.RM)
-    await peers.send(text("SelectControlType"))
+    await peers.send(selection())
     await peers.close()
     kinds = [json.loads(message)["message_type"] async for message in medium.messages()]
     assert kinds == ["Handshake", "SelectControlType"]
@@ -262,7 +279,7 @@ async def test_leaving_the_medium_closes_the_connection() -> None:
 async def test_a_receiver_that_is_cancelled_anywhere_loses_nothing() -> None:
     ours, peers = connections(capacity=2)
     medium = S2ConnectMedium(ours, role=Role.RM)
-    sent = [text("SelectControlType") for _ in range(200)]
+    sent = [selection() for _ in range(200)]
     chance = random.Random(7)
     seen: list[str] = []
 
@@ -307,6 +324,114 @@ async def test_many_may_send_at_once_and_the_cancelled_send_whole_messages_or_no
     kept = {one for one, sender in zip(texts, senders, strict=True) if not sender.cancelled()}
     assert kept <= set(arrived) <= set(texts)
     assert len(set(arrived)) == len(arrived)
+
+
+# Demand driven control, where the versions differ and s2-python's models are of neither
+
+
+def description() -> DDBCSystemDescription:
+    mode = DDBCOperationMode(
+        Id=str(MODE),
+        id=MODE,
+        power_ranges=[PowerRange(start_of_range=0, end_of_range=9, commodity_quantity="ELECTRIC.POWER.L1")],
+        supply_range=[NumberRange(start_of_range=0, end_of_range=4)],
+        abnormal_condition_only=False,
+    )
+    actuator = DDBCActuatorDescription(
+        id=uuid4(),
+        supported_commodites=["ELECTRICITY"],
+        operation_modes=[mode],
+        transitions=[],
+        timers=[],
+    )
+    return DDBCSystemDescription(
+        message_id=uuid4(),
+        valid_from=datetime.now(UTC),
+        actuators=[actuator],
+        present_demand_rate=NumberRange(start_of_range=1, end_of_range=2),
+        provides_average_demand_rate_forecast=False,
+    )
+
+
+async def test_a_device_of_demand_driven_control_is_understood_on_a_session_of_v1() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.RM)
+    messages = medium.messages()
+    await heard(messages)
+    written = description()
+    await medium.send(written.to_json())
+
+    told = [parse(await peers.recv(), V1) for _ in range(2)]
+    assert isinstance(told[0], ddbc.SystemDescription)
+    assert told[0].actuators[0].operation_modes[0].id == str(MODE)
+    assert isinstance(told[1], ddbc.PresentDemandStatus)
+    assert told[1].present_demand_rate.end_of_range == 2
+    for message in told:
+        await peers.send(ok({"message_id": message.message_id}))
+    await peers.send(selection())
+    assert (await heard(messages))["subject_message_id"] == str(written.message_id)
+    assert (await heard(messages))["message_type"] == "SelectControlType", "one answer, not two"
+
+
+async def test_an_energy_manager_of_demand_driven_control_understands_a_session_of_v1() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.CEM)
+    messages = medium.messages()
+    await heard(messages)
+    value = json.loads(description().to_json())
+    rate = value.pop("present_demand_rate")
+    mode = value["actuators"][0]["operation_modes"][0]
+    del mode["id"]
+    mode["supply_range"] = mode["supply_range"][0]
+    await peers.send(json.dumps(value))
+    await peers.send(text("DDBC.PresentDemandStatus", present_demand_rate=rate))
+
+    read = S2Parser.parse_as_any_message(await anext(messages))
+    assert isinstance(read, DDBCSystemDescription)
+    assert read.present_demand_rate.end_of_range == 2
+    assert read.actuators[0].operation_modes[0].id == MODE
+    await medium.send(ok({"message_id": str(read.message_id)}))
+    assert [(await received(peers))["status"] for _ in range(2)] == ["OK", "OK"]
+
+
+async def test_two_of_demand_driven_control_understand_each_other_in_the_beta() -> None:
+    ours, peers = connections(version="0.0.2-beta")
+    device, manager = S2ConnectMedium(ours, role=Role.RM), S2ConnectMedium(peers, role=Role.CEM)
+    messages = manager.messages()
+    await heard(messages)
+    written = description()
+    await device.send(written.to_json())
+    assert S2Parser.parse_as_any_message(await anext(messages)) == written
+
+
+@pytest.mark.rule("MSG-03")
+async def test_what_cannot_be_translated_is_refused_to_whoever_sent_it() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.CEM)
+    messages = medium.messages()
+    await heard(messages)
+    beta = text("DDBC.SystemDescription", present_demand_rate={"start_of_range": 1, "end_of_range": 2})
+    await peers.send(beta)
+    await peers.send(text("PowerMeasurement"))
+    assert (await heard(messages))["message_type"] == "PowerMeasurement"
+    refusal = await received(peers)
+    assert (refusal["subject_message_id"], refusal["status"]) == (json.loads(beta)["message_id"], "INVALID_MESSAGE")
+    unknown = text("DDBC.PresentDemandStatus")
+    await medium.send(unknown)
+    refusal = await heard(messages)
+    assert (refusal["subject_message_id"], refusal["status"]) == (json.loads(unknown)["message_id"], "INVALID_MESSAGE")
+
+
+async def test_what_was_received_is_delivered_although_sending_fails() -> None:
+    ours, peers = connections()
+    medium = S2ConnectMedium(ours, role=Role.CEM)
+    await peers.send(text("DDBC.SystemDescription"))  # to be refused, which cannot be sent any more
+    await peers.send(text("PowerMeasurement"))
+    await peers.close()
+    with pytest.raises(MediumClosedConnectionError):
+        await medium.send(selection())
+    kinds = [json.loads(message)["message_type"] async for message in medium.messages()]
+    assert kinds == ["Handshake", "PowerMeasurement"]
 
 
 # Without s2-python

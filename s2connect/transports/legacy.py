@@ -1,0 +1,430 @@
+"""Plain S2 over WebSocket: what software speaks that knows S2 JSON but not S2 Connect.
+
+There is no pairing, no pinned certificate and no rotating token: whoever knows the URL, and the bearer token where one
+is demanded, is the peer. The versions are agreed in a handshake on the open WebSocket
+(:mod:`s2connect.messages.handshake`); after it the connection is like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+from uuid import NAMESPACE_URL, uuid5
+
+from s2connect.certs.tls import wan_client_context
+from s2connect.errors import ConfigurationError, InvalidUrl, PeerTimeout, S2ConnectError
+from s2connect.messages.base import new_id
+from s2connect.messages.handshake import HANDSHAKE_TIMEOUT, PlainHandshake
+from s2connect.model.common import NodeId, Role
+from s2connect.model.secret import Secret
+from s2connect.model.text import for_display
+from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
+from s2connect.transports.base import (
+    GOING_AWAY,
+    MAX_MESSAGE_BYTES,
+    NORMAL_CLOSURE,
+    POLICY_VIOLATION,
+    Connection,
+    ConnectionInfo,
+    Trust,
+)
+from s2connect.transports.websocket_ends import (
+    ClientEnd,
+    ServerEnd,
+    WebSocketTimings,
+    accept,
+    bearer_of,
+    open_client,
+    server_socket,
+)
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_log = logging.getLogger(__name__)
+
+PLAIN_S2 = "S2-WebSocket"
+"""``info.protocol`` of these connections. S2 Connect never negotiates it."""
+
+MAX_PENDING = 100
+"""Connections of one door that shake hands or wait for the application."""
+
+MAX_PENDING_PER_PEER = 4
+"""Those of them that may come with the same token."""
+
+MAX_CONNECTIONS = 1000
+"""Connections of one door altogether."""
+
+CLAIM_TIMEOUT = 30.0
+"""Seconds that a connection waits for the application."""
+
+EAVESDROPPING = (
+    "Plain S2 without TLS: anybody on the way can read along, take over the token, and give commands to the device."
+)
+
+
+def plain_node_id(name: str) -> NodeId:
+    """The id that stands for a peer of plain S2, which has none of its own: always the same for the same name."""
+    return NodeId(uuid5(NAMESPACE_URL, name))
+
+
+class PlainConnection(Connection):
+    """A WebSocket after the handshake. Made by :func:`connect_plain` and :class:`PlainDoor`."""
+
+    def __init__(self, end: ClientEnd | ServerEnd, handshake: PlainHandshake, received: Iterable[str]) -> None:
+        self.info = replace(end.info, s2_version=handshake.version)
+        self.local_address = end.local_address
+        self.remote_address = end.remote_address
+        self._end = end
+        self._handshake: PlainHandshake | None = handshake
+        self._received = deque(received)
+        self._answers: deque[str] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, text: str) -> None:
+        """See :meth:`Connection.send`."""
+        await self._end.send(text)
+
+    async def recv(self) -> str:
+        """See :meth:`Connection.recv`."""
+        while True:
+            while self._answers:
+                await self._end.send(self._answers.popleft())
+            if self._received:
+                return self._received.popleft()
+            text = await self._end.recv()
+            if self._handshake is None:
+                return text
+            if self._handshake.settled(self._loop.time()):
+                self._handshake = None
+                return text
+            step = self._handshake.received(text)
+            self._answers.extend(step.send)
+            if step.deliver is not None:
+                self._received.append(step.deliver)
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """See :meth:`Connection.close`."""
+        await self._end.close(code, reason)
+
+    def has_room(self) -> bool:
+        """See :meth:`Connection.has_room`."""
+        return self._end.has_room()
+
+    async def wait_closed(self) -> None:
+        """See :meth:`Connection.wait_closed`."""
+        await self._end.wait_closed()
+
+
+async def connect_plain(
+    url: str,
+    *,
+    role: Role,
+    local: NodeId,
+    token: Secret | None = None,
+    name: str | None = None,
+    versions: Iterable[str] | None = None,
+    trust: Trust | None = None,
+    allow_unencrypted: bool = False,
+    compression: bool = True,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    timings: WebSocketTimings | None = None,
+    handshake_timeout: float = HANDSHAKE_TIMEOUT,
+) -> Connection:
+    """Open a WebSocket and shake hands. Cancel-safe; nothing is left open on an error.
+
+    Args:
+        url: ``wss://…``, or ``ws://…`` to this machine.
+        role: Our role; the peer has to have the other one.
+        local: Our node.
+        token: Bearer token, where the server demands one.
+        name: What the peer's node id is made of (:func:`plain_node_id`), for a server whose URL may change; else the
+            URL.
+        versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
+        trust: How the server of a ``wss://`` URL is authenticated; None for the trust store of the system.
+        allow_unencrypted: Let ``ws://`` lead to another machine, with a warning in the log.
+        compression: Whether permessage-deflate is offered.
+        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
+        timings: Seconds.
+        handshake_timeout: Seconds from the open WebSocket to the agreed version.
+
+    Raises:
+        InvalidUrl: ``url`` is neither ``wss://`` nor ``ws://``.
+        ConfigurationError: ``ws://`` to another machine without ``allow_unencrypted``, or ``versions`` is empty.
+        NetworkError: Not reachable, busy, or the WebSocket or the handshake was not finished in time.
+        TrustError: The certificate is not what it has to be.
+        SessionRefused: The server refused the token or the handshake, or there is no common version (then ``reason``
+            is ``IncompatibleS2MessageVersions``).
+        ProtocolViolation: The other side has our role, or sends messages but no handshake, or opens no WebSocket.
+        ConnectionClosed: The other side ended the connection during the handshake.
+    """
+    spoken = _checked(versions)
+    timings = timings or WebSocketTimings()
+    target: WebSocketUrl | UnencryptedWebSocketUrl
+    if url.lower().startswith("ws://"):
+        target = UnencryptedWebSocketUrl(url)
+        if not is_this_machine(target.host):
+            if not allow_unencrypted:
+                raise ConfigurationError(
+                    f"{for_display(target.host)} is another machine, and the URL asks for no encryption.",
+                    hint=f"Use wss://, or allow_unencrypted in a network that nobody else can enter. {EAVESDROPPING}",
+                )
+            _log.warning("Connecting to %s without TLS. %s", for_display(target.host), EAVESDROPPING)
+        context = address = None
+    else:
+        try:
+            target = WebSocketUrl(url)
+        except InvalidUrl as error:
+            raise InvalidUrl(error.what, hint="A URL of plain S2 looks like wss://name.local:8443/s2.") from None
+        context = trust.context if trust is not None else await asyncio.to_thread(wan_client_context)
+        address = trust.address if trust is not None else None
+    end = await open_client(
+        target,
+        ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
+        timings,
+        host=target.host,
+        port=target.port,
+        token=token,
+        context=context,
+        address=address,
+        compression=compression,
+        max_message_bytes=max_message_bytes,
+    )
+    return await _shake_hands(end, role, spoken, handshake_timeout)
+
+
+@dataclass(eq=False)
+class _Visitor:
+    """A client between the upgrade and the application."""
+
+    name: str
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class PlainDoor:
+    """Where clients of plain S2 come in: :meth:`handler` for an aiohttp route, and the connections by iteration.
+
+    ::
+
+        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("…")})
+        app.router.add_get("/s2", door.handler)
+        async for connection in door:
+            ...
+
+    A connection is handed out after its handshake. One that nobody takes within :data:`CLAIM_TIMEOUT` is closed, and
+    while :data:`MAX_PENDING` of them shake hands or wait, further clients get 503.
+
+    A client gets 401 without a valid token, 403 without TLS from another machine, and also from a web page that asks
+    for a connection without a token: browsers let every page reach this machine.
+
+    Args:
+        role: Our role; clients have to have the other one.
+        local: Our node.
+        tokens: The bearer token of each client, by a name that its node id is made of (:func:`plain_node_id`). None
+            lets everybody in that reaches the port, and makes the node id of the address.
+        versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
+        allow_unencrypted: Accept clients from other machines without TLS, with a warning in the log.
+        compression: Whether permessage-deflate is accepted.
+        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
+        max_connections: Connections altogether; further clients get 503.
+        timings: Seconds.
+        handshake_timeout: Seconds from the open WebSocket to the agreed version.
+
+    Raises:
+        ConfigurationError: ``versions`` is empty, or two clients have the same token.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: Role,
+        local: NodeId,
+        tokens: Mapping[str, Secret] | None,
+        versions: Iterable[str] | None = None,
+        allow_unencrypted: bool = False,
+        compression: bool = True,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_connections: int = MAX_CONNECTIONS,
+        timings: WebSocketTimings | None = None,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.allow_unencrypted = allow_unencrypted
+        self._role = role
+        self._local = local
+        self._versions = _checked(versions)
+        self._compression = compression
+        self._max_message_bytes = max_message_bytes
+        self._max_connections = max_connections
+        self._timings = timings or WebSocketTimings()
+        self._handshake_timeout = handshake_timeout
+        # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
+        self._names = None if tokens is None else {_digest(token.reveal()): name for name, token in tokens.items()}
+        if tokens is not None and self._names is not None and len(self._names) < len(tokens):
+            raise ConfigurationError("Two clients have the same token, so that they cannot be told apart.")
+        self._ends: set[ServerEnd] = set()
+        self._pending: set[_Visitor] = set()
+        self._ready: deque[tuple[_Visitor, PlainConnection]] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether no token is demanded."""
+        return self._names is None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Connection:
+        """Wait for the next connection. Cancel-safe."""
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        visitor, connection = self._ready.popleft()
+        self._pending.discard(visitor)
+        visitor.claimed.set()
+        return connection
+
+    async def close(self) -> None:
+        """Let nobody in any more, end the iteration and every connection. Idempotent, bounded to a few seconds."""
+        self._closed = True
+        self._ready.clear()
+        self._changed.set()
+        await asyncio.gather(*(end.close(GOING_AWAY) for end in tuple(self._ends)))
+
+    async def handler(self, request: web.Request) -> web.StreamResponse:
+        """Serve a GET route of aiohttp: check the client before the upgrade, then stay until the connection ends."""
+        from aiohttp import web  # a device that only connects does without aiohttp's server
+
+        name = self._name_of(request)
+        if isinstance(name, int):
+            headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+            return web.Response(status=name, headers=headers.get(name))
+        socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)
+        if not socket.can_prepare(request):
+            return web.Response(status=400, text="a WebSocket upgrade is expected here")
+        visitor = _Visitor(name)
+        self._pending.add(visitor)
+        try:
+            info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
+            end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
+            self._ends.add(end)
+            try:
+                await self._receive(visitor, end)
+            except S2ConnectError as error:
+                _log.warning("%s did not come in: %s", for_display(name), error.what)
+            finally:
+                await end.close(GOING_AWAY)
+                self._ends.discard(end)
+        finally:
+            self._pending.discard(visitor)
+        return socket
+
+    async def _receive(self, visitor: _Visitor, end: ServerEnd) -> None:
+        connection = await _shake_hands(end, self._role, self._versions, self._handshake_timeout)
+        if self._closed:
+            return
+        entry = visitor, connection
+        self._ready.append(entry)
+        self._changed.set()
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT):
+                await visitor.claimed.wait()
+        except TimeoutError:
+            _log.warning("Nobody takes the connection of %s", for_display(visitor.name))
+            return
+        finally:
+            if entry in self._ready:
+                self._ready.remove(entry)
+        await end.closed.wait()
+
+    def _name_of(self, request: web.Request) -> str | int:
+        """Who comes, or the HTTP status that refuses it."""
+        transport = request.transport
+        if self._closed or transport is None or len(self._ends) >= self._max_connections:
+            return 503
+        peer: Any = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) and peer else ""  # none on a Unix socket
+        if transport.get_extra_info("ssl_object") is None and address and not is_this_machine(address):
+            if not self.allow_unencrypted:
+                _log.warning("A client at %s without TLS was refused. %s", address, EAVESDROPPING)
+                return 403
+            _log.warning("A client at %s comes without TLS. %s", address, EAVESDROPPING)
+        if self._names is None:
+            if "Origin" in request.headers:
+                return 403
+            name = address or "this machine"
+        else:
+            presented = bearer_of(request)
+            known = self._names.get(_digest(presented)) if presented is not None else None
+            if known is None:
+                return 401
+            name = known
+            if sum(visitor.name == name for visitor in self._pending) >= MAX_PENDING_PER_PEER:
+                return 503
+        return name if len(self._pending) < MAX_PENDING else 503
+
+
+async def _shake_hands(
+    end: ClientEnd | ServerEnd, role: Role, versions: tuple[str, ...] | None, timeout: float
+) -> PlainConnection:
+    """Lead a WebSocket through the handshake; on any error it is closed."""
+    loop = asyncio.get_running_loop()
+    handshake = PlainHandshake(
+        role, message_ids=(new_id(), new_id()), now=loop.time(), versions=versions, timeout=timeout
+    )
+    received: list[str] = []
+    goodbye = GOING_AWAY, ""
+    try:
+        async with asyncio.timeout_at(handshake.deadline):
+            await end.send(handshake.begin())
+            while not handshake.done:
+                step = handshake.received(await end.recv())
+                for text in step.send:
+                    await end.send(text)
+                if step.error is not None:
+                    goodbye = POLICY_VIOLATION, step.farewell
+                    raise step.error
+                if step.deliver is not None:
+                    received.append(step.deliver)
+    except TimeoutError:
+        await end.close(POLICY_VIOLATION, "no handshake in time")
+        raise PeerTimeout(
+            f"The other side did not finish the handshake within {timeout:g} seconds.",
+            hint="Check that the address is that of an S2 WebSocket, and that one side is a CEM and the other an RM.",
+        ) from None
+    except BaseException:
+        await end.close(*goodbye)
+        raise
+    return PlainConnection(end, handshake, received)
+
+
+def _checked(versions: Iterable[str] | None) -> tuple[str, ...] | None:
+    checked = None if versions is None else tuple(versions)
+    if checked == ():
+        raise ConfigurationError("Plain S2 needs at least one version of S2 JSON.")
+    return checked
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host or address is of this machine only, so that nobody sits in between."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
