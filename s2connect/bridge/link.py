@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
 from s2connect.bridge.outbox import Outbox
@@ -349,10 +349,9 @@ class Link:
                 for role, c in self._connections.items()
             }
             arrivals = asyncio.gather(*waiting.values())
+            either: set[asyncio.Future[Any]] = {arrivals, *watched}
             try:
-                done, _ = await asyncio.wait(
-                    {arrivals, *watched}, timeout=ARRIVAL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(either, timeout=ARRIVAL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
                 if arrivals not in done:
                     lost = next((role for task, role in watched.items() if task in done), None)
                     if lost is None:
