@@ -8,7 +8,7 @@ home=.peers/asyncapi
 [ "$(cat "$home/.installed" 2>/dev/null)" = "$wanted" ] && exit
 rm -rf "$home"
 mkdir -p "$home"
-if ! npm install --prefix "$home" --no-audit --no-fund --no-save --loglevel=error "$wanted" >/dev/null; then
+if ! command -v npm >/dev/null || ! npm install --prefix "$home" --no-audit --no-fund --no-save --loglevel=error "$wanted" >/dev/null; then
   echo "tests/asyncapi.sh: the parser could not be installed (npm install $wanted); the test that needs it will be skipped." >&2
   exit 1
 fi

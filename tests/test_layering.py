@@ -67,6 +67,10 @@ CORES = [
     "session/acknowledgements.py",
     "rest/rate.py",
     "messages/handshake.py",
+    *(
+        f"transports/mqtt/{name}.py"
+        for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors")
+    ),
 ]
 OUTSIDE = {
     "asyncio",
