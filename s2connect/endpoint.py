@@ -36,7 +36,7 @@ from s2connect.events import (
 from s2connect.identity import IdentityKeeper
 from s2connect.keeping import PairingBook
 from s2connect.live import Live, NodeConnections, first_reachable
-from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.secret import AccessToken
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from s2connect.lan import LocalNetwork, Names
     from s2connect.serving import Serving
+    from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Endpoint:
         self.book = PairingBook(store, lambda: self._local, self._connections, self._session_server, self)
         self._websocket = WebSocketTransport(self._websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
+        self._mqtt: MqttTransport | None = None
 
     # Opening and closing
 
@@ -180,6 +182,8 @@ class Endpoint:
         self._pki = await asyncio.to_thread(wan_client_context, self.config.trust_anchors)
         shown = await asyncio.to_thread(self._identity.load)
         self._tls = ServerContext(shown)
+        if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
+            await self._start_mqtt()
         client = SessionClient(self._store, self._transports, self._pki)
         self._client = client
         for local in self._local.nodes.values():
@@ -210,6 +214,21 @@ class Endpoint:
                     "trust its own CA (ca.pem).",
                 )
             )
+
+    async def _start_mqtt(self) -> None:
+        """Sessions over MQTT: over our own broker where one is configured, otherwise over those that peers name."""
+        from s2connect.transports.mqtt.transport import MqttTransport
+
+        settings = None
+        if self.config.mqtt is not None:
+            settings = await asyncio.to_thread(self.config.mqtt.settings, self.config.host)
+        self._mqtt = MqttTransport(
+            settings,
+            role_of=lambda node: self._local.nodes[node].description.role,
+            guest_context=lambda: wan_client_context(self.config.trust_anchors),
+        )
+        self._transports[self._mqtt.name] = self._mqtt
+        self._mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
         connections = NodeConnections(lambda: self._local, local, self._store, self._client, self.book, self._routes_of)
@@ -250,6 +269,8 @@ class Endpoint:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._websocket.close()
+        if self._mqtt is not None:
+            await self._mqtt.close()
         if self._serving is not None:
             await self._serving.close()
         if self._names is not None:
@@ -299,6 +320,8 @@ class Endpoint:
         """
         async with self._config_lock:
             await self._write_config([*self.config.nodes, node])
+        if MQTT in node.communication_protocols and self._mqtt is None:
+            await self._start_mqtt()
         return await self._add_node(self._local.nodes[node.id])
 
     async def describe_node(self, node: NodeConfig) -> None:

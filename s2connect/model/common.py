@@ -19,6 +19,9 @@ NodeId = NewType("NodeId", UUID)
 WEBSOCKET = "WebSocket"
 """The one communication protocol that the standard defines."""
 
+MQTT = "X-MQTT5-0"
+"""Our binding of S2 to MQTT 5, which the standard announces and does not define (MQ-01)."""
+
 SHA256 = "SHA256"
 """The one hash function that the standard defines (HMAC-03)."""
 

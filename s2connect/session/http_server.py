@@ -114,7 +114,10 @@ class SessionService:
             return answer(understood.status, understood.body)
         endpoint = self._endpoint()
         record = await self._record(understood.key)
-        decision = self._core.initiate(endpoint, understood, _token(request), record, wall_time=time.time())
+        offered = {name for name, transport in self._transports.items() if transport.can_offer()}
+        decision = self._core.initiate(
+            endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
+        )
         if isinstance(decision, Accepted):
             decision = await self._accept(endpoint, decision)
         return answer(decision.status, decision.body)

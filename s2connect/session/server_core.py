@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from s2connect.model.common import MalformedMessage, choose_name, choose_version
@@ -155,9 +156,19 @@ class SessionServer:
         self._by_pair: dict[PairKey, list[bytes]] = {}
 
     def initiate(
-        self, endpoint: LocalEndpoint, request: Request, token: AccessToken | None, record: Record, *, wall_time: float
+        self,
+        endpoint: LocalEndpoint,
+        request: Request,
+        token: AccessToken | None,
+        record: Record,
+        *,
+        wall_time: float,
+        offered: Collection[str] | None = None,
     ) -> Accepted | Reply:
-        """Check an ``initiateSession`` in the order of SES-01, up to the readiness of node and application."""
+        """Check an ``initiateSession`` in the order of SES-01, up to the readiness of node and application.
+
+        ``offered`` are the communication protocols that can be offered now, None for all of the node's.
+        """
         node = endpoint.nodes.get(request.key.local)
         if record.confirmed is None and record.unconfirmed is None and record.unpaired:
             return refusal(SessionErrorReason.NO_LONGER_PAIRED, "This pair was unpaired.")
@@ -165,9 +176,10 @@ class SessionServer:
         if node is None or pairing is None:
             return UNAUTHORIZED
         message = request.message
-        protocol = choose_name(node.communication_protocols, message.supported_communication_protocols)
+        own = [name for name in node.communication_protocols if offered is None or name in offered]
+        protocol = choose_name(own, message.supported_communication_protocols)
         if protocol is None:
-            names = ", ".join(node.communication_protocols)
+            names = ", ".join(own)
             return refusal(SessionErrorReason.INCOMPATIBLE_COMMUNICATION_PROTOCOLS, f"This node speaks {names}.")
         version = choose_version(node.s2_versions, message.supported_s2_message_versions)
         if version is None:

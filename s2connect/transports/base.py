@@ -139,6 +139,9 @@ class Transport(Protocol):
 
     name: str
 
+    def can_offer(self) -> bool:
+        """Whether :meth:`offer` can be called now; another protocol is chosen otherwise."""
+
     def offer(self, info: ConnectionInfo) -> Offer:
         """Communication server: open the door for one client, once, for a bounded time (SES-04).
 

@@ -120,6 +120,10 @@ class MemoryTransport:
         self._capacity = capacity
         self._offered: set[asyncio.Future[Connection]] = set()
 
+    def can_offer(self) -> bool:
+        """See :meth:`Transport.can_offer`."""
+        return True
+
     def offer(self, info: ConnectionInfo) -> Offer:
         """See :meth:`Transport.offer`."""
         token, future = self._hub.offers.open(info, secrets.token_bytes(TOKEN_BYTES))

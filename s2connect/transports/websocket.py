@@ -50,6 +50,10 @@ class WebSocketTransport:
         self._timings = timings or WebSocketTimings()
         self._offers = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime, limit=max_offers))
 
+    def can_offer(self) -> bool:
+        """See :meth:`Transport.can_offer`."""
+        return self._url is not None
+
     def offer(self, info: ConnectionInfo) -> Offer:
         """Open the door for one client, once, for 30 seconds (SES-04). See :meth:`Transport.offer`.
 

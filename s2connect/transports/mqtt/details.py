@@ -9,14 +9,12 @@ from enum import StrEnum
 from pydantic import field_validator
 
 from s2connect.errors import ConfigurationError
+from s2connect.model.common import MQTT as MQTT
 from s2connect.model.common import NodeId, Role
 from s2connect.model.secret import MIN_TOKEN_BYTES, Base64Secret, Secret
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix, check_session_id
-
-MQTT = "X-MQTT5-0"
-"""MQ-01: name of the protocol in ``supportedCommunicationProtocols``."""
 
 MAX_VERSIONS = 16
 """Longest list of S2 versions in an ``open``."""

@@ -185,6 +185,10 @@ class MqttTransport:
         group = self._settings.group if self._settings is not None else None
         await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
 
+    def can_offer(self) -> bool:
+        """Whether there is a broker of ours, and a connection to it. See :meth:`Transport.can_offer`."""
+        return self._home is not None and self._home.link.connection is not None
+
     def offer(self, info: ConnectionInfo) -> Offer:
         """Open the door for one client, once, for 30 seconds (MQ-02). See :meth:`Transport.offer`.
 
