@@ -226,11 +226,13 @@ def test_a_salt_is_there_exactly_where_it_belongs() -> None:
     assert _reason(client) is CloseReason.PROTOCOL
 
 
-def test_a_sealed_session_without_a_secret_is_a_mistake_of_the_caller() -> None:
+def test_terms_that_do_not_fit_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(UsageError):
         ClientChannel(terms(), token=None, boot=BOOT)
     with pytest.raises(UsageError):
         ServerChannel(terms(), token=TOKEN, version=VERSION, salt=SALT, opened_at=0.0)
+    with pytest.raises(UsageError):
+        ClientChannel(terms(versions=("1.0.0", "2")), token=TOKEN, boot=BOOT)
 
 
 # Order

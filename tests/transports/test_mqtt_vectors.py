@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +70,21 @@ def test_the_hkdf_of_the_generator_is_that_of_rfc_5869() -> None:
     assert first.hex().startswith("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf")
     third = mqtt_vectors.hkdf(key, b"", b"", 42)
     assert third.hex().startswith("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d")
+
+
+@pytest.mark.rule("MQ-07", "MQ-09", "MQ-11")
+def test_another_language_comes_to_the_same_results() -> None:
+    node = shutil.which("node")
+    if node is None:
+        reason = "node is not installed (Debian: apt-get install nodejs)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    script = Path(__file__).with_name("vectors_check.mjs")
+    command = [node, script, mqtt_vectors.FILE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^[4-9]\d passed, 0 failed$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.rule("MQ-03")

@@ -77,6 +77,8 @@ class Channel:
     def __init__(self, terms: SessionTerms, role: Role, token: SessionToken | None, limits: ChannelLimits) -> None:
         if terms.sealed and token is None:
             raise UsageError("A sealed session needs a secret.")
+        if not terms.static and len(terms.versions) != 1:
+            raise UsageError("With S2 Connect a session over MQTT has the one S2 version that was agreed.")
         self.terms = terms
         self.state = State.NEW
         self.closed: Closed | None = None
