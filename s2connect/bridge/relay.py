@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from s2connect.messages.conversation import Check, Conversation
-from s2connect.messages.versions import Translator, Untranslatable
-
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import data_model
+from s2connect.messages.conversation import Check, Conversation
 from s2connect.messages.envelope import (
     NIL_ID,
     RECEPTION_STATUS,
@@ -24,6 +22,7 @@ from s2connect.messages.envelope import (
     read_message,
     reception_status,
 )
+from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
 from s2connect.transports.base import MAX_MESSAGE_BYTES
