@@ -12,7 +12,7 @@ from s2connect.errors import SessionRefused, UsageError
 from s2connect.model.common import NodeId
 from s2connect.transports.mqtt.channel import ClientChannel
 from s2connect.transports.mqtt.details import MAX_VERSIONS, Protection
-from s2connect.transports.mqtt.doors import STATIC_INTERVAL, Doors
+from s2connect.transports.mqtt.doors import MAX_UNCONFIRMED, Doors
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
 from s2connect.transports.mqtt.terms import Opened, SessionTerms
 from tests.strategies import json_values
@@ -180,11 +180,24 @@ def test_a_configured_client_may_come_in_again_and_again_but_not_with_the_same_o
     assert doors.receive(_static_open(), now=0.0, salt=SALT)
     assert doors.receive(_static_open(), now=5.0, salt=SALT) is None
     assert doors.receive(_static_open("session-id-00002"), now=5.0, salt=SALT)
-    soon = 5.0 + STATIC_INTERVAL / 2
-    assert doors.receive(_static_open("session-id-00003"), now=soon, salt=SALT) is None
-    assert doors.ignored == {"repeated": 1, "too_soon": 1}
+    assert doors.ignored == {"repeated": 1}
     doors.remove_static(static_session())
     assert doors.receive(_static_open("session-id-00004"), now=50.0, salt=SALT) is None
+
+
+@pytest.mark.rule("MQ-19")
+def test_sessions_that_nobody_confirms_are_bounded() -> None:
+    doors = Doors(SPACE)
+    doors.add_static(static_session())
+    waiting = [
+        doors.receive(_static_open(f"session-id-0000{number}"), now=0.0, salt=SALT) for number in range(MAX_UNCONFIRMED)
+    ]
+    assert all(waiting)
+    assert doors.receive(_static_open(), now=1.0, salt=SALT) is None
+    assert doors.ignored == {"too_many": 1}
+    assert waiting[0] is not None
+    waiting[0].tick(10.0)
+    assert doors.receive(_static_open(), now=10.0, salt=SALT)
 
 
 @pytest.mark.rule("MQ-19")

@@ -8,7 +8,7 @@ from typing import Any
 
 from s2connect.errors import SessionRefused, UsageError
 from s2connect.model.common import NodeId, choose_version
-from s2connect.transports.mqtt.channel import ServerChannel
+from s2connect.transports.mqtt.channel import ServerChannel, State
 from s2connect.transports.mqtt.details import MAX_VERSIONS, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import (
     FrameKind,
@@ -32,9 +32,9 @@ from s2connect.transports.mqtt.topics import (
 )
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
 
-STATIC_INTERVAL = 1.0
-"""Seconds between two sessions that one pair of nodes opens in static mode; an ``open`` in between is ignored. So old
-``open`` frames that somebody publishes again cost no more than ten sessions that wait to be confirmed."""
+MAX_UNCONFIRMED = 4
+"""Sessions of one pair of nodes in static mode that may wait to be confirmed; another ``open`` is ignored meanwhile. So
+old ``open`` frames that somebody publishes again cost little."""
 
 REMEMBERED_SESSIONS = 64
 """Last session ids of a pair of nodes in static mode, which do not open twice."""
@@ -55,7 +55,7 @@ class _Static:
 
     def __init__(self, session: StaticSession) -> None:
         self.session = session
-        self.opened_at: float | None = None
+        self.unconfirmed: list[ServerChannel] = []
         self.sids: deque[str] = deque(maxlen=REMEMBERED_SESSIONS)
 
 
@@ -191,13 +191,13 @@ class Doors:
         if asked.sid in static.sids:
             self.ignored["repeated"] += 1
             return None
-        if static.opened_at is not None and now < static.opened_at + STATIC_INTERVAL:
-            self.ignored["too_soon"] += 1
+        static.unconfirmed = [c for c in static.unconfirmed if c.state in (State.NEW, State.OPENING)]
+        if len(static.unconfirmed) >= MAX_UNCONFIRMED:
+            self.ignored["too_many"] += 1
             return None
-        static.opened_at = now
         static.sids.append(asked.sid)
         terms = SessionTerms.of_static(session, asked.sid)
-        return ServerChannel(
+        channel = ServerChannel(
             terms,
             token=session.secret,
             version=choose_version(session.versions, asked.versions),
@@ -205,6 +205,8 @@ class Doors:
             opened_at=now,
             limits=limits,
         )
+        static.unconfirmed.append(channel)
+        return channel
 
     def _read(self, packet: Packet) -> _Open:
         topic = self._space.read(packet.topic)
