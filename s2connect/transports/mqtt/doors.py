@@ -191,7 +191,9 @@ class Doors:
         if asked.sid in static.sids:
             self.ignored["repeated"] += 1
             return None
-        static.unconfirmed = [c for c in static.unconfirmed if c.state in (State.NEW, State.OPENING)]
+        static.unconfirmed = [
+            c for c in static.unconfirmed if c.state in (State.NEW, State.OPENING) and now < (c.deadline() or now)
+        ]
         if len(static.unconfirmed) >= MAX_UNCONFIRMED:
             self.ignored["too_many"] += 1
             return None
