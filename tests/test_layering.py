@@ -41,9 +41,11 @@ LAYERS = {
     "plain": 5,
     "serving": 5,
     "__init__": 5,
-    "cli": 6,
+    "bridge": 6,
     "contrib": 6,
-    "__main__": 6,
+    "simulate": 6,
+    "cli": 7,
+    "__main__": 7,
 }
 """Each part of the package and its layer. A new part has to be put in here, and into docs/architecture.md."""
 
@@ -67,6 +69,8 @@ CORES = [
     "session/acknowledgements.py",
     "rest/rate.py",
     "messages/handshake.py",
+    "bridge/relay.py",
+    "bridge/life.py",
     *(
         f"transports/mqtt/{name}.py"
         for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors")
