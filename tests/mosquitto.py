@@ -88,7 +88,7 @@ class Mosquitto:
         self.ca.cert_pem.write_to_path(self.ca_file)
         self.port = _free_port()
         self.websockets = websockets
-        certificate = self.ca.issue_cert(HOST, "127.0.0.1")
+        certificate = self.ca.issue_cert(HOST)
         certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
         passwords = directory / "passwords"
         passwords.write_text("".join(f"{user}:{password(user).reveal()}\n" for user in (ADMIN, *users)))
@@ -165,8 +165,8 @@ class Mosquitto:
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal.SIGCONT)
             process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
             process.wait(10)
 
     def freeze(self) -> None:

@@ -31,9 +31,11 @@ from s2connect.model.text import for_display
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import (
     MalformedPublish,
-    packet_size,
+    read_puback,
     read_publish,
     write_properties,
+    write_puback,
+    write_publish,
 )
 from s2connect.transports.mqtt.streams import Stream, WebSocketStream
 from s2connect.transports.tls_buffer import shrink_tls_buffer
@@ -48,7 +50,7 @@ that time."""
 OPEN_TIMEOUT = 10.0
 """Seconds for name, TCP, TLS, WebSocket and CONNACK together."""
 
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.5
 """Seconds for the farewell."""
 
 MAX_WAITING = 4096
@@ -63,6 +65,11 @@ NO_MATCHING_SUBSCRIBERS = 0x10
 FAILURE = 0x80
 """Reason codes from here on are failures."""
 
+ACKNOWLEDGE_AFTER = 0.001
+"""Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
+
+_PUBLISH, _PUBACK = 0x30, 0x40
+_LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
 _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
 _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 _PUBLISH_OVERHEAD = 1024
@@ -132,26 +139,14 @@ class _Packed(Properties):
 
 
 class _Client(Client):
-    """paho with a connection that stands, and a quicker reader of PUBLISH. Relies on three private names of paho."""
+    """paho on a connection that stands: the one private name of paho that is needed for it."""
 
-    def __init__(self, client_id: str, stream: Stream, deliver: Callable[[Packet], None]) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+    def __init__(self, client_id: str, stream: Stream) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         self._stream = stream
-        self._deliver = deliver
 
     def _create_socket(self) -> Stream:
         return self._stream
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        raw = self._in_packet
-        try:
-            packet, qos, packet_id = read_publish(raw["command"], bytes(raw["packet"]))
-        except MalformedPublish:
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        if qos > 1:  # never subscribed to
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        self._deliver(packet)
-        return self.ack(packet_id, qos)
 
 
 class BrokerConnection:
@@ -172,25 +167,28 @@ class BrokerConnection:
         self.max_packet: int | None = None
         self.lost: BrokerLost | None = None
         limit = options.max_payload + _PUBLISH_OVERHEAD
-        self._stream = (
-            Stream(limit, self._read, self._write)
-            if options.url is None
-            else WebSocketStream(options.url, limit, self._read, self._write)
-        )
-        self._client = client = _Client(options.client_id, self._stream, self._dispatch)
-        client.max_inflight_messages = 0  # the window is kept here, by the broker's own Receive Maximum
+        calls: Any = {
+            "take": self._take,
+            "readable": self._read,
+            "idle": self._acknowledge_soon,
+            "writable": self._write,
+        }
+        self._stream = Stream(limit, **calls) if options.url is None else WebSocketStream(options.url, limit, **calls)
+        self._client = client = _Client(options.client_id, self._stream)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_socket_register_write = self._on_register_write
         self._connected: asyncio.Future[None] = self._loop.create_future()
-        self._busy = False
+        self._busy = self._closing = False
         self._flush: asyncio.Handle | None = None
         self._misc: asyncio.TimerHandle | None = None
         self._on_the_way: dict[int, Callable[[int], None] | None] = {}
         self._backlog: deque[tuple[Packet, Callable[[int], None] | None]] = deque()
+        self._packet_id = _HIGHEST_ID
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._acknowledgements: list[int] = []
+        self._acknowledging: asyncio.TimerHandle | None = None
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._routes: dict[str, Callable[[Packet], None]] = {}
         self._ends: list[Callable[[BrokerLost], None]] = []
@@ -274,10 +272,6 @@ class BrokerConnection:
             and len(self._on_the_way) < self.receive_maximum
         )
 
-    def fits(self, packet: Packet) -> bool:
-        """Whether the broker takes a message of this size (MQ-15)."""
-        return self.max_packet is None or packet_size(packet) <= self.max_packet
-
     def put(self, packet: Packet, told: Callable[[int], None] | None = None) -> None:
         """Publish at QoS 1, in the order of the calls, when there is room in the window.
 
@@ -292,7 +286,7 @@ class BrokerConnection:
         """
         if self.lost is not None:
             raise self.lost.error
-        if self._backlog or len(self._on_the_way) >= self.receive_maximum:
+        if self._backlog or self._stream.full or len(self._on_the_way) >= self.receive_maximum:
             if len(self._backlog) >= MAX_WAITING:
                 raise ConnectionClosed(reason="too many messages wait for the broker")
             self._backlog.append((packet, told))
@@ -319,12 +313,17 @@ class BrokerConnection:
             take_back()
 
     def _publish(self, packet: Packet, told: Callable[[int], None] | None) -> None:
-        info = self._client.publish(
-            packet.topic, packet.payload, qos=1, retain=packet.retain, properties=_Packed(write_properties(packet))
-        )
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise ConnectionClosed(reason="the connection to the broker is gone")
-        self._on_the_way[info.mid] = told
+        packet_id = self._packet_id
+        while packet_id in self._on_the_way:
+            packet_id = self._next_id(packet_id)
+        self._packet_id = self._next_id(packet_id)
+        self._on_the_way[packet_id] = told
+        self._stream.send(write_publish(packet, packet_id))
+
+    @staticmethod
+    def _next_id(packet_id: int) -> int:
+        """Ours go down through the upper half; paho's, for subscriptions, go up from 1."""
+        return packet_id - 1 if packet_id > _LOWEST_ID else _HIGHEST_ID
 
     async def room(self) -> None:
         """Wait until there is room for one message; first come, first served. Cancel-safe.
@@ -345,19 +344,14 @@ class BrokerConnection:
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            self.pass_on()
             raise
         if self.lost is not None:
             raise self.lost.error
 
-    def pass_on(self) -> None:
-        """Give the room that :meth:`room` promised to the next who waits, because it is not used."""
-        self._admit()
-
     def _admit(self) -> None:
         """Give the room there is to those who wait for it."""
         if self.lost is None:
-            while self._backlog and len(self._on_the_way) < self.receive_maximum:
+            while self._backlog and not self._stream.full and len(self._on_the_way) < self.receive_maximum:
                 self._publish(*self._backlog.popleft())
             if self._backlog or self._stream.full:
                 return
@@ -367,6 +361,8 @@ class BrokerConnection:
             if not turn.done():
                 turn.set_result(None)
                 free -= 1
+        if self._waiting and self._flush is None:
+            self._flush = self._loop.call_soon(self._write)  # should those who were let in not use their room
 
     # --- receiving
 
@@ -432,7 +428,8 @@ class BrokerConnection:
 
     async def close(self) -> None:
         """Disconnect in good order, so that no will is published; bounded, idempotent, never raises for the network."""
-        if self.lost is None:
+        if self.lost is None and not self._closing:
+            self._closing = True
             self._client.disconnect()
             self._write()
         try:
@@ -455,10 +452,9 @@ class BrokerConnection:
         if self.lost is not None:
             return
         self.lost = lost
-        if self._misc is not None:
-            self._misc.cancel()
-        if self._flush is not None:
-            self._flush.cancel()
+        for handle in (self._misc, self._flush, self._acknowledging):
+            if handle is not None:
+                handle.cancel()
         for answer in self._subscribing.values():
             if not answer.done():
                 answer.set_exception(lost.error)
@@ -473,7 +469,49 @@ class BrokerConnection:
 
     # --- the loop and paho
 
+    def _take(self, command: int, raw: bytes) -> bool:
+        """Handle PUBLISH and PUBACK; everything else is for paho."""
+        kind = command & 0xF0
+        if kind not in (_PUBLISH, _PUBACK):
+            return False
+        if self.lost is not None:
+            return True
+        try:
+            if kind == _PUBACK:
+                packet_id, code = read_puback(raw)
+                told = self._on_the_way.pop(packet_id, None)
+                if told is not None:
+                    told(code)
+                return True
+            packet, qos, packet_id = read_publish(command, raw)
+        except MalformedPublish:
+            self.abort("the broker breaks MQTT")
+            return True
+        if qos > 1:
+            self.abort("the broker sends what was not subscribed to")
+            return True
+        if qos:
+            self._acknowledgements.append(packet_id)
+        handler = self._routes.get(packet.topic)
+        if handler is not None:
+            handler(packet)
+        return True
+
+    def _acknowledge_soon(self) -> None:
+        """Write what answers to what was read. PUBACKs alone wait a moment for something to go with."""
+        pending = len(self._acknowledgements)
+        if self._backlog or self._waiting or 2 * pending >= self._options.receive_maximum or self._client.want_write():
+            self._write()
+        elif pending and self._acknowledging is None:
+            self._acknowledging = self._loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledging = None
+        if self._acknowledgements:
+            self._write()
+
     def _read(self) -> None:
+        """Let paho read."""
         if self._busy:
             return
         self._busy = True
@@ -482,29 +520,26 @@ class BrokerConnection:
                 self._client.loop_read()
         finally:
             self._busy = False
-        self._write()
 
     def _write(self) -> None:
-        """Write what paho has queued; inside a callback of paho that is done when it returns."""
+        """Write all there is, in one."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
         if self._busy:
             return
-        self._queued()
-        if self._backlog or self._waiting:
-            self._admit()
-            self._queued()
-        self._stream.flush()
-
-    def _queued(self) -> None:
-        """Hand to the stream what paho has queued."""
         if self._client.want_write() and not self._stream.full:
             self._busy = True
             try:
                 self._client.loop_write()
             finally:
                 self._busy = False
+        if self._acknowledgements and not self._stream.full:
+            self._stream.send(b"".join(map(write_puback, self._acknowledgements)))
+            self._acknowledgements.clear()
+        if self._backlog or self._waiting:
+            self._admit()
+        self._stream.flush()
 
     def _on_register_write(self, client: Client, userdata: Any, sock: Any) -> None:
         if not self._busy and self._flush is None:
@@ -513,11 +548,6 @@ class BrokerConnection:
     def _tick(self) -> None:
         self._misc = self._loop.call_later(max(self._options.keepalive / 4, 0.05), self._tick)
         self._client.loop_misc()
-
-    def _dispatch(self, packet: Packet) -> None:
-        handler = self._routes.get(packet.topic)
-        if handler is not None and self.lost is None:
-            handler(packet)
 
     def _on_connect(
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -563,15 +593,8 @@ class BrokerConnection:
             self._connected.set_exception(self._stream.error or ConnectionResetError(text))
         # paho holds a lock of its callbacks; what hears of the end may want to call paho.
         self._loop.call_soon(self._end, BrokerLost(code, text))
-        if not theirs:
-            self._loop.call_soon(self._stream.close)
-
-    def _on_publish(
-        self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        told = self._on_the_way.pop(mid, None)
-        if told is not None:
-            self._loop.call_soon(told, int(reason.value))  # paho holds a lock
+        if not self._closing:
+            self._loop.call_soon(self._stream.abort)
 
     def _on_subscribe(
         self, client: Client, userdata: Any, mid: int, reasons: Iterable[ReasonCode], properties: Properties | None

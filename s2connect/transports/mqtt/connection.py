@@ -19,7 +19,7 @@ from s2connect.errors import (
     SessionRefused,
 )
 from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connection, ConnectionInfo
-from s2connect.transports.mqtt.channel import Channel, State
+from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received
 
@@ -57,7 +57,12 @@ class MqttConnection(Connection):
     """
 
     def __init__(
-        self, info: ConnectionInfo, broker: BrokerConnection, channel: Channel, *, unsubscribe: bool = False
+        self,
+        info: ConnectionInfo,
+        broker: BrokerConnection,
+        channel: ClientChannel | ServerChannel,
+        *,
+        unsubscribe: bool = False,
     ) -> None:
         self.info = info
         self.channel = channel
@@ -117,7 +122,6 @@ class MqttConnection(Connection):
         if not broker.has_room():
             await broker.room()
             if self._ended is not None:
-                broker.pass_on()
                 raise self._end_error()
         self._follow(self.channel.send(text, self._loop.time()))
 

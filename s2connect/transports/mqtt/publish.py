@@ -1,7 +1,7 @@
-"""The bytes of a PUBLISH, without I/O.
+"""The bytes of PUBLISH and PUBACK, without I/O.
 
-paho-mqtt keeps properties in objects that take 130 µs to build, write and read again, a multiple of all the rest of a
-message's way. The few properties of this binding are written and read here; everything else of MQTT stays with paho.
+paho-mqtt spends some 200 µs on the properties and acknowledgements of one message, a multiple of all the rest of its
+way. These two packets are written and read here; everything else of MQTT stays with paho.
 """
 
 from __future__ import annotations
@@ -51,10 +51,41 @@ def write_properties(packet: Packet) -> bytes:
     return variable_length(len(out)) + bytes(out)
 
 
-def packet_size(packet: Packet) -> int:
-    """Bytes of the whole PUBLISH at QoS 1 (MQ-15)."""
-    rest = 2 + len(packet.topic.encode()) + 2 + len(write_properties(packet)) + len(packet.payload)
-    return 1 + len(variable_length(rest)) + rest
+def write_publish(packet: Packet, packet_id: int) -> bytes:
+    """Write a PUBLISH at QoS 1 (MQ-08).
+
+    Args:
+        packet: What it holds.
+        packet_id: Not in use for another packet on its way, 1 to 65,535.
+    """
+    topic, properties = packet.topic.encode(), write_properties(packet)
+    return b"".join(
+        (
+            b"\x33" if packet.retain else b"\x32",
+            variable_length(4 + len(topic) + len(properties) + len(packet.payload)),
+            len(topic).to_bytes(2, "big"),
+            topic,
+            packet_id.to_bytes(2, "big"),
+            properties,
+            packet.payload,
+        )
+    )
+
+
+def write_puback(packet_id: int) -> bytes:
+    """Write a PUBACK that says success."""
+    return b"\x40\x02" + packet_id.to_bytes(2, "big")
+
+
+def read_puback(raw: bytes) -> tuple[int, int]:
+    """Read what follows the remaining length of a PUBACK: packet identifier and reason code; its text is not read.
+
+    Raises:
+        MalformedPublish: It is too short.
+    """
+    if len(raw) < 2:
+        raise MalformedPublish("not a PUBACK")
+    return int.from_bytes(raw[:2], "big"), raw[2] if len(raw) > 2 else 0
 
 
 def _string(identifier: int, raw: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Byte streams to a broker over TLS, plain or in a WebSocket, made by asyncio and read by paho-mqtt as a socket.
+"""Byte streams to a broker over TLS, plain or in a WebSocket: made by asyncio, cut into packets, a socket to paho-mqtt.
 
 paho connects its own sockets in the blocking way and reads them byte by byte. Here asyncio makes the connection, so
 that names, TCP and TLS wait in the loop, can be cancelled, and fail as everywhere else in this package.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
@@ -27,20 +28,51 @@ WRITE_BUFFER_BYTES = 64 * 1024
 UNACKNOWLEDGED_SECONDS = 20.0
 """After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
 
+_TOO_LONG = 1 << 28
+
+
+def _packet_length(data: bytes, at: int) -> tuple[int, int]:
+    """Bytes of the fixed header and of the rest of the packet that begins here; (0, 0) where that is not known yet."""
+    length = 0
+    for place in range(4):
+        index = at + 1 + place
+        if index >= len(data):
+            return 0, 0
+        byte = data[index]
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return 2 + place, length
+    return 5, _TOO_LONG  # no packet has such a length
+
 
 class Stream(asyncio.Protocol):
     """One connection. Also the socket that paho sees.
 
     Args:
-        max_packet: Longest packet that is taken in, bytes.
-        readable: Called when bytes have come, and once more at the end of the connection.
+        max_packet: Longest packet that is taken in, bytes (MQ-15).
+        take: Called with each packet, its first byte and what follows its length. What it does not take (False) can be
+            read as from a socket until ``readable`` returns.
+        readable: Called when something can be read, and at the end of the connection.
+        idle: Called when all that has come is handed over.
         writable: Called when there is room again.
     """
 
-    def __init__(self, max_packet: int, readable: Callable[[], None], writable: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        max_packet: int,
+        *,
+        take: Callable[[int, bytes], bool],
+        readable: Callable[[], None],
+        idle: Callable[[], None],
+        writable: Callable[[], None],
+    ) -> None:
         self._max_packet = max_packet
+        self._take = take
         self._readable = readable
+        self._idle = idle
         self._writable = writable
+        self._partial = bytearray()
+        self._needed = 0
         self._incoming = b""
         self._at = 0
         self._outgoing: list[bytes] = []
@@ -66,12 +98,31 @@ class Stream(asyncio.Protocol):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_SECONDS * 1000))
 
     def data_received(self, data: bytes) -> None:
-        """Hand the bytes over; all of them are taken in at once."""
-        self._feed(data)
-
-    def _feed(self, data: bytes) -> None:
-        self._incoming, self._at = data, 0
-        self._readable()
+        """Hand over every packet that is complete."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        at = 0
+        while True:
+            header, length = _packet_length(data, at)
+            end = at + header + length
+            if not header or end > len(data):
+                break
+            if not self._take(data[at], data[at + header : end]):
+                self._incoming, self._at = data[at:end], 0
+                self._readable()
+            at = end
+        if at < len(data):
+            self._needed = header + length or len(data) - at + 1
+            if self._needed > self._max_packet:
+                self.error = ConnectionError("the broker sends a longer packet than allowed")
+                self.abort()
+                return
+            self._partial += data[at:]
+        self._idle()
 
     def pause_writing(self) -> None:
         """The broker is slow."""
@@ -85,7 +136,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say so to paho, which reads an end."""
         self._ended = True
-        self.error = exc
+        self.error = self.error or exc
         self.gone.set()
         self._readable()
 
@@ -97,14 +148,11 @@ class Stream(asyncio.Protocol):
         return self._at < len(self._incoming) or self._ended
 
     def recv(self, buffer_size: int, /) -> bytes:
-        """Return bytes that are here.
+        """Return bytes that are here, none at the end.
 
         Raises:
-            BlockingIOError: None.
-            ConnectionError: The broker sends a longer packet than it was allowed (MQ-15).
+            BlockingIOError: There are none yet.
         """
-        if buffer_size > self._max_packet:
-            raise ConnectionError("the broker sends a longer packet than allowed")
         start = self._at
         chunk = self._incoming[start : start + buffer_size]
         if not chunk and not self._ended:
@@ -165,8 +213,8 @@ class Stream(asyncio.Protocol):
 class WebSocketStream(Stream):
     """The same inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
 
-    def __init__(self, url: str, max_packet: int, readable: Callable[[], None], writable: Callable[[], None]) -> None:
-        super().__init__(max_packet, readable, writable)
+    def __init__(self, url: str, max_packet: int, **calls: Any) -> None:
+        super().__init__(max_packet, **calls)
         self._frames = ClientProtocol(
             parse_uri(url), subprotocols=[Subprotocol("mqtt")], max_size=max(max_packet, WRITE_BUFFER_BYTES)
         )
@@ -197,7 +245,7 @@ class WebSocketStream(Stream):
                 payload += event.data
         self._send_frames()
         if payload:
-            self._feed(bytes(payload))
+            super().data_received(bytes(payload))
         if self._frames.close_expected() and self._transport is not None:
             self._transport.close()
 

@@ -1,0 +1,417 @@
+"""Connections to a real Mosquitto: opening, the window, order, losses, and coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from s2connect.errors import (
+    CertificateRefused,
+    ConnectionClosed,
+    NotReachable,
+    PeerTimeout,
+    ProtocolViolation,
+    SessionRefused,
+)
+from s2connect.model.secret import Secret
+from s2connect.transports.mqtt import link as link_module
+from s2connect.transports.mqtt.broker import NO_MATCHING_SUBSCRIBERS, BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.link import MqttLink
+from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
+from tests.mqtt_proxy import proxy, websocket_proxy
+
+NODE = "00000000-0000-0000-0000-000000000001"
+NOT_AUTHORIZED = 0x87
+TAKEN_OVER = b"\xe0\x01\x8e"
+
+Connect = Callable[..., Awaitable[BrokerConnection]]
+
+
+def _mosquitto(directory: Path, *options: str) -> Mosquitto:
+    return Mosquitto(directory, ["cloud", "a", "b"], access_list({"cloud": [NODE]}), options=options)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    made = _mosquitto(tmp_path_factory.mktemp("broker")).start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Start a broker for one test, with further lines of configuration."""
+    made: list[Mosquitto] = []
+
+    def start(*options: str) -> Mosquitto:
+        made.append(_mosquitto(tmp_path, *options).start())
+        return made[0]
+
+    yield start
+    for one in made:
+        one.kill()
+
+
+def options(broker: Mosquitto, user: str = "a", **changes: Any) -> BrokerOptions:
+    made = BrokerOptions(
+        host=HOST, port=broker.port, context=broker.context(), client_id=user, username=user, password=password(user)
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Open connections that are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_(broker: Mosquitto, user: str = "a", **changes: Any) -> BrokerConnection:
+            made = await BrokerConnection.open(options(broker, user, **changes))
+            stack.push_async_callback(made.close)
+            return made
+
+        yield open_
+
+
+def topic(user: str, name: str = "x") -> str:
+    return f"s2/s2/0/{NODE}/{user}/{name}"
+
+
+async def inbox(connection: BrokerConnection, name: str) -> asyncio.Queue[Packet]:
+    queue: asyncio.Queue[Packet] = asyncio.Queue()
+    connection.route(name, queue.put_nowait)
+    await connection.subscribe(name)
+    return queue
+
+
+# --- opening
+
+
+async def test_a_wrong_password_is_refused_with_words_that_help(broker: Mosquitto) -> None:
+    with pytest.raises(SessionRefused, match="not authorized") as caught:
+        await BrokerConnection.open(options(broker, password=Secret("wrong-one")))
+    assert "password" in caught.value.hint
+    assert "wrong-one" not in str(caught.value)
+
+
+@pytest.mark.rule("MQ-18")
+async def test_a_broker_of_another_ca_is_refused(broker: Mosquitto) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trustme.CA().configure_trust(context)
+    with pytest.raises(CertificateRefused):
+        await BrokerConnection.open(options(broker, context=context))
+
+
+@pytest.mark.rule("MQ-18")
+async def test_a_broker_of_another_name_is_refused(broker: Mosquitto) -> None:
+    with pytest.raises(CertificateRefused) as caught:
+        await BrokerConnection.open(options(broker, host="127.0.0.1"))
+    assert caught.value.reason == "name"
+
+
+async def test_no_broker_at_the_address_is_said(broker: Mosquitto) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(NotReachable):
+            await BrokerConnection.open(options(broker, port=unused.getsockname()[1]))
+
+
+async def test_a_server_that_says_nothing_is_given_up_in_time(broker: Mosquitto) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(PeerTimeout):
+            await BrokerConnection.open(options(broker, port=silent.getsockname()[1], open_timeout=0.3))
+
+
+async def test_opening_can_be_cancelled_at_any_moment(broker: Mosquitto) -> None:
+    for turns in (0, 1, 2, 3, 5, 8, 13):
+        task = asyncio.create_task(BrokerConnection.open(options(broker)))
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        done = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(done, BrokerConnection):
+            await done.close()
+        else:
+            assert isinstance(done, asyncio.CancelledError)
+
+
+@pytest.mark.rule("MQ-02")
+async def test_mqtt_goes_inside_a_websocket_as_well(broker: Mosquitto, connect: Connect) -> None:
+    async with websocket_proxy(broker) as front:
+        a = await connect(broker, url=str(front.url), port=front.url.port)
+        queue = await inbox(a, topic("a"))
+        admin = await connect(broker, ADMIN)
+        for size in (0, 1, 5000, 300_000):
+            await admin.publish(Packet(topic("a"), b"x" * size))
+            assert len((await queue.get()).payload) == size
+        await a.close()
+
+
+async def test_a_server_without_websocket_is_told_apart(broker: Mosquitto) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    broker.ca.issue_cert(HOST).configure_cert(context)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ProtocolViolation, match="WebSocket"):
+            await BrokerConnection.open(options(broker, port=port, url=f"wss://{HOST}:{port}/mqtt"))
+
+
+# --- messages
+
+
+async def test_all_that_a_packet_holds_arrives_unchanged(broker: Mosquitto, connect: Connect) -> None:
+    admin, a = await connect(broker, ADMIN), await connect(broker, "a")
+    queue = await inbox(a, topic("a"))
+    sent = Packet(topic("a"), bytes(range(256)), "application/json", (("s2-frame", "data"), ("ü", "😀")), b"\x00id")
+    assert await admin.publish(sent) == 0
+    assert await queue.get() == sent
+
+
+@pytest.mark.rule("MQ-08")
+async def test_the_broker_says_who_is_not_there_and_what_is_not_allowed(broker: Mosquitto, connect: Connect) -> None:
+    a = await connect(broker, "a")
+    assert await a.publish(Packet(topic("a", "nobody"), b"x")) == NO_MATCHING_SUBSCRIBERS
+    assert await a.publish(Packet(topic("b"), b"x")) == NOT_AUTHORIZED
+
+
+@pytest.mark.rule("MQ-03")
+async def test_nobody_hears_or_writes_on_the_topics_of_another_client(broker: Mosquitto, connect: Connect) -> None:
+    a, b, admin = await connect(broker, "a"), await connect(broker, "b"), await connect(broker, ADMIN)
+    mine, theirs = await inbox(b, topic("b")), asyncio.Queue[Packet]()
+    a.route(topic("b"), theirs.put_nowait)
+    await a.subscribe("#", topic("b"), "s2/s2/0/+/b/#")
+    assert await a.publish(Packet(topic("b"), b"forged")) == NOT_AUTHORIZED
+    await admin.publish(Packet(topic("b"), b"real"))
+    assert (await mine.get()).payload == b"real"
+    echo = await inbox(a, topic("a"))
+    await admin.publish(Packet(topic("a"), b"last"))
+    assert (await echo.get()).payload == b"last"
+    assert theirs.empty()
+
+
+async def test_a_connection_does_not_hear_itself(broker: Mosquitto, connect: Connect) -> None:
+    admin, other = await connect(broker, ADMIN), await connect(broker, "a")
+    queue = await inbox(admin, topic("a"))
+    await admin.publish(Packet(topic("a"), b"of us"))
+    await other.publish(Packet(topic("a"), b"of the other"))
+    assert (await queue.get()).payload == b"of the other"
+
+
+@pytest.mark.rule("MQ-04", "MQ-15")
+async def test_many_at_once_keep_their_order_and_the_window_of_the_broker(
+    own_broker: Callable[..., Mosquitto], connect: Connect
+) -> None:
+    broker = own_broker("max_inflight_messages 3")
+    admin, a = await connect(broker, ADMIN), await connect(broker, "a")
+    queue = await inbox(a, topic("a"))
+    most = 0
+
+    async def publish(number: int) -> None:
+        nonlocal most
+        await admin.room()
+        admin.put(Packet(topic("a"), str(number).encode()))
+        most = max(most, len(admin._on_the_way))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(300):
+            group.create_task(publish(number))
+    assert [int((await queue.get()).payload) for _ in range(300)] == list(range(300))
+    assert most == admin.receive_maximum
+
+
+@pytest.mark.rule("MQ-15")
+async def test_who_waits_for_room_can_be_cancelled_and_blocks_nobody(broker: Mosquitto, connect: Connect) -> None:
+    a = await connect(broker, "a", receive_maximum=2)
+    for number in range(5):
+        a.put(Packet(topic("a"), str(number).encode()))
+    assert not a.has_room()
+    tasks = [asyncio.create_task(a.room()) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(one, asyncio.CancelledError) for one in done] == [True, False] * 5
+    assert await a.publish(Packet(topic("a"), b"")) == NO_MATCHING_SUBSCRIBERS
+
+
+@pytest.mark.rule("MQ-15")
+async def test_the_limits_of_the_broker_are_known(own_broker: Callable[..., Mosquitto], connect: Connect) -> None:
+    a = await connect(own_broker("max_packet_size 2000"))
+    assert a.max_packet == 2000
+
+
+@pytest.mark.rule("MQ-15")
+async def test_a_broker_that_sends_more_than_allowed_is_left(broker: Mosquitto, connect: Connect) -> None:
+    async with proxy(broker) as front:
+        a = await connect(broker, port=front.url.port, max_payload=1000)
+        front.change = lambda first, packet: [b"\x32\xff\xff\xff\x7f", packet]
+        a.put(Packet(topic("a"), b"x"))
+        async with asyncio.timeout(2):
+            await a.ended.wait()
+
+
+# --- the end
+
+
+@pytest.mark.rule("MQ-10")
+async def test_a_killed_broker_is_noticed_by_everybody_who_waits(
+    own_broker: Callable[..., Mosquitto], connect: Connect
+) -> None:
+    broker = own_broker()
+    a = await connect(broker)
+    broker.freeze()
+    heard: list[str] = []
+    a.at_end(lambda lost: heard.append(lost.text))
+    waiting = [asyncio.create_task(work) for work in (a.publish(Packet(topic("a"), b"")), a.subscribe("x"))]
+    await asyncio.sleep(0.01)
+    broker.kill()
+    async with asyncio.timeout(2):
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [ConnectionClosed] * 2
+    assert heard == ["the connection to the broker was lost"]
+    with pytest.raises(ConnectionClosed):
+        a.put(Packet(topic("a"), b""))
+    with pytest.raises(ConnectionClosed):
+        await a.room()
+
+
+@pytest.mark.rule("MQ-13")
+async def test_a_broker_that_stands_still_is_noticed_by_keep_alive(
+    own_broker: Callable[..., Mosquitto], connect: Connect
+) -> None:
+    broker = own_broker()
+    a = await connect(broker, keepalive=1)
+    started = asyncio.get_running_loop().time()
+    broker.freeze()
+    async with asyncio.timeout(4):
+        await a.ended.wait()
+    assert asyncio.get_running_loop().time() - started < 3.5
+    await a.close()
+
+
+async def test_closing_is_bounded_where_the_broker_stands_still(own_broker: Callable[..., Mosquitto]) -> None:
+    broker = own_broker()
+    a = await BrokerConnection.open(options(broker))
+    broker.freeze()
+    async with asyncio.timeout(2.5):
+        await a.close()
+        await a.close()
+
+
+@pytest.mark.rule("MQ-16")
+async def test_a_connection_that_another_client_took_over_says_so(broker: Mosquitto, connect: Connect) -> None:
+    async with proxy(broker) as front:
+        first = await connect(broker, port=front.url.port)
+        front.change = lambda first, packet: [TAKEN_OVER]  # Mosquitto 2.0.11 closes without a word
+        with pytest.raises(ConnectionClosed, match="taken over"):
+            await first.publish(Packet(topic("a"), b""))
+        assert first.lost is not None
+        assert first.lost.reason_code == 0x8E
+
+
+# --- the link
+
+
+class Rig:
+    """A link and what it greeted."""
+
+    def __init__(self, broker: Mosquitto, **changes: Any) -> None:
+        self.greeted = 0
+
+        async def make() -> BrokerOptions:
+            return options(broker, **changes)
+
+        async def greet(connection: BrokerConnection) -> None:
+            self.greeted += 1
+            await connection.subscribe(topic("a"))
+
+        self.link = MqttLink(make, greet=greet, where="broker", chance=lambda: 0.05)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(broker: Mosquitto, **changes: Any) -> Rig:
+        made.append(Rig(broker, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.link.close()
+
+
+@pytest.mark.rule("MQ-10", "MQ-17")
+async def test_the_link_comes_back_when_the_broker_does(
+    own_broker: Callable[..., Mosquitto], rig: Callable[..., Rig]
+) -> None:
+    broker = own_broker()
+    made = rig(broker)
+    first = await made.link.up()
+    assert await made.link.up() is first
+    broker.kill()
+    await first.ended.wait()
+    while made.link.error is None:
+        await asyncio.sleep(0)
+    with pytest.raises(NotReachable):
+        await made.link.up()
+    broker.start()
+    async with asyncio.timeout(5):
+        while made.link.connection is None:
+            await asyncio.sleep(0.02)
+    second = await made.link.up()
+    assert second is not first
+    assert first.lost is not None
+    assert made.greeted == 2
+    assert await second.publish(Packet(topic("a"), b"")) == 0  # there is a subscription
+
+
+async def test_waiting_for_a_link_that_cannot_come_up_gives_the_cause_at_once(
+    broker: Mosquitto, rig: Callable[..., Rig]
+) -> None:
+    made = rig(broker, password=Secret("wrong"))
+    for _ in range(3):
+        with pytest.raises(SessionRefused):
+            await made.link.up()
+    assert made.link.attempts <= 3
+
+
+@pytest.mark.rule("MQ-16")
+async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
+    async with proxy(broker) as front:
+        made = rig(broker, port=front.url.port)
+        first = await made.link.up()
+        front.change = lambda first, packet: [TAKEN_OVER]
+        first.put(Packet(topic("a"), b""))
+        await first.ended.wait()
+        await asyncio.sleep(0.3)  # the back-off alone would be 0.1 s
+        assert made.link.attempts == 1
+        assert link_module.TAKEN_OVER_DELAY >= 60
+        with pytest.raises(NotReachable, match="client id"):
+            await made.link.up()
+
+
+async def test_a_closed_link_says_so_and_leaves_nothing(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
+    made = rig(broker)
+    connection = await made.link.up()
+    await made.link.close()
+    assert connection.lost is not None
+    with pytest.raises(ConnectionClosed):
+        await made.link.up()
+    await made.link.close()
