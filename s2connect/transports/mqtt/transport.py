@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,9 @@ LINGER = 30.0
 MAX_ACCEPTING = 1000
 """Sessions that may be being opened at the same time, at the communication server."""
 
+MAX_USED = 4096
+"""Session ids that the client remembers: with the same token and id, keys and nonces would be used again (MQ-07)."""
+
 Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None"]
 """User name and password at the broker that an offer gives to its client (MQ-02); None to give none."""
 
@@ -67,6 +70,12 @@ class _Waiting:
     info: ConnectionInfo
     connection: asyncio.Future[Connection]
     timer: asyncio.TimerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class _Configured:
+    take: Callable[[Connection], object]
+    gate: Callable[[str], Awaitable[bool]] | None
 
 
 @dataclass(slots=True)
@@ -140,8 +149,9 @@ class MqttTransport:
         self._doors: Doors | None = None
         self._served: dict[NodeId, None] = {}
         self._waiting: dict[str, _Waiting] = {}
-        self._static: dict[tuple[NodeId, NodeId], Callable[[Connection], object]] = {}
+        self._static: dict[tuple[NodeId, NodeId], _Configured] = {}
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
+        self._used: dict[str, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests: dict[tuple[str, str | None], _Uplink] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -276,6 +286,9 @@ class MqttTransport:
         pair = (terms.server, terms.client)
         try:
             async with asyncio.timeout(self._limits.open_timeout):
+                if taken is None and channel.version and not await self._may_come(pair, channel.version):
+                    connection.abandon()
+                    return
                 await broker.subscribe(channel.inbound_topic)
             await connection.open()
         except (S2ConnectError, TimeoutError) as error:
@@ -299,11 +312,15 @@ class MqttTransport:
             else:
                 taken.connection.set_result(connection)
             return
-        take = self._static.get(pair)
-        if take is None:
+        configured = self._static.get(pair)
+        if configured is None:
             await connection.close(GOING_AWAY)
         else:
-            take(connection)
+            configured.take(connection)
+
+    async def _may_come(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
+        configured = self._static.get(pair)
+        return configured is not None and (configured.gate is None or await configured.gate(version))
 
     def _remember(self, pair: tuple[NodeId, NodeId], connection: MqttConnection) -> None:
         def forget() -> None:
@@ -327,6 +344,11 @@ class MqttTransport:
                 raise ProtocolViolation("The other side gave no usable MQTT broker, topic and token.") from None
         if details.communication_protocol != MQTT:
             raise ProtocolViolation("The other side gave the address of another communication protocol.")
+        if details.session_id in self._used:
+            raise SessionRefused("The token of the session was used before.", reason="Other")
+        self._used[details.session_id] = None
+        if len(self._used) > MAX_USED:
+            del self._used[next(iter(self._used))]
         uplink = self._uplink_for(details)
         terms = SessionTerms(
             space=TopicSpace(details.topic_prefix),
@@ -367,12 +389,20 @@ class MqttTransport:
 
     # --- static mode
 
-    async def listen_static(self, session: StaticSession, take: Callable[[Connection], object]) -> None:
+    async def listen_static(
+        self,
+        session: StaticSession,
+        take: Callable[[Connection], object],
+        *,
+        gate: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
         """Let a configured client in, now and after every reconnect, until :meth:`unlisten_static` (MQ-19).
 
         Args:
             session: As configured; its prefix is that of the settings.
             take: Called with every connection that has opened; an earlier one of the same two nodes is closed then.
+            gate: Awaited with the S2 version before a session is opened; without a yes within the time for opening
+                (MQ-11) the client gets no answer, and is expected to come again.
 
         Raises:
             UsageError: This transport has no settings, the prefix is another, or the two nodes are there already.
@@ -381,7 +411,7 @@ class MqttTransport:
         self._need_home()
         assert self._doors is not None
         self._doors.add_static(session)
-        self._static[session.server, session.client] = take
+        self._static[session.server, session.client] = _Configured(take, gate)
         await self.serve(session.server)
 
     def unlisten_static(self, session: StaticSession) -> None:
