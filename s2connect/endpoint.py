@@ -358,6 +358,11 @@ class Endpoint:
         return WebSocketUrl(f"wss://{bracketed(self.config.host)}:{self._port}{WEBSOCKET_PATH}")
 
     @property
+    def mqtt(self) -> MqttTransport | None:
+        """The transport over MQTT, for its status and for static sessions (MQ-19); None where there is none."""
+        return self._mqtt
+
+    @property
     def ca_fingerprint(self) -> bytes | None:
         """SHA-256 of our own CA certificate, if the endpoint is its own CA (TRUST-07)."""
         return self._identity.ca_fingerprint

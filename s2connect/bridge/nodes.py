@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import re
-from collections.abc import Coroutine
 from typing import Any, Final
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
+from s2connect.bridge.tasks import Tasks
 from s2connect.config import NodeConfig
 from s2connect.endpoint import Endpoint
 from s2connect.errors import NotPaired, S2ConnectError
 from s2connect.events import Paired, Unpaired
 from s2connect.messages.catalogue import BETA
-from s2connect.model.common import DEFAULT_S2_VERSION, NodeDescription, NodeId, Role
+from s2connect.model.common import DEFAULT_S2_VERSION, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 from s2connect.node import Node
 from s2connect.store.base import Pairing
 from s2connect.transports.base import GOING_AWAY, Connection
-
-_log = logging.getLogger(__name__)
 
 VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
 """What the nodes of a bridge speak; where the sides differ, the relay translates."""
@@ -52,30 +48,6 @@ class NodeSide(Side):
         return await self.node.open(self.pairing.key.remote)
 
 
-class _Tasks:
-    """The tasks of one port."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = asyncio.create_task(work, name=f"s2connect-bridge-{self._name}-{what}")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s failed", task.get_name(), exc_info=error)
-
-    async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class NodeDevicePort(DevicePort):
     """Devices pair with one energy manager node of the bridge.
 
@@ -88,7 +60,7 @@ class NodeDevicePort(DevicePort):
         self._endpoint = endpoint
         self.node = node
         self._sides: dict[NodeId, NodeSide] = {}
-        self._tasks = _Tasks(f"devices-{node.alias or node.id}")
+        self._tasks = Tasks(f"devices-{node.alias or node.id}")
 
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
@@ -166,7 +138,7 @@ class NodeManagerPort(ManagerPort):
         self._protocols = protocols
         self._sides: dict[str, NodeSide] = {}
         self._keys: dict[NodeId, str] = {}
-        self._tasks = _Tasks("manager")
+        self._tasks = Tasks("manager")
 
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
@@ -243,10 +215,3 @@ class NodeManagerPort(ManagerPort):
 def _shown(text: str) -> str:
     """A description from the network as one of our own."""
     return for_display(text, 200) or "unknown"
-
-
-def described(name: str, kind: str) -> NodeDescription:
-    """How a device is represented that has no description of its own."""
-    return NodeDescription(
-        id=NodeId(UUID(int=0)), brand="unknown", type=kind, model_name="unknown", user_defined_name=name, role=Role.RM
-    )

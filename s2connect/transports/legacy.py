@@ -12,7 +12,7 @@ import hashlib
 import ipaddress
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
@@ -63,6 +63,8 @@ MAX_CONNECTIONS = 1000
 
 CLAIM_TIMEOUT = 30.0
 """Seconds that a connection waits for the application."""
+
+_LATER = {"Retry-After": "5"}
 
 EAVESDROPPING = (
     "Plain S2 without TLS: anybody on the way can read along, take over the token, and give commands to the device."
@@ -229,6 +231,8 @@ class PlainDoor:
         tokens: The bearer token of each client, by a name that its node id is made of (:func:`plain_node_id`). None
             lets everybody in that reaches the port, and makes the node id of the address.
         versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
+        gate: Awaited with the client's name before the upgrade. It returns None, or a sentence for the client's user:
+            the client gets 503 then, and is expected to come again.
         allow_unencrypted: Accept clients from other machines without TLS, with a warning in the log.
         compression: Whether permessage-deflate is accepted.
         max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
@@ -247,6 +251,7 @@ class PlainDoor:
         local: NodeId,
         tokens: Mapping[str, Secret] | None,
         versions: Iterable[str] | None = None,
+        gate: Callable[[str], Awaitable[str | None]] | None = None,
         allow_unencrypted: bool = False,
         compression: bool = True,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -258,6 +263,7 @@ class PlainDoor:
         self._role = role
         self._local = local
         self._versions = _checked(versions)
+        self._gate = gate
         self._compression = compression
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
@@ -306,7 +312,7 @@ class PlainDoor:
 
         name = self._name_of(request)
         if isinstance(name, int):
-            headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+            headers = {401: {"WWW-Authenticate": "Bearer"}, 503: _LATER}
             return web.Response(status=name, headers=headers.get(name))
         socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)
         if not socket.can_prepare(request):
@@ -314,6 +320,8 @@ class PlainDoor:
         visitor = _Visitor(name)
         self._pending.add(visitor)
         try:
+            if self._gate is not None and (refusal := await self._gate(name)) is not None:
+                return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
             end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
             self._ends.add(end)

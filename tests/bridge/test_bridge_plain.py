@@ -1,0 +1,165 @@
+"""Plain S2 as ports of the bridge: clients and servers, at the side of the devices and of the energy manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from service_kit import converse, ended, part, private_file, until_up
+
+from s2connect.bridge.devices import ConfiguredDevice, read_secret
+from s2connect.bridge.life import LinkState
+from s2connect.bridge.plain import (
+    PlainClientDevicePort,
+    PlainClientManagerPort,
+    PlainListen,
+    PlainServerDevicePort,
+    PlainServerManagerPort,
+    PlainTarget,
+)
+from s2connect.bridge.ports import DevicePort, ManagerPort
+from s2connect.bridge.relay import Policy
+from s2connect.bridge.route import Route
+from s2connect.errors import ConfigurationError, InsecurePermissions, PeerBusy, SessionRefused
+from s2connect.model.common import NodeId, Role
+from s2connect.model.secret import Secret
+from s2connect.plain import PlainServer
+from s2connect.transports.base import Connection
+from s2connect.transports.legacy import PlainDoor, connect_plain
+
+BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())
+BATTERY = ConfiguredDevice(key="battery", name="Battery in the cellar", brand="ACME", type="Battery")
+
+
+@contextlib.asynccontextmanager
+async def opened(devices: DevicePort, manager: ManagerPort) -> AsyncIterator[Route]:
+    route = Route("house", devices, manager, Policy())
+    try:
+        await route.start()
+        yield route
+    finally:
+        await route.close()
+
+
+def door(role: Role, token: str | None = None) -> PlainDoor:
+    return PlainDoor(role=role, local=PEER, tokens=None if token is None else {"bridge": Secret(token)})
+
+
+async def connect(port: int, path: str, role: Role, token: str | None = None) -> Connection:
+    return await connect_plain(
+        f"ws://127.0.0.1:{port}{path}", role=role, local=PEER, token=Secret(token) if token is not None else None
+    )
+
+
+async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_to(tmp_path: Path) -> None:
+    token, far = private_file(tmp_path / "device", "for-the-device\n"), private_file(tmp_path / "far", "for-the-cem")
+    async with PlainServer(door(Role.CEM, "for-the-cem")) as cem_server:
+        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
+        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", token)])
+        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, asyncio.timeout(10):
+            with pytest.raises(SessionRefused):
+                await connect(devices.port, "/battery", Role.RM, "another")
+            device = await connect(devices.port, "/battery", Role.RM, "for-the-device")
+            cem = await anext(cem_server)
+            await converse(device, cem)
+            (status,) = route.status()
+            assert (status.name, status.state) == ("house/Battery in the cellar", LinkState.UP)
+            assert status.sides[Role.RM].protocol == "S2-WebSocket"
+            await cem.close()
+            assert await ended(device)
+
+
+async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_be_opened() -> None:
+    async with PlainServer(door(Role.CEM)) as cem_server:
+        gone = cem_server.port
+    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", None)])
+    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+    async with opened(devices, manager) as route, asyncio.timeout(10):
+        with pytest.raises(PeerBusy):
+            await connect(devices.port, "/battery", Role.RM)
+        async with aiohttp.ClientSession() as http:
+            upgrade = {
+                "Connection": "Upgrade",
+                "Upgrade": "websocket",
+                "Sec-WebSocket-Version": "13",
+                "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+            }
+            async with http.get(f"http://127.0.0.1:{devices.port}/battery", headers=upgrade) as response:
+                assert (response.status, response.headers["Retry-After"]) == (503, "5")
+                assert str(gone) not in await response.text()
+            async with http.get(f"http://127.0.0.1:{devices.port}/unknown", headers=upgrade) as response:
+                assert response.status == 404
+        assert route.status()[0].state is LinkState.FAILED
+        async with PlainServer(door(Role.CEM), port=gone) as cem_server:
+            device = await connect(devices.port, "/battery", Role.RM)
+            cem = await anext(cem_server)
+            await converse(device, cem)
+            await part(route, device, cem)
+
+
+async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
+    async with PlainServer(door(Role.RM)) as device_server, PlainServer(door(Role.CEM), path="/Battery") as cem_server:
+        device = ConfiguredDevice(key="battery", name="Battery")
+        target = PlainTarget(url=f"ws://127.0.0.1:{device_server.port}/")
+        devices = PlainClientDevicePort(BRIDGE, [(device, target)])
+        manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/{{name}}"))
+        async with opened(devices, manager) as route, asyncio.timeout(10):
+            rm, cem = await asyncio.gather(anext(device_server), anext(cem_server))
+            await converse(rm, cem)
+            await until_up(route)
+            await part(route, rm, cem)
+
+
+async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_path: Path) -> None:
+    token = private_file(tmp_path / "token", "for-the-cem")
+    async with PlainServer(door(Role.RM)) as one, PlainServer(door(Role.RM)) as two:
+        devices = PlainClientDevicePort(
+            BRIDGE,
+            [
+                (ConfiguredDevice(key="one", name="Heat pump/1"), PlainTarget(url=f"ws://127.0.0.1:{one.port}/")),
+                (ConfiguredDevice(key="two", name="Heat pump 2"), PlainTarget(url=f"ws://127.0.0.1:{two.port}/")),
+            ],
+        )
+        manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", token)
+        async with opened(devices, manager) as route, asyncio.timeout(10):
+            assert (manager.path_of("one"), manager.path_of("two")) == ("/s2/Heat-pump-1", "/s2/Heat-pump-2")
+            first = await connect(manager.port, "/s2/Heat-pump-1", Role.CEM, "for-the-cem")
+            one_device = await anext(one)
+            await converse(one_device, first)
+            second = await connect(manager.port, "/s2/Heat-pump-2", Role.CEM, "for-the-cem")
+            two_device = await anext(two)
+            await converse(two_device, second)
+            await until_up(route, 2)
+            await asyncio.gather(route.gone("one"), ended(first, one_device))
+            assert manager.path_of("one") is None
+            assert [s.name for s in route.status()] == ["house/Heat pump 2"]
+            await part(route, two_device, second)
+
+
+async def test_a_listener_for_other_machines_needs_tls_or_a_permission() -> None:
+    port = PlainServerDevicePort(BRIDGE, PlainListen(host="0.0.0.0"), [])
+    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url="ws://127.0.0.1:1/"))
+    route = Route("house", port, manager, Policy())
+    with pytest.raises(ConfigurationError, match="without TLS"):
+        await route.start()
+    await route.close()
+
+
+async def test_a_secret_that_others_can_read_or_that_is_missing_is_not_used(tmp_path: Path) -> None:
+    secret = private_file(tmp_path / "secret", "x")
+    secret.chmod(0o644)
+    with pytest.raises(InsecurePermissions):
+        await read_secret(secret, "a token")
+    with pytest.raises(ConfigurationError, match="does not hold a token"):
+        await read_secret(tmp_path / "none", "a token")
+
+
+def test_a_device_of_the_configuration_has_the_same_node_id_for_ever() -> None:
+    assert BATTERY.node_id() == ConfiguredDevice(key="battery", name="Other").node_id()
+    own = uuid4()
+    assert ConfiguredDevice(key=str(own), name="x").node_id() == own

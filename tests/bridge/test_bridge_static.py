@@ -1,0 +1,202 @@
+"""Static MQTT as ports of the bridge, over a real Mosquitto with its access list, in either communication role."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from service_kit import converse, part, private_file, until
+
+from s2connect.bridge.devices import ConfiguredDevice
+from s2connect.bridge.life import LinkState
+from s2connect.bridge.nodes import representative_id
+from s2connect.bridge.plain import PlainClientDevicePort, PlainClientManagerPort, PlainTarget
+from s2connect.bridge.relay import Policy
+from s2connect.bridge.route import Route
+from s2connect.bridge.static import StaticDevicePort, StaticManagerPort, StaticPeer
+from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
+from s2connect.model.common import NodeId, Role
+from s2connect.model.url import MqttUrl
+from s2connect.plain import PlainServer
+from s2connect.transports.base import Connection
+from s2connect.transports.legacy import PlainDoor
+from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
+from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.terms import ChannelLimits
+from s2connect.transports.mqtt.transport import MqttTransport
+from tests.mosquitto import Mosquitto, access_list, password
+
+BRIDGE, CLOUD, DEVICE = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
+BATTERY = ConfiguredDevice(key="battery", name="Battery")
+SECRET = SessionToken(base64.b64encode(bytes(range(32))).decode())
+SHORT = ChannelLimits(open_timeout=1.0)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Mosquitto:
+    servers = {"cloud": [CLOUD], "bridge": [representative_id(BRIDGE, "battery"), BRIDGE], "device": [DEVICE]}
+    return Mosquitto(tmp_path, list(servers), access_list({k: [str(n) for n in v] for k, v in servers.items()}))
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    return private_file(tmp_path / "secret", SECRET.reveal() + "\n")
+
+
+def settings(broker: Mosquitto, user: str) -> MqttSettings:
+    return MqttSettings(
+        url=MqttUrl(broker.url),
+        client_id=user,
+        username=user,
+        password=MqttPassword(password(user).reveal()),
+        ca_file=broker.ca_file,
+    )
+
+
+@contextlib.asynccontextmanager
+async def transport(broker: Mosquitto, user: str, role: Role) -> AsyncIterator[MqttTransport]:
+    made = MqttTransport(settings(broker, user), role_of=lambda _: role, limits=SHORT)
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def session(server: NodeId, client: NodeId, mc: str, client_role: Role) -> StaticSession:
+    return StaticSession(
+        topic_prefix="s2",
+        server=server,
+        client=client,
+        mc=mc,
+        client_role=client_role,
+        versions=("v1.0.0", "0.0.2-beta"),
+        secret=SECRET,
+    )
+
+
+async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building(
+    broker: Mosquitto, secret: Path
+) -> None:
+    broker.start()
+    door = PlainDoor(role=Role.RM, local=DEVICE, tokens=None)
+    try:
+        async with (
+            PlainServer(door) as device_server,
+            transport(broker, "cloud", Role.CEM) as cloud,
+            transport(broker, "bridge", Role.RM) as mqtt,
+        ):
+            came: asyncio.Queue[Connection] = asyncio.Queue()
+            known = session(CLOUD, representative_id(BRIDGE, "battery"), "bridge", Role.RM)
+            await cloud.listen_static(known, came.put_nowait)
+            devices = PlainClientDevicePort(
+                BRIDGE, [(BATTERY, PlainTarget(url=f"ws://127.0.0.1:{device_server.port}/"))]
+            )
+            manager = StaticManagerPort(
+                mqtt, settings(broker, "bridge"), BRIDGE, StaticPeer(id=CLOUD, secret_file=secret)
+            )
+            route = Route("house", devices, manager, Policy())
+            await route.start()
+            async with asyncio.timeout(10):
+                device, cem = await asyncio.gather(anext(device_server), came.get())
+                await converse(device, cem)
+                assert route.status()[0].sides[Role.CEM].protocol == "X-MQTT5-0"
+                await part(route, device, cem)
+    finally:
+        broker.stop()
+
+
+async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energy_manager_is_away(
+    broker: Mosquitto, secret: Path
+) -> None:
+    broker.start()
+    async with PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server:
+        gone = cem_server.port
+    try:
+        async with (
+            transport(broker, "device", Role.RM) as rm,
+            transport(broker, "bridge", Role.CEM) as mqtt,
+        ):
+            peer = StaticPeer(id=DEVICE, client_id="device", secret_file=secret)
+            devices = StaticDevicePort(mqtt, settings(broker, "bridge"), BRIDGE, [(BATTERY, peer)])
+            manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+            route = Route("house", devices, manager, Policy())
+            await route.start()
+            known = session(BRIDGE, DEVICE, "device", Role.RM)
+            async with asyncio.timeout(20):
+                with pytest.raises(NetworkError):
+                    await rm.connect_static(known)
+                await until(lambda: route.status()[0].state is LinkState.FAILED)
+                async with PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None), port=gone) as cem_server:
+                    device = await patient(rm, known)
+                    cem = await anext(cem_server)
+                    await converse(device, cem)
+                    await part(route, device, cem)
+    finally:
+        broker.stop()
+
+
+async def patient(transport: MqttTransport, known: StaticSession) -> Connection:
+    while True:
+        with contextlib.suppress(S2ConnectError):
+            return await transport.connect_static(known)
+
+
+async def test_a_cloud_program_may_be_the_one_that_opens(broker: Mosquitto, secret: Path) -> None:
+    broker.start()
+    try:
+        async with (
+            PlainServer(PlainDoor(role=Role.RM, local=DEVICE, tokens=None)) as device_server,
+            transport(broker, "cloud", Role.CEM) as cloud,
+            transport(broker, "bridge", Role.RM) as mqtt,
+        ):
+            url = f"ws://127.0.0.1:{device_server.port}/"
+            devices = PlainClientDevicePort(BRIDGE, [(BATTERY, PlainTarget(url=url))])
+            peer = StaticPeer(id=CLOUD, client_id="cloud", secret_file=secret)
+            route = Route("house", devices, StaticManagerPort(mqtt, settings(broker, "bridge"), BRIDGE, peer), Policy())
+            await route.start()
+            known = session(representative_id(BRIDGE, "battery"), CLOUD, "cloud", Role.CEM)
+            async with asyncio.timeout(20):
+                cem = await patient(cloud, known)
+                device = await anext(device_server)
+                await converse(device, cem)
+                await part(route, device, cem)
+    finally:
+        broker.stop()
+
+
+async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Path) -> None:
+    broker.start()
+    try:
+        async with (
+            PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server,
+            transport(broker, "device", Role.RM) as rm,
+            transport(broker, "bridge", Role.CEM) as mqtt,
+        ):
+            came: asyncio.Queue[Connection] = asyncio.Queue()
+            await rm.listen_static(session(DEVICE, BRIDGE, "bridge", Role.CEM), came.put_nowait)
+            peer = StaticPeer(id=DEVICE, secret_file=secret)
+            devices = StaticDevicePort(mqtt, settings(broker, "bridge"), BRIDGE, [(BATTERY, peer)])
+            manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/"))
+            route = Route("house", devices, manager, Policy())
+            await route.start()
+            async with asyncio.timeout(10):
+                device, cem = await asyncio.gather(came.get(), anext(cem_server))
+                await converse(device, cem)
+                await part(route, device, cem)
+    finally:
+        broker.stop()
+
+
+async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path) -> None:
+    wrong = private_file(tmp_path / "wrong", "short")
+    mqtt = MqttTransport(settings(broker, "bridge"), role_of=lambda _: Role.RM)
+    manager = StaticManagerPort(mqtt, settings(broker, "bridge"), BRIDGE, StaticPeer(id=CLOUD, secret_file=wrong))
+    with pytest.raises(ConfigurationError, match="32 random bytes"):
+        await manager.represent(BATTERY.device())
+    await mqtt.close()
