@@ -13,7 +13,7 @@ import ipaddress
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
@@ -204,7 +204,7 @@ class _Visitor:
     """A client between the upgrade and the application."""
 
     name: str
-    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    deadline: asyncio.Timeout | None = None
 
 
 class PlainDoor:
@@ -283,15 +283,18 @@ class PlainDoor:
 
     async def __anext__(self) -> Connection:
         """Wait for the next connection. Cancel-safe."""
-        while not self._ready:
-            if self._closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        visitor, connection = self._ready.popleft()
-        self._pending.discard(visitor)
-        visitor.claimed.set()
-        return connection
+        while True:
+            while not self._ready:
+                if self._closed:
+                    raise StopAsyncIteration
+                self._changed.clear()
+                await self._changed.wait()
+            visitor, connection = self._ready.popleft()
+            assert visitor.deadline is not None
+            if not visitor.deadline.expired():
+                visitor.deadline.reschedule(None)
+                self._pending.discard(visitor)
+                return connection
 
     async def close(self) -> None:
         """Let nobody in any more, end the iteration and every connection. Idempotent, bounded to a few seconds."""
@@ -333,18 +336,16 @@ class PlainDoor:
         if self._closed:
             return
         entry = visitor, connection
-        self._ready.append(entry)
-        self._changed.set()
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT):
-                await visitor.claimed.wait()
+            async with asyncio.timeout(CLAIM_TIMEOUT) as visitor.deadline:
+                self._ready.append(entry)
+                self._changed.set()
+                await end.closed.wait()
         except TimeoutError:
             _log.warning("Nobody takes the connection of %s", for_display(visitor.name))
-            return
         finally:
             if entry in self._ready:
                 self._ready.remove(entry)
-        await end.closed.wait()
 
     def _name_of(self, request: web.Request) -> str | int:
         """Who comes, or the HTTP status that refuses it."""
