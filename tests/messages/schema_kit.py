@@ -124,8 +124,8 @@ _checker.checks("date-time")(_is_moment)
 def judge(version: str, name: str) -> Callable[[Any], bool]:
     """Whether a document is a message: by its schema, and three rules that the schema leaves out.
 
-    These are: an object is an object, a time stamp is one, and ``message_id`` and ``subject_message_id`` are identifiers
-    from end to end (MSG-05).
+    These are: an object is an object, a time stamp is one, and the identifier of a message is one from end to end
+    (MSG-05).
     """
     validator = jsonschema.Draft202012Validator(_strict(schema(version, "messages", name)), format_checker=_checker)
     return validator.is_valid
