@@ -67,6 +67,9 @@ CORES = [
     "session/acknowledgements.py",
     "rest/rate.py",
     "messages/handshake.py",
+    "messages/state.py",
+    "messages/conversation.py",
+    "messages/versions.py",
 ]
 OUTSIDE = {
     "asyncio",

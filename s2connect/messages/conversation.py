@@ -24,7 +24,7 @@ MAX_IN_FLIGHT: Final = 1000
 
 
 class Check(StrEnum):
-    """How much of a message is judged."""
+    """How much of each message of a session is judged before it is taken or sent."""
 
     ENVELOPE = "envelope"
     """That it is a message, and no handshake (MSG-01)."""
