@@ -8,6 +8,7 @@ is demanded, is the peer. The versions are agreed in a handshake on the open Web
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
 from s2connect.certs.tls import wan_client_context
-from s2connect.errors import ConfigurationError, InvalidUrl, PeerTimeout, S2ConnectError
+from s2connect.errors import ConfigurationError, ConnectionClosed, InvalidUrl, PeerTimeout, S2ConnectError
 from s2connect.messages.base import new_id
 from s2connect.messages.handshake import HANDSHAKE_TIMEOUT, PlainHandshake
 from s2connect.model.common import NodeId, Role
@@ -95,7 +96,8 @@ class PlainConnection(Connection):
         """See :meth:`Connection.recv`."""
         while True:
             while self._answers:
-                await self._end.send(self._answers.popleft())
+                with contextlib.suppress(ConnectionClosed):  # what came before the end is still to be received
+                    await self._end.send(self._answers.popleft())
             if self._received:
                 return self._received.popleft()
             text = await self._end.recv()

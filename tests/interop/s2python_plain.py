@@ -1,4 +1,4 @@
-"""Runs in the environment of s2-python: the application of ``s2python_app`` on a plain WebSocket; events go out as JSON.
+"""Runs in the environment of s2-python: the application of ``s2python_app`` on a plain WebSocket. Prints JSON events.
 
 Standard input holds ``{"role": "RM", "kind": "FRBC", "url": "ws://…", "token": "…", "rounds": 1}``, for an energy
 manager also ``handshake``. Without a URL it listens, says on which port, and serves as many clients as there are

@@ -216,7 +216,12 @@ async def test_with_tls_the_server_is_authenticated(authority: trustme.CA) -> No
     async with PlainServer(door(), path="/s2", tls=server_context) as server:
         url = f"wss://device.local:{server.port}/s2"
         rm = await connect_plain(
-            url, role=Role.RM, local=RM, token=TOKENS["battery"], trust=Trust(client_context, "127.0.0.1")
+            url,
+            role=Role.RM,
+            local=RM,
+            token=TOKENS["battery"],
+            trust=Trust(client_context, "127.0.0.1"),
+            timings=SHORT,
         )
         cem = await anext(server)
         await cem.send("x")
@@ -354,6 +359,19 @@ async def test_a_late_handshake_is_answered_and_kept_from_the_session() -> None:
         await rm.close()
 
 
+async def test_a_peer_that_is_gone_before_its_late_handshake_is_answered_is_still_heard() -> None:
+    async def manager(socket: web.WebSocketResponse) -> None:
+        await shake(socket, handshake("CEM"), SELECT)
+        await socket.close()
+
+    async with raw_server(manager) as url:
+        rm = await connect_plain(url, role=Role.RM, local=RM)
+        await rm._end._socket.wait_closed()  # type: ignore[attr-defined]
+        assert await rm.recv() == SELECT
+        with pytest.raises(ConnectionClosed):
+            await rm.recv()
+
+
 async def test_a_peer_that_says_nothing_is_given_up_on_both_sides() -> None:
     async def mute(socket: web.WebSocketResponse) -> None:
         await socket.receive_str()
@@ -393,16 +411,17 @@ async def test_the_end_of_the_connection_during_the_handshake_is_said() -> None:
 
 
 async def test_a_cancelled_client_leaves_nothing_open() -> None:
-    closed = asyncio.Event()
+    greeted, closed = asyncio.Event(), asyncio.Event()
 
     async def mute(socket: web.WebSocketResponse) -> None:
         await socket.receive_str()
+        greeted.set()
         await socket.receive()
         closed.set()
 
     async with raw_server(mute) as url:
         task = asyncio.create_task(connect_plain(url, role=Role.RM, local=RM))
-        await asyncio.sleep(0.1)
+        await greeted.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
