@@ -19,7 +19,7 @@ from s2connect.messages.rules.history import History
 from s2connect.messages.state import SessionState
 from s2connect.model.common import Role
 
-MAX_IN_FLIGHT: Final = 1000
+MAX_IN_FLIGHT: Final = 256
 """Messages that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
 
 
@@ -120,14 +120,15 @@ class Conversation:
     def accepted(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """A message that was judged is, or will be, answered ``OK``."""
         if (parsed := self._identified(message)) is not None:
-            self.sent(sender, parsed)
+            self.sent(sender, parsed, now=now)
             self.answered(sender, parsed.message_id, ok=True, now=now)
 
-    def sent(self, sender: Role, message: Message | S2Message) -> None:
+    def sent(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """A message that was judged is on its way; its ReceptionStatus is to come."""
         if (parsed := self._identified(message)) is None:
             return
-        self._if_all_taken = None
+        if self._if_all_taken is not None:
+            self._if_all_taken.accept(sender, parsed, now)
         self._in_flight[sender, parsed.message_id] = parsed
         if len(self._in_flight) > MAX_IN_FLIGHT:
             self._in_flight.popitem(last=False)
@@ -139,9 +140,10 @@ class Conversation:
         parsed = self._in_flight.pop((sender, message_id), None)
         if parsed is None:
             return
-        self._if_all_taken = None
         if ok:
             self._history.accept(sender, parsed, now)
+        if not ok or not self._in_flight:
+            self._if_all_taken = None
         if isinstance(parsed, SelectControlType):
             (self.state.selected if ok else self.state.refused)(message_id)
 

@@ -221,7 +221,7 @@ class Session:
                 await self._answers_first()
                 self._check_open()
                 self._judge_own(written)
-                self._conversation.sent(self.role, written)
+                self._conversation.sent(self.role, written, now=datetime.now(UTC))
                 if leaving is not None:
                     leaving()
                 await self._transmit(written.text, written)

@@ -224,9 +224,12 @@ def test_what_is_on_its_way_may_have_been_taken(monkeypatch: pytest.MonkeyPatch,
     assert said(talk.judge(RM, storage_status())) == ("INVALID_CONTENT", "HIST-99: no target")
     talk.sent(RM, judged(talk, RM, target("t1", start=1, end=2)))
     assert talk.judge(RM, storage_status()).ok
+    talk.sent(RM, judged(talk, RM, measurement()))
     assert talk.judge(RM, storage_status()).ok
     talk.answered(RM, "t1", ok=ok)
     assert talk.judge(RM, storage_status()).ok is ok
+    talk.sent(RM, judged(talk, RM, target("t2", start=1, end=2)))
+    assert talk.judge(RM, storage_status()).ok
 
 
 def judged(talk: Conversation, sender: Role, one: Message) -> Message:
