@@ -361,7 +361,10 @@ async def test_a_late_handshake_is_answered_and_kept_from_the_session() -> None:
 
 async def test_a_peer_that_is_gone_before_its_late_handshake_is_answered_is_still_heard() -> None:
     async def manager(socket: web.WebSocketResponse) -> None:
-        await shake(socket, handshake("CEM"), SELECT)
+        await shake(socket)
+        await socket.receive_str()
+        for text in (handshake("CEM"), SELECT):
+            await socket.send_str(text)
         await socket.close()
 
     async with raw_server(manager) as url:
