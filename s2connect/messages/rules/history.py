@@ -434,7 +434,8 @@ def _check_way(
     context: _Context,
 ) -> None:
     """Whether the actuator can get from where it is, or will be by the last instruction, to where it shall be."""
-    starts = {machines.active.get(actuator_id), machines.instructed.get(actuator_id)} & actuator.modes.keys()
+    places = (machines.active.get(actuator_id), machines.instructed.get(actuator_id))
+    starts = {place for place in places if place in actuator.modes and place is not None}
     if mode in starts or not starts:
         return
     ways = [way for start in starts for way in actuator.ways.get((start, mode), ())]
