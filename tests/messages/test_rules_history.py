@@ -451,6 +451,13 @@ def test_a_revoked_instruction_is_still_reported_about() -> None:
     assert judge([*FRBC, order("FRBC"), "RevokeObject"], progress("REVOKED")) == []
 
 
+def test_a_descending_range_for_a_limit_is_read_from_its_lower_end() -> None:
+    descending = {"allowed_limit_ranges.1.range_boundary": {"start_of_range": -1000, "end_of_range": -5000}}
+    before = [*PEBC[:2], ("PEBC.PowerConstraints", descending)]
+    assert judge(before, order("PEBC")) == []
+    assert broken(judge(before, ("PEBC.Instruction", {f"{ROOF_LIMIT}.lower_limit": -5001}))) == {"HIST-13"}
+
+
 # Which description is in force
 
 PLAN_B: Said = ("FRBC.SystemDescription", {"valid_from": NIGHT, "actuators.0.id": "other", "message_id": "plan-b"})
