@@ -358,7 +358,7 @@ class PlainDoor:
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""  # none on a Unix socket
         if transport.get_extra_info("ssl_object") is None and address and not is_this_machine(address):
             if not self.allow_unencrypted:
-                _log.warning("A client at %s without TLS was refused. %s", address, EAVESDROPPING)
+                _log.info("A client at %s without TLS was refused", address)
                 return 403
             _log.warning("A client at %s comes without TLS. %s", address, EAVESDROPPING)
         if self._names is None:

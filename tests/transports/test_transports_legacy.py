@@ -303,6 +303,7 @@ async def test_a_client_from_elsewhere_needs_tls_or_a_setting(caplog: pytest.Log
 
         await (await come()).close()
         assert "comes without TLS" in caplog.text
+        caplog.set_level(logging.INFO)
         mine.allow_unencrypted = False
         with pytest.raises(ProtocolViolation, match="403"):
             await come()
