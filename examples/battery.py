@@ -10,6 +10,7 @@ import asyncio
 import sys
 
 from s2connect import Endpoint, Message, Session, errors
+from s2connect.messages.general import ControlType, SelectControlType
 
 DETAILS = {
     "message_type": "ResourceManagerDetails",
@@ -39,12 +40,18 @@ async def talk(session: Session) -> None:
         message: Message
         async for message in session:
             print(message.type)
-            if message.type == "SelectControlType" and reporting is None:
-                reporting = asyncio.create_task(report(session), name="report")
+            if isinstance(message.parsed, SelectControlType):
+                await stop(reporting)
+                selected = message.parsed.control_type is ControlType.FILL_RATE_BASED_CONTROL
+                reporting = asyncio.create_task(report(session), name="report") if selected else None
     finally:
-        if reporting is not None:
-            reporting.cancel()
-            await asyncio.gather(reporting, return_exceptions=True)
+        await stop(reporting)
+
+
+async def stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def main(home: str, url: str | None) -> None:

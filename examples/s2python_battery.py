@@ -94,8 +94,7 @@ class Battery(FRBCControlType):
             await asyncio.gather(self._reporting, return_exceptions=True)
             self._reporting = None
 
-    async def handle_instruction(self, connection, message, send_okay) -> None:
-        assert isinstance(message, FRBCInstruction)
+    async def handle_instruction(self, connection: S2AsyncConnection, message: FRBCInstruction, send_okay) -> None:
         await send_okay()
         print("instructed to", message.operation_mode_factor)
         update = InstructionStatusUpdate(
@@ -129,12 +128,12 @@ async def main(home: str, url: str | None) -> None:
             code = await asyncio.to_thread(input, "Code shown by the energy manager: ")
             await rm.pair(url, code)
         async for connection, pairing in rm.connections():
-            print("connected with", pairing.peer.title)
+            print("in session with", pairing.peer.title)
             async with S2ConnectMedium(connection, role=rm.role) as medium:
                 application = S2AsyncConnection(medium)
                 ResourceManagerHandler([Battery()], DETAILS).register_handlers(application)
                 await application.run()
-            print("disconnected")
+            print("the session has ended")
 
 
 if __name__ == "__main__":

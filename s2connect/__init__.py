@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from s2connect.config import EndpointConfig, NodeConfig
     from s2connect.endpoint import Endpoint, create_home
     from s2connect.errors import S2ConnectError
+    from s2connect.messages.conversation import Check
     from s2connect.messages.envelope import Message
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
     from s2connect.model.roles import CommunicationRole
@@ -38,6 +39,7 @@ _HOMES = {
     "Endpoint": "s2connect.endpoint",
     "create_home": "s2connect.endpoint",
     "S2ConnectError": "s2connect.errors",
+    "Check": "s2connect.messages.conversation",
     "Message": "s2connect.messages.envelope",
     "Deployment": "s2connect.model.common",
     "EndpointDescription": "s2connect.model.common",
@@ -86,6 +88,7 @@ __all__ = [
     "Session",
     "SessionEnd",
     "Message",
+    "Check",
     "Connection",
     "ConnectionInfo",
     "Transport",

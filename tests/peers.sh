@@ -21,4 +21,5 @@ failed=0
 install s2auth "s2auth[client,server]==0.1.0" || failed=1
 # Without its extra "ws", which pins an old websockets; with this package, whose medium it uses.
 install s2python "s2-python==0.11.1" "websockets>=14" -e . || failed=1
+install flexmeasures "flexmeasures-client[s2]==0.9.6" || failed=1
 exit "$failed"

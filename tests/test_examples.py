@@ -6,6 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from s2connect import EndpointConfig, NodeConfig, Role, create_home
 from s2connect.rest.server import free_port
 
@@ -40,13 +42,16 @@ async def read_until(process: asyncio.subprocess.Process, text: str) -> str:
                 return line
 
 
-async def test_the_battery_and_the_energy_manager_pair_and_talk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", ["battery.py", "s2python_battery.py"])
+async def test_the_battery_and_the_energy_manager_pair_and_talk(tmp_path: Path, script: str) -> None:
+    if script == "s2python_battery.py":
+        pytest.importorskip("s2python", reason="s2-python is not installed; the extra s2python brings it")
     await asyncio.to_thread(make_home, tmp_path / "ems", Role.CEM)
     await asyncio.to_thread(make_home, tmp_path / "battery", Role.RM)
     manager = await start("energy_manager.py", str(tmp_path / "ems"))
     try:
         words = (await read_until(manager, "Pair at")).split()
-        battery = await start("battery.py", str(tmp_path / "battery"), words[2])
+        battery = await start(script, str(tmp_path / "battery"), words[2])
         try:
             assert battery.stdin is not None
             battery.stdin.write(f"{words[-1]}\n".encode())

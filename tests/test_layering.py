@@ -75,6 +75,9 @@ CORES = [
         f"transports/mqtt/{name}.py"
         for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors")
     ),
+    "messages/state.py",
+    "messages/conversation.py",
+    "messages/versions.py",
 ]
 OUTSIDE = {
     "asyncio",

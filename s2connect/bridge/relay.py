@@ -172,7 +172,7 @@ class Relay:
         if policy.messages_per_second and not self._has_points(from_, now):
             label = f"more than {policy.messages_per_second:g} messages a second"
             return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-        verdict = self._conversations[side].judge(side, message)
+        verdict = self._conversations[side].judge(side, message, now=self._now())
         if not verdict.ok:
             return self._refuse(side, verdict.subject_id, verdict.status, verdict.label)
         try:
@@ -182,7 +182,7 @@ class Relay:
             return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._translator is not None:
             return self._translated(self._translator, side, message)
-        self._conversations[side].sent(side, message)
+        self._conversations[side].sent(side, message, now=self._now())
         self._forwarded(side, message)
         return [Out(side.other, text, identifier)]
 
@@ -200,15 +200,15 @@ class Relay:
             if isinstance(error, InvalidMessage):
                 raise
             return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
-        self._conversations[side].sent(side, message)
+        self._conversations[side].sent(side, message, now=self._now())
         self._forwarded(side, message)
         if translation.back:
             ledger.acknowledged(identifier)
-            self._conversations[side].answered(side, identifier, ok=True)
+            self._conversations[side].answered(side, identifier, ok=True, now=self._now())
         for text in translation.onward:
             onward, there = read_message(text), self._conversations[side.other]
-            there.judge(side, onward)
-            there.sent(side, onward)
+            there.judge(side, onward, now=self._now())
+            there.sent(side, onward, now=self._now())
         answers = [Out(side, text) for text in translation.back]
         # Without keys: of two texts that belong together, none may be withdrawn.
         return [*answers, *(Out(side.other, text) for text in translation.onward)]
@@ -218,7 +218,7 @@ class Relay:
         if self._translator is None:
             return self._pass_on(side, message)
         ok = message.status == ReceptionStatusValue.OK
-        self._conversations[side].answered(side.other, message.subject_id or NIL_ID, ok=ok)
+        self._conversations[side].answered(side.other, message.subject_id or NIL_ID, ok=ok, now=self._now())
         onward = self._translator.translate(side, message, now=self._wall()).onward
         return [out for text in onward for out in self._pass_on(side, read_message(text))]
 
@@ -229,7 +229,9 @@ class Relay:
         if found is Acknowledged.UNKNOWN:
             of.counts[Fate.STRAY] += 1
             return []
-        self._conversations[sender].answered(sender, subject, ok=message.status == ReceptionStatusValue.OK)
+        self._conversations[sender].answered(
+            sender, subject, ok=message.status == ReceptionStatusValue.OK, now=self._now()
+        )
         if found is Acknowledged.LATE:
             of.counts[Fate.LATE] += 1
             return []
@@ -250,6 +252,10 @@ class Relay:
             return False
         from_.points -= 1.0
         return True
+
+    def _now(self) -> datetime | None:
+        """The time of the day, where anything depends on it."""
+        return self._wall() if self.policy.check is Check.RULES else None
 
     @property
     def deadline(self) -> float | None:

@@ -26,7 +26,7 @@ from typing import Self
 from uuid import uuid4
 
 from s2connect.errors import ConfigurationError, ConnectionClosed
-from s2connect.messages.catalogue import BETA, data_model, parse_message
+from s2connect.messages.catalogue import BETA, parse_message
 from s2connect.messages.envelope import (
     HANDSHAKES,
     NIL_ID,
@@ -126,7 +126,9 @@ class S2ConnectMedium:
                 raise self._lost(self._ended)
 
     async def send(self, message: str) -> None:
-        """Send what the application sends; returns when there is room for more. Cancelled, it is sent or it is not.
+        """Send what the application sends; returns when there is room for more.
+
+        Cancelled, nothing is sent in part, but of a message that was translated into two perhaps only the first.
 
         Raises:
             MediumClosedConnectionError: Of s2-python: the connection is gone.
@@ -213,7 +215,6 @@ class _OtherHalf:
     """The peer's part of the handshake, played towards an application of ``role`` that speaks ``version``."""
 
     def __init__(self, role: Role, version: str) -> None:
-        data_model(version)
         self._role = role
         self._version = version
         self._unacknowledged: set[str] = set()

@@ -42,7 +42,12 @@ class _WholeNumber:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         python = handler(source)
         whole = core_schema.no_info_after_validator_function(_whole, core_schema.float_schema(strict=True, ge=0))
-        both = core_schema.union_schema([core_schema.int_schema(strict=True, ge=0), whole], mode="left_to_right")
+        both = core_schema.union_schema(
+            [core_schema.int_schema(strict=True, ge=0), whole],
+            mode="left_to_right",
+            custom_error_type="duration",
+            custom_error_message="is no whole number of at least 0",
+        )
         return core_schema.json_or_python_schema(both, python)
 
 
@@ -59,7 +64,7 @@ Id = Annotated[str, Field(pattern=ID_PATTERN)]
 """An identifier (MSG-05)."""
 
 Timestamp = Annotated[AwareDatetime, _Rfc3339()]
-"""A moment, with its time zone."""
+"""A moment, with its time zone. On the wire RFC 3339, with up to nine digits of a second; microseconds are kept."""
 
 Duration = Annotated[int, Ge(0), _WholeNumber()]
 """Milliseconds."""

@@ -13,6 +13,7 @@ from s2connect.errors import UsageError
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.envelope import NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
+from s2connect.messages.once import each_member_once
 from s2connect.model.common import spelled_by_peer
 from s2connect.model.text import for_display
 
@@ -26,6 +27,9 @@ _MODULES: Final = (general, pebc, ppbc, ombc, frbc, ddbc)
 
 MAX_PROBLEMS: Final = 3
 """Problems that a label names."""
+
+MAX_COLLECTED: Final = 1000
+"""Problems of one message up to which they are looked at; a hostile one has a hundred thousand."""
 
 
 def _messages() -> dict[str, type[S2Message]]:
@@ -82,23 +86,30 @@ def parse(text: str | bytes, version: str = V1) -> S2Message:
 
 def parse_message(message: Message, version: str = V1) -> S2Message:
     """Read the whole of a message whose envelope has been read. The errors are those of :func:`parse`."""
-    kind = MESSAGES[data_model(version)].get(message.type)
-    subject, answerable = message.id or NIL_ID, message.id is not None
+    kinds = MESSAGES.get(version) or MESSAGES[data_model(version)]
+    kind = kinds.get(message.type)
     if kind is None:
-        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, subject, "unknown message_type")
-    try:
-        parsed = kind.__pydantic_validator__.validate_json(message.text, by_alias=True, by_name=False)
-    except ValidationError as error:
         message.body  # noqa: B018 - what is no strict JSON is INVALID_DATA whatever else it is
-        raise InvalidMessage(
-            ReceptionStatusValue.INVALID_MESSAGE, subject, problems(error), answerable=answerable
-        ) from None
-    message.body  # noqa: B018 - pydantic lets a member occur twice
-    return parsed  # type: ignore[no-any-return]
+        raise _invalid_message(message, "unknown message_type")
+    try:
+        parsed: S2Message = kind.__pydantic_validator__.validate_json(message.text, by_alias=True, by_name=False)
+    except ValidationError as error:
+        message.body  # noqa: B018 - likewise
+        raise _invalid_message(message, problems(error)) from None
+    if not each_member_once(message.text, parsed):  # which pydantic does not mind
+        message.body  # noqa: B018 - reads it strictly
+    return parsed
+
+
+def _invalid_message(message: Message, label: str) -> InvalidMessage:
+    answerable = message.id is not None
+    return InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, message.id or NIL_ID, label, answerable=answerable)
 
 
 def problems(error: ValidationError) -> str:
     """Where a message departs from its schema, and how; holds no value of it."""
+    if error.error_count() > MAX_COLLECTED:
+        return f"{error.error_count()} departures from the schema"
     found = error.errors(include_url=False, include_context=False, include_input=False)
     named = [f"{_place(e['loc'])}: {_problem(e['type'], e['msg'])}" for e in found[:MAX_PROBLEMS]]
     if len(found) > MAX_PROBLEMS:
@@ -124,7 +135,7 @@ def _place(loc: tuple[str | int, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             place += f"[{part}]"
-        elif not part.startswith(("json-or-python", "function-", "chain", "union")):
+        else:
             place += f"{'.' if place else ''}{for_display(part, 40)}"
     return place or "message"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -12,15 +14,17 @@ from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.catalogue import data_model, parse_message
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
 from s2connect.messages.general import SelectControlType
+from s2connect.messages.rules import Finding, Severity, check
+from s2connect.messages.rules.history import History
 from s2connect.messages.state import SessionState
 from s2connect.model.common import Role
 
-MAX_IN_FLIGHT: Final = 1000
+MAX_IN_FLIGHT: Final = 256
 """Messages that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
 
 
 class Check(StrEnum):
-    """How much of a message is judged."""
+    """How much of each message of a session is judged before it is taken or sent."""
 
     ENVELOPE = "envelope"
     """That it is a message, and no handshake (MSG-01)."""
@@ -38,12 +42,14 @@ class Verdict(NamedTuple):
         label: What is wrong with it, with the number of the rule; None where nothing is. Holds no value of the message.
         subject_id: Which id the ReceptionStatus names.
         parsed: The typed message, where it was read that far.
+        warnings: Rules that it breaks without being refused for it.
     """
 
     status: ReceptionStatusValue
     label: str | None
     subject_id: str
-    parsed: S2Message | None
+    parsed: S2Message | None = None
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -55,7 +61,10 @@ class Conversation:
     """One session, judged message by message as it goes on. Knows both sides, so either side or a listener can use it.
 
     For every message in the order of sending: :meth:`judge`, and if it is taken either :meth:`accepted` by who answers
-    it, or :meth:`sent` and, once its ReceptionStatus has come, :meth:`answered` by who has to wait for that.
+    it, or :meth:`sent` and, once its ReceptionStatus has come, :meth:`answered` by who has to wait for that. What is on
+    its way without an answer may have been taken or not; a message is not refused for what follows only if it was not.
+    The last three take what was refused as well, because the other side may think otherwise; what is not of its schema
+    changes nothing.
 
     Args:
         version: S2 JSON version of the session, in any spelling (VER-06).
@@ -68,50 +77,73 @@ class Conversation:
     def __init__(self, version: str, *, check: Check = Check.RULES) -> None:
         self.check = check
         self.state = SessionState()
+        self._history = History()
+        self._if_all_taken: History | None = None
         self._version = version if check is Check.ENVELOPE else data_model(version)
         self._in_flight: OrderedDict[tuple[Role, str], IdentifiedMessage] = OrderedDict()
 
-    def judge(self, sender: Role, message: Message) -> Verdict:
+    def judge(self, sender: Role, message: Message, *, now: datetime | None = None) -> Verdict:
         """Judge a message as if it came now; changes nothing but that its ``parsed`` is set.
 
         The first of these decides: a handshake (MSG-01, ``INVALID_CONTENT``), the schema (``INVALID_MESSAGE``, or
         ``INVALID_DATA`` for what is no strict JSON), the state (MSG-02, ``INVALID_CONTENT``), the rules
         (``INVALID_CONTENT``).
+
+        Args:
+            sender: Who sends it.
+            message: The message.
+            now: Wall clock, with its time zone, for the rules that know of time; None leaves them out.
         """
         identifier = message.id or NIL_ID
         if message.type in HANDSHAKES:
             no_handshakes = f"MSG-01: S2 Connect sessions have no {message.type}"
-            return Verdict(ReceptionStatusValue.INVALID_CONTENT, no_handshakes, identifier, None)
+            return Verdict(ReceptionStatusValue.INVALID_CONTENT, no_handshakes, identifier)
         if self.check is Check.ENVELOPE:
-            return Verdict(ReceptionStatusValue.OK, None, identifier, None)
+            return Verdict(ReceptionStatusValue.OK, None, identifier)
         try:
             parsed = parse_message(message, self._version)
         except InvalidMessage as error:
-            return Verdict(error.status, error.label, error.subject_id, None)
+            return Verdict(error.status, error.label, error.subject_id)
         msgspec.structs.force_setattr(message, "_parsed", parsed)
-        label = self._broken_rule(sender, parsed) if self.check is Check.RULES else None
-        status = ReceptionStatusValue.INVALID_CONTENT if label else ReceptionStatusValue.OK
-        return Verdict(status, label, identifier, parsed)
+        if self.check is Check.SCHEMA:
+            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed)
+        if problem := self.state.problem(sender, message.type):
+            return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed)
+        found = check(parsed) + self._in_history(sender, parsed, now)
+        errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
+        warnings = tuple(finding for finding in found if finding.rule.severity is Severity.WARNING)
+        if not errors:
+            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, warnings)
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return Verdict(ReceptionStatusValue.INVALID_CONTENT, f"{errors[0].label}{more}", identifier, parsed, warnings)
 
-    def accepted(self, sender: Role, message: Message | S2Message) -> None:
+    def accepted(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """A message that was judged is, or will be, answered ``OK``."""
         if (parsed := self._identified(message)) is not None:
-            self.sent(sender, parsed)
-            self.answered(sender, parsed.message_id, ok=True)
+            self.sent(sender, parsed, now=now)
+            self.answered(sender, parsed.message_id, ok=True, now=now)
 
-    def sent(self, sender: Role, message: Message | S2Message) -> None:
+    def sent(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """A message that was judged is on its way; its ReceptionStatus is to come."""
         if (parsed := self._identified(message)) is None:
             return
+        if self._if_all_taken is not None:
+            self._if_all_taken.accept(sender, parsed, now)
         self._in_flight[sender, parsed.message_id] = parsed
         if len(self._in_flight) > MAX_IN_FLIGHT:
             self._in_flight.popitem(last=False)
         if isinstance(parsed, SelectControlType):
             self.state.selecting(parsed.message_id, parsed.control_type)
 
-    def answered(self, sender: Role, message_id: str, *, ok: bool) -> None:
+    def answered(self, sender: Role, message_id: str, *, ok: bool, now: datetime | None = None) -> None:
         """The ReceptionStatus about a message of ``sender`` has come; late ones count, and repeated ones do not."""
         parsed = self._in_flight.pop((sender, message_id), None)
+        if parsed is None:
+            return
+        if ok:
+            self._history.accept(sender, parsed, now)
+        if not ok or not self._in_flight:
+            self._if_all_taken = None
         if isinstance(parsed, SelectControlType):
             (self.state.selected if ok else self.state.refused)(message_id)
 
@@ -119,8 +151,22 @@ class Conversation:
         """The typed message, unless nothing follows from it."""
         if self.check is not Check.RULES:
             return None
+        if isinstance(message, Message) and message._parsed is None:
+            try:
+                message = parse_message(message, self._version)
+            except InvalidMessage:
+                return None
         parsed = message.parsed if isinstance(message, Message) else message
         return parsed if isinstance(parsed, IdentifiedMessage) else None
 
-    def _broken_rule(self, sender: Role, message: S2Message) -> str | None:
-        return self.state.problem(sender, message.message_type)
+    def _in_history(self, sender: Role, message: S2Message, now: datetime | None) -> list[Finding]:
+        found = self._history.check(sender, message, now)
+        if self._in_flight and any(finding.rule.severity is Severity.ERROR for finding in found):
+            if self._if_all_taken is None:
+                self._if_all_taken = copy.deepcopy(self._history)
+                for (author, _), earlier in self._in_flight.items():
+                    self._if_all_taken.accept(author, earlier, now)
+            other = self._if_all_taken.check(sender, message, now)
+            if not any(finding.rule.severity is Severity.ERROR for finding in other):
+                return other
+        return found

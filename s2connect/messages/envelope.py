@@ -164,6 +164,7 @@ def read_message(text: str) -> Message:
     if identifier is None or not _is_id(identifier):
         raise _invalid_data("no valid message_id")
     if kind is None:
+        _read_object(text)  # what is no strict JSON is INVALID_DATA whatever else it is
         raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, "no message_type")
     return Message(text, kind, identifier)
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
 from s2connect.messages.base import S2Message
-from s2connect.messages.conversation import Check, Conversation
+from s2connect.messages.conversation import Check, Conversation, Verdict
 from s2connect.messages.envelope import (
     NIL_ID,
     RECEPTION_STATUS,
@@ -220,7 +221,7 @@ class Session:
                 await self._answers_first()
                 self._check_open()
                 self._judge_own(written)
-                self._conversation.sent(self.role, written)
+                self._conversation.sent(self.role, written, now=datetime.now(UTC))
                 if leaving is not None:
                     leaving()
                 await self._transmit(written.text, written)
@@ -271,9 +272,10 @@ class Session:
         return read
 
     def _judge_own(self, message: Message) -> None:
-        verdict = self._conversation.judge(self.role, message)
+        verdict = self._conversation.judge(self.role, message, now=datetime.now(UTC))
         if not verdict.ok:
             raise UsageError(f"The message was not sent. {verdict.label}.")
+        self._log_warnings("we sent", verdict)
 
     async def _transmit(self, text: str, message: Message | None = None) -> None:
         async with self._send_lock:
@@ -356,7 +358,8 @@ class Session:
         if message.type == RECEPTION_STATUS:
             self._acknowledged(message)
             return False
-        verdict = self._conversation.judge(self.role.other, message)
+        verdict = self._conversation.judge(self.role.other, message, now=datetime.now(UTC))
+        self._log_warnings("it sent", verdict)
         if not verdict.ok:
             _log.warning("%s sent a message that is refused: %s, %s", self.info.remote, verdict.status, verdict.label)
             self._answer(verdict.subject_id, verdict.status, verdict.label)
@@ -373,8 +376,12 @@ class Session:
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "too many messages wait to be handled")
         return False
 
+    def _log_warnings(self, whose: str, verdict: Verdict) -> None:
+        for finding in verdict.warnings:
+            _log.info("session with %s: %s %s", self.info.remote, whose, finding.label)
+
     def _deliver(self, message: Message) -> None:
-        self._conversation.accepted(self.role.other, message)
+        self._conversation.accepted(self.role.other, message, now=datetime.now(UTC))
         self._inbox.append(message)
         self._arrived.set()
 
@@ -395,7 +402,8 @@ class Session:
         if found is Acknowledged.UNKNOWN:
             _log.info("%s sent a ReceptionStatus about nothing that waits for one", self.info.remote)
             return
-        self._conversation.answered(self.role, subject, ok=message.status == ReceptionStatusValue.OK)
+        taken = message.status == ReceptionStatusValue.OK
+        self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
         if found is Acknowledged.LATE:
             self.late_acknowledgements += 1
             _log.warning("%s answered a message late: %s", self.info.remote, for_display(message.status or ""))

@@ -8,17 +8,18 @@ is demanded, is the peer. The versions are agreed in a handshake on the open Web
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
 from s2connect.certs.tls import wan_client_context
-from s2connect.errors import ConfigurationError, InvalidUrl, PeerTimeout, S2ConnectError
+from s2connect.errors import ConfigurationError, ConnectionClosed, InvalidUrl, PeerTimeout, S2ConnectError
 from s2connect.messages.base import new_id
 from s2connect.messages.handshake import HANDSHAKE_TIMEOUT, PlainHandshake
 from s2connect.model.common import NodeId, Role
@@ -97,7 +98,8 @@ class PlainConnection(Connection):
         """See :meth:`Connection.recv`."""
         while True:
             while self._answers:
-                await self._end.send(self._answers.popleft())
+                with contextlib.suppress(ConnectionClosed):  # what came before the end is still to be received
+                    await self._end.send(self._answers.popleft())
             if self._received:
                 return self._received.popleft()
             text = await self._end.recv()
@@ -206,7 +208,7 @@ class _Visitor:
     """A client between the upgrade and the application."""
 
     name: str
-    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    deadline: asyncio.Timeout | None = None
 
 
 class PlainDoor:
@@ -289,15 +291,18 @@ class PlainDoor:
 
     async def __anext__(self) -> Connection:
         """Wait for the next connection. Cancel-safe."""
-        while not self._ready:
-            if self._closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        visitor, connection = self._ready.popleft()
-        self._pending.discard(visitor)
-        visitor.claimed.set()
-        return connection
+        while True:
+            while not self._ready:
+                if self._closed:
+                    raise StopAsyncIteration
+                self._changed.clear()
+                await self._changed.wait()
+            visitor, connection = self._ready.popleft()
+            assert visitor.deadline is not None
+            if not visitor.deadline.expired():
+                visitor.deadline.reschedule(None)
+                self._pending.discard(visitor)
+                return connection
 
     async def close(self) -> None:
         """Let nobody in any more, end the iteration and every connection. Idempotent, bounded to a few seconds."""
@@ -341,18 +346,16 @@ class PlainDoor:
         if self._closed:
             return
         entry = visitor, connection
-        self._ready.append(entry)
-        self._changed.set()
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT):
-                await visitor.claimed.wait()
+            async with asyncio.timeout(CLAIM_TIMEOUT) as visitor.deadline:
+                self._ready.append(entry)
+                self._changed.set()
+                await end.closed.wait()
         except TimeoutError:
             _log.warning("Nobody takes the connection of %s", for_display(visitor.name))
-            return
         finally:
             if entry in self._ready:
                 self._ready.remove(entry)
-        await end.closed.wait()
 
     def _name_of(self, request: web.Request) -> str | int:
         """Who comes, or the HTTP status that refuses it."""
@@ -363,7 +366,7 @@ class PlainDoor:
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""  # none on a Unix socket
         if transport.get_extra_info("ssl_object") is None and address and not is_this_machine(address):
             if not self.allow_unencrypted:
-                _log.warning("A client at %s without TLS was refused. %s", address, EAVESDROPPING)
+                _log.info("A client at %s without TLS was refused", address)
                 return 403
             _log.warning("A client at %s comes without TLS. %s", address, EAVESDROPPING)
         if self._names is None:

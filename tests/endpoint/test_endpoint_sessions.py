@@ -13,10 +13,11 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from s2connect import Endpoint, Role, SessionEnd, events
+from s2connect import Endpoint, NodeConfig, Role, SessionEnd, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import pinned_client_context
-from s2connect.errors import CertificateRefused, ConnectionClosed, NetworkError, NotPaired
+from s2connect.errors import CertificateRefused, ConnectionClosed, NetworkError, NotPaired, UsageError
+from s2connect.messages.conversation import Check
 from s2connect.model.secret import AccessToken
 from s2connect.store.base import PairKey, Pin, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config, until
@@ -90,6 +91,28 @@ async def test_messages_go_both_ways_and_the_token_has_changed(cem: Endpoint, rm
     [after] = await rm._store.candidate_tokens(key)
     assert after != before
     assert await cem._store.active_digest(PairKey(key.remote, key.local)) == token_digest(after)
+
+
+@pytest.mark.parametrize(
+    ("version", "check", "refused"),
+    [("v1.0.0", Check.RULES, True), ("v1.0.0", Check.SCHEMA, False), ("v9", Check.RULES, False)],
+)
+async def test_how_far_messages_are_judged_is_a_setting_and_nothing_is_judged_of_an_unknown_version(
+    open_endpoint: OpenEndpoint, version: str, check: Check, caplog: pytest.LogCaptureFixture, *, refused: bool
+) -> None:
+    nodes = {role: (NodeConfig(role=role, s2_versions=(version,)),) for role in Role}
+    cem, rm = [await open_endpoint(lan_config(role, nodes=nodes[role])) for role in (Role.CEM, Role.RM)]
+    await paired(cem, rm)
+    sessions = (cem.node().sessions(check=check), rm.node().sessions(check=check))
+    theirs, ours = await asyncio.gather(*(anext(one) for one in sessions))
+    early = {"message_type": "FRBC.StorageStatus", "present_fill_level": 40.0}
+    if refused:
+        with pytest.raises(UsageError, match="MSG-02"):
+            await ours.send(early)
+    else:
+        await ours.send(early)
+        assert (await theirs.receive()).type == "FRBC.StorageStatus"
+    assert ("messages are not judged" in caplog.text) is (version == "v9")
 
 
 @pytest.mark.rule("REC-01", "REC-02")

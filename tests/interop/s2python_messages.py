@@ -199,6 +199,23 @@ def odd():
         "a required member left out of PEBC.EnergyConstraint",
         pebc.PEBCEnergyConstraint(**ids, valid_from=now, valid_until=now, **numbers),
     )
+    limits = [
+        pebc.PEBCAllowedLimitRange(
+            commodity_quantity=CommodityQuantity.HEAT_FLOW_RATE,
+            limit_type=limit,
+            range_boundary=NumberRange(start_of_range=0, end_of_range=1),
+        )
+        for limit in pebc.PEBCPowerEnvelopeLimitType
+    ]
+    yield (
+        "a required member left out of PEBC.AllowedLimitRange",
+        pebc.PEBCPowerConstraints(
+            **ids,
+            valid_from=now,
+            consequence_type=pebc.PEBCPowerEnvelopeConsequenceType.VANISH,
+            allowed_limit_ranges=limits,
+        ),
+    )
     for number in (math.nan, math.inf):
         yield (
             f"{number} in FRBC.StorageStatus",

@@ -170,6 +170,7 @@ def test_it_lets_be_built_what_cannot_be_written_or_is_no_message() -> None:
     assert {name: text for name, text in odd.items() if text is None} == {
         "a required member left out of PEBC.Instruction": None,
         "a required member left out of PEBC.EnergyConstraint": None,
+        "a required member left out of PEBC.AllowedLimitRange": None,
     }
     numbers = {name: text for name, text in odd.items() if text is not None}
     assert set(numbers) == {"nan in FRBC.StorageStatus", "inf in FRBC.StorageStatus"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from s2connect.messages.catalogue import MESSAGES, V1
 from s2connect.messages.envelope import HANDSHAKES
@@ -214,4 +215,95 @@ class Selecting(RuleBasedStateMachine):
 
 
 Selecting.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-test_selections_in_any_order = Selecting.TestCase
+test_selections_in_any_order = pytest.mark.rule("MSG-02")(Selecting.TestCase)
+
+
+Said = tuple[str, str, str]
+"""What travels: ``message``, ``select``, ``ok`` or ``no``; the type, the control type or nothing; an id."""
+
+SPEECH: Final = {
+    ControlType.FILL_RATE_BASED_CONTROL: ("FRBC.Instruction", "FRBC.StorageStatus"),
+    ControlType.OPERATION_MODE_BASED_CONTROL: ("OMBC.Instruction", "OMBC.Status"),
+    ControlType.NO_SELECTION: ("SessionRequest", "PowerMeasurement"),
+}
+"""What the manager and the device say that the other states do not have, where there is such a thing."""
+
+
+class TwoSides(RuleBasedStateMachine):
+    """Both sides, each with its own state, and what is on its way between them.
+
+    The device answers a selection at once or after some of its own messages, and accepts it or not. Whatever a device
+    may send by its own state is allowed by that of the manager when it arrives. What a manager sends can be refused
+    only where a selection was under way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manager, self.device = SessionState(), SessionState()
+        self.to_device: deque[tuple[Said, bool]] = deque()
+        self.to_manager: deque[Said] = deque()
+        self.unsaid: list[Said] = []
+        self.unanswered: set[str] = set()
+        self.count = 0
+
+    @precondition(lambda self: len(self.unanswered) < MAX_PENDING)
+    @rule(control_type=st.sampled_from([*SPEECH]))
+    def manager_selects(self, control_type: ControlType) -> None:
+        self.count += 1
+        identifier = f"s{self.count}"
+        self.manager.selecting(identifier, control_type)
+        self.unanswered.add(identifier)
+        self.to_device.append((("select", control_type, identifier), False))
+
+    @rule()
+    def manager_sends(self) -> None:
+        kind, _ = SPEECH[self.manager.control_type or ControlType.NO_SELECTION]
+        assert self.manager.problem(CEM, kind) is None
+        self.to_device.append((("message", kind, ""), bool(self.unanswered)))
+
+    @rule()
+    def device_sends(self) -> None:
+        _, kind = SPEECH[self.device.control_type or ControlType.NO_SELECTION]
+        assert self.device.problem(RM, kind) is None
+        self.to_manager.append(("message", kind, ""))
+
+    @precondition(lambda self: self.to_device)
+    @rule(accepts=st.booleans(), at_once=st.booleans())
+    def device_receives(self, *, accepts: bool, at_once: bool) -> None:
+        (what, kind, identifier), selection_under_way = self.to_device.popleft()
+        if what == "message":
+            assert selection_under_way or self.device.problem(CEM, kind) is None
+            return
+        assert self.device.problem(CEM, "SelectControlType") is None
+        self.device.selecting(identifier, ControlType(kind))
+        (self.device.selected if accepts else self.device.refused)(identifier)
+        answer: Said = ("ok" if accepts else "no", "", identifier)
+        if at_once:
+            self.to_manager.append(answer)
+        else:
+            self.unsaid.append(answer)
+
+    @precondition(lambda self: self.unsaid)
+    @rule(data=st.data())
+    def device_answers_late(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.unsaid) - 1))
+        self.to_manager.append(self.unsaid.pop(index))
+
+    @precondition(lambda self: self.to_manager)
+    @rule()
+    def manager_receives(self) -> None:
+        what, kind, identifier = self.to_manager.popleft()
+        if what == "message":
+            assert self.manager.problem(RM, kind) is None
+            return
+        (self.manager.selected if what == "ok" else self.manager.refused)(identifier)
+        self.unanswered.discard(identifier)
+
+    @invariant()
+    def both_agree_when_nothing_is_under_way(self) -> None:
+        if not (self.to_device or self.to_manager or self.unsaid):
+            assert self.manager.control_type is self.device.control_type
+
+
+TwoSides.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_two_sides_that_keep_to_the_table_agree = pytest.mark.rule("MSG-02")(TwoSides.TestCase)

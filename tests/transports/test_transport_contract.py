@@ -6,15 +6,18 @@ import asyncio
 import base64
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
-from s2connect.model.common import NodeId
+from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
+from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
+from s2connect.transports.legacy import PlainDoor, connect_plain
 from s2connect.transports.memory import MemoryHub, MemoryTransport
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -40,23 +43,51 @@ class Ends:
         return await offer.connection, client
 
 
-@pytest.fixture(params=["memory", "websocket", "websocket without deflate"])
-async def ends(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[Ends]:
-    if request.param == "memory":
+TRANSPORTS = ["memory", "websocket", "websocket without deflate"]
+
+
+@asynccontextmanager
+async def ends_of(name: str, rig: Any) -> AsyncIterator[Ends]:
+    if name == "memory":
         hub = MemoryHub()
         server = MemoryTransport(hub)
         yield Ends(server, MemoryTransport(hub), Trust(None))  # type: ignore[arg-type]
         await server.close()
     else:
-        async with rig(compression=request.param == "websocket") as made:
+        async with rig(compression=name == "websocket") as made:
             yield Ends(made.server, made.client, made.trust)
 
 
+@pytest.fixture(params=TRANSPORTS)
+async def ends(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[Ends]:
+    async with ends_of(request.param, rig) as made:
+        yield made
+
+
+@asynccontextmanager
+async def plain_pair() -> AsyncIterator[tuple[Connection, Connection]]:
+    """Both ends of plain S2, which has no offers."""
+    async with PlainServer(PlainDoor(role=Role.CEM, local=CEM, tokens=None)) as server:
+        client = await connect_plain(f"ws://127.0.0.1:{server.port}/", role=Role.RM, local=RM)
+        yield await anext(server), client
+
+
+@pytest.fixture(params=[*TRANSPORTS, "plain S2"])
+async def both(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[tuple[Connection, Connection]]:
+    if request.param == "plain S2":
+        async with plain_pair() as pair:
+            yield pair
+            await asyncio.gather(*(end.close() for end in pair))
+    else:
+        async with ends_of(request.param, rig) as ends:
+            pair = await ends.pair()
+            yield pair
+            await asyncio.gather(*(end.close() for end in pair))
+
+
 @pytest.fixture(params=["server sends", "client sends"])
-async def pair(request: pytest.FixtureRequest, ends: Ends) -> AsyncIterator[tuple[Connection, Connection]]:
-    server, client = await ends.pair()
-    yield (server, client) if request.param == "server sends" else (client, server)
-    await asyncio.gather(server.close(), client.close())
+def pair(request: pytest.FixtureRequest, both: tuple[Connection, Connection]) -> tuple[Connection, Connection]:
+    return both if request.param == "server sends" else both[::-1]
 
 
 Pair = tuple[Connection, Connection]

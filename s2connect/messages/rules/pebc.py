@@ -24,7 +24,7 @@ BOTH_LIMITS_EACH: Final = Rule(
     "A quantity that has a range for one limit has one for the other limit too, as a power envelope always sets both.",
 )
 BOUNDARY_ORDER: Final = Rule(
-    "PEBC-03", Severity.ERROR, "PEBC.PowerConstraints", "The range for a limit does not start above its end."
+    "PEBC-03", Severity.WARNING, "PEBC.PowerConstraints", "The range for a limit does not start above its end."
 )
 VALIDITY: Final = Rule(
     "PEBC-04",

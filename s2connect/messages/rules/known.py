@@ -1,0 +1,266 @@
+"""What the history of a session keeps in memory: bounded, and no more than its rules need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
+from s2connect.messages.general import CommodityQuantity, NumberRange
+from s2connect.messages.rules.common import Machine
+
+MAX_REMEMBERED: Final = 1000
+"""Identifiers of each kind that are remembered; beyond it the oldest is forgotten, and never missed."""
+
+MAX_OBJECTS: Final = 20
+"""Power constraints, and power profiles, whose contents are remembered; beyond it the oldest is forgotten as well."""
+
+MAX_ID_LENGTH: Final = 64
+"""Longer identifiers are not remembered (MSG-05), and never missed either."""
+
+ONLY_ACTUATOR: Final = ""
+"""Under OMBC a device has no actuators: it is one. No identifier is empty."""
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+K = TypeVar("K", str, tuple[str, str])
+V = TypeVar("V")
+
+Description = ombc.SystemDescription | frbc.SystemDescription | ddbc.SystemDescription
+"""A description of the device, of any control type with operation modes."""
+
+Limit = tuple[CommodityQuantity, pebc.PowerEnvelopeLimitType]
+"""Which limit of which quantity."""
+
+
+class Remembered(Generic[K, V]):
+    """A bounded mapping, of which the oldest is forgotten.
+
+    Args:
+        limit: Entries that are kept.
+    """
+
+    __slots__ = ("_complete", "_items", "_limit")
+
+    def __init__(self, limit: int = MAX_REMEMBERED) -> None:
+        self._items: dict[K, V] = {}
+        self._limit = limit
+        self._complete = True
+
+    def put(self, key: K, value: V) -> None:
+        """Remember, as the newest."""
+        if (len(key) if isinstance(key, str) else max(map(len, key))) > MAX_ID_LENGTH:
+            self._complete = False
+            return
+        self._items.pop(key, None)
+        self._items[key] = value
+        if len(self._items) > self._limit:
+            del self._items[next(iter(self._items))]
+            self._complete = False
+
+    def get(self, key: K) -> V | None:
+        """What is remembered, if it is."""
+        return self._items.get(key)
+
+    def drop(self, key: K) -> None:
+        """Remember no longer, because it is no more."""
+        self._items.pop(key, None)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._items
+
+    def never_had(self, key: K) -> bool:
+        """Whether it is sure that this is not there: it is not remembered, and nothing was forgotten."""
+        return self._complete and key not in self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class Way(NamedTuple):
+    """A transition, as far as an instruction depends on it."""
+
+    abnormal_only: bool
+    blocking_timers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Actuator:
+    """What an actuator can be told."""
+
+    modes: Mapping[str, bool]
+    """By mode: whether it is for abnormal conditions only."""
+    ways: Mapping[tuple[str, str], Sequence[Way]]
+    """By mode from and mode to."""
+    timers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A description that was taken."""
+
+    message_id: str
+    valid_from: datetime
+    actuators: Mapping[str, Actuator]
+    fill_level_range: NumberRange | None
+    forecasts: frozenset[str]
+    """Types of message that it announces."""
+
+
+@dataclass(slots=True)
+class Machines:
+    """The device under one control type with operation modes."""
+
+    in_force: Described | None = None
+    coming: Described | None = None
+    """The one that was sent after it, which may or may not have replaced it already."""
+    active: Remembered[str, str] = field(default_factory=Remembered)
+    """By actuator: the mode of the last status."""
+    instructed: Remembered[str, str] = field(default_factory=Remembered)
+    """By actuator: the mode of the last instruction."""
+    finished: Remembered[tuple[str, str], datetime] = field(default_factory=Remembered)
+    """By actuator and timer: when it ends."""
+
+    def known(self, now: datetime | None) -> list[Described]:
+        """The descriptions that an identifier may come from, the newest first."""
+        if self.in_force is None:
+            return []
+        if self.coming is None:
+            return [self.in_force]
+        if now is not None and self.coming.valid_from <= now:
+            return [self.coming]
+        return [self.coming, self.in_force]
+
+    def describe(self, description: Described, now: datetime | None) -> None:
+        """Another description was taken, which replaces what is there once it is valid."""
+        known = self.known(now)
+        if not known or (now is not None and description.valid_from <= now):
+            self.in_force, self.coming = description, None
+        elif now is None:
+            self.in_force, self.coming = known[0], description
+        else:
+            self.in_force, self.coming = known[-1], description
+
+    def revoke(self, message_id: str) -> None:
+        """A description is taken back."""
+        remaining = [d for d in (self.coming, self.in_force) if d is not None and d.message_id != message_id]
+        self.coming = remaining[0] if len(remaining) == 2 else None
+        self.in_force = remaining[-1] if remaining else None
+
+
+class SequenceFacts(NamedTuple):
+    """A power sequence, as far as an instruction depends on it."""
+
+    interruptible: bool
+    abnormal_only: bool
+    duration: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A power profile that was taken."""
+
+    start_time: datetime
+    end_time: datetime
+    containers: Mapping[str, Mapping[str, SequenceFacts]]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Power constraints that were taken."""
+
+    valid_from: datetime
+    valid_until: datetime | None
+    allowed: Mapping[Limit, Sequence[tuple[float, float, bool]]]
+    """By limit: from, to, and whether for abnormal conditions only."""
+
+
+def described(message: Description) -> Described:
+    """What is to be remembered of a description."""
+    fill_level_range = None
+    forecasts = set()
+    actuators: dict[str, Actuator]
+    if isinstance(message, ombc.SystemDescription):
+        actuators = {ONLY_ACTUATOR: _actuator(message)}
+    else:
+        actuators = {actuator.id: _actuator(actuator) for actuator in message.actuators}
+    if isinstance(message, frbc.SystemDescription):
+        storage = message.storage
+        fill_level_range = storage.fill_level_range
+        if storage.provides_leakage_behaviour:
+            forecasts.add("FRBC.LeakageBehaviour")
+        if storage.provides_fill_level_target_profile:
+            forecasts.add("FRBC.FillLevelTargetProfile")
+        if storage.provides_usage_forecast:
+            forecasts.add("FRBC.UsageForecast")
+    elif isinstance(message, ddbc.SystemDescription) and message.provides_average_demand_rate_forecast:
+        forecasts.add("DDBC.AverageDemandRateForecast")
+    return Described(message.message_id, message.valid_from, actuators, fill_level_range, frozenset(forecasts))
+
+
+def _actuator(owner: Machine) -> Actuator:
+    ways: dict[tuple[str, str], list[Way]] = {}
+    for transition in owner.transitions:
+        way = Way(transition.abnormal_condition_only, tuple(transition.blocking_timers))
+        ways.setdefault((transition.from_, transition.to), []).append(way)
+    return Actuator(
+        {mode.id: mode.abnormal_condition_only for mode in owner.operation_modes},
+        ways,
+        frozenset(timer.id for timer in owner.timers),
+    )
+
+
+def profile(message: ppbc.PowerProfileDefinition) -> Profile:
+    """What is to be remembered of a power profile."""
+    return Profile(
+        message.start_time,
+        message.end_time,
+        {
+            container.id: {
+                sequence.id: SequenceFacts(
+                    sequence.is_interruptible,
+                    sequence.abnormal_condition_only,
+                    sum(element.duration for element in sequence.elements),
+                )
+                for sequence in container.power_sequences
+            }
+            for container in message.power_sequences_containers
+        },
+    )
+
+
+def constraints(message: pebc.PowerConstraints) -> Constraints:
+    """What is to be remembered of power constraints."""
+    allowed: dict[Limit, list[tuple[float, float, bool]]] = {}
+    for limit in message.allowed_limit_ranges:
+        bounds = sorted((limit.range_boundary.start_of_range, limit.range_boundary.end_of_range))
+        entry = (bounds[0], bounds[1], limit.abnormal_condition_only)
+        allowed.setdefault((limit.commodity_quantity, limit.limit_type), []).append(entry)
+    return Constraints(message.valid_from, message.valid_until, allowed)
+
+
+def milliseconds(start: datetime, end: datetime) -> float:
+    """From one moment to another."""
+    return (end - start) / _MILLISECOND
+
+
+def has_costs(message: Description) -> bool:
+    """Whether a description tells costs. Nothing costs nothing in any currency."""
+    if isinstance(message, ombc.SystemDescription):
+        return _mode_costs(message.operation_modes) or _transition_costs(message)
+    if isinstance(message, frbc.SystemDescription):
+        elements = (e for actuator in message.actuators for mode in actuator.operation_modes for e in mode.elements)
+        return _mode_costs(elements) or any(map(_transition_costs, message.actuators))
+    modes = (mode for actuator in message.actuators for mode in actuator.operation_modes)
+    return _mode_costs(modes) or any(map(_transition_costs, message.actuators))
+
+
+def _mode_costs(things: Iterable[ombc.OperationMode | frbc.OperationModeElement | ddbc.OperationMode]) -> bool:
+    costs = (thing.running_costs for thing in things)
+    return any(c is not None and (c.start_of_range or c.end_of_range) for c in costs)
+
+
+def _transition_costs(owner: Machine) -> bool:
+    return any(transition.transition_costs for transition in owner.transitions)

@@ -1,0 +1,144 @@
+"""The schema files of S2 JSON, without references; documents that they accept; and what they say of a document."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import strategies as st
+
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "spec"
+FOLDERS = {"v1.0.0": FOLDER / "s2-json-1.0.0", "0.0.2-beta": FOLDER / "s2-json-0.0.2-beta"}
+
+needs_schemas = pytest.mark.skipif(
+    not all(folder.is_dir() for folder in FOLDERS.values()),
+    reason="the schema files of S2 JSON are not beside the repository",
+)
+
+Schema = dict[str, Any]
+
+
+def names(version: str, kind: str) -> list[str]:
+    """Names of the ``messages`` or ``schemas`` of a version."""
+    return sorted(path.name.removesuffix(".schema.json") for path in (FOLDERS[version] / kind).glob("*.json"))
+
+
+@cache
+def schema(version: str, kind: str, name: str) -> Schema:
+    """A schema with its references replaced by what they mean; ``x-name`` says which file an object is from."""
+    read: Schema = json.loads((FOLDERS[version] / kind / f"{name}.schema.json").read_text("utf-8"))
+    return _resolved(version, read | {"x-name": name})
+
+
+def _resolved(version: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_resolved(version, one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        name = value["$ref"].rsplit("/", 1)[-1].removesuffix(".schema.json")
+        return schema(version, "schemas", name)
+    return {key: _resolved(version, one) for key, one in value.items() if key not in ("$id", "$schema", "description")}
+
+
+# What a schema accepts
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_ids = st.from_regex(r"[a-zA-Z0-9\-_:]{2,64}", fullmatch=True)
+_loose_ids = _ids | st.builds("{}{}{}".format, _texts, _ids, _texts)
+_moments = st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC))
+_times = st.builds(
+    lambda moment, zone: moment.isoformat().replace("+00:00", zone),
+    _moments,
+    st.sampled_from(["Z", "z", "+00:00", "-05:30", "+14:00"]),
+)
+_numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**12), 10**12)
+
+
+@cache
+def documents(version: str, name: str) -> st.SearchStrategy[Any]:
+    """Messages that a schema accepts, and MSG-05 as well."""
+    return _documents(schema(version, "messages", name))
+
+
+def _documents(rules: Schema) -> st.SearchStrategy[Any]:
+    if "const" in rules:
+        return st.just(rules["const"])
+    if "enum" in rules:
+        return st.sampled_from(rules["enum"])
+    if "properties" in rules:
+        members = {
+            key: _ids if key.endswith("message_id") else _documents(one) for key, one in rules["properties"].items()
+        }
+        required = {key: members.pop(key) for key in rules["required"]}
+        return st.fixed_dictionaries(required, optional=members)
+    match rules["type"]:
+        case "array":
+            least = rules["minItems"]
+            return st.lists(_documents(rules["items"]), min_size=least, max_size=least + 2)
+        case "string" if "format" in rules:
+            return _times
+        case "string":
+            return _loose_ids if "pattern" in rules else _texts
+        case "number":
+            return _numbers
+        case "integer":
+            return st.integers(0, 2**53) | st.integers(0, 10**6).map(float)
+        case "boolean":
+            return st.booleans()
+    raise NotImplementedError(rules)
+
+
+# What a schema says of a document, with our documented differences
+
+_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _is_moment(value: Any) -> bool:
+    """Date and time by RFC 3339, within the years that have one and without leap seconds."""
+    if not isinstance(value, str):
+        return True
+    found = _RFC3339.fullmatch(value)
+    if found is None:
+        return False
+    zone = found[8].upper().replace("Z", "+00:00")
+    try:
+        datetime.fromisoformat(f"{value[:10]}T{value[11:19]}{zone}")
+    except ValueError:
+        return False
+    return True
+
+
+_checker = jsonschema.FormatChecker(formats=())
+_checker.checks("date-time")(_is_moment)
+
+
+@cache
+def judge(version: str, name: str) -> Callable[[Any], bool]:
+    """Whether a document is a message: by its schema, and three rules that the schema leaves out.
+
+    These are: an object is an object, a time stamp is one, and the identifier of a message is one from end to end
+    (MSG-05).
+    """
+    validator = jsonschema.Draft202012Validator(_strict(schema(version, "messages", name)), format_checker=_checker)
+    return validator.is_valid
+
+
+def _strict(rules: Any) -> Any:
+    if isinstance(rules, list):
+        return [_strict(one) for one in rules]
+    if not isinstance(rules, dict):
+        return rules
+    strict = {key: _strict(one) for key, one in rules.items()}
+    if "properties" in rules and "additionalProperties" in rules:
+        strict["type"] = "object"
+        for name in {"message_id", "subject_message_id"} & rules["properties"].keys():
+            strict["properties"][name] = {"type": "string", "pattern": r"\A[a-zA-Z0-9\-_:]{2,64}\Z"}
+    return strict

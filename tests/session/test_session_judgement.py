@@ -1,0 +1,280 @@
+"""Sessions that judge what is said, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from s2connect.cli import demo_battery
+from s2connect.errors import AcknowledgementTimeout, MessageRefused, UsageError
+from s2connect.messages import frbc, general
+from s2connect.messages.conversation import Check
+from s2connect.messages.envelope import Message
+from s2connect.messages.general import ControlType
+from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.session.session import Session
+from s2connect.transports.base import Connection, ConnectionInfo
+from s2connect.transports.memory import memory_pair
+
+CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
+SELECT = general.SelectControlType(control_type=ControlType.FILL_RATE_BASED_CONTROL)
+STATUS = frbc.StorageStatus(present_fill_level=40.0)
+MEASUREMENT = {
+    "message_type": "PowerMeasurement",
+    "message_id": "m1",
+    "measurement_timestamp": "2026-01-01T00:00:00Z",
+    "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
+}
+
+
+def connections(capacity: int = 100, version: str = "v1.0.0") -> tuple[Connection, Connection]:
+    cem, rm = ConnectionInfo("Memory", CEM, RM, version), ConnectionInfo("Memory", RM, CEM, version)
+    return memory_pair(cem, rm, capacity=capacity)
+
+
+def session(connection: Connection, **options: Any) -> Session:
+    role = Role.CEM if connection.info.local == CEM else Role.RM
+    peer = NodeDescription(id=connection.info.remote, brand="B", type="T", model_name="M", role=role.other)
+    return Session(connection, peer=peer, role=role, **options)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Session, Session]]:
+    a, b = connections()
+    async with session(a) as cem, session(b) as rm, asyncio.timeout(10):
+        yield cem, rm
+
+
+async def said(connection: Connection) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(await connection.recv())
+    return value
+
+
+@pytest.mark.rule("MSG-02")
+async def test_a_selection_opens_the_control_type_on_both_sides(pair: tuple[Session, Session]) -> None:
+    cem, rm = pair
+    for ours, message in ((rm, STATUS), (cem, frbc_instruction())):
+        with pytest.raises(UsageError, match="MSG-02"):
+            await ours.send(message)
+    assert (cem.control_type, rm.control_type) == (None, None)
+    await cem.send(SELECT)
+    assert cem.control_type is rm.control_type is ControlType.FILL_RATE_BASED_CONTROL
+    received = await rm.receive()
+    assert isinstance(received.parsed, general.SelectControlType)
+    await rm.send(STATUS)
+    got = (await cem.receive()).parsed
+    assert got == STATUS
+    await cem.send(general.SelectControlType(control_type=ControlType.NO_SELECTION))
+    with pytest.raises(UsageError, match="MSG-02"):
+        await rm.send(STATUS)
+
+
+def frbc_instruction() -> frbc.Instruction:
+    return frbc.Instruction.model_validate_json(
+        json.dumps(
+            {
+                "message_type": "FRBC.Instruction",
+                "message_id": "i1",
+                "id": "i1",
+                "actuator_id": "a1",
+                "operation_mode": "o1",
+                "operation_mode_factor": 0.5,
+                "execution_time": "2026-01-01T00:00:00Z",
+                "abnormal_condition": False,
+            }
+        )
+    )
+
+
+@pytest.mark.rule("MSG-03")
+@pytest.mark.parametrize(
+    ("changes", "status", "label"),
+    [
+        ({"values": []}, "INVALID_MESSAGE", "values"),
+        ({"message_type": "SelectControlType"}, "INVALID_MESSAGE", "control_type"),
+        ({"message_type": "Nonsense"}, "INVALID_MESSAGE", "message_type"),
+        ({"values": MEASUREMENT["values"] * 2}, "INVALID_CONTENT", "COM-06"),  # type: ignore[operator]
+    ],
+)
+async def test_what_the_peer_breaks_is_answered_seen_logged_and_not_delivered(
+    changes: dict[str, Any], status: str, label: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[str, str, str | None]] = []
+
+    def observe(direction: str, message: Message) -> None:
+        seen.append((direction, message.type, message.status))
+
+    a, b = connections()
+    async with session(a, on_message=observe) as ours:
+        broken = {**MEASUREMENT, **changes}
+        await b.send(json.dumps(broken))
+        answer = await said(b)
+        assert (answer["subject_message_id"], answer["status"]) == ("m1", status)
+        assert label in answer["diagnostic_label"]
+        assert answer["diagnostic_label"] in caplog.text
+        assert seen == [("received", broken["message_type"], None), ("sent", "ReceptionStatus", status)]
+        await b.send(json.dumps({**MEASUREMENT, "message_id": "m2"}))
+        assert (await said(b))["status"] == "OK"
+        assert (await ours.receive()).id == "m2"
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ({**MEASUREMENT, "values": []}, "values"),
+        ({**MEASUREMENT, "values": MEASUREMENT["values"] * 2}, "COM-06"),  # type: ignore[operator]
+        (json.dumps({**MEASUREMENT, "message_type": "Nonsense"}), "message_type"),
+        (SELECT, "MSG-02"),
+    ],
+)
+async def test_what_we_break_is_an_error_that_names_it_and_nothing_leaves(message: Any, named: str) -> None:
+    a, b = connections()
+    async with session(b) as rm:
+        with pytest.raises(UsageError, match=named):
+            await rm.send(message)
+        sending = asyncio.create_task(rm.send(MEASUREMENT))
+        assert (await said(a))["message_id"] == "m1"
+        await a.send(json.dumps({"message_type": "ReceptionStatus", "subject_message_id": "m1", "status": "OK"}))
+        await sending
+
+
+@pytest.mark.rule("MSG-06")
+async def test_an_object_and_a_text_are_sent_as_they_are_written_and_a_typed_message_by_its_schema() -> None:
+    a, b = connections()
+    async with session(b, ack_timeout=0.05) as rm:
+        for message, written in (
+            (" " + json.dumps(MEASUREMENT, indent=1), " " + json.dumps(MEASUREMENT, indent=1)),
+            (general.PowerMeasurement.model_validate_json(json.dumps(MEASUREMENT)), None),
+        ):
+            with pytest.raises(AcknowledgementTimeout):
+                await rm.send(message)
+            received = await a.recv()
+            assert json.loads(received) == MEASUREMENT
+            assert written in (None, received)
+
+
+@pytest.mark.rule("MSG-02", "MSG-03")
+async def test_a_late_ok_selects_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    a, b = connections()
+    async with session(a, ack_timeout=0.05) as cem:
+        with pytest.raises(AcknowledgementTimeout):
+            await cem.send(SELECT)
+        assert cem.control_type is None
+        await b.recv()
+        ok = {"message_type": "ReceptionStatus", "subject_message_id": SELECT.message_id, "status": "OK"}
+        await b.send(json.dumps(ok))
+        await b.send(json.dumps({**MEASUREMENT}))
+        assert (await said(b))["status"] == "OK"
+        assert cem.control_type is ControlType.FILL_RATE_BASED_CONTROL
+        assert cem.late_acknowledgements == 1
+        assert "late" in caplog.text
+
+
+@pytest.mark.rule("MSG-02")
+async def test_a_refused_selection_changes_nothing() -> None:
+    a, b = connections()
+    async with session(a) as cem:
+        sending = asyncio.create_task(cem.send(SELECT))
+        await b.recv()
+        await b.send(STATUS.to_json())
+        assert (await said(b))["status"] == "OK", "the device may be ahead of its answer"
+        no = {"message_type": "ReceptionStatus", "subject_message_id": SELECT.message_id, "status": "INVALID_CONTENT"}
+        await b.send(json.dumps(no))
+        with pytest.raises(MessageRefused):
+            await sending
+        await b.send(STATUS.model_copy(update={"message_id": "m2"}).to_json())
+        assert (await said(b))["status"] == "INVALID_CONTENT"
+
+
+@pytest.mark.rule("MSG-02", "MSG-04")
+@pytest.mark.parametrize("capacity", [1, 100])
+async def test_a_device_that_answers_a_selection_at_once_is_never_ahead_of_its_ok(capacity: int) -> None:
+    a, b = connections(capacity)
+    async with session(b) as rm, asyncio.timeout(10):
+
+        async def work() -> None:
+            async for message in rm:
+                if message.type == "SelectControlType":
+                    await rm.send(STATUS.model_copy(update={"message_id": f"after-{message.id}"}))
+
+        working = asyncio.create_task(work())
+        for number in range(50):
+            await a.send(SELECT.model_copy(update={"message_id": f"s{number}"}).to_json())
+            first, then = await said(a), await said(a)
+            assert (first["message_type"], then["message_id"]) == ("ReceptionStatus", f"after-s{number}")
+            ok = {"message_type": "ReceptionStatus", "subject_message_id": then["message_id"], "status": "OK"}
+            await a.send(json.dumps(ok))
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_messages_that_build_on_each_other_need_not_wait_for_their_answers(
+    pair: tuple[Session, Session],
+) -> None:
+    cem, rm = pair
+    await rm.send(demo_battery.resource_manager_details())
+    with pytest.raises(UsageError, match="HIST-"):
+        await cem.send(demo_battery.select_control_type() | {"control_type": "OPERATION_MODE_BASED_CONTROL"})
+    await cem.send(demo_battery.select_control_type())
+    told = (demo_battery.system_description(), demo_battery.actuator_status(0.0), demo_battery.storage_status(40.0))
+    await asyncio.gather(*(rm.send(message) for message in told))
+    orders = [demo_battery.instruction(power) for power in (1000.0, 2000.0)]
+    await asyncio.gather(*(cem.send(order) for order in orders))
+    updates = [demo_battery.instruction_status(order["id"], "ACCEPTED") for order in orders]
+    await asyncio.gather(*(rm.send(update) for update in updates))
+    with pytest.raises(UsageError, match="HIST-"):
+        await cem.send(demo_battery.instruction(0.0) | {"operation_mode": "never-described"})
+    with pytest.raises(UsageError, match="HIST-"):
+        await rm.send(demo_battery.instruction_status("never-instructed", "ACCEPTED"))
+
+
+async def test_messages_beyond_all_room_change_nothing() -> None:
+    a, b = connections()
+    async with session(b, inbox_limit=1, overflow_limit=0) as rm:
+        await a.send(general.SelectControlType(control_type=ControlType.NO_SELECTION).to_json())
+        assert (await said(a))["status"] == "OK"
+        await a.send(SELECT.to_json())
+        assert (await said(a))["status"] == "TEMPORARY_ERROR"
+        assert rm.control_type is None
+
+
+@pytest.mark.rule("VER-06")
+async def test_the_version_of_the_connection_decides_in_any_spelling() -> None:
+    a, b = connections(version="v0.0.2-beta")
+    async with session(a) as cem, session(b) as rm:
+        await cem.send(general.SelectControlType(control_type=ControlType.DEMAND_DRIVEN_BASED_CONTROL))
+        rate = {"start_of_range": 1.0, "end_of_range": 2.0}
+        with pytest.raises(UsageError):
+            await rm.send({"message_type": "DDBC.PresentDemandStatus", "present_demand_rate": rate})
+
+
+async def test_a_version_that_is_unknown_can_be_spoken_unjudged_only() -> None:
+    a, b = connections(version="v9")
+    with pytest.raises(UsageError):
+        session(a)
+    async with session(a, check=Check.ENVELOPE) as cem, session(b, check=Check.ENVELOPE) as rm:
+        await cem.send({"message_type": "Novelty"})
+        received = await rm.receive()
+        with pytest.raises(UsageError):
+            _ = received.parsed
+
+
+async def test_warnings_are_logged_and_nothing_else(
+    pair: tuple[Session, Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cem, rm = pair
+    values = [
+        {"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0},
+        {"commodity_quantity": "ELECTRIC.POWER.3_PHASE_SYMMETRIC", "value": 1.0},
+    ]
+    await rm.send({**MEASUREMENT, "values": values})
+    assert (await cem.receive()).id == "m1"
+    assert "we sent COM-07" in caplog.text
+    assert "it sent COM-07" in caplog.text
