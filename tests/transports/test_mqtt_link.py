@@ -407,6 +407,15 @@ async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosq
             await made.link.up()
 
 
+async def test_a_fault_of_ours_is_logged_and_leaves_nobody_waiting(
+    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = rig(broker, host=None)  # no options can be made like this
+    with pytest.raises(NotReachable, match="failed"):
+        await made.link.up()
+    assert "TypeError" in caplog.text or "AttributeError" in caplog.text
+
+
 async def test_a_closed_link_says_so_and_leaves_nothing(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
     made = rig(broker)
     connection = await made.link.up()

@@ -297,6 +297,23 @@ async def test_details_survive_their_way_as_json(broker: Mosquitto, make: Make) 
     assert (await offer.connection).info.remote == client.info.local
 
 
+def test_it_runs_on_uvloop_as_well(broker: Mosquitto) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+
+    async def talk() -> None:
+        ends = Ends(*(MqttTransport(settings(broker, user), role_of=role_of) for user in ("cloud", "gateway")))
+        await ends.server.serve(CEM)
+        server, client = await ends.pair()
+        for text in TEXTS:
+            await server.send(text)
+            assert await client.recv() == text
+        await ends.client.close()
+        await ends.server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(talk())
+
+
 # --- flow
 
 

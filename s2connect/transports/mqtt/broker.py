@@ -68,7 +68,7 @@ FAILURE = 0x80
 ACKNOWLEDGE_AFTER = 0.001
 """Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
 
-_PUBLISH, _PUBACK = 0x30, 0x40
+_PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
 _LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
 _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
 _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
@@ -181,6 +181,7 @@ class BrokerConnection:
         client.on_socket_register_write = self._on_register_write
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._busy = self._closing = False
+        self._farewell: int | None = None
         self._flush: asyncio.Handle | None = None
         self._misc: asyncio.TimerHandle | None = None
         self._on_the_way: dict[int, Callable[[int], None] | None] = {}
@@ -473,6 +474,8 @@ class BrokerConnection:
         """Handle PUBLISH and PUBACK; everything else is for paho."""
         kind = command & 0xF0
         if kind not in (_PUBLISH, _PUBACK):
+            if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
+                self._farewell = raw[0] if raw else 0
             return False
         if self.lost is not None:
             return True
@@ -586,8 +589,7 @@ class BrokerConnection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        theirs = flags.is_disconnect_packet_from_server
-        code = int(reason.value) if theirs else None
+        code = self._farewell
         text = f"the broker ended the connection ({_name(code)})" if code else "the connection to the broker was lost"
         if not self._connected.done():
             self._connected.set_exception(self._stream.error or ConnectionResetError(text))

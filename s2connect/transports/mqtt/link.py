@@ -79,8 +79,10 @@ class MqttLink:
 
     def start(self) -> None:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
-        if self._task is None and not self._closed:
+        if (self._task is None or self._task.done()) and not self._closed:
+            self._error = None
             self._task = asyncio.create_task(self._run(), name=f"s2connect-mqtt-link-{self._where}")
+            self._task.add_done_callback(self._died)
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
@@ -95,6 +97,8 @@ class MqttLink:
                 of the settings cannot be used; ConnectionClosed where the link is closed.
         """
         self.start()
+        if self._task is None:
+            raise ConnectionClosed(reason="this endpoint has closed its connection to the broker")
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -118,8 +122,13 @@ class MqttLink:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-            if not task.cancelled() and (error := task.exception()) is not None:
-                _log.error("The link to the broker %s failed", self._where, exc_info=error)
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        """Keep a fault of ours from leaving everybody waiting; the next who needs the link starts it again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("The link to the broker %s failed", self._where, exc_info=error)
+            self._error = NotReachable(f"The link to the broker {self._where} failed.", hint="The log says why.")
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
