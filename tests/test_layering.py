@@ -66,6 +66,7 @@ CORES = [
     "session/server_core.py",
     "session/client_core.py",
     "session/reconnect.py",
+    "transports/backoff.py",
     "session/acknowledgements.py",
     "rest/rate.py",
     "messages/handshake.py",
@@ -73,7 +74,7 @@ CORES = [
     "bridge/life.py",
     *(
         f"transports/mqtt/{name}.py"
-        for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors")
+        for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors", "publish")
     ),
     "messages/state.py",
     "messages/conversation.py",

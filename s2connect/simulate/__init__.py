@@ -1,0 +1,1 @@
+"""Simulated devices and a simulated energy manager, for demonstrations, tests and benchmarks."""

@@ -1,0 +1,66 @@
+"""The kinds of simulated devices by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from s2connect.errors import UsageError
+from s2connect.messages.general import ControlType
+from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.battery import Battery
+from s2connect.simulate.devices.ev_charger import EvCharger
+from s2connect.simulate.devices.heat_pump import HeatPump, HybridHeatPump
+from s2connect.simulate.devices.pv import PhotoVoltaic
+from s2connect.simulate.devices.water_heater import WaterHeater
+from s2connect.simulate.units import Chance
+
+KINDS: Final[Mapping[str, tuple[type[Device], ...]]] = MappingProxyType(
+    {
+        "battery": (Battery,),
+        "ev-charger": (EvCharger,),
+        "pv": (PhotoVoltaic,),
+        "heat-pump": (HeatPump, HybridHeatPump),
+        "water-heater": (WaterHeater,),
+    }
+)
+"""By kind, the devices; which of several it is depends on how it shall be controlled."""
+
+CONTROL_TYPES: Final[Mapping[str, ControlType]] = MappingProxyType(
+    {
+        "pebc": ControlType.POWER_ENVELOPE_BASED_CONTROL,
+        "ppbc": ControlType.POWER_PROFILE_BASED_CONTROL,
+        "ombc": ControlType.OPERATION_MODE_BASED_CONTROL,
+        "frbc": ControlType.FILL_RATE_BASED_CONTROL,
+        "ddbc": ControlType.DEMAND_DRIVEN_BASED_CONTROL,
+    }
+)
+"""Control types as people type them."""
+
+
+def make_device(
+    kind: str, resource_id: str, chance: Chance, *, control_type: ControlType | None = None, **settings: Any
+) -> Device:
+    """Make a device.
+
+    Args:
+        kind: One of :data:`KINDS`.
+        resource_id: Its ``resource_id``.
+        chance: Where its random numbers come from.
+        control_type: The only control type that it shall offer; None for all that it has.
+        settings: Other arguments of its class.
+
+    Raises:
+        UsageError: There is no such kind, or it cannot be controlled that way.
+    """
+    classes = KINDS.get(kind)
+    if classes is None:
+        raise UsageError(f"There is no simulated device of that kind; there are {', '.join(KINDS)}.")
+    if control_type is None:
+        return classes[0](resource_id, chance, **settings)
+    for known in classes:
+        if control_type in known.control_types:
+            return known(resource_id, chance, offered=(control_type,), **settings)
+    names = [name for name, value in CONTROL_TYPES.items() if any(value in known.control_types for known in classes)]
+    raise UsageError(f"A simulated {kind} cannot be controlled that way; it knows {', '.join(names)}.")

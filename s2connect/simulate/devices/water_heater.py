@@ -1,0 +1,142 @@
+"""An electric water heater: Operation Mode Based or Power Profile Based Control."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
+
+from s2connect.messages.base import new_id
+from s2connect.messages.general import ControlType
+from s2connect.simulate.controls.base import Control
+from s2connect.simulate.controls.modes import Actuator, Mode, OmbcControl, Setting, Switching
+from s2connect.simulate.controls.profile import Job, PpbcControl, Sequence
+from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.tank import ROOM, Tank, hot_water
+from s2connect.simulate.units import DAY, HOUR, MINUTE, Chance, between, hour_of_day
+
+ELEMENT: Final = "element"
+COMFORT: Final = (42.0, 65.0)
+"""°C that its user wants at least, and at most."""
+
+DISINFECTED: Final = 70.0
+"""°C that kill legionella."""
+
+DISINFECT_EVERY: Final = 7 * DAY
+OFF: Final = Setting(ELEMENT, "off", 0.0)
+DISINFECT: Final = Setting(ELEMENT, "disinfect", 0.0)
+
+
+class WaterHeater(Device):
+    """A tank of hot water for a household, with an element that heats, and once a week disinfects.
+
+    To disinfect is an operation mode for abnormal conditions only: the device does it by itself, and the energy manager
+    may have it done earlier when there is more power than anybody can use.
+
+    Args:
+        resource_id: See :class:`Device`, as the others that are not listed.
+        chance: Also decides how warm the water is in the beginning, and when it was disinfected.
+        now: The time.
+        max_power: W.
+        litres: Of the tank.
+    """
+
+    kind: ClassVar = "water-heater"
+    control_types: ClassVar = (ControlType.OPERATION_MODE_BASED_CONTROL, ControlType.POWER_PROFILE_BASED_CONTROL)
+
+    def __init__(
+        self,
+        resource_id: str,
+        chance: Chance,
+        *,
+        now: datetime,
+        name: str | None = None,
+        offered: tuple[ControlType, ...] | None = None,
+        measure_every: timedelta = MINUTE,
+        max_power: float = 2_000.0,
+        litres: float = 150.0,
+    ) -> None:
+        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        self.max_power = max_power
+        self.tank = Tank(litres, between(chance, 48.0, 60.0), loss=litres / 100)
+        self._draw = min(litres * 6.0, max_power * 3)
+        """W that are taken while usual amounts of hot water are."""
+        modes = (
+            Mode("off", (0.0, 0.0)),
+            Mode("heat", (max_power, max_power)),
+            Mode("disinfect", (max_power, max_power), abnormal=True),
+        )
+        ways = [Switching(a.id, b.id) for a in modes for b in modes if a is not b]
+        self._element = Actuator(ELEMENT, modes, ways, now)
+        self._actuators = {ELEMENT: self._element}
+        self._disinfect_at = now + between(chance, 0.1, 1.0) * DISINFECT_EVERY
+        self._work: float | None = None
+
+    @property
+    def power(self) -> float:
+        """W."""
+        if self.tank.temperature >= DISINFECTED:
+            return 0.0
+        return self._element.power if self._work is None else self._work
+
+    def _step(self, start: datetime, seconds: float) -> None:
+        self.tank.step(seconds, heat=self.power, draw=self._draw * hot_water(hour_of_day(start)))
+
+    # Operation Mode Based Control
+
+    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+        """Its user wants hot water, but not hotter than that."""
+        if setting.mode == "off" and self.tank.temperature < COMFORT[0]:
+            return "There would be no hot water."
+        if setting.mode == "off" and self._element.mode == "disinfect":
+            return "It is disinfecting."
+        if setting.mode == "heat" and self.tank.temperature > COMFORT[1]:
+            return "The water is as hot as it may be."
+        return None
+
+    def corrections(self, now: datetime) -> list[Setting]:
+        """It heats before the water becomes cold, stops when it is hot, and disinfects once a week."""
+        temperature, mode = self.tank.temperature, self._element.mode
+        if mode == "disinfect":
+            if temperature < DISINFECTED:
+                return []
+            self._disinfect_at = now + DISINFECT_EVERY
+            return [OFF]
+        if now >= self._disinfect_at:
+            return [DISINFECT]
+        if mode == "off" and temperature < COMFORT[0]:
+            return [Setting(ELEMENT, "heat", 0.0)]
+        if mode == "heat" and temperature > COMFORT[1]:
+            return [OFF]
+        return []
+
+    def _alone(self, now: datetime) -> list[Setting]:
+        if self._element.mode == "off" and self.tank.temperature < COMFORT[0] + 8:
+            return [Setting(ELEMENT, "heat", 0.0)]
+        return self.corrections(now)
+
+    # Power Profile Based Control
+
+    def job(self, now: datetime) -> Job:
+        """To heat the tank once, within half a day: fast, or slowly with half the power."""
+        energy = max(0.25 * self.max_power, self.tank.capacity * (60.0 - min(50.0, self.tank.temperature)))
+        fast = timedelta(seconds=round(energy / self.max_power * 3600))
+        gentle = HOUR / 6
+        sequences = [
+            Sequence("fast", [(fast, self.max_power)]),
+            Sequence("slow", [(gentle, self.max_power / 4), (2 * fast, self.max_power / 2)]),
+        ]
+        return Job(new_id(), now, now + max(DAY / 2, 3 * fast), sequences)
+
+    def work(self, power: float | None) -> None:
+        """Heat with this power from now on."""
+        self._work = power
+
+    def _make_control(self, control_type: ControlType, now: datetime) -> Control:
+        if control_type is ControlType.POWER_PROFILE_BASED_CONTROL:
+            self._work = 0.0
+            return PpbcControl(self, self, now=now)
+        return OmbcControl(self, self, now=now)
+
+    def state(self) -> str:
+        """How hot the water is."""
+        return f"water {max(ROOM, self.tank.temperature):.1f} °C"

@@ -1,0 +1,54 @@
+"""Small helpers of the simulation: ranges, durations, times of day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from s2connect.messages.general import CommodityQuantity, NumberRange, PowerForecastValue, PowerRange
+
+Chance = Callable[[], float]
+"""Gives a random number from 0 to 1 with every call."""
+
+POWER: Final = CommodityQuantity.ELECTRIC_POWER_L1
+"""All simulated devices have one phase."""
+
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
+
+
+def number_range(start: float, end: float) -> NumberRange:
+    """From one number to another."""
+    return NumberRange(start_of_range=start, end_of_range=end)
+
+
+def power_range(start: float, end: float, quantity: CommodityQuantity = POWER) -> PowerRange:
+    """From one power to another, in the unit of the quantity."""
+    return PowerRange(start_of_range=start, end_of_range=end, commodity_quantity=quantity)
+
+
+def expected(power: float) -> PowerForecastValue:
+    """A forecast of electric power in W, without bounds."""
+    return PowerForecastValue(value_expected=power, commodity_quantity=POWER)
+
+
+def milliseconds(duration: timedelta) -> int:
+    """A duration as messages have it."""
+    return round(duration / timedelta(milliseconds=1))
+
+
+def hour_of_day(moment: datetime) -> float:
+    """The time of day in UTC, from 0 to 24."""
+    return moment.hour + moment.minute / 60 + moment.second / 3600
+
+
+def between(chance: Chance, low: float, high: float) -> float:
+    """A random number from ``low`` to ``high``."""
+    return low + (high - low) * chance()
+
+
+def clamp(value: float, low: float, high: float) -> float:
+    """The number from ``low`` to ``high`` that is nearest to a value."""
+    return min(max(value, low), high)
