@@ -58,6 +58,9 @@ LINGER = 30.0
 MAX_ACCEPTING = 1000
 """Sessions that may be being opened at the same time, at the communication server."""
 
+MAX_GUESTS = 64
+"""Bound on connections to brokers that peers name."""
+
 MAX_USED = 4096
 """Session ids that the client remembers: with the same token and id, keys and nonces would be used again (MQ-07)."""
 
@@ -86,6 +89,7 @@ class _Uplink:
     mc: str
     space: TopicSpace
     guest: bool
+    password: MqttPassword | None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
     next_open: float = 0.0
@@ -472,9 +476,12 @@ class MqttTransport:
         key = (str(url), details.username)
         uplink = self._guests.get(key)
         if uplink is None:
+            if len(self._guests) >= MAX_GUESTS:
+                raise SessionRefused("There are connections to too many MQTT brokers already.", reason="Other")
             space = TopicSpace(details.topic_prefix)
             mc = self._guest_id(details.username)
             uplink = self._guests[key] = self._uplink(url, mc, space, details.username, details.password, guest=True)
+        uplink.password = details.password  # counts from the next connection on
         return uplink
 
     def _guest_id(self, username: str | None) -> str:
@@ -504,7 +511,7 @@ class MqttTransport:
                 client_id=mc,
                 url=str(url) if url.is_websocket else None,
                 username=username,
-                password=password,
+                password=uplink.password,
                 will=presence(space, mc, PresenceState.LOST, self._boot),
                 max_payload=self._limits.receive_bytes,
             )
@@ -518,7 +525,7 @@ class MqttTransport:
         link = MqttLink(
             options, greet=greet, farewell=no_presence(space, mc), where=f"{for_display(url.host)}:{url.port}"
         )
-        uplink = _Uplink(link, mc, space, guest)
+        uplink = _Uplink(link, mc, space, guest, password)
         return uplink
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
