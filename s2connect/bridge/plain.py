@@ -15,7 +15,7 @@ from urllib.parse import quote
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
+from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
 from s2connect.bridge.tasks import Tasks
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
@@ -214,6 +214,7 @@ class _Doorkeeper:
         self._allow_unencrypted = listen.allow_unencrypted
         self._role = role
         self._tasks = Tasks("plain")
+        self._paths: dict[str, str] = {}
 
     async def start(self, switchboard: Switchboard) -> None:
         self._switchboard = switchboard
@@ -236,7 +237,12 @@ class _Doorkeeper:
             allow_unencrypted=self._allow_unencrypted,
         )
         self.listener.open(path, door)
+        self._paths[key] = path
         self._tasks.spawn(self._accept(key, door), f"accept-{key[:40]}")
+
+    async def shut(self, key: str) -> None:
+        if (path := self._paths.pop(key, None)) is not None:
+            await self.listener.shut(path)
 
     async def _accept(self, key: str, door: PlainDoor) -> None:
         async for connection in door:
@@ -248,7 +254,7 @@ class _Doorkeeper:
         await self._tasks.close()
 
 
-class PlainClientDevicePort(DevicePort):
+class PlainClientDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, PlainTarget]]):
     """Devices that are servers of plain S2; the bridge connects to them.
 
     Args:
@@ -257,20 +263,19 @@ class PlainClientDevicePort(DevicePort):
     """
 
     def __init__(self, bridge: NodeId, devices: Sequence[tuple[ConfiguredDevice, PlainTarget]]) -> None:
+        super().__init__({entry[0].key: entry for entry in devices})
         self._bridge = bridge
-        self._devices = devices
-
-    async def start(self, switchboard: Switchboard) -> None:
-        """See :meth:`Port.start`."""
-        for known, target in self._devices:
-            side = PlainTargetSide(target, target.url, known.name, Role.CEM, self._bridge)
-            await switchboard.found(known.device(), side)
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
 
+    async def _add(self, key: str, entry: tuple[ConfiguredDevice, PlainTarget]) -> None:
+        known, target = entry
+        side = PlainTargetSide(target, target.url, known.name, Role.CEM, self._bridge)
+        await self._switchboard.found(known.device(), side)
 
-class PlainServerDevicePort(DevicePort):
+
+class PlainServerDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, str, Path | None]]):
     """Devices that are clients of plain S2; each connects to a path of its own.
 
     Args:
@@ -282,8 +287,8 @@ class PlainServerDevicePort(DevicePort):
     def __init__(
         self, bridge: NodeId, listen: PlainListen, devices: Sequence[tuple[ConfiguredDevice, str, Path | None]]
     ) -> None:
+        super().__init__({entry[0].key: entry for entry in devices})
         self._bridge = bridge
-        self._devices = devices
         self._keeper = _Doorkeeper(listen, Role.RM)
 
     @property
@@ -294,13 +299,19 @@ class PlainServerDevicePort(DevicePort):
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
         await self._keeper.start(switchboard)
-        for known, path, token_file in self._devices:
-            await switchboard.found(known.device(), PlainDoorSide(known.name, path))
-            await self._keeper.admit(known.key, path, self._bridge, token_file)
+        await super().start(switchboard)
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         await self._keeper.close()
+
+    async def _add(self, key: str, entry: tuple[ConfiguredDevice, str, Path | None]) -> None:
+        known, path, token_file = entry
+        await self._switchboard.found(known.device(), PlainDoorSide(known.name, path))
+        await self._keeper.admit(key, path, self._bridge, token_file)
+
+    async def _remove(self, key: str) -> None:
+        await self._keeper.shut(key)
 
 
 class PlainClientManagerPort(ManagerPort):
@@ -383,8 +394,8 @@ class PlainServerManagerPort(ManagerPort):
 
     async def dismiss(self, key: str) -> None:
         """See :meth:`ManagerPort.dismiss`."""
-        if (side := self._sides.pop(key, None)) is not None:
-            await self._keeper.listener.shut(side.path)
+        if self._sides.pop(key, None) is not None:
+            await self._keeper.shut(key)
 
 
 def _filled(template: str, device: Device, *, quoted: bool = True) -> str:

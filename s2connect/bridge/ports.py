@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from s2connect.bridge.link import Side
 from s2connect.model.common import NodeDescription, Role
@@ -32,8 +33,13 @@ class Switchboard(Protocol):
     async def found(self, device: Device, side: Side) -> None:
         """A device belongs here, connected or not. Told again when its description has changed."""
 
-    async def gone(self, key: str) -> None:
-        """A device does not belong here any more."""
+    async def gone(self, key: str, *, for_good: bool = True) -> None:
+        """A device does not belong here any more.
+
+        Args:
+            key: The device.
+            for_good: Represent it no more. Otherwise only its link ends, e.g. because its settings have changed.
+        """
 
     async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
         """The peer on one side of a device's link asks to be let in: None, or a sentence for its user."""
@@ -63,6 +69,55 @@ class Port(ABC):
 
 class DevicePort(Port):
     """The end at which the devices (RMs) are. The bridge is an energy manager there."""
+
+
+Entry = TypeVar("Entry")
+
+
+class ConfiguredDevicePort(DevicePort, Generic[Entry]):
+    """A port whose devices are configured, and can change while it runs.
+
+    Args:
+        entries: What the configuration says of each device, by its key.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = dict(entries)
+
+    async def start(self, switchboard: Switchboard) -> None:
+        """See :meth:`Port.start`."""
+        self._switchboard = switchboard
+        for key, entry in self._entries.items():
+            await self._add(key, entry)
+
+    async def update(self, entries: Mapping[str, Entry]) -> list[str]:
+        """Take over other entries; devices whose entry is the same keep their links untouched.
+
+        Returns:
+            The keys of those that were changed, added or taken away.
+
+        Raises:
+            ConfigurationError: One of them cannot be used; those before it are in force.
+            StorageError: A secret cannot be read.
+        """
+        old, new = self._entries, dict(entries)
+        touched = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        for key in touched:
+            if self._entries.pop(key, None) is not None:
+                await self._remove(key)
+                await self._switchboard.gone(key, for_good=False)
+        for key in touched:
+            if key in new:
+                await self._add(key, new[key])
+                self._entries[key] = new[key]
+        return touched
+
+    @abstractmethod
+    async def _add(self, key: str, entry: Entry) -> None:
+        """Tell the switchboard of a device, and let it come."""
+
+    async def _remove(self, key: str) -> None:
+        """Let a device come no more; its link ends afterwards."""
 
 
 class ManagerPort(Port):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from s2connect.bridge.link import NOT_NOW, Link, LinkStatus, Side
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort
@@ -48,19 +49,25 @@ class Route:
         self._on_change = on_change
         self._known: dict[str, Device] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._closed = False
 
     async def start(self) -> None:
         """Begin; devices that are known already have their links when this returns.
 
         Raises:
-            ConfigurationError: A port cannot be opened.
+            ConfigurationError: A port cannot be opened; nothing is left open.
         """
-        await self.manager.start(self)
-        await self.devices.start(self)
+        try:
+            await self.manager.start(self)
+            await self.devices.start(self)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
-        """End all links, telling the peers, then the ports."""
+        """End all links, telling the peers, then the ports. Idempotent."""
+        self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -72,19 +79,23 @@ class Route:
         """The links, by name."""
         return sorted((link.status() for link in self.links.values()), key=lambda status: status.name)
 
+    def alive(self) -> bool:
+        """Whether every link still has its task; one that has lost it will never come up again."""
+        return not any(task.done() for task in self._tasks.values())
+
     # Switchboard
 
     async def found(self, device: Device, side: Side) -> None:
         """See :meth:`Switchboard.found <s2connect.bridge.ports.Switchboard.found>`."""
         async with self._locks.setdefault(device.key, asyncio.Lock()):
-            if self._known.get(device.key) == device:
+            if self._closed or self._known.get(device.key) == device:
                 return
             if device.key not in self.links and len(self.links) >= MAX_LINKS:
                 _log.warning("route %s has %d links and takes no more devices", self.name, MAX_LINKS)
                 return
             towards = await self.manager.represent(device)
             self._known[device.key] = device
-            if device.key in self.links:
+            if device.key in self.links or self._closed:
                 return
             name = f"{self.name}/{for_display(device.name, 60)}"
             if any(link.name == name for link in self.links.values()):
@@ -93,7 +104,7 @@ class Route:
             self.links[device.key] = link
             self._tasks[device.key] = asyncio.create_task(link.run(), name=f"s2connect-bridge-link-{name}")
 
-    async def gone(self, key: str) -> None:
+    async def gone(self, key: str, *, for_good: bool = True) -> None:
         """See :meth:`Switchboard.gone <s2connect.bridge.ports.Switchboard.gone>`."""
         async with self._locks.setdefault(key, asyncio.Lock()):
             self._known.pop(key, None)
@@ -101,7 +112,7 @@ class Route:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-            if link is not None:
+            if link is not None and for_good:
                 await self.manager.dismiss(key)
 
     async def ask(self, key: str, role: Role, s2_version: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
 from s2connect.bridge.nodes import VERSIONS, representative_id
-from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
+from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
 from s2connect.bridge.tasks import Tasks
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.common import NodeId, Role
@@ -136,7 +136,7 @@ class _Peers:
             self.shut(key)
 
 
-class StaticDevicePort(DevicePort):
+class StaticDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, StaticPeer]]):
     """Devices at a broker.
 
     Args:
@@ -153,21 +153,27 @@ class StaticDevicePort(DevicePort):
         bridge: NodeId,
         devices: Sequence[tuple[ConfiguredDevice, StaticPeer]],
     ) -> None:
+        super().__init__({entry[0].key: entry for entry in devices})
         self._bridge = bridge
-        self._devices = devices
         self._peers = _Peers(mqtt, settings, Role.RM)
 
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
         self._peers.start(switchboard)
-        for known, peer in self._devices:
-            side = await self._peers.side(self._bridge, peer, known.name)
-            await switchboard.found(known.device(), side)
-            self._peers.listen(known.key, side)
+        await super().start(switchboard)
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         await self._peers.close()
+
+    async def _add(self, key: str, entry: tuple[ConfiguredDevice, StaticPeer]) -> None:
+        known, peer = entry
+        side = await self._peers.side(self._bridge, peer, known.name)
+        await self._switchboard.found(known.device(), side)
+        self._peers.listen(key, side)
+
+    async def _remove(self, key: str) -> None:
+        self._peers.shut(key)
 
 
 class StaticManagerPort(ManagerPort):

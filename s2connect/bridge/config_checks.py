@@ -1,0 +1,287 @@
+"""What the parts of a bridge's file mean together: ports, paths, secrets, encryption."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from s2connect.bridge.config import (
+    ConfiguredDevices,
+    Devices,
+    EndpointSection,
+    Listening,
+    Manager,
+    MetricsSection,
+    MqttDevice,
+    MqttDevices,
+    MqttManager,
+    MqttPeer,
+    PlainClientDevice,
+    PlainClientDevices,
+    PlainClientManager,
+    PlainServerDevice,
+    PlainServerDevices,
+    PlainServerManager,
+    ProxySection,
+    ReadRoute,
+)
+from s2connect.bridge.devices import MAX_SECRET_BYTES
+from s2connect.bridge.toml_lines import Place
+from s2connect.certs.authority import ServerIdentity
+from s2connect.certs.tls import wan_client_context
+from s2connect.config import MqttConfig
+from s2connect.errors import ConfigurationError, InvalidUrl, S2ConnectError
+from s2connect.model.text import for_display
+from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
+from s2connect.store.files import read_private
+from s2connect.transports.legacy import is_this_machine
+from s2connect.transports.mqtt.details import SessionToken
+from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
+
+if TYPE_CHECKING:
+    from s2connect.bridge.config import Reading
+
+PRIVATE: Final = ("token_file", "secret_file", "password_file")
+"""Settings that name files with a secret."""
+
+NO_TLS: Final = "anybody on the way can read along and give commands"
+
+_Routes = Sequence[ReadRoute]
+
+
+def check(
+    reading: Reading,
+    endpoint: EndpointSection | None,
+    mqtt: MqttConfig | None,
+    proxy: ProxySection | None,
+    metrics: MetricsSection | None,
+    routes: _Routes,
+) -> None:
+    """Check what is there; the parts that could not be read are None or missing."""
+    if endpoint is not None:
+        _pair_of_files(reading, ("endpoint",), endpoint.certificate, endpoint.private_key)
+        _anchors(reading, ("endpoint",), endpoint.trust_anchors)
+    if mqtt is not None:
+        _mqtt(reading, mqtt)
+    if proxy is not None and proxy.url is not None:
+        _proxy(reading, proxy.url)
+    named = [(route.place, route.settings) for route in routes if route.settings is not None]
+    _distinct(reading, [((*p, "name"), s.name.casefold()) for p, s in named], "another route has this name")
+    _distinct(reading, [((*p, "id"), s.id) for p, s in named if s.id is not None], "another route has this id")
+    for place, end in _ends(routes):
+        _end(reading, place, end, mqtt)
+        if isinstance(end, ConfiguredDevices):
+            _devices(reading, place, end)
+    _ports(reading, endpoint, metrics, routes)
+    _broker(reading, mqtt, routes)
+
+
+def _ends(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
+    for route in routes:
+        if route.devices is not None:
+            yield (*route.place, "devices"), route.devices
+        if route.manager is not None:
+            yield (*route.place, "manager"), route.manager
+
+
+def _mqtt(reading: Reading, mqtt: MqttConfig) -> None:
+    place = ("mqtt",)
+    try:
+        settings = mqtt.model_copy(update={"password_file": None}).settings("bridge")
+        missing = [f for f in (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file) if f is not None and not f.is_file()]
+        if not missing:
+            settings.context()
+    except InvalidUrl as error:
+        reading.problem((*place, "url"), f"url: {error.what}")
+    except S2ConnectError as error:
+        reading.problem(place, error.what)
+    _secrets(reading, place, mqtt)
+    if mqtt.password_file is not None and mqtt.username is None:
+        reading.problem((*place, "password_file"), "there is a password, but no username")
+
+
+def _proxy(reading: Reading, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:
+        usable = False
+    if not usable:
+        reading.problem(("proxy", "url"), "url: a proxy looks like http://proxy.example:3128")
+
+
+def _end(reading: Reading, place: Place, end: BaseModel, mqtt: MqttConfig | None) -> None:
+    _secrets(reading, place, end)
+    if isinstance(end, Listening):
+        _listening(reading, place, end)
+    if isinstance(end, PlainClientManager):
+        filled = end.url.replace("{name}", "name").replace("{id}", "id")
+        _plain_url(reading, place, filled, allow_unencrypted=end.allow_unencrypted)
+        _anchors(reading, place, end.trust_anchors)
+        if "{" not in end.url:
+            what = "url: every device has the same URL; {name} or {id} in it stands for that of the device"
+            reading.problem((*place, "url"), what, fatal=False)
+    if isinstance(end, PlainServerManager) and "{id}" not in end.path and "{name}" not in end.path:
+        reading.problem((*place, "path"), "path: it needs {id} or {name}, so that every device has a path of its own")
+    if isinstance(end, MqttDevices | MqttManager) and mqtt is None:
+        reading.problem((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
+    if isinstance(end, MqttManager):
+        _mqtt_peer(reading, place, end, mqtt)
+
+
+def _devices(reading: Reading, place: Place, devices: ConfiguredDevices) -> None:
+    if not devices.device:
+        reading.problem((*place, "device"), "there is no device: at least one [[route.devices.device]] is needed")
+    keys: list[tuple[Place, Hashable]] = []
+    items: tuple[PlainClientDevice | PlainServerDevice | MqttDevice, ...] = devices.device
+    for number, device in enumerate(items):
+        here = (*place, "device", number)
+        keys.append((here, device.key))
+        _secrets(reading, here, device)
+    _distinct(reading, keys, "another device has this id, or name")
+    if isinstance(devices, PlainClientDevices):
+        for number, client in enumerate(devices.device):
+            here = (*place, "device", number)
+            _plain_url(reading, here, client.url, allow_unencrypted=client.allow_unencrypted)
+            _anchors(reading, here, client.trust_anchors)
+    elif isinstance(devices, PlainServerDevices):
+        paths = [((*place, "device", n, "path"), device.at) for n, device in enumerate(devices.device)]
+        _distinct(reading, paths, "another device has this path")
+        for number, server in enumerate(devices.device):
+            if server.token_file is None and not is_this_machine(devices.host):
+                what = f"whoever reaches port {devices.port} can pose as {server.name}: give it a token_file"
+                reading.problem((*place, "device", number), what, fatal=False)
+
+
+def _mqtt_peer(reading: Reading, place: Place, peer: MqttPeer, mqtt: MqttConfig | None) -> None:
+    try:
+        if peer.client_id is not None:
+            check_client_id(peer.client_id)
+    except InvalidTopic:
+        what = "client_id: it has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'"
+        reading.problem((*place, "client_id"), what)
+    try:
+        if peer.prefix is not None:
+            check_prefix(peer.prefix)
+    except ConfigurationError as error:
+        reading.problem((*place, "prefix"), f"prefix: {error.what}")
+    if peer.client_id is not None and mqtt is not None and peer.prefix not in (None, mqtt.prefix):
+        reading.problem((*place, "prefix"), "prefix: who opens its sessions itself uses that of [mqtt]")
+    if peer.secret_file is None:
+        if peer.protection == "sealed":
+            what = 'secret_file is missing: both sides need the same 32 random bytes in Base64, or protection = "plain"'
+            reading.problem(place, what)
+        else:
+            what = "without a secret, whoever may publish on the topics is the peer"
+            reading.problem(place, what, fatal=False)
+    elif peer.protection == "plain":
+        reading.problem((*place, "protection"), "the broker can read every message", fatal=False)
+
+
+def _listening(reading: Reading, place: Place, end: Listening) -> None:
+    _pair_of_files(reading, place, end.certificate, end.private_key)
+    if end.certificate is None and not is_this_machine(end.host):
+        if end.allow_unencrypted:
+            reading.problem((*place, "allow_unencrypted"), f"without TLS, {NO_TLS}", fatal=False)
+        else:
+            what = (
+                f"other machines come in without TLS: give certificate and private_key, or allow_unencrypted ({NO_TLS})"
+            )
+            reading.problem((*place, "host"), what)
+
+
+def _plain_url(reading: Reading, place: Place, url: str, *, allow_unencrypted: bool) -> None:
+    here = (*place, "url")
+    try:
+        if not url.lower().startswith("ws://"):
+            WebSocketUrl(url)
+            return
+        host = UnencryptedWebSocketUrl(url).host
+    except InvalidUrl:
+        reading.problem(here, "url: it looks like wss://name.example:8443/s2, or ws://… in a network of your own")
+        return
+    if is_this_machine(host):
+        return
+    if allow_unencrypted:
+        reading.problem(here, f"without TLS, {NO_TLS}", fatal=False)
+    else:
+        what = (
+            f"url: {for_display(host, 100)} is another machine, and ws:// has no TLS: use wss://, or allow_unencrypted"
+        )
+        reading.problem(here, f"{what} ({NO_TLS})")
+
+
+def _secrets(reading: Reading, place: Place, section: BaseModel) -> None:
+    for name in PRIVATE:
+        file = getattr(section, name, None)
+        if not isinstance(file, Path) or not file.is_file():
+            continue
+        try:
+            content = read_private(file, MAX_SECRET_BYTES) or b""
+        except S2ConnectError as error:
+            reading.problem((*place, name), f"{name}: {error.what}")
+            continue
+        if not content.strip():
+            reading.problem((*place, name), f"{name}: {for_display(str(file), 300)} is empty")
+        elif name == "secret_file":
+            try:
+                SessionToken(content.decode("utf-8"))
+            except ValueError:
+                what = f"{name}: {for_display(str(file), 300)} does not hold 32 random bytes in Base64"
+                reading.problem((*place, name), what)
+
+
+def _pair_of_files(reading: Reading, place: Place, certificate: Path | None, private_key: Path | None) -> None:
+    if (certificate is None) != (private_key is None):
+        given = "certificate" if certificate is not None else "private_key"
+        reading.problem((*place, given), "certificate and private_key belong together")
+    elif certificate is not None and private_key is not None and certificate.is_file() and private_key.is_file():
+        try:
+            ServerIdentity.load(certificate.read_bytes(), private_key.read_bytes())
+        except OSError as error:
+            reading.problem((*place, "certificate"), f"the files cannot be read ({error.strerror})")
+        except S2ConnectError as error:
+            reading.problem((*place, "certificate"), error.what)
+
+
+def _anchors(reading: Reading, place: Place, file: Path | None) -> None:
+    if file is None or not file.is_file():
+        return
+    try:
+        wan_client_context(file)
+    except S2ConnectError as error:
+        reading.problem((*place, "trust_anchors"), error.what)
+
+
+def _ports(reading: Reading, endpoint: EndpointSection | None, metrics: MetricsSection | None, routes: _Routes) -> None:
+    taken: list[tuple[Place, Hashable]] = []
+    if endpoint is not None and endpoint.port:
+        taken.append((("endpoint", "port"), endpoint.port))
+    if metrics is not None:
+        taken.append((("metrics", "port"), metrics.port))
+    taken += [((*place, "port"), end.port) for place, end in _ends(routes) if isinstance(end, Listening)]
+    _distinct(reading, taken, "port: something else of this file listens there already")
+
+
+def _broker(reading: Reading, mqtt: MqttConfig | None, routes: _Routes) -> None:
+    """Static sessions share the topics of a broker: no two of them may have the same two ends."""
+    found: list[tuple[Place, Hashable]] = []
+    for place, end in _ends(routes):
+        if isinstance(end, MqttDevices):
+            for number, device in enumerate(end.device):
+                here = (*place, "device", number)
+                _mqtt_peer(reading, here, device, mqtt)
+                found.append((here, device.id))
+    _distinct(reading, found, "another device at the broker has this id")
+
+
+def _distinct(reading: Reading, values: Iterable[tuple[Place, Hashable]], what: str) -> None:
+    seen: set[Hashable] = set()
+    for place, value in values:
+        if value in seen:
+            reading.problem(place, what)
+        seen.add(value)
