@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
 from s2connect.bridge.outbox import Outbox
-from s2connect.bridge.relay import Policy, Relay
+from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, PeerTimeout, S2ConnectError
 from s2connect.messages.envelope import (
     NIL_ID,
@@ -45,10 +45,19 @@ RENDEZVOUS: Final = 20.0
 """Seconds that a peer waits for the other side where both connect to the bridge."""
 
 FAREWELL_TIMEOUT: Final = 3.0
-"""Seconds in which the remaining side is told that the other is gone."""
+"""Seconds in which the remaining side is told that the other is gone; closing its connection comes on top."""
+
+MAX_EARLY: Final = 16
+"""Texts of a side that are read before the other one is there."""
+
+MAX_UNREAD: Final = 1000
+"""Texts that wait for one side before the bridge reads no more from it: it sends, and takes in none of the answers."""
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """What a peer is told that may not come; what exactly is wrong is nothing for strangers."""
+
+
+_UNEXPECTED: Final = "an unexpected error; its details are in the log"
 
 
 class Way(Enum):
@@ -161,12 +170,17 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._life = LinkLife(paired=self._is_paired(), now=self._loop.time())
         self._asked: dict[Role, _Asked] = {}
-        self._arriving: dict[Role, asyncio.Future[Connection]] = {}
+        self._arriving: dict[Role, asyncio.Future[None]] = {}
         self._let_in: set[Role] = set()
         self._connections: dict[Role, Connection] = {}
         self._outboxes: dict[Role, Outbox] = {}
         self._totals: dict[Role, dict[str, int]] = {Role.RM: {}, Role.CEM: {}}
+        self._early: dict[Role, deque[str]] = {}
+        self._listeners: list[asyncio.Task[None]] = []
+        self._lost: asyncio.Future[Role] = self._loop.create_future()
+        self._writers: dict[Role, asyncio.Task[None]] = {}
         self._relay: Relay | None = None
+        self._paired_anew = False
         self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._times_up = 0
@@ -176,11 +190,12 @@ class Link:
     async def ask(self, role: Role, s2_version: str) -> str | None:
         """The peer on one side asks to be let in: None, or a sentence for its user. Connect-through happens here.
 
-        Whoever asks while the link is up has lost its session and wants a new one: the link starts anew.
+        Whoever asks while the link is up has lost its session and wants a new one: the link starts anew. Of two that
+        ask on the same side, the first is told to come again. Cancel-safe.
         """
         if self._life.state is LinkState.STOPPED or not self._is_paired():
             return NOT_NOW
-        if (arriving := self._arriving.get(role)) is not None and not arriving.done() and role in self._let_in:
+        if role in self._let_in and not self._arriving[role].done():
             return None  # the answer to the first request may have been lost
         answer: asyncio.Future[str | None] = self._loop.create_future()
         self._supersede(role)
@@ -201,14 +216,15 @@ class Link:
 
     def arrived(self, role: Role, connection: Connection) -> bool:
         """The peer that was let in has come. False if nobody waits for it: the connection is the caller's to close."""
-        waiting = self._arriving.get(role)
-        if waiting is None or waiting.done():
+        if role not in self._let_in or (waiting := self._arriving[role]).done():
             return False
-        waiting.set_result(connection)
+        self._joined(role, connection)
+        waiting.set_result(None)
         return True
 
     def pairing_changed(self) -> None:
-        """A side was paired or unpaired, or says so."""
+        """A side was paired or unpaired, or may have been."""
+        self._paired_anew = True
         self._news.set()
 
     def status(self) -> LinkStatus:
@@ -240,16 +256,19 @@ class Link:
     # The life
 
     async def run(self) -> None:
-        """Live until cancelled; then the sides that are connected are told and closed."""
+        """Live until cancelled; then the sides that are connected are told and closed, which takes some seconds."""
         try:
             while True:
                 if await self._until_there_is_work():
                     await self._session()
         finally:
             self._on(LinkEvent.STOP)
-            for asked in self._asked.values():
-                if not asked.answer.done():
-                    asked.answer.set_result(NOT_NOW)
+            self._answer_all(NOT_NOW)
+
+    def _answer_all(self, answer: str | None) -> None:
+        for asked in self._asked.values():
+            if not asked.answer.done():
+                asked.answer.set_result(answer)
 
     def _is_paired(self) -> bool:
         return all(side.way is not None for side in self.sides.values())
@@ -267,8 +286,9 @@ class Link:
                 self._supersede(role)
             if life.state is not LinkState.UNPAIRED:
                 self._on(LinkEvent.UNPAIRED)
-        elif life.state is LinkState.UNPAIRED:
+        elif life.state is LinkState.UNPAIRED or (self._paired_anew and life.state is LinkState.REFUSED):
             self._on(LinkEvent.PAIRED)
+        self._paired_anew = False
         if paired and self._open_questions():
             return True
         due = life.retry_at if paired and self._opens_itself() else None
@@ -284,49 +304,58 @@ class Link:
         self._on(LinkEvent.BEGIN)
         try:
             relay = self._relay = await self._connect()
-        except S2ConnectError as error:
-            for_good = isinstance(error, (NoLongerPaired, AccessRefused))
-            await self._part()
-            self._on(LinkEvent.REFUSED if for_good else LinkEvent.FAILED, reason=for_display(str(error), 300))
-            return
-        except BaseException:
-            await self._part()
-            raise
-        self._times_up += 1
-        self._on(LinkEvent.ARRIVED)
-        try:
+            self._times_up += 1
+            self._on(LinkEvent.ARRIVED)
             reason = await self._carry(relay)
+            event = LinkEvent.PARTED
             self._on(LinkEvent.LOST, reason=reason)
+        except (NoLongerPaired, AccessRefused) as error:
+            event, reason = LinkEvent.REFUSED, for_display(str(error), 300)
+        except S2ConnectError as error:
+            event, reason = LinkEvent.FAILED, for_display(str(error), 300)
+        except Exception:
+            _log.exception("The link %s could not connect because of an error", self.name)
+            event, reason = LinkEvent.FAILED, _UNEXPECTED
         finally:
             await self._part()
-        self._on(LinkEvent.PARTED, reason=reason)
+        self._on(event, reason=reason)
 
     async def _connect(self) -> Relay:
-        """Open what the bridge opens, then let come in who asked.
+        """Open what the bridge opens, then let come in who asked; all the while, those who are there have to stay.
 
         Returns:
             What deals with the messages between them.
 
         Raises:
-            S2ConnectError: A side cannot be reached, did not come, or speaks another version.
+            S2ConnectError: A side cannot be reached, did not come, has gone, or speaks an unknown version.
         """
         ways = {role: side.way for role, side in self.sides.items()}
+        self._lost = self._loop.create_future()
+        meeting = asyncio.create_task(self._bring_together(ways), name=f"s2connect-bridge-meeting-{self.name}")
+        either: set[asyncio.Future[Any]] = {meeting, self._lost}
         try:
-            # The RM first: a device that is switched off must not make sessions of the CEM come and go.
-            for role in (Role.RM, Role.CEM):
-                if ways[role] is Way.OPEN:
-                    self._connections[role] = await self._open(role)
-            missing = [role for role, way in ways.items() if way is Way.ACCEPT]
-            if missing:
-                self._on(LinkEvent.REACHED)
-                await self._admit(missing)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not meeting.done():
+                raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
+            meeting.result()
+            versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
+            return Relay(versions, self.policy, name=self.name)
         except BaseException:
-            for asked in self._asked.values():
-                if not asked.answer.done():
-                    asked.answer.set_result(NOT_NOW)
+            self._answer_all(NOT_NOW)
             raise
-        versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
-        return Relay(versions, self.policy)
+        finally:
+            await _end([meeting, *self._listeners])
+            self._listeners.clear()
+
+    async def _bring_together(self, ways: Mapping[Role, Way | None]) -> None:
+        # The RM first: a device that is switched off must not make sessions of the CEM come and go.
+        for role in (Role.RM, Role.CEM):
+            if ways[role] is Way.OPEN:
+                self._joined(role, await self._open(role))
+        missing = [role for role, way in ways.items() if way is Way.ACCEPT]
+        if missing:
+            self._on(LinkEvent.REACHED)
+            await self._admit(missing)
 
     async def _open(self, role: Role) -> Connection:
         try:
@@ -335,50 +364,50 @@ class Link:
         except TimeoutError as error:
             raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
 
+    def _joined(self, role: Role, connection: Connection) -> None:
+        """A side is there; whether it stays is noticed only by listening (WS-04)."""
+        self._connections[role] = connection
+        early = self._early[role] = deque()
+        listener = self._listen(role, connection, early, self._lost)
+        self._listeners.append(asyncio.create_task(listener, name=f"s2connect-bridge-listen-{self.name}"))
+
+    @staticmethod
+    async def _listen(role: Role, connection: Connection, early: deque[str], lost: asyncio.Future[Role]) -> None:
+        try:
+            while len(early) < MAX_EARLY:
+                early.append(await connection.recv())
+            await connection.wait_closed()
+        except ConnectionClosed:
+            pass
+        if not lost.done():
+            lost.set_result(role)
+
     async def _admit(self, missing: list[Role]) -> None:
-        waiting = {role: self._loop.create_future() for role in missing}
-        self._arriving.update(waiting)
+        self._arriving = {role: self._loop.create_future() for role in missing}
         try:
             await self._all_ask(missing)
-            for role in missing:
-                if not (asked := self._asked[role]).answer.done():
-                    asked.answer.set_result(None)
             self._let_in.update(missing)
-            watched = {
-                asyncio.create_task(c.wait_closed(), name=f"s2connect-bridge-watch-{self.name}"): role
-                for role, c in self._connections.items()
-            }
-            arrivals = asyncio.gather(*waiting.values())
-            either: set[asyncio.Future[Any]] = {arrivals, *watched}
+            self._answer_all(None)
             try:
-                done, _ = await asyncio.wait(either, timeout=ARRIVAL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-                if arrivals not in done:
-                    lost = next((role for task, role in watched.items() if task in done), None)
-                    if lost is None:
-                        raise PeerTimeout("The peer that was let in did not come.")
-                    raise ConnectionClosed(GOING_AWAY, f"{self.sides[lost].title} ended the session")
-            finally:
-                arrivals.cancel()
-                for task in watched:
-                    task.cancel()
-                await asyncio.gather(arrivals, *watched, return_exceptions=True)
+                async with asyncio.timeout(ARRIVAL_TIMEOUT):
+                    for arriving in self._arriving.values():
+                        await arriving
+            except TimeoutError as error:
+                absent = next(role for role in missing if role not in self._connections)
+                raise PeerTimeout(f"{self.sides[absent].title} was let in and did not come.") from error
         finally:
             self._let_in.clear()
-            for role, future in waiting.items():
-                self._arriving.pop(role, None)
-                if future.done() and not future.cancelled():
-                    self._connections[role] = future.result()
-                future.cancel()
+            self._arriving = {}
 
     async def _all_ask(self, missing: list[Role]) -> None:
         """Where both sides connect to the bridge, one waits for the other, for a bounded time."""
         try:
             async with asyncio.timeout(RENDEZVOUS):
-                while any(role not in self._asked for role in missing):
+                while not all(self._is_asking(role) for role in missing):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError as error:
-            absent = next(role for role in missing if role not in self._asked)
+            absent = next((role for role in missing if not self._is_asking(role)), missing[0])
             raise PeerTimeout(f"{self.sides[absent].title} has not asked for a session.") from error
 
     # Both sides are up
@@ -389,9 +418,10 @@ class Link:
         tasks: dict[asyncio.Task[None], str] = {}
         for role, outbox in self._outboxes.items():
             name, title = f"s2connect-bridge-{self.name}-{role}", self.sides[role].title
+            writer = self._writers[role] = asyncio.create_task(outbox.run(), name=f"{name}-outbox")
+            tasks[writer] = title
             tasks[asyncio.create_task(self._pump(role, relay), name=name)] = title
-            tasks[asyncio.create_task(outbox.run(), name=f"{name}-outbox")] = title
-        tasks[asyncio.create_task(self._someone_asks(), name=f"s2connect-bridge-{self.name}-asks")] = ""
+        tasks[asyncio.create_task(self._until_it_must_end(), name=f"s2connect-bridge-{self.name}-asks")] = ""
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -400,43 +430,52 @@ class Link:
                     return f"{tasks[task]} has ended the session ({error.code})"
                 if error is not None:
                     _log.error("The link %s ends because of an error", self.name, exc_info=error)
-                    return "an unexpected error; its details are in the log"
-            return "a peer that was connected asks for a new session"
+                    return _UNEXPECTED
+            return "a peer that was connected asks for a new session" if self._is_paired() else "a pairing has ended"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # The writers go on: what is queued is delivered while the sides part.
+            await _end([task for task in tasks if task not in self._writers.values()])
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
 
     async def _pump(self, role: Role, relay: Relay) -> None:
         connection, outboxes, clock = self._connections[role], self._outboxes, self._loop.time
+        own, early = outboxes[role], self._early[role]
         while True:
-            text = await connection.recv()
-            for out in relay.received(role, text, now=clock()):
-                await outboxes[out.to].put(out.text, out.key)
+            text = early.popleft() if early else await connection.recv()
+            outs = relay.received(role, text, now=clock())
             if self._timer is None:
                 self._arm(relay)
+            # Cancelled while it waits for room, it has handed over everything that follows from the text.
+            for out in outs[:-1]:
+                outboxes[out.to].put_nowait(out.text, out.key)
+            for out in outs[-1:]:
+                await outboxes[out.to].put(out.text, out.key)
+            if len(own) >= MAX_UNREAD:
+                await own.room(MAX_UNREAD)
 
-    async def _someone_asks(self) -> None:
-        while not self._open_questions():
+    async def _until_it_must_end(self) -> None:
+        while self._is_paired() and not self._open_questions():
             self._news.clear()
             await self._news.wait()
 
     def _open_questions(self) -> bool:
-        return any(not asked.answer.done() for asked in self._asked.values())
+        return any(self._is_asking(role) for role in self._asked)
+
+    def _is_asking(self, role: Role) -> bool:
+        return (asked := self._asked.get(role)) is not None and not asked.answer.done()
 
     def _arm(self, relay: Relay) -> None:
         deadline = relay.deadline
-        self._timer = None if deadline is None else self._loop.call_at(deadline, self._overdue, relay)
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._time_is_over, relay)
 
-    def _overdue(self, relay: Relay) -> None:
-        self._answer_overdue(relay, self._loop.time())
+    def _time_is_over(self, relay: Relay) -> None:
+        self._answer(relay, relay.overdue(self._loop.time()))
         self._arm(relay)
 
-    def _answer_overdue(self, relay: Relay, now: float) -> None:
-        for overdue in relay.overdue(now):
+    def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
+        for overdue in all_overdue:
             if self._outboxes[overdue.to].withdraw(overdue.key):
                 relay.withdrawn(overdue)
             self._outboxes[overdue.answer.to].put_nowait(overdue.answer.text)
@@ -445,31 +484,38 @@ class Link:
 
     async def _part(self) -> None:
         """Tell the sides that are still connected, and close."""
-        if (relay := self._relay) is not None:
-            self._answer_overdue(relay, math.inf)
-        await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
-        if relay is not None:
-            for role, current in relay.counts().items():
-                _add(self._totals[role], current)
-        self._relay = None
-        self._connections.clear()
-        self._outboxes.clear()
+        relay = self._relay
+        try:
+            if relay is not None:
+                self._answer(relay, relay.ended())
+            await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
+        finally:
+            await _end(self._writers.values())
+            if relay is not None:
+                for role, current in relay.counts().items():
+                    _add(self._totals[role], current)
+            self._relay = None
+            for of_one_session in (self._writers, self._connections, self._outboxes, self._early):
+                of_one_session.clear()
 
     async def _say_goodbye(self, role: Role) -> None:
         """Deliver what is queued, ask for a new session unless the peer knows that this one ends, and close."""
-        connection, relay = self._connections[role], self._relay
+        connection, relay, early = self._connections[role], self._relay, self._early[role]
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 if (outbox := self._outboxes.get(role)) is not None:
                     await outbox.flush()
-                if relay is None or role not in relay.told:
+                    await _end([self._writers[role]])
+                if relay is None or not relay.knows_of_the_end(role):
                     text, subject = write_message({"message_type": SESSION_REQUEST, "request": "RECONNECT"})
                     await connection.send(text)
-                    while not _ends_farewell(read := await connection.recv(), subject):
+                    while not _ends_farewell(read := early.popleft() if early else await connection.recv(), subject):
                         if (answer := _refusal(read)) is not None:
                             await connection.send(answer)
         except (ConnectionClosed, TimeoutError):
             pass
+        except Exception:
+            _log.exception("The link %s could not take leave of %s because of an error", self.name, role)
         finally:
             await connection.close(NORMAL_CLOSURE, "the other side is gone")
 
@@ -480,7 +526,18 @@ class Link:
         if state is not before:
             _log.info("link %s: %s%s", self.name, state, f" ({reason})" if reason else "")
         if self._on_change is not None:
-            self._on_change(self)
+            try:
+                self._on_change(self)
+            except Exception:
+                _log.exception("Whoever follows the link %s stumbled", self.name)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel, and wait until they have ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _ends_farewell(text: str, subject: str) -> bool:
@@ -499,7 +556,7 @@ def _refusal(text: str) -> str | None:
         return reception_status(error.subject_id, error.status, error.label) if error.answerable else None
     if message.type == RECEPTION_STATUS:
         return None
-    return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, "the session is ending")
+    return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, ENDED)
 
 
 def _add(total: dict[str, int], current: Mapping[str, int]) -> None:

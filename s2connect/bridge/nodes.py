@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
@@ -21,6 +24,8 @@ from s2connect.model.text import for_display
 from s2connect.node import Node
 from s2connect.store.base import Pairing
 from s2connect.transports.base import GOING_AWAY, Connection
+
+_log = logging.getLogger(__name__)
 
 VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
 """What the nodes of a bridge speak; where the sides differ, the relay translates."""
@@ -75,17 +80,25 @@ class NodeDevicePort(DevicePort):
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
-        self.node.set_gate(None)
+        self.node.set_gate(_shut)
         await self._tasks.close()
 
     async def _known(self, pairing: Pairing) -> None:
+        """A device is paired, or presents itself in another way; one that cannot be linked now is tried again later."""
         remote, description = pairing.key.remote, pairing.peer
         side = self._sides.get(remote)
         if side is None:
             side = self._sides[remote] = NodeSide(self.node, for_display(description.title))
+        changed = side.pairing is None or side.pairing.key != pairing.key
         side.pairing, side.title = pairing, for_display(description.title)
-        await self._switchboard.found(Device(str(remote), description.title, description), side)
-        self._switchboard.pairing_changed(str(remote))
+        try:
+            await self._switchboard.found(Device(str(remote), description.title, description), side)
+        except S2ConnectError as error:
+            _log.error("%s cannot be linked: %s", side.title, error)
+            self._sides.pop(remote, None)
+            return
+        if changed:
+            self._switchboard.pairing_changed(str(remote))
 
     async def _gate(self, pairing: Pairing, s2_version: str) -> str | None:
         if pairing.key.remote not in self._sides:
@@ -94,23 +107,28 @@ class NodeDevicePort(DevicePort):
 
     async def _accept(self) -> None:
         async for connection, pairing in self.node.connections(connect=False):
-            known = self._sides.get(pairing.key.remote)
-            if known is None or known.pairing is None or known.pairing.peer != pairing.peer:
-                await self._known(pairing)
+            # Nobody waits here for another: many may come at the same time.
             if not self._switchboard.arrived(str(pairing.key.remote), Role.RM, connection):
-                await connection.close(GOING_AWAY, "too late")
+                self._tasks.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+            elif (known := self._sides.get(pairing.key.remote)) is not None and (
+                known.pairing is None or known.pairing.peer != pairing.peer
+            ):
+                self._tasks.spawn(self._known(pairing), "describe")
 
     async def _follow(self, events: Any) -> None:
         async for event in events:
             match event:
                 case Paired() if event.node == self.node.id:
-                    for pairing in await self.node.pairings():
-                        if pairing.key.remote == event.peer.id and pairing.confirmed:
-                            await self._known(pairing)
+                    with _logged("a new pairing"):
+                        for pairing in await self.node.pairings():
+                            if pairing.key.remote == event.peer.id and pairing.confirmed:
+                                await self._known(pairing)
+                                self._switchboard.pairing_changed(str(event.peer.id))
                 case Unpaired() if event.node == self.node.id:
                     if (side := self._sides.pop(event.peer.id, None)) is not None:
                         side.pairing = None
-                        await self._switchboard.gone(str(event.peer.id))
+                        with _logged("a device that is gone"):
+                            await self._switchboard.gone(str(event.peer.id))
 
 
 def representative_id(bridge: NodeId, key: str) -> NodeId:
@@ -138,6 +156,7 @@ class NodeManagerPort(ManagerPort):
         self._protocols = protocols
         self._sides: dict[str, NodeSide] = {}
         self._keys: dict[NodeId, str] = {}
+        self._accepting: dict[str, asyncio.Task[None]] = {}
         self._tasks = Tasks("manager")
 
     async def start(self, switchboard: Switchboard) -> None:
@@ -147,6 +166,8 @@ class NodeManagerPort(ManagerPort):
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
+        for side in self._sides.values():
+            side.node.set_gate(_shut)
         await self._tasks.close()
 
     async def represent(self, device: Device) -> Side:
@@ -158,17 +179,22 @@ class NodeManagerPort(ManagerPort):
         elif node.description != config.node().description:
             await self._endpoint.describe_node(config)
         if side is None:
-            side = self._sides[device.key] = NodeSide(node, "")
-            self._keys[node.id] = device.key
+            side = NodeSide(node, "")
             await self._look(side)
+            self._sides[device.key], self._keys[node.id] = side, device.key
             node.set_gate(self._gate)
-            self._tasks.spawn(self._accept(side, device.key), f"accept-{node.id}")
+            self._accepting[device.key] = self._tasks.spawn(self._accept(side, device.key), f"accept-{node.id}")
         return side
 
     async def dismiss(self, key: str) -> None:
         """See :meth:`ManagerPort.dismiss`. The energy manager is told, as well as it goes."""
         side = self._sides.pop(key, None)
-        if side is not None and side.pairing is not None:
+        if side is None:
+            return
+        del self._keys[side.node.id]
+        side.node.set_gate(_shut)
+        self._accepting.pop(key).cancel()
+        if side.pairing is not None:
             with contextlib.suppress(S2ConnectError):
                 await side.node.unpair(side.pairing.key.remote, forget=True)
 
@@ -203,13 +229,28 @@ class NodeManagerPort(ManagerPort):
     async def _accept(self, side: NodeSide, key: str) -> None:
         async for connection, _ in side.node.connections(connect=False):
             if not self._switchboard.arrived(key, Role.CEM, connection):
-                await connection.close(GOING_AWAY, "too late")
+                self._tasks.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
 
     async def _follow(self, events: Any) -> None:
         async for event in events:
             if isinstance(event, (Paired, Unpaired)) and (key := self._keys.get(event.node)) is not None:
-                await self._look(self._sides[key])
-                self._switchboard.pairing_changed(key)
+                with _logged("a pairing of a representative"):
+                    await self._look(self._sides[key])
+                    self._switchboard.pairing_changed(key)
+
+
+async def _shut(pairing: Pairing, s2_version: str) -> str | None:
+    """Stands at a node that no port serves any more: nobody would read what comes."""
+    return NOT_NOW
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Keep the follower of events going, whatever one of them leads to."""
+    try:
+        yield
+    except S2ConnectError as error:
+        _log.error("%s could not be dealt with: %s", what, error)
 
 
 def _shown(text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import Connection
 
 MAX_QUEUED: Final = 100
@@ -16,7 +17,7 @@ MAX_QUEUED_CHARACTERS: Final = 1024 * 1024
 
 
 class Outbox:
-    """What goes to one side. One task calls :meth:`run`; any may put.
+    """What goes to one side. One task calls :meth:`run`; any may put. Only :meth:`run` tells of the connection's end.
 
     A text goes out at once where nothing waits and the connection has room, which is the usual case.
     """
@@ -26,6 +27,7 @@ class Outbox:
         self._queue: deque[tuple[str, str | None]] = deque()
         self._characters = 0
         self._sending = False
+        self._ended: ConnectionClosed | None = None
         self._work = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -33,28 +35,30 @@ class Outbox:
         return len(self._queue)
 
     async def put(self, text: str, key: str | None = None) -> None:
-        """Send a text in its turn; returns when there is room for more. Cancelled, it may or may not be sent.
-
-        Raises:
-            ConnectionClosed: The connection is gone.
-        """
+        """Send a text in its turn; returns when there is room for more. Cancelled while it waits, the text is sent."""
         if not self._queue and not self._sending and self._connection.has_room():
             self._sending = True
             try:
                 await self._connection.send(text)
+            except ConnectionClosed as error:
+                self._ended = error
             finally:
                 self._sent()
             return
         self.put_nowait(text, key)
-        while len(self._queue) >= MAX_QUEUED or self._characters >= MAX_QUEUED_CHARACTERS:
-            self._room.clear()
-            await self._room.wait()
+        await self.room()
 
     def put_nowait(self, text: str, key: str | None = None) -> None:
-        """Send a text in its turn, without waiting for room: for answers, whose number is bounded by other means."""
+        """Send a text in its turn, without waiting for room: whoever calls bounds how many there are."""
         self._queue.append((text, key))
         self._characters += len(text)
         self._work.set()
+
+    async def room(self, limit: int = MAX_QUEUED) -> None:
+        """Wait until fewer than ``limit`` texts wait, and not too many characters."""
+        while len(self._queue) >= limit or self._characters >= MAX_QUEUED_CHARACTERS:
+            self._room.clear()
+            await self._room.wait()
 
     def withdraw(self, key: str) -> bool:
         """Take back a message that has not left yet; False if it has."""
@@ -66,36 +70,44 @@ class Outbox:
         return False
 
     async def run(self) -> None:
-        """Send what was put, until the connection is gone.
+        """Send what was put, until the connection is gone. Cancelled, what is being sent may be sent or not.
 
         Raises:
-            ConnectionClosed: It is.
+            ConnectionClosed: It is gone, whoever noticed.
         """
         while True:
             await self._work.wait()
             self._work.clear()
+            if self._ended is not None:
+                raise self._ended
             while self._queue and not self._sending:
                 self._sending = True
                 try:
                     text, _ = self._queue.popleft()
                     self._taken(text)
                     await self._connection.send(text)
+                except ConnectionClosed as error:
+                    self._ended = error
+                    raise
                 finally:
                     self._sent()
 
     async def flush(self) -> None:
-        """Send what is still queued, after :meth:`run` has ended.
+        """Wait until :meth:`run` has sent everything.
 
         Raises:
             ConnectionClosed: The connection is gone.
         """
-        while self._queue:
-            await self._connection.send(self._queue.popleft()[0])
+        while self._queue or self._sending:
+            if self._ended is not None:
+                raise self._ended
+            self._room.clear()
+            await self._room.wait()
 
     def _sent(self) -> None:
         self._sending = False
         self._room.set()
-        if self._queue:
+        if self._queue or self._ended is not None:
             self._work.set()
 
     def _taken(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 _log = logging.getLogger(__name__)
+
+ENDED: Final = "the link to the other side has ended"
 
 FAR_SIDE_PATIENCE: Final = 4.0
 """Seconds that the far side has for its ReceptionStatus; software in the field gives up after five."""
@@ -61,7 +64,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
     """The bridge answered, because the message is none, or breaks the policy."""
     UNANSWERED = "unanswered"
-    """The far side did not answer in time, and the bridge said so."""
+    """The far side did not answer in time, or until the link ended, and the bridge said so."""
     LATE = "late"
     """A ReceptionStatus that came after that; it went no further."""
     STRAY = "stray"
@@ -88,7 +91,7 @@ class Overdue(NamedTuple):
     Attributes:
         key: Its id. If it has not left the bridge yet, it must not leave any more.
         to: The side that it was meant for.
-        answer: What its sender is told.
+        answer: What its sender is told; it has no key, so nothing takes it back.
     """
 
     key: str
@@ -117,10 +120,11 @@ class Relay:
     Args:
         versions: S2 JSON version by side, in any spelling (VER-06).
         policy: What may pass.
+        name: Of the link, for the log.
         wall: The time of the day; a translation depends on it.
 
     Raises:
-        UsageError: A version is unknown, and the links's policy or a difference of the versions asks to know it.
+        UsageError: A version is unknown, and the link's policy or a difference of the versions asks to know it.
     """
 
     def __init__(
@@ -128,11 +132,12 @@ class Relay:
         versions: Mapping[Role, str],
         policy: Policy,
         *,
+        name: str = "",
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
-        self.told: set[Role] = set()
-        """The sides that were told by a SessionRequest of the other that the session ends."""
+        self._name = name
+        self._farewells: dict[Role, str] = {}
         self._wall = wall
         self._sides = {Role.RM: _Side(policy), Role.CEM: _Side(policy)}
         rm, cem = versions[Role.RM], versions[Role.CEM]
@@ -150,22 +155,22 @@ class Relay:
             What to send, in this order.
         """
         from_ = self._sides[side]
-        from_.bytes += len(text)
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        from_.bytes += size
         try:
             message = read_message(text)
             if message.type == RECEPTION_STATUS:
                 return self._acknowledged(side, message)
-            return self._message(side, message, now)
+            return self._message(side, message, size, now)
         except InvalidMessage as error:
             if not error.answerable:
                 from_.counts[Fate.STRAY] += 1
                 return []
             return self._refuse(side, error.subject_id, error.status, error.label)
 
-    def _message(self, side: Role, message: Message, now: float) -> list[Out]:
+    def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
         from_, identifier, policy = self._sides[side], message.id or NIL_ID, self.policy
-        text = message.text
-        if 4 * len(text) > policy.max_message_bytes and len(text.encode("utf-8")) > policy.max_message_bytes:
+        if size > policy.max_message_bytes:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
             label = f"longer than the {policy.max_message_bytes} bytes that this link carries"
             return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
@@ -178,18 +183,18 @@ class Relay:
         try:
             from_.ledger.sent(identifier, now=now)
         except UsageError:
-            label = "this message_id waits for its ReceptionStatus, or too many do"
+            label = "a message with this message_id, or too many, wait for their ReceptionStatus"
             return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._translator is not None:
             return self._translated(self._translator, side, message)
         self._conversations[side].sent(side, message, now=self._now())
         self._forwarded(side, message)
-        return [Out(side.other, text, identifier)]
+        return [Out(side.other, message.text, identifier)]
 
     def _forwarded(self, side: Role, message: Message) -> None:
         self._sides[side].counts[Fate.FORWARDED] += 1
         if message.type == SESSION_REQUEST:
-            self.told.add(side.other)
+            self._farewells[side.other] = message.id or NIL_ID
 
     def _translated(self, translator: Translator, side: Role, message: Message) -> list[Out]:
         ledger, identifier = self._sides[side].ledger, message.id or NIL_ID
@@ -210,8 +215,9 @@ class Relay:
             there.judge(side, onward, now=self._now())
             there.sent(side, onward, now=self._now())
         answers = [Out(side, text) for text in translation.back]
-        # Without keys: of two texts that belong together, none may be withdrawn.
-        return [*answers, *(Out(side.other, text) for text in translation.onward)]
+        # What was written anew has no key: of two texts that belong together, none may be withdrawn.
+        key = identifier if translation.onward == (message.text,) and not answers else None
+        return [*answers, *(Out(side.other, text, key) for text in translation.onward)]
 
     def _acknowledged(self, side: Role, message: Message) -> list[Out]:
         """A ReceptionStatus from one side, about a message of the other."""
@@ -234,13 +240,17 @@ class Relay:
         )
         if found is Acknowledged.LATE:
             of.counts[Fate.LATE] += 1
+            _log.debug("link %s: a ReceptionStatus of the %s came late", self._name, side)
             return []
         of.counts[Fate.ACKNOWLEDGED] += 1
         return [Out(sender, message.text)]
 
     def _refuse(self, side: Role, subject: str, status: ReceptionStatusValue, label: str | None) -> list[Out]:
-        self._sides[side].counts[Fate.REFUSED] += 1
-        _log.info("a message of the %s was refused: %s %s", side, status, label)
+        counts = self._sides[side].counts
+        counts[Fate.REFUSED] += 1
+        # The first one is for the operator; whoever sends many must not fill the log, and they are counted.
+        level = logging.INFO if counts[Fate.REFUSED] == 1 else logging.DEBUG
+        _log.log(level, "link %s: a message of the %s was refused: %s %s", self._name, side, status, label)
         return [Out(side, reception_status(subject, status, label))]
 
     def _has_points(self, from_: _Side, now: float) -> bool:
@@ -264,21 +274,34 @@ class Relay:
         return min(deadlines, default=None)
 
     def overdue(self, now: float) -> list[Overdue]:
-        """Messages whose ReceptionStatus has not come in time, oldest first."""
+        """Messages whose ReceptionStatus has not come in time, of each side the oldest first."""
+        return self._given_up(now, f"no answer of the other side within {self.policy.patience:g} s")
+
+    def ended(self) -> list[Overdue]:
+        """The same of all messages that wait: nobody will hear of an answer any more."""
+        return self._given_up(math.inf, ENDED)
+
+    def _given_up(self, now: float, label: str) -> list[Overdue]:
         found: list[Overdue] = []
         for side, from_ in self._sides.items():
             for key in from_.ledger.expired(now):
                 from_.counts[Fate.UNANSWERED] += 1
-                label = f"the {side.other} has not answered the bridge within {self.policy.patience:g} s"
                 answer = Out(side, reception_status(key, ReceptionStatusValue.TEMPORARY_ERROR, label))
                 found.append(Overdue(key, side.other, answer))
         return found
 
     def withdrawn(self, overdue: Overdue) -> None:
-        """An overdue message never left: no ReceptionStatus of it is late any more."""
-        self._sides[overdue.to.other].ledger.acknowledged(overdue.key)
-        self._conversations[overdue.to.other].answered(overdue.to.other, overdue.key, ok=False)
+        """An overdue message never left: no ReceptionStatus about it will come."""
+        sender = overdue.to.other
+        self._sides[sender].ledger.acknowledged(overdue.key)
+        self._conversations[sender].answered(sender, overdue.key, ok=False)
+        if self._farewells.get(overdue.to) == overdue.key:
+            del self._farewells[overdue.to]
+
+    def knows_of_the_end(self, side: Role) -> bool:
+        """Whether a SessionRequest of the other side has told this one that the session ends."""
+        return side in self._farewells
 
     def counts(self) -> Mapping[Role, Mapping[str, int]]:
-        """By side, what became of what came from there, and ``bytes``."""
+        """By side, what became of the messages that came from there, and all its ``bytes``."""
         return {role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes} for role, s in self._sides.items()}
