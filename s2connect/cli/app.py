@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from s2connect.cli import lan_commands, registry_commands
+from s2connect.cli import lan_commands, registry_commands, simulate_commands
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.terminal import (
     INTERRUPTED,
@@ -412,6 +412,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
 
 
 app.add_typer(registry_commands.app, name="registry")
+app.add_typer(simulate_commands.app, name="simulate")
 
 
 @app.command()

@@ -1,0 +1,211 @@
+"""What ``s2connect simulate`` does: endpoints for simulated devices and energy managers, and what they report."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from s2connect import Endpoint, EndpointConfig, Node, Role, create_home, events
+from s2connect.cli import setup
+from s2connect.cli.show import console
+from s2connect.cli.terminal import home_path, line_from_stdin, print_json, prompt
+from s2connect.config import checked, default_host
+from s2connect.errors import UsageError
+from s2connect.model.text import for_display
+from s2connect.rest.server import free_port
+from s2connect.simulate.cem import EnergyManager
+from s2connect.simulate.clock import Clock
+from s2connect.simulate.devices.kinds import CONTROL_TYPES, make_device
+from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
+from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report, Reporter
+from s2connect.simulate.site import PlannedDevice
+
+_STYLES = {"connected": "green", "disconnected": "yellow", "refused": "yellow", "failed": "red", "code": "bold"}
+
+
+class Place(NamedTuple):
+    """Where an endpoint keeps its state, and where it can be reached if that does not say it."""
+
+    home: Path | None
+    host: str | None
+    port: int
+    bind: str | None
+
+
+class DeviceWish(NamedTuple):
+    """Which device shall be simulated."""
+
+    kind: str
+    name: str | None
+    control_type: str | None
+    seed: int
+    measure_every: float
+
+
+def reporter(as_json: bool) -> Reporter:
+    """Who prints what happens: a line each, for people or for programs."""
+    if as_json:
+        return lambda report: print_json(report.to_value())
+    out = console()
+
+    def tell(report: Report) -> None:
+        name = for_display(report.name, 40)
+        line = f"{report.at:%a %H:%M:%S}  {name}: {for_display(report.text, 400)}"
+        out.print(line, style=_STYLES.get(report.event, ""), soft_wrap=not out.is_terminal)
+
+    return tell
+
+
+def typed_code() -> str:
+    """The pairing code, from the person at the terminal or from standard input; never from the arguments."""
+    if sys.stdin.isatty():
+        code = prompt("Pairing code: ")
+        if not code:
+            raise UsageError("No pairing code was typed.")
+        return code
+    return line_from_stdin("the pairing code")
+
+
+async def until_terminated(work: Coroutine[Any, Any, None]) -> None:
+    """Do something until it is done or SIGTERM comes, after which all is closed."""
+    task = asyncio.create_task(work, name="s2connect-cli-simulate")
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def plan_lines(plan: Sequence[PlannedDevice]) -> list[str]:
+    """A plan for people: how many devices of which kind each site has."""
+    lines = []
+    for name in dict.fromkeys(device.site for device in plan):
+        counts = Counter(device.kind for device in plan if device.site == name)
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items()))
+        lines.append(f"{for_display(name, 40)}: {kinds}")
+    return [*lines, f"Devices in all: {len(plan)}"]
+
+
+async def device(
+    place: Place, wish: DeviceWish, url: str | None, code: str | None, speed: float, report: Reporter
+) -> None:
+    """Run a simulated device until it is cancelled."""
+    clock = Clock(speed)
+    simulated = make_device(
+        wish.kind,
+        f"{wish.kind}-{wish.seed}",
+        random.Random(wish.seed).random,  # noqa: S311 - weather and habits
+        control_type=CONTROL_TYPES[wish.control_type] if wish.control_type else None,
+        now=clock.now(),
+        name=wish.name,
+        measure_every=timedelta(seconds=wish.measure_every),
+    )
+    async with _endpoint(place, Role.RM, wish.kind, wish.name, server=url is None) as endpoint:
+        node = endpoint.node()
+        if url is not None and code is not None:
+            await node.pair(url, code)
+        elif not await node.pairings():
+            _show_code(endpoint, str(node.issue_pairing_code()), clock, simulated.name, report)
+        await DeviceRunner(simulated, clock, report).run(node.sessions())
+
+
+async def manager(
+    place: Place, name: str | None, fuse_limit: float, many: bool, speed: float, report: Reporter
+) -> None:
+    """Run a simulated energy manager until it is cancelled."""
+    clock = Clock(speed)
+    async with _endpoint(place, Role.CEM, "energy manager", name, server=True) as endpoint:
+        node = endpoint.node()
+        shown = name or "cem"
+        news = endpoint.events()
+        if many:
+            _show_code(endpoint, str(await node.set_static_code()), clock, shown, report)
+        else:
+            _show_code(endpoint, str(node.issue_pairing_code()), clock, shown, report)
+            endpoint.spawn(_new_codes(endpoint, node, news, clock, shown, report), "simulate-codes")
+        simulated = EnergyManager(now=clock.now(), fuse_limit=fuse_limit)
+        await ManagerRunner(simulated, clock, report, name=shown).run(node.sessions())
+
+
+async def site(
+    home: Path | None,
+    plan: Sequence[PlannedDevice],
+    url: str | None,
+    code: str | None,
+    speed: float,
+    seed: int,
+    measure_every: float,
+    report: Reporter,
+) -> None:
+    """Run all devices of a site until it is cancelled.
+
+    Raises:
+        UsageError: They are paired with nobody, and it is not said with whom.
+    """
+    clock = Clock(speed)
+    path = home_path(home) if home is not None else None
+    config = None
+    if path is None:
+        config = fleet_config(plan, host="localhost")
+    elif await asyncio.to_thread(setup.existing, path) is None:
+        settings = fleet_config(plan, host=default_host())
+        await asyncio.to_thread(create_home, path, settings)
+    async with Endpoint.open(path, config=config) as endpoint:
+        if url is not None and code is not None:
+
+            def paired(done: int, of: int) -> None:
+                report(Report(clock.now(), "site", "paired", f"{done} of {of} devices are paired", {"paired": done}))
+
+            await pair_fleet(endpoint, url, code, paired=paired)
+        elif not await endpoint.pairings():
+            raise UsageError("The devices are paired with nobody yet.", hint="Add --pair URL.")
+        period = timedelta(seconds=measure_every)
+        await run_fleet(endpoint, plan, clock, report, seed=seed, measure_every=period)
+
+
+@contextlib.asynccontextmanager
+async def _endpoint(place: Place, role: Role, kind: str, name: str | None, *, server: bool) -> AsyncIterator[Endpoint]:
+    path = home_path(place.home) if place.home is not None else None
+    config = None
+    if path is None or await asyncio.to_thread(setup.existing, path) is None:
+        settings = {
+            "host": place.host or default_host(),
+            "port": place.port if path is None else place.port or free_port(place.bind),
+            "bind": place.bind,
+            "server": server or path is not None,
+            "nodes": (node_config(role, kind, name),),
+        }
+        config = checked(lambda: EndpointConfig.model_validate(settings), "the settings")
+        if path is not None:
+            await asyncio.to_thread(create_home, path, config)
+            config = None
+    async with Endpoint.open(path, config=config) as endpoint:
+        yield endpoint
+
+
+def _show_code(endpoint: Endpoint, code: str, clock: Clock, name: str, report: Reporter) -> None:
+    url = str(endpoint.pairing_url)
+    values = {"pairing_url": url, "code": code}
+    report(Report(clock.now(), name, "code", f"pair with {url} and the code {code}", values))
+
+
+async def _new_codes(
+    endpoint: Endpoint, node: Node, news: AsyncIterator[events.Event], clock: Clock, name: str, report: Reporter
+) -> None:
+    """A code counts once: show another after each pairing."""
+    async for event in news:
+        if isinstance(event, events.Paired | events.CodeWithdrawn):
+            _show_code(endpoint, str(node.issue_pairing_code()), clock, name, report)
