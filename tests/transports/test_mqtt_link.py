@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,9 +27,10 @@ from s2connect.errors import (
 )
 from s2connect.model.secret import Secret
 from s2connect.transports.mqtt import link as link_module
-from s2connect.transports.mqtt.broker import NO_MATCHING_SUBSCRIBERS, BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.link import MqttLink
+from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
 from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 
@@ -266,6 +270,37 @@ async def test_a_broker_that_sends_more_than_allowed_is_left(broker: Mosquitto, 
             await a.ended.wait()
 
 
+@pytest.mark.rule("MQ-04", "MQ-15")
+async def test_a_broker_that_reads_slowly_slows_who_writes_and_nothing_is_lost(
+    broker: Mosquitto, connect: Connect
+) -> None:
+    async with proxy(broker) as front:
+        a, admin = await connect(broker, port=front.url.port), await connect(broker, ADMIN)
+        queue = await inbox(admin, topic("a"))
+        front.passing.clear()
+        put = 0
+
+        async def write() -> None:
+            nonlocal put
+            for number in range(40):
+                await a.room()
+                a.put(Packet(topic("a"), str(number).encode() + b"x" * 1_000_000))
+                put += 1
+
+        writing = asyncio.create_task(write())
+        quiet = -1
+        while quiet != put:  # until the writer stands
+            quiet = put
+            await asyncio.sleep(0.1)
+        assert put < a.receive_maximum
+        assert not a.has_room()
+        front.passing.set()
+        for number in range(40):
+            assert (await queue.get()).payload.rstrip(b"x") == str(number).encode()
+        await writing
+        await a.close()
+
+
 # --- the end
 
 
@@ -326,6 +361,29 @@ async def test_a_connection_that_another_client_took_over_says_so(broker: Mosqui
 
 
 # --- the link
+
+
+def test_paho_is_loaded_only_when_it_is_needed_and_missed_with_words_that_help() -> None:
+    program = """
+        import asyncio, sys
+        import s2connect, s2connect.transports.mqtt.transport as transport
+        from s2connect.errors import ConfigurationError
+        from s2connect.model.url import MqttUrl
+        from s2connect.transports.mqtt.settings import MqttSettings
+        assert "paho" not in sys.modules
+        sys.modules["paho"] = None
+        async def main():
+            settings = MqttSettings(url=MqttUrl("mqtts://localhost:1"), client_id="a")
+            made = transport.MqttTransport(settings, role_of=None)
+            try:
+                await made.link.up()
+            except ConfigurationError as error:
+                print(error)
+            await made.close()
+        asyncio.run(main())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert "s2connect[mqtt]" in done.stdout
 
 
 class Rig:

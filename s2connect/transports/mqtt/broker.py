@@ -30,6 +30,7 @@ from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import (
+    FAILURE,
     MalformedPublish,
     read_puback,
     read_publish,
@@ -55,15 +56,6 @@ CLOSE_TIMEOUT = 1.5
 
 MAX_WAITING = 4096
 """Messages that may wait for room in the window; each belongs to a session that waits itself."""
-
-TAKEN_OVER = 0x8E
-"""MQ-16: reason code of a DISCONNECT because another client came with the same client id."""
-
-NO_MATCHING_SUBSCRIBERS = 0x10
-"""Reason code of a PUBACK: the broker took the message, and nobody was there to get it."""
-
-FAILURE = 0x80
-"""Reason codes from here on are failures."""
 
 ACKNOWLEDGE_AFTER = 0.001
 """Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""

@@ -21,6 +21,7 @@ from s2connect.errors import (
 from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connection, ConnectionInfo
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ MAX_INBOX_BYTES = 4 * MAX_MESSAGE_BYTES
 OPEN_AGAIN = 0.25
 """Seconds until ``open`` is published again where the broker said that nobody is there to get it; then twice as
 long."""
-
-_NO_MATCHING_SUBSCRIBERS = 0x10
-_FAILURE = 0x80
 
 
 class MqttConnection(Connection):
@@ -222,14 +220,14 @@ class MqttConnection(Connection):
         """Hear of the broker's PUBACK for one of our frames."""
         if code == 0 or self._ended is not None:
             return
-        if code != _NO_MATCHING_SUBSCRIBERS and code < _FAILURE:
+        if code != NO_MATCHING_SUBSCRIBERS and code < FAILURE:
             return
-        if self.channel.state is State.OPENING and self._open_packet is not None and code < _FAILURE:
+        if self.channel.state is State.OPENING and self._open_packet is not None and code < FAILURE:
             self._retry = self._loop.call_later(self._open_again, self._publish_open_again)
             self._open_again *= 2
             return
         # What the broker does not pass on is a gap for the peer: the session cannot go on (MQ-09).
-        self._refused = code >= _FAILURE
+        self._refused = code >= FAILURE
         self._why = "the broker refuses our messages" if self._refused else "the other side is no longer there"
         self._follow(self.channel.lost())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.errors import ConfigurationError, ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
 from s2connect.transports.backoff import Backoff
+from s2connect.transports.mqtt.publish import TAKEN_OVER
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost, BrokerOptions
@@ -26,8 +27,6 @@ STABLE = 5.0
 
 TAKEN_OVER_DELAY = 60.0
 """MQ-16: seconds at least until the next attempt after another client has taken our client id, up to twice as many."""
-
-_TAKEN_OVER = 0x8E
 
 
 class MqttLink:
@@ -150,7 +149,7 @@ class MqttLink:
                 lost = await self._stay(connection)
                 if loop.time() - since >= STABLE:
                     backoff.established()
-                if lost.reason_code == _TAKEN_OVER:
+                if lost.reason_code == TAKEN_OVER:
                     delay_at_least = TAKEN_OVER_DELAY * (1 + self._chance())
                     hint = "Give each endpoint a client id of its own."
                     text = f"Another client came to the broker {self._where} with our client id."

@@ -13,6 +13,15 @@ from s2connect.transports.mqtt.frames import Packet
 MAX_USER_PROPERTIES = 16
 """User properties that are read from one PUBLISH; this binding has three."""
 
+TAKEN_OVER = 0x8E
+"""MQ-16: reason code of a DISCONNECT because another client came with the same client id."""
+
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""Reason code of a PUBACK: the broker took the message, and nobody was there to get it."""
+
+FAILURE = 0x80
+"""Reason codes from here on are failures."""
+
 _EXPIRY = 2
 _CONTENT_TYPE = 3
 _CORRELATION = 9
