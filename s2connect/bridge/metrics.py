@@ -1,0 +1,110 @@
+"""Numbers of a bridge for Prometheus, on a port of this machine. Labels are names of the file and of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from aiohttp import web
+
+from s2connect.bridge.life import LinkState
+from s2connect.bridge.service import Bridge
+from s2connect.errors import ConfigurationError
+from s2connect.rest.server import HttpsServer
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+MAX_LABELLED: Final = 1000
+"""Links of a route that have a line of their own; sums are over all."""
+
+PATH: Final = "/metrics"
+
+
+class Metrics:
+    """Serves the numbers of a bridge at ``http://127.0.0.1:port/metrics``; use it with ``async with``.
+
+    Args:
+        bridge: The bridge.
+        port: TCP port, 0 for any.
+
+    Attributes:
+        port: The port it listens on, once started.
+
+    Raises:
+        ConfigurationError: The extra ``metrics`` is not installed; or, when it starts, the port is taken.
+    """
+
+    def __init__(self, bridge: Bridge, port: int) -> None:
+        try:
+            import prometheus_client
+        except ImportError:
+            raise ConfigurationError(
+                "[metrics] needs the package prometheus-client.", hint="pip install 's2connect[metrics]'"
+            ) from None
+        self.port = port
+        self._bridge = bridge
+        self._server = HttpsServer(None, host="127.0.0.1", port=port)
+        self._server.add_get(PATH, self._handle)
+        self._type = prometheus_client.CONTENT_TYPE_LATEST
+        self._generate = prometheus_client.generate_latest
+        self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        await self._server.start()
+        self.port = self._server.port
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._server.close()
+
+    async def _handle(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._generate(self._registry), headers={"Content-Type": self._type})
+
+    def collect(self) -> Iterable[Metric]:
+        """The numbers now, as prometheus-client asks for them."""
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        states = GaugeMetricFamily("s2connect_bridge_links", "Links by state.", labels=["route", "state"])
+        up = GaugeMetricFamily(
+            "s2connect_bridge_link_up", "1 where both sides are there, heard within the heartbeat.", labels=["link"]
+        )
+        sides = GaugeMetricFamily(
+            "s2connect_bridge_sides_connected", "Peers that are there, by role.", labels=["route", "role"]
+        )
+        queued = GaugeMetricFamily(
+            "s2connect_bridge_queued_messages",
+            "Messages that wait to be sent, by role of the receiver.",
+            labels=["route", "role"],
+        )
+        for name, route in self._bridge.routes.items():
+            links = route.status()
+            for state in LinkState:
+                states.add_metric([name, state], sum(link.state is state for link in links))
+            for link in links[:MAX_LABELLED]:
+                up.add_metric([link.name], link.state is LinkState.UP)
+            for role in ("RM", "CEM"):
+                there = [side.connected for link in links for r, side in link.sides.items() if r == role]
+                sides.add_metric([name, role], sum(there))
+                queued.add_metric([name, role], sum(n for link in links for r, n in link.queued.items() if r == role))
+        messages = CounterMetricFamily(
+            "s2connect_bridge_messages", "Messages by what became of them.", labels=["route", "sender", "fate"]
+        )
+        texts = CounterMetricFamily(
+            "s2connect_bridge_received_characters", "Characters that were received.", labels=["route", "sender"]
+        )
+        for name, totals in self._bridge.totals().items():
+            for role, counts in totals.items():
+                for fate, number in counts.items():
+                    if fate == "bytes":
+                        texts.add_metric([name, role], number)
+                    else:
+                        messages.add_metric([name, role, fate], number)
+        failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
+        failed.add_metric([], len(self._bridge.failed))
+        return [states, up, sides, queued, messages, texts, failed]

@@ -1,0 +1,334 @@
+"""The bridge as a service: an endpoint and routes from a file, reloaded without touching what did not change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from s2connect.bridge.building import Builder, policy, update
+from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
+from s2connect.bridge.life import LinkState
+from s2connect.bridge.link import Link, LinkStatus
+from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort
+from s2connect.bridge.plain import PlainServerManagerPort
+from s2connect.bridge.route import Route
+from s2connect.config import EndpointConfig, checked, default_host
+from s2connect.endpoint import Endpoint, create_home, read_config
+from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
+from s2connect.model.common import Deployment, NodeId, Role
+from s2connect.model.text import for_display
+from s2connect.store.home import Home
+
+_log = logging.getLogger(__name__)
+
+IDENTITY: Final = "bridge.json"
+"""File of the home with the id of the bridge."""
+
+Object = dict[str, Any]
+OnChange = Callable[[str, LinkStatus], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did.
+
+    Attributes:
+        kept: Routes that are untouched.
+        updated: Routes of which only devices were changed, with their number.
+        begun: Routes that are new, or were begun anew.
+        ended: Routes that are no more.
+        failed: Routes that could not be begun, and why.
+        restart: Tables that have changed and take effect with the next start.
+    """
+
+    kept: list[str] = field(default_factory=list)
+    updated: dict[str, int] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    restart: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Running:
+    config: RouteConfig
+    route: Route
+
+
+class Bridge:
+    """A bridge: use :meth:`open` with ``async with``.
+
+    Attributes:
+        config: The settings in force.
+        endpoint: Its endpoint.
+        id: What the ids of its routes and representatives are made of.
+        failed: Routes that do not run, and why.
+    """
+
+    def __init__(self, config: BridgeConfig, endpoint: Endpoint, bridge: NodeId, on_change: OnChange | None) -> None:
+        """Use :meth:`open`."""
+        self.config = config
+        self.endpoint = endpoint
+        self.id = bridge
+        self.failed: dict[str, str] = {}
+        self._on_change = on_change
+        self._builder = Builder(endpoint, bridge)
+        self._running: dict[str, _Running] = {}
+        self._past: dict[str, dict[Role, dict[str, int]]] = {}
+        self._since = time.time()
+        self._reloading = asyncio.Lock()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, config: BridgeConfig, *, on_change: OnChange | None = None, addresses: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Bridge]:
+        """Run a bridge until the context ends; then it tells its peers and stops. The home is made on the first run.
+
+        Args:
+            config: Its settings.
+            on_change: Called with the name of the route and the link after every change of a link's state.
+            addresses: Where to connect to for a host name, instead of resolving it.
+
+        Raises:
+            ConfigurationError: A setting cannot be used, or a port is taken.
+            StorageError: The home cannot be used, or another process has it.
+        """
+        settings, bridge = await asyncio.to_thread(prepare_home, config)
+        nodes = any(_is_node(route) for route in config.routes)
+        async with Endpoint.open(config.home, config=settings, serve=nodes, addresses=addresses) as endpoint:
+            made = cls(config, endpoint, bridge, on_change)
+            try:
+                for route in config.routes:
+                    await made._begin(route)
+                yield made
+            finally:
+                await made._close()
+
+    async def _begin(self, config: RouteConfig) -> None:
+        name = config.name
+
+        def changed(link: Link) -> None:
+            self._changed(name, link)
+
+        devices, manager = await self._builder.devices(config), await self._builder.manager(config)
+        route = Route(name, devices, manager, policy(config), on_change=changed)
+        try:
+            await route.start()
+        except BaseException:
+            await route.close()
+            raise
+        self._running[name] = _Running(config, route)
+
+    def _changed(self, route: str, link: Link) -> None:
+        status = link.status()
+        if status.state is LinkState.STOPPED:
+            past = self._past.setdefault(route, {Role.RM: {}, Role.CEM: {}})
+            for role, counts in status.counts.items():
+                for fate, number in counts.items():
+                    past[role][fate] = past[role].get(fate, 0) + number
+        if self._on_change is not None:
+            self._on_change(route, status)
+
+    async def _close(self) -> None:
+        running, self._running = list(self._running.values()), {}
+        await asyncio.gather(*(one.route.close() for one in running))
+
+    # Reload
+
+    async def reload(self, config: BridgeConfig) -> Reloaded:
+        """Take over other settings. Routes that did not change keep their links untouched, and so do devices.
+
+        A route that cannot be begun is reported, and tried again with the next reload; the others are not affected.
+        """
+        async with self._reloading:
+            done = Reloaded()
+            self.failed.clear()
+            old = self.config
+            for table in ("home", "endpoint", "mqtt", "proxy", "metrics"):
+                if getattr(old, table) != getattr(config, table):
+                    done.restart.append(table)
+            if any(map(_is_node, config.routes)) and not any(map(_is_node, old.routes)):
+                done.restart.append("endpoint")
+            wanted = {route.name: route for route in config.routes}
+            for name in [name for name in self._running if name not in wanted]:
+                await self._end(name)
+                done.ended.append(name)
+            for name, new in wanted.items():
+                await self._renew(name, new, done)
+            self.config = config
+            for name, why in self.failed.items():
+                _log.error("the route %s does not run: %s", name, why)
+            return done
+
+    async def _renew(self, name: str, new: RouteConfig, done: Reloaded) -> None:
+        running = self._running.get(name)
+        try:
+            if running is not None and running.config == new:
+                done.kept.append(name)
+            elif running is not None and _same_but_devices(running.config, new):
+                done.updated[name] = len(await update(running.route.devices, new.devices))
+                running.config = new
+            else:
+                if running is not None:
+                    await self._end(name)
+                await self._begin(new)
+                done.begun.append(name)
+        except S2ConnectError as error:
+            self.failed[name] = done.failed[name] = str(error)
+
+    async def _end(self, name: str) -> None:
+        await self._running.pop(name).route.close()
+
+    # Status
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """The routes that run."""
+        return {name: running.route for name, running in self._running.items()}
+
+    def alive(self) -> bool:
+        """Whether every link still has its task."""
+        return all(running.route.alive() for running in self._running.values())
+
+    def status(self) -> Object:
+        """Everything for programs; texts from the network are cleaned."""
+        return {
+            "id": str(self.id),
+            "file": str(self.config.file),
+            "running_for": round(time.time() - self._since, 3),
+            "routes": [self._route_object(running) for running in self._running.values()],
+            "failed": [{"name": name, "reason": why} for name, why in self.failed.items()],
+        }
+
+    def _route_object(self, running: _Running) -> Object:
+        config, route = running.config, running.route
+        found: Object = {
+            "name": config.name,
+            "id": str(config.id_in(self.id)),
+            "check": str(config.check),
+            "devices": {"type": config.devices.type},
+            "manager": {"type": config.manager.type},
+            "links": [self._link_object(route, key, link.status()) for key, link in sorted(route.links.items())],
+        }
+        if isinstance(route.devices, NodeDevicePort):
+            node = route.devices.node
+            found["devices"] |= {
+                "node": str(node.id),
+                "alias": node.alias,
+                "pairing_url": str(self.endpoint.pairing_url),
+            }
+        found["links"].sort(key=lambda link: link["name"])
+        return found
+
+    def _link_object(self, route: Route, key: str, status: LinkStatus) -> Object:
+        found: Object = {
+            "name": status.name,
+            "key": for_display(key, 64),
+            "state": str(status.state),
+            "for_seconds": round(status.for_seconds, 3),
+            "reason": status.reason,
+            "retry_in": None if status.retry_in is None else round(status.retry_in, 3),
+            "times_up": status.times_up,
+            "sides": {
+                role.lower(): {
+                    "title": for_display(side.title, 100),
+                    "connected": side.connected,
+                    "protocol": side.protocol,
+                    "s2_version": for_display(side.s2_version, 40),
+                    "peer_address": side.peer_address,
+                }
+                for role, side in status.sides.items()
+            },
+            "messages": {role.lower(): dict(counts) for role, counts in status.counts.items()},
+            "queued": {role.lower(): number for role, number in status.queued.items()},
+        }
+        manager = route.manager
+        if isinstance(manager, NodeManagerPort) and (node := manager.node_of(key)) is not None:
+            paired = status.sides[Role.CEM].title if route.links[key].sides[Role.CEM].way is not None else None
+            found["representative"] = {"node": str(node.id), "alias": node.alias, "paired_with": paired}
+        elif isinstance(manager, PlainServerManagerPort):
+            found["path"] = manager.path_of(key)
+        return found
+
+    def totals(self) -> Mapping[str, Mapping[Role, Mapping[str, int]]]:
+        """By route and role of the sender, what became of the messages since the start; it never goes down."""
+        found = {name: {role: dict(counts) for role, counts in past.items()} for name, past in self._past.items()}
+        for name, running in self._running.items():
+            sums = found.setdefault(name, {Role.RM: {}, Role.CEM: {}})
+            for link in running.route.links.values():
+                status = link.status()
+                if status.state is LinkState.STOPPED:
+                    continue  # counted with what is past
+                for role, counts in status.counts.items():
+                    for fate, number in counts.items():
+                        sums[role][fate] = sums[role].get(fate, 0) + number
+        return found
+
+
+def _is_node(route: RouteConfig) -> bool:
+    return isinstance(route.devices, NodeDevices) or isinstance(route.manager, NodeManager)
+
+
+def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
+    """Whether two routes differ in their list of devices only, and no file that both name has changed."""
+    if not isinstance(old.devices, ConfiguredDevices) or not isinstance(new.devices, ConfiguredDevices):
+        return False
+    without = {"device": ()}
+    before, after = {f[0]: f for f in old.files}, {f[0]: f for f in new.files}
+    return (
+        (old.settings, old.manager) == (new.settings, new.manager)
+        and old.devices.model_copy(update=without) == new.devices.model_copy(update=without)
+        and all(before[name] == after[name] for name in before.keys() & after.keys())
+    )
+
+
+def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
+    """Make the home of a bridge, or bring what it says into line with the file. Blocks.
+
+    Returns:
+        The settings of the endpoint, and the id of the bridge.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        StorageError: The home cannot be read or written.
+    """
+    try:
+        known = read_config(Home.open(config.home))
+    except NotInitialised:
+        known = None
+    section = config.endpoint
+    settings = {
+        **section.model_dump(),
+        "host": section.host or (known.host if known is not None else _host(section.deployment)),
+        "vault": known.vault if known is not None else section.vault,
+        "mqtt": config.mqtt,
+        "nodes": known.nodes if known is not None else (),
+    }
+    wanted = checked(lambda: EndpointConfig.model_validate(settings), str(config.file))
+    if known is None:
+        wanted = create_home(config.home, wanted)
+    home = Home.open(config.home)
+    content = home.read(IDENTITY)
+    if content is None:
+        bridge = NodeId(uuid4())
+        home.write_private(IDENTITY, json.dumps({"id": str(bridge)}).encode("ascii") + b"\n")
+        return wanted, bridge
+    try:
+        return wanted, NodeId(UUID(json.loads(content)["id"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        path: Path = config.home / IDENTITY
+        raise ConfigurationError(f"{path} does not hold the id of the bridge.") from None
+
+
+def _host(deployment: Deployment) -> str:
+    return default_host() if deployment is Deployment.LAN else socket.getfqdn()
