@@ -22,4 +22,18 @@ install s2auth "s2auth[client,server]==0.1.0" || failed=1
 # Without its extra "ws", which pins an old websockets; with this package, whose medium it uses.
 install s2python "s2-python==0.11.1" "websockets>=14" -e . || failed=1
 install flexmeasures "flexmeasures-client[s2]==0.9.6" || failed=1
+# A plain script to compare our bridge with, in benchmarks.
+install aiomqtt "aiomqtt==2.5.1" "websockets>=14" || failed=1
+# A broker of another maker than Mosquitto's, in Go; without Go its test is skipped.
+if command -v go >/dev/null; then
+  mochi="github.com/mochi-mqtt/server/v2/cmd@v2.7.9"
+  if [ "$(cat .peers/mochi/.installed 2>/dev/null)" != "$mochi" ]; then
+    if mkdir -p .peers/mochi && GOBIN="$PWD/.peers/mochi" go install "$mochi" 2>/dev/null; then
+      echo "$mochi" >.peers/mochi/.installed
+    else
+      echo "tests/peers.sh: mochi could not be installed (go install $mochi); its test will be skipped." >&2
+      failed=1
+    fi
+  fi
+fi
 exit "$failed"

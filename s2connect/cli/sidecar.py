@@ -161,6 +161,13 @@ async def start(arguments: list[str], log: Path) -> asyncio.subprocess.Process:
         os.close(descriptor)
 
 
+def terminate(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, if it still runs."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+
 async def end(process: asyncio.subprocess.Process) -> None:
     """Wait a little for the end of a process, then kill its group; also when cancelled."""
     try:

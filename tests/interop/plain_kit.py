@@ -94,7 +94,7 @@ async def next_of(ours: Session, *kinds: str) -> list[Message]:
     return messages
 
 
-async def manage(ours: Session, kind: str) -> list[str]:
+async def manage(ours: Session, kind: str, *, fill_level: float = 42.5) -> list[str]:
     """Control the device once; returns the statuses of the instruction."""
     (details,) = await next_of(ours, "ResourceManagerDetails")
     assert details.body["available_control_types"] == [CONTROL_TYPES[kind]]
@@ -103,7 +103,7 @@ async def manage(ours: Session, kind: str) -> list[str]:
     common = {"id": identifier, "execution_time": now(), "abnormal_condition": False}
     if kind == "FRBC":
         description, storage, _ = await next_of(ours, *FRBC_PATH)
-        assert storage.body["present_fill_level"] == 42.5
+        assert storage.body["present_fill_level"] == fill_level
         (actuator,) = description.body["actuators"]
         instruction = {
             "message_type": "FRBC.Instruction",

@@ -1,0 +1,209 @@
+"""An MQTT broker for the demonstration: Mosquitto where this machine has it, otherwise rumqttd out of a package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from s2connect.certs.authority import ServerIdentity
+from s2connect.cli.failures import Failure
+from s2connect.cli.sidecar import end, terminate
+from s2connect.rest.server import free_port
+
+HOST: Final = "localhost"
+PREFIX: Final = "s2"
+START_TIMEOUT: Final = 10.0
+"""Seconds until it listens."""
+
+_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+_EMBEDDED: Final = "iotcore"
+_MISSING: Final = "Install Mosquitto (Debian: apt-get install mosquitto), or the extra: pip install 's2connect[demo]'."
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may come in; the user name is the MQTT client id as well.
+
+    Attributes:
+        password: For the broker.
+        nodes: Node ids whose sessions it serves; none for who only connects to others.
+    """
+
+    password: str
+    nodes: tuple[str, ...] = ()
+
+
+class Broker:
+    """A broker of its own process on loopback: MQTT 5 over TLS, a password for everybody, nothing kept on disk.
+
+    Mosquitto also has the access list of the binding (MQ-03). Use it with ``async with``: the process never survives
+    the block.
+
+    Args:
+        place: Directory for its files, which only its owner can read.
+        accounts: Who may come in, by user name.
+        identity: Certificate for :data:`HOST`.
+        log: File for what it says.
+        embedded: Take rumqttd even where there is a Mosquitto.
+
+    Attributes:
+        port: TCP port, the same from one start to the next.
+        title: What it is, for a person.
+
+    Raises:
+        Failure: There is neither of the two.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        accounts: Mapping[str, Account],
+        identity: ServerIdentity,
+        log: Path,
+        *,
+        embedded: bool = False,
+    ) -> None:
+        self.port = free_port("127.0.0.1")
+        self._place = place
+        self._accounts = accounts
+        self._identity = identity
+        self._log = log
+        self._mosquitto = None if embedded else mosquitto()
+        if self._mosquitto is None and importlib.util.find_spec(_EMBEDDED) is None:
+            raise Failure("no_broker", "There is no MQTT broker on this machine.", _MISSING)
+        self.title = "Mosquitto, a real one from this machine"
+        if self._mosquitto is None:
+            self.title = f"rumqttd, embedded ({_EMBEDDED} {version(_EMBEDDED)})"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"mqtts://{HOST}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        """Start it, and wait until it listens.
+
+        Raises:
+            Failure: It does not.
+        """
+        arguments = await asyncio.to_thread(self._prepare)
+        descriptor = await asyncio.to_thread(os.open, self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while not await self._listens():
+                    if self._process.returncode is not None:
+                        raise Failure("broker_ended", "The MQTT broker ended at once.", "See its log: --log-dir DIR")
+                    await asyncio.sleep(0.05)
+        except BaseException as error:
+            await self.__aexit__(None, None, None)
+            if isinstance(error, TimeoutError):
+                raise Failure("broker_ended", "The MQTT broker does not listen.") from None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        terminate(self._process)
+        await end(self._process)
+
+    async def _listens(self) -> bool:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.close()
+            return True
+        return False
+
+    def _prepare(self) -> Sequence[str]:
+        """Write its files; returns the command line."""
+        self._write("chain.pem", self._identity.chain_pem.decode("ascii"))
+        self._write("key.pem", self._identity.key_pem.decode("ascii"))
+        if self._mosquitto is not None:
+            return self._prepare_mosquitto(*self._mosquitto)
+        self._write("rumqttd.toml", self._rumqttd())
+        return [sys.executable, "-m", _EMBEDDED, "--config", str(self._place / "rumqttd.toml")]
+
+    def _prepare_mosquitto(self, executable: str, passwd: str) -> Sequence[str]:
+        import subprocess  # in a thread, before anything runs
+
+        lines = (f"{name}:{account.password}\n" for name, account in self._accounts.items())
+        self._write("passwords", "".join(lines))
+        subprocess.run([passwd, "-U", str(self._place / "passwords")], check=True, capture_output=True)  # noqa: S603
+        self._write("acl", _access_list(self._accounts))
+        settings = {
+            "listener": f"{self.port} 127.0.0.1",
+            "certfile": self._place / "chain.pem",
+            "keyfile": self._place / "key.pem",
+            "tls_version": "tlsv1.3",
+            "user": getpass.getuser(),
+            "allow_anonymous": "false",
+            "password_file": self._place / "passwords",
+            "acl_file": self._place / "acl",
+            "persistence": "false",
+            "set_tcp_nodelay": "true",
+        }
+        self._write("mosquitto.conf", "".join(f"{key} {value}\n" for key, value in settings.items()))
+        return [executable, "-c", str(self._place / "mosquitto.conf")]
+
+    def _rumqttd(self) -> str:
+        """Its configuration. It has no access list, and its sessions end with the connection in any case."""
+        users = "".join(f"{json.dumps(name)} = {json.dumps(a.password)}\n" for name, a in self._accounts.items())
+        return (
+            "id = 0\n"
+            "[router]\nid = 0\nmax_connections = 1000\nmax_outgoing_packet_count = 200\n"
+            "max_segment_size = 16777216\nmax_segment_count = 4\n"
+            f'[v5.1]\nname = "v5-1"\nlisten = "127.0.0.1:{self.port}"\nnext_connection_delay_ms = 1\n'
+            f"[v5.1.tls]\ncertpath = {json.dumps(str(self._place / 'chain.pem'))}\n"
+            f"keypath = {json.dumps(str(self._place / 'key.pem'))}\n"
+            "[v5.1.connections]\nconnection_timeout_ms = 10000\nmax_payload_size = 4194304\nmax_inflight_count = 100\n"
+            f"[v5.1.connections.auth]\n{users}"
+        )
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._place / name
+        path.touch(0o600)
+        path.write_text(text, encoding="utf-8")
+
+
+def mosquitto() -> tuple[str, str] | None:
+    """Mosquitto and its program for passwords, where this machine has both."""
+    executable, passwd = (shutil.which(name, path=_PATH) for name in ("mosquitto", "mosquitto_passwd"))
+    return None if executable is None or passwd is None else (executable, passwd)
+
+
+def _access_list(accounts: Mapping[str, Account]) -> str:
+    """Servers have the topics of their nodes, everybody what the binding gives to clients (MQ-03)."""
+    lines = []
+    for name, account in accounts.items():
+        if account.nodes:
+            lines += [f"user {name}", *(f"topic readwrite {PREFIX}/s2/0/{node}/#" for node in account.nodes)]
+            lines.append(f"topic read {PREFIX}/s2/0/presence/+")
+    lines += [
+        f"pattern write {PREFIX}/s2/0/+/open",
+        f"pattern readwrite {PREFIX}/s2/0/+/%u/#",
+        f"pattern write {PREFIX}/s2/0/presence/%u",
+    ]
+    return "\n".join(lines) + "\n"
