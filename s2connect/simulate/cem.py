@@ -13,7 +13,7 @@ from s2connect.messages.general import (
     SelectControlType,
 )
 from s2connect.simulate.picture import Option, Picture
-from s2connect.simulate.units import MINUTE, clamp, milliseconds
+from s2connect.simulate.units import DAY, MINUTE, clamp, milliseconds
 
 FUSE: Final = 17_250.0
 """W that a house with 3 x 25 A can take or give."""
@@ -24,8 +24,11 @@ NEGLIGIBLE: Final = 100.0
 ENVELOPE: Final = 5 * MINUTE
 """How long a power limit holds; it is set anew before it ends while it is needed."""
 
-HASTE: Final = 20 * MINUTE
-"""How long before the last moment a storage is filled as fast as it can."""
+HASTE: Final = 40 * MINUTE
+"""How long before it has to be so a storage shall be filled."""
+
+RESERVE: Final = 1.3
+"""How much faster than just in time a storage is filled."""
 
 MAX_DEVICES: Final = 10_000
 """Devices that are known at a time."""
@@ -168,7 +171,7 @@ class EnergyManager:
         assert picture.constraints is not None
         low, high = _allowed(picture.constraints, pebc.PowerEnvelopeLimitType.UPPER_LIMIT)
         needed = picture.need.lower_average_power if picture.need and picture.need.valid_until > now else 0.0
-        limit = clamp(max(surplus, 1.2 * needed), low, high)
+        limit = clamp(max(surplus, RESERVE * needed), low, high)
         limit = clamp(min(limit, room), low, high)
         return min(picture.power, limit), self._limited(name, picture, None, limit, now)
 
@@ -297,10 +300,11 @@ def _wanted(picture: Picture, options: list[Option], surplus: float, room: float
         most = min(most, 0.0)
     wanted = clamp(surplus, min(least, most), most)
     missing = picture.lacking(now)
-    if missing is not None:
-        fastest = max((max(option.rate) for option in options), default=0.0)
-        if fastest > 0 and missing[1] < timedelta(seconds=min(missing[0] / fastest, 864_000)) + 2 * HASTE:
-            wanted = most
+    fastest = max(max(option.rate) for option in options)
+    if missing is not None and fastest > 0:
+        seconds = min(missing[0] / fastest, DAY.total_seconds())
+        left = (missing[1] - HASTE).total_seconds()
+        wanted = max(wanted, most * min(1.0, RESERVE * seconds / left) if left > 0 else most)
     return min(wanted, max(room, 0.0)) if wanted > 0 else wanted
 
 

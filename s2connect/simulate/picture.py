@@ -85,7 +85,7 @@ class Picture:
         scheduled: Whether its power profile needs no instruction any more.
         forecast: Power that it expects.
         left_alone_until: When it may be instructed again.
-        refusals: How many instructions it refused or gave up.
+        refusals: How many instructions it refused.
         instructions: How many it got.
     """
 
@@ -139,7 +139,7 @@ class Picture:
                 self.power = sum(v.value for v in message.values if v.commodity_quantity in _ELECTRIC)
             case PowerForecast():
                 self.forecast = message
-            case InstructionStatusUpdate(status_type=InstructionStatus.REJECTED | InstructionStatus.ABORTED):
+            case InstructionStatusUpdate(status_type=InstructionStatus.REJECTED):
                 self.refusals += 1
                 self.left_alone_until = now + self._patience
                 self._patience = min(2 * self._patience, MOST_PATIENCE)

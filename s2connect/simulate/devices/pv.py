@@ -20,7 +20,8 @@ SUNSET: Final = 20.0
 
 def sun(moment: datetime) -> float:
     """How high the sun stands on a clear day: 0 at night, 1 at its highest."""
-    return max(0.0, math.sin(math.pi * (hour_of_day(moment) - SUNRISE) / (SUNSET - SUNRISE)))
+    hour = hour_of_day(moment)
+    return math.sin(math.pi * (hour - SUNRISE) / (SUNSET - SUNRISE)) if SUNRISE < hour < SUNSET else 0.0
 
 
 class PhotoVoltaic(Device):
