@@ -15,7 +15,7 @@ from typing import Any, Final
 from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
 from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
-from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, PeerTimeout, S2ConnectError
+from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages.envelope import (
     NIL_ID,
     RECEPTION_STATUS,
@@ -348,6 +348,9 @@ class Link:
             self._listeners.clear()
 
     async def _bring_together(self, ways: Mapping[Role, Way | None]) -> None:
+        for role, way in ways.items():
+            if way is None:
+                raise NotPaired(f"{self.sides[role].title} is not paired any more.")
         # The RM first: a device that is switched off must not make sessions of the CEM come and go.
         for role in (Role.RM, Role.CEM):
             if ways[role] is Way.OPEN:
