@@ -361,6 +361,23 @@ def load(file: Path) -> tuple[BridgeConfig, list[Problem]]:
     return config, sorted(reading.problems)
 
 
+def home_of(file: Path) -> Path:
+    """The home that a file names, whatever else is wrong with it. Blocks.
+
+    Raises:
+        ConfigurationError: It cannot be read, or names none.
+    """
+    try:
+        home = tomllib.loads(file.read_text("utf-8-sig")).get("home")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        home = None
+    if not isinstance(home, str) or not home:
+        raise ConfigurationError(f"{file} does not name a home.", hint=f"s2connect bridge check {file} says more.")
+    return file.absolute().parent / Path(home).expanduser()
+
+
 def _syntax(message: str, text: str) -> Problem:
     found = re.search(r"\s*\(at (?:line (\d+), column \d+|end of document)\)", message)
     line = int(found[1]) if found is not None and found[1] else text.count("\n") + 1

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from s2connect.cli import lan_commands, registry_commands, simulate_commands
+from s2connect.cli import bridge_commands, lan_commands, registry_commands, simulate_commands
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.terminal import (
     INTERRUPTED,
@@ -411,6 +411,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 
+app.add_typer(bridge_commands.app, name="bridge")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(simulate_commands.app, name="simulate")
 

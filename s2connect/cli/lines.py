@@ -8,7 +8,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -66,7 +66,7 @@ class LineSplitter:
         return [None]
 
 
-async def chunks_of(descriptor: int) -> AsyncIterator[bytes]:
+async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
     """Bytes of a file descriptor as they come, until its end: a pipe, a terminal, a device or a file.
 
     The descriptor stays blocking: other processes share it.

@@ -41,8 +41,13 @@ def json_form(event: Object) -> str | None:
         return as_line(warning).decode("ascii")
 
 
-class _Stop:
-    """When and how the service ends."""
+class Stop:
+    """When and how a service ends.
+
+    Attributes:
+        code: The exit code.
+        error: An error that nobody expected, None for none.
+    """
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
@@ -50,19 +55,23 @@ class _Stop:
         self.error: BaseException | None = None
 
     def now(self, code: ExitCode = ExitCode.OK) -> None:
+        """End it."""
         if not self._asked.is_set():
             self.code = code
             self._asked.set()
 
     def failed(self, error: BaseException) -> None:
+        """End it because of an error."""
         self.error = self.error or error
         self.now(ExitCode.FAILED)
 
     async def wait(self) -> None:
+        """Wait until it is to end."""
         await self._asked.wait()
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end it."""
         loop = asyncio.get_running_loop()
         codes = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.OK}
         for number, code in codes.items():
@@ -74,7 +83,7 @@ class _Stop:
                 loop.remove_signal_handler(number)
 
 
-class _Output:
+class Output:
     """Events on standard output."""
 
     def __init__(self, writer: LineWriter, form: Form) -> None:
@@ -82,11 +91,13 @@ class _Output:
         self._form = form
 
     async def put(self, event: Object) -> None:
+        """See :meth:`Sink.put <s2connect.cli.service.Sink.put>`."""
         _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             await self._writer.put(line.encode("utf-8", "replace"))
 
     def put_nowait(self, event: Object) -> None:
+        """See :meth:`Sink.put_nowait <s2connect.cli.service.Sink.put_nowait>`."""
         _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
@@ -109,10 +120,10 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: C
         S2ConnectError: The endpoint cannot be opened.
     """
     use_small_tls_buffers()  # this process is ours
-    stop = _Stop()
+    stop = Stop()
     with stop.on_signals():
-        async with LineWriter(_descriptor(sys.__stdout__), stop.now) as writer:
-            output = _Output(writer, form)
+        async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
+            output = Output(writer, form)
             service: Service | None = None
             try:
                 async with Endpoint.open(path) as endpoint:
@@ -140,19 +151,19 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: C
     return stop.code
 
 
-def _descriptor(stream: TextIO | None) -> int:
+def descriptor_of(stream: TextIO | None) -> int:
     """The descriptor of a standard stream, or one that never works: a closed one's number may be a file by now."""
     return stream.fileno() if stream is not None else -1
 
 
-async def _until_stopped(service: Service, output: _Output, stop: _Stop, *, commands: bool) -> None:
+async def _until_stopped(service: Service, output: Output, stop: Stop, *, commands: bool) -> None:
     async def handle(line: bytes | None) -> None:
         await output.put(await service.answer(line))
 
     async def listen() -> None:
         try:
             await converse(
-                chunks_of(_descriptor(sys.__stdin__)), handle, name="s2connect-cli-command", grace=INPUT_GRACE
+                chunks_of(descriptor_of(sys.__stdin__)), handle, name="s2connect-cli-command", grace=INPUT_GRACE
             )
         except Exception as error:
             stop.failed(error)

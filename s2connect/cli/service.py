@@ -122,9 +122,11 @@ class Service:
 
     # Following
 
-    def follow(self) -> None:
-        """Report events, and take the sessions of all nodes, until the endpoint closes."""
+    def follow(self, *, sessions: bool = True) -> None:
+        """Report events and, unless somebody else does, take the sessions of all nodes, until the endpoint closes."""
         self._spawn(self._follow(self._events), "events")
+        if not sessions:
+            return
         for node in self.endpoint.nodes.values():
             self._spawn(self._take_sessions(node), f"sessions-{node.id}")
 

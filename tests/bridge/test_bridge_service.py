@@ -21,7 +21,6 @@ from s2connect.bridge.metrics import Metrics
 from s2connect.bridge.service import Bridge
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.model.common import NodeId, Role
-from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
 

@@ -41,20 +41,34 @@ def run(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> 
 
 
 class Running:
-    """A running ``s2connect serve``; with ``--json`` its events can be waited for."""
+    """A running ``s2connect serve``, or another command; with ``--json`` its events can be waited for."""
 
-    def __init__(self, home: Path, *arguments: str, as_json: bool = True, stdout: int | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        as_json: bool = True,
+        stdout: int | None = None,
+        command: tuple[str, ...] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.home = home
         self.lines: list[str] = []
         self._unclaimed: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "s2connect", "serve", "--home", str(home), *arguments, *(["--json"] * as_json)],
+            [
+                *(sys.executable, "-m", "s2connect"),
+                *(command or ("serve", "--home", str(home))),
+                *arguments,
+                *(["--json"] * as_json),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         self._ids = 0
         self._threads = [threading.Thread(target=self._read_errors, daemon=True)]

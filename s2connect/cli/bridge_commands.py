@@ -1,0 +1,228 @@
+"""``s2connect bridge``: run a bridge from a file, check the file, look at it, and lead through its pairings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s2connect.cli.failures import NO_SERVICE, ExitCode, Failure
+from s2connect.cli.terminal import (
+    HomeOption,
+    JsonOption,
+    VerboseOption,
+    home_path,
+    log_to_stderr,
+    print_json,
+    run_work,
+    tell,
+)
+from s2connect.errors import NotInitialised
+
+if TYPE_CHECKING:
+    from s2connect.cli.control import Control
+
+app = typer.Typer(
+    help="Carry S2 between local devices and energy managers elsewhere, over WebSocket, MQTT and plain S2.",
+    no_args_is_help=True,
+)
+
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="TOML file of the bridge; docs/bridge.md explains it.")
+]
+
+
+@app.command()
+def run(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
+    """Run a bridge until Ctrl-C or SIGTERM. SIGHUP has it read the file again; what did not change is not touched."""
+    from s2connect.cli.bridge_service import run_bridge
+    from s2connect.cli.bridge_show import BridgeText
+    from s2connect.cli.serve import json_form
+
+    log_to_stderr(verbose, otherwise=logging.WARNING)
+    form = json_form if as_json else BridgeText()
+    return ExitCode(_of_file(run_bridge(file, form, show_codes=not as_json), as_json=as_json))
+
+
+@app.command()
+def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
+    """Check the file of a bridge: every mistake is named with its line. Changes nothing.
+
+    Exit code 0 if it can be used (warnings are allowed), otherwise 2.
+    """
+    from s2connect.bridge.config import load
+    from s2connect.cli.show import say
+
+    log_to_stderr(verbose)
+
+    async def work() -> Any:
+        return await asyncio.to_thread(load, file)
+
+    config, warnings = _of_file(work(), as_json=as_json)
+    if as_json:
+        problems = [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in warnings]
+        print_json({"file": str(file), "home": str(config.home), "problems": problems})
+        return ExitCode.OK
+    for warning in warnings:
+        say(f"{file}: {warning}")
+    routes = [f"{r.name} ({r.devices.type} -> {r.manager.type})" for r in config.routes]
+    say(f"{file} can be used. Routes: {', '.join(routes)}.")
+    return ExitCode.OK
+
+
+def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool) -> Any:
+    """Run work on a file; its mistakes get a line each."""
+    from s2connect.bridge.config import BridgeFileError
+
+    try:
+        return run_work(work)
+    except BridgeFileError as error:
+        fatal = [problem for problem in error.problems if problem.fatal]
+        if not as_json:
+            for problem in error.problems:
+                tell(f"{error.file}: {problem}")
+        problems = [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in error.problems]
+        number = f"{len(fatal)} mistakes" if len(fatal) > 1 else "a mistake"
+        raise Failure(
+            error.kind,
+            f"{error.file} has {number}.",
+            error.hint,
+            code=ExitCode.USAGE,
+            details={"problems": problems},
+        ) from None
+
+
+@app.command()
+def status(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second, until Ctrl-C.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show every link of a running bridge: its state, both sides, and what became of the messages."""
+    from s2connect.cli.bridge_show import bridge_blocks
+    from s2connect.cli.show import console
+
+    log_to_stderr(verbose)
+    path = _home(file, home)
+
+    def show(found: dict[str, Any]) -> None:
+        out = console()
+        if as_json:
+            print_json(found)
+            return
+        if watch and out.is_terminal:
+            out.clear()
+        out.print(*bridge_blocks(found, out.width), sep="\n")
+
+    async def work() -> None:
+        async with _reached(path, file) as control:
+            while True:
+                show((await control.ask({"command": "bridge"}))["bridge"])
+                if not watch:
+                    return
+                await asyncio.sleep(1)
+
+    run_work(work())
+
+
+@app.command()
+def reload(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Have a running bridge read its file again, and say what that did."""
+    from s2connect.cli.bridge_show import reload_sentence
+    from s2connect.cli.show import say
+
+    log_to_stderr(verbose)
+    path = _home(file, home)
+
+    async def work() -> dict[str, Any]:
+        async with _reached(path, file) as control:
+            return await control.ask({"command": "reload"})
+
+    done = run_work(work())["reloaded"]
+    if as_json:
+        print_json(done)
+        return
+    say(reload_sentence(done))
+
+
+@app.command()
+def pair(
+    file: FileArgument,
+    route: Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only this route.")] = None,
+    device_url: Annotated[
+        str | None,
+        typer.Option("--device-url", metavar="URL", help="Go to a device that shows URL and code, instead of waiting."),
+    ] = None,
+    manager_url: Annotated[
+        str | None, typer.Option("--manager-url", metavar="URL", help="Pairing URL that the energy manager shows.")
+    ] = None,
+    another: Annotated[bool, typer.Option("--another", help="Wait for one more device.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> ExitCode:
+    """Pair the devices with a running bridge, and what represents them with the energy manager. Safe to run again.
+
+    Codes are asked for, or read from standard input, one a line. The code of the energy manager is tried for every
+    device that it does not know yet.
+    """
+    from s2connect.cli.bridge_pairing import Lines, Wish, lead
+    from s2connect.cli.show import say
+
+    log_to_stderr(verbose)
+    path = _home(file, None)
+    interactive = sys.stdin.isatty() and not as_json
+    wish = Wish(route=route, device_url=device_url, manager_url=manager_url, another=another, interactive=interactive)
+
+    async def work() -> dict[str, Any]:
+        lines = Lines(interactive=interactive)
+        try:
+            async with _reached(path, file) as control:
+                return await lead(control, wish, lines)
+        finally:
+            await lines.aclose()
+
+    result = run_work(work())
+    left = [name for one in result["routes"] for name in one["left"]]
+    if as_json:
+        print_json(result)
+    elif left:
+        say(f"Not paired yet: {', '.join(left)}. Run the command again.")
+    else:
+        say(f"All is paired. See it with: s2connect bridge status {file}")
+    return ExitCode.PAIRING if left else ExitCode.OK
+
+
+def _home(file: Path | None, home: Path | None) -> Path:
+    from s2connect.bridge.config import home_of
+
+    return home_of(file) if file is not None else home_path(home)
+
+
+@contextlib.asynccontextmanager
+async def _reached(path: Path, file: Path | None) -> AsyncIterator[Control]:
+    """The running bridge of a home."""
+    from s2connect.cli.control import connect
+    from s2connect.store.home import Home
+
+    hint = f"Start it with: s2connect bridge run {file or 'FILE'}"
+    try:
+        home = await asyncio.to_thread(Home.open, path)
+    except NotInitialised as error:
+        raise Failure(NO_SERVICE, f"No bridge is running: {error.what}", hint) from None
+    async with connect(home) as control:
+        if control is None:
+            raise Failure(NO_SERVICE, "The bridge is not running.", hint)
+        yield control

@@ -1,0 +1,259 @@
+"""``s2connect bridge pair``: leads an installer through the pairings of a bridge; can be run again at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from s2connect.cli.control import Control
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.cli.lines import LineSplitter, chunks_of
+from s2connect.cli.serve import descriptor_of
+from s2connect.cli.service import Object
+from s2connect.cli.terminal import MAX_TYPED_BYTES, tell
+from s2connect.model.text import for_display
+
+LOOK_AGAIN: Final = 0.5
+"""Seconds between two looks whether the device has come."""
+
+BUSY_PAUSE: Final = 1.0
+"""Seconds until an energy manager is asked again that pairs with one at a time."""
+
+BUSY_ATTEMPTS: Final = 10
+"""How often that is done."""
+
+_ANOTHER_CODE: Final = ("wrong_pairing_code", "pairing_refused", "pairing_expired", "invalid_pairing_code")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for.
+
+    Attributes:
+        route: Name of the route; None for all of them.
+        device_url: Pairing URL of a device, whose code is then asked for; None shows our own.
+        manager_url: Pairing URL of the energy manager; None asks for it.
+        another: Wait for one more device although there are some.
+        interactive: Somebody at a terminal can be asked.
+    """
+
+    route: str | None = None
+    device_url: str | None = None
+    manager_url: str | None = None
+    another: bool = False
+    interactive: bool = False
+
+
+class Lines:
+    """What a person types, or a program writes, line by line; cancel-safe.
+
+    Args:
+        interactive: Show the questions.
+    """
+
+    def __init__(self, *, interactive: bool) -> None:
+        self._interactive = interactive
+        self._lines = self._read()
+
+    async def ask(self, question: str) -> str:
+        """The next line.
+
+        Raises:
+            Failure: There is none.
+        """
+        if self._interactive:
+            print(question, end="", file=sys.stderr, flush=True)
+        line = await anext(self._lines, None)
+        if line is None:
+            raise Failure("input_ended", "The input has ended; what was paired stays paired.", code=ExitCode.FAILED)
+        return line
+
+    async def _read(self) -> AsyncGenerator[str, None]:
+        splitter = LineSplitter(MAX_TYPED_BYTES)
+        async with contextlib.aclosing(chunks_of(descriptor_of(sys.__stdin__))) as chunks:
+            async for chunk in chunks:
+                for line in splitter.feed(chunk):
+                    yield (line or b"").decode("utf-8", "replace").strip()
+        for line in splitter.end():
+            yield (line or b"").decode("utf-8", "replace").strip()
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        await self._lines.aclose()
+
+
+async def lead(control: Control, wish: Wish, lines: Lines) -> Object:
+    """Do the pairings of a running bridge that are missing.
+
+    Returns:
+        For each route, what is paired and what is left.
+
+    Raises:
+        Failure: Something that typing another code does not mend.
+    """
+    routes = await _routes(control)
+    chosen = [route for route in routes if wish.route in (None, route["name"])]
+    if not chosen:
+        names = ", ".join(route["name"] for route in routes) or "none"
+        raise Failure("usage", f"There is no such route; there are: {names}.")
+    needed = [r for r in chosen if "s2-connect" in (r["devices"]["type"], r["manager"]["type"])]
+    if (wish.device_url or wish.manager_url) and len(needed) > 1:
+        raise Failure("usage", "A URL is that of one route.", "Name the route with --route.")
+    if not needed:
+        tell("Nothing is to be paired: these routes have everything in the file.")
+    leader = _Leader(control, wish, lines)
+    return {"routes": [await leader.route(route["name"]) for route in chosen]}
+
+
+async def _routes(control: Control) -> list[Object]:
+    found: list[Object] = (await control.ask({"command": "bridge"}))["bridge"]["routes"]
+    return found
+
+
+class _Leader:
+    def __init__(self, control: Control, wish: Wish, lines: Lines) -> None:
+        self._control = control
+        self._wish = wish
+        self._lines = lines
+
+    async def _look(self, name: str) -> Object:
+        for route in await _routes(self._control):
+            if route["name"] == name:
+                return route
+        raise Failure("usage", "The route is gone: the bridge has read its file again.")
+
+    async def route(self, name: str) -> Object:
+        route = await self._look(name)
+        before = {link["key"] for link in route["links"]}
+        tell(f"Route {name}")
+        if route["devices"]["type"] == "s2-connect":
+            await self._devices(name, route)
+        else:
+            tell(f"  Its {_many(len(before), 'device')} are in the file: nothing is to be paired there.")
+        route = await self._look(name)
+        if route["manager"]["type"] == "s2-connect":
+            await self._managers(name, route)
+        else:
+            tell("  Its energy manager is in the file: nothing is to be paired there.")
+        return _result(await self._look(name), before)
+
+    # Devices
+
+    async def _devices(self, name: str, route: Object) -> None:
+        known = [link["name"] for link in route["links"]]
+        if known:
+            tell(f"  Paired with {_many(len(known), 'device')}: {_listed(known)}")
+        wish = self._wish
+        if wish.device_url is not None:
+            await self._go_to_device(route["devices"]["node"], wish.device_url)
+        elif not known or wish.another:
+            await self._await_device(name, route)
+        while wish.interactive and wish.device_url is None:
+            answer = await self._lines.ask("  Pair another device? [y/N] ")
+            if answer.lower() not in ("y", "yes"):
+                return
+            await self._await_device(name, await self._look(name))
+
+    async def _await_device(self, name: str, route: Object) -> None:
+        before = {link["key"] for link in route["links"]}
+        code = await self._control.ask({"command": "code", "node": route["devices"]["node"]})
+        tell("  Type these two at the device:")
+        tell(f"    Pairing URL   {code['pairing_url']}")
+        tell(f"    Pairing code  {code['code']}")
+        tell("  Waiting for the device …")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 300
+        while loop.time() < deadline:
+            await asyncio.sleep(LOOK_AGAIN)
+            found = [link for link in (await self._look(name))["links"] if link["key"] not in before]
+            if found:
+                tell(f"  Paired with {_listed([found[0]['name']])}.")
+                return
+        raise Failure("pairing_expired", "No device has come while the code was valid.", "Run the command again.")
+
+    async def _go_to_device(self, node: str, url: str) -> None:
+        while True:
+            code = await self._lines.ask("  Pairing code that the device shows: ")
+            try:
+                pairing = await self._pair(node, url, code)
+            except Failure as failure:
+                if failure.kind not in _ANOTHER_CODE or not self._wish.interactive:
+                    raise
+                tell(f"  {failure.what} {failure.hint}".rstrip())
+                continue
+            tell(f"  Paired with {for_display(_title(pairing['peer']), 60)}.")
+            return
+
+    # Energy managers
+
+    async def _managers(self, name: str, route: Object) -> None:
+        links = route["links"]
+        paired = [link for link in links if link["representative"]["paired_with"] is not None]
+        pending = [link for link in links if link["representative"]["paired_with"] is None]
+        if paired:
+            tell(f"  Known to the energy manager: {_listed([link['name'] for link in paired])}")
+        if not pending:
+            tell(
+                "  Everything is paired." if links else "  There is no device yet whose energy manager could be paired."
+            )
+            return
+        tell(f"  Not yet known to the energy manager: {_listed([link['name'] for link in pending])}")
+        url = self._wish.manager_url or await self._lines.ask("  Pairing URL that the energy manager shows: ")
+        url, _, code = url.partition(" ")  # as the QR code of serve has it
+        for link in pending:
+            shown = _listed([link["name"]])
+            while True:
+                code = code.strip() or await self._lines.ask(f"  Pairing code that it shows, for {shown}: ")
+                if not code:
+                    tell("  Stopped here; run the command again to go on.")
+                    return
+                try:
+                    await self._pair(link["representative"]["node"], url, code)
+                except Failure as failure:
+                    if failure.kind not in _ANOTHER_CODE:
+                        raise
+                    tell(f"  Not with this code: {for_display(failure.what, 300)}")
+                    code = ""
+                    continue
+                tell(f"  The energy manager knows {shown} now.")
+                break  # the same code is tried for the next one
+
+    async def _pair(self, node: str, url: str, code: str) -> Object:
+        for attempt in range(BUSY_ATTEMPTS):
+            try:
+                return await self._control.ask({"command": "pair", "node": node, "url": url, "code": code})
+            except Failure as failure:
+                if failure.kind != "peer_busy" or attempt == BUSY_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _result(route: Object, before: set[str]) -> Object:
+    links = route["links"]
+    found: dict[str, Any] = {
+        "name": route["name"],
+        "devices": [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links],
+        "left": [],
+    }
+    if route["manager"]["type"] == "s2-connect":
+        found["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
+        found["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
+    return found
+
+
+def _title(peer: Object) -> str:
+    return str(peer.get("user_defined_name") or f"{peer['brand']} {peer['model_name']}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [for_display(name.partition("/")[2] or name, 60) for name in names[:20]]
+    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

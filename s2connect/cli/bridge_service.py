@@ -1,0 +1,215 @@
+"""``s2connect bridge run``: the bridge as a service, with the control socket, reloads, metrics and systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from s2connect.bridge.config import BridgeFileError, load
+from s2connect.bridge.link import LinkStatus
+from s2connect.bridge.service import Bridge, Reloaded
+from s2connect.cli.control import control_socket
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.cli.lines import LineWriter
+from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of
+from s2connect.cli.service import Object, Service, Sink, event_object
+from s2connect.cli.systemd import Notifier
+from s2connect.errors import S2ConnectError
+from s2connect.store.home import Home
+from s2connect.transports.tls_buffer import use_small_tls_buffers
+
+_log = logging.getLogger(__name__)
+
+MAX_WAITING_CHANGES: Final = 10_000
+"""Changes of links that wait for a slow reader of our output; the oldest go first."""
+
+
+class BridgeService(Service):
+    """Executes commands on a running bridge: those of an endpoint, ``bridge`` and ``reload``."""
+
+    def __init__(self, bridge: Bridge, sink: Sink, stop: Stop, notifier: Notifier, *, show_codes: bool) -> None:
+        super().__init__(
+            bridge.endpoint,
+            bridge.config.home,
+            sink,
+            stop=stop.now,
+            failed=stop.failed,
+            running=True,
+            show_codes=show_codes,
+        )
+        self._bridge = bridge
+        self._notifier = notifier
+        self._commands |= {"bridge": self._show_bridge, "reload": self._reload}
+
+    async def _show_bridge(self, command: Object) -> Object:
+        return {"bridge": self._bridge.status()}
+
+    async def _reload(self, command: Object) -> Object:
+        return {"reloaded": await self.reload()}
+
+    async def reload(self) -> Object:
+        """Read the file again. With mistakes in it everything stays as it is.
+
+        Raises:
+            S2ConnectError: The file cannot be used.
+        """
+        self._notifier.reloading()
+        try:
+            config, warnings = await asyncio.to_thread(load, self._bridge.config.file)
+            for warning in warnings:
+                await self._sink.put(warning_object(self._bridge.config.file, str(warning)))
+            done = reloaded_object(await self._bridge.reload(config))
+            await self._sink.put(event_object("reloaded", **done))
+            return done
+        except S2ConnectError as error:
+            _log.error("The file was not taken over: %s", error)
+            await self._sink.put(event_object("reload_failed", **problems_object(error)))
+            raise
+        finally:
+            self._notifier.ready(summary(self._bridge))
+
+    def reload_soon(self) -> None:
+        """Read the file again, from a signal."""
+        self._spawn(self._reload_quietly(), "reload")
+
+    async def _reload_quietly(self) -> None:
+        with contextlib.suppress(S2ConnectError):
+            await self.reload()
+
+
+class _Changes:
+    """Changes of links on their way to the output."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Object] = deque(maxlen=MAX_WAITING_CHANGES)
+        self._news = asyncio.Event()
+
+    def add(self, route: str, status: LinkStatus) -> None:
+        self._waiting.append(
+            event_object(
+                "link",
+                route=route,
+                link=status.name,
+                state=str(status.state),
+                reason=status.reason,
+                retry_in=status.retry_in,
+            )
+        )
+        self._news.set()
+
+    async def write(self, sink: Sink) -> None:
+        while True:
+            while self._waiting:
+                await sink.put(self._waiting.popleft())
+            self._news.clear()
+            await self._news.wait()
+
+
+async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
+    """Run a bridge until it is told to stop; SIGHUP has it read its file again.
+
+    Args:
+        file: Its file.
+        form: How events look on standard output.
+        show_codes: Tell a code with every announced pairing.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        S2ConnectError: The file has mistakes, or the bridge cannot be started.
+    """
+    use_small_tls_buffers()  # this process is ours
+    stop, notifier, changes = Stop(), Notifier(), _Changes()
+    with stop.on_signals():
+        config, warnings = await asyncio.to_thread(load, file)
+        async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
+            output = Output(writer, form)
+            for warning in warnings:
+                await output.put(warning_object(file, str(warning)))
+            service: BridgeService | None = None
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add))
+                    if config.metrics is not None:
+                        from s2connect.bridge.metrics import Metrics
+
+                        await stack.enter_async_context(Metrics(bridge, config.metrics.port))
+                    service = BridgeService(bridge, output, stop, notifier, show_codes=show_codes)
+                    home = await asyncio.to_thread(Home.open, config.home)
+                    await stack.enter_async_context(control_socket(home, service.answer))
+                    stack.enter_context(_on_hangup(service))
+                    await stack.enter_async_context(_background(changes.write(output), "changes"))
+                    await stack.enter_async_context(_background(notifier.keep_alive(bridge.alive), "watchdog"))
+                    service.follow(sessions=False)
+                    await output.put(event_object("bridge_ready", **bridge.status()))
+                    notifier.ready(summary(bridge))
+                    await stop.wait()
+                    notifier.stopping()
+            finally:
+                if service is not None:
+                    await service.finish(LAST_EVENTS)
+    if stop.error is not None:
+        raise stop.error
+    return stop.code
+
+
+@contextlib.contextmanager
+def _on_hangup(service: BridgeService) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, service.reload_soon)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Any, name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=f"s2connect-bridge-{name}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def summary(bridge: Bridge) -> str:
+    """One line for ``systemctl status``."""
+    links = [link for route in bridge.routes.values() for link in route.status()]
+    up = sum(str(link.state) == "up" for link in links)
+    failed = f", {len(bridge.failed)} routes do not run" if bridge.failed else ""
+    return f"{len(bridge.routes)} routes, {len(links)} links, {up} up{failed}"
+
+
+def reloaded_object(done: Reloaded) -> Object:
+    """What a reload did, for programs."""
+    return {
+        "kept": done.kept,
+        "updated": [{"route": name, "devices": number} for name, number in done.updated.items()],
+        "begun": done.begun,
+        "ended": done.ended,
+        "failed": [{"route": name, "reason": why} for name, why in done.failed.items()],
+        "restart_needed": done.restart,
+    }
+
+
+def warning_object(file: Path, text: str) -> Object:
+    """A warning about the file, as an event."""
+    return event_object("warning", reason="bridge_file", text=f"{file}: {text}")
+
+
+def problems_object(error: S2ConnectError) -> Object:
+    """Why a file could not be used, for programs."""
+    problems = error.problems if isinstance(error, BridgeFileError) else ()
+    return {
+        "error": Failure.of(error).to_object(),
+        "problems": [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in problems],
+    }

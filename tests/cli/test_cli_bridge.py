@@ -1,0 +1,270 @@
+"""``s2connect bridge``: run, check, status, reload and pair, as processes with real peers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_kit import Running, make_home, run
+from rich.console import Console
+
+from s2connect.cli import main
+from s2connect.cli.bridge_show import BridgeText, bridge_blocks, span
+from s2connect.cli.systemd import Notifier
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+ROUTE = '[[route]]\nname = "{}"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
+
+
+def run_bridge(file: Path, env: dict[str, str] | None = None) -> Running:
+    return Running(file.parent / "home", command=("bridge", "run", str(file)), env=env)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "bridge.toml"
+    found.write_text(
+        f'home = "home"\n[endpoint]\nhost = "127.0.0.1"\nbind = "127.0.0.1"\nport = {free_port()}\nvault = "files"\n'
+        + ROUTE.format("house")
+    )
+    return found
+
+
+@pytest.fixture
+def bridges() -> Iterator[list[Running]]:
+    running: list[Running] = []
+    yield running
+    for one in running:
+        one.kill()
+
+
+def test_check_says_that_a_file_is_good(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bridge", "check", str(file)]) == 0
+    assert "can be used. Routes: house (s2-connect -> s2-connect)." in capsys.readouterr().out
+    assert not (file.parent / "home").exists(), "nothing is changed"
+
+
+def test_check_names_every_mistake_with_its_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace("port =", "prot =").replace('"house"', "5"))
+    assert main(["bridge", "check", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert f"{file}: line 5: prot is unknown; did you mean port?" in said
+    assert "line 8: name: has to be a" in said
+    assert "has 2 mistakes" in said
+    assert main(["bridge", "check", str(file), "--json"]) == 2
+    problems = json.loads(capsys.readouterr().out)["error"]["problems"]
+    assert [problem["line"] for problem in problems] == [5, 8]
+
+
+def test_run_does_not_start_with_mistakes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text() + "x = 1\n")
+    assert main(["bridge", "run", str(file)]) == 2
+    assert "x is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "pair"])
+def test_what_needs_the_running_bridge_says_how_to_start_it(
+    file: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bridge", command, str(file)]) == 8
+    assert f"s2connect bridge run {file}" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_bridge_runs_reloads_and_stops_tidily_and_systemd_knows(file: Path, bridges: list[Running]) -> None:
+    """With readiness, reload, watchdog and the end, in this order."""
+    address = str(file.parent / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        heard: queue.Queue[str] = queue.Queue()
+
+        def listen() -> None:
+            while text := systemd.recv(4096).decode():
+                heard.put(text)
+
+        threading.Thread(target=listen, daemon=True).start()
+
+        def told(wanted: str) -> str:
+            while not (text := heard.get(timeout=10)).startswith(wanted):
+                pass
+            return text
+
+        bridge = run_bridge(file, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"})
+        bridges.append(bridge)
+        bridge.event("bridge_ready")
+        assert "STATUS=1 routes, 0 links, 0 up" in told("READY=1")
+        told("WATCHDOG=1")
+        told("WATCHDOG=1")
+
+        good = file.read_text()
+        file.write_text(good + ROUTE.format("second"))
+        bridge.process.send_signal(signal.SIGHUP)
+        done = bridge.event("reloaded")
+        assert (done["kept"], done["begun"]) == (["house"], ["second"])
+        assert "MONOTONIC_USEC=" in told("RELOADING=1")
+        assert "STATUS=2 routes" in told("READY=1")
+
+        file.write_text(good + "oops = 1\n")
+        bridge.process.send_signal(signal.SIGHUP)
+        failed = bridge.event("reload_failed")
+        assert failed["problems"][0]["what"].startswith("oops is unknown")
+        refused = run("bridge", "reload", str(file))
+        assert refused.returncode == 2
+        shown = run("bridge", "status", str(file), "--json")
+        assert [route["name"] for route in json.loads(shown.stdout)["routes"]] == ["house", "second"]
+        file.write_text(good)
+        assert "second ended; house untouched" in run("bridge", "reload", str(file)).stdout
+
+        busy = run("bridge", "run", str(file))
+        assert busy.returncode == 8
+        bridge.process.send_signal(signal.SIGTERM)
+        told("STOPPING=1")
+        assert bridge.ended() == 0
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", address)
+
+
+@pytest.mark.long
+def test_pair_leads_through_both_pairings_and_can_be_run_again(file: Path, bridges: list[Running]) -> None:
+    """Two devices, one energy manager whose code is good for one of them: the second is asked for another code."""
+    bridge = run_bridge(file)
+    bridges.append(bridge)
+    bridge.event("bridge_ready")
+    homes = {
+        name: make_home(file.parent / name, role, "--name", name)
+        for name, role in (("battery", "rm"), ("boiler", "rm"), ("manager", "cem"))
+    }
+    bridges += [battery := Running(homes["battery"]), boiler := Running(homes["boiler"])]
+    bridges += [manager := Running(homes["manager"])]
+    manager_url, manager_code = manager.ready()
+    device_url, device_code = boiler.ready()
+    battery.ready()
+
+    code = json.loads(run("code", "--home", str(file.parent / "home"), "--json").stdout)
+    assert battery.command("pair", url=code["pairing_url"], code=code["code"])["ok"]
+    first = run("bridge", "pair", str(file), "--json", "--device-url", device_url, stdin=f"{device_code}\n")
+    assert first.returncode != 0
+    assert json.loads(first.stdout)["error"]["kind"] == "input_ended"
+    assert "Paired with boiler." in first.stderr
+    assert device_code not in first.stderr
+
+    second = run("bridge", "pair", str(file), "--manager-url", manager_url, stdin=f"WRONG1\n{manager_code}\n")
+    assert "Not with this code" in second.stderr
+    assert second.returncode == 1, second.stderr
+    assert "The energy manager knows" in second.stderr
+
+    fresh = manager.command("code")["code"]
+    third = run("bridge", "pair", str(file), "--json", "--manager-url", manager_url, stdin=f"{fresh}\n")
+    assert third.returncode == 0, third.stderr
+    (route,) = json.loads(third.stdout)["routes"]
+    assert route["left"] == []
+    assert len(route["representatives"]) == 2
+    again = run("bridge", "pair", str(file))
+    assert again.returncode == 0
+    assert "Everything is paired" in again.stderr
+
+    assert {manager.event("session_opened")["peer"]["user_defined_name"] for _ in range(2)} == {"battery", "boiler"}
+    text = run("bridge", "status", "--home", str(file.parent / "home")).stdout
+    assert "house  s2-connect -> s2-connect, 2 of 2 up" in text
+    watched = subprocess.Popen(
+        [sys.executable, "-m", "s2connect", "bridge", "status", str(file), "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watched.stdout is not None
+    states = [json.loads(watched.stdout.readline())["routes"][0]["links"][0]["state"] for _ in range(2)]
+    watched.send_signal(signal.SIGINT)
+    assert watched.wait(10) == 130
+    watched.stdout.close()
+    assert states == ["up", "up"]
+
+
+LINK = {
+    "name": "house/\x1b[31mBattery",
+    "key": "k",
+    "state": "failed",
+    "for_seconds": 75.0,
+    "reason": "not reachable",
+    "retry_in": 3.0,
+    "times_up": 1,
+    "sides": {
+        "rm": {"title": "t", "connected": True, "protocol": "WebSocket", "s2_version": "v1.0.0", "peer_address": ""},
+        "cem": {"title": "t", "connected": False, "protocol": "", "s2_version": "", "peer_address": ""},
+    },
+    "messages": {"rm": {"forwarded": 3, "acknowledged": 2, "refused": 1, "unanswered": 0, "late": 4}, "cem": {}},
+    "queued": {},
+}
+BRIDGE = {
+    "routes": [
+        {"name": "house", "devices": {"type": "s2-connect"}, "manager": {"type": "mqtt"}, "links": [LINK]},
+        {"name": "empty", "devices": {"type": "s2-connect"}, "manager": {"type": "mqtt"}, "links": []},
+    ],
+    "failed": [{"name": "third", "reason": "Cannot listen"}],
+}
+
+
+@pytest.mark.parametrize("width", [70, 140])
+def test_the_table_of_links_fits_the_terminal_and_is_clean(width: int) -> None:
+    out = io.StringIO()
+    Console(file=out, width=width, markup=False, highlight=False).print(*bridge_blocks(BRIDGE, width), sep="\n")
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
+    assert all(part in text for part in ("failed", "1 min", "3/2/1/0/4", "in 3 s", "WebSocket v1.0.0"))
+    assert "No device is paired yet" in text
+    assert "third does not run: Cannot listen" in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")])
+def test_a_length_of_time_is_read_at_a_glance(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_events_of_a_bridge_are_sentences() -> None:
+    form = BridgeText()
+    time = "2026-01-01T00:00:00Z"
+    link = {"event": "link", "time": time, "route": "r", "link": "r/B", "state": "failed", "reason": "gone"}
+    assert str(form(link)).endswith("r/B: failed (gone)")
+    problems = [{"line": 3, "what": "x is unknown", "fatal": True}]
+    failed = {"event": "reload_failed", "time": time, "problems": problems, "error": {"what": "no"}}
+    assert "line 3: x is unknown" in str(form(failed))
+
+
+async def test_no_sign_of_life_is_given_while_a_link_is_dead(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "n"))
+        systemd.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "30000"})
+        alive = False
+        task = asyncio.create_task(notifier.keep_alive(lambda: alive))
+        await asyncio.sleep(0.05)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+        alive = True
+        assert await asyncio.get_running_loop().sock_recv(systemd, 100) == b"WATCHDOG=1"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_without_systemd_nothing_is_told() -> None:
+    assert Notifier({}).watchdog is None
+    Notifier({}).ready()
+    assert Notifier({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}).watchdog is None
+    Notifier({"NOTIFY_SOCKET": "@nobody-listens-here"}).stopping()
