@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from benchmarks.kit import Effort, Row, peer_python
 
-THEMES = ("start", "pairing", "initiation", "messages", "memory")
+THEMES = ("start", "pairing", "initiation", "messages", "bridge", "memory")
 
 
 def machine() -> str:
@@ -26,7 +26,7 @@ def machine() -> str:
         f"{os.cpu_count()} cores of {model}, load {os.getloadavg()[0]:.1f} when it began, {platform.system()}",
         f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, {ours}",
     ]
-    for environment, package in (("s2auth", "s2auth"), ("s2python", "s2-python")):
+    for environment, package in (("s2auth", "s2auth"), ("s2python", "s2-python"), ("aiomqtt", "aiomqtt")):
         python = peer_python(environment)
         found = "not installed"
         if python is not None:

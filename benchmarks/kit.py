@@ -77,6 +77,7 @@ class Worker:
             cwd=ROOT,
             env=os.environ | environment,
         )
+        self.pid = self._process.pid
         self.ready = self._read()
 
     @classmethod
@@ -142,6 +143,19 @@ def memory() -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("no VmRSS")
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """What these processes have computed so far, with all of their threads."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process on one core, on a machine that has so many."""
+    if core < (os.cpu_count() or 1):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from benchmarks.kit import Effort, Row, Worker, in_turns, peer_python, take, wor
 from benchmarks.samples import SAMPLES
 
 
-def _size(sample: str) -> str:
+def size_of(sample: str) -> str:
     length = len(json.dumps({**SAMPLES[sample], "message_id": "0" * 36}, separators=(",", ":")))
     return f"{length} B" if length < 1000 else f"{length / 1000:.1f} KB"
 
@@ -46,7 +46,7 @@ def measure(effort: Effort) -> list[Row]:
                     if once:
                         once()  # warm up
                 session, s2python, connection, aiohttp, websockets = in_turns(runs, *measures)
-                label = f"{_size(sample)}, {'deflate' if deflate else 'plain'}"
+                label = f"{size_of(sample)}, {'deflate' if deflate else 'plain'}"
                 for key, name, budget in (("p50", "p50", 130 if sample == "small" else None), ("p99", "p99", None)):
                     rows.append(
                         Row(

@@ -1,0 +1,226 @@
+"""A link of the bridge beside relays that check nothing: from a message to its ReceptionStatus, and back through it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kit import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
+from benchmarks.messages import size_of
+from benchmarks.samples import SAMPLES
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+ENDS, BETWEEN = 1, 1
+"""The cores: one for both ends, one for what is between them."""
+
+WINDOW = 16
+"""Messages under way in the measurement of throughput; a broker lets 20 be."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way from end to end.
+
+    Attributes:
+        relay: ``ours``, ``aiohttp``, ``websockets`` or ``aiomqtt``; empty for none, the ends meet by themselves.
+        near: How the device is connected.
+        far: How the energy manager is connected.
+        brokers: How many MQTT brokers there are.
+        task: For the relay.
+        slow: Whether a message takes tens of milliseconds, so that a few have to do.
+    """
+
+    relay: str
+    near: str = "wss"
+    far: str = "wss"
+    brokers: int = 0
+    task: Task = field(default_factory=dict)
+    slow: bool = False
+
+
+def _ours(door: str = "wss", far: str = "wss", *, check: str = "envelope", **task: Any) -> Way:
+    near, brokers = ("mqtt" if door == "mqtt" else "wss"), (door == "mqtt") + (far == "mqtt")
+    return Way("ours", near, far, brokers, {"door": door, "check": check, "protection": "sealed", **task})
+
+
+OVER_WSS = {
+    "direct": Way(""),
+    "envelope": _ours(),
+    "schema": _ours(check="schema"),
+    "rules": _ours(check="rules"),
+    "plain S2": _ours("plain"),
+    "websockets": Way("websockets"),
+    "aiohttp": Way("aiohttp"),
+    "envelope, uvloop": _ours(uvloop=True),
+    "aiohttp, uvloop": Way("aiohttp", task={"uvloop": True}),
+}
+OVER_MQTT = {
+    "sealed": _ours("wss", "mqtt"),
+    "plain": _ours("wss", "mqtt", protection="plain"),
+    "sealed, uvloop": _ours("wss", "mqtt", uvloop=True),
+    "websockets and aiomqtt": Way("aiomqtt", "wss", "topics", 1),
+    "two brokers, sealed": _ours("mqtt", "mqtt"),
+    "two brokers, plain": _ours("mqtt", "mqtt", protection="plain"),
+    "Mosquitto's bridge": Way("", "topics", "topics", 2, slow=True),
+}
+
+
+@contextlib.contextmanager
+def _mosquitto(directory: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """A broker on loopback with TLS 1.3: its port and its process."""
+    assert MOSQUITTO is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    file = directory / f"mosquitto-{port}.conf"
+    lines = (
+        f"listener {port} 127.0.0.1",
+        f"certfile {directory / 'chain.pem'}",
+        f"keyfile {directory / 'key.pem'}",
+        "tls_version tlsv1.3",
+        f"user {getpass.getuser()}",
+        "allow_anonymous true",
+        "persistence false",
+        "set_tcp_nodelay true",
+        "log_dest none",
+        *options,
+    )
+    file.write_text("\n".join(lines) + "\n")
+    process = subprocess.Popen([MOSQUITTO, "-c", file], stderr=subprocess.DEVNULL)
+    try:
+        pin(process.pid, BETWEEN)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _bridged_to(port: int, directory: Path) -> tuple[str, ...]:
+    return (
+        "connection benchmark",
+        f"address localhost:{port}",
+        "topic bench/# both 1",
+        "bridge_protocol_version mqttv50",
+        f"bridge_cafile {directory / 'ca.pem'}",
+        "bridge_tls_version tlsv1.3",
+        "cleansession true",
+    )
+
+
+def _set_up(stack: ExitStack, way: Way, directory: Path) -> Measure | None:
+    """Everything of one way; returns what measures it, None where a part is not installed."""
+    python = peer_python("aiomqtt")
+    if (way.brokers and MOSQUITTO is None) or (way.relay == "aiomqtt" and python is None):
+        return None
+    task: Task = {"directory": str(directory), "near": way.near, "far": way.far, "protection": "plain", **way.task}
+    pids: list[int] = []
+    if way.brokers:
+        port, pid = stack.enter_context(_mosquitto(directory))
+        task["far_broker"] = task["near_broker"] = f"mqtts://localhost:{port}"
+        pids.append(pid)
+    if way.brokers == 2:
+        bridge = () if way.relay else _bridged_to(port, directory)
+        port, pid = stack.enter_context(_mosquitto(directory, *bridge))
+        task["near_broker"] = f"mqtts://localhost:{port}"
+        pids.append(pid)
+    ends = stack.enter_context(Worker.ours("bridge_worker", "ends", **task | {"uvloop": False}))
+    pin(ends.pid, ENDS)
+    at = ends.ready
+    if way.relay == "aiomqtt":
+        assert python is not None
+        relay = stack.enter_context(Worker.peer(python, "aiomqtt_relay.py", {}, **task))
+    elif way.relay:
+        relay = stack.enter_context(Worker.ours("bridge_worker", way.relay, at=at, **task))
+    if way.relay:
+        pin(relay.pid, BETWEEN)
+        pids.append(relay.pid)
+        at = relay.ready
+    ends.ask(connect=at)
+    return lambda **question: ends.ask(pids=pids, window=WINDOW, **question)
+
+
+Measure = Callable[..., dict[str, float]]
+Number = Callable[[dict[str, float], dict[str, float]], float]
+
+ADDED: tuple[str, str, Number] = ("added p50", "µs", lambda result, direct: (result["p50"] - direct["p50"]) * 1e6)
+P50: tuple[str, str, Number] = ("round trip p50", "µs", lambda result, _: result["p50"] * 1e6)
+P99: tuple[str, str, Number] = ("round trip p99", "µs", lambda result, _: result["p99"] * 1e6)
+CPU: tuple[str, str, Number] = ("CPU per message", "µs", lambda result, _: result["cpu"] * 1e6)
+BUSY: tuple[str, str, Number] = (
+    f"CPU per message, {WINDOW} under way",
+    "µs",
+    lambda result, _: result["busy_cpu"] * 1e6,
+)
+RATE: tuple[str, str, Number] = (f"messages, {WINDOW} under way", "1/s", lambda result, _: result["rate"])
+
+Line = tuple[str, str, str, tuple[tuple[str, str, Number], ...], str]
+
+WSS_TABLE: tuple[Line, ...] = (
+    ("WSS ↔ WSS, envelope", "envelope", "websockets", (ADDED, P99, CPU, BUSY, RATE), "≤ peer"),
+    ("WSS ↔ WSS, envelope", "envelope", "aiohttp", (ADDED, CPU), ""),
+    ("WSS ↔ WSS, schema", "schema", "websockets", (ADDED, CPU), "≤ peer"),
+    ("WSS ↔ WSS, rules", "rules", "websockets", (ADDED, CPU), "≤ peer"),
+    ("plain S2 ↔ WSS, envelope", "plain S2", "websockets", (ADDED, CPU), "≤ peer"),
+    ("WSS ↔ WSS, envelope, on uvloop", "envelope, uvloop", "aiohttp, uvloop", (ADDED, CPU), ""),
+)
+MQTT_TABLE: tuple[Line, ...] = (
+    ("WSS ↔ MQTT, sealed", "sealed", "websockets and aiomqtt", (P50, P99, CPU, RATE), "≤ peer"),
+    ("WSS ↔ MQTT, plain", "plain", "websockets and aiomqtt", (P50, CPU), "≤ peer"),
+    ("WSS ↔ MQTT, sealed, on uvloop", "sealed, uvloop", "websockets and aiomqtt", (P50, CPU), "≤ peer"),
+    ("MQTT ↔ MQTT, sealed", "two brokers, sealed", "Mosquitto's bridge", (P50, P99, CPU, RATE), ""),
+    ("MQTT ↔ MQTT, plain", "two brokers, plain", "Mosquitto's bridge", (P50, CPU), ""),
+)
+
+
+def measure(effort: Effort) -> Iterator[Row]:
+    """The rows of this theme."""
+    for ways, table in ((OVER_WSS, WSS_TABLE), (OVER_MQTT, MQTT_TABLE)):
+        with workspace() as directory, ExitStack() as stack:
+            running = {name: _set_up(stack, way, directory) for name, way in ways.items()}
+            for sample in SAMPLES:
+                yield from _rows(effort, ways, running, sample, table)
+
+
+def _rows(
+    effort: Effort, ways: dict[str, Way], running: dict[str, Measure | None], sample: str, table: Sequence[Line]
+) -> Iterator[Row]:
+    runs, count = effort.pick(7, 3), effort.pick(1000, 300)
+    asks = [
+        ask and (lambda ask=ask, slow=way.slow: ask(sample=sample, count=count // 10 if slow else count))
+        for way, ask in zip(ways.values(), running.values(), strict=True)
+    ]
+    for warm_up in asks:
+        if warm_up:
+            warm_up()
+    results = dict(zip(ways, in_turns(runs, *asks), strict=True))
+    direct = results.get("direct") or {}
+    for label, mine, beside, numbers, budget in table:
+        own, theirs = results[mine], results[beside]
+        if own is None:
+            continue
+        for number in numbers:
+            what, unit, of = number
+            wanted = "" if number in (P99, RATE) else budget
+            if mine == "sealed" and number is P50 and sample == "small":
+                wanted = "≤ 310 µs"
+            name = f"{label}: {what}, {size_of(sample)}"
+            yield Row(name, unit, of(own, direct), of(theirs, direct) if theirs else None, beside, wanted)

@@ -1,0 +1,474 @@
+"""Processes for the bridge: the two ends, our link between them, and bare relays that check nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import websockets.asyncio.client
+import websockets.asyncio.server
+from aiohttp import web
+
+from benchmarks.kit import Task, answer_questions, cpu_seconds, my_task, percentile
+from benchmarks.messages_worker import PATH, server_tls
+from benchmarks.samples import SAMPLES
+from s2connect.bridge.link import Link, Side, Way
+from s2connect.bridge.relay import Policy
+from s2connect.certs.tls import wan_client_context
+from s2connect.messages.conversation import Check
+from s2connect.messages.envelope import RECEPTION_STATUS, ReceptionStatusValue, read_message, reception_status
+from s2connect.model.common import NodeId, Role
+from s2connect.model.session_init import CommunicationDetails
+from s2connect.model.url import MqttUrl, WebSocketUrl
+from s2connect.rest.server import HttpsServer
+from s2connect.transports.base import Connection, ConnectionInfo, Trust
+from s2connect.transports.legacy import PlainDoor
+from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.tls_buffer import use_small_tls_buffers
+from s2connect.transports.websocket import WebSocketTransport
+
+V1 = "v1.0.0"
+NEAR, BRIDGE, FAR = (NodeId(UUID(int=number)) for number in (1, 2, 3))
+UP, DOWN = "bench/up", "bench/down"
+SECRET = SessionToken.from_bytes(bytes(range(32)))
+DETAILS = {
+    "message_type": "ResourceManagerDetails",
+    "message_id": "details",
+    "resource_id": "battery",
+    "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}],
+    "instruction_processing_delay": 100,
+    "available_control_types": ["FILL_RATE_BASED_CONTROL"],
+    "provides_forecast": True,
+    "provides_power_measurement_types": ["ELECTRIC.POWER.L1", "ELECTRIC.POWER.L2", "ELECTRIC.POWER.L3"],
+}
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One end as the measurement sees it."""
+
+    send: Callable[[str], Awaitable[object]]
+    recv: Callable[[], Awaitable[str]]
+
+
+def answer_to(text: str) -> str | None:
+    message = read_message(text)
+    if message.type == RECEPTION_STATUS:
+        return None
+    return reception_status(message.id or "", ReceptionStatusValue.OK)
+
+
+def client_tls(task: Task) -> ssl.SSLContext:
+    return wan_client_context(Path(task["directory"]) / "ca.pem")
+
+
+# Over WSS: bare aiohttp at both ends
+
+
+async def far_wss(task: Task, stack: AsyncExitStack) -> Task:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        async for message in socket:
+            if (answer := answer_to(message.data)) is not None:
+                await socket.send_str(answer)
+        return socket
+
+    return {"url": await serve_aiohttp(task, stack, handler)}
+
+
+async def serve_aiohttp(task: Task, stack: AsyncExitStack, handler: Any) -> str:
+    app = web.Application()
+    app.router.add_get(PATH, handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(Path(task["directory"]))).start()
+    return f"wss://localhost:{runner.addresses[0][1]}{PATH}"
+
+
+async def near_wss(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
+    http = await stack.enter_async_context(aiohttp.ClientSession())
+    headers = {"Authorization": f"Bearer {at['token']}"} if "token" in at else {}
+    connecting = http.ws_connect(at["url"], ssl=client_tls(task), compress=0, headers=headers)
+    socket = await stack.enter_async_context(connecting)
+    wire = Wire(socket.send_str, socket.receive_str)
+    if at.get("plain"):
+        await shake_hands(wire)
+    return wire
+
+
+async def shake_hands(wire: Wire) -> None:
+    """As a device of plain S2."""
+    hello = {"message_type": "Handshake", "message_id": "hello", "role": "RM", "supported_protocol_versions": ["1.0.0"]}
+    await wire.send(json.dumps(hello))
+    chosen = answered = False
+    while not (chosen and answered):
+        text = await wire.recv()
+        if (answer := answer_to(text)) is not None:
+            await wire.send(answer)
+        chosen |= json.loads(text)["message_type"] == "HandshakeResponse"
+        answered |= answer is None
+
+
+# Over MQTT
+
+
+def settings(task: Task, broker: str, client_id: str) -> MqttSettings:
+    return MqttSettings(
+        url=MqttUrl(task[broker]),
+        client_id=client_id,
+        ca_file=Path(task["directory"]) / "ca.pem",
+        protection=Protection(task["protection"]),
+    )
+
+
+def static(task: Task, server: NodeId, client: NodeId, mc: str) -> StaticSession:
+    return StaticSession(
+        topic_prefix="s2",
+        server=server,
+        client=client,
+        mc=mc,
+        client_role=Role.RM,
+        versions=(V1,),
+        secret=SECRET,
+        protection=Protection(task["protection"]),
+    )
+
+
+async def mqtt_transport(task: Task, broker: str, client_id: str, role: Role, stack: AsyncExitStack) -> MqttTransport:
+    transport = MqttTransport(settings(task, broker, client_id), role_of=lambda _: role)
+    stack.push_async_callback(transport.close)
+    transport.start()
+    return transport
+
+
+async def far_mqtt(task: Task, stack: AsyncExitStack) -> Task:
+    """Our own transport, because nobody else can open what is sealed."""
+    transport = await mqtt_transport(task, "far_broker", "far", Role.CEM, stack)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def answer(connection: Connection) -> None:
+        async for text in connection:
+            if (status := answer_to(text)) is not None:
+                await connection.send(status)
+
+    def take(connection: Connection) -> None:
+        tasks.append(asyncio.create_task(answer(connection), name="benchmark-far"))
+
+    await transport.listen_static(static(task, FAR, BRIDGE, "bridge"), take)
+    stack.callback(lambda: [task.cancel() for task in tasks])
+    return {}
+
+
+async def near_mqtt(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
+    transport = await mqtt_transport(task, "near_broker", "near", Role.RM, stack)
+    connection = await transport.connect_static(static(task, BRIDGE, NEAR, "near"))
+    stack.push_async_callback(connection.close)
+    return Wire(connection.send, connection.recv)
+
+
+# Texts published on two topics, for what knows nothing of S2 over MQTT
+
+
+async def bare_mqtt(task: Task, broker: str, client_id: str, stack: AsyncExitStack) -> BrokerConnection:
+    url = MqttUrl(task[broker])
+    options = BrokerOptions(host=url.host, port=url.port, context=client_tls(task), client_id=client_id)
+    connection = await BrokerConnection.open(options)
+    stack.push_async_callback(connection.close)
+    return connection
+
+
+async def far_topics(task: Task, stack: AsyncExitStack) -> Task:
+    broker = await bare_mqtt(task, "far_broker", "far", stack)
+
+    def receive(packet: Packet) -> None:
+        if (answer := answer_to(packet.payload.decode())) is not None:
+            broker.put(Packet(DOWN, answer.encode()))
+
+    broker.route(UP, receive)
+    await broker.subscribe(UP)
+    return {}
+
+
+async def near_topics(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
+    broker = await bare_mqtt(task, "near_broker", "near", stack)
+    inbox: asyncio.Queue[str] = asyncio.Queue()
+    broker.route(DOWN, lambda packet: inbox.put_nowait(packet.payload.decode()))
+    await broker.subscribe(DOWN)
+
+    async def send(text: str) -> None:
+        broker.put(Packet(UP, text.encode()))
+
+    return Wire(send, inbox.get)
+
+
+# The measurement
+
+
+class Ends:
+    """Both ends in one process, so that a message wakes as few processes as possible beside those that relay it."""
+
+    def __init__(self, task: Task, stack: AsyncExitStack) -> None:
+        self._task = task
+        self._stack = stack
+        self._wire: Wire | None = None
+
+    async def answer(self, question: Task) -> Task:
+        if (at := question.get("connect")) is not None:
+            near = {"wss": near_wss, "mqtt": near_mqtt, "topics": near_topics}[self._task["near"]]
+            self._wire = await near(self._task, at, self._stack)
+            await self._settle()
+            return {}
+        text = json.dumps(SAMPLES[question["sample"]], separators=(",", ":"))
+        texts = [f'{{"message_id":"{uuid4()}",{text[1:]}' for _ in range(question["count"])]
+        return await self._one_by_one(texts, question) | await self._many(texts, question)
+
+    async def _settle(self) -> None:
+        """The first message; where two brokers connect to each other, it may have to be sent again."""
+        assert self._wire is not None
+        while True:
+            await self._wire.send(json.dumps(DETAILS))
+            try:
+                async with asyncio.timeout(2):
+                    _check(await self._wire.recv())
+                    return
+            except TimeoutError:
+                continue
+
+    async def _one_by_one(self, texts: list[str], question: Task) -> Task:
+        assert self._wire is not None
+        send, recv, spans, clock = self._wire.send, self._wire.recv, [], time.perf_counter
+        before = cpu_seconds(question["pids"])
+        for text in texts:
+            start = clock()
+            await send(text)
+            answer = await recv()
+            spans.append(clock() - start)
+            _check(answer)
+        cpu = (cpu_seconds(question["pids"]) - before) / len(texts)
+        return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99), "max": max(spans), "cpu": cpu}
+
+    async def _many(self, texts: list[str], question: Task) -> Task:
+        assert self._wire is not None
+        send, recv, window = self._wire.send, self._wire.recv, question["window"]
+        before, start = cpu_seconds(question["pids"]), time.perf_counter()
+        for text in texts[:window]:
+            await send(text)
+        for text in texts[window:]:
+            _check(await recv())
+            await send(text)
+        for _ in texts[:window]:
+            _check(await recv())
+        span = time.perf_counter() - start
+        return {"rate": len(texts) / span, "busy_cpu": (cpu_seconds(question["pids"]) - before) / len(texts)}
+
+
+def _check(answer: str) -> None:
+    if '"OK"' not in answer:
+        raise RuntimeError(f"not taken: {answer}")
+
+
+async def ends(task: Task, stack: AsyncExitStack) -> None:
+    far = {"wss": far_wss, "mqtt": far_mqtt, "topics": far_topics}[task["far"]]
+    await answer_questions(await far(task, stack), Ends(task, stack).answer)
+
+
+# Our relay
+
+
+class AcceptedSide(Side):
+    """The device, which comes."""
+
+    title = "the device"
+    way = Way.ACCEPT
+
+    async def open(self) -> Connection:
+        raise NotImplementedError
+
+
+class OpenedSide(Side):
+    """The energy manager, to which we go."""
+
+    title = "the energy manager"
+    way = Way.OPEN
+
+    def __init__(self, open_: Callable[[], Awaitable[Connection]]) -> None:
+        self._open = open_
+
+    async def open(self) -> Connection:
+        return await self._open()
+
+
+async def ours(task: Task, stack: AsyncExitStack) -> Task:
+    use_small_tls_buffers()  # as our service does
+    far = await (opener_mqtt if task["far"] == "mqtt" else opener_wss)(task, stack)
+    sides = {Role.RM: AcceptedSide(), Role.CEM: OpenedSide(far)}
+    link = Link("benchmark", sides, Policy(check=Check(task["check"])))
+    running = asyncio.create_task(link.run(), name="benchmark-link")
+    stack.push_async_callback(asyncio.wait, {running}, timeout=5)
+    stack.callback(running.cancel)
+    door = {"wss": door_wss, "mqtt": door_mqtt, "plain": door_plain}[task["door"]]
+    return await door(task, link, stack)
+
+
+async def opener_wss(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitable[Connection]]:
+    transport, context = WebSocketTransport(compression=False), client_tls(task)
+    details = CommunicationDetails.from_value(
+        {"communicationProtocol": "WebSocket", "websocketUrl": task["at"]["url"], "websocketToken": "A" * 43 + "="}
+    )
+    return lambda: transport.connect(ConnectionInfo("WebSocket", BRIDGE, FAR, V1), details, Trust(context, "127.0.0.1"))
+
+
+async def opener_mqtt(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitable[Connection]]:
+    transport = await mqtt_transport(task, "far_broker", "bridge", Role.RM, stack)
+    return lambda: transport.connect_static(static(task, FAR, BRIDGE, "bridge"))
+
+
+async def server(task: Task, stack: AsyncExitStack) -> HttpsServer:
+    made = HttpsServer(server_tls(Path(task["directory"])), host="127.0.0.1", port=0)
+    stack.push_async_callback(made.close)
+    return made
+
+
+async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+    https = await server(task, stack)
+    transport = WebSocketTransport(lambda: WebSocketUrl(f"wss://localhost:{https.port}{PATH}"), compression=False)
+    stack.push_async_callback(transport.close)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        https.release(request)
+        return await transport.handler(request)
+
+    https.add_get(PATH, handler)
+    await https.start()
+    assert await link.ask(Role.RM, V1) is None
+    offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
+
+    async def arrive() -> None:
+        link.arrived(Role.RM, await offer.connection)
+
+    stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
+    details = offer.details.to_value()
+    return {"url": details["websocketUrl"], "token": details["websocketToken"]}
+
+
+async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+    https = await server(task, stack)
+    door = PlainDoor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
+    stack.push_async_callback(door.close)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        https.release(request)
+        return await door.handler(request)
+
+    https.add_get(PATH, handler)
+    await https.start()
+
+    async def arrive() -> None:
+        connection = await anext(door)
+        assert await link.ask(Role.RM, V1) is None
+        link.arrived(Role.RM, connection)
+
+    stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
+    return {"url": f"wss://localhost:{https.port}{PATH}", "plain": True}
+
+
+async def door_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+    transport = await mqtt_transport(task, "near_broker", "bridge", Role.CEM, stack)
+
+    async def gate(version: str) -> bool:
+        return await link.ask(Role.RM, version) is None
+
+    def take(connection: Connection) -> None:
+        link.arrived(Role.RM, connection)
+
+    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, gate=gate)
+    return {}
+
+
+# Bare relays: texts from one WebSocket to another, nothing read, nothing checked
+
+
+async def relay_aiohttp(task: Task, stack: AsyncExitStack) -> Task:
+    http = await stack.enter_async_context(aiohttp.ClientSession())
+    tls = client_tls(task)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        near = web.WebSocketResponse(compress=False)
+        await near.prepare(request)
+        async with http.ws_connect(task["at"]["url"], ssl=tls, compress=0) as far:
+
+            async def back() -> None:
+                async for message in far:
+                    await near.send_str(message.data)
+
+            backwards = asyncio.create_task(back())
+            async for message in near:
+                await far.send_str(message.data)
+            backwards.cancel()
+        return near
+
+    return {"url": await serve_aiohttp(task, stack, handler)}
+
+
+async def relay_websockets(task: Task, stack: AsyncExitStack) -> Task:
+    tls = client_tls(task)
+
+    async def handler(near: websockets.asyncio.server.ServerConnection) -> None:
+        async with websockets.asyncio.client.connect(
+            task["at"]["url"], ssl=tls, host="127.0.0.1", compression=None, proxy=None
+        ) as far:
+
+            async def back() -> None:
+                async for text in far:
+                    await near.send(text)
+
+            backwards = asyncio.create_task(back())
+            async for text in near:
+                await far.send(text)
+            backwards.cancel()
+
+    serving = websockets.asyncio.server.serve(
+        handler, "127.0.0.1", 0, ssl=server_tls(Path(task["directory"])), compression=None
+    )
+    served = await stack.enter_async_context(serving)
+    return {"url": f"wss://localhost:{next(iter(served.sockets)).getsockname()[1]}{PATH}"}
+
+
+async def nothing(_: Task) -> Task:
+    return {}
+
+
+async def main() -> None:
+    task = my_task()
+    async with AsyncExitStack() as stack:
+        if task["kind"] == "ends":
+            await ends(task, stack)
+        else:
+            relay = {"ours": ours, "aiohttp": relay_aiohttp, "websockets": relay_websockets}[task["kind"]]
+            await answer_questions(await relay(task, stack), nothing)
+        os._exit(0)  # at once: parting from each other is not measured, and takes its time
+
+
+if __name__ == "__main__":
+    if my_task().get("uvloop"):
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
