@@ -17,9 +17,10 @@ from s2connect.errors import (
     S2ConnectError,
     UsageError,
 )
+from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import data_model
-from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate
+from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate, SelectControlType
 from s2connect.model.text import for_display
 from s2connect.simulate.cem import EnergyManager, Outgoing
 from s2connect.simulate.clock import Clock
@@ -123,7 +124,7 @@ class DeviceRunner:
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
             device.disconnected(self._clock.now())
-            self._report("disconnected", f"is alone again ({session.end_reason})")
+            self._report("disconnected", "is alone again", reason=session.end_reason.value)
 
     def _tell(self) -> None:
         for note in self.device.take_notes():
@@ -188,7 +189,7 @@ class ManagerRunner:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             await session.close()
-            self._report("disconnected", f"{shown} is gone ({session.end_reason})")
+            self._report("disconnected", f"{shown} is gone", reason=session.end_reason.value)
 
     async def _look(self) -> None:
         while True:
@@ -199,7 +200,7 @@ class ManagerRunner:
                 self._next_state = now + STATE_EVERY
                 power, count = self.manager.power, len(self.manager.devices)
                 text = f"{power:.0f} W from the grid" if power >= 0 else f"{-power:.0f} W to the grid"
-                self._report("state", f"{text}, {count} devices", power=power, devices=count)
+                self._report("state", f"{text}, devices: {count}", power=power, devices=count)
 
     def _dispatch(self, outgoing: Iterable[Outgoing]) -> None:
         for device, message in outgoing:
@@ -211,7 +212,7 @@ class ManagerRunner:
                 self._report("failed", f"{name} does not keep up; it is not sent a {message.message_type}")
                 continue
             queue.put_nowait(message)
-            self._report("instructed", f"{name}: {message.message_type}", message=message.to_value())
+            self._report("instructed", f"{name}: {_summary(message)}", message=message.to_value())
 
     def _watch(self, key: str, message: S2Message) -> None:
         if isinstance(message, InstructionStatusUpdate) and message.status_type in _BAD_NEWS:
@@ -230,6 +231,23 @@ class ManagerRunner:
 
     def _report(self, event: str, text: str, **values: Any) -> None:
         self._reporter(Report(self._clock.now(), self._name, event, text, values))
+
+
+def _summary(message: S2Message) -> str:
+    """What an energy manager sends, in a few words; ids come from the network."""
+    match message:
+        case SelectControlType():
+            return message.control_type.value
+        case frbc.Instruction():
+            return f"{for_display(message.operation_mode, 40)}, factor {message.operation_mode_factor:.2f}"
+        case ombc.Instruction() | ddbc.Instruction():
+            return f"{for_display(message.operation_mode_id, 40)}, factor {message.operation_mode_factor:.2f}"
+        case pebc.Instruction():
+            element = message.power_envelopes[0].power_envelope_elements[0]
+            return f"from {element.lower_limit:.0f} W to {element.upper_limit:.0f} W"
+        case ppbc.ScheduleInstruction():
+            return f"{for_display(message.power_sequence_id, 40)} at {message.execution_time:%a %H:%M}"
+    return message.message_type
 
 
 async def _send(session: Session, messages: Sequence[S2Message], failed: Callable[[str], None]) -> None:

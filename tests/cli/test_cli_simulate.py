@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from cli_kit import run
 
 from s2connect.cli import main
 
@@ -96,6 +96,7 @@ def test_a_device_and_an_energy_manager_find_each_other_and_end_when_they_are_to
     assert (tmp_path / "cem" / "config.json").is_file()
 
 
+@pytest.mark.long
 def test_all_devices_of_a_site_take_one_code(simulate: Callable[..., Simulated], tmp_path: Path) -> None:
     table = tmp_path / "site.csv"
     table.write_text(TABLE, "utf-8")
@@ -128,15 +129,16 @@ def test_a_plan_is_shown_without_anything_being_done(tmp_path: Path, capsys: pyt
         (("site", "missing.csv"), "cannot be read"),
     ],
 )
-def test_mistakes_are_told(arguments: tuple[str, ...], says: str) -> None:
-    ended = run("simulate", *arguments)
-    assert ended.returncode == 2
-    assert says in ended.stderr
+def test_mistakes_are_told(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert main(["simulate", *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
-def test_a_site_that_is_paired_with_nobody_says_what_to_add(tmp_path: Path) -> None:
+def test_a_site_that_is_paired_with_nobody_says_what_to_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "site.csv"
     table.write_text(TABLE, "utf-8")
-    ended = run("simulate", "site", str(table))
-    assert ended.returncode == 2
-    assert "--pair" in ended.stderr
+    assert main(["simulate", "site", str(table)]) == 2
+    assert "--pair" in capsys.readouterr().err
