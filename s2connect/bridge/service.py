@@ -18,7 +18,7 @@ from s2connect.bridge.building import Builder, policy, update
 from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import Link, LinkStatus
-from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort
+from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.bridge.plain import PlainServerManagerPort
 from s2connect.bridge.route import Route
 from s2connect.config import EndpointConfig, checked, default_host
@@ -211,14 +211,17 @@ class Bridge:
         }
 
     def _route_object(self, running: _Running) -> Object:
-        config, route = running.config, running.route
+        config, route, own = running.config, running.route, running.config.id_in(self.id)
         found: Object = {
             "name": config.name,
-            "id": str(config.id_in(self.id)),
+            "id": str(own),
             "check": str(config.check),
             "devices": {"type": config.devices.type},
             "manager": {"type": config.manager.type},
-            "links": [self._link_object(route, key, link.status()) for key, link in sorted(route.links.items())],
+            "links": [
+                {**self._link_object(route, key, link.status()), "node": str(representative_id(own, key))}
+                for key, link in route.links.items()
+            ],
         }
         if isinstance(route.devices, NodeDevicePort):
             node = route.devices.node

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import re
+import shutil
 import string
 import tomllib
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from service_kit import private_file
 
+from s2connect.bridge import config as config_module
 from s2connect.bridge.config import BridgeConfig, BridgeFileError, MqttDevices, PlainServerDevices, load
+from s2connect.bridge.life import TABLE
 from s2connect.bridge.toml_lines import line_of, lines_of
 from s2connect.errors import ConfigurationError
 from s2connect.messages.conversation import Check
@@ -290,3 +296,43 @@ def test_every_file_of_toml_has_its_lines_found(text: str) -> None:
         return
     lines = lines_of(text.replace("\r\n", "\n"))
     assert all((key,) in lines for key in data)
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_table_of_states_in_the_documentation_is_the_one_in_force() -> None:
+    text = (REPOSITORY / "docs" / "bridge.md").read_text("utf-8")
+    section = text.split("## States of a link")[1].split("Every state but")[0]
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|([^|]*)\|$", section, re.MULTILINE)
+    shown = {state: set(re.findall(r"`(\w+)`", following)) for state, following in rows}
+    assert shown == {str(state): {str(after) for after in events.values()} for state, events in TABLE.items()}
+
+
+def test_every_setting_is_in_the_documentation() -> None:
+    text = (REPOSITORY / "docs" / "bridge.md").read_text("utf-8")
+    models = [m for m in vars(config_module).values() if isinstance(m, type) and issubclass(m, config_module.Section)]
+    assert len(models) > 10
+    for name in {field for model in models for field in model.model_fields}:
+        assert f"`{name}`" in text or f"`[[route.devices.{name}]]`" in text, name
+
+
+@pytest.mark.parametrize("name", ["bridge-building.toml", "bridge-cloud.toml"])
+def test_the_examples_can_be_used(tmp_path: Path, name: str) -> None:
+    certificates = trustme.CA()
+    identity = certificates.issue_cert("s2.example.com")
+    for directory in ("secrets", "tls"):
+        (tmp_path / directory).mkdir(mode=0o700)
+    for secret in ("broker.password", "heat-pump.token"):
+        private_file(tmp_path / "secrets" / secret, "a secret")
+    for secret in ("cloud.secret", "programs.secret"):
+        private_file(tmp_path / "secrets" / secret, base64.b64encode(bytes(32)).decode())
+    for authority in ("secrets/charger-ca.pem", "tls/broker-ca.pem"):
+        certificates.cert_pem.write_to_path(tmp_path / authority)
+    identity.private_key_pem.write_to_path(tmp_path / "tls" / "privkey.pem")
+    for pem in identity.cert_chain_pems:
+        pem.write_to_path(tmp_path / "tls" / "fullchain.pem", append=True)
+    shutil.copy(REPOSITORY / "examples" / name, tmp_path)
+    config, warnings = load(tmp_path / name)
+    assert config.routes
+    assert all("without TLS" in problem.what for problem in warnings)
