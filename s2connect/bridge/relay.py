@@ -14,6 +14,7 @@ from s2connect.errors import UsageError
 from s2connect.messages.catalogue import data_model
 from s2connect.messages.conversation import Check, Conversation
 from s2connect.messages.envelope import (
+    HANDSHAKES,
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
@@ -71,6 +72,10 @@ class Fate(StrEnum):
     """A ReceptionStatus to nothing that was sent, or a second one; it went no further."""
 
 
+# Python 3.11 looks a member up more slowly than it counts.
+_FORWARDED, _ACKNOWLEDGED = Fate.FORWARDED, Fate.ACKNOWLEDGED
+
+
 class Out(NamedTuple):
     """A text to send.
 
@@ -102,7 +107,8 @@ class Overdue(NamedTuple):
 class _Side:
     """What came from one side."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, role: Role, policy: Policy) -> None:
+        self.other = role.other
         self.ledger = Acknowledgements(timeout=policy.patience)
         self.counts = dict.fromkeys(Fate, 0)
         self.bytes = 0
@@ -139,10 +145,12 @@ class Relay:
         self._name = name
         self._farewells: dict[Role, str] = {}
         self._wall = wall
-        self._sides = {Role.RM: _Side(policy), Role.CEM: _Side(policy)}
+        self._sides = {role: _Side(role, policy) for role in (Role.RM, Role.CEM)}
         rm, cem = versions[Role.RM], versions[Role.CEM]
         conversation = Conversation(rm, check=policy.check)
         self._conversations = {Role.RM: conversation, Role.CEM: conversation}
+        # Of an envelope only a handshake is refused, and only the rules look back on what was said before.
+        self._judges_all, self._looks_back = policy.check is not Check.ENVELOPE, policy.check is Check.RULES
         self._translator: Translator | None = None
         if rm != cem and data_model(rm) != data_model(cem):
             self._translator = Translator(rm, cem)
@@ -177,9 +185,10 @@ class Relay:
         if policy.messages_per_second and not self._has_points(from_, now):
             label = f"more than {policy.messages_per_second:g} messages a second"
             return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-        verdict = self._conversations[side].judge(side, message, now=self._now())
-        if not verdict.ok:
-            return self._refuse(side, verdict.subject_id, verdict.status, verdict.label)
+        if self._judges_all or message.type in HANDSHAKES:
+            verdict = self._conversations[side].judge(side, message, now=self._now())
+            if not verdict.ok:
+                return self._refuse(side, verdict.subject_id, verdict.status, verdict.label)
         try:
             from_.ledger.sent(identifier, now=now)
         except UsageError:
@@ -187,28 +196,29 @@ class Relay:
             return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._translator is not None:
             return self._translated(self._translator, side, message)
-        self._conversations[side].sent(side, message, now=self._now())
-        self._forwarded(side, message)
-        return [Out(side.other, message.text, identifier)]
+        if self._looks_back:
+            self._conversations[side].sent(side, message, now=self._now())
+        self._forwarded(from_, message)
+        return [Out(from_.other, message.text, identifier)]
 
-    def _forwarded(self, side: Role, message: Message) -> None:
-        self._sides[side].counts[Fate.FORWARDED] += 1
+    def _forwarded(self, from_: _Side, message: Message) -> None:
+        from_.counts[_FORWARDED] += 1
         if message.type == SESSION_REQUEST:
-            self._farewells[side.other] = message.id or NIL_ID
+            self._farewells[from_.other] = message.id or NIL_ID
 
     def _translated(self, translator: Translator, side: Role, message: Message) -> list[Out]:
-        ledger, identifier = self._sides[side].ledger, message.id or NIL_ID
+        from_, identifier = self._sides[side], message.id or NIL_ID
         try:
             translation = translator.translate(side, message, now=self._wall())
         except (Untranslatable, InvalidMessage) as error:
-            ledger.acknowledged(identifier)
+            from_.ledger.acknowledged(identifier)
             if isinstance(error, InvalidMessage):
                 raise
             return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
         self._conversations[side].sent(side, message, now=self._now())
-        self._forwarded(side, message)
+        self._forwarded(from_, message)
         if translation.back:
-            ledger.acknowledged(identifier)
+            from_.ledger.acknowledged(identifier)
             self._conversations[side].answered(side, identifier, ok=True, now=self._now())
         for text in translation.onward:
             onward, there = read_message(text), self._conversations[side.other]
@@ -229,20 +239,20 @@ class Relay:
         return [out for text in onward for out in self._pass_on(side, read_message(text))]
 
     def _pass_on(self, side: Role, message: Message) -> list[Out]:
-        subject, sender = message.subject_id or NIL_ID, side.other
+        subject, sender = message.subject_id or NIL_ID, self._sides[side].other
         of = self._sides[sender]
         found = of.ledger.acknowledged(subject)
         if found is Acknowledged.UNKNOWN:
             of.counts[Fate.STRAY] += 1
             return []
-        self._conversations[sender].answered(
-            sender, subject, ok=message.status == ReceptionStatusValue.OK, now=self._now()
-        )
+        if self._looks_back:
+            ok = message.status == ReceptionStatusValue.OK
+            self._conversations[sender].answered(sender, subject, ok=ok, now=self._now())
         if found is Acknowledged.LATE:
             of.counts[Fate.LATE] += 1
             _log.debug("link %s: a ReceptionStatus of the %s came late", self._name, side)
             return []
-        of.counts[Fate.ACKNOWLEDGED] += 1
+        of.counts[_ACKNOWLEDGED] += 1
         return [Out(sender, message.text)]
 
     def _refuse(self, side: Role, subject: str, status: ReceptionStatusValue, label: str | None) -> list[Out]:
