@@ -219,8 +219,17 @@ class _Leader:
                     tell(f"  Not with this code: {for_display(failure.what, 300)}")
                     code = ""
                     continue
+                await self._until_known(name, link["key"])
                 tell(f"  The energy manager knows {shown} now.")
                 break  # the same code is tried for the next one
+
+    async def _until_known(self, name: str, key: str) -> None:
+        """Wait, not for ever, until the bridge has taken note: its links hear of a pairing a moment later."""
+        for _ in range(50):
+            links = (await self._look(name))["links"]
+            if any(link["key"] == key and link["representative"]["paired_with"] is not None for link in links):
+                return
+            await asyncio.sleep(0.1)
 
     async def _pair(self, node: str, url: str, code: str) -> Object:
         for attempt in range(BUSY_ATTEMPTS):
