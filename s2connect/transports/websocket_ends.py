@@ -8,6 +8,7 @@ import logging
 import ssl
 import sys
 from abc import abstractmethod
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +121,11 @@ class PeerWatch:
         if self._since is not None:
             self._since = now
 
+    def served(self) -> None:
+        """The peer gave what was waited for, and nobody waits any more."""
+        self._silence = 0.0
+        self._since = None
+
     def silence(self, now: float) -> float:
         """Seconds of listening in vain."""
         return self._silence + (0.0 if self._since is None else now - self._since)
@@ -165,27 +171,32 @@ class _End(Connection):
         watch, time = self._watch, self._loop.time
         watch.listen(time())
         try:
-            while True:
-                text = await self._receive()
+            while (text := await self._receive()) is None:
                 watch.heard(time())
-                if text is not None:
-                    return text
         except ConnectionClosed as error:
+            watch.stop(time())
             if self._goodbye is not None:
                 await self.closed.wait()  # bounded: our own close is at work
             self._end(error)
             assert self._ended is not None
             raise ConnectionClosed(self._ended.code, self._ended.reason) from None
-        finally:
+        except BaseException:
             watch.stop(time())
+            raise
+        watch.served()
+        return text
 
     async def send(self, text: str) -> None:
         """See :meth:`Connection.send`."""
         ended = self._ended or self._goodbye
         if ended is not None:
             raise ConnectionClosed(ended.code, ended.reason)
-        started = self._loop.time()
         await self._transmit(text)
+
+    async def _wait(self, room: Coroutine[Any, Any, None]) -> None:
+        """Wait for room in a write buffer that is full."""
+        started = self._loop.time()
+        await room
         now = self._loop.time()
         if now - started > _HELD_UP:
             self._watch.heard(now)  # room came after waiting: the peer takes in what we send
@@ -296,7 +307,8 @@ class ServerEnd(_End):
         if kind is WSMsgType.PING:
             with contextlib.suppress(OSError):
                 await self._socket.pong(message.data)
-                await self._room()
+                if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+                    await self._room()
             return None
         if kind is WSMsgType.PONG:
             return None
@@ -320,15 +332,14 @@ class ServerEnd(_End):
             await self._socket.send_str(text, compress=compress or None)
         except (OSError, RuntimeError):
             raise ConnectionClosed(ABNORMAL_CLOSURE) from None
-        await self._room()
+        if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+            await self._wait(self._room())
 
     async def _room(self) -> None:
         """Wait until the peer has taken in what was written.
 
         In a task, because aiohttp's writers share one future: to cancel one of them would be to cancel the others.
         """
-        if self._transport.get_write_buffer_size() <= WRITE_BUFFER_BYTES:
-            return
         if self._draining is None:
             name = f"s2connect-websocket-drain-{self.info.remote}"
             self._draining = asyncio.create_task(self._writer.drain(), name=name)
@@ -368,10 +379,20 @@ class ClientEnd(_End):
         raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
 
     async def _transmit(self, text: str) -> None:
+        socket = self._socket
         try:
-            await self._socket.send(text)
+            if socket.protocol.state is State.OPEN and not socket.paused:
+                # The usual case goes past the contexts of the library's send, which cost more than the frame.
+                socket.protocol.send_text(text.encode())
+                socket.send_data()
+                if socket.paused:
+                    await self._wait(socket.drain())
+            else:
+                await self._wait(socket.send(text))
         except WebSocketClosed as error:
             raise _closed(error) from None
+        except OSError:
+            raise ConnectionClosed(ABNORMAL_CLOSURE) from None
 
     async def _ping(self) -> None:
         asyncio.ensure_future(await self._socket.ping()).add_done_callback(self._ponged)

@@ -222,6 +222,9 @@ def test_the_watch_counts_only_silence_that_was_listened_to() -> None:
     assert watch.silence(107) == 1
     watch.stop(108)
     assert watch.silence(500) == 2
+    watch.listen(500)
+    watch.served()
+    assert watch.silence(600) == 0
 
 
 @pytest.mark.rule("WS-04")
