@@ -419,14 +419,17 @@ app.add_typer(simulate_commands.app, name="simulate")
 @app.command()
 def demo(
     log_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the logs of both sides here; with --verbose in detail.")
+        Path | None, typer.Option(metavar="DIR", help="Keep the logs of all processes here; with --verbose in detail.")
     ] = None,
+    embedded_broker: Annotated[
+        bool, typer.Option("--embedded-broker", help="Leave a Mosquitto of this machine alone.")
+    ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """See an energy manager and a battery pair, talk and part, both on this machine. Leaves nothing behind."""
+    """See three simulated devices, a bridge and a cloud over WebSocket and MQTT, on this machine. Leaves nothing."""
     from s2connect.cli import demo as show
     from s2connect.cli.demo_text import narrator
 
     log_to_stderr(verbose)
-    run_work(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose))
+    run_work(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose, embedded=embedded_broker))

@@ -1,34 +1,79 @@
-"""``s2connect demo``: two real sidecars on this machine, driven as other software would drive them."""
+"""``s2connect demo``: the main job of a gateway on this machine, by processes started as other software would."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from s2connect.cli import demo_battery as battery
+from s2connect.cli.control import Control, connect
+from s2connect.cli.demo_place import (
+    BRIDGE,
+    CLOUD,
+    LOCAL,
+    OLD,
+    OLD_NAME,
+    OVER_MQTT,
+    OVER_WEBSOCKET,
+    Place,
+    prepare,
+    speed,
+)
 from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.sidecar import Object, Sidecar, end, start
+from s2connect.cli.program import Object, Program
+from s2connect.store.home import Home
 
-STEP_TIMEOUT = 30.0
+STEP_TIMEOUT: Final = 30.0
 """Seconds that each step may take."""
+
+TALK: Final = 5.0
+"""Seconds for which the devices and the energy manager are listened to, at least."""
+
+LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at the bridge."""
+
+MAX_LINES: Final = 3
+"""How often the same thing of one device is told."""
+
+FUSE_LIMIT: Final = 2_500
+"""W that the house of the demonstration may give to the grid: little, so that the sun has to be limited."""
 
 Narrator = Callable[[str, str, dict[str, Any]], None]
 """Told of each step: its name, a sentence, and details for programs."""
 
 
-async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool) -> None:
+class _Device(NamedTuple):
+    name: str
+    route: str
+    arguments: Sequence[str]
+    what: str
+
+
+_BATTERY: Final = _Device("Battery", OVER_WEBSOCKET, ["battery"], "a battery, controlled by fill rate (FRBC)")
+_SUN: Final = _Device(
+    "Solar roof", OVER_MQTT, ["pv", "--control-type", "pebc"], "solar panels, controlled by power envelopes (PEBC)"
+)
+_OLD: Final = _Device(OLD_NAME, OLD, ["heat-pump", "--control-type", "ddbc"], "a hybrid heat pump")
+_DEVICES: Final = (_BATTERY, _SUN, _OLD)
+_NAMES: Final = tuple(device.name for device in _DEVICES)
+_PROTOCOLS: Final = {"X-MQTT5-0": "MQTT 5, sealed", "S2-WebSocket": "plain WebSocket"}
+_SENDERS: Final = {"rm": "device", "cem": "cloud"}
+
+
+async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool, embedded: bool = False) -> None:
     """Run the demonstration.
 
     Args:
         tell: Told of each step.
-        log_dir: Where the logs of both sides stay; None throws them away.
-        verbose: Whether the sides log in detail.
+        log_dir: Where the logs of all processes stay; None throws them away.
+        verbose: Whether the processes log in detail.
+        embedded: Take the embedded broker even where there is a Mosquitto.
 
     Raises:
         Failure: A step failed or took too long.
@@ -48,7 +93,8 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool) -> None:
             place = Path(directory)
             logs = log_dir or place
             await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-            await _Demo(tell, place, logs, verbose).run()
+            prepared = await asyncio.to_thread(prepare, place, logs, embedded=embedded)
+            await _Demo(tell, prepared, logs, verbose).run()
     except asyncio.CancelledError:
         if not terminated.is_set():
             raise
@@ -58,27 +104,73 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool) -> None:
 
 
 class _Demo:
-    def __init__(self, tell: Narrator, place: Path, logs: Path, verbose: bool) -> None:
+    def __init__(self, tell: Narrator, place: Place, logs: Path, verbose: bool) -> None:
         self._tell = tell
         self._place = place
         self._logs = logs
         self._verbose = verbose
+        self._time = ["--speed", str(speed())]
+        self._talking = False
+        self._all_instructed = asyncio.Event()
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._programs: dict[str, Program] = {}
+        self._told: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
-        async with self._step("set up the two sides"):
-            await asyncio.gather(
-                self._init("cem", "--name", "Energy manager", "--brand", "Example", "--model", "EMS 1"),
-                self._init("rm", "--name", "Home battery", "--brand", "Example", "--model", "Battery 10"),
+        place = self._place
+        self._tell("broker", f"The MQTT broker is {place.broker.title}.", {"url": place.broker.url})
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._step("start the broker"):
+                await stack.enter_async_context(place.broker)
+            self._cloud, self._bridge = self._cloud_program(), self._bridge_program()
+            async with self._step("start cloud and bridge"):
+                await asyncio.gather(*map(stack.enter_async_context, (self._cloud, self._bridge)))
+                code, ready = await asyncio.gather(self._cloud.wait("code"), self._bridge.wait("bridge_ready"))
+            self._tell(
+                "cloud",
+                "In the cloud an energy manager is running, for WebSocket and MQTT. For the whole building it shows one"
+                f" code: {code['code']}.",
+                {"pairing_url": code["pairing_url"], "code": code["code"]},
             )
-        self._tell("setup", "Two state directories are set up: an energy manager (CEM) and a home battery (RM).", {})
-        async with self._sidecar("energy manager", "cem") as cem, self._sidecar("battery", "rm") as rm:
-            await self._pair(cem, rm)
-            await self._talk(cem, rm)
-            await self._part(cem, rm)
-        self._tell("end", "Both processes have ended, and their state directories are removed.", {})
+            self._tell(
+                "bridge",
+                "In the building a bridge is running. It connects to the cloud; nobody connects in.",
+                {"routes": [route["name"] for route in ready["routes"]]},
+            )
+            home = await asyncio.to_thread(Home.open, place.directory / BRIDGE)
+            control = await stack.enter_async_context(connect(home))
+            assert control is not None
+            await self._meet_devices(control, stack)
+            await self._pair_with_cloud(code)
+            await self._show_links(control)
+            await self._talk()
+            await self._lose_broker(control)
+            await self._count(control)
+        self._tell("end", "All processes have ended, and everything they wrote is removed.", {})
 
-    def _sidecar(self, name: str, role: str) -> Sidecar:
-        return Sidecar(name, self._place / role, self._logs / f"{role}.log", verbose=self._verbose)
+    # The processes
+
+    def _program(self, name: str, arguments: list[str], **more: Any) -> Program:
+        verbose = ["--verbose"] if self._verbose else []
+        return Program(name, [*arguments, *verbose], self._logs / f"{name.lower().replace(' ', '-')}.log", **more)
+
+    def _cloud_program(self) -> Program:
+        where = ["--home", str(self._place.directory / CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
+        return self._program(CLOUD, ["simulate", "cem", "--many", *where, *self._time], watch=self._heard_cloud)
+
+    def _bridge_program(self) -> Program:
+        return self._program(BRIDGE, ["bridge", "run", str(self._place.bridge_file)])
+
+    def _device_program(self, device: _Device, arguments: list[str], typed: str = "") -> Program:
+        every = ["--name", device.name, "--measure-every", "300", *self._time]
+        return self._program(
+            device.name,
+            ["simulate", "rm", *device.arguments, *arguments, *every],
+            typed=typed,
+            watch=lambda event: self._heard_device(device.name, event),
+        )
+
+    # The steps
 
     @contextlib.asynccontextmanager
     async def _step(self, what: str) -> AsyncIterator[None]:
@@ -92,84 +184,139 @@ class _Demo:
             sentence = f"The demonstration could not {what}: {error.what}"
             raise Failure("demo_failed", sentence, error.hint, code=ExitCode.FAILED) from error
 
-    async def _init(self, role: str, *settings: str) -> None:
-        local = ["--host", "127.0.0.1", "--bind", "127.0.0.1", "--port", "0", "--vault", "files"]
-        arguments = ["init", "--json", "--home", str(self._place / role), "--role", role, *local, *settings]
-        process = await start(arguments, self._logs / f"{role}.log")
-        try:
-            assert process.stdout is not None
-            said = await process.stdout.read()
-            code = await process.wait()
-        finally:
-            await end(process)
-        if code != 0:
-            raise Failure.from_object(json.loads(said).get("error") if said else None)
+    async def _meet_devices(self, control: Control, stack: contextlib.AsyncExitStack) -> None:
+        nodes = {r["name"]: r["devices"].get("node") for r in await _routes(control)}
+        codes = {}
+        for device in (_BATTERY, _SUN):
+            code = await control.ask({"command": "code", "node": nodes[device.route]})
+            codes[device.name] = code["code"]
+            arguments = ["--pair", code["pairing_url"], "--bind", LOCAL, "--host", LOCAL]
+            self._programs[device.name] = self._device_program(device, arguments, code["code"] + "\n")
+        old = ["--plain", self._place.old_url, "--token-file", str(self._place.token_file)]
+        self._programs[_OLD.name] = self._device_program(_OLD, old)
+        async with self._step("pair the devices with the bridge"):
+            await asyncio.gather(*map(stack.enter_async_context, self._programs.values()))
+            for device in (_BATTERY, _SUN):
+                await self._bridge.wait("paired", node=nodes[device.route])
+        for device in (_BATTERY, _SUN):
+            text = f"{device.name}, {device.what}, is paired with the bridge by the code {codes[device.name]}."
+            self._tell("device", text, {"device": device.name, "code": codes[device.name]})
+        text = f"{_OLD.name}, {_OLD.what}, is an old device: plain S2 0.0.2-beta with a token, and no pairing."
+        self._tell("device", text, {"device": _OLD.name})
 
-    async def _pair(self, cem: Sidecar, rm: Sidecar) -> None:
-        async with self._step("start the two sides"):
-            ready, code, _ = await asyncio.gather(cem.wait("ready"), cem.wait("pairing_code"), rm.wait("ready"))
-        self._tell(
-            "code",
-            f"The energy manager shows its pairing URL {ready['pairing_url']} and the code {code['code']}.",
-            {"pairing_url": ready["pairing_url"], "code": code["code"], "expires_at": code["expires_at"]},
-        )
-        async with self._step("pair"):
-            result = await rm.command("pair", url=ready["pairing_url"], code=code["code"])
-            await cem.wait("paired")
-        details = {k: result[k] for k in ("peer", "communication_role")}
+    async def _pair_with_cloud(self, code: Object) -> None:
+        # URL and code for each route, as somebody at the terminal would type them.
+        typed = f"{code['pairing_url']} {code['code']}\n" * len(_DEVICES)
+        program = self._program("pair", ["bridge", "pair", str(self._place.bridge_file)], typed=typed)
+        async with self._step("pair with the cloud"), program:
+            result = await program.result()
+        names = [one["link"].partition("/")[2] for route in result["routes"] for one in route["representatives"]]
         text = (
-            "Its user types both at the battery. Each proves to the other that it knows the code, which never travels."
+            "`s2connect bridge pair`: the cloud's code has paired all three with the cloud, each as a node of its own."
         )
-        self._tell("paired", f"{text} They are paired.", details)
-        async with self._step("open a session"):
-            opened, at_rm = await asyncio.gather(cem.wait("session_opened"), rm.wait("session_opened"))
-        self._cem_session, self._rm_session = opened["session"], at_rm["session"]
-        self._tell(
-            "session",
-            f"The battery connects to the energy manager by itself; they speak S2 {opened['s2_version']}.",
-            {"protocol": opened["protocol"], "s2_version": opened["s2_version"]},
+        self._tell("paired", text, {"devices": names})
+
+    async def _links_are(self, control: Control, up: Collection[str]) -> list[Object]:
+        """Wait until exactly the links of these devices are up."""
+        while True:
+            links = [link for route in await _routes(control) for link in route["links"]]
+            if {_name(link) for link in links if link["state"] == "up"} == set(up):
+                return links
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _show_links(self, control: Control) -> None:
+        async with self._step("open the sessions"):
+            links = await self._links_are(control, _NAMES)
+        self._tell("sessions", "The sessions open by themselves, each from end to end or not at all:", {})
+        for link in links:
+            device, cloud = (_agreed(link["sides"][side]) for side in ("rm", "cem"))
+            translated = ", translated" if device[1] != cloud[1] else ""
+            text = f"{_name(link)} -- {_way(device)} -- bridge -- {_way(cloud)} -- cloud{translated}"
+            details = {"device_side": device, "cloud_side": cloud, "translated": bool(translated)}
+            self._tell("link", text, {"device": _name(link), **details})
+
+    async def _talk(self) -> None:
+        self._tell("talk", "What they say to each other, unchanged byte for byte where nothing is translated:", {})
+        self._talking = True
+        for text, details in self._waiting:
+            self._tell("message", text, details)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._step("see every device instructed"):
+            await self._all_instructed.wait()
+            await asyncio.sleep(began + TALK - loop.time())
+        self._talking = False
+
+    async def _lose_broker(self, control: Control) -> None:
+        broker, others = self._place.broker, [_SUN.name, _OLD.name]
+        async with self._step("end the broker"):
+            await broker.stop()
+            began = time.monotonic()
+            await self._links_are(control, [_BATTERY.name])
+            await asyncio.gather(*(self._programs[name].wait("disconnected") for name in others))
+            await asyncio.gather(*(self._cloud.wait("disconnected") for _ in others))
+        seconds = max(0.1, time.monotonic() - began)
+        text = (
+            f"The broker is killed. Within {seconds:.1f} s {_SUN.name}, {_OLD.name} and the cloud know that their"
+            f" sessions are over; {_BATTERY.name} goes on over WebSocket."
         )
+        self._tell("broker_lost", text, {"seconds": round(seconds, 1)})
+        async with self._step("see everything come back"):
+            await broker.start()
+            began = time.monotonic()
+            await self._links_are(control, _NAMES)
+        seconds = time.monotonic() - began
+        text = f"The broker is started again: after {seconds:.1f} s everything is back by itself."
+        self._tell("broker_back", text, {"seconds": round(seconds, 1)})
 
-    async def _talk(self, cem: Sidecar, rm: Sidecar) -> None:
-        level = battery.FILL_LEVEL_AT_START
-        await self._from_rm(
-            cem, rm, battery.resource_manager_details(), "says what it is and how it can be controlled."
-        )
-        await self._from_cem(cem, rm, battery.select_control_type(), "chooses fill rate based control.")
-        size, power = battery.CAPACITY_WH / 1000, battery.MAX_POWER_W / 1000
-        text = f"describes itself: {size:.0f} kWh, up to {power:.0f} kW in and out."
-        await self._from_rm(cem, rm, battery.system_description(), text)
-        await self._from_rm(cem, rm, battery.actuator_status(0.0), "reports that its inverter stands still.")
-        await self._from_rm(cem, rm, battery.storage_status(level), f"reports that it is {level:.0f} % full.")
-        await self._from_rm(cem, rm, battery.power_measurement(0.0), "measures a power of 0 W.")
-        order = battery.instruction(battery.CHARGE_W)
-        kilowatts = f"{battery.CHARGE_W / 1000:.0f} kW"
-        await self._from_cem(cem, rm, order, f"has sun to spare and instructs the battery to charge with {kilowatts}.")
-        for status, text in (("ACCEPTED", "accepts the instruction."), ("STARTED", "starts to charge.")):
-            await self._from_rm(cem, rm, battery.instruction_status(order["id"], status), text)
-        await self._from_rm(cem, rm, battery.actuator_status(battery.CHARGE_W), "reports what its inverter does now.")
-        await self._from_rm(cem, rm, battery.power_measurement(battery.CHARGE_W), f"measures {kilowatts}.")
-        level += battery.fill_rate(battery.CHARGE_W) * 600
-        text = f"reports the fill level as it will be ten minutes later: {level:.0f} %."
-        await self._from_rm(cem, rm, battery.storage_status(level), text)
+    async def _count(self, control: Control) -> None:
+        links = [link for route in await _routes(control) for link in route["links"]]
+        counts = {_name(link): {_SENDERS[side]: link["messages"][side] for side in ("rm", "cem")} for link in links}
+        refused = sum(c["refused"] for sides in counts.values() for c in sides.values())
+        text = "Every acknowledgement came from the other end: the bridge says OK for nobody"
+        text += f", and refused {refused}." if refused else "."
+        self._tell("messages", text, {"messages": counts})
 
-    async def _part(self, cem: Sidecar, rm: Sidecar) -> None:
-        async with self._step("unpair"):
-            paired = (await rm.command("status"))["pairings"][0]
-            await rm.command("unpair", peer=paired["peer"]["id"])
-            told = await cem.wait("unpaired")
-            await asyncio.gather(cem.wait("session_closed"), rm.wait("session_closed"))
-        self._tell("unpaired", "The battery ends the pairing; the energy manager hears it at once.", {"by": told["by"]})
+    # What the processes tell
 
-    async def _from_rm(self, cem: Sidecar, rm: Sidecar, message: Object, text: str) -> None:
-        await self._send(rm, self._rm_session, cem, message, f"The battery {text}")
+    def _heard_cloud(self, event: Object) -> None:
+        if event.get("event") == "instructed":
+            name, _, what = event["text"].partition(": ")
+            kind = event["message"]["message_type"]
+            text = f"cloud to {name}: {what}"
+            self._heard(name, "instruction" if kind.endswith("Instruction") else "choice", text, event, kind=kind)
 
-    async def _from_cem(self, cem: Sidecar, rm: Sidecar, message: Object, text: str) -> None:
-        await self._send(cem, self._cem_session, rm, message, f"The energy manager {text}")
+    def _heard_device(self, name: str, event: Object) -> None:
+        if event.get("event") in ("note", "state"):
+            self._heard(name, event["event"], f"{name} {event['text']}", event)
 
-    async def _send(self, sender: Sidecar, session: str, receiver: Sidecar, message: Object, text: str) -> None:
-        kind = message["message_type"]
-        async with self._step(f"send {kind}"):
-            await sender.command("send", session=session, message=message)
-            received = await receiver.message(kind)
-        self._tell("message", text, {"from": sender.name, "message": received})
+    def _heard(self, name: str, what: str, text: str, event: Object, **details: Any) -> None:
+        self._told[name, what] += 1
+        if self._told[name, what] > MAX_LINES or (what == "note" and self._told[name, text] > 0):
+            return
+        self._told[name, text] += 1
+        if all(self._told[known, "instruction"] for known in _NAMES):
+            self._all_instructed.set()
+        said = text, {"device": name, "at": event["at"], **details}
+        if self._talking:
+            self._tell("message", *said)
+        else:
+            self._waiting.append(said)
+
+
+async def _routes(control: Control) -> list[Object]:
+    routes: list[Object] = (await control.ask({"command": BRIDGE}))[BRIDGE]["routes"]
+    return routes
+
+
+def _name(link: Object) -> str:
+    return str(link["name"].partition("/")[2])
+
+
+def _agreed(side: Object) -> tuple[str, str]:
+    return side["protocol"], side["s2_version"]
+
+
+def _way(agreed: tuple[str, str]) -> str:
+    protocol, version = agreed
+    return f"{_PROTOCOLS.get(protocol, protocol)}, S2 {version}"

@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from s2connect.certs.authority import ServerIdentity
 from s2connect.cli.failures import Failure
-from s2connect.cli.sidecar import end, terminate
+from s2connect.cli.program import end, kill, start
 from s2connect.rest.server import free_port
 
 HOST: Final = "localhost"
@@ -83,9 +83,9 @@ class Broker:
         self._mosquitto = None if embedded else mosquitto()
         if self._mosquitto is None and importlib.util.find_spec(_EMBEDDED) is None:
             raise Failure("no_broker", "There is no MQTT broker on this machine.", _MISSING)
-        self.title = "Mosquitto, a real one from this machine"
+        self.title = "a real Mosquitto, that of this machine, with TLS 1.3, passwords and an access list"
         if self._mosquitto is None:
-            self.title = f"rumqttd, embedded ({_EMBEDDED} {version(_EMBEDDED)})"
+            self.title = f"the embedded rumqttd of {_EMBEDDED} {version(_EMBEDDED)}, with TLS 1.3 and passwords"
 
     @property
     def url(self) -> str:
@@ -93,23 +93,22 @@ class Broker:
         return f"mqtts://{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
         """Start it, and wait until it listens.
 
         Raises:
             Failure: It does not.
         """
         arguments = await asyncio.to_thread(self._prepare)
-        descriptor = await asyncio.to_thread(os.open, self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=descriptor,
-                start_new_session=True,
-            )
-        finally:
-            os.close(descriptor)
+        self._process = await start(list(arguments), self._log)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 while not await self._listens():
@@ -117,17 +116,14 @@ class Broker:
                         raise Failure("broker_ended", "The MQTT broker ended at once.", "See its log: --log-dir DIR")
                     await asyncio.sleep(0.05)
         except BaseException as error:
-            await self.__aexit__(None, None, None)
+            await self.stop()
             if isinstance(error, TimeoutError):
                 raise Failure("broker_ended", "The MQTT broker does not listen.") from None
             raise
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        terminate(self._process)
+    async def stop(self) -> None:
+        """Kill it."""
+        kill(self._process)
         await end(self._process)
 
     async def _listens(self) -> bool:

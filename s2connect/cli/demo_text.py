@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
+from rich.console import Console
 from rich.text import Text
 
 from s2connect.cli.demo import Narrator
-from s2connect.cli.show import console
+from s2connect.cli.show import console, plain_table
 
-_STYLES = {"code": "bold", "paired": "bold green", "session": "bold green", "unpaired": "bold"}
+_STYLES: Final = {
+    "sessions": "bold",
+    "talk": "bold",
+    "broker_lost": "yellow",
+    "broker_back": "green",
+    "messages": "bold",
+}
+_LISTED: Final = ("device", "link", "message")
+_COUNTED: Final = {
+    "forwarded": "passed on",
+    "acknowledged": "answered by the other end",
+    "refused": "refused by the bridge",
+    "unanswered": "not answered in time",
+}
 
 
 def narrator(*, as_json: bool) -> Narrator:
@@ -18,14 +33,31 @@ def narrator(*, as_json: bool) -> Narrator:
     if as_json:
         return _tell_json
     out = console()
+    out.print(
+        "Simulated: the devices and what they do; their time runs some 600 times faster. Real: every process,"
+        " connection, certificate, code and message."
+    )
 
     def tell(step: str, text: str, details: dict[str, Any]) -> None:
         line = Text(text, style=_STYLES.get(step, ""))
         if step == "message":
-            line.append(f"  ({details['message']['message_type']})", style="dim")
-        out.print(Text("• ").append(line) if step == "message" else line)
+            line = Text(f"{datetime.fromisoformat(details['at']):%H:%M}  ", style="dim").append(line)
+            if "kind" in details:
+                line.append(f"  {details['kind']}", style="dim")
+        out.print(Text("  ").append(line) if step in _LISTED else line)
+        if step == "messages":
+            _count(out, details["messages"])
 
     return tell
+
+
+def _count(out: Console, messages: dict[str, dict[str, dict[str, int]]]) -> None:
+    table = plain_table("from", "to", *_COUNTED.values())
+    for device, senders in messages.items():
+        for sender, counts in senders.items():
+            ends = (device, "cloud") if sender == "device" else ("cloud", device)
+            table.add_row(*ends, *(str(counts[fate]) for fate in _COUNTED))
+    out.print(table)
 
 
 def _tell_json(step: str, text: str, details: dict[str, Any]) -> None:

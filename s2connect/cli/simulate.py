@@ -11,22 +11,32 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
-from s2connect import Endpoint, EndpointConfig, Node, Role, create_home, events
+from s2connect import Endpoint, EndpointConfig, Node, NodeDescription, NodeId, Role, Session, create_home, events
 from s2connect.cli import setup
 from s2connect.cli.show import console
 from s2connect.cli.terminal import home_path, line_from_stdin, print_json, prompt
 from s2connect.config import checked, default_host
-from s2connect.errors import UsageError
+from s2connect.errors import NetworkError, PeerError, SessionError, UsageError
+from s2connect.messages.catalogue import BETA
+from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.rest.server import free_port
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
+from s2connect.simulate.devices.base import Device
 from s2connect.simulate.devices.kinds import CONTROL_TYPES, make_device
 from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
 from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report, Reporter
 from s2connect.simulate.site import PlannedDevice
+from s2connect.store.files import read_private
+from s2connect.transports.backoff import Backoff
+from s2connect.transports.legacy import connect_plain
+
+MAX_TOKEN_BYTES: Final = 4096
+"""Longest file with the token of an old device."""
 
 _STYLES = {"connected": "green", "disconnected": "yellow", "refused": "yellow", "failed": "red", "code": "bold"}
 
@@ -104,7 +114,53 @@ async def device(
 ) -> None:
     """Run a simulated device until it is cancelled."""
     clock = Clock(speed)
-    simulated = make_device(
+    simulated = _simulated(wish, clock)
+    async with _endpoint(place, Role.RM, wish.kind, wish.name, server=url is None) as endpoint:
+        node = endpoint.node()
+        if url is not None and code is not None:
+            await node.pair(url, code)
+        elif not await node.pairings():
+            _show_code(endpoint, str(node.issue_pairing_code()), clock, simulated.name, report)
+        await DeviceRunner(simulated, clock, report).run(node.sessions())
+
+
+async def old_device(url: str, token_file: Path | None, wish: DeviceWish, speed: float, report: Reporter) -> None:
+    """Run a simulated device that speaks plain S2 until it is cancelled; it comes back when it loses its connection.
+
+    Raises:
+        UsageError: The URL cannot be used.
+        StorageError: The token cannot be read, or others can read it.
+    """
+    clock = Clock(speed)
+    simulated = _simulated(wish, clock)
+    token = None
+    if token_file is not None:
+        content = await asyncio.to_thread(read_private, token_file, MAX_TOKEN_BYTES)
+        if content is None:
+            raise UsageError(f"There is no file {token_file} with the token.")
+        token = Secret(content.decode("utf-8", "replace").strip())
+
+    async def sessions() -> AsyncIterator[Session]:
+        local, backoff = NodeId(uuid4()), Backoff()
+        while True:
+            try:
+                connection = await connect_plain(url, role=Role.RM, local=local, token=token, versions=(BETA,))
+            except (NetworkError, PeerError, SessionError) as error:
+                delay = backoff.failed(random.random())  # noqa: S311 - spreads load
+                text = f"no session: {error} Again in {delay:.0f} s."
+                report(Report(clock.now(), simulated.name, "failed", text, {"kind": error.kind}))
+                await asyncio.sleep(delay)
+                continue
+            backoff.established()
+            peer = NodeDescription(id=connection.info.remote, brand="plain S2", type="-", model_name="-", role=Role.CEM)
+            yield Session(connection, peer=peer, role=Role.RM)
+            await asyncio.sleep(1)
+
+    await DeviceRunner(simulated, clock, report).run(sessions())
+
+
+def _simulated(wish: DeviceWish, clock: Clock) -> Device:
+    return make_device(
         wish.kind,
         f"{wish.kind}-{wish.seed}",
         random.Random(wish.seed).random,  # noqa: S311 - weather and habits
@@ -113,13 +169,6 @@ async def device(
         name=wish.name,
         measure_every=timedelta(seconds=wish.measure_every),
     )
-    async with _endpoint(place, Role.RM, wish.kind, wish.name, server=url is None) as endpoint:
-        node = endpoint.node()
-        if url is not None and code is not None:
-            await node.pair(url, code)
-        elif not await node.pairings():
-            _show_code(endpoint, str(node.issue_pairing_code()), clock, simulated.name, report)
-        await DeviceRunner(simulated, clock, report).run(node.sessions())
 
 
 async def manager(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from s2connect.cli.terminal import HomeOption, JsonOption, VerboseOption, log_to_stderr, print_json, run_work, say
+from s2connect.errors import UsageError
 
 app = typer.Typer(help="Simulated devices and energy managers, for trying things out.", no_args_is_help=True)
 
@@ -59,6 +60,13 @@ BindOption = Annotated[
 def resource_manager(
     kind: Annotated[KindChoice, typer.Argument(help="What to simulate.")],
     url: PairOption = None,
+    plain: Annotated[
+        str | None,
+        typer.Option("--plain", metavar="URL", help="An old device: connect to this URL with plain S2 (0.0.2-beta)."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token for --plain.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name that its user gives it.")] = None,
     control_type: Annotated[
         ControlChoice | None,
@@ -76,15 +84,25 @@ def resource_manager(
 ) -> None:
     """Simulate a device. Without --pair it shows its pairing URL and code, unless it is paired already.
 
-    Without --home nothing is kept: neither the pairing nor the device's identity.
+    Without --home nothing is kept: neither the pairing nor the device's identity. With --plain the device knows no
+    S2 Connect: no pairing, no state, and it keeps connecting to one WebSocket.
     """
     from s2connect.cli import simulate
 
     log_to_stderr(verbose)
+    if plain is not None and (url is not None or home is not None):
+        raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
+    if token_file is not None and plain is None:
+        raise UsageError("--token-file belongs to --plain.")
     place = simulate.Place(home, host, port, bind)
     code = simulate.typed_code() if url is not None else None
     device = simulate.DeviceWish(kind.value, name, control_type.value if control_type else None, seed, measure_every)
-    run_work(simulate.until_terminated(simulate.device(place, device, url, code, speed, simulate.reporter(as_json))))
+    report = simulate.reporter(as_json)
+    if plain is not None:
+        work = simulate.old_device(plain, token_file, device, speed, report)
+    else:
+        work = simulate.device(place, device, url, code, speed, report)
+    run_work(simulate.until_terminated(work))
 
 
 @app.command("cem")

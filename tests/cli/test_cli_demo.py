@@ -1,4 +1,4 @@
-"""The demonstration, from end to end, and what it and its two sidecars write."""
+"""The demonstration, from end to end, with both brokers, and what it and its processes write."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 from cli_kit import run
 
-SCHEMAS = Path(__file__).parents[3] / "shared" / "spec" / "s2-json-1.0.0"
+from s2connect.cli import demo_broker
+from s2connect.cli.demo_place import prepare
+from s2connect.cli.demo_text import narrator
+from s2connect.cli.failures import Failure
+from tests.mosquitto import need_mosquitto
+
+ROOT = Path(__file__).parents[2]
 
 RECORDER = '''
 """Writes every secret of the process into a file of its own, without the code under test knowing."""
@@ -59,74 +65,171 @@ def steps(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What one demonstration told."""
+class Shown(NamedTuple):
+    """What one demonstration told, wrote and knew."""
+
+    steps: list[dict[str, Any]]
+    out: str
+    err: str
+    logs: dict[str, str]
+    secrets: dict[str, set[str]]
+
+
+@pytest.fixture(scope="module", params=["real", "embedded"])
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """One demonstration with each broker, with detailed logs."""
+    arguments = []
+    if request.param == "real":
+        need_mosquitto()
+    else:
+        pytest.importorskip("iotcore", reason="iotcore is not installed; the extra demo brings it")
+        arguments = ["--embedded-broker"]
     place = tmp_path_factory.mktemp("demo")
-    done = run("demo", "--json", env={"TMPDIR": str(place)})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(place.iterdir()) == []
-    return steps(done.stdout)
-
-
-def test_the_demonstration_runs_to_its_end_and_leaves_nothing(told: list[dict[str, Any]]) -> None:
-    names = [step["step"] for step in told]
-    assert [name for name in names if name != "message"] == ["setup", "code", "paired", "session", "unpaired", "end"]
-    messages = [step["message"]["message_type"] for step in told if step["step"] == "message"]
-    assert messages == [
-        "ResourceManagerDetails",
-        "SelectControlType",
-        "FRBC.SystemDescription",
-        "FRBC.ActuatorStatus",
-        "FRBC.StorageStatus",
-        "PowerMeasurement",
-        "FRBC.Instruction",
-        "InstructionStatusUpdate",
-        "InstructionStatusUpdate",
-        "FRBC.ActuatorStatus",
-        "PowerMeasurement",
-        "FRBC.StorageStatus",
-    ]
-    levels = [s["message"]["present_fill_level"] for s in told if s.get("message", {}).get("present_fill_level")]
-    assert levels[1] > levels[0]
-    assert all(step["text"].endswith(".") for step in told)
-
-
-def test_its_messages_follow_the_schemas(told: list[dict[str, Any]]) -> None:
-    messages = [step["message"] for step in told if step["step"] == "message"]
-    assert messages
-    if not SCHEMAS.is_dir():
-        pytest.skip("the JSON schemas of S2 are not beside this checkout")
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    referencing = pytest.importorskip("referencing", reason="comes with jsonschema")
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in SCHEMAS.rglob("*.schema.json")]
-    registry = referencing.Registry().with_resources(
-        (content["$id"], referencing.Resource.from_contents(content)) for content in contents
-    )
-    by_type = {
-        c["properties"]["message_type"]["const"]: c for c in contents if "message_type" in c.get("properties", {})
+    directories = {name: place / name for name in ("temporary", "hooks", "recorded", "logs")}
+    for directory in directories.values():
+        directory.mkdir()
+    (directories["hooks"] / "sitecustomize.py").write_text(RECORDER)
+    env = {
+        "PYTHONPATH": os.pathsep.join((str(directories["hooks"]), str(ROOT))),
+        "RECORDED_SECRETS": str(directories["recorded"]),
+        "TMPDIR": str(directories["temporary"]),
     }
-    for message in messages:
-        jsonschema.Draft202012Validator(by_type[message["message_type"]], registry=registry).validate(message)
+    done = run("demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env)
+    assert done.returncode == 0, done.stderr
+    assert list(directories["temporary"].iterdir()) == [], "it leaves nothing behind"
+    logs = {path.name: path.read_text(encoding="utf-8") for path in directories["logs"].iterdir()}
+    return Shown(steps(done.stdout), done.stdout, done.stderr, logs, _recorded(directories["recorded"]))
 
 
-def test_people_read_sentences(tmp_path: Path) -> None:
-    done = run("demo", env={"COLUMNS": "60"})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "They are paired." in " ".join(done.stdout.split())
-    assert max(len(line) for line in done.stdout.splitlines()) <= 60
+def of(shown: Shown, step: str) -> list[dict[str, Any]]:
+    return [one for one in shown.steps if one["step"] == step]
 
 
-def test_a_side_that_cannot_start_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_the_demonstration_runs_to_its_end_and_says_which_broker_it_has(
+    shown: Shown, request: pytest.FixtureRequest
+) -> None:
+    names = [step["step"] for step in shown.steps]
+    assert list(dict.fromkeys(names)) == [
+        "broker",
+        "cloud",
+        "bridge",
+        "device",
+        "paired",
+        "sessions",
+        "link",
+        "talk",
+        "message",
+        "broker_lost",
+        "broker_back",
+        "messages",
+        "end",
+    ]
+    (broker,) = of(shown, "broker")
+    real = "real" in request.node.callspec.params.values()
+    assert ("Mosquitto" if real else "rumqttd") in broker["text"]
+    assert all(step["text"][-1] in ".:" for step in shown.steps if step["step"] not in ("link", "message"))
+
+
+@pytest.mark.long
+def test_what_each_link_agreed_on_is_told(shown: Shown) -> None:
+    links = {
+        link["device"]: (*link["device_side"], *link["cloud_side"], link["translated"]) for link in of(shown, "link")
+    }
+    assert links == {
+        "Battery": ("WebSocket", "v1.0.0", "WebSocket", "v1.0.0", False),
+        "Solar roof": ("WebSocket", "v1.0.0", "X-MQTT5-0", "v1.0.0", False),
+        "Heat pump": ("S2-WebSocket", "0.0.2-beta", "X-MQTT5-0", "v1.0.0", True),
+    }
+
+
+@pytest.mark.long
+def test_every_device_is_instructed_and_every_message_counted(shown: Shown) -> None:
+    instructed = {(m["device"], m["kind"]) for m in of(shown, "message") if "kind" in m}
+    assert instructed >= {
+        ("Battery", "FRBC.Instruction"),
+        ("Solar roof", "PEBC.Instruction"),
+        ("Heat pump", "DDBC.Instruction"),
+    }
+    (counted,) = of(shown, "messages")
+    for senders in counted["messages"].values():
+        for counts in senders.values():
+            assert counts["acknowledged"] > 0
+            assert counts["forwarded"] >= counts["acknowledged"]
+            assert counts["refused"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.rule("SEC-01", "TOK-06")
+def test_no_secret_is_written_anywhere_even_in_detailed_logs(shown: Shown) -> None:
+    kinds = {
+        "PairingToken",
+        "AccessToken",
+        "CommunicationToken",
+        "PairingAttemptId",
+        "HmacChallengeResponse",
+        "PrivateKey",
+        "SessionToken",
+        "MqttPassword",
+    }
+    assert kinds <= set(shown.secrets)
+    processes = {"cloud.log", "bridge.log", "battery.log", "solar-roof.log", "heat-pump.log", "pair.log", "broker.log"}
+    assert set(shown.logs) == processes
+    assert "DEBUG" in shown.logs["bridge.log"]
+    # Standard output shows the codes to the person; that is what it is for.
+    out = shown.out
+    codes = [step["code"] for step in shown.steps if "code" in step]
+    assert len(codes) == 3
+    for code in codes:
+        assert code.rpartition("-")[2] in shown.secrets["PairingToken"]
+        out = out.replace(code, "")
+    written = {**shown.logs, "stderr": shown.err, "stdout": out}
+    found = [
+        (place, kind)
+        for kind, values in shown.secrets.items()
+        for value in values
+        for form in _forms(value)
+        for place, text in written.items()
+        if form in text
+    ]
+    assert found == []
+
+
+def test_people_read_sentences_and_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    counts = {"forwarded": 12, "acknowledged": 11, "refused": 0, "unanswered": 1}
+    tell = narrator(as_json=False)
+    tell("device", "Battery is paired, and this sentence is longer than a line of this terminal.", {})
+    tell("message", "cloud to Battery: charge", {"at": "2026-01-01T10:20:00+00:00", "kind": "FRBC.Instruction"})
+    tell("messages", "All was counted.", {"messages": {"Battery": {"device": counts, "cloud": counts}}})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 60
+    assert any(line.split() == ["10:20", "cloud", "to", "Battery:", "charge", "FRBC.Instruction"] for line in lines)
+    assert any(line.split() == ["Battery", "cloud", "12", "11", "0", "1"] for line in lines)
+
+
+def test_a_machine_without_a_broker_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo_broker, "mosquitto", lambda: None)
+    monkeypatch.setattr(demo_broker.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Failure, match="no MQTT broker") as failed:
+        prepare(tmp_path, tmp_path)
+    assert "apt-get install mosquitto" in failed.value.hint
+
+
+@pytest.mark.long
+def test_a_program_that_cannot_start_is_a_sentence(tmp_path: Path) -> None:
+    need_mosquitto()
     broken = tmp_path / "sitecustomize.py"
-    broken.write_text('import sys\nif "serve" in sys.orig_argv: raise SystemExit(3)\n')
-    done = run("demo", "--json", env={"PYTHONPATH": str(tmp_path)})
+    broken.write_text('import sys\nif "bridge" in sys.orig_argv: raise SystemExit(3)\n')
+    done = run("demo", "--json", env={"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
     assert done.returncode == 1
-    assert "could not start the two sides" in steps(done.stdout)[-1]["error"]["what"]
+    assert "could not start cloud and bridge" in steps(done.stdout)[-1]["error"]["what"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_the_middle_its_processes_and_homes_are_gone(tmp_path: Path, number: int) -> None:
+    need_mosquitto()
     process = subprocess.Popen(
         [sys.executable, "-m", "s2connect", "demo", "--json"],
         stdout=subprocess.PIPE,
@@ -135,55 +238,16 @@ def test_stopped_in_the_middle_its_processes_and_homes_are_gone(tmp_path: Path, 
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
-    while "pairing_url" not in process.stdout.readline():
+    while '"device"' not in process.stdout.readline():
         pass
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 2
+    assert len(children) == 6
     process.send_signal(number)
     _, err = process.communicate(timeout=15)
     assert process.returncode == (130 if number == signal.SIGINT else 1)
     assert "Traceback" not in err
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.rule("SEC-01", "TOK-06")
-def test_no_secret_is_written_anywhere_even_in_detailed_logs(tmp_path: Path) -> None:
-    hooks, recorded, logs = tmp_path / "hooks", tmp_path / "recorded", tmp_path / "logs"
-    hooks.mkdir()
-    recorded.mkdir()
-    (hooks / "sitecustomize.py").write_text(RECORDER)
-    env = {"PYTHONPATH": str(hooks), "RECORDED_SECRETS": str(recorded)}
-    done = run("demo", "--json", "--verbose", "--log-dir", str(logs), env=env)
-    assert done.returncode == 0, done.stderr
-    secrets = _recorded(recorded)
-    kinds = {
-        "PairingToken",
-        "AccessToken",
-        "CommunicationToken",
-        "PairingAttemptId",
-        "HmacChallengeResponse",
-        "PrivateKey",
-    }
-    assert kinds <= set(secrets)
-    written = {path.name: path.read_text(encoding="utf-8") for path in logs.iterdir()}
-    assert set(written) == {"cem.log", "rm.log"}
-    assert all("DEBUG s2connect.cli.service: command" in text for text in written.values())
-    written["stderr"] = done.stderr
-    # Standard output shows the code to the person, once; that is what it is for.
-    (code,) = (step["code"] for step in steps(done.stdout) if step["step"] == "code")
-    assert code in secrets["PairingToken"]
-    assert done.stdout.count(code) == 2, "once in the sentence, once beside it"
-    written["stdout"] = done.stdout.replace(code, "")
-    found = [
-        (place, kind)
-        for kind, values in secrets.items()
-        for value in values
-        for form in _forms(value)
-        for place, text in written.items()
-        if form in text
-    ]
-    assert found == []
 
 
 def _recorded(directory: Path) -> dict[str, set[str]]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from s2connect.cli import demo_battery
+import battery_messages
 from s2connect.errors import AcknowledgementTimeout, MessageRefused, UsageError
 from s2connect.messages import frbc, general
 from s2connect.messages.conversation import Check
@@ -218,20 +218,20 @@ async def test_messages_that_build_on_each_other_need_not_wait_for_their_answers
     pair: tuple[Session, Session],
 ) -> None:
     cem, rm = pair
-    await rm.send(demo_battery.resource_manager_details())
+    await rm.send(battery_messages.resource_manager_details())
     with pytest.raises(UsageError, match="HIST-"):
-        await cem.send(demo_battery.select_control_type() | {"control_type": "OPERATION_MODE_BASED_CONTROL"})
-    await cem.send(demo_battery.select_control_type())
-    told = (demo_battery.system_description(), demo_battery.actuator_status(0.0), demo_battery.storage_status(40.0))
+        await cem.send(battery_messages.select_control_type() | {"control_type": "OPERATION_MODE_BASED_CONTROL"})
+    await cem.send(battery_messages.select_control_type())
+    told = (battery_messages.system_description(), battery_messages.actuator_status(0.0), battery_messages.storage_status(40.0))
     await asyncio.gather(*(rm.send(message) for message in told))
-    orders = [demo_battery.instruction(power) for power in (1000.0, 2000.0)]
+    orders = [battery_messages.instruction(power) for power in (1000.0, 2000.0)]
     await asyncio.gather(*(cem.send(order) for order in orders))
-    updates = [demo_battery.instruction_status(order["id"], "ACCEPTED") for order in orders]
+    updates = [battery_messages.instruction_status(order["id"], "ACCEPTED") for order in orders]
     await asyncio.gather(*(rm.send(update) for update in updates))
     with pytest.raises(UsageError, match="HIST-"):
-        await cem.send(demo_battery.instruction(0.0) | {"operation_mode": "never-described"})
+        await cem.send(battery_messages.instruction(0.0) | {"operation_mode": "never-described"})
     with pytest.raises(UsageError, match="HIST-"):
-        await rm.send(demo_battery.instruction_status("never-instructed", "ACCEPTED"))
+        await rm.send(battery_messages.instruction_status("never-instructed", "ACCEPTED"))
 
 
 async def test_messages_beyond_all_room_change_nothing() -> None:

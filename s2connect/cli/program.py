@@ -1,0 +1,173 @@
+"""Programs of this package in processes of their own, which write one JSON object a line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from s2connect.cli.failures import Failure
+from s2connect.cli.lines import MAX_LINE_BYTES
+
+Object = dict[str, Any]
+
+STOP_TIMEOUT = 5.0
+"""Seconds a process may take to end after it was told to; then it is killed."""
+
+MAX_EVENTS = 10_000
+"""Events kept for whoever waits for one; the oldest go first."""
+
+
+class Program:
+    """A running ``s2connect`` command with ``--json``. Use it with ``async with``: no process survives the block.
+
+    Args:
+        name: For messages to people.
+        arguments: Of the command.
+        log: File for what it writes on standard error.
+        typed: What it reads from standard input, which then ends.
+        watch: Told of every event as it comes; must not raise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        log: Path,
+        *,
+        typed: str = "",
+        watch: Callable[[Object], None] = lambda event: None,
+    ) -> None:
+        self.name = name
+        self._arguments = arguments
+        self._log = log
+        self._typed = typed
+        self._watch = watch
+        self._events: deque[Object] = deque(maxlen=MAX_EVENTS)
+        self._news = asyncio.Condition()
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        arguments = [sys.executable, "-m", "s2connect", *self._arguments, "--json"]
+        self._process = await start(arguments, self._log, output=True)
+        self._reader = asyncio.create_task(self._read(), name=f"s2connect-program-{self.name}")
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(ConnectionError):
+            stdin.write(self._typed.encode())
+            await stdin.drain()
+        stdin.close()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        terminate(self._process)
+        try:
+            await end(self._process)
+        finally:
+            await self._reader
+
+    async def wait(self, event: str, **fields: Any) -> Object:
+        """Take the first event of a kind with these fields out of those that came, or wait for it.
+
+        Raises:
+            Failure: The program ended, or said that it cannot go on.
+        """
+        async with self._news:
+            while True:
+                for found in self._events:
+                    if found.get("event") == event and all(found.get(k) == v for k, v in fields.items()):
+                        self._events.remove(found)
+                        return found
+                if self._ended:
+                    raise self._gone()
+                await self._news.wait()
+
+    async def result(self) -> Object:
+        """What a program prints that ends by itself.
+
+        Raises:
+            Failure: It failed.
+        """
+        await self._reader
+        if await self._process.wait() != 0 or not self._events:
+            raise self._gone()
+        return self._events[-1]
+
+    def _gone(self) -> Failure:
+        for event in self._events:
+            if "error" in event:
+                return Failure.from_object(event["error"])
+        return Failure("program_ended", f"The process of the {self.name} ended before it was done.")
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            while line := await self._process.stdout.readline():
+                event: Object = json.loads(line)
+                self._watch(event)
+                async with self._news:
+                    self._events.append(event)
+                    self._news.notify_all()
+        finally:
+            self._ended = True
+            async with self._news:
+                self._news.notify_all()
+
+
+async def start(arguments: list[str], log: Path, *, output: bool = False) -> asyncio.subprocess.Process:
+    """Start a program in a process group of its own.
+
+    Args:
+        arguments: Its command line.
+        log: File for what it writes on standard error, and on standard output as well without ``output``.
+        output: Whether we read its standard output and write its standard input.
+    """
+    descriptor = await asyncio.to_thread(os.open, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    pipe = asyncio.subprocess.PIPE
+    try:
+        return await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=pipe if output else asyncio.subprocess.DEVNULL,
+            stdout=pipe if output else descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+            limit=2 * MAX_LINE_BYTES,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def terminate(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, if it still runs."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+
+def kill(process: asyncio.subprocess.Process) -> None:
+    """End a process group at once, if it still runs."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Wait a little for the end of a process, then kill its group; also when cancelled."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        kill(process)
+        await process.wait()
