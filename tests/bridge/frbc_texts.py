@@ -9,8 +9,8 @@ from s2connect import Session
 L1 = '"ELECTRIC.POWER.L1"'
 FROM_RM_FIRST = (
     '{ "message_type":"ResourceManagerDetails","message_id":"rm:1" ,"resource_id":"b-1","name":"Batterie \\u00fcber'
-    ' dem K\u00fchlschrank \U0001f50b","roles":[{"role":"ENERGY_STORAGE","commodity":"ELECTRICITY"}],"manufacturer":"\\/ACME'
-    '\\/","instruction_processing_delay":1e2,"available_control_types":["FILL_RATE_BASED_CONTROL"],"provides_forecast":'
+    ' dem K\u00fchlschrank \U0001f50b","roles":[{"role":"ENERGY_STORAGE","commodity":"ELECTRICITY"}],"manufacturer":'
+    '"\\/ACME\\/","instruction_processing_delay":1e2,"available_control_types":["FILL_RATE_BASED_CONTROL"],"provides_forecast":'
     'true\t,"provides_power_measurement_types":[' + L1 + "]}"
 )
 FROM_CEM_FIRST = (
@@ -42,15 +42,17 @@ FROM_RM = (
     '"power_values":[{"value_expected":1.0,"commodity_quantity":' + L1 + "}]}]}",
     *(
         f'{{"message_type":"PowerMeasurement" , "message_id":"rm:m{n}",'
-        f'"measurement_timestamp":"2026-01-01T00:00:{n:02}.5Z","values":[{{"commodity_quantity":{L1},"value":{n}.0{"0" * n}}}]}}'
+        f'"measurement_timestamp":"2026-01-01T00:00:{n:02}.5Z",'
+        f'"values":[{{"commodity_quantity":{L1},"value":{n}.0{"0" * n}}}]}}'
         for n in range(20)
     ),
     '{"message_type":"InstructionStatusUpdate","message_id":"rm:9","instruction_id":"i-0","status_type":"SUCCEEDED",'
     '"timestamp":"2026-01-01T00:01:00Z"}',
 )
 FROM_CEM = tuple(
-    f'{{"message_type":"FRBC.Instruction","message_id":"cem:i{n}","id":"i-{n}","actuator_id":"inverter",'
-    f'"operation_mode":"mode","operation_mode_factor":0.{n % 10}5,"execution_time":"2026-01-01T00:00:{n:02}+00:00",'
+    f'{{"message_type":"FRBC.Instruction","message_id":"cem:i{n}","id":"i-{n}",'
+    f'"actuator_id":"inverter","operation_mode":"mode",'
+    f'"operation_mode_factor":0.{n % 10}5,"execution_time":"2026-01-01T00:00:{n:02}+00:00",'
     '\n"abnormal_condition":false}'
     for n in range(20)
 )
