@@ -24,6 +24,7 @@ from s2connect.model.common import (
 )
 from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
+from s2connect.model.proxy import Proxy
 from s2connect.model.url import BaseUrl, MqttUrl, host_as_ascii
 from s2connect.store.files import read_private
 
@@ -167,6 +168,9 @@ class EndpointConfig(BaseModel):
         server: Whether it runs a server at all; without one it hosts devices only, which wait at energy managers to be
             paired (ROLE-04, LP-01).
         mqtt: The MQTT broker, where sessions may be over MQTT.
+        proxy: ``http://host:port`` of the HTTP proxy towards WAN endpoints; None for that of the environment
+            (``HTTPS_PROXY``, ``NO_PROXY``). One with a password belongs there.
+        proxy_exceptions: Hosts and domains that are reached without it. What is local always is.
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
     """
@@ -188,6 +192,15 @@ class EndpointConfig(BaseModel):
     server: bool = True
     wan_pairing_server: bool = False
     mqtt: MqttConfig | None = None
+    proxy: str | None = None
+    proxy_exceptions: tuple[str, ...] = ()
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_proxy(value)
+        return value
 
     @field_validator("host")
     @classmethod
@@ -256,6 +269,20 @@ def checked(make: Callable[[], _Settings], place: str) -> _Settings:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"]) or "the settings"
         raise ConfigurationError(f"{place}: {setting}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def check_proxy(url: str) -> None:
+    """Check the URL of a proxy as it may stand in settings.
+
+    Raises:
+        ValueError: It is none, or it holds a password.
+    """
+    try:
+        proxy = Proxy.parse(url)
+    except ConfigurationError as error:
+        raise ValueError(f"{error.what} {error.hint}".rstrip(".")) from None
+    if proxy.credentials is not None:
+        raise ValueError("a user and password of the proxy belong in the environment variable HTTPS_PROXY")
 
 
 def bracketed(host: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ from s2connect.live import Live, NodeConnections, first_reachable
 from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
+from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.node import Node
@@ -125,6 +127,7 @@ class Endpoint:
         self._websocket = WebSocketTransport(self._websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
         self._mqtt: MqttTransport | None = None
+        self._proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
 
     # Opening and closing
 
@@ -184,7 +187,7 @@ class Endpoint:
         self._tls = ServerContext(shown)
         if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
             await self._start_mqtt()
-        client = SessionClient(self._store, self._transports, self._pki)
+        client = SessionClient(self._store, self._transports, self._pki, proxies=self._proxies)
         self._client = client
         for local in self._local.nodes.values():
             await self._add_node(local)
@@ -358,6 +361,11 @@ class Endpoint:
         return WebSocketUrl(f"wss://{bracketed(self.config.host)}:{self._port}{WEBSOCKET_PATH}")
 
     @property
+    def proxies(self) -> Proxies:
+        """The HTTP proxy towards the internet."""
+        return self._proxies
+
+    @property
     def mqtt(self) -> MqttTransport | None:
         """The transport over MQTT, for its status and for static sessions (MQ-19); None where there is none."""
         return self._mqtt
@@ -445,6 +453,7 @@ class Endpoint:
             session_url=self.session_url if self._port and self.config.server else None,
             ca_fingerprint=self.ca_fingerprint if self.config.deployment is Deployment.LAN else None,
             addresses=await self._addresses_of(url.host),
+            proxy=self._proxies.towards(url.host),
             server_node=server_node,
             force=force,
         )

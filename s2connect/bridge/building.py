@@ -37,6 +37,7 @@ from s2connect.config import NodeConfig
 from s2connect.endpoint import Endpoint
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -65,7 +66,7 @@ class Builder:
             case NodeDevices():
                 return NodeDevicePort(self.endpoint, await self._node(route.name, own, config))
             case PlainClientDevices():
-                return PlainClientDevicePort(own, client_entries(config))
+                return PlainClientDevicePort(own, client_entries(config, self.endpoint.proxies))
             case PlainServerDevices():
                 return PlainServerDevicePort(own, _listen(config), server_entries(config))
             case MqttDevices():
@@ -82,7 +83,7 @@ class Builder:
             case NodeManager():
                 return NodeManagerPort(self.endpoint, own, tuple(config.protocols))
             case PlainClientManager():
-                return PlainClientManagerPort(own, _target(config))
+                return PlainClientManagerPort(own, _target(config, self.endpoint.proxies))
             case PlainServerManager():
                 return PlainServerManagerPort(own, _listen(config), config.path, config.token_file)
             case MqttManager():
@@ -126,9 +127,9 @@ def policy(route: RouteConfig) -> Policy:
     )
 
 
-def client_entries(config: PlainClientDevices) -> list[tuple[ConfiguredDevice, PlainTarget]]:
+def client_entries(config: PlainClientDevices, proxies: Proxies) -> list[tuple[ConfiguredDevice, PlainTarget]]:
     """What :class:`PlainClientDevicePort` takes."""
-    return [(_device(device), _target(device)) for device in config.device]
+    return [(_device(device), _target(device, proxies)) for device in config.device]
 
 
 def server_entries(config: PlainServerDevices) -> list[tuple[ConfiguredDevice, str, Any]]:
@@ -141,11 +142,11 @@ def mqtt_entries(config: MqttDevices) -> list[tuple[ConfiguredDevice, StaticPeer
     return [(_device(device), _peer(device)) for device in config.device]
 
 
-async def update(port: DevicePort, config: Any) -> list[str]:
+async def update(port: DevicePort, config: Any, proxies: Proxies) -> list[str]:
     """Give a port the devices that it has now, those that stayed the same untouched; see ``ConfiguredDevicePort``."""
     match port, config:
         case PlainClientDevicePort(), PlainClientDevices():
-            return await port.update({entry[0].key: entry for entry in client_entries(config)})
+            return await port.update({entry[0].key: entry for entry in client_entries(config, proxies)})
         case PlainServerDevicePort(), PlainServerDevices():
             return await port.update({entry[0].key: entry for entry in server_entries(config)})
         case StaticDevicePort(), MqttDevices():
@@ -159,12 +160,13 @@ def _device(config: Any) -> ConfiguredDevice:
     )
 
 
-def _target(config: PlainClientDevice | PlainClientManager) -> PlainTarget:
+def _target(config: PlainClientDevice | PlainClientManager, proxies: Proxies) -> PlainTarget:
     return PlainTarget(
         url=config.url,
         token_file=config.token_file,
         trust_anchors=config.trust_anchors,
         allow_unencrypted=config.allow_unencrypted,
+        proxies=proxies,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -33,7 +32,7 @@ from s2connect.bridge.devices import MAX_SECRET_BYTES
 from s2connect.bridge.toml_lines import Place
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import wan_client_context
-from s2connect.config import MqttConfig
+from s2connect.config import MqttConfig, check_proxy
 from s2connect.errors import ConfigurationError, InvalidUrl, S2ConnectError
 from s2connect.model.text import for_display
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
@@ -106,12 +105,9 @@ def _mqtt(reading: Reading, mqtt: MqttConfig) -> None:
 
 def _proxy(reading: Reading, url: str) -> None:
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
-    except ValueError:
-        usable = False
-    if not usable:
-        reading.problem(("proxy", "url"), "url: a proxy looks like http://proxy.example:3128")
+        check_proxy(url)
+    except ValueError as error:
+        reading.problem(("proxy", "url"), f"url: {error}")
 
 
 def _end(reading: Reading, place: Place, end: BaseModel, mqtt: MqttConfig | None) -> None:

@@ -7,10 +7,10 @@ import logging
 import re
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
@@ -21,6 +21,7 @@ from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.errors import ConfigurationError, UsageError
 from s2connect.model.common import NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.rest.server import HttpsServer
@@ -45,12 +46,14 @@ class PlainTarget:
         token_file: File with the bearer token, which only its owner may read; read again for every connection.
         trust_anchors: PEM file with CAs to trust beside those of the system.
         allow_unencrypted: Let ``ws://`` lead to another machine.
+        proxies: For ``wss://`` towards the internet.
     """
 
     url: str
     token_file: Path | None = None
     trust_anchors: Path | None = None
     allow_unencrypted: bool = False
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +103,14 @@ class PlainTargetSide(Side):
             role=self._role,
             local=self._local,
             token=token,
-            trust=Trust(self._context) if self._context is not None else None,
+            trust=self._trust(),
             allow_unencrypted=target.allow_unencrypted,
         )
+
+    def _trust(self) -> Trust | None:
+        if self._context is None:
+            return None
+        return Trust(self._context, None, self._target.proxies.towards(urlsplit(self._url).hostname or ""))
 
 
 class PlainDoorSide(Side):

@@ -176,7 +176,7 @@ class Bridge:
             if running is not None and running.config == new:
                 done.kept.append(name)
             elif running is not None and _same_but_devices(running.config, new):
-                done.updated[name] = len(await update(running.route.devices, new.devices))
+                done.updated[name] = len(await update(running.route.devices, new.devices, self.endpoint.proxies))
                 running.config = new
             else:
                 if running is not None:
@@ -315,6 +315,8 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
         "host": section.host or (known.host if known is not None else _host(section.deployment)),
         "vault": known.vault if known is not None else section.vault,
         "mqtt": config.mqtt,
+        "proxy": config.proxy.url,
+        "proxy_exceptions": config.proxy.exceptions,
         "nodes": known.nodes if known is not None else (),
     }
     wanted = checked(lambda: EndpointConfig.model_validate(settings), str(config.file))

@@ -23,10 +23,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from s2connect.certs.authority import is_ca, name_or_address, subject_names
 from s2connect.certs.tls import describe_tls_error, harden, refusal
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
+from s2connect.model.proxy import Proxy
 from s2connect.model.text import for_display
 
 MAX_CHAIN_CERTIFICATES = 10
 """Longest chain that is read; public ones have two to four certificates. OpenSSL bounds the bytes, to 100 KB."""
+
+MAX_PROXY_ANSWER_BYTES = 16 * 1024
+"""Longest head of a proxy's answer."""
 
 MIN_RSA_BITS = 2048
 """TRUST-04, algorithms: smallest RSA key that is accepted."""
@@ -115,7 +119,13 @@ async def capture_chain(host: str, port: int, *, address: str | None = None, tim
 
 
 async def verify_pki(
-    host: str, port: int, context: ssl.SSLContext, *, address: str | None = None, timeout: float
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    address: str | None = None,
+    proxy: Proxy | None = None,
+    timeout: float,
 ) -> CapturedChain:
     """Make one TLS 1.3 handshake with normal PKI validation and note what the server shows (TRUST-03).
 
@@ -126,6 +136,7 @@ async def verify_pki(
         port: TCP port.
         context: From :func:`~s2connect.certs.tls.wan_client_context`.
         address: Where to connect to instead of looking ``host`` up.
+        proxy: Connect through it; the ``address`` of the result is that of the proxy then.
         timeout: Seconds for everything together.
 
     Raises:
@@ -137,11 +148,17 @@ async def verify_pki(
     """
     if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
         raise ValueError("the TLS context does not verify certificates")
-    return await _handshake(host, port, context, address=address, timeout=timeout)
+    return await _handshake(host, port, context, address=address, proxy=proxy, timeout=timeout)
 
 
 async def _handshake(
-    host: str, port: int, context: ssl.SSLContext, *, address: str | None, timeout: float
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    address: str | None,
+    proxy: Proxy | None = None,
+    timeout: float,
 ) -> CapturedChain:
     loop = asyncio.get_running_loop()
     where = f"{for_display(host)}:{port}"
@@ -151,14 +168,18 @@ async def _handshake(
         raise NotReachable(f"{for_display(host)!r} is neither a host name nor an address.") from error
     try:
         async with asyncio.timeout(timeout):
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol,
-                address or host,
-                port,
-                ssl=context,
-                server_hostname=server_name,
-                ssl_handshake_timeout=timeout + 1,  # never the first to fire
-            )
+            transport: asyncio.Transport
+            if proxy is not None:
+                transport = await _through(proxy, host, port, context, server_name, timeout)
+            else:
+                transport, _ = await loop.create_connection(
+                    asyncio.Protocol,
+                    address or host,
+                    port,
+                    ssl=context,
+                    server_hostname=server_name,
+                    ssl_handshake_timeout=timeout + 1,  # never the first to fire
+                )
     except TimeoutError as error:
         raise PeerTimeout(f"{where} did not answer within {timeout:g} seconds.") from error
     except (OSError, ValueError) as error:
@@ -180,6 +201,55 @@ async def _handshake(
     if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
         raise refusal(host, "chain")
     return CapturedChain(chain[0], _root_of(chain), _address_of(peer))
+
+
+class _ProxyAnswer(asyncio.Protocol):
+    """Takes in the head of a proxy's answer to CONNECT; empty where there is none, or a very long one."""
+
+    def __init__(self) -> None:
+        self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._data = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        ended = b"\r\n\r\n" in self._data
+        if (ended or len(self._data) > MAX_PROXY_ANSWER_BYTES) and not self.head.done():
+            self.head.set_result(bytes(self._data) if ended else b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.head.done():
+            self.head.set_result(b"")
+
+
+async def _through(
+    proxy: Proxy, host: str, port: int, context: ssl.SSLContext, server_name: str, timeout: float
+) -> asyncio.Transport:
+    """Have a proxy connect, and make the TLS handshake with the server behind it."""
+    loop = asyncio.get_running_loop()
+    place, target = for_display(proxy.place), f"{f'[{server_name}]' if ':' in server_name else server_name}:{port}"
+    try:
+        transport, answer = await loop.create_connection(_ProxyAnswer, proxy.host, proxy.port)
+    except OSError as error:
+        raise NotReachable(f"The proxy {place} cannot be reached.") from error
+    try:
+        authorization = proxy.reveal_authorization()
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+        if authorization is not None:
+            lines.append(f"Proxy-Authorization: {authorization}")
+        transport.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
+        status = re.match(rb"HTTP/1\.[01] (\d{3})", await answer.head)
+        if status is None or not status[1].startswith(b"2"):
+            said = f"HTTP {status[1].decode('ascii')}" if status is not None else "no HTTP"
+            raise NotReachable(f"The proxy {place} does not connect to {target} ({said}).")
+        secured = await loop.start_tls(
+            transport, asyncio.Protocol(), context, server_hostname=server_name, ssl_handshake_timeout=timeout + 1
+        )
+    except BaseException:
+        transport.abort()
+        raise
+    if secured is None:
+        raise NotReachable(f"The proxy {place} closed the connection.")
+    return secured
 
 
 class _RawCertificate(Protocol):

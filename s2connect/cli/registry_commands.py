@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,11 +54,14 @@ def list_endpoints(
     from s2connect.cli.show import console, records_block
     from s2connect.discovery.registry import RegistryClient
     from s2connect.model.common import Role
+    from s2connect.model.proxy import Proxies
     from s2connect.model.registry import RegistryStatus
     from s2connect.model.url import BaseUrl
 
     log_to_stderr(verbose)
-    client = RegistryClient(BaseUrl.from_user(url), wan_client_context(trust_anchors), address=connect_to)
+    target = BaseUrl.from_user(url)
+    proxy = Proxies.of(None, (), os.environ).towards(target.host)
+    client = RegistryClient(target, wan_client_context(trust_anchors), address=connect_to, proxy=proxy)
     regions = [code for code in region.split(",") if code.strip()]
     wanted = Role(role.upper()) if role is not None else None
     found = run_work(client.endpoints(region=regions, role=wanted, status=RegistryStatus(status)))

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from s2connect.errors import ProtocolViolation, UsageError
 from s2connect.model.common import MalformedMessage, Role
+from s2connect.model.proxy import Proxy
 from s2connect.model.registry import EndpointRecord, RegistryStatus
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
@@ -39,16 +40,19 @@ _COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
 class RegistryClient:
     """Asks one registry. Every call fetches the version index first (VER-02) and may be cancelled at any time."""
 
-    def __init__(self, url: BaseUrl, context: ssl.SSLContext, *, address: str | None = None) -> None:
+    def __init__(
+        self, url: BaseUrl, context: ssl.SSLContext, *, address: str | None = None, proxy: Proxy | None = None
+    ) -> None:
         """Ask the registry at ``url``.
 
         Args:
             url: Its base URL.
             context: Whom to trust; from :func:`~s2connect.certs.tls.wan_client_context`.
             address: Connect here instead of resolving the URL's host.
+            proxy: Connect through it, where there is no address.
         """
         self._url = url
-        self._route = Route(context, address)
+        self._route = Route(context, address, proxy if address is None else None)
 
     async def endpoints(
         self,

@@ -29,6 +29,7 @@ from s2connect.errors import (
 )
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.proxy import Proxy
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import lan_binding, wan_binding
@@ -72,14 +73,19 @@ DEFAULT_TIMINGS = PairingTimings()
 
 
 async def authenticate(
-    url: BaseUrl, pki: ssl.SSLContext, *, addresses: Sequence[str] = (), timeout: float = DEFAULT_TIMINGS.connect
+    url: BaseUrl,
+    pki: ssl.SSLContext,
+    *,
+    addresses: Sequence[str] = (),
+    proxy: Proxy | None = None,
+    timeout: float = DEFAULT_TIMINGS.connect,
 ) -> tuple[ServerProof, Route]:
     """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
     self-signed one in the local network by its leaf certificate (F). What the peer says of itself plays no part.
     The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
-    ``addresses`` are tried in turn instead of resolving the URL's host.
+    ``addresses`` are tried in turn instead of resolving the URL's host; ``proxy`` is used where there are none.
 
     Raises:
         NetworkError: Not reachable.
@@ -90,24 +96,33 @@ async def authenticate(
             return await _authenticate_at(url, pki, address, timeout)
         except NetworkError as error:
             _log.info("%s", error)
-    return await _authenticate_at(url, pki, addresses[-1] if addresses else None, timeout)
+    if not addresses:
+        return await _authenticate_at(url, pki, None, timeout, proxy)
+    return await _authenticate_at(url, pki, addresses[-1], timeout)
 
 
 async def _authenticate_at(
-    url: BaseUrl, pki: ssl.SSLContext, address: str | None, timeout: float
+    url: BaseUrl, pki: ssl.SSLContext, address: str | None, timeout: float, proxy: Proxy | None = None
 ) -> tuple[ServerProof, Route]:
     now = datetime.now(UTC)
     untrusted: CertificateRefused | None = None
     if not url.host.endswith(".local") and not _is_address(url.host):
         try:
-            chain = await verify_pki(url.host, url.port, pki, address=address, timeout=timeout)
+            chain = await verify_pki(url.host, url.port, pki, address=address, proxy=proxy, timeout=timeout)
         except CertificateRefused as error:
             if error.reason != "untrusted":
                 raise
             untrusted = error
         else:
-            return ServerProof(wan_binding(url.host), None), _only_this(chain)
-    chain = await capture_chain(url.host, url.port, address=address, timeout=timeout)
+            route = _only_this(chain) if proxy is None else Route(leaf_client_context(chain.leaf_der), None, proxy)
+            return ServerProof(wan_binding(url.host), None), route
+    # A certificate of its own counts in the local network only, where no proxy is.
+    try:
+        chain = await capture_chain(url.host, url.port, address=address, timeout=timeout)
+    except NetworkError as error:
+        if proxy is None or untrusted is None:
+            raise
+        raise untrusted from error
     if not is_local_address(chain.address):
         raise untrusted or NotLocal(
             f"{for_display(url.host, 100)} has a self-signed certificate and is not in the local network."
@@ -141,6 +156,7 @@ async def pair(
     session_url: BaseUrl | None,
     ca_fingerprint: bytes | None,
     addresses: Sequence[str] = (),
+    proxy: Proxy | None = None,
     server_node: NodeId | None = None,
     force: bool = False,
     timings: PairingTimings = DEFAULT_TIMINGS,
@@ -157,6 +173,7 @@ async def pair(
         session_url: Our own session initiation URL, or None where this endpoint runs no server.
         ca_fingerprint: Of our own CA, if we are in the LAN.
         addresses: Connect to one of these instead of resolving the URL's host.
+        proxy: Connect through it to a server of the WAN, where there are no addresses.
         server_node: The peer's node id where it is known; otherwise the code's alias counts.
         force: Pair although no common version or protocol exists.
         timings: How long to wait.
@@ -170,7 +187,7 @@ async def pair(
         PairingError: Refused, wrong code, too slow, or unconfirmed (then it is kept and settles itself).
         StorageError: It could not be stored; the server has been told.
     """
-    proof, route = await authenticate(url, pki, addresses=addresses, timeout=timings.connect)
+    proof, route = await authenticate(url, pki, addresses=addresses, proxy=proxy, timeout=timings.connect)
 
     def attempt_of(node: LocalNode) -> PairingClientAttempt:
         return PairingClientAttempt(

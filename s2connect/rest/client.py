@@ -24,6 +24,7 @@ from s2connect.errors import (
     S2ConnectError,
 )
 from s2connect.model.common import Wire
+from s2connect.model.proxy import Proxy
 from s2connect.model.secret import Secret
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
@@ -55,10 +56,12 @@ class Route:
     Attributes:
         context: TLS context that decides whom to trust.
         address: Where to connect to instead of the URL's host, whose name is still the one that is verified.
+        proxy: Connect through it; the proxy looks the host up.
     """
 
     context: ssl.SSLContext
     address: str | None = None
+    proxy: Proxy | None = None
 
 
 class _Resolver(abc.AbstractResolver):
@@ -83,9 +86,13 @@ class HttpsClient:
     """
 
     def __init__(self, route: Route) -> None:
+        self._proxy = route.proxy
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=route.context, resolver=_Resolver(route.address), use_dns_cache=False, limit=4
+                ssl=route.context,
+                resolver=_Resolver(route.address if route.proxy is None else None),
+                use_dns_cache=False,
+                limit=4,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -210,6 +217,7 @@ class HttpsClient:
                     data=body,
                     headers=headers,
                     allow_redirects=False,
+                    proxy=self._proxy.reveal_url() if self._proxy is not None else None,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
@@ -217,7 +225,17 @@ class HttpsClient:
         except S2ConnectError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise network_error(error, base.host, base.port) from error
+            raise self._mapped(error, base) from error
+
+    def _mapped(self, error: BaseException, base: BaseUrl) -> S2ConnectError:
+        if self._proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+            place = f"{for_display(base.host, 100)}:{base.port}"
+            return NotReachable(
+                f"The proxy {for_display(self._proxy.place)} does not connect to {place} (HTTP {error.status})."
+            )
+        if self._proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError):
+            return NotReachable(f"The proxy {for_display(self._proxy.place)} cannot be reached.")
+        return network_error(error, base.host, base.port)
 
 
 def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:

@@ -21,8 +21,15 @@ from s2connect.errors import (
     stumbled_over_protocol,
 )
 from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
-from s2connect.model.session_init import InitiateSession, InitiateSessionResponse, Unpair
+from s2connect.model.session_init import (
+    CommunicationDetails,
+    InitiateSession,
+    InitiateSessionResponse,
+    Unpair,
+    WebSocketCommunicationDetails,
+)
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
@@ -48,8 +55,15 @@ class SessionClient:
     """
 
     def __init__(
-        self, store: Store, transports: Mapping[str, Transport], pki: ssl.SSLContext, *, max_contexts: int = 256
+        self,
+        store: Store,
+        transports: Mapping[str, Transport],
+        pki: ssl.SSLContext,
+        *,
+        proxies: Proxies | None = None,
+        max_contexts: int = 256,
     ) -> None:
+        self._proxies = proxies or Proxies()
         self._store = store
         self._transports = transports
         self._pki = pki
@@ -69,7 +83,7 @@ class SessionClient:
         """
         pin = pairing.pin
         if pin is None:
-            return Route(self._pki, address)
+            return Route(self._pki, address, self._proxies.towards(url.host) if address is None else None)
         if pin.ca_der is None:
             pin = await self._complete(pairing, pin, url, address)
         assert pin.ca_der is not None
@@ -146,8 +160,15 @@ class SessionClient:
             f"{url.host}:{url.port}",
         )
         transport = self._transports[accepted.selected_communication_protocol]
-        connection = await transport.connect(info, details, Trust(route.context, route.address))
+        connection = await transport.connect(info, details, self._trust(route, details))
         return connection, accepted
+
+    def _trust(self, route: Route, details: CommunicationDetails) -> Trust:
+        """The WebSocket may be on another host, and goes through the proxy or past it on its own account."""
+        proxy = route.proxy
+        if isinstance(details, WebSocketCommunicationDetails) and proxy is not None:
+            proxy = self._proxies.towards(details.websocket_url.host)
+        return Trust(route.context, route.address, proxy)
 
     async def _initiate(
         self,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from s2connect.errors import ConnectionClosed
 from s2connect.model.common import NodeId
+from s2connect.model.proxy import Proxy
 from s2connect.model.session_init import CommunicationDetails
 
 NORMAL_CLOSURE = 1000
@@ -111,10 +112,12 @@ class Trust:
     Attributes:
         context: TLS context, pinned to the peer's CA or validating by PKI.
         address: Host or address to connect to instead of the URL's host, whose name is still the one that is verified.
+        proxy: Connect through this HTTP proxy, which looks the host up.
     """
 
     context: SSLContext
     address: str | None = None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)

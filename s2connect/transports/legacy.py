@@ -180,7 +180,7 @@ async def connect_plain(
                     hint=f"Use wss://, or allow_unencrypted in a network that nobody else can enter. {EAVESDROPPING}",
                 )
             _log.warning("Connecting to %s without TLS. %s", for_display(target.host), EAVESDROPPING)
-        context = address = None
+        context = address = proxy = None
     else:
         try:
             target = WebSocketUrl(url)
@@ -188,6 +188,7 @@ async def connect_plain(
             raise InvalidUrl(error.what, hint="A URL of plain S2 looks like wss://name.local:8443/s2.") from None
         context = trust.context if trust is not None else await asyncio.to_thread(wan_client_context)
         address = trust.address if trust is not None else None
+        proxy = trust.proxy if trust is not None else None
     end = await open_client(
         target,
         ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
@@ -197,6 +198,7 @@ async def connect_plain(
         token=token,
         context=context,
         address=address,
+        proxy=proxy,
         compression=compression,
         max_message_bytes=max_message_bytes,
     )

@@ -118,6 +118,7 @@ class WebSocketTransport:
             token=details.websocket_token,
             context=trust.context,
             address=trust.address,
+            proxy=trust.proxy,
             compression=self._compression,
             max_message_bytes=self._max_message_bytes,
         )

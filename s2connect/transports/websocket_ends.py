@@ -29,6 +29,7 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
+from s2connect.model.proxy import Proxy
 from s2connect.model.secret import Secret
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
@@ -487,10 +488,11 @@ async def open_client(
     token: Secret | None,
     context: ssl.SSLContext | None,
     address: str | None,
+    proxy: Proxy | None = None,
     compression: bool,
     max_message_bytes: int,
 ) -> ClientEnd:
-    """Connect; redirects and proxies are not followed. Cancel-safe.
+    """Connect; redirects are not followed. Cancel-safe.
 
     Args:
         url: Where to.
@@ -501,6 +503,7 @@ async def open_client(
         token: Sent as bearer token.
         context: TLS context; None for a ``ws://`` URL.
         address: Where to connect instead of the host.
+        proxy: Connect through it instead; what goes through it is encrypted, and the proxy sees no token.
         compression: Whether permessage-deflate is offered.
         max_message_bytes: Longest message that is received.
 
@@ -511,9 +514,11 @@ async def open_client(
         ProtocolViolation: The server does not open a WebSocket.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-    tls: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if proxy is None:
+        options = {"host": address or host, "port": port}
     if context is not None:
-        tls = {"ssl": context, "server_hostname": host, "ssl_shutdown_timeout": timings.close_timeout}
+        options |= {"ssl": context, "server_hostname": host, "ssl_shutdown_timeout": timings.close_timeout}
     try:
         socket = await _Connect(
             url,
@@ -526,11 +531,9 @@ async def open_client(
             open_timeout=timings.open_timeout,
             close_timeout=timings.close_timeout,
             ping_interval=None,
-            proxy=None,
+            proxy=proxy.reveal_url() if proxy is not None and context is not None else None,
             logger=_DiscreetLogger(logging.getLogger("websockets.client")),
-            host=address or host,
-            port=port,
-            **tls,
+            **options,
         )
     except Exception as error:
         mapped = _connect_error(error, host, port)

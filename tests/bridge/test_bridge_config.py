@@ -139,7 +139,7 @@ MISTAKES = {
     "not TOML": (HEAD + "x = \n", 2, "not TOML"),
     "missing file": (HEAD + '[endpoint]\ncertificate = "no.pem"\nprivate_key = "bridge.toml"\n' + NODES, 3, "no file"),
     "half a pair": (HEAD + '[endpoint]\ncertificate = "bridge.toml"\n' + NODES, 3, "belong together"),
-    "a proxy of https": (HEAD + '[proxy]\nurl = "https://proxy:3128"\n' + NODES, 3, "a proxy looks like"),
+    "a proxy of https": (HEAD + '[proxy]\nurl = "https://proxy:3128"\n' + NODES, 3, "looks like http://"),
     "a broker without TLS": (HEAD + '[mqtt]\nurl = "mqtt://broker"\n' + NODES, 3, "url"),
     "a password without a user": (
         HEAD + '[mqtt]\nurl = "mqtts://broker"\npassword_file = "secret"\n' + NODES,
