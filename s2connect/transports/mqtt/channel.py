@@ -208,7 +208,7 @@ class Channel:
         if self._sealed:
             if self._unseal is None:
                 raise InvalidFrame("a frame before there are keys")
-            payload = self._unseal.unseal(frame.kind.value, frame.seq, payload)
+            payload = self._unseal.unseal(frame.kind, frame.seq, payload)
         self._got = frame.seq
         self._heard_at = now
         return payload
@@ -252,7 +252,7 @@ class Channel:
             return self._end(CloseReason.RECONNECT, "the sequence numbers are used up", now)
         self._sent = seq = self._sent + 1
         if self._seal is not None:
-            payload = self._seal.seal(kind.value, seq, payload)
+            payload = self._seal.seal(kind, seq, payload)
         salt, self._salt = self._salt, None
         version = self.version if kind is FrameKind.DATA else None
         frame = Frame(kind, seq, payload, version, salt)

@@ -108,7 +108,7 @@ def write_frame(
     topic: str, frame: Frame, *, sealed: bool, expiry: int | None = None, correlation: bytes | None = None
 ) -> Packet:
     """Turn a frame into what is published. The payload is taken as it is: sealing comes before."""
-    properties: tuple[tuple[str, str], ...] = (("s2-frame", frame.kind.value),)
+    properties: tuple[tuple[str, str], ...] = (("s2-frame", frame.kind),)
     if frame.kind is not FrameKind.OPEN:
         properties += (("s2-seq", str(frame.seq)),)
     if frame.version is not None:

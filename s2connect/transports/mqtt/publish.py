@@ -7,6 +7,7 @@ way. These two packets are written and read here; everything else of MQTT stays 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from s2connect.transports.mqtt.frames import Packet
 
@@ -47,17 +48,25 @@ class MalformedPublish(ValueError):
 
 def write_properties(packet: Packet) -> bytes:
     """Write the properties of a packet with their length before them."""
-    out = bytearray()
-    if packet.expiry is not None:
-        out += struct.pack("!BI", _EXPIRY, packet.expiry)
-    if packet.content_type is not None:
-        out += _string(_CONTENT_TYPE, packet.content_type.encode())
+    parts = [_usual_properties(packet.expiry, packet.content_type)]
     if packet.correlation is not None:
-        out += _string(_CORRELATION, packet.correlation)
+        parts.append(_string(_CORRELATION, packet.correlation))
     for name, value in packet.user_properties:
         raw = value.encode()
-        out += _string(_USER, name.encode()) + len(raw).to_bytes(2, "big") + raw
-    return variable_length(len(out)) + bytes(out)
+        parts += (_user_name(name), len(raw).to_bytes(2, "big"), raw)
+    written = b"".join(parts)
+    return variable_length(len(written)) + written
+
+
+@lru_cache(64)
+def _usual_properties(expiry: int | None, content_type: str | None) -> bytes:
+    written = b"" if expiry is None else struct.pack("!BI", _EXPIRY, expiry)
+    return written if content_type is None else written + _string(_CONTENT_TYPE, content_type.encode())
+
+
+@lru_cache(64)
+def _user_name(name: str) -> bytes:
+    return _string(_USER, name.encode())
 
 
 def write_publish(packet: Packet, packet_id: int) -> bytes:
@@ -155,24 +164,24 @@ def _read_publish(command: int, raw: bytes) -> tuple[Packet, int, int]:
         raise MalformedPublish("properties longer than the packet")
     content_type = expiry = correlation = None
     user: list[tuple[str, str]] = []
-    while at < end:
+    while at < end:  # a value that goes on behind the end is noticed when all are read
         identifier = raw[at]
         kind = _KINDS.get(identifier)
         at += 1
         if kind is _STRING or kind is _PAIR:
             start = at + 2
-            at = start + int.from_bytes(raw[at:start], "big")
-            value = _take(raw, start, at)
+            at = start + (raw[at] << 8 | raw[at + 1])
+            value = raw[start:at]
             if identifier == _CONTENT_TYPE:
                 content_type = value.decode()
             elif identifier == _CORRELATION:
                 correlation = value
             elif kind is _PAIR:
                 start = at + 2
-                at = start + int.from_bytes(raw[at:start], "big")
+                at = start + (raw[at] << 8 | raw[at + 1])
                 if len(user) == MAX_USER_PROPERTIES:
                     raise MalformedPublish("too many user properties")
-                user.append((value.decode(), _take(raw, start, at).decode()))
+                user.append((value.decode(), raw[start:at].decode()))
         elif kind is _FOUR_BYTES:
             (expiry,) = struct.unpack_from("!I", raw, at)
             at += 4

@@ -104,8 +104,8 @@ class Stream(asyncio.Protocol):
                 return
             data = bytes(self._partial)
             self._partial.clear()
-        at = 0
-        while True:
+        at = header = length = 0
+        while at < len(data):
             header, length = _packet_length(data, at)
             end = at + header + length
             if not header or end > len(data):
