@@ -192,8 +192,6 @@ class _Demo:
             codes[device.name] = code["code"]
             arguments = ["--pair", code["pairing_url"], "--bind", LOCAL, "--host", LOCAL]
             self._programs[device.name] = self._device_program(device, arguments, code["code"] + "\n")
-        old = ["--plain", self._place.old_url, "--token-file", str(self._place.token_file)]
-        self._programs[_OLD.name] = self._device_program(_OLD, old)
         async with self._step("pair the devices with the bridge"):
             await asyncio.gather(*map(stack.enter_async_context, self._programs.values()))
             for device in (_BATTERY, _SUN):
@@ -201,6 +199,8 @@ class _Demo:
         for device in (_BATTERY, _SUN):
             text = f"{device.name}, {device.what}, is paired with the bridge by the code {codes[device.name]}."
             self._tell("device", text, {"device": device.name, "code": codes[device.name]})
+        old = ["--plain", self._place.old_url, "--token-file", str(self._place.token_file)]
+        self._programs[_OLD.name] = await stack.enter_async_context(self._device_program(_OLD, old))
         text = f"{_OLD.name}, {_OLD.what}, is an old device: plain S2 0.0.2-beta with a token, and no pairing."
         self._tell("device", text, {"device": _OLD.name})
 

@@ -27,14 +27,16 @@ def make_home(path: Path, role: str, *settings: str) -> Path:
     return path
 
 
-def run(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, stdin: str = "", env: dict[str, str] | None = None, timeout: float = 40
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a process to its end."""
     return subprocess.run(
         [sys.executable, "-m", "s2connect", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=timeout,
         check=False,
         env={**os.environ, **(env or {})},
     )

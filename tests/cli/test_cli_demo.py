@@ -94,7 +94,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "RECORDED_SECRETS": str(directories["recorded"]),
         "TMPDIR": str(directories["temporary"]),
     }
-    done = run("demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env)
+    done = run("demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env, timeout=100)
     assert done.returncode == 0, done.stderr
     assert list(directories["temporary"].iterdir()) == [], "it leaves nothing behind"
     logs = {path.name: path.read_text(encoding="utf-8") for path in directories["logs"].iterdir()}
@@ -106,6 +106,7 @@ def of(shown: Shown, step: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(120)
 def test_the_demonstration_runs_to_its_end_and_says_which_broker_it_has(
     shown: Shown, request: pytest.FixtureRequest
 ) -> None:
