@@ -109,7 +109,7 @@ class FaultHouse:
         async with (
             Endpoint.open(self.directory / "device", serve=False) as device,
             Endpoint.open(self.directory / "manager", serve=False) as manager,
-            _open_without_listening(config) as bridge,
+            open_without_listening(config) as bridge,
         ):
             devices = bridge.routes["house"].devices
             assert isinstance(devices, NodeDevicePort)
@@ -149,7 +149,7 @@ class FaultHouse:
 
 
 @contextlib.asynccontextmanager
-async def _open_without_listening(config: object):  # type: ignore[no-untyped-def]
+async def open_without_listening(config: object):  # type: ignore[no-untyped-def]
     """The bridge, only to make its home and ids."""
     from s2connect.bridge import service
 

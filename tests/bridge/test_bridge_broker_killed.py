@@ -30,7 +30,17 @@ class Scene:
         self.house = house
         assert house.broker is not None
         self.broker = house.broker
-        self.managers = house.sessions(Role.CEM)
+        self._managers = house.sessions(Role.CEM)
+        self.taking = self._take()
+
+    def _take(self) -> asyncio.Task[Session]:
+        return asyncio.ensure_future(anext(self._managers))  # type: ignore[arg-type,return-value]
+
+    async def manager(self) -> Session:
+        """The next session of the energy manager."""
+        session = await self.taking
+        self.taking = self._take()
+        return session
 
     async def connect(self) -> Connection:
         assert isinstance(self.house.devices, PlainServerDevicePort)
@@ -39,7 +49,6 @@ class Scene:
 
     async def meet(self, seconds: float = 40) -> tuple[Connection, Session]:
         """Come again until it is let in; then a message and its answer pass."""
-        taking: asyncio.Task[Session] = asyncio.ensure_future(anext(self.managers))  # type: ignore[arg-type]
         async with asyncio.timeout(seconds):
             while True:
                 try:
@@ -47,7 +56,7 @@ class Scene:
                     break
                 except PeerBusy:
                     await asyncio.sleep(0.2)
-            manager = await taking
+            manager = await self.manager()
             await device.send(FROM_RM_FIRST)
             assert json.loads(await device.recv())["status"] == "OK"
             assert (await manager.receive()).text == FROM_RM_FIRST
@@ -82,10 +91,9 @@ async def reaching(scene: Scene) -> None:
 
 
 async def admitting(scene: Scene) -> None:
-    manager: asyncio.Task[Session] = asyncio.ensure_future(anext(scene.managers))  # type: ignore[arg-type]
     assert await scene.house.link.ask(Role.RM, "") is None  # and does not come
     await scene.until(LinkState.ADMITTING, seconds=1)
-    session = await manager
+    session = await scene.manager()
     scene.broker.kill()
     await scene.until(LinkState.FAILED, seconds=2)
     async with asyncio.timeout(2):
@@ -121,7 +129,12 @@ async def scene_of(directory: Path) -> AsyncIterator[Scene]:
         assert house.manager.mqtt is not None
         await until(lambda: house.bridge.mqtt.can_offer() and house.manager.mqtt.can_offer())  # type: ignore[union-attr]
         await until(lambda: house.key in house.route.links)
-        yield Scene(house)
+        scene = Scene(house)
+        try:
+            yield scene
+        finally:
+            scene.taking.cancel()
+            await asyncio.gather(scene.taking, return_exceptions=True)
 
 
 @pytest.mark.parametrize("stage", [waiting, reaching, admitting, up, parting], ids=lambda stage: stage.__name__)
