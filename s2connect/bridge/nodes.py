@@ -176,7 +176,7 @@ class NodeManagerPort(ManagerPort):
         side = self._sides.get(device.key)
         if (node := self._endpoint.nodes.get(config.id)) is None:
             node = await self._endpoint.create_node(config)
-        elif node.description != config.node().description:
+        elif next((known for known in self._endpoint.config.nodes if known.id == config.id), None) != config:
             await self._endpoint.describe_node(config)
         if side is None:
             side = NodeSide(node, "")

@@ -388,16 +388,25 @@ class PlainServerManagerPort(ManagerPort):
     async def represent(self, device: Device) -> Side:
         """See :meth:`ManagerPort.represent`. A device keeps its path, also when its name changes.
 
+        The second of two devices whose paths would be the same gets the beginning of its representative's id added.
+
         Raises:
-            ConfigurationError: Another device has its path already, or the token cannot be read.
+            ConfigurationError: The token cannot be read.
             StorageError: Others can read the token.
         """
         side = self._sides.get(device.key)
         if side is None:
-            side = PlainDoorSide("the energy manager", _filled(self._path, device, quoted=False))
+            path = _filled(self._path, device, quoted=False)
+            if any(known.path == path for known in self._sides.values()):
+                path += f"-{representative_id(self._bridge, device.key).hex[:12]}"
+            side = PlainDoorSide("the energy manager", path)
             local = representative_id(self._bridge, device.key)
-            await self._keeper.admit(device.key, side.path, local, self._token_file)
             self._sides[device.key] = side
+            try:
+                await self._keeper.admit(device.key, side.path, local, self._token_file)
+            except BaseException:
+                del self._sides[device.key]
+                raise
         return side
 
     async def dismiss(self, key: str) -> None:

@@ -141,6 +141,20 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
             await part(route, two_device, second)
 
 
+async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Path) -> None:
+    manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", private_file(tmp_path / "token", "t"))
+    devices = PlainClientDevicePort(BRIDGE, [])
+    async with opened(devices, manager):
+        for key in ("one", "two"):
+            await manager.represent(ConfiguredDevice(key=key, name="Pump ../x?y=1#{id}").device())
+        assert manager.path_of("one") == "/s2/Pump-..-x-y-1-id"
+        assert str(manager.path_of("two")).startswith("/s2/Pump-..-x-y-1-id-")
+        (tmp_path / "token").unlink()
+        with pytest.raises(ConfigurationError):
+            await manager.represent(ConfiguredDevice(key="three", name="Third").device())
+        assert manager.path_of("three") is None
+
+
 async def test_a_listener_for_other_machines_needs_tls_or_a_permission() -> None:
     port = PlainServerDevicePort(BRIDGE, PlainListen(host="0.0.0.0"), [])
     manager = PlainClientManagerPort(BRIDGE, PlainTarget(url="ws://127.0.0.1:1/"))
