@@ -18,7 +18,7 @@ from s2connect.bridge.config import load
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.metrics import Metrics
-from s2connect.bridge.service import Bridge
+from s2connect.bridge.service import Bridge, prepare_home
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
@@ -191,6 +191,40 @@ async def test_status_metrics_and_log_say_the_same(house: House, caplog: pytest.
             assert after[0].endswith(" 1.0"), "a counter never goes down"
     assert ("old/a", LinkState.UP) in house.changes
     assert any("link old/a: up" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_reload_changes_what_the_bridge_says_of_itself_and_keeps_its_node(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    text = (
+        'home = "home"\n[endpoint]\nhost = "127.0.0.1"\nbind = "127.0.0.1"\nport = 0\nvault = "files"\n'
+        '[[route]]\nname = "house"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
+    )
+    file.write_text(text)
+    async with Bridge.open(load(file)[0]) as bridge:
+        node = bridge.endpoint.node()
+        file.write_text(text.replace("[route.manager]", 'protocols = ["X-MQTT5-0"]\nname = "Ours"\n[route.manager]'))
+        assert (await bridge.reload(load(file)[0])).begun == ["house"]
+        assert bridge.endpoint.node() is node
+        assert node.description.user_defined_name == "Ours"
+        (stored,) = bridge.endpoint.config.nodes
+        assert stored.communication_protocols == ("X-MQTT5-0",)
+    async with Bridge.open(load(file)[0]) as bridge:
+        assert bridge.endpoint.node().id == node.id
+
+
+async def test_a_home_that_is_another_programs_is_not_mistaken(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text(
+        'home = "home"\n[endpoint]\nport = 0\nvault = "files"\n[[route]]\nname = "r"\n'
+        '[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
+    )
+    config = load(file)[0]
+    settings, first = prepare_home(config)
+    again, second = prepare_home(config)
+    assert (settings.host, first) == (again.host, second), "the name that was made up stays"
+    (config.home / "bridge.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match=r"bridge\.json"):
+        prepare_home(config)
 
 
 @pytest.mark.long
