@@ -123,29 +123,42 @@ async def test_the_old_device_speaks_the_s2_of_yesterday_without_a_mistake() -> 
     assert "PERMANENT_ERROR" not in output.decode()
 
 
-async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
-    cloud_id, device_id = NodeId(uuid4()), NodeId(uuid4())
-    broker = await asyncio.to_thread(Mosquitto, tmp_path, ["cloud", "bridge"], access_list({"cloud": [str(cloud_id)]}))
-    await asyncio.to_thread(broker.start)
-    secret = base64.b64encode(bytes(range(32))).decode()
-    for name, text in (("secret", secret), ("broker-password", password("cloud").reveal())):
-        (tmp_path / name).touch(0o600)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "cloud.toml").write_text(
-        f"""
-id = "{cloud_id}"
-bridge = "bridge"
-secret_file = "{tmp_path / "secret"}"
-devices = ["{device_id}"]
+SECRET = base64.b64encode(bytes(range(32))).decode()
 
+
+def begin_broker(place: Path, cloud: NodeId) -> Mosquitto:
+    broker = Mosquitto(place, ["cloud", "bridge"], access_list({"cloud": [str(cloud)]}))
+    return broker.start()
+
+
+def private(path: Path, text: str) -> Path:
+    path.touch(0o600)
+    path.write_text(text)
+    return path
+
+
+def account(broker: Mosquitto, user: str) -> str:
+    file = private(broker.ca_file.parent / f"{user}-password", password(user).reveal())
+    return f"""
 [mqtt]
 url = "{broker.url}"
-client_id = "cloud"
-username = "cloud"
-password_file = "{tmp_path / "broker-password"}"
+client_id = "{user}"
+username = "{user}"
+password_file = "{file}"
 ca_file = "{broker.ca_file}"
 """
-    )
+
+
+def write_cloud(place: Path, broker: Mosquitto, cloud: NodeId, device: object) -> None:
+    secret = private(place / "secret", SECRET)
+    top = f'id = "{cloud}"\nbridge = "bridge"\nsecret_file = "{secret}"\ndevices = ["{device}"]\n'
+    (place / "cloud.toml").write_text(top + account(broker, "cloud"))
+
+
+async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
+    cloud_id, device_id = NodeId(uuid4()), NodeId(uuid4())
+    broker = await asyncio.to_thread(begin_broker, tmp_path, cloud_id)
+    write_cloud(tmp_path, broker, cloud_id, device_id)
     settings = MqttSettings(
         url=MqttUrl(broker.url),
         client_id="bridge",
@@ -165,7 +178,7 @@ ca_file = "{broker.ca_file}"
             mc="bridge",
             client_role=Role.RM,
             versions=("v1.0.0",),
-            secret=SessionToken(secret),
+            secret=SessionToken(SECRET),
         )
         async with asyncio.timeout(20):
             session = Session(await bridge.connect_static(known), peer=peer(Role.CEM), role=Role.RM)
@@ -179,4 +192,49 @@ ca_file = "{broker.ca_file}"
         cloud.terminate()
         await cloud.communicate()
         await bridge.close()
+        await asyncio.to_thread(broker.stop)
+
+
+@pytest.mark.long
+async def test_the_old_device_reaches_the_cloud_program_through_a_bridge(tmp_path: Path) -> None:
+    cloud_id, port = NodeId(uuid4()), free_port("127.0.0.1")
+    broker = await asyncio.to_thread(begin_broker, tmp_path, cloud_id)
+    processes = []
+    try:
+        (tmp_path / "bridge.toml").write_text(
+            f"""
+home = "bridge"
+{account(broker, "bridge")}
+[endpoint]
+host = "127.0.0.1"
+bind = "127.0.0.1"
+port = {free_port("127.0.0.1")}
+vault = "files"
+
+[[route]]
+name = "old devices"
+check = "rules"
+devices = {{ type = "plain-server", port = {port}, device = [{{ name = "Heat pump", path = "/heat-pump" }}] }}
+manager = {{ type = "mqtt", id = "{cloud_id}", secret_file = "{private(tmp_path / "secret", SECRET)}" }}
+"""
+        )
+        arguments = ["-m", "s2connect", "bridge", "run", str(tmp_path / "bridge.toml"), "--json"]
+        bridge = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
+        processes.append(bridge)
+        ready = json.loads(await read_until(bridge, "bridge_ready"))
+        node = ready["routes"][0]["links"][0]["node"]
+        await asyncio.to_thread(write_cloud, tmp_path, broker, cloud_id, node)
+        cloud = await start("cloud_cem_mqtt.py", str(tmp_path / "cloud.toml"))
+        processes.append(cloud)
+        await read_until(cloud, "waiting for 1 devices")
+        device = await start("old_device.py", f"ws://127.0.0.1:{port}/heat-pump")
+        processes.append(device)
+        await read_until(cloud, f"{node} DDBC.SystemDescription")
+        await read_until(cloud, f"{node} DDBC.PresentDemandStatus")  # of 1.0.0, out of the description of the beta
+    finally:
+        for process in processes:
+            process.terminate()
+            await process.communicate()
         await asyncio.to_thread(broker.stop)
