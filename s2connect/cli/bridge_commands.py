@@ -47,7 +47,7 @@ def run(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOption 
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     form = json_form if as_json else BridgeText()
-    return ExitCode(_of_file(run_bridge(file, form, show_codes=not as_json), as_json=as_json))
+    return ExitCode(_of_file(run_bridge(file, form, show_codes=not as_json and sys.stdout.isatty()), as_json=as_json))
 
 
 @app.command()

@@ -118,7 +118,7 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
     Args:
         file: Its file.
         form: How events look on standard output.
-        show_codes: Tell a code with every announced pairing.
+        show_codes: Tell a code with every announced pairing: only where nobody keeps the output.
 
     Returns:
         The exit code.
@@ -131,7 +131,8 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
     with stop.on_signals():
         config, warnings = await asyncio.to_thread(load, file)
         async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
-            output = Output(writer, form)
+            # Codes are for whoever asks for one, and this output is usually kept.
+            output = Output(writer, lambda event: None if event["event"] == "pairing_code" else form(event))
             for warning in warnings:
                 await output.put(warning_object(file, str(warning)))
             service: BridgeService | None = None

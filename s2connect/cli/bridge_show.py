@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from s2connect.cli.service import Object
-from s2connect.cli.show import ServiceText, clock, plain_table
+from s2connect.cli.show import ServiceText, clock, name_of, plain_table
 from s2connect.model.text import for_display
 
 FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
@@ -34,6 +34,9 @@ class BridgeText(ServiceText):
             case "link":
                 why = f" ({for_display(event['reason'], 300)})" if event["reason"] else ""
                 return f"{clock(event['time'])}  {for_display(event['link'], 120)}: {event['state']}{why}"
+            case "prepare_pairing" if "code" not in event:
+                who = name_of(event["peer"]) if event["peer"] is not None else "An energy manager"
+                return f"{clock(event['time'])}  {who} wants to pair; the code is shown by: s2connect bridge pair FILE"
             case "reloaded":
                 return f"{clock(event['time'])}  {reload_sentence(event)}"
             case "reload_failed":

@@ -159,6 +159,7 @@ def test_pair_leads_through_both_pairings_and_can_be_run_again(file: Path, bridg
 
     code = json.loads(run("code", "--home", str(file.parent / "home"), "--json").stdout)
     assert battery.command("pair", url=code["pairing_url"], code=code["code"])["ok"]
+    assert code["code"] not in "".join(bridge.lines), "this output is usually kept"
     first = run("bridge", "pair", str(file), "--json", "--device-url", device_url, stdin=f"{device_code}\n")
     assert first.returncode != 0
     assert json.loads(first.stdout)["error"]["kind"] == "input_ended"
@@ -242,6 +243,10 @@ def test_events_of_a_bridge_are_sentences() -> None:
     time = "2026-01-01T00:00:00Z"
     link = {"event": "link", "time": time, "route": "r", "link": "r/B", "state": "failed", "reason": "gone"}
     assert str(form(link)).endswith("r/B: failed (gone)")
+    peer = {"id": "x", "role": "RM", "brand": "A", "model_name": "B", "user_defined_name": "Heat\x1bpump"}
+    asked = str(form({"event": "prepare_pairing", "time": time, "node": "n", "peer": peer}))
+    assert "wants to pair; the code is shown by: s2connect bridge pair" in asked
+    assert "\x1b" not in asked
     problems = [{"line": 3, "what": "x is unknown", "fatal": True}]
     failed = {"event": "reload_failed", "time": time, "problems": problems, "error": {"what": "no"}}
     assert "line 3: x is unknown" in str(form(failed))
