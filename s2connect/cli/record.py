@@ -59,6 +59,7 @@ class Recorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell_left_out()
         await self._writer.__aexit__(kind, error, trace)
         if self._writer.ended:
             os.close(self._descriptor)
@@ -91,11 +92,14 @@ class Recorder:
         if self._writer.full:
             self._left_out += 1
             return
+        self._tell_left_out()
+        self._writer.put_nowait(line.encode("utf-8", "replace"))
+
+    def _tell_left_out(self) -> None:
         if self._left_out:
             lost = {"time": _now(), "session": "", "event": "left_out", "lines": self._left_out}
             self._left_out = 0
             self._writer.put_nowait(json.dumps(lost).encode("ascii"))
-        self._writer.put_nowait(line.encode("utf-8", "replace"))
 
 
 def _now() -> str:

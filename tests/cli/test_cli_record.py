@@ -173,8 +173,8 @@ async def test_what_a_slow_disk_cannot_take_is_left_out_and_counted(monkeypatch:
         while recorder._writer._bytes:
             drain()
             await asyncio.sleep(0.001)
-        session.says(text())
-        while b"left_out" not in found or not found.endswith(b"}}\n"):
+        session.says(text(message_id="the-last"))
+        while b'"the-last"' not in found or not found.endswith(b"}}\n"):
             drain()
             await asyncio.sleep(0.001)
     written = [json.loads(line) for line in found.decode().splitlines()]
