@@ -152,6 +152,21 @@ def test_the_service_says_that_recording_has_stopped_and_goes_on(
     assert device.command("status")["sessions"]
 
 
+def test_after_a_kill_at_most_the_last_line_is_torn(
+    rm: Path, cem: Path, tmp_path: Path, start: Start, capsys: Capture
+) -> None:
+    path = tmp_path / "log"
+    manager, device = start(cem), start(rm, "--record", str(path))
+    _, session = pair(manager, device)
+    for _ in range(200):
+        last = device.begin("send", session=session, message=MEASUREMENT)
+    device.event("result", id=last - 100, ok=True)
+    device.kill()
+    *whole, _ = path.read_bytes().split(b"\n")
+    assert sum("message" in json.loads(line) for line in whole) > 50
+    assert main(["replay", str(path), "--json"]) == 0, capsys.readouterr().out
+
+
 async def test_what_a_slow_disk_cannot_take_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_WAITING_BYTES", 10_000)
     read, write = os.pipe()

@@ -112,13 +112,14 @@ def any_document(rules: Schema, chance: random.Random) -> Any:
         case "array":
             return [any_document(rules["items"], chance) for _ in range(rules["minItems"] + chance.randrange(2))]
         case "string" if "format" in rules:
-            return f"20{chance.randrange(10, 99)}-0{chance.randrange(1, 9)}-01T00:00:00Z"
+            year = chance.choice(("0001", "9999", *map(str, range(2020, 2030))))
+            return f"{year}-0{chance.randrange(1, 9)}-01T00:00:00{chance.choice(('Z', '+14:00', '-05:30'))}"
         case "string":
             return chance.choice(("a-1", "a-2", "b:1", "3f0c5a52-3b1c-4bb0-9f6e-0a8c3f2d9b11"))
         case "number":
             return chance.choice((0, 1, 0.5, -20.25, 1e308, chance.random()))
         case "integer":
-            return chance.choice((0, 1000, 5.0, 10**18))
+            return chance.choice((0, 1000, 5.0, 10**18, 10**400, 1e300))
     return chance.random() < 0.5
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,6 +25,7 @@ from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 NIL = "00000000-0000-0000-0000-000000000000"
 VERSIONS = (V1, BETA)
+MOMENTS = tuple(moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime(2026, 1, 1), datetime.max))
 MOST_SECONDS = 5.0
 """For one message of the largest size on a machine that does much else; it takes a tenth of that."""
 
@@ -289,21 +291,24 @@ def converse(chance: random.Random, steps: int) -> None:
             message = read_message(data.decode("utf-8"))
         except (InvalidMessage, UnicodeDecodeError):
             continue
-        verdict = conversation.judge(sender, message)
-        again = conversation.judge(sender, message)
+        now = chance.choice(
+            (None, datetime.now(UTC), datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+        )
+        verdict = conversation.judge(sender, message, now=now)
+        again = conversation.judge(sender, message, now=now)
         assert (verdict.status, verdict.label, verdict.subject_id) == (again.status, again.label, again.subject_id)
         assert verdict.ok == (verdict.label is None)
         assert verdict.parsed is not None or not verdict.ok
         identifier = message.id or NIL
         match chance.randrange(5):
             case 0 | 1 if verdict.ok:
-                conversation.accepted(sender, message)
+                conversation.accepted(sender, message, now=now)
             case 2:
                 conversation.sent(sender, message)
                 said.append((sender, identifier))
             case 3 if said:
                 author, earlier = chance.choice(said)
-                conversation.answered(author, earlier, ok=chance.random() < 0.8)
+                conversation.answered(author, earlier, ok=chance.random() < 0.8, now=now)
             case 4:
                 conversation.answered(sender, identifier, ok=True)
 
