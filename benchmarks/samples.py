@@ -1,4 +1,4 @@
-"""The two messages that are sent: a measurement as it comes every few seconds, and a forecast of a day."""
+"""Messages that are sent, a measurement as it comes every few seconds and a forecast of a day, and some to be read."""
 
 from __future__ import annotations
 
@@ -38,3 +38,71 @@ LARGE: dict[str, Any] = {
 """2.7 KB as JSON with its id."""
 
 SAMPLES = {"small": SMALL, "large": LARGE}
+
+
+def _id(kind: int, number: int) -> str:
+    return f"{number:08x}-{kind:04x}-4bbb-8ccc-0123456789ab"
+
+
+def _range(begin: float, end: float) -> dict[str, float]:
+    return {"start_of_range": begin, "end_of_range": end}
+
+
+def description(modes: int, elements: int, transitions: int) -> dict[str, Any]:
+    """A heat pump with its tank, such that s2-python takes it as well: one power range per commodity, ids are UUIDs."""
+    return {
+        "message_type": "FRBC.SystemDescription",
+        "message_id": _id(0, 0),
+        "valid_from": "2026-01-01T12:00:00.000000+00:00",
+        "actuators": [
+            {
+                "id": _id(1, 0),
+                "diagnostic_label": "Heat pump",
+                "supported_commodities": ["ELECTRICITY"],
+                "operation_modes": [
+                    {
+                        "id": _id(2, mode),
+                        "elements": [
+                            {
+                                "fill_level_range": _range(20.0 + element, 21.0 + element),
+                                "fill_rate": _range(0.0, 0.0125),
+                                "power_ranges": [
+                                    {**_range(0.0, 2400.5), "commodity_quantity": "ELECTRIC.POWER.3_PHASE_SYMMETRIC"}
+                                ],
+                            }
+                            for element in range(elements)
+                        ],
+                        "abnormal_condition_only": False,
+                    }
+                    for mode in range(modes)
+                ],
+                "transitions": [
+                    {
+                        "id": _id(3, number),
+                        "from": _id(2, number % modes),
+                        "to": _id(2, (number + 1) % modes),
+                        "start_timers": [_id(4, 0)],
+                        "blocking_timers": [_id(4, 0)],
+                        "transition_duration": 60_000,
+                        "abnormal_condition_only": False,
+                    }
+                    for number in range(transitions)
+                ],
+                "timers": [{"id": _id(4, 0), "diagnostic_label": "least time on", "duration": 600_000}],
+            }
+        ],
+        "storage": {
+            "provides_leakage_behaviour": False,
+            "provides_fill_level_target_profile": True,
+            "provides_usage_forecast": True,
+            "fill_level_range": _range(20.0, 20.0 + elements),
+        },
+    }
+
+
+READ = {
+    "small": {**SMALL, "message_id": _id(0, 1)},
+    "medium": description(modes=2, elements=3, transitions=2),
+    "large": description(modes=10, elements=7, transitions=5),
+}
+"""What is read, of about 330 bytes, 3 KB and 20 KB."""

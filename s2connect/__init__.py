@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from s2connect.config import EndpointConfig, NodeConfig
     from s2connect.endpoint import Endpoint, create_home
     from s2connect.errors import S2ConnectError
-    from s2connect.messages.conversation import Check
-    from s2connect.messages.envelope import Message
+    from s2connect.messages.catalogue import parse
+    from s2connect.messages.conversation import Check, Conversation, Verdict
+    from s2connect.messages.envelope import InvalidMessage, Message
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
     from s2connect.model.roles import CommunicationRole
     from s2connect.model.url import BaseUrl
     from s2connect.node import Node
     from s2connect.pairing.code import PairingCode
+    from s2connect.plain import PlainServer
     from s2connect.session.session import Session, SessionEnd
     from s2connect.store.base import Pairing, PairKey, Pin
     from s2connect.transports.base import Connection, ConnectionInfo, Transport
+    from s2connect.transports.legacy import PlainDoor, connect_plain, plain_node_id
 
 # Names are loaded when they are first used, so that a command or a small device pays only for what it uses.
 _HOMES = {
@@ -39,7 +42,11 @@ _HOMES = {
     "Endpoint": "s2connect.endpoint",
     "create_home": "s2connect.endpoint",
     "S2ConnectError": "s2connect.errors",
+    "parse": "s2connect.messages.catalogue",
     "Check": "s2connect.messages.conversation",
+    "Conversation": "s2connect.messages.conversation",
+    "Verdict": "s2connect.messages.conversation",
+    "InvalidMessage": "s2connect.messages.envelope",
     "Message": "s2connect.messages.envelope",
     "Deployment": "s2connect.model.common",
     "EndpointDescription": "s2connect.model.common",
@@ -50,6 +57,7 @@ _HOMES = {
     "BaseUrl": "s2connect.model.url",
     "Node": "s2connect.node",
     "PairingCode": "s2connect.pairing.code",
+    "PlainServer": "s2connect.plain",
     "Session": "s2connect.session.session",
     "SessionEnd": "s2connect.session.session",
     "Pairing": "s2connect.store.base",
@@ -58,6 +66,9 @@ _HOMES = {
     "Connection": "s2connect.transports.base",
     "ConnectionInfo": "s2connect.transports.base",
     "Transport": "s2connect.transports.base",
+    "PlainDoor": "s2connect.transports.legacy",
+    "connect_plain": "s2connect.transports.legacy",
+    "plain_node_id": "s2connect.transports.legacy",
 }
 
 
@@ -89,9 +100,17 @@ __all__ = [
     "SessionEnd",
     "Message",
     "Check",
+    "parse",
+    "InvalidMessage",
+    "Conversation",
+    "Verdict",
     "Connection",
     "ConnectionInfo",
     "Transport",
+    "connect_plain",
+    "PlainDoor",
+    "PlainServer",
+    "plain_node_id",
     "Role",
     "Deployment",
     "CommunicationRole",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from s2connect.cli import bridge_commands, lan_commands, registry_commands, simulate_commands
+from s2connect.cli import bridge_commands, lan_commands, messages_commands, registry_commands, simulate_commands
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.terminal import (
     INTERRUPTED,
@@ -238,6 +238,10 @@ def serve(
     check: Annotated[
         CheckChoice, typer.Option(help="How much of each S2 message is judged before it is taken or sent.")
     ] = CheckChoice.RULES,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
+    ] = None,
     verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
@@ -255,7 +259,7 @@ def serve(
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
-    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=Check(check)))
+    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=Check(check), record=record))
 
 
 @app.command()
@@ -411,6 +415,8 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 
+app.command()(messages_commands.validate)
+app.command()(messages_commands.replay)
 app.add_typer(bridge_commands.app, name="bridge")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(simulate_commands.app, name="simulate")

@@ -184,9 +184,19 @@ class LineWriter:
         except TimeoutError:
             pass
 
+    @property
+    def full(self) -> bool:
+        """Whether as much waits as may."""
+        return self._bytes > MAX_WAITING_BYTES and not self._broken
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is written any more, so that the descriptor can be closed."""
+        return self._ended.is_set()
+
     async def put(self, line: bytes) -> None:
         """Write a line once there is room for it."""
-        while self._bytes > MAX_WAITING_BYTES and not self._broken:
+        while self.full:
             self._room.clear()
             await self._room.wait()
         self.put_nowait(line)

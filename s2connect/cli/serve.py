@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +16,8 @@ from s2connect import Endpoint
 from s2connect.cli.control import as_line, control_socket
 from s2connect.cli.failures import ExitCode
 from s2connect.cli.lines import LineWriter, chunks_of, converse
-from s2connect.cli.service import Object, Service
+from s2connect.cli.record import Recorder, open_log
+from s2connect.cli.service import Object, Service, event_object
 from s2connect.messages.conversation import Check
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -103,7 +105,9 @@ class Output:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 
 
-async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: Check) -> ExitCode:
+async def serve(
+    path: Path, form: Form, *, commands: bool, codes: bool, check: Check, record: Path | None = None
+) -> ExitCode:
     """Run the service of a state directory until it is told to stop.
 
     Args:
@@ -112,18 +116,25 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: C
         commands: Read commands from standard input, and stop at its end.
         codes: Issue a code for every node at the start.
         check: How much of every message is judged.
+        record: File to which every message is appended.
 
     Returns:
         The exit code.
 
     Raises:
-        S2ConnectError: The endpoint cannot be opened.
+        S2ConnectError: The endpoint, or the file for the record, cannot be opened.
     """
     use_small_tls_buffers()  # this process is ours
     stop = Stop()
     with stop.on_signals():
-        async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
+        async with contextlib.AsyncExitStack() as stack:
+            writer = await stack.enter_async_context(LineWriter(descriptor_of(sys.__stdout__), stop.now))
             output = Output(writer, form)
+            recorder: Recorder | None = None
+            if record is not None:
+                descriptor = await asyncio.to_thread(open_log, record)
+                stopped = partial(_recording_stopped, output, record)
+                recorder = await stack.enter_async_context(Recorder(descriptor, stopped))
             service: Service | None = None
             try:
                 async with Endpoint.open(path) as endpoint:
@@ -136,6 +147,7 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: C
                         running=True,
                         show_codes=not commands,
                         check=check,
+                        recorder=recorder,
                     )
                     async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
                         await output.put(service.ready())
@@ -149,6 +161,11 @@ async def serve(path: Path, form: Form, *, commands: bool, codes: bool, check: C
     if stop.error is not None:
         raise stop.error
     return stop.code
+
+
+def _recording_stopped(output: Output, record: Path) -> None:
+    text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
+    output.put_nowait(event_object("warning", reason="recording_stopped", text=text))
 
 
 def descriptor_of(stream: TextIO | None) -> int:

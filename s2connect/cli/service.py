@@ -18,6 +18,7 @@ from uuid import UUID
 from s2connect import Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
 from s2connect.cli.certificates import describe
 from s2connect.cli.failures import STOPPING, Failure, no_service
+from s2connect.cli.record import Recorder
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
 from s2connect.messages.conversation import Check
@@ -79,6 +80,7 @@ class Service:
         running: Whether this is the service, or a command that opened the endpoint for itself.
         show_codes: Tell a code with every announced pairing; otherwise whoever reads the events asks for one.
         check: How much of every message is judged.
+        recorder: Writes down every message of every session.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Service:
         running: bool = False,
         show_codes: bool = False,
         check: Check = Check.RULES,
+        recorder: Recorder | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._home = home
@@ -101,6 +104,7 @@ class Service:
         self._running = running
         self._show_codes = show_codes
         self._check = check
+        self._recorder = recorder
         self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, Object] = {}
         self._not_found: Object | None = None
@@ -211,6 +215,8 @@ class Service:
             self._named += 1
             name = f"s{self._named}"
             opened = self._sessions[name] = _Open(name, node, session)
+            if self._recorder is not None:  # before the session runs for the first time
+                self._recorder.session_opened(name, session, str(node.id), peer_object(session.peer))
             await self._sink.put(
                 event_object(
                     "session_opened",
@@ -235,6 +241,8 @@ class Service:
             await session.wait_closed()
         finally:
             del self._sessions[opened.name]
+            if self._recorder is not None:
+                self._recorder.session_closed(opened.name, session, str(opened.node.id), peer_object(session.peer))
         await self._sink.put(
             event_object(
                 "session_closed",

@@ -10,7 +10,17 @@ from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer
 
 
 class OperationMode(S2Object):
-    """A mode, its power and what it supplies, at factor 0 and factor 1; spelled ``Id`` on the wire."""
+    """A mode.
+
+    Attributes:
+        id: Its identifier, spelled ``Id`` on the wire.
+        power_ranges: What it consumes, from factor 0 to factor 1; negative where it produces. At most one per quantity.
+        supply_range: How much of the demand it meets, from factor 0 to factor 1, in the unit of the demand rate.
+        abnormal_condition_only: Whether it is for abnormal conditions only.
+        diagnostic_label: For finding faults, not for users.
+        running_costs: What it costs beside the commodity, per second, in the currency of the details. The range is how
+            uncertain that is; it has nothing to do with the factor.
+    """
 
     id: Id = Field(alias="Id")
     power_ranges: Annotated[list[PowerRange], Len(1, 10)]
@@ -32,7 +42,10 @@ class ActuatorDescription(S2Object):
 
 
 class AverageDemandRateForecastElement(S2Object):
-    """Which demand is expected, for ``duration`` milliseconds."""
+    """Which demand rate is expected on average, for ``duration`` milliseconds.
+
+    The limits hold for sure, the others with a probability of 95 and 68 percent.
+    """
 
     duration: Duration
     demand_rate_expected: float
@@ -76,7 +89,7 @@ class Instruction(IdentifiedMessage):
 
 
 class PresentDemandStatus(IdentifiedMessage):
-    """How large the demand is now."""
+    """How large the demand rate is now, which the actuators together have to meet."""
 
     message_type: Literal["DDBC.PresentDemandStatus"] = "DDBC.PresentDemandStatus"
     present_demand_rate: NumberRange

@@ -1,4 +1,8 @@
-"""Fill Rate Based Control: messages ``FRBC.…`` and their objects."""
+"""Fill Rate Based Control: messages ``FRBC.…`` and their objects.
+
+A fill level is in the unit that the storage says in its label, rates are in that unit per second, and a factor is from
+0 to 1.
+"""
 
 from typing import Annotated, Literal
 
@@ -10,7 +14,15 @@ from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer
 
 
 class OperationModeElement(S2Object):
-    """What a mode does within a range of the fill level, at factor 0 and factor 1; rates per second."""
+    """What a mode does within a range of the fill level.
+
+    Attributes:
+        fill_level_range: Where this holds.
+        fill_rate: How fast the fill level rises, from factor 0 to factor 1.
+        power_ranges: What it consumes, from factor 0 to factor 1; negative where it produces. At most one per quantity.
+        running_costs: What it costs beside the commodity, per second, in the currency of the details. The range is how
+            uncertain that is; it has nothing to do with the factor.
+    """
 
     fill_level_range: NumberRange
     fill_rate: NumberRange
@@ -46,14 +58,23 @@ class FillLevelTargetProfileElement(S2Object):
 
 
 class LeakageBehaviourElement(S2Object):
-    """How much is lost per second within a range of the fill level."""
+    """How fast the fill level falls by itself within a range of it: positive where it falls."""
 
     fill_level_range: NumberRange
     leakage_rate: float
 
 
 class StorageDescription(S2Object):
-    """What is filled and emptied."""
+    """What is filled and emptied.
+
+    Attributes:
+        provides_leakage_behaviour: Whether a LeakageBehaviour may come.
+        provides_fill_level_target_profile: Whether a FillLevelTargetProfile may come.
+        provides_usage_forecast: Whether a UsageForecast may come.
+        fill_level_range: Where the fill level has to stay; outside it the device may ignore instructions.
+        diagnostic_label: For finding faults, not for users.
+        fill_level_label: Unit of the fill level, in words; for finding faults, not for users.
+    """
 
     provides_leakage_behaviour: bool
     provides_fill_level_target_profile: bool
@@ -64,7 +85,10 @@ class StorageDescription(S2Object):
 
 
 class UsageForecastElement(S2Object):
-    """What is expected to be taken out per second, for ``duration`` milliseconds."""
+    """How fast use empties the storage, for ``duration`` milliseconds: positive where the fill level falls.
+
+    The limits hold for sure, the others with a probability of 95 and 68 percent.
+    """
 
     duration: Duration
     usage_rate_expected: float
@@ -77,7 +101,10 @@ class UsageForecastElement(S2Object):
 
 
 class ActuatorStatus(IdentifiedMessage):
-    """Which mode of an actuator is active."""
+    """Which mode of an actuator is active.
+
+    The previous one, and when the transition from it began, are left out only where there was none.
+    """
 
     message_type: Literal["FRBC.ActuatorStatus"] = "FRBC.ActuatorStatus"
     actuator_id: Id
@@ -116,7 +143,7 @@ class LeakageBehaviour(IdentifiedMessage):
 
 
 class StorageStatus(IdentifiedMessage):
-    """How full the storage is."""
+    """How full the storage is, in the unit of its description."""
 
     message_type: Literal["FRBC.StorageStatus"] = "FRBC.StorageStatus"
     present_fill_level: float

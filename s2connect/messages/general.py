@@ -20,18 +20,28 @@ class Commodity(StrEnum):
 
 
 class CommodityQuantity(StrEnum):
-    """A commodity and what is measured of it, with its unit by the standard (electric power in W)."""
+    """A commodity and what is measured of it. Positive values are consumed, negative ones produced."""
 
     ELECTRIC_POWER_L1 = "ELECTRIC.POWER.L1"
+    """W, of a device with one phase too."""
     ELECTRIC_POWER_L2 = "ELECTRIC.POWER.L2"
+    """W."""
     ELECTRIC_POWER_L3 = "ELECTRIC.POWER.L3"
+    """W."""
     ELECTRIC_POWER_3_PHASE_SYMMETRIC = "ELECTRIC.POWER.3_PHASE_SYMMETRIC"
+    """W, shared equally by three phases."""
     NATURAL_GAS_FLOW_RATE = "NATURAL_GAS.FLOW_RATE"
+    """Litres per second."""
     HYDROGEN_FLOW_RATE = "HYDROGEN.FLOW_RATE"
+    """Grams per second."""
     HEAT_TEMPERATURE = "HEAT.TEMPERATURE"
+    """Degrees Celsius."""
     HEAT_FLOW_RATE = "HEAT.FLOW_RATE"
+    """Litres per second of what carries the heat."""
     HEAT_THERMAL_POWER = "HEAT.THERMAL_POWER"
+    """W."""
     OIL_FLOW_RATE = "OIL.FLOW_RATE"
+    """Litres per hour."""
 
 
 class ControlType(StrEnum):
@@ -211,7 +221,7 @@ class NumberRange(S2Object):
 
 
 class PowerRange(S2Object):
-    """From one value of a quantity to another, both included."""
+    """From one value of a quantity to another, both included, in the unit of the quantity."""
 
     start_of_range: float
     end_of_range: float
@@ -229,7 +239,15 @@ class Timer(S2Object):
 class Transition(S2Object):
     """A possible change from one operation mode to another.
 
-    ``transition_costs`` is in the currency of the details, ``transition_duration`` in milliseconds.
+    Attributes:
+        id: Its identifier.
+        from_: The mode before, spelled ``from`` on the wire.
+        to: The mode after.
+        start_timers: Timers that it starts, or starts anew.
+        blocking_timers: Timers that all have to be over before it may begin.
+        abnormal_condition_only: Whether it is for abnormal conditions only.
+        transition_costs: What it costs each time, in the currency of the details.
+        transition_duration: Milliseconds until the device behaves as in the mode after; None is no time worth naming.
     """
 
     id: Id
@@ -243,7 +261,10 @@ class Transition(S2Object):
 
 
 class PowerForecastValue(S2Object):
-    """A forecast of one quantity: the expected value, and bounds of probability where they are known."""
+    """A forecast of one quantity, in its unit.
+
+    The limits hold for sure, the others with a probability of 95 and 68 percent.
+    """
 
     value_expected: float
     commodity_quantity: CommodityQuantity
@@ -263,7 +284,7 @@ class PowerForecastElement(S2Object):
 
 
 class PowerValue(S2Object):
-    """A measured value of a quantity."""
+    """A measured value of a quantity, in its unit."""
 
     commodity_quantity: CommodityQuantity
     value: float

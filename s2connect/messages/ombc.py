@@ -9,7 +9,16 @@ from s2connect.messages.general import NumberRange, PowerRange, Timer, Transitio
 
 
 class OperationMode(S2Object):
-    """A mode and what it consumes at factor 0 and factor 1; ``running_costs`` in the currency of the details."""
+    """A mode.
+
+    Attributes:
+        id: Its identifier.
+        power_ranges: What it consumes, from factor 0 to factor 1; negative where it produces. At most one per quantity.
+        abnormal_condition_only: Whether it is for abnormal conditions only.
+        diagnostic_label: For finding faults, not for users.
+        running_costs: What it costs beside the commodity, per second, in the currency of the details. The range is how
+            uncertain that is; it has nothing to do with the factor.
+    """
 
     id: Id
     power_ranges: Annotated[list[PowerRange], Len(1, 10)]
@@ -19,7 +28,7 @@ class OperationMode(S2Object):
 
 
 class Instruction(IdentifiedMessage):
-    """Chooses a mode and its factor."""
+    """Chooses a mode and its factor, 0 to 1; a time in the past means at once."""
 
     message_type: Literal["OMBC.Instruction"] = "OMBC.Instruction"
     id: Id
@@ -30,7 +39,10 @@ class Instruction(IdentifiedMessage):
 
 
 class Status(IdentifiedMessage):
-    """Which mode is active."""
+    """Which mode is active, and with which factor, 0 to 1.
+
+    The previous one, and when the transition from it began, are left out only where there was none.
+    """
 
     message_type: Literal["OMBC.Status"] = "OMBC.Status"
     active_operation_mode_id: Id

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import NoneType
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from s2connect.messages.base import S2Object
 
@@ -20,67 +21,62 @@ def each_member_once(text: str, parsed: S2Object) -> bool:
         text: JSON that was read without an error.
         parsed: All of what it became, with nothing filled in.
     """
-    return "\\" not in text and text.count('"') == 2 * _strings(parsed)
-
-
-class _Plan(NamedTuple):
-    """How the strings of an object of a class are counted.
-
-    Attributes:
-        fixed: Those of which each object has this many.
-        optional: Members that may be missing, and how many strings they have if not.
-        nested: Members that are objects with a varying number.
-        lists: Members that are lists, perhaps missing, and how many strings an item has; None where that varies.
-    """
-
-    fixed: int
-    optional: tuple[tuple[str, int], ...]
-    nested: tuple[str, ...]
-    lists: tuple[tuple[str, int | None], ...]
-
-
-def _strings(value: S2Object) -> int:
-    fixed, optional, nested, lists = _plan(value.__class__)
-    members = value.__dict__
-    found = fixed
-    for name, strings in optional:
-        if members[name] is not None:
-            found += strings
-    for name in nested:
-        found += _strings(members[name])
-    for name, each in lists:
-        items = members[name]
-        if items is not None:
-            found += 1 + (len(items) * each if each is not None else sum(map(_strings, items)))
-    return found
+    if "\\" in text:
+        return False
+    strings = _strings(parsed.__class__)
+    return text.count('"') == 2 * (strings if isinstance(strings, int) else strings(parsed))
 
 
 @cache
-def _plan(kind: type[S2Object]) -> _Plan:
+def _strings(kind: type[S2Object]) -> int | Callable[[Any], int]:
+    """How many strings an object of a class has: a number, or, where that varies, what counts them."""
     fixed = 0
-    optional, nested, lists = [], [], []
+    optional: list[tuple[str, int]] = []
+    nested: list[tuple[str, Callable[[Any], int]]] = []
+    simple_lists: list[tuple[str, int]] = []
+    lists: list[tuple[str, Callable[[Any], int]]] = []
     for name, field in kind.model_fields.items():
         shape, may_be_missing = _bare(field.annotation)
         if get_origin(shape) is list:
-            lists.append((name, _fixed(_bare(get_args(shape)[0])[0])))
+            each = _strings_of(_bare(get_args(shape)[0])[0])
+            if isinstance(each, int):
+                simple_lists.append((name, each))
+            else:
+                lists.append((name, each))
             continue
-        each = _fixed(shape)
+        inside = _strings_of(shape)
         if may_be_missing:
-            assert each is not None, "an object that may be missing is simple"
-            optional.append((name, 1 + each))
-        elif each is None:
-            fixed += 1
-            nested.append(name)
+            assert isinstance(inside, int), "an object that may be missing is simple"
+            optional.append((name, 1 + inside))
+        elif isinstance(inside, int):
+            fixed += 1 + inside
         else:
-            fixed += 1 + each
-    return _Plan(fixed, tuple(optional), tuple(nested), tuple(lists))
+            fixed += 1
+            nested.append((name, inside))
+    if not (optional or nested or simple_lists or lists):
+        return fixed
+
+    def count(value: S2Object) -> int:
+        members = value.__dict__
+        found = fixed
+        for name, strings in optional:
+            if members[name] is not None:
+                found += strings
+        for name, counter in nested:
+            found += counter(members[name])
+        for name, strings in simple_lists:
+            if members[name] is not None:
+                found += 1 + len(members[name]) * strings
+        for name, counter in lists:
+            found += 1 + sum(map(counter, members[name]))
+        return found
+
+    return count
 
 
-def _fixed(shape: Any) -> int | None:
-    """How many strings a value of a type has; None where that varies."""
+def _strings_of(shape: Any) -> int | Callable[[Any], int]:
     if isinstance(shape, type) and issubclass(shape, S2Object):
-        plan = _plan(shape)
-        return None if plan.optional or plan.nested or plan.lists else plan.fixed
+        return _strings(shape)
     return 0 if shape in (bool, float, int) else 1
 
 

@@ -24,7 +24,7 @@ class PowerEnvelopeLimitType(StrEnum):
 
 
 class AllowedLimitRange(S2Object):
-    """Within which range the energy manager may set a limit."""
+    """Within which range the energy manager may set a limit, in the unit of the quantity."""
 
     commodity_quantity: CommodityQuantity
     limit_type: PowerEnvelopeLimitType
@@ -33,7 +33,7 @@ class AllowedLimitRange(S2Object):
 
 
 class PowerEnvelopeElement(S2Object):
-    """Limits that hold for ``duration`` milliseconds."""
+    """Limits that hold for ``duration`` milliseconds, in the unit of the quantity of the envelope."""
 
     duration: Duration
     upper_limit: float
@@ -49,7 +49,10 @@ class PowerEnvelope(S2Object):
 
 
 class EnergyConstraint(IdentifiedMessage):
-    """How much average power the device needs over a time."""
+    """How much average power the device needs over a time, at most and at least, in the unit of the quantity.
+
+    Times the length of the time that is an energy.
+    """
 
     message_type: Literal["PEBC.EnergyConstraint"] = "PEBC.EnergyConstraint"
     id: Id

@@ -28,7 +28,15 @@ class PowerSequenceElement(S2Object):
 
 
 class PowerSequence(S2Object):
-    """One possible course of power; ``max_pause_before`` in milliseconds."""
+    """One possible course of power.
+
+    Attributes:
+        id: Its identifier.
+        elements: Its parts, in their order.
+        is_interruptible: Whether it can be paused.
+        abnormal_condition_only: Whether it is for abnormal conditions only.
+        max_pause_before: Longest pause between the sequence before and this one, in milliseconds.
+    """
 
     id: Id
     elements: Annotated[list[PowerSequenceElement], Len(1, 288)]
@@ -45,7 +53,15 @@ class PowerSequenceContainer(S2Object):
 
 
 class PowerSequenceContainerStatus(S2Object):
-    """What became of one container; ``progress`` in milliseconds."""
+    """What became of one container.
+
+    Attributes:
+        power_profile_id: The profile that it belongs to.
+        sequence_container_id: The container.
+        status: How far the device is.
+        selected_sequence_id: What was chosen; None where nothing is yet.
+        progress: Milliseconds since the sequence began; None where it has not.
+    """
 
     power_profile_id: Id
     sequence_container_id: Id

@@ -147,6 +147,13 @@ class Session:
         """Why the session ended; ``OPEN`` while it stands."""
         return self._end
 
+    def observe(self, on_message: Observer) -> None:
+        """Show every message from now on to ``on_message``, in place of the one of the constructor.
+
+        Right after the session was taken from the iteration over the sessions of a node, that is every message.
+        """
+        self._on_message = on_message
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -96,6 +98,31 @@ def _documents(rules: Schema) -> st.SearchStrategy[Any]:
     raise NotImplementedError(rules)
 
 
+def any_document(rules: Schema, chance: random.Random) -> Any:
+    """Like :func:`documents`, of a schema and without hypothesis: less thorough, but a hundred times as fast."""
+    if "const" in rules:
+        return rules["const"]
+    if "enum" in rules:
+        return chance.choice(rules["enum"])
+    if "properties" in rules:
+        members = rules["properties"]
+        wanted = [name for name in members if name in rules["required"] or chance.random() < 0.5]
+        return {name: any_document(members[name], chance) for name in wanted}
+    match rules["type"]:
+        case "array":
+            return [any_document(rules["items"], chance) for _ in range(rules["minItems"] + chance.randrange(2))]
+        case "string" if "format" in rules:
+            year = chance.choice(("0001", "9999", *map(str, range(2020, 2030))))
+            return f"{year}-0{chance.randrange(1, 9)}-01T00:00:00{chance.choice(('Z', '+14:00', '-05:30'))}"
+        case "string":
+            return chance.choice(("a-1", "a-2", "b:1", "3f0c5a52-3b1c-4bb0-9f6e-0a8c3f2d9b11"))
+        case "number":
+            return chance.choice((0, 1, 0.5, -20.25, 1e308, chance.random()))
+        case "integer":
+            return chance.choice((0, 1000, 5.0, 10**18, 10**400, 1e300))
+    return chance.random() < 0.5
+
+
 # What a schema says of a document, with our documented differences
 
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -122,10 +149,10 @@ _checker.checks("date-time")(_is_moment)
 
 @cache
 def judge(version: str, name: str) -> Callable[[Any], bool]:
-    """Whether a document is a message: by its schema, and three rules that the schema leaves out.
+    """Whether a document is a message: by its schema, and four rules that the schema leaves out.
 
-    These are: an object is an object, a time stamp is one, and the identifier of a message is one from end to end
-    (MSG-05).
+    These are: an object is an object, a time stamp is one, a number fits a double, and the identifier of a message is
+    one from end to end (MSG-05).
     """
     validator = jsonschema.Draft202012Validator(_strict(schema(version, "messages", name)), format_checker=_checker)
     return validator.is_valid
@@ -137,6 +164,8 @@ def _strict(rules: Any) -> Any:
     if not isinstance(rules, dict):
         return rules
     strict = {key: _strict(one) for key, one in rules.items()}
+    if rules.get("type") == "number":
+        strict |= {"minimum": -sys.float_info.max, "maximum": sys.float_info.max}
     if "properties" in rules and "additionalProperties" in rules:
         strict["type"] = "object"
         for name in {"message_id", "subject_message_id"} & rules["properties"].keys():

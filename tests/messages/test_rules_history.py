@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -529,6 +530,22 @@ def test_instructions_outlive_the_control_type() -> None:
 
 
 # Memory
+
+
+@pytest.mark.parametrize("said", [FRBC, OMBC, PEBC, PPBC], ids=["FRBC", "OMBC", "PEBC", "PPBC"])
+def test_a_copy_goes_on_by_itself(said: list[Said]) -> None:
+    kind = ("PPBC.ScheduleInstruction", {}) if said is PPBC else order(said[2][:4])
+    history = told([DETAILS])
+    other = copy.deepcopy(history)
+    for one in said[1:]:
+        other.accept(*spoken(one))
+    assert other.check(*spoken(kind)) == []
+    assert history.check(*spoken(kind)) != []
+    third = copy.deepcopy(other)
+    third.accept(*spoken(kind))
+    third.accept(*spoken(select("NO_SELECTION")))
+    assert broken(third.check(*spoken(kind))) & {"HIST-04"}
+    assert other.check(*spoken(kind)) == []
 
 
 def test_what_was_forgotten_is_never_missed() -> None:

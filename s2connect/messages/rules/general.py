@@ -26,7 +26,7 @@ NO_SELECTION: Final = Rule(
     "COM-18",
     Severity.WARNING,
     "ResourceManagerDetails",
-    "NO_SELECTION stands for what has been selected, and is nothing that a device can offer.",
+    "NO_SELECTION says that nothing is selected; it is no control type that a device offers.",
 )
 RM_VERSIONS: Final = Rule(
     "COM-19", Severity.ERROR, "Handshake", "The handshake of a device says which versions of the protocol it supports."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -124,6 +125,19 @@ class History:
         acceptor = _ACCEPTORS.get(type(message))
         if acceptor is not None:
             acceptor(self, message, _Context(sender, now))
+
+    def __deepcopy__(self, _: object) -> History:
+        """A history that goes on by itself. Cheap: what is remembered never changes; only its containers are copied."""
+        other = copy.copy(self)
+        other._message_ids = {role: known.copy() for role, known in self._message_ids.items()}
+        other._machines = {prefix: machines.copy() for prefix, machines in self._machines.items()}
+        other._instructions = self._instructions.copy()
+        other._instruction_messages = self._instruction_messages.copy()
+        other._used = self._used.copy()
+        other._constraints = self._constraints.copy()
+        other._energy = self._energy.copy()
+        other._profiles = self._profiles.copy()
+        return other
 
     # What the device is, and how it is controlled
 

@@ -68,6 +68,13 @@ class Remembered(Generic[K, V]):
         """Remember no longer, because it is no more."""
         self._items.pop(key, None)
 
+    def copy(self) -> Remembered[K, V]:
+        """Another one with the same entries."""
+        other: Remembered[K, V] = Remembered(self._limit)
+        other._items = self._items.copy()
+        other._complete = self._complete
+        return other
+
     def __contains__(self, key: K) -> bool:
         return key in self._items
 
@@ -132,6 +139,10 @@ class Machines:
         if now is not None and self.coming.valid_from <= now:
             return [self.coming]
         return [self.coming, self.in_force]
+
+    def copy(self) -> Machines:
+        """Another one with the same contents."""
+        return Machines(self.in_force, self.coming, self.active.copy(), self.instructed.copy(), self.finished.copy())
 
     def describe(self, description: Described, now: datetime | None) -> None:
         """Another description was taken, which replaces what is there once it is valid."""

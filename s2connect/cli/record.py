@@ -1,0 +1,106 @@
+"""``serve --record``: every message of every session as a line of a file, for ``s2connect replay``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from s2connect import Session
+from s2connect.cli.lines import LineWriter
+from s2connect.messages.envelope import Message
+from s2connect.model.common import Role
+from s2connect.session.session import Direction, Observer
+from s2connect.store.files import open_private, unavailable
+
+
+def open_log(path: Path) -> int:
+    """Open a file to append to, 0600; an unfinished last line gets its end. Blocks.
+
+    Raises:
+        StorageUnavailable: It cannot be opened.
+        InsecurePermissions: It is there, and others may read it.
+    """
+    try:
+        descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            os.write(descriptor, b"\n")
+    except OSError as error:
+        raise unavailable("open", path, error) from error
+    return descriptor
+
+
+class Recorder:
+    """Writes what is said into a file, from a thread of its own. Use it with ``async with``.
+
+    What cannot be written soon enough is left out, and a line of the file says how much that was. When the file cannot
+    be written any more, recording stops and ``on_broken`` is called; sessions go on. A line is written as a whole or,
+    after a crash, is the last one.
+
+    Args:
+        descriptor: Of the file, as from :func:`open_log`; is closed at the end.
+        on_broken: Called once in the event loop when the file cannot be written any more.
+    """
+
+    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._writer = LineWriter(descriptor, on_broken)
+        self._left_out = 0
+
+    async def __aenter__(self) -> Self:
+        await self._writer.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tell_left_out()
+        await self._writer.__aexit__(kind, error, trace)
+        if self._writer.ended:
+            os.close(self._descriptor)
+
+    def session_opened(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
+        """A session has come up, and nothing was said yet; from now on all of it is written."""
+        role = session.role
+        about = {"node": node, "role": str(role), "peer": peer, "s2_version": session.info.s2_version}
+        self._put({"time": _now(), "session": name, "event": "session_opened", **about})
+        session.observe(self._observer(name, node, role))
+
+    def session_closed(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
+        """A session has ended."""
+        about = {"node": node, "role": str(session.role), "peer": peer, "reason": str(session.end_reason)}
+        self._put({"time": _now(), "session": name, "event": "session_closed", **about})
+
+    def _observer(self, name: str, node: str, role: Role) -> Observer:
+        def observe(direction: Direction, message: Message) -> None:
+            head = {"time": _now(), "session": name, "direction": direction, "node": node, "role": str(role)}
+            # As it was on the wire; outside strings, where alone they can be, the ends of lines mean nothing.
+            text = message.text.replace("\r", " ").replace("\n", " ")
+            self._put_line(f'{json.dumps(head)[:-1]}, "message": {text}}}')
+
+        return observe
+
+    def _put(self, entry: dict[str, Any]) -> None:
+        self._put_line(json.dumps(entry))
+
+    def _put_line(self, line: str) -> None:
+        if self._writer.full:
+            self._left_out += 1
+            return
+        self._tell_left_out()
+        self._writer.put_nowait(line.encode("utf-8", "replace"))
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            lost = {"time": _now(), "session": "", "event": "left_out", "lines": self._left_out}
+            self._left_out = 0
+            self._writer.put_nowait(json.dumps(lost).encode("ascii"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

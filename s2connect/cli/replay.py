@@ -1,0 +1,322 @@
+"""``s2connect replay``: a recorded conversation, judged message by message as the session judged it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.cli.message_files import STDIN, Entry, Record, entries_of, read_file
+from s2connect.cli.service import Object
+from s2connect.cli.validate import finding_line, finding_object
+from s2connect.errors import UsageError
+from s2connect.messages.catalogue import V1
+from s2connect.messages.conversation import Conversation
+from s2connect.messages.envelope import (
+    NIL_ID,
+    RECEPTION_STATUS,
+    InvalidMessage,
+    Message,
+    ReceptionStatusValue,
+    read_message,
+)
+from s2connect.messages.rules import Finding
+from s2connect.messages.state import TABLE
+from s2connect.model.common import Role
+from s2connect.model.text import for_display
+from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT
+
+
+class Problem(StrEnum):
+    """What can be wrong with a line of a log."""
+
+    REFUSED = "refused"
+    """The message is invalid: by schema, state, rules or what was said before."""
+    UNANSWERED = "unanswered"
+    """No ReceptionStatus about the message came, though the session went on."""
+    LATE = "late"
+    """Its ReceptionStatus came later than a session waits for one."""
+    NOT_OK = "not_ok"
+    """The other side refused it."""
+    ANSWERED_TWICE = "answered_twice"
+    """A second ReceptionStatus about the same message."""
+    ANSWER_TO_NOTHING = "answer_to_nothing"
+    """A ReceptionStatus about a message that is not in the log."""
+    DUPLICATE_ID = "duplicate_id"
+    """The sender had another message with the same id."""
+    WARNING = "warning"
+    """It breaks a rule for which nothing is refused."""
+    LEFT_OUT = "left_out"
+    """Whoever wrote the log could not write all of it: what follows from the rest is uncertain."""
+    UNREADABLE = "unreadable"
+    """The line is no line of a log."""
+    TORN = "torn"
+    """The line was not written to its end, as after a crash."""
+
+
+HARMLESS = frozenset({Problem.LATE, Problem.NOT_OK, Problem.WARNING, Problem.TORN, Problem.LEFT_OUT})
+"""What is told, and does not make a conversation wrong."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a line of a log.
+
+    Attributes:
+        line: The line of the message it is about.
+        session: Its session.
+        sender: Who sent it, where that is known.
+        type: Its type, where that could be read; from the log: clean before display.
+        problem: What it is.
+        detail: A sentence about it; may hold what the other side wrote.
+        finding: The rule, for a warning.
+    """
+
+    line: int
+    session: str
+    sender: Role | None
+    type: str | None
+    problem: Problem
+    detail: str
+    finding: Finding | None = None
+
+
+@dataclass
+class _Said:
+    line: int
+    message: Message
+    sender: Role
+    time: datetime | None
+    answered: bool = False
+
+
+@dataclass
+class _Told:
+    """A session of a log, as far as it has been read."""
+
+    name: str
+    conversation: Conversation
+    own_role: Role
+    messages: int = 0
+    answers: int = 0
+    last: datetime | None = None
+    said: dict[tuple[Role, str], _Said] = field(default_factory=dict)
+
+
+def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list[Remark], Object]:
+    """Judge a recorded conversation. Blocks.
+
+    Args:
+        name: The log; ``-`` is standard input.
+        version: S2 JSON version; None takes what the log says, and otherwise v1.0.0.
+        role: Role of whoever wrote the log; None takes what the log says, or what follows from the messages.
+
+    Returns:
+        What there is to say, by line; and the summary.
+
+    Raises:
+        Failure: The file cannot be read, or is no log.
+        UsageError: The version is unknown, or nobody can say who is who.
+    """
+    entries = list(entries_of(read_file(name)))
+    if not any(entry.record is not None and entry.text is not None for entry in entries):
+        shown = "Standard input" if name == STDIN else for_display(name, 200)
+        hint = "A log is what serve --record writes. Messages alone: s2connect validate"
+        raise Failure("unreadable", f"{shown} holds no recorded conversation.", hint, code=ExitCode.USAGE)
+    replay = _Replay(version, role, entries)
+    remarks = sorted(replay.run(), key=lambda remark: remark.line)
+    return remarks, replay.summary(remarks)
+
+
+class _Replay:
+    def __init__(self, version: str | None, role: Role | None, entries: list[Entry]) -> None:
+        self._version = version
+        self._role = role
+        self._entries = entries
+        self._open: dict[str, _Told] = {}
+        self._sessions = self._messages = self._answers = 0
+
+    def run(self) -> Iterator[Remark]:
+        following: list[Entry | None] = [*self._entries[1:], None]
+        for entry, after in zip(self._entries, following, strict=True):
+            record = entry.record
+            if record is None:
+                yield self._no_record(entry, after)
+            elif record.event == "session_opened":
+                yield from self._end(record.session)
+                self._begin(record, entry.line)
+            elif record.event == "session_closed":
+                yield from self._end(record.session)
+            elif record.event == "left_out":
+                yield Remark(entry.line, "", None, None, Problem.LEFT_OUT, "Here the log is not complete.")
+            elif entry.text is not None and record.direction in ("sent", "received"):
+                told = self._open.get(record.session) or self._begin(record, entry.line)
+                yield from self._message(told, entry, entry.text, record)
+        for name in list(self._open):
+            yield from self._end(name)
+
+    @staticmethod
+    def _no_record(entry: Entry, after: Entry | None) -> Remark:
+        """After a crash the last line may be half; if recording went on later, it was with a new session."""
+        if entry.broken and (after is None or (after.record is not None and after.record.event == "session_opened")):
+            return Remark(entry.line, "", None, None, Problem.TORN, "This line was not written to its end.")
+        return Remark(entry.line, "", None, None, Problem.UNREADABLE, "It is no line of a log.")
+
+    def summary(self, remarks: list[Remark]) -> Object:
+        numbers = {str(problem): sum(one.problem is problem for one in remarks) for problem in Problem}
+        return {"sessions": self._sessions, "messages": self._messages, "answers": self._answers, **numbers}
+
+    def _begin(self, record: Record, line: int) -> _Told:
+        conversation = Conversation(self._version or record.s2_version or V1)
+        told = _Told(record.session, conversation, self._role_of(record, line))
+        self._open[record.session] = told
+        self._sessions += 1
+        return told
+
+    def _role_of(self, record: Record, line: int) -> Role:
+        """Role of whoever wrote the log: as said, or by the first message that only one of the two may send."""
+        if self._role is not None:
+            return self._role
+        if record.role in tuple(Role):
+            return Role(record.role)
+        for entry in self._entries:
+            other = entry.record
+            if entry.line < line or other is None or entry.text is None or other.session != record.session:
+                continue
+            if (sender := _only_sender(entry.text)) is not None and other.direction is not None:
+                return sender if other.direction == "sent" else sender.other
+        raise UsageError(
+            "The log does not say whether an energy manager or a device wrote it.",
+            hint="Say it: --role cem or --role rm",
+        )
+
+    def _message(self, told: _Told, entry: Entry, text: str, record: Record) -> Iterator[Remark]:
+        sender = told.own_role if record.direction == "sent" else told.own_role.other
+        told.last = record.time or told.last
+        self._messages += 1
+
+        def remark(problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
+            return Remark(entry.line, told.name, sender, kind, problem, detail, finding)
+
+        kind: str | None = None
+        try:
+            message = read_message(text)
+        except InvalidMessage as error:
+            yield remark(Problem.REFUSED, f"{error.status}: {error.label}")
+            return
+        kind = message.type
+        verdict = told.conversation.judge(sender, message, now=record.time)
+        if not verdict.ok:
+            yield remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
+        for finding in verdict.warnings:
+            yield remark(Problem.WARNING, finding.label, finding)
+        if message.type == RECEPTION_STATUS:
+            yield from self._answer(told, entry, sender, message, record.time)
+            return
+        key = sender, message.id or NIL_ID
+        if key in told.said:
+            yield remark(Problem.DUPLICATE_ID, f"Line {told.said[key].line} has a message with the same id.")
+        told.said[key] = _Said(entry.line, message, sender, record.time)
+        told.conversation.sent(sender, message)
+
+    def _answer(
+        self, told: _Told, entry: Entry, sender: Role, status: Message, time: datetime | None
+    ) -> Iterator[Remark]:
+        self._answers += 1
+        subject = status.subject_id or NIL_ID
+        said = told.said.get((sender.other, subject))
+        if said is None:
+            detail = f"{status.status}: about a message that is not in the log."
+            yield Remark(entry.line, told.name, sender, status.type, Problem.ANSWER_TO_NOTHING, detail)
+            return
+
+        def remark(problem: Problem, detail: str) -> Remark:
+            return Remark(said.line, told.name, said.sender, said.message.type, problem, detail)
+
+        if said.answered:
+            yield remark(Problem.ANSWERED_TWICE, f"Line {entry.line} answers it once more.")
+            return
+        said.answered = True
+        seconds = (time - said.time).total_seconds() if time is not None and said.time is not None else 0.0
+        if seconds > ACKNOWLEDGEMENT_TIMEOUT:
+            yield remark(Problem.LATE, f"Answered after {seconds:.1f} s, in line {entry.line}.")
+        ok = status.status == ReceptionStatusValue.OK
+        if not ok:
+            label = f": {status.label}" if status.label else ""
+            yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
+        told.conversation.answered(said.sender, subject, ok=ok, now=time)
+
+    def _end(self, name: str) -> Iterator[Remark]:
+        """The session has ended. What was said just before needs no answer any more."""
+        told = self._open.pop(name, None)
+        if told is None:
+            return
+        for said in told.said.values():
+            if said.answered:
+                continue
+            if said.time is None or told.last is None:
+                detail = "It was never answered."
+            elif (left := (told.last - said.time).total_seconds()) > ACKNOWLEDGEMENT_TIMEOUT:
+                detail = f"It was never answered, though the session went on for {left:.1f} s."
+            else:
+                continue
+            yield Remark(said.line, name, said.sender, said.message.type, Problem.UNANSWERED, detail)
+
+
+def _only_sender(text: str) -> Role | None:
+    """The role that alone may send a message of this type."""
+    try:
+        kind = read_message(text).type
+    except InvalidMessage:
+        return None
+    senders = {role for row in TABLE.values() for role in Role if kind in row[role]}
+    return senders.pop() if len(senders) == 1 else None
+
+
+def passes(remarks: list[Remark]) -> bool:
+    """Whether the conversation was right, but for what may happen."""
+    return all(remark.problem in HARMLESS for remark in remarks)
+
+
+def report(remarks: list[Remark], summary: Object) -> Object:
+    """The result for programs."""
+    return {
+        "remarks": [
+            {
+                "line": one.line,
+                "session": one.session,
+                "sender": one.sender and str(one.sender),
+                "type": one.type,
+                "problem": str(one.problem),
+                "detail": one.detail,
+                "finding": finding_object(one.finding) if one.finding is not None else None,
+            }
+            for one in remarks
+        ],
+        "summary": summary,
+    }
+
+
+def show(remarks: list[Remark], summary: dict[str, Any], out: Console) -> None:
+    """The result for people."""
+    for one in remarks:
+        kind = for_display(one.type or ("message" if one.sender else "line"), 60)
+        session = f"  {for_display(one.session, 20)}" if one.session else ""
+        sender = f"  {one.sender}" if one.sender else ""
+        line = Text(f"{one.line:>4}{session}{sender}  {kind}  ")
+        colour = "yellow" if one.problem in HARMLESS else "bold red"
+        if one.finding is not None:
+            out.print(line, soft_wrap=True)
+            out.print(finding_line(one.finding), soft_wrap=True)
+            continue
+        line.append(one.problem.replace("_", " "), style=colour)
+        out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
+    found = [f"{summary[problem]} {problem.replace('_', ' ')}" for problem in Problem if summary[problem]]
+    counted = f"{summary['sessions']} sessions, {summary['messages']} messages, of which {summary['answers']} answers"
+    out.print(f"{counted}: {', '.join(found) or 'nothing to remark'}.")
