@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -131,10 +131,26 @@ def interruptible() -> Iterator[None]:
         raise INTERRUPTED from None
 
 
-def run_work(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine to its end, or until Ctrl-C."""
-    with interruptible():
-        return asyncio.run(work)
+def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> _Result:
+    """Run a coroutine to its end, or until Ctrl-C.
+
+    Raises:
+        Failure: It shall run on uvloop, which is not installed.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if on_uvloop:
+        try:
+            from uvloop import new_event_loop
+        except ModuleNotFoundError:
+            work.close()
+            raise Failure(
+                "configuration",
+                "--uvloop needs the package uvloop, which is not installed.",
+                "Install s2connect with its extra uvloop: pip install 's2connect[uvloop]'.",
+            ) from None
+        factory = new_event_loop
+    with interruptible(), asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 def ask_endpoint(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -33,8 +33,8 @@ def free_port() -> int:
 ROUTE = '[[route]]\nname = "{}"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
 
 
-def run_bridge(file: Path, env: dict[str, str] | None = None) -> Running:
-    return Running(file.parent / "home", command=("bridge", "run", str(file)), env=env)
+def run_bridge(file: Path, *options: str, env: dict[str, str] | None = None) -> Running:
+    return Running(file.parent / "home", command=("bridge", "run", str(file), *options), env=env)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_bridge_runs_reloads_and_stops_tidily_and_systemd_knows(file: Path, br
                 pass
             return text
 
-        bridge = run_bridge(file, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"})
+        bridge = run_bridge(file, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"})
         bridges.append(bridge)
         bridge.event("bridge_ready")
         assert "STATUS=1 routes, 0 links, 0 up" in told("READY=1")
@@ -139,6 +139,15 @@ def test_a_bridge_runs_reloads_and_stops_tidily_and_systemd_knows(file: Path, br
         assert bridge.ended() == 0
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.sendto(b"", address)
+
+
+def test_a_bridge_runs_on_uvloop_where_its_operator_wishes_so(file: Path, bridges: list[Running]) -> None:
+    pytest.importorskip("uvloop")
+    bridge = run_bridge(file, "--uvloop")
+    bridges.append(bridge)
+    bridge.event("bridge_ready")
+    bridge.process.send_signal(signal.SIGTERM)
+    assert bridge.ended() == 0
 
 
 @pytest.mark.long
