@@ -57,7 +57,7 @@ CLOSE_TIMEOUT = 1.5
 MAX_WAITING = 4096
 """Messages that may wait for room in the window; each belongs to a session that waits itself."""
 
-ACKNOWLEDGE_AFTER = 0.001
+ACKNOWLEDGE_AFTER = 0.005
 """Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
 
 _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
