@@ -71,13 +71,16 @@ async def peer(home: str, *, fast: bool) -> None:
                 group.create_task(serve(session))
 
 
-async def bridge(file: str, *, fast: bool) -> None:
+async def bridge(file: str, *, fast: bool, quiet: bool) -> None:
     async with Bridge.open(load(Path(file))[0]) as running:
         if fast:
             hurry(running.endpoint)
         say("ready")
         before = None
         while True:
+            if quiet:
+                await asyncio.sleep(60)
+                continue
             states = [status.state for route in running.routes.values() for status in route.status()]
             if states != before:
                 say("link", *states)
@@ -92,4 +95,5 @@ async def bridge(file: str, *, fast: bool) -> None:
 if __name__ == "__main__":
     what, where, *more = sys.argv[1:]
     with contextlib.suppress(KeyboardInterrupt, S2ConnectError):
-        asyncio.run((peer if what == "peer" else bridge)(where, fast="fast" in more))
+        fast, quiet = "fast" in more, "quiet" in more
+        asyncio.run(peer(where, fast=fast) if what == "peer" else bridge(where, fast=fast, quiet=quiet))

@@ -1,6 +1,6 @@
 """A fleet through one bridge process: none lost, how long each takes, and how long until all are back after a restart.
 
-``S2_FLEET_SECONDS`` says for how long messages pass, 20 seconds otherwise.
+``S2_FLEET_SECONDS`` says for how long messages pass, 10 seconds otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.bridge.bridge_kit import introduce
 from tests.bridge.fault_house import CHILD, free_port, open_without_listening
 from tests.netns import Process
 
-SECONDS = float(os.environ.get("S2_FLEET_SECONDS", "20"))
+SECONDS = float(os.environ.get("S2_FLEET_SECONDS", "10"))
 PILOTS, MANY = 236, 500
 BACK = 120.0
 """Seconds within which a whole fleet has to be back: session initiation of 500 on two cores that others use as well."""
@@ -53,7 +53,9 @@ class Fleet:
         self.tasks: list[asyncio.Task[None]] = []
 
     def start_bridge(self) -> None:
-        self.process = Process([sys.executable, "-u", CHILD, "bridge", str(self.directory / "bridge.toml")], {})
+        self.process = Process(
+            [sys.executable, "-u", CHILD, "bridge", str(self.directory / "bridge.toml"), "quiet"], {}
+        )
 
     def follow(self) -> None:
         """Take sessions on both sides, for ever."""

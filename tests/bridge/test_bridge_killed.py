@@ -39,8 +39,10 @@ async def up(house: FaultHouse, timeout: float = 40) -> None:
     await line(house.running["device"], "ok", timeout)
 
 
-@pytest.mark.parametrize("kind", ["wss", "mqtt"])
-@pytest.mark.parametrize("victim", ["device", "manager", "bridge"])
+@pytest.mark.parametrize(
+    ("kind", "victim"),
+    [("wss", "device"), ("wss", "manager"), ("wss", "bridge"), ("mqtt", "manager"), ("mqtt", "bridge")],
+)
 async def test_a_process_that_is_killed_is_noticed_at_once_and_comes_back(
     kind: str, victim: str, tmp_path: Path
 ) -> None:

@@ -1,0 +1,110 @@
+"""A far side that takes one message a second while a thousand are sent, over real transports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from s2connect import Node, Role
+from s2connect.bridge.outbox import MAX_QUEUED
+from s2connect.errors import ConnectionClosed
+from s2connect.messages.conversation import Check
+from s2connect.transports.base import Connection
+from tests.bridge.bridge_kit import MQ, WSS, House
+from tests.bridge.link_kit import answer, message
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+
+FILLER = random.Random(1).randbytes(15_000).hex()
+"""So long, and so hard to compress, that the kernel's buffers, which nobody counts, are full within a second or two."""
+
+
+class Traffic:
+    """What a device that does not wait sends and is told, and what a slow energy manager takes."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.told: dict[str, str] = {}
+        self.seen: list[str] = []
+
+    async def flood(self, device: Connection) -> None:
+        while True:
+            identifier = f"m{len(self.sent)}"
+            self.sent.append(identifier)
+            await device.send(message(identifier, filler=FILLER))
+            await asyncio.sleep(0.001)
+
+    async def listen(self, device: Connection) -> None:
+        while True:
+            value = json.loads(await device.recv())
+            if value["message_type"] == "ReceptionStatus":
+                assert value["subject_message_id"] not in self.told
+                self.told[value["subject_message_id"]] = value["status"]
+
+    async def take(self, manager: Connection) -> None:
+        while True:
+            identifier = json.loads(await manager.recv())["message_id"]
+            self.seen.append(identifier)
+            await manager.send(answer(identifier))
+            await asyncio.sleep(1)
+
+
+async def connections(device: Node, manager: Node) -> tuple[Connection, Connection]:
+    (here, _), (there, _) = await asyncio.gather(anext(device.connections()), anext(manager.connections()))
+    return here, there
+
+
+async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp_path: Path) -> None:
+    async with House(tmp_path, WSS, WSS, check=Check.ENVELOPE) as house:
+        device, manager = await connections(house.device.node(), house.manager.node())
+        traffic, most = Traffic(), 0
+        works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))
+        tasks = [asyncio.create_task(work) for work in works]
+        for _ in range(80):
+            await asyncio.sleep(0.1)
+            most = max(most, house.link.status().queued[Role.CEM])
+        withdrawn = house.link.status().counts[Role.RM]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert 0 < most <= MAX_QUEUED
+        assert len(traffic.sent) < 6000, "it was slowed down"
+        told = {identifier for identifier, status in traffic.told.items() if status == "OK"}
+        assert told <= set(traffic.seen), "no OK on another's behalf"
+        assert "TEMPORARY_ERROR" in traffic.told.values()
+        assert withdrawn["unanswered"] > 0
+        # What it has not taken yet is still in order, nothing twice, and nothing that was withdrawn.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while True:
+                    traffic.seen.append(json.loads(await manager.recv()).get("message_id"))
+        numbers = [int(identifier[1:]) for identifier in traffic.seen if identifier]
+        assert numbers == sorted(set(numbers))
+        await asyncio.gather(device.close(), manager.close())
+
+
+async def test_over_mqtt_where_nobody_can_be_slowed_down_the_session_ends_on_both_sides_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    async with House(tmp_path, WSS, MQ, check=Check.ENVELOPE) as house:
+        devices, managers = house.device.node().connections(), house.manager.node().connections()
+        (device, _), (manager, _) = await asyncio.gather(anext(devices), anext(managers))
+        traffic = Traffic()
+        works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))
+        tasks = [asyncio.create_task(work) for work in works]
+        async with asyncio.timeout(30):
+            await asyncio.gather(device.wait_closed(), manager.wait_closed())
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, ConnectionClosed) for result in results)
+            (device, _), (manager, _) = await asyncio.gather(anext(devices), anext(managers))
+            await device.send(message("again"))
+            assert await manager.recv() == message("again")
+        numbers = [int(identifier[1:]) for identifier in traffic.seen]
+        assert numbers == sorted(set(numbers))
+        assert {i for i, status in traffic.told.items() if status == "OK"} <= set(traffic.seen)
+        await asyncio.gather(device.close(), manager.close())
