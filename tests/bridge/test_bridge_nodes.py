@@ -1,0 +1,83 @@
+"""Ports of S2 Connect over their whole life: unpaired and paired again, a route that is closed and opened again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from s2connect import Role
+from s2connect.bridge.life import LinkState
+from s2connect.bridge.nodes import NodeManagerPort
+from s2connect.errors import StorageUnavailable
+from tests.bridge.bridge_kit import WSS, House, both, until
+from tests.bridge.frbc_texts import FROM_RM_FIRST
+
+RM, CEM = Role.RM, Role.CEM
+
+
+async def close(house: House) -> None:
+    await asyncio.gather(*(live.end("over") for e in (house.device, house.manager) for live in e.connected().values()))
+
+
+@pytest.mark.long
+async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representative_as_well(tmp_path: Path) -> None:
+    async with House(tmp_path, WSS, WSS) as house:
+        iterators = {role: house.sessions(role) for role in Role}
+        await both(house, iterators)
+        await house.device.node().unpair(house.ids["bridge"])
+        await until(lambda: not house.route.links)
+        await until(lambda: not house.bridge.connected() and not house.manager.connected())
+        async with asyncio.timeout(10):
+            while await house.manager.pairings():
+                await asyncio.sleep(0.01)
+        code = house.bridge.node(role=CEM).issue_pairing_code()
+        await house.device.node().pair(house.bridge.pairing_url, code)
+        await until(lambda: house.key in house.route.links)
+        assert house.link.status().state is LinkState.UNPAIRED
+        assert isinstance(house.route.manager, NodeManagerPort)
+        representative = house.route.manager.node_of(house.key)
+        assert representative is not None
+        assert representative.id == house.ids["representative"], "the same for ever"
+        await representative.pair(house.manager.pairing_url, house.manager.node().issue_pairing_code())
+        sessions = await both(house, iterators)
+        await sessions[RM].send(FROM_RM_FIRST)
+        assert (await sessions[CEM].receive()).text == FROM_RM_FIRST
+        await close(house)
+
+
+async def test_nobody_is_let_in_by_a_route_that_was_closed_and_all_come_back_to_a_new_one(tmp_path: Path) -> None:
+    async with House(tmp_path, WSS, WSS) as house, contextlib.AsyncExitStack() as later:
+        iterators = {role: house.sessions(role) for role in Role}
+        await both(house, iterators)
+        await house.route.close()
+        await house.route.close()
+        for _ in range(30):
+            assert not house.bridge.connected()
+            await asyncio.sleep(0.05)
+        await house.start_route(later)
+        await both(house, iterators)
+        await close(house)
+
+
+async def test_a_store_that_fails_once_leaves_a_device_that_is_linked_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 2
+    real = NodeManagerPort.represent
+
+    async def represent(self: NodeManagerPort, device: object) -> object:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StorageUnavailable("The disk is full.")
+        return await real(self, device)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(NodeManagerPort, "represent", represent)
+    async with House(tmp_path, WSS, WSS) as house:
+        assert not house.route.links
+        await both(house, {role: house.sessions(role) for role in Role})
+        await until(lambda: house.link.status().state is LinkState.UP)
+        await close(house)
