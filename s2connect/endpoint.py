@@ -325,7 +325,10 @@ class Endpoint:
             await self._write_config([*self.config.nodes, node])
         if MQTT in node.communication_protocols and self._mqtt is None:
             await self._start_mqtt()
-        return await self._add_node(self._local.nodes[node.id])
+        added = await self._add_node(self._local.nodes[node.id])
+        if self._lan is not None and self._ready:
+            self._lan.nodes_changed()
+        return added
 
     async def describe_node(self, node: NodeConfig) -> None:
         """Change how a node presents itself, and keep it in the settings; peers learn it with their next session.

@@ -137,7 +137,10 @@ class LocalNetwork:
         self._long_polling = LongPollService(
             LongPollServer(), neighbourhood, offered=lambda: ready() and self._offers_waiting(), on_event=self._polled
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._other_roles = asyncio.Event()
+        self._pairing_url: BaseUrl | None = None
+        self._port = 0
         self._monitor = NetworkMonitor(self._addresses_changed)
         self._waiting: dict[str, _Waiting] = {}  # also where it has ended, until the advertisement goes
         self._given_up: set[BaseUrl] = set()
@@ -204,15 +207,23 @@ class LocalNetwork:
 
         An endpoint without a server (``pairing_url`` None) waits at those that let it instead (LP-01).
         """
+        self._pairing_url, self._port = pairing_url, port
         self._monitor.start()
-        roles = {node.description.role for node in self._endpoint().nodes.values()}
-        if pairing_url is not None and self._config.advertise and is_local_name(self._config.host) and roles:
-            self._begin(self._advertise(pairing_url, port), "advertise")
-        if Role.RM in roles and (pairing_url is None or is_local_name(self._config.host)):
-            self._begin(self._follow_managers(wait=pairing_url is None), "neighbours")
+        self.nodes_changed()
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(work, name=f"s2connect-{name}"))
+    def nodes_changed(self) -> None:
+        """The endpoint hosts these nodes now: be found in their roles, and look for what they need."""
+        url, local = self._pairing_url, is_local_name(self._config.host)
+        roles = {node.description.role for node in self._endpoint().nodes.values()}
+        self._other_roles.set()
+        if url is not None and self._config.advertise and local and roles:
+            self._begin("advertise", lambda: self._advertise(url, self._port))
+        if Role.RM in roles and (url is None or local):
+            self._begin("neighbours", lambda: self._follow_managers(wait=url is None))
+
+    def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.create_task(work(), name=f"s2connect-{name}")
 
     def _addresses_changed(self, _: bool) -> None:
         self._owner.addresses_changed({str(own.interface.ip) for own in own_addresses()})
@@ -221,9 +232,14 @@ class LocalNetwork:
         """Publish until cancelled. Nothing depends on it: who cannot be found is still reached by a typed URL."""
         try:
             shown = self.advertisement(pairing_url, port)
-            async with Advertiser(shown, zeroconf=self._zeroconf, on_conflict=self._conflict):
+            self._other_roles.clear()
+            async with Advertiser(shown, zeroconf=self._zeroconf, on_conflict=self._conflict) as advertiser:
                 _log.info("advertised in the local network as %s", shown.instance)
-                await asyncio.Event().wait()
+                while await self._other_roles.wait():
+                    self._other_roles.clear()
+                    if (now := self.advertisement(pairing_url, port)).roles != shown.roles:
+                        shown = now
+                        await advertiser.update(shown)
         except NameConflict as error:
             self._conflict(error)
         except (NotReachable, ConfigurationError) as error:
@@ -235,9 +251,9 @@ class LocalNetwork:
     async def withdraw(self) -> None:
         """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
         self._monitor.close()
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._operations.close()
         self._long_polling.close()
 
