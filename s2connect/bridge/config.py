@@ -411,7 +411,8 @@ class Reading:
         self._unknown((), data, self._TABLES)
         home = data.get("home")
         if not isinstance(home, str) or not home:
-            self.problem(("home",), 'home is missing: the state directory, e.g. home = "bridge-home"')
+            wrong = "is missing" if home is None else "has to be the name of a directory"
+            self.problem(("home",), f'home {wrong}, the state directory, e.g. home = "bridge-home"')
         endpoint = self._section(EndpointSection, ("endpoint",), data.get("endpoint", {}))
         mqtt = self._section(MqttConfig, ("mqtt",), data["mqtt"]) if "mqtt" in data else None
         proxy = self._section(ProxySection, ("proxy",), data.get("proxy", {}))

@@ -73,6 +73,22 @@ def test_check_names_every_mistake_with_its_line(file: Path, capsys: pytest.Capt
     assert [problem["line"] for problem in problems] == [5, 8]
 
 
+@pytest.mark.parametrize(
+    ("home", "wrong"),
+    [
+        ("", "home is missing, the state directory"),
+        ("home = 5", "home has to be the name of a directory"),
+        ('home = ""', "home has to be the name of a directory"),
+    ],
+)
+def test_check_tells_a_home_that_is_missing_from_one_that_is_wrong(
+    file: Path, home: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace('home = "home"', home))
+    assert main(["bridge", "check", str(file)]) == 2
+    assert f"{file}: line 1: {wrong}" in capsys.readouterr().err
+
+
 def test_run_does_not_start_with_mistakes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(file.read_text() + "x = 1\n")
     assert main(["bridge", "run", str(file)]) == 2
