@@ -203,7 +203,7 @@ def measure(effort: Effort) -> Iterator[Row]:
 def _rows(
     effort: Effort, ways: dict[str, Way], running: dict[str, Measure | None], sample: str, table: Sequence[Line]
 ) -> Iterator[Row]:
-    runs, count = effort.pick(7, 3), effort.pick(1000, 300)
+    runs, count = effort.pick(5, 3), effort.pick(600, 300)
     asks = [
         ask and (lambda ask=ask, slow=way.slow: ask(sample=sample, count=count // 10 if slow else count))
         for way, ask in zip(ways.values(), running.values(), strict=True)
