@@ -43,7 +43,7 @@ async def up(house: FaultHouse, timeout: float = 40) -> None:
     ("kind", "victim"),
     [("wss", "device"), ("wss", "manager"), ("wss", "bridge"), ("mqtt", "manager"), ("mqtt", "bridge")],
 )
-async def test_a_process_that_is_killed_is_noticed_at_once_and_comes_back(
+async def test_a_process_that_is_killed_is_noticed_by_the_others_and_comes_back(
     kind: str, victim: str, tmp_path: Path
 ) -> None:
     async with house_of(tmp_path, kind) as house:
