@@ -72,7 +72,6 @@ async def test_the_bridge_connects_to_the_device_and_the_energy_manager_to_the_b
 @pytest.mark.rule("MQ-03")
 async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_access_list(tmp_path: Path) -> None:
 
-
     async with House(tmp_path, MQ, MQ) as house:
         iterators = {role: house.sessions(role) for role in Role}
         sessions = await both(house, iterators)
