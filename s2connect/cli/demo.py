@@ -272,9 +272,13 @@ class _Demo:
     async def _count(self, control: Control) -> None:
         links = [link for route in await _routes(control) for link in route["links"]]
         counts = {_name(link): {_SENDERS[side]: link["messages"][side] for side in ("rm", "cem")} for link in links}
-        refused = sum(c["refused"] for sides in counts.values() for c in sides.values())
-        text = "Every acknowledgement came from the other end: the bridge says OK for nobody"
-        text += f", and refused {refused}." if refused else "."
+        sums = Counter[str]()
+        for sides in counts.values():
+            for fates in sides.values():
+                sums.update(fates)
+        text = "Every answer came from the other end: the bridge says OK for nobody."
+        if cut_off := sums["forwarded"] - sums["acknowledged"] - sums["unanswered"]:
+            text += f" {cut_off} had none yet when the sessions ended with the broker; who sent them knows that."
         self._tell("messages", text, {"messages": counts})
 
     # What the processes tell

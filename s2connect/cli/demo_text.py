@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from s2connect.cli.demo import Narrator
@@ -44,7 +45,7 @@ def narrator(*, as_json: bool) -> Narrator:
             line = Text(f"{datetime.fromisoformat(details['at']):%H:%M}  ", style="dim").append(line)
             if "kind" in details:
                 line.append(f"  {details['kind']}", style="dim")
-        out.print(Text("  ").append(line) if step in _LISTED else line)
+        out.print(Padding(line, (0, 0, 0, 2)) if step in _LISTED else line)
         if step == "messages":
             _count(out, details["messages"])
 
