@@ -1,17 +1,24 @@
-"""Numbers of a bridge for Prometheus, on a port of this machine. Labels are names of the file and of devices."""
+"""A port of this machine that tells how a bridge is: numbers for Prometheus, and the status page for people.
+
+Labels are names of the file and of devices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import web
 
 from s2connect.bridge.life import LinkState
+from s2connect.bridge.page import HEADERS, status_page
 from s2connect.bridge.service import Bridge
 from s2connect.errors import ConfigurationError
-from s2connect.rest.server import HttpsServer
+from s2connect.rest.server import Handler, HttpsServer
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -20,10 +27,17 @@ MAX_LABELLED: Final = 1000
 """Links of a route that have a line of their own; sums are over all."""
 
 PATH: Final = "/metrics"
+PAGE: Final = "/"
+STATUS: Final = "/status.json"
+
+_HERE: Final = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 
 
 class Metrics:
-    """Serves the numbers of a bridge at ``http://127.0.0.1:port/metrics``; use it with ``async with``.
+    """Serves at ``http://127.0.0.1:port``; use it with ``async with``.
+
+    ``/metrics`` has the numbers, ``/`` the status page, ``/status.json`` what that is made of. A request that is meant
+    for another host is refused: it comes from a web page that had its own name lead here.
 
     Args:
         bridge: The bridge.
@@ -46,7 +60,8 @@ class Metrics:
         self.port = port
         self._bridge = bridge
         self._server = HttpsServer(None, host="127.0.0.1", port=port)
-        self._server.add_get(PATH, self._handle)
+        for path, show in ((PATH, self._numbers), (PAGE, self._page), (STATUS, self._status)):
+            self._server.add_get(path, _for_this_machine(show))
         self._type = prometheus_client.CONTENT_TYPE_LATEST
         self._generate = prometheus_client.generate_latest
         self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
@@ -63,8 +78,15 @@ class Metrics:
     ) -> None:
         await self._server.close()
 
-    async def _handle(self, _: web.Request) -> web.Response:
+    def _numbers(self) -> web.Response:
         return web.Response(body=self._generate(self._registry), headers={"Content-Type": self._type})
+
+    def _page(self) -> web.Response:
+        page = status_page(self._bridge.status(), datetime.now().astimezone())
+        return web.Response(text=page, content_type="text/html", headers=HEADERS)
+
+    def _status(self) -> web.Response:
+        return web.Response(text=json.dumps(self._bridge.status()), content_type="application/json", headers=HEADERS)
 
     def collect(self) -> Iterable[Metric]:
         """The numbers now, as prometheus-client asks for them."""
@@ -108,3 +130,10 @@ class Metrics:
         failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
         return [states, up, sides, queued, messages, texts, failed]
+
+
+def _for_this_machine(show: Callable[[], web.Response]) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        return show() if _HERE.fullmatch(request.host) else web.Response(status=421)
+
+    return handle

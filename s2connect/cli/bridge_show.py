@@ -7,16 +7,12 @@ from typing import Final
 from rich.console import RenderableType
 from rich.text import Text
 
+from s2connect.bridge.rows import COLUMNS, LEGEND, Row, ends_of, failed_sentence, no_links
 from s2connect.cli.service import Object
 from s2connect.cli.show import ServiceText, clock, name_of, plain_table
 from s2connect.model.text import for_display
 
-FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
-"""What becomes of messages, in the order of the table's columns."""
-
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}
-
-LEGEND: Final = "messages: forwarded / acknowledged / refused / unanswered / late"
 
 
 class BridgeText(ServiceText):
@@ -64,80 +60,37 @@ def reload_sentence(done: Object) -> str:
     return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 
-def span(seconds: float) -> str:
-    """A length of time, roughly."""
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def bridge_blocks(bridge: Object, width: int) -> list[RenderableType]:
     """The status of a bridge."""
     blocks: list[RenderableType] = []
     for route in bridge["routes"]:
-        links = route["links"]
-        up = sum(link["state"] == "up" for link in links)
         head = Text(for_display(route["name"], 60), style="bold")
-        head.append(f"  {route['devices']['type']} -> {route['manager']['type']}, {up} of {len(links)} up", "not bold")
-        blocks.append(head)
-        blocks.append(_links(links, width) if links else Text(f"  {_no_links(route)}"))
+        blocks.append(head.append(f"  {ends_of(route)}", "not bold"))
+        rows = [Row.of(link) for link in route["links"]]
+        blocks.append(_links(rows, width) if rows else Text(f"  {no_links(route)}"))
         blocks.append(Text())
-    blocks += [
-        Text(f"{for_display(failed['name'], 60)} does not run: {for_display(failed['reason'], 400)}")
-        for failed in bridge["failed"]
-    ]
+    blocks += [Text(failed_sentence(failed)) for failed in bridge["failed"]]
     if any(route["links"] for route in bridge["routes"]):
         blocks.append(Text(LEGEND, style="dim"))
     return blocks
 
 
-def _no_links(route: Object) -> str:
-    if route["devices"]["type"] == "s2-connect":
-        return "No device is paired yet: s2connect bridge pair FILE"
-    return "There is no device."
-
-
-def _links(links: list[Object], width: int) -> RenderableType:
+def _links(rows: list[Row], width: int) -> RenderableType:
     if width < 100:
-        return Text("\n").join(_narrow(link) for link in links)
-    table = plain_table("link", "state", "device", "energy manager", "from device", "from manager", "retry")
-    for link in links:
-        table.add_row(
-            for_display(link["name"].partition("/")[2], 60),
-            _state(link),
-            _side(link["sides"]["rm"]),
-            _side(link["sides"]["cem"]),
-            _counts(link["messages"]["rm"]),
-            _counts(link["messages"]["cem"]),
-            _retry(link),
-        )
+        return Text("\n").join(_narrow(row) for row in rows)
+    table = plain_table(*COLUMNS)
+    for row in rows:
+        counts = (row.from_device, row.from_manager)
+        table.add_row(row.link, _state(row), row.device, row.manager, *counts, row.retry)
     return table
 
 
-def _narrow(link: Object) -> Text:
-    text = Text(f"  {for_display(link['name'].partition('/')[2], 60)}: ").append(_state(link))
-    text.append(f" {_retry(link)}\n    device {_side(link['sides']['rm'])}, {_counts(link['messages']['rm'])}")
-    return text.append(f"\n    energy manager {_side(link['sides']['cem'])}, {_counts(link['messages']['cem'])}")
+def _narrow(row: Row) -> Text:
+    text = Text(f"  {row.link}: ").append(_state(row))
+    text.append(f" {row.retry}\n    device {row.device}, {row.from_device}")
+    return text.append(f"\n    energy manager {row.manager}, {row.from_manager}")
 
 
-def _state(link: Object) -> Text:
-    text = Text(link["state"], style=_STYLES.get(link["state"], ""))
-    text.append(f" {span(link['for_seconds'])}", "dim")
-    if link["reason"] and link["state"] != "up":
-        text.append(f"\n{for_display(link['reason'], 200)}", "dim")
-    return text
-
-
-def _side(side: Object) -> str:
-    if not side["connected"]:
-        return "-"
-    return f"{for_display(side['protocol'], 20)} {for_display(side['s2_version'], 20)}"
-
-
-def _counts(counts: Object) -> str:
-    return "/".join(str(counts.get(fate, 0)) for fate in FATES)
-
-
-def _retry(link: Object) -> str:
-    return f"in {span(link['retry_in'])}" if link["retry_in"] is not None and link["state"] != "up" else ""
+def _state(row: Row) -> Text:
+    text = Text(row.state, style=_STYLES.get(row.state, "")).append(f" {row.since}", "dim")
+    return text.append(f"\n{row.reason}", "dim") if row.reason else text

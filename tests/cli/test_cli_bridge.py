@@ -18,8 +18,9 @@ import pytest
 from cli_kit import Running, make_home, run
 from rich.console import Console
 
+from s2connect.bridge.rows import span
 from s2connect.cli import main
-from s2connect.cli.bridge_show import BridgeText, bridge_blocks, span
+from s2connect.cli.bridge_show import BridgeText, bridge_blocks
 from s2connect.cli.systemd import Notifier
 
 

@@ -1,0 +1,100 @@
+"""What people read about the links of a bridge, from its status: the same in a terminal and on the status page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from s2connect.bridge.life import LinkState
+from s2connect.model.text import for_display
+
+FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
+"""What becomes of messages, in the order in which they are shown."""
+
+LEGEND: Final = f"messages: {' / '.join(FATES)}"
+
+COLUMNS: Final = ("link", "state", "device", "energy manager", "from device", "from manager", "retry")
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A link, its texts cleaned.
+
+    Attributes:
+        link: Its name within the route.
+        state: A :class:`~s2connect.bridge.life.LinkState`.
+        since: For how long.
+        reason: Why; empty where all is well.
+        device: How the device is connected, "-" where it is not.
+        manager: How the energy manager is.
+        from_device: What became of the messages of the device, by :data:`FATES`.
+        from_manager: What became of those of the energy manager.
+        retry: When the bridge connects by itself, otherwise empty.
+    """
+
+    link: str
+    state: str
+    since: str
+    reason: str
+    device: str
+    manager: str
+    from_device: str
+    from_manager: str
+    retry: str
+
+    @classmethod
+    def of(cls, link: Object) -> Self:
+        """A link of :meth:`s2connect.bridge.service.Bridge.status`."""
+        up = link["state"] == LinkState.UP
+        sides, messages = link["sides"], link["messages"]
+        return cls(
+            link=for_display(link["name"].partition("/")[2], 60),
+            state=link["state"],
+            since=span(link["for_seconds"]),
+            reason="" if up else for_display(link["reason"], 200),
+            device=_side(sides["rm"]),
+            manager=_side(sides["cem"]),
+            from_device=_counts(messages["rm"]),
+            from_manager=_counts(messages["cem"]),
+            retry="" if up or link["retry_in"] is None else f"in {span(link['retry_in'])}",
+        )
+
+
+def ends_of(route: Object) -> str:
+    """Between what a route goes, and how many of its links are up."""
+    links = route["links"]
+    up = sum(link["state"] == LinkState.UP for link in links)
+    return f"{route['devices']['type']} -> {route['manager']['type']}, {up} of {len(links)} up"
+
+
+def no_links(route: Object) -> str:
+    """Why a route has no links."""
+    if route["devices"]["type"] == "s2-connect":
+        return "No device is paired yet: s2connect bridge pair FILE"
+    return "There is no device."
+
+
+def failed_sentence(failed: Object) -> str:
+    """Why a route of the file does not run."""
+    return f"{for_display(failed['name'], 60)} does not run: {for_display(failed['reason'], 400)}"
+
+
+def span(seconds: float) -> str:
+    """A length of time, roughly."""
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _side(side: Object) -> str:
+    if not side["connected"]:
+        return "-"
+    return f"{for_display(side['protocol'], 20)} {for_display(side['s2_version'], 20)}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return "/".join(str(counts.get(fate, 0)) for fate in FATES)
