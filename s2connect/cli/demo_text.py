@@ -45,7 +45,7 @@ def narrator(*, as_json: bool) -> Narrator:
             line = Text(f"{datetime.fromisoformat(details['at']):%H:%M}  ", style="dim").append(line)
             if "kind" in details:
                 line.append(f"  {details['kind']}", style="dim")
-        out.print(Padding(line, (0, 0, 0, 2)) if step in _LISTED else line)
+        out.print(Padding(line, (0, 0, 0, 2), expand=False) if step in _LISTED else line)
         if step == "messages":
             _count(out, details["messages"])
 
