@@ -23,7 +23,7 @@ class PlainServer:
 
     ::
 
-        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("…")})
+        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
         async with PlainServer(door, port=8080, path="/s2") as server:
             async for connection in server:
                 ...

@@ -17,6 +17,9 @@ from s2connect.model.text import for_display
 MAX_FILE_BYTES: Final = 256 * 1_048_576
 """Largest file that is read; it is in memory as a whole."""
 
+MAX_BROKEN: Final = 1000
+"""Places of a file that may be no JSON. To find each takes as long as the file is large."""
+
 STDIN: Final = "-"
 """The name of standard input."""
 
@@ -31,6 +34,7 @@ class Record(NamedTuple):
         role: Role of whoever wrote the log.
         event: ``session_opened``, ``session_closed`` or another event, where there is no message.
         s2_version: Where a session was opened: its version.
+        reason: Where a session was closed: why.
     """
 
     session: str
@@ -39,6 +43,7 @@ class Record(NamedTuple):
     role: str | None
     event: str | None
     s2_version: str | None
+    reason: str | None
 
 
 class Entry(NamedTuple):
@@ -57,6 +62,11 @@ class Entry(NamedTuple):
     broken: bool = False
 
 
+def shown_name(name: str) -> str:
+    """What a person is told that the file is called."""
+    return "standard input" if name == STDIN else for_display(name, 200)
+
+
 def read_file(name: str) -> str:
     """The content of a file, or of standard input for ``-``. Blocks.
 
@@ -65,7 +75,7 @@ def read_file(name: str) -> str:
     Raises:
         Failure: It cannot be read, or is too large.
     """
-    shown = "standard input" if name == STDIN else for_display(name, 200)
+    shown = shown_name(name)
     try:
         if name == STDIN:
             data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
@@ -90,8 +100,11 @@ def entries_of(content: str) -> Iterator[Entry]:
     """What is in a file, in its order: JSON values that follow each other; arrays are taken apart.
 
     What is no JSON is one entry, up to the next line that begins with a bracket or brace.
+
+    Raises:
+        Failure: There is too much of that.
     """
-    at, line, counted = 0, 1, 0
+    at, line, counted, broken = 0, 1, 0, 0
     while (at := _after_space(content, at)) < len(content):
         line, counted = line + content.count("\n", counted, at), at
         try:
@@ -99,6 +112,11 @@ def entries_of(content: str) -> Iterator[Entry]:
         except (ValueError, RecursionError):
             following = _NEXT_TOP.search(content, at)
             end = following.end() if following else len(content)
+            broken += 1
+            if broken > MAX_BROKEN:
+                what = f"More than {MAX_BROKEN} places of a file are no JSON, the last one in line {line}."
+                hint = "A file holds one message, an array of messages, one message a line, or a log of serve --record."
+                raise Failure("unreadable", what, hint, code=ExitCode.USAGE) from None
             yield Entry(line, content[at:end].rstrip(), broken=True)
         else:
             if isinstance(value, list):
@@ -135,8 +153,8 @@ def _entry(text: str, begin: int, end: int, line: int, value: Any) -> Entry:
         moment = datetime.fromisoformat(time or "")
     if moment is not None and moment.tzinfo is None:
         moment = None
-    role, version = _text(value, "role"), _text(value, "s2_version")
-    record = Record(_text(value, "session") or "", moment, direction, role, event, version)
+    role, version, reason = (_text(value, name) for name in ("role", "s2_version", "reason"))
+    record = Record(_text(value, "session") or "", moment, direction, role, event, version, reason)
     message = value.get("message")
     if "message" not in value:
         return Entry(line, None, record)

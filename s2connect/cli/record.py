@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from s2connect import Session
 from s2connect.cli.lines import LineWriter
+from s2connect.errors import StorageUnavailable
 from s2connect.messages.envelope import Message
 from s2connect.model.common import Role
 from s2connect.session.session import Direction, Observer
@@ -31,7 +32,10 @@ def open_log(path: Path) -> int:
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             os.write(descriptor, b"\n")
     except OSError as error:
-        raise unavailable("open", path, error) from error
+        what = unavailable("open", path, error).what
+        raise StorageUnavailable(
+            what, hint="Name another file for the record, in a directory that is there."
+        ) from error
     return descriptor
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.message_files import STDIN, Entry, Record, entries_of, read_file
+from s2connect.cli.message_files import Entry, Record, entries_of, read_file, shown_name
 from s2connect.cli.service import Object
-from s2connect.cli.validate import finding_line, finding_object
+from s2connect.cli.validate import counted, finding_line, finding_object, known_version
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1
 from s2connect.messages.conversation import Conversation
@@ -31,6 +31,7 @@ from s2connect.messages.state import TABLE
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT
+from s2connect.session.session import SessionEnd
 
 
 class Problem(StrEnum):
@@ -103,9 +104,8 @@ class _Told:
     name: str
     conversation: Conversation
     own_role: Role
-    messages: int = 0
-    answers: int = 0
     last: datetime | None = None
+    complete: bool = True
     said: dict[tuple[Role, str], _Said] = field(default_factory=dict)
 
 
@@ -126,9 +126,10 @@ def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list
     """
     entries = list(entries_of(read_file(name)))
     if not any(entry.record is not None and entry.text is not None for entry in entries):
-        shown = "Standard input" if name == STDIN else for_display(name, 200)
         hint = "A log is what serve --record writes. Messages alone: s2connect validate"
-        raise Failure("unreadable", f"{shown} holds no recorded conversation.", hint, code=ExitCode.USAGE)
+        raise Failure(
+            "unreadable", f"There is no recorded conversation in {shown_name(name)}.", hint, code=ExitCode.USAGE
+        )
     replay = _Replay(version, role, entries)
     remarks = sorted(replay.run(), key=lambda remark: remark.line)
     return remarks, replay.summary(remarks)
@@ -152,12 +153,17 @@ class _Replay:
                 yield from self._end(record.session)
                 self._begin(record, entry.line)
             elif record.event == "session_closed":
-                yield from self._end(record.session)
+                yield from self._closed(record)
             elif record.event == "left_out":
+                for told in self._open.values():
+                    told.complete = False
                 yield Remark(entry.line, "", None, None, Problem.LEFT_OUT, "Here the log is not complete.")
             elif entry.text is not None and record.direction in ("sent", "received"):
                 told = self._open.get(record.session) or self._begin(record, entry.line)
                 yield from self._message(told, entry, entry.text, record)
+            elif entry.text is not None:
+                detail = "It does not say whether the message was received or sent."
+                yield Remark(entry.line, record.session, None, None, Problem.UNREADABLE, detail)
         for name in list(self._open):
             yield from self._end(name)
 
@@ -173,7 +179,7 @@ class _Replay:
         return {"sessions": self._sessions, "messages": self._messages, "answers": self._answers, **numbers}
 
     def _begin(self, record: Record, line: int) -> _Told:
-        conversation = Conversation(self._version or record.s2_version or V1)
+        conversation = Conversation(known_version(self._version or record.s2_version or V1))
         told = _Told(record.session, conversation, self._role_of(record, line))
         self._open[record.session] = told
         self._sessions += 1
@@ -223,7 +229,7 @@ class _Replay:
         if key in told.said:
             yield remark(Problem.DUPLICATE_ID, f"Line {told.said[key].line} has a message with the same id.")
         told.said[key] = _Said(entry.line, message, sender, record.time)
-        told.conversation.sent(sender, message)
+        told.conversation.sent(sender, message, now=record.time)
 
     def _answer(
         self, told: _Told, entry: Entry, sender: Role, status: Message, time: datetime | None
@@ -232,6 +238,8 @@ class _Replay:
         subject = status.subject_id or NIL_ID
         said = told.said.get((sender.other, subject))
         if said is None:
+            if not told.complete:
+                return
             detail = f"{status.status}: about a message that is not in the log."
             yield Remark(entry.line, told.name, sender, status.type, Problem.ANSWER_TO_NOTHING, detail)
             return
@@ -252,10 +260,16 @@ class _Replay:
             yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
         told.conversation.answered(said.sender, subject, ok=ok, now=time)
 
+    def _closed(self, record: Record) -> Iterator[Remark]:
+        told = self._open.get(record.session)
+        if told is not None and record.reason != SessionEnd.LOST:  # that is noticed long after nobody could answer
+            told.last = record.time or told.last
+        yield from self._end(record.session)
+
     def _end(self, name: str) -> Iterator[Remark]:
         """The session has ended. What was said just before needs no answer any more."""
         told = self._open.pop(name, None)
-        if told is None:
+        if told is None or not told.complete:
             return
         for said in told.said.values():
             if said.answered:
@@ -318,5 +332,6 @@ def show(remarks: list[Remark], summary: dict[str, Any], out: Console) -> None:
         line.append(one.problem.replace("_", " "), style=colour)
         out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
     found = [f"{summary[problem]} {problem.replace('_', ' ')}" for problem in Problem if summary[problem]]
-    counted = f"{summary['sessions']} sessions, {summary['messages']} messages, of which {summary['answers']} answers"
-    out.print(f"{counted}: {', '.join(found) or 'nothing to remark'}.")
+    sessions, messages = counted(summary["sessions"], "session"), counted(summary["messages"], "message")
+    heading = f"{sessions}, {messages}, of which {counted(summary['answers'], 'answer')}"
+    out.print(f"{heading}: {', '.join(found) or 'nothing to remark'}.", soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.message_files import STDIN, Entry, entries_of, read_file
+from s2connect.cli.message_files import Entry, entries_of, read_file, shown_name
 from s2connect.cli.service import Object
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, parse_message
@@ -73,14 +73,18 @@ def _judge_file(name: str, wanted: str | None) -> list[Judged]:
             versions[record.session] = record.s2_version
         if entry.text is not None:
             spoken = versions.get(record.session, V1) if record is not None else V1
-            found.append(_judge(name, entry, entry.text, wanted or _known(spoken)))
+            found.append(_judge(name, entry, entry.text, wanted or known_version(spoken)))
     if not found:
-        where = "Standard input" if name == STDIN else for_display(name, 200)
-        raise Failure("unreadable", f"{where} holds no message.", code=ExitCode.USAGE)
+        raise Failure("unreadable", f"There is no message in {shown_name(name)}.", code=ExitCode.USAGE)
     return found
 
 
-def _known(version: str) -> str:
+def known_version(version: str) -> str:
+    """The data model of a version that a log names.
+
+    Raises:
+        UsageError: It is unknown.
+    """
     try:
         return data_model(version)
     except UsageError as error:
@@ -149,7 +153,13 @@ def show(judged: list[Judged], out: Console) -> None:
             out.print(finding_line(finding), soft_wrap=True)
     number = Counter(summary(judged))
     warned = f", of which {number['with_warnings']} with warnings" if number["with_warnings"] else ""
-    out.print(f"{number['messages']} messages: {number['valid']} valid{warned}, {number['invalid']} invalid.")
+    messages = counted(number["messages"], "message")
+    out.print(f"{messages}: {number['valid']} valid{warned}, {number['invalid']} invalid.", soft_wrap=True)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def finding_line(finding: Finding) -> Text:

@@ -85,6 +85,7 @@ class S2ConnectMedium:
         self._own_ddbc = "id" in DDBCOperationMode.model_fields
         self._other_half = _OtherHalf(role, S2_VERSION)
         self._inbox: deque[str] = deque()
+        self._due: deque[str] = deque()  # answers to the peer
         self._news: asyncio.Future[None] | None = None
         self._sending = asyncio.Lock()
         self._connected = True
@@ -118,7 +119,10 @@ class S2ConnectMedium:
         while True:
             while self._inbox:
                 yield self._inbox.popleft()
-            if self._ended is None:
+            if self._due:
+                with suppress(self._closed_error):  # there may be more to receive all the same
+                    await self._transmit(self._due.popleft())
+            elif self._ended is None:
                 await self._wait_for_more()
             elif self._ended.code in (NORMAL_CLOSURE, GOING_AWAY):
                 return
@@ -191,7 +195,7 @@ class S2ConnectMedium:
             self._connected = False
             self._ended = error
             return
-        # From here to the inbox nothing is awaited, so that a cancelled task loses no message.
+        # From here on nothing is awaited, so that a cancelled task loses neither the message nor the answer to it.
         try:
             read = read_message(text)
         except InvalidMessage:
@@ -203,9 +207,7 @@ class S2ConnectMedium:
         else:
             onward, back = self._translated(self._role.other, read)
             self._inbox.extend(map(_ddbc_of_s2python, onward) if self._own_ddbc else onward)
-        with suppress(self._closed_error):  # there may be more to receive all the same
-            for answer in back:
-                await self._transmit(answer)
+        self._due.extend(back)
 
     def _lost(self, error: ConnectionClosed) -> Exception:
         return self._closed_error(for_display(str(error), 200))

@@ -40,6 +40,10 @@ INBOX_LIMIT = 100
 OVERFLOW_LIMIT = 100
 """Messages beyond the inbox that are kept without an OK; what comes then is answered TEMPORARY_ERROR and not kept."""
 
+WAITING_LIMIT = 8 * 1024 * 1024
+"""Characters of all messages that wait for the application, unless it is one; a typed message takes a dozen times that
+in memory. What comes then is answered TEMPORARY_ERROR and not kept."""
+
 OUTBOX_LIMIT = 2000
 """ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
 
@@ -75,9 +79,9 @@ class Session:
     it stands in the inbox of :data:`INBOX_LIMIT` messages. When that is full, reading goes on, because the
     ReceptionStatuses that ``send`` waits for come the same way: up to :data:`OVERFLOW_LIMIT` further messages are kept
     without ``OK``, which each gets when the application has made room, so that a peer that waits for its
-    acknowledgements is slowed down. A peer that does not wait gets ``TEMPORARY_ERROR`` for what comes then, and the
-    message is not kept. So two applications that send to each other without reading do not block each other, and
-    memory is bounded.
+    acknowledgements is slowed down. A peer that does not wait gets ``TEMPORARY_ERROR`` for what comes then, or for what
+    goes beyond :data:`WAITING_LIMIT` characters, and the message is not kept. So two applications that send to each
+    other without reading do not block each other, and memory is bounded.
 
     Args:
         connection: What carries the session; the session owns and closes it.
@@ -125,6 +129,7 @@ class Session:
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._inbox: deque[Message] = deque()
+        self._waiting = 0  # characters in the inbox
         self._inbox_limit = inbox_limit
         self._overflow_limit = overflow_limit
         self._arrived = asyncio.Event()
@@ -184,6 +189,7 @@ class Session:
             self._arrived.clear()
             await self._arrived.wait()
         message = self._inbox.popleft()
+        self._waiting -= len(message.text)
         if len(self._inbox) >= self._inbox_limit and self._closed is None:
             withheld = self._inbox[self._inbox_limit - 1].id
             self._answer(withheld or NIL_ID, ReceptionStatusValue.OK)
@@ -374,10 +380,11 @@ class Session:
         identifier = message.id or NIL_ID
         if message.type == SESSION_REQUEST:
             return self._requested(identifier, message)
-        if len(self._inbox) < self._inbox_limit:
+        fits = not self._inbox or self._waiting + len(message.text) <= WAITING_LIMIT
+        if fits and len(self._inbox) < self._inbox_limit:
             self._deliver(message)
             self._answer(identifier, ReceptionStatusValue.OK)
-        elif len(self._inbox) < self._inbox_limit + self._overflow_limit:
+        elif fits and len(self._inbox) < self._inbox_limit + self._overflow_limit:
             self._deliver(message)
         else:
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "too many messages wait to be handled")
@@ -390,6 +397,7 @@ class Session:
     def _deliver(self, message: Message) -> None:
         self._conversation.accepted(self.role.other, message, now=datetime.now(UTC))
         self._inbox.append(message)
+        self._waiting += len(message.text)
         self._arrived.set()
 
     def _requested(self, identifier: str, message: Message) -> bool:

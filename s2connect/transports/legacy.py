@@ -218,7 +218,7 @@ class PlainDoor:
 
     ::
 
-        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("…")})
+        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
         app.router.add_get("/s2", door.handler)
         async for connection in door:
             ...

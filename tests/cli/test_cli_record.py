@@ -117,8 +117,11 @@ def test_a_file_that_others_can_read_is_not_written_to(tmp_path: Path, rm: Path,
     path.chmod(0o644)
     with pytest.raises(InsecurePermissions):
         open_log(path)
-    with pytest.raises(StorageUnavailable):
-        open_log(tmp_path / "none" / "log")
+    for impossible in (tmp_path / "none" / "log", tmp_path):
+        with pytest.raises(StorageUnavailable) as caught:
+            open_log(impossible)
+        assert caught.value.hint is not None
+        assert "another file for the record" in caught.value.hint
     assert main(["serve", "--home", str(rm), "--record", str(path)]) == 7
     assert str(path) in capsys.readouterr().err
 

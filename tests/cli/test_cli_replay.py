@@ -107,7 +107,7 @@ def test_a_conversation_in_order_has_nothing_to_remark(path: Path, capsys: Captu
     assert found["remarks"] == []
     assert found["summary"] | {"messages": 6, "answers": 3, "sessions": 1} == found["summary"]
     assert main(["replay", str(path)]) == 0
-    assert capsys.readouterr().out == "1 sessions, 6 messages, of which 3 answers: nothing to remark.\n"
+    assert capsys.readouterr().out == "1 session, 6 messages, of which 3 answers: nothing to remark.\n"
 
 
 @pytest.mark.rule("MSG-02")
@@ -242,7 +242,7 @@ def test_what_is_no_log_ends_with_two(path: Path, capsys: Capture) -> None:
     for content in ("", "{}", '{"message_type":"FRBC.StorageStatus","message_id":"m-1","present_fill_level":5}'):
         path.write_text(content)
         assert main(["replay", str(path)]) == 2
-        assert "holds no recorded conversation" in capsys.readouterr().err
+        assert "no recorded conversation in" in capsys.readouterr().err
     assert main(["replay", str(path) + "-none"]) == 2
 
 
@@ -251,3 +251,56 @@ def test_lines_that_were_left_out_are_told(path: Path, capsys: Capture) -> None:
     log.details()
     log.event("left_out", lines=7)
     assert replayed(log, path, capsys, code=0)["summary"]["left_out"] == 1
+
+
+def test_what_was_left_out_is_not_missed(path: Path, capsys: Capture) -> None:
+    log = Log()
+    log.details()
+    log.measure(answer=None)
+    log.event("left_out", lines=7)
+    log.answer("received", "m-of-what-was-left-out")
+    log.after(60).measure()
+    assert [problem for _, problem in remarks(replayed(log, path, capsys, code=0))] == ["left_out"]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("closed_by_peer", ["unanswered"]), ("lost", [])])
+@pytest.mark.rule("MSG-03")
+def test_a_session_goes_on_until_it_is_closed_unless_the_peer_was_lost(
+    path: Path, capsys: Capture, reason: str, told: list[str]
+) -> None:
+    log = Log()
+    log.details()
+    log.measure(answer=None)
+    log.after(60).event("session_closed", reason=reason)
+    found = replayed(log, path, capsys, code=1 if told else 0)
+    assert [problem for _, problem in remarks(found)] == told
+
+
+def test_a_message_of_nobody_knows_whom_is_told(path: Path, capsys: Capture) -> None:
+    log = Log()
+    log.details()
+    line = log.raw("sideways", {})
+    assert remarks(replayed(log, path, capsys, code=1)) == [(line, "unreadable")]
+
+
+def test_a_log_of_an_unknown_version_asks_for_another(path: Path, capsys: Capture) -> None:
+    log = Log(opened=False)
+    log.event("session_opened", s2_version="v7")
+    log.details()
+    path.write_text("\n".join(log.lines))
+    assert main(["replay", str(path)]) == 2
+    assert "--version" in capsys.readouterr().err
+    replayed(log, path, capsys, "--version", "v1.0.0", code=0)
+
+
+def test_the_summary_is_one_line_however_narrow_the_terminal_is(path: Path, capsys: Capture) -> None:
+    log = Log()
+    log.details()
+    log.answer("received", "m-1")
+    log.raw("sent", {})
+    log.fill_level(answer="INVALID_CONTENT")
+    path.write_text("\n".join([*log.lines, "{"]))
+    assert main(["replay", str(path)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("1 session, ")
+    assert len(last) > 80

@@ -147,7 +147,7 @@ def test_several_files_and_standard_input(file: Path, capsys: Capture, monkeypat
 def test_what_cannot_be_read_ends_with_two(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "empty"
     empty.write_text(" \n")
-    for path, what in ((tmp_path / "none", "No such file"), (tmp_path, "directory"), (empty, "holds no message")):
+    for path, what in ((tmp_path / "none", "No such file"), (tmp_path, "directory"), (empty, "no message in")):
         assert main(["validate", str(path)]) == 2
         assert what in capsys.readouterr().err
         assert main(["validate", str(path), "--json"]) == 2
@@ -157,6 +157,15 @@ def test_what_cannot_be_read_ends_with_two(tmp_path: Path, capsys: Capture, monk
     empty.write_text(GOOD)
     assert main(["validate", str(empty)]) == 2
     assert "Split it" in capsys.readouterr().err
+
+
+@pytest.mark.rule("SEC-04")
+def test_a_large_file_of_something_else_is_given_up(file: Path, capsys: Capture) -> None:
+    file.write_text("{x\n" * 500_000)
+    assert main(["validate", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "More than 1000 places" in error
+    assert "line 1001" in error
 
 
 def test_bytes_that_are_no_utf_8_spoil_their_message_only(file: Path, capsys: Capture) -> None:

@@ -158,6 +158,31 @@ async def test_a_handshake_of_the_peer_is_refused_and_not_shown() -> None:
 
 
 @pytest.mark.rule("MSG-03", "MSG-06")
+@pytest.mark.rule("MSG-03")
+async def test_an_answer_to_the_peer_that_has_to_wait_is_not_lost_when_the_application_shakes_hands() -> None:
+    ours, theirs = connections(capacity=1)
+    async with S2ConnectMedium(ours, role=Role.RM) as medium:
+        messages = medium.messages()
+        await anext(messages)
+        await medium.send(text("FRBC.StorageStatus", present_fill_level=1.0))  # now there is no room
+        receiving = asyncio.ensure_future(anext(messages))
+        refused = text("Handshake", role="CEM")
+        await theirs.send(refused)
+        await asyncio.sleep(0.01)
+        await medium.send(text("Handshake", role="RM", supported_protocol_versions=[S2_VERSION]))
+        await asyncio.sleep(0.01)
+        assert json.loads(await theirs.recv())["message_type"] == "FRBC.StorageStatus"
+        assert json.loads(await receiving)["status"] == "OK"
+        assert json.loads(await anext(messages))["message_type"] == "HandshakeResponse"
+        receiving = asyncio.ensure_future(anext(messages))
+        async with asyncio.timeout(5):
+            answer = json.loads(await theirs.recv())
+        assert answer["subject_message_id"] == json.loads(refused)["message_id"]
+        assert answer["status"] == "INVALID_CONTENT"
+        receiving.cancel()
+        await asyncio.wait({receiving})
+
+
 async def test_everything_else_passes_as_it_is_even_what_is_no_message() -> None:
     ours, peers = connections()
     medium = S2ConnectMedium(ours, role=Role.RM)

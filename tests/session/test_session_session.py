@@ -300,6 +300,21 @@ async def test_beyond_the_inbox_the_ok_waits_for_the_application_and_beyond_that
     assert (await ours.receive()).id == "m6"
 
 
+@pytest.mark.rule("MSG-03", "SEC-03")
+async def test_messages_that_wait_are_bounded_in_size_as_well(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2connect.session.session.WAITING_LIMIT", 2 * len(text("m0")))
+    make, far = raw
+    ours = make()
+    for number in range(3):
+        await far.send(text(f"m{number}"))
+    assert [await answer(far) for _ in range(3)] == [("m0", "OK"), ("m1", "OK"), ("m2", "TEMPORARY_ERROR")]
+    assert [(await ours.receive()).id for _ in range(2)] == ["m0", "m1"]
+    monkeypatch.setattr("s2connect.session.session.WAITING_LIMIT", 1)
+    await far.send(text("m3"))  # one always fits
+    assert await answer(far) == ("m3", "OK")
+    assert (await ours.receive()).id == "m3"
+
+
 @pytest.mark.rule("MSG-04")
 @pytest.mark.parametrize("capacity", [1, 16])
 async def test_two_applications_that_send_without_reading_do_not_block_each_other(capacity: int) -> None:

@@ -1,0 +1,36 @@
+"""The code in docs/messages.md runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2connect.messages.envelope import read_message
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "messages.md"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_imported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed, judged, plain = blocks()
+    names: dict[str, Any] = {}
+    exec(typed, names)
+    written, refused = capsys.readouterr().out.splitlines()
+    assert written.startswith("StorageStatus(")
+    assert refused in typed
+    assert read_message(names["text"]).type == "FRBC.StorageStatus"
+
+    exec(judged, names)
+    status, _, why = capsys.readouterr().out.strip().partition(" ")
+    assert status == "INVALID_CONTENT"
+    assert why.startswith("MSG-02")
+
+    exec(plain, names)
