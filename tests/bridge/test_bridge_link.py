@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
-import pytest
-
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort
@@ -80,4 +78,4 @@ async def test_a_device_and_an_energy_manager_meet_through_the_bridge() -> None:
             await here.wait_closed()
             here, there = await asyncio.gather(anext(rm_sessions), anext(cem_sessions))
             await here.send(details())
-        print(link.status())
+        assert link.status().times_up == 2
