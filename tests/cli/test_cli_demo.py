@@ -242,7 +242,7 @@ def test_stopped_in_the_middle_its_processes_and_homes_are_gone(tmp_path: Path, 
     while '"Heat pump"' not in process.stdout.readline():
         pass
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 6
+    assert len(children) >= 6
     process.send_signal(number)
     _, err = process.communicate(timeout=15)
     assert process.returncode == (130 if number == signal.SIGINT else 1)
