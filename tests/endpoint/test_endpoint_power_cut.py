@@ -62,7 +62,8 @@ def test_after_a_power_cut_in_a_rotation_the_pairing_still_stands(tmp_path: Path
 @thoroughness
 @pytest.mark.timeout(600)
 @pytest.mark.rule("PAIR-10", "SESC-02", "SES-03")
-@pytest.mark.parametrize("what", ["session", pytest.param("device pairs", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["session", "device pairs"])
 def test_a_full_disk_at_any_moment_costs_no_pairing(tmp_path: Path, what: str, thorough: bool) -> None:
     paired = what == "session"
     prepare, check = (build_paired, talk) if paired else (build, agree)

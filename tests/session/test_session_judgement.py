@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 
-import battery_messages
 from s2connect.errors import AcknowledgementTimeout, MessageRefused, UsageError
 from s2connect.messages import frbc, general
 from s2connect.messages.conversation import Check
@@ -21,6 +20,7 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
+from tests.session import battery_messages
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 SELECT = general.SelectControlType(control_type=ControlType.FILL_RATE_BASED_CONTROL)
@@ -222,7 +222,11 @@ async def test_messages_that_build_on_each_other_need_not_wait_for_their_answers
     with pytest.raises(UsageError, match="HIST-"):
         await cem.send(battery_messages.select_control_type() | {"control_type": "OPERATION_MODE_BASED_CONTROL"})
     await cem.send(battery_messages.select_control_type())
-    told = (battery_messages.system_description(), battery_messages.actuator_status(0.0), battery_messages.storage_status(40.0))
+    told = (
+        battery_messages.system_description(),
+        battery_messages.actuator_status(0.0),
+        battery_messages.storage_status(40.0),
+    )
     await asyncio.gather(*(rm.send(message) for message in told))
     orders = [battery_messages.instruction(power) for power in (1000.0, 2000.0)]
     await asyncio.gather(*(cem.send(order) for order in orders))

@@ -22,6 +22,9 @@ THOROUGH = pytest.mark.parametrize(
     "thorough", [pytest.param(False, id="each_kind"), pytest.param(True, id="every_one", marks=pytest.mark.long)]
 )
 
+ALWAYS_THOROUGH = pytest.mark.parametrize("thorough", [pytest.param(True, id="every_one", marks=pytest.mark.long)])
+"""For what takes the default suite too long."""
+
 CHILD = [sys.executable, "-m", "tests.store.power_cut_child", "{home}"]
 KEYS = [key(number) for number in range(1, 5)]
 
@@ -119,7 +122,7 @@ def test_a_rotation_is_synced_before_it_replaces_the_old_tokens_and_before_it_is
         assert calls[number + 1].arguments.split(">")[0].endswith("/vault")
 
 
-@THOROUGH
+@ALWAYS_THOROUGH
 @pytest.mark.rule("PAIR-10", "SES-03", "SESC-06")
 def test_a_disk_that_is_full_for_a_moment_fails_the_operation_and_the_next_attempt_succeeds(
     tmp_path: Path, states: list[object], thorough: bool
@@ -132,7 +135,7 @@ def test_a_disk_that_is_full_for_a_moment_fails_the_operation_and_the_next_attem
     assert full_disk_points([*CHILD, "retry"], tmp_path, prepare, check, stays_full=False, thorough=thorough)
 
 
-@THOROUGH
+@ALWAYS_THOROUGH
 @pytest.mark.rule("PAIR-10", "SES-03", "SESC-06")
 def test_a_disk_that_stays_full_leaves_the_state_before_or_after_the_operation(
     tmp_path: Path, states: list[object], thorough: bool
