@@ -118,7 +118,7 @@ class Metrics:
             "s2connect_bridge_messages", "Messages by what became of them.", labels=["route", "sender", "fate"]
         )
         texts = CounterMetricFamily(
-            "s2connect_bridge_received_characters", "Characters that were received.", labels=["route", "sender"]
+            "s2connect_bridge_received_bytes", "Bytes of the messages that were received.", labels=["route", "sender"]
         )
         for name, totals in self._bridge.totals().items():
             for role, counts in totals.items():
