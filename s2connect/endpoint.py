@@ -11,44 +11,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s2connect.addresses import Addresses
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
+from s2connect.desk import PairingDesk
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
-    NotReachable,
-    PairingExpired,
-    PairingRefused,
     S2ConnectError,
     StorageError,
     UsageError,
-    WrongPairingCode,
 )
 from s2connect.events import (
-    CodeMissingAtDevice,
-    CodeWithdrawn,
     Event,
+    EventHub,
     EventStream,
     Notice,
-    Paired,
-    PairingFailed,
-    Unpaired,
 )
 from s2connect.identity import IdentityKeeper
 from s2connect.keeping import PairingBook
 from s2connect.live import Live, NodeConnections, first_reachable
 from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
-from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.node import Node
-from s2connect.pairing import http_client
-from s2connect.pairing.code import PairingCode, PairingToken
-from s2connect.pairing.server_core import AttemptFailed, PairingServer
+from s2connect.pairing.server_core import PairingServer
 from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
-from s2connect.rest.client import HttpsClient
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault
@@ -62,7 +52,7 @@ from s2connect.transports.websocket import WebSocketTransport
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
-    from s2connect.lan import LocalNetwork, Names
+    from s2connect.lan import LocalNetwork
     from s2connect.serving import Serving
     from s2connect.transports.mqtt.transport import MqttTransport
 
@@ -70,9 +60,6 @@ _log = logging.getLogger(__name__)
 
 RENEWAL_CHECK = 6 * 3600.0
 """Seconds between two looks at the age of the leaf certificate (TRUST-01)."""
-
-LONG_POLL_PATIENCE = 5.0
-"""Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""
 
 DATABASE = "state.sqlite"
 SECRETS = "secrets"
@@ -105,11 +92,10 @@ class Endpoint:
         self._vault = vault
         self._identity = identity
         self._home = home
-        self._addresses = dict(addresses)
-        self._streams: list[EventStream] = []
+        self._addresses = Addresses(addresses, zeroconf)
+        self._events = EventHub()
         self._tasks: set[asyncio.Task[None]] = set()
         self._zeroconf = zeroconf
-        self._names: Names | None = None
         self._lan: LocalNetwork | None = None
         self._connections: dict[NodeId, NodeConnections] = {}
         self._tls: ServerContext | None = None
@@ -187,6 +173,20 @@ class Endpoint:
         self._tls = ServerContext(shown)
         if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
             await self._start_mqtt()
+        self._desk = PairingDesk(
+            self.config,
+            lambda: self._local,
+            self,
+            server=self._pairing_server,
+            book=self.book,
+            store=self._store,
+            vault=self._vault,
+            events=self._events,
+            addresses=self._addresses,
+            proxies=self._proxies,
+            pki=self._pki,
+            session_url=lambda: self.session_url if self._port and self.config.server else None,
+        )
         client = SessionClient(self._store, self._transports, self._pki, proxies=self._proxies)
         self._client = client
         for local in self._local.nodes.values():
@@ -198,10 +198,13 @@ class Endpoint:
                 self.config,
                 lambda: self._local,
                 self,
+                desk=self._desk,
+                store=self._store,
                 pki=self._pki,
                 ready=lambda: self._ready,
                 zeroconf=self._zeroconf,
             )
+            self._desk.open_to(self._lan)
         if serve and self.config.server:
             await self._listen()
         self._ready = True
@@ -236,10 +239,8 @@ class Endpoint:
     async def _add_node(self, local: LocalNode) -> Node:
         connections = NodeConnections(lambda: self._local, local, self._store, self._client, self.book, self._routes_of)
         self._connections[local.id] = connections
-        node = self.nodes[local.id] = Node(self, local, connections)
-        token = await asyncio.to_thread(self._vault.get, _static_name(local.id))
-        if token is not None:
-            self._issue(local, PairingToken(token.decode("ascii")), None)
+        node = self.nodes[local.id] = Node(self, self._desk, local, connections)
+        await self._desk.restore_static_code(local)
         return node
 
     async def _listen(self) -> None:
@@ -250,7 +251,7 @@ class Endpoint:
             self.config,
             self._tls,
             keeper=self.book,
-            on_failed=self._attempt_failed,
+            on_failed=self._desk.attempt_failed,
             endpoint=lambda: self._local,
             ready=lambda: self._ready,
             pairing_server=self._pairing_server,
@@ -276,10 +277,8 @@ class Endpoint:
             await self._mqtt.close()
         if self._serving is not None:
             await self._serving.close()
-        if self._names is not None:
-            await self._names.close()
-        for stream in self._streams:
-            stream.close()
+        await self._addresses.close()
+        self._events.close()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run something in a task that ends with the endpoint; its errors are logged."""
@@ -380,9 +379,7 @@ class Endpoint:
 
     def events(self) -> EventStream:
         """Follow what happens from now on."""
-        stream = EventStream()
-        self._streams.append(stream)
-        return stream
+        return self._events.follow()
 
     async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
         """All pairings of all nodes, or of one."""
@@ -396,71 +393,6 @@ class Endpoint:
             for remote, live in connections.peers().items()
         }
 
-    # Codes
-
-    def issue_code(self, local: LocalNode, token: str | None, lifetime: float | None) -> PairingCode:
-        """See :meth:`Node.issue_pairing_code`."""
-        return self._issue(local, _token(token), lifetime)
-
-    def _issue(self, local: LocalNode, token: PairingToken, lifetime: float | None) -> PairingCode:
-        now = asyncio.get_running_loop().time()
-        return self._pairing_server.issue_code(local, token, now=now, lifetime=lifetime)
-
-    async def set_static_code(self, local: LocalNode, token: str | None) -> PairingCode:
-        """See :meth:`Node.set_static_code`."""
-        chosen = _token(token)
-        code = self._issue(local, chosen, None)
-        await asyncio.to_thread(self._vault.put, _static_name(local.id), chosen.reveal().encode("ascii"))
-        return code
-
-    def valid_code(self, local: LocalNode) -> PairingCode | None:
-        """See :meth:`Node.valid_pairing_code`."""
-        now = asyncio.get_running_loop().time()
-        issued = self._pairing_server.own_token(local.id, now=now)
-        if issued is None:
-            return None
-        left = issued.expires_at - now if issued.expires_at is not None else None
-        return PairingCode(issued.token, local.alias, left)
-
-    def withdraw_code(self, node: NodeId) -> None:
-        """See :meth:`Node.withdraw_pairing_code`."""
-        self._pairing_server.withdraw_code(node)
-
-    def _attempt_failed(self, failed: AttemptFailed) -> None:
-        self.publish(PairingFailed(node=failed.node, peer=failed.peer, reason=failed.reason))
-        if failed.code_withdrawn:
-            self.publish(CodeWithdrawn(node=failed.node))
-
-    # Pairing: initiator
-
-    async def pair(
-        self,
-        local: LocalNode,
-        url: BaseUrl,
-        code: PairingCode,
-        *,
-        address: str | None = None,
-        server_node: NodeId | None = None,
-        force: bool = False,
-    ) -> Pairing:
-        """See :meth:`Node.pair`."""
-        if address is not None:
-            self._addresses[url.host] = address
-        return await http_client.pair(
-            self._local,
-            local,
-            url,
-            code,
-            keeper=self.book,
-            pki=self._pki,
-            session_url=self.session_url if self._port and self.config.server else None,
-            ca_fingerprint=self.ca_fingerprint if self.config.deployment is Deployment.LAN else None,
-            addresses=await self._addresses_of(url.host),
-            proxy=self._proxies.towards(url.host),
-            server_node=server_node,
-            force=force,
-        )
-
     # The local network
 
     async def look_at(
@@ -471,37 +403,11 @@ class Endpoint:
         Raises:
             NetworkError, TrustError, PeerError: It does not tell, e.g. because it is in another subnet or in the WAN.
         """
-        from s2connect.pairing.lan_http import get_endpoint, get_nodes
-
-        async with self._stranger(url, address) as http:
-            version = await http.api_version(url)
-            return await get_endpoint(http, url, version), await get_nodes(http, url, version)
-
-    async def announce(
-        self, local: LocalNode, url: BaseUrl, server_node: NodeId, *, address: str | None, cancel: bool
-    ) -> None:
-        """See :meth:`Node.announce_pairing` and :meth:`Node.cancel_announcement`."""
-        from s2connect.pairing.lan_http import cancel_prepare_pairing, prepare_pairing
-
-        async with self._stranger(url, address) as http:
-            version = await http.api_version(url)
-            if cancel:
-                await cancel_prepare_pairing(http, url, version, node=local.id, server_node=server_node)
-            else:
-                own = self._local.description
-                await prepare_pairing(http, url, version, node=local.description, endpoint=own, server_node=server_node)
-
-    @contextlib.asynccontextmanager
-    async def _stranger(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
-        """A connection to a server before pairing: nothing secret may be sent on it."""
-        addresses = [address] if address is not None else await self._addresses_of(url.host)
-        _, route = await http_client.authenticate(url, self._pki, addresses=addresses)
-        async with HttpsClient(route) as http:
-            yield http
+        return await self._desk.look_at(url, address=address)
 
     def waiting(self) -> list[NodeDescription]:
         """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
-        return self._lan.waiting() if self._lan is not None else []
+        return self._desk.waiting()
 
     def announce_waiting(self, peer: NodeId, *, cancel: bool = False) -> None:
         """Tell a waiting device that its user is about to be asked for its code, or take that back (LP-04).
@@ -509,77 +415,12 @@ class Endpoint:
         Raises:
             NotReachable: It does not wait here (any more).
         """
-        if self._lan is None:
-            raise NotReachable("The device does not wait here.")
-        actions = WaitForPairingAction
-        self._lan.ask(peer, actions.CANCEL_PREPARE_PAIRING if cancel else actions.PREPARE_PAIRING)
-
-    async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
-        """See :meth:`Node.pair_waiting`."""
-        name = "The device"
-        if self._lan is None:
-            raise NotReachable(f"{name} does not wait here.")
-        now = asyncio.get_running_loop().time()
-        self._pairing_server.expect(local, peer, code.token, now=now, lifetime=timeout + LONG_POLL_PATIENCE)
-        stream = self.events()
-        try:
-            self._lan.ask(peer, WaitForPairingAction.REQUEST_PAIRING)
-            async with asyncio.timeout(timeout):
-                async for event in stream:
-                    match event:
-                        case Paired() if event.node == local.id and event.peer.id == peer:
-                            made = await self._store.pairings_of(PairKey(local.id, peer))
-                            return made[0]
-                        case PairingFailed() if event.node == local.id and event.peer.id == peer:
-                            raise WrongPairingCode("The code is not the one of the device.")
-                        case CodeMissingAtDevice() if event.peer == peer:
-                            raise PairingRefused(
-                                f"{name} has no valid pairing code now.",
-                                reason=WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT.value,
-                                hint="Ask for a new code at the device.",
-                            )
-        except TimeoutError as error:
-            raise PairingExpired(f"{name} did not come to be paired in time.") from error
-        finally:
-            self._streams.remove(stream)
-            self._pairing_server.withdraw_expected(local.id, peer)
-        raise NotReachable("This endpoint is stopping.")
-
-    def has_valid_token(self, node: NodeId) -> bool:
-        """Whether a node of ours has issued a code that is valid now (LP-05)."""
-        return self._pairing_server.own_token(node, now=asyncio.get_running_loop().time()) is not None
-
-    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
-        self.spawn(self._pair_as_responder(self._local.nodes[node], url), "long-poll-pairing")
-
-    async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
-        issued = self._pairing_server.own_token(local.id, now=asyncio.get_running_loop().time())
-        if issued is None:
-            return
-        try:
-            pairing = await self.pair(local, url, PairingCode(issued.token))
-        except WrongPairingCode:
-            self._pairing_server.own_token_used(local, None, issued)
-            raise
-        self._pairing_server.own_token_used(local, pairing.peer, issued)
+        self._desk.announce_waiting(peer, cancel=cancel)
 
     # Addresses
 
-    async def _addresses_of(self, host: str) -> list[str]:
-        """Where to connect to for a host, best first; empty where the operating system shall say it (DISC-06)."""
-        if host in self._addresses:
-            return [self._addresses[host]]
-        if not host.endswith(".local"):
-            return []
-        if self._names is None:
-            from s2connect.lan import Names  # loads DNS-SD
-
-            self._names = Names(self._zeroconf)
-        return await self._names.addresses(host)
-
     async def _routes_of(self, pairing: Pairing) -> list[str]:
-        return await self._addresses_of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
+        return await self._addresses.of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
 
     def addresses_changed(self, own: Collection[str]) -> None:
         """This machine has these addresses now."""
@@ -591,14 +432,6 @@ class Endpoint:
         for connections in self._connections.values():
             connections.seen(host, addresses)
 
-    async def refuse_server(self, url: BaseUrl) -> None:
-        """Long-polling is over for good with a server (LP-06)."""
-        await self._store.refuse_server(url)
-
-    async def refused_servers(self) -> list[BaseUrl]:
-        """Servers with which long-polling is over for good."""
-        return await self._store.refused_servers()
-
     async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         """Call ``unpair`` at the communication server of a pairing."""
         addresses: list[str | None] = [*await self._routes_of(pairing)] or [None]
@@ -608,21 +441,7 @@ class Endpoint:
 
     def publish(self, event: Event) -> None:
         """Log an event and tell all who follow."""
-        match event:
-            case Paired():
-                _log.info(
-                    "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
-                )
-            case Unpaired():
-                _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
-            case PairingFailed():
-                _log.warning("%s tried in vain to pair with %s: %s", event.peer.id, event.node, event.reason)
-            case CodeWithdrawn():
-                _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
-            case Notice():
-                _log.warning("%s", event.sentence)
-        for stream in self._streams:
-            stream.publish(event)
+        self._events.publish(event)
 
     async def renew_certificate(self) -> None:
         """Show a new leaf of the same CA from now on; pairings and sessions stay (TRUST-01).
@@ -646,16 +465,6 @@ class Endpoint:
                 await self.renew_certificate()
             except (StorageError, ConfigurationError) as error:
                 self.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
-
-
-def _token(text: str | None) -> PairingToken:
-    if text is None:
-        return PairingToken.generate()
-    return PairingCode.parse(text).token
-
-
-def _static_name(node: NodeId) -> str:
-    return f"static-code-{node}"
 
 
 def read_config(home: Home) -> EndpointConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from enum import StrEnum
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
+
+_log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
 """Events kept for a follower that does not read; the oldest go first."""
@@ -177,3 +180,43 @@ class EventStream:
             self._news.clear()
             await self._news.wait()
         return self._waiting.popleft()
+
+
+class EventHub:
+    """Tells all who follow what happens, and the log."""
+
+    def __init__(self) -> None:
+        self._streams: list[EventStream] = []
+
+    def follow(self) -> EventStream:
+        """Follow what happens from now on."""
+        stream = EventStream()
+        self._streams.append(stream)
+        return stream
+
+    def leave(self, stream: EventStream) -> None:
+        """Follow no more."""
+        self._streams.remove(stream)
+
+    def publish(self, event: Event) -> None:
+        """Log an event and tell all who follow."""
+        match event:
+            case Paired():
+                _log.info(
+                    "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
+                )
+            case Unpaired():
+                _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
+            case PairingFailed():
+                _log.warning("%s tried in vain to pair with %s: %s", event.peer.id, event.node, event.reason)
+            case CodeWithdrawn():
+                _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
+            case Notice():
+                _log.warning("%s", event.sentence)
+        for stream in self._streams:
+            stream.publish(event)
+
+    def close(self) -> None:
+        """End all streams."""
+        for stream in self._streams:
+            stream.close()

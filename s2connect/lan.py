@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any, Protocol
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.config import EndpointConfig
+from s2connect.desk import PairingDesk
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser, Vanished
 from s2connect.discovery.network import NetworkMonitor, own_addresses
-from s2connect.discovery.resolve import is_local_name, resolve
-from s2connect.discovery.shared import shared_zeroconf
+from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
 from s2connect.errors import ConfigurationError, NameConflict, NotReachable, S2ConnectError, StorageError
 from s2connect.events import (
@@ -47,6 +46,7 @@ from s2connect.pairing.long_poll_core import (
 )
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.rest.server import HttpsServer
+from s2connect.store.base import Store
 
 _log = logging.getLogger(__name__)
 
@@ -57,51 +57,11 @@ class Owner(Protocol):
     def publish(self, event: Event) -> None:
         """Tell the application."""
 
-    def has_valid_token(self, node: NodeId) -> bool:
-        """Whether a node of ours has issued a code that is valid now."""
-
-    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Pair a node as pairing client, with its own code (LP-05)."""
-
     def addresses_changed(self, own: Collection[str]) -> None:
         """This machine has these addresses now."""
 
     def seen(self, host: str, addresses: Collection[str]) -> None:
         """An endpoint of that host name was seen in the network, with these addresses."""
-
-    async def refuse_server(self, url: BaseUrl) -> None:
-        """Long-polling is over for good with a server (LP-06)."""
-
-    async def refused_servers(self) -> list[BaseUrl]:
-        """Servers with which long-polling is over for good."""
-
-
-class Names:
-    """Finds the addresses of ``.local`` names through one zeroconf instance, which stays open from the first use on."""
-
-    def __init__(self, injected: AsyncZeroconf | None) -> None:
-        self._injected = injected
-        self._resources = contextlib.AsyncExitStack()
-        self._zeroconf: AsyncZeroconf | None = None
-        self._opening = asyncio.Lock()
-
-    async def addresses(self, host: str) -> list[str]:
-        """Addresses of a host, best first; empty where the operating system shall be asked (DISC-06, VER-04)."""
-        if not is_local_name(host):
-            return []
-        try:
-            async with self._opening:
-                if self._zeroconf is None:
-                    self._zeroconf = await self._resources.enter_async_context(shared_zeroconf(self._injected))
-            return await resolve(host, zeroconf=self._zeroconf)
-        except NotReachable as error:
-            # The machine may know what the network does not say: a hosts file, a DNS server of the house.
-            _log.info("%s", error)
-            return []
-
-    async def close(self) -> None:
-        """Release the instance."""
-        await self._resources.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +80,8 @@ class LocalNetwork:
         endpoint: Callable[[], LocalEndpoint],
         owner: Owner,
         *,
+        desk: PairingDesk,
+        store: Store,
         pki: SSLContext,
         ready: Callable[[], bool],
         zeroconf: AsyncZeroconf | None,
@@ -128,6 +90,8 @@ class LocalNetwork:
         self._config = config
         self._endpoint = endpoint
         self._owner = owner
+        self._desk = desk
+        self._store = store
         self._pki = pki
         self._zeroconf = zeroconf
         neighbourhood = Neighbourhood()
@@ -262,7 +226,7 @@ class LocalNetwork:
     async def _follow_managers(self, *, wait: bool) -> None:
         """Watch for energy managers: reconnect when one comes back, and wait at each that lets devices wait (LP-01)."""
         try:
-            self._given_up = set(await self._owner.refused_servers())
+            self._given_up = set(await self._store.refused_servers())
             async with Browser(Role.CEM, zeroconf=self._zeroconf) as browser:
                 async for event in browser:
                     found = event.endpoint
@@ -298,7 +262,7 @@ class LocalNetwork:
             after = await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
             if after is AfterPoll.STOP_FOR_GOOD:
                 self._given_up.add(url)
-                await self._owner.refuse_server(url)
+                await self._store.refuse_server(url)
         except S2ConnectError as error:
             _log.warning("long-polling at %s has ended: %s", url.host, error)
 
@@ -320,8 +284,8 @@ class LocalNetwork:
 
     def has_valid_token(self, node: NodeId) -> bool:
         """Whether a node of ours has issued a code that is valid now."""
-        return self._owner.has_valid_token(node)
+        return self._desk.has_valid_token(node)
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Pair it, in a task of the endpoint."""
-        self._owner.start_pairing(node, url)
+        self._desk.start_pairing(node, url)

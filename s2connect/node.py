@@ -15,14 +15,16 @@ from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
+    from s2connect.desk import PairingDesk
     from s2connect.endpoint import Endpoint
 
 
 class Node:
     """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.Endpoint.node>`."""
 
-    def __init__(self, endpoint: Endpoint, local: LocalNode, connections: NodeConnections) -> None:
+    def __init__(self, endpoint: Endpoint, desk: PairingDesk, local: LocalNode, connections: NodeConnections) -> None:
         self._endpoint = endpoint
+        self._desk = desk
         self._local = local
         self._connections = connections
 
@@ -65,7 +67,7 @@ class Node:
         Raises:
             InvalidPairingCode: ``token`` breaks TOK-01.
         """
-        return self._endpoint.issue_code(self._local, token, lifetime)
+        return self._desk.issue_code(self._local, token, lifetime)
 
     async def set_static_code(self, token: str | None = None) -> PairingCode:
         """Give the node a static code, as printed on a sticker; it survives restarts and never expires (TOK-02).
@@ -74,15 +76,15 @@ class Node:
             InvalidPairingCode: ``token`` has less than six characters or others than letters and digits.
             StorageError: It could not be kept.
         """
-        return await self._endpoint.set_static_code(self._local, token)
+        return await self._desk.set_static_code(self._local, token)
 
     def valid_pairing_code(self) -> PairingCode | None:
         """The code that counts now: the dynamic one while it lives, otherwise the static one (errata S2C-06)."""
-        return self._endpoint.valid_code(self._local)
+        return self._desk.valid_code(self._local)
 
     def withdraw_pairing_code(self) -> None:
         """Withdraw the dynamic code."""
-        self._endpoint.withdraw_code(self.id)
+        self._desk.withdraw_code(self.id)
 
     async def pair(
         self,
@@ -118,9 +120,7 @@ class Node:
         """
         target = _url(url)
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
-        return await self._endpoint.pair(
-            self._local, target, typed, address=address, server_node=server_node, force=force
-        )
+        return await self._desk.pair(self._local, target, typed, address=address, server_node=server_node, force=force)
 
     async def announce_pairing(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
         """Tell a LAN endpoint that its node ``server_node`` is about to be paired with, so that it shows its code.
@@ -132,11 +132,11 @@ class Node:
             PairingRefused: It will not pair with this node.
             NetworkError, TrustError, PeerError: It could not be told; pairing may work all the same.
         """
-        await self._endpoint.announce(self._local, _url(url), server_node, address=address, cancel=False)
+        await self._desk.announce(self._local, _url(url), server_node, address=address, cancel=False)
 
     async def cancel_announcement(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
         """Take that back (LAN-04). The errors are the same."""
-        await self._endpoint.announce(self._local, _url(url), server_node, address=address, cancel=True)
+        await self._desk.announce(self._local, _url(url), server_node, address=address, cancel=True)
 
     async def pair_waiting(self, peer: NodeId, code: PairingCode | str, *, timeout: float = 30.0) -> Pairing:
         """Pair with a device without a server that waits here, with the code from its sticker or screen (LP-05).
@@ -154,7 +154,7 @@ class Node:
             PairingExpired: The device did not come in time.
         """
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
-        return await self._endpoint.pair_waiting(self._local, peer, typed, timeout=timeout)
+        return await self._desk.pair_waiting(self._local, peer, typed, timeout=timeout)
 
     async def pairings(self) -> list[Pairing]:
         """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
