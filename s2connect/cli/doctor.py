@@ -6,7 +6,9 @@ It changes nothing. It works with and without a running service, and on a machin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +19,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s2connect import EndpointConfig
 from s2connect.cli.doctor_checks import Check, Layer, Result, fail, passes, warn
 from s2connect.cli.doctor_endpoint import (
     Found,
@@ -30,7 +33,10 @@ from s2connect.cli.doctor_endpoint import (
 )
 from s2connect.cli.doctor_machine import examine_multicast, examine_network
 from s2connect.cli.doctor_peers import peers_of
+from s2connect.cli.doctor_ways import examine_broker, examine_proxy, proxies_of
 from s2connect.cli.service import Object
+from s2connect.errors import ConfigurationError
+from s2connect.model.proxy import Proxies
 from s2connect.store.base import Pairing
 
 _log = logging.getLogger(__name__)
@@ -73,17 +79,20 @@ async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Check]:
 
     await _together(until, [network.job("network", examine_network(network.found)), home.job("home", look())])
     multicast, name, vault = _Part(Layer.DISCOVERY), _Part(Layer.DISCOVERY), _Part(Layer.STORE)
-    certificate, service = _Part(Layer.CERTIFICATE), _Part(Layer.SERVICE)
+    certificate, service, broker = _Part(Layer.CERTIFICATE), _Part(Layer.SERVICE), _Part(Layer.BROKER)
+    proxy = _Part(Layer.NETWORK)
+    settings = endpoint.config if endpoint is not None else None
+    look_around = [proxy.job("proxy", examine_proxy(settings, proxy.found))]
     if endpoint is None:
-        await _together(until, [multicast.job("multicast", examine_multicast(multicast.found, None))])
-        return [*network.found, *multicast.found, *home.found]
+        await _together(until, [*look_around, multicast.job("multicast", examine_multicast(multicast.found, None))])
+        return [*network.found, *proxy.found, *multicast.found, *home.found]
     known, status = endpoint, endpoint.status
 
     async def look_at_server() -> None:
         await examine_certificates(known, certificate.found, now_utc())
         await examine_service(known, service.found)
 
-    peers = peers_of(pairings, status, endpoint.config.trust_anchors)
+    peers = peers_of(pairings, status, endpoint.config.trust_anchors, _proxies(endpoint.config))
     steps: list[list[Check]] = [[] for _ in peers]
     await _together(
         until,
@@ -94,11 +103,19 @@ async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Check]:
             name.job("own_name", examine_name(known, name.found)),
             vault.job("vault", examine_vault(known, vault.found)),
             service.job("port", look_at_server()),
+            broker.job("broker", examine_broker(known, broker.found)),
+            *look_around,
             *(_Job(peer.examine(found), found, peer.unfinished) for peer, found in zip(peers, steps, strict=True)),
         ],
     )
-    parts = (network, multicast, name, home, vault, certificate, service)
+    parts = (network, proxy, multicast, name, home, vault, certificate, service, broker)
     return [check for found in (*(part.found for part in parts), *steps) for check in found]
+
+
+def _proxies(config: EndpointConfig) -> Proxies:
+    with contextlib.suppress(ConfigurationError):  # the line about the proxy says so
+        return proxies_of(config, os.environ)
+    return Proxies()
 
 
 class _Part:

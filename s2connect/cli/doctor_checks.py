@@ -50,6 +50,7 @@ class Layer(StrEnum):
     STORE = "store"
     CERTIFICATE = "certificate"
     SERVICE = "service"
+    BROKER = "broker"
     PEER = "peer"
 
 
@@ -199,24 +200,6 @@ def container(*, inside: bool, bridged: bool) -> Check:
     if inside:
         return ok(Layer.NETWORK, "container", "A container with the network of its host, or one of its own.")
     return ok(Layer.NETWORK, "container", "Not in a container.")
-
-
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-_NO_PROXIES = ("NO_PROXY", "no_proxy")
-
-
-def proxy(environment: Mapping[str, str]) -> Check:
-    """Whether a proxy is configured, which sessions do not use yet. Its address may hold a password: never shown."""
-    found = [name for name in _PROXIES if environment.get(name)]
-    if not found:
-        return ok(Layer.NETWORK, "proxy", "No proxy is set; connections are direct.")
-    local = "" if any(environment.get(name) for name in _NO_PROXIES) else " Other programs may need NO_PROXY=.local."
-    return warn(
-        Layer.NETWORK,
-        "proxy",
-        f"{listed(found)} is set, which S2 Connect does not use yet: it connects directly.",
-        f"Where only the proxy leads out, servers in the internet cannot be reached from here.{local}",
-    )
 
 
 # --- discovery

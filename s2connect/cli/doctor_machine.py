@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import ipaddress
-import os
 import secrets
 import socket
 import struct
@@ -15,7 +14,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2connect.cli.doctor_checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, proxy, responders
+from s2connect.cli.doctor_checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, responders
 from s2connect.discovery.dns import PTR, A, query
 from s2connect.discovery.network import OwnAddress, own_addresses
 
@@ -77,14 +76,13 @@ def interface_names() -> dict[int, str]:
 
 
 async def examine_network(found: list[Check]) -> None:
-    """Interfaces, IPv6, container, proxy."""
+    """Interfaces, IPv6, container."""
     own, names = own_addresses(), interface_names()
     found.append(interfaces(own, names, await asyncio.to_thread(_unlinked, names)))
     found.append(ipv6(own, names, disabled=await asyncio.to_thread(_is_ipv6_off)))
     inside = await asyncio.to_thread(_is_container)
     bridged = await asyncio.to_thread(_is_bridged, own, names, inside)
     found.append(container(inside=inside, bridged=bridged))
-    found.append(proxy(os.environ))
 
 
 async def examine_multicast(found: list[Check], service: int | None) -> None:

@@ -15,6 +15,7 @@ from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, addresses_of, now_utc
 from s2connect.cli.service import Object, pairing_object
 from s2connect.cli.show import name_of
 from s2connect.errors import NotLocal, NotReachable, PeerTimeout, S2ConnectError, TrustError
+from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
 from s2connect.store.base import Pairing, Pin
@@ -32,12 +33,16 @@ class Peer:
         pairing: The pairing.
         connected: Whether there is a session now; None where no service runs.
         trust_anchors: CAs that the operator trusts beside those of the system.
+        proxy: The way to it leads through this one.
     """
 
-    def __init__(self, pairing: Pairing, connected: bool | None, trust_anchors: Path | None) -> None:
+    def __init__(
+        self, pairing: Pairing, connected: bool | None, trust_anchors: Path | None, proxy: Proxy | None
+    ) -> None:
         self._pairing = pairing
         self._connected = connected
         self._trust_anchors = trust_anchors
+        self._proxy = proxy
         self._name = name_of(pairing_object(pairing)["peer"])
         self._step = "session"
 
@@ -79,12 +84,15 @@ class Peer:
         return self._ok("It connects to us; connected." if self._connected else "It connects to us.")
 
     async def _walk(self, url: BaseUrl, found: list[Check]) -> None:
-        self._step = "name"
-        addresses = await addresses_of(url.host)
-        found.append(self._ok(f"{url.host} is {addresses[0]}." if addresses != [url.host] else f"Address {url.host}."))
-        self._step = "tcp"
-        address, seconds = await _connect(url, addresses)
-        found.append(self._ok(f"TCP port {url.port} answers, in {milliseconds(seconds)}."))
+        address = None
+        if self._proxy is None:
+            self._step = "name"
+            addresses = await addresses_of(url.host)
+            said = f"{url.host} is {addresses[0]}." if addresses != [url.host] else f"Address {url.host}."
+            found.append(self._ok(said))
+            self._step = "tcp"
+            address, seconds = await _connect(url, addresses)
+            found.append(self._ok(f"TCP port {url.port} answers, in {milliseconds(seconds)}."))
         self._step = "tls"
         pin = self._pairing.pin
         begun = time.monotonic()
@@ -97,17 +105,18 @@ class Peer:
         else:
             context = await asyncio.to_thread(wan_client_context, self._trust_anchors)
             try:
-                await verify_pki(url.host, url.port, context, address=address, timeout=ASK_TIMEOUT)
+                await verify_pki(url.host, url.port, context, address=address, proxy=self._proxy, timeout=ASK_TIMEOUT)
             except TrustError:
                 self._step = "pin"
                 raise
-            found.append(self._ok(f"TLS 1.3, in {milliseconds(time.monotonic() - begun)}."))
+            through = f" through the proxy {self._proxy.place}" if self._proxy is not None else ""
+            found.append(self._ok(f"TLS 1.3{through}, in {milliseconds(time.monotonic() - begun)}."))
             self._step = "pin"
             found.append(self._ok("The certificate comes from a CA that this system trusts."))
         self._step = "version"
         begun = time.monotonic()
         try:
-            async with HttpsClient(Route(context, address)) as http, asyncio.timeout(ASK_TIMEOUT):
+            async with HttpsClient(Route(context, address, self._proxy)) as http, asyncio.timeout(ASK_TIMEOUT):
                 version = await http.api_version(url)
         except TimeoutError as error:
             raise error if isinstance(error, S2ConnectError) else PeerTimeout("It did not answer in time.") from error
@@ -149,7 +158,9 @@ async def _connect(url: BaseUrl, addresses: list[str]) -> tuple[str, float]:
     raise first or NotReachable(f"{url.host} has no address.")
 
 
-def peers_of(pairings: list[Pairing], status: Object | None, trust_anchors: Path | None) -> list[Peer]:
+def peers_of(
+    pairings: list[Pairing], status: Object | None, trust_anchors: Path | None, proxies: Proxies
+) -> list[Peer]:
     """The peers of the confirmed pairings, and whether the service has a session with each."""
     sessions = {(one["node"], one["peer"]["id"]): bool(one["connected"]) for one in (status or {}).get("pairings", [])}
     return [
@@ -157,7 +168,14 @@ def peers_of(pairings: list[Pairing], status: Object | None, trust_anchors: Path
             pairing,
             sessions.get((str(pairing.key.local), str(pairing.key.remote)), False) if status is not None else None,
             trust_anchors,
+            _way(pairing, proxies),
         )
         for pairing in pairings
         if pairing.confirmed
     ]
+
+
+def _way(pairing: Pairing, proxies: Proxies) -> Proxy | None:
+    """The proxy towards a peer: a pinned one is in the local network, where there is none."""
+    url = pairing.initiate_session_url
+    return proxies.towards(url.host) if url is not None and pairing.pin is None else None

@@ -366,24 +366,26 @@ class BrokerConnection:
         else:
             self._routes[topic] = handler
 
-    async def subscribe(self, *filters: str, kept: bool = False) -> None:
-        """Subscribe at QoS 1, without what we send ourselves, and wait for SUBACK (MQ-11).
+    async def subscribe(self, *filters: str, kept: bool = False, probe: bool = False) -> None:
+        """Subscribe at QoS 1 and wait for SUBACK (MQ-11).
 
         Args:
             filters: Topic filters.
             kept: Whether what the broker keeps is wanted as well (Retain Handling 0, else 2).
+            probe: At QoS 0, and with what we send ourselves, to measure the broker: nothing of ours then hides how
+                long it holds something back.
 
         Raises:
             SessionRefused: The broker does not allow it.
             ConnectionClosed: The connection is gone.
         """
-        no_local = not any(
-            name.startswith("$share/") for name in filters
-        )  # the two exclude each other (MQTT 5, 3.8.3.1)
-        options = SubscribeOptions(1, no_local, retainHandling=0 if kept else 2)
+        shared = any(name.startswith("$share/") for name in filters)
+        no_local = not (probe or shared)  # with a shared one it is a protocol error (MQTT 5, 3.8.3.1)
+        qos = 0 if probe else 1
+        options = SubscribeOptions(qos, no_local, retainHandling=0 if kept else 2)
         result, mid = self._client.subscribe([(name, options) for name in filters])
         codes = await self._answered(result, mid)
-        refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code == 0]
+        refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code < qos]
         if refused or len(codes) != len(filters):
             raise SessionRefused(
                 f"The broker {for_display(self._options.host)} refuses the subscription of"

@@ -1,0 +1,174 @@
+"""``doctor``: what it finds out about the HTTP proxy and about a real MQTT broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from cli_kit import make_home
+
+from s2connect import EndpointConfig
+from s2connect.cli import main
+from s2connect.cli.doctor_checks import Check
+from s2connect.cli.doctor_endpoint import Found
+from s2connect.cli.doctor_ways import ROUNDS, examine_broker, examine_proxy, round_trip
+from s2connect.config import MqttConfig
+from s2connect.endpoint import read_config
+from s2connect.store.home import Home
+from tests.mosquitto import Mosquitto, access_list, password
+
+USER = "house"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def refusing_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- proxy
+
+
+async def proxy_check(config: EndpointConfig | None) -> Check:
+    found: list[Check] = []
+    await examine_proxy(config, found)
+    (check,) = found
+    assert "hunter2" not in json.dumps(check.to_object())
+    return check
+
+
+async def test_a_proxy_has_to_answer_and_its_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await proxy_check(None)).sentence == "No proxy is set; connections are direct."
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{port}")
+        check = await proxy_check(None)
+        assert check.result == "ok"
+        assert f"of the environment, 127.0.0.1:{port}," in check.sentence
+        configured = EndpointConfig(host="127.0.0.1", proxy=f"http://127.0.0.1:{port}")
+        assert "of the settings" in (await proxy_check(configured)).sentence
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{refusing_port()}")
+    check = await proxy_check(None)
+    assert (check.result, check.hint) == ("fail", "Check HTTPS_PROXY.")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example")
+    check = await proxy_check(None)
+    assert check.result == "fail"
+    assert "http://proxy.example:3128" in check.hint
+
+
+# --- broker
+
+
+class House:
+    """An endpoint that is set up with a broker."""
+
+    def __init__(self, directory: Path, broker: Mosquitto) -> None:
+        self.broker = broker
+        self.home = Home.open(make_home(directory / "home", "cem"))
+        self.password_file = directory / "password"
+        self.password_file.touch(0o600)
+        self.password_file.write_text(password(USER).reveal())
+        self.settings = {
+            "url": broker.url,
+            "client_id": USER,
+            "username": USER,
+            "password_file": self.password_file,
+            "ca_file": broker.ca_file,
+        }
+
+    async def examine(self, *, mute: bool = False, **changed: object) -> dict[str, Check]:
+        config = read_config(self.home).model_copy(
+            update={"mqtt": MqttConfig.model_validate({**self.settings, **changed})}
+        )
+        found: list[Check] = []
+        await examine_broker(Found(self.home, config, mute=mute), found)
+        shown = json.dumps([check.to_object() for check in found])
+        assert password(USER).reveal() not in shown
+        return {check.name.removeprefix("broker."): check for check in found}
+
+
+def make_house(directory: Path, acl: str, options: Sequence[str] = ()) -> Iterator[House]:
+    directory.chmod(0o700)
+    broker = Mosquitto(directory, [USER], acl, options=options)
+    broker.start()
+    try:
+        yield House(directory, broker)
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
+    yield from make_house(tmp_path, access_list({}), getattr(request, "param", ()))
+
+
+async def test_a_good_broker_passes_and_one_that_is_broken_fails_at_its_step(house: House, tmp_path: Path) -> None:
+    good = await house.examine()
+    assert [(name, check.result) for name, check in good.items()] == [
+        ("tls", "ok"),
+        ("login", "ok"),
+        ("round_trip", "ok"),
+    ]
+    running = await house.examine(mute=True)
+    assert list(running) == ["tls", "login"]
+    assert "while the service does not run" in running["login"].sentence
+
+    house.password_file.write_text("wrong")
+    refused = await house.examine()
+    assert refused["login"].result == "fail"
+    assert "does not let this client in" in refused["login"].sentence
+    untrusted = await house.examine(ca_file=None)
+    assert untrusted["tls"].result == "fail"
+    assert "certificate" in untrusted["tls"].sentence
+    missing = await house.examine(password_file=tmp_path / "none")
+    assert missing["settings"].result == "fail"
+    house.broker.kill()
+    gone = await house.examine()
+    assert list(gone) == ["tls"]
+    assert gone["tls"].result == "fail"
+
+
+@pytest.mark.parametrize("house", [["set_tcp_nodelay false"]], indirect=True)
+async def test_a_broker_that_waits_for_nagle_is_found_with_the_line_that_mends_it(house: House) -> None:
+    check = (await house.examine())["round_trip"]
+    assert check.result == "warn"
+    assert "set_tcp_nodelay true" in check.hint
+
+
+@pytest.mark.long
+async def test_a_broker_without_the_topics_of_a_client_is_found(tmp_path: Path) -> None:
+    for house in make_house(tmp_path, "topic read nothing\n"):
+        check = (await house.examine())["round_trip"]
+        assert check.result == "fail"
+        assert "access list" in check.hint
+
+
+def test_slow_is_not_held_back() -> None:
+    far = round_trip([0.2] * ROUNDS, [0.001] * (ROUNDS - 1) + [0.5])
+    assert (far.result, far.sentence) == ("ok", "A message goes through the broker and back in 200 ms.")
+    assert round_trip([0.088] * ROUNDS, [0.044] * ROUNDS).result == "warn"
+
+
+def test_the_report_has_a_line_for_the_broker_where_there_is_one(
+    rm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((rm / "config.json").read_text())
+    settings["mqtt"] = {"url": f"mqtts://127.0.0.1:{refusing_port()}"}
+    (rm / "config.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert main(["doctor", "--home", str(rm), "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert (checks["broker.tls"]["layer"], checks["broker.tls"]["result"]) == ("broker", "fail")
+    assert checks["proxy"]["result"] == "ok"
