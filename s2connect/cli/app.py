@@ -53,6 +53,8 @@ EXIT_CODES = """Exit codes
 - 8 the service is not running, or another process uses the state directory
 - 130 stopped with Ctrl-C"""
 
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 app = typer.Typer(
     name="s2connect",
     help="Connect devices and energy managers with S2 Connect: set up, pair, see what is connected.\n\n"
@@ -323,7 +325,7 @@ def unpair(
     forget: Annotated[
         bool, typer.Option("--forget", help="End it here even if the other side cannot be told, e.g. is broken.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -365,7 +367,7 @@ def certificate(
     new_ca: Annotated[
         bool, typer.Option("--new-ca", help="Make a new certificate authority. ENDS EVERY PAIRING; asks before.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,

@@ -36,6 +36,7 @@ app = typer.Typer(
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="TOML file of the bridge; docs/bridge.md explains it.")
 ]
+RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")]
 
 
 @app.command()
@@ -106,7 +107,7 @@ def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool =
 
 @app.command()
 def status(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")] = None,
+    file: RunningFileArgument = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second, until Ctrl-C.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -141,7 +142,7 @@ def status(
 
 @app.command()
 def reload(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")] = None,
+    file: RunningFileArgument = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,

@@ -40,6 +40,7 @@ PairOption = Annotated[
         "--pair", metavar="URL", help="Pair first, with this pairing URL; the code is asked for, or read from stdin."
     ),
 ]
+NameOption = Annotated[str | None, typer.Option(help="Name that its user gives it.")]
 SpeedOption = Annotated[
     float, typer.Option(min=0.001, max=100_000, help="Simulated seconds in a real one; the same on both sides.")
 ]
@@ -67,7 +68,7 @@ def resource_manager(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token for --plain.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name that its user gives it.")] = None,
+    name: NameOption = None,
     control_type: Annotated[
         ControlChoice | None,
         typer.Option("--control-type", case_sensitive=False, help="Offer this control type only."),
@@ -113,7 +114,7 @@ def energy_manager(
     many: Annotated[
         bool, typer.Option("--many", help="One code that any number of devices can be paired with.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Name that its user gives it.")] = None,
+    name: NameOption = None,
     speed: SpeedOption = 1.0,
     host: HostOption = None,
     port: PortOption = 0,
