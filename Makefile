@@ -14,7 +14,7 @@ test: $(STAMP) peers
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" tests
 
 test-long: $(STAMP) peers
-	$(BIN)/python -m pytest -m long tests
+	$(BIN)/python -m pytest -n 2 -m long tests
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from s2connect.endpoint import Endpoint, create_home
     from s2connect.errors import S2ConnectError
     from s2connect.messages.catalogue import parse
-    from s2connect.messages.conversation import Check, Conversation, Verdict
+    from s2connect.messages.checks import Check
+    from s2connect.messages.conversation import Conversation, Verdict
     from s2connect.messages.envelope import InvalidMessage, Message
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
     from s2connect.model.roles import CommunicationRole
@@ -43,7 +44,7 @@ _HOMES = {
     "create_home": "s2connect.endpoint",
     "S2ConnectError": "s2connect.errors",
     "parse": "s2connect.messages.catalogue",
-    "Check": "s2connect.messages.conversation",
+    "Check": "s2connect.messages.checks",
     "Conversation": "s2connect.messages.conversation",
     "Verdict": "s2connect.messages.conversation",
     "InvalidMessage": "s2connect.messages.envelope",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 from s2connect.errors import (
@@ -19,8 +20,7 @@ from s2connect.errors import (
     UsageError,
 )
 from s2connect.events import SessionFailed
-from s2connect.messages.catalogue import data_model
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.session_init import InitiateSessionResponse
@@ -100,6 +100,8 @@ class Live:
 
 def _possible(check: Check, s2_version: str) -> Check:
     """How much can be judged: of a version that is only configured, not known here, the envelope."""
+    from s2connect.messages.catalogue import data_model
+
     try:
         data_model(s2_version)
     except UsageError as error:
@@ -121,6 +123,7 @@ class Sessions:
         return self
 
     async def __anext__(self) -> Session:
+        await asyncio.to_thread(import_module, "s2connect.messages.conversation")  # takes long the first time
         live = await self._live.next()
         live.session = Session(
             live.connection,

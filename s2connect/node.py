@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from s2connect.live import Connections, Gate, NodeConnections, Sessions
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl

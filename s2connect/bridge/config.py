@@ -18,7 +18,7 @@ from s2connect.bridge.nodes import VERSIONS
 from s2connect.bridge.toml_lines import Place, line_of, lines_of
 from s2connect.config import DEFAULT_PORT, MqttConfig
 from s2connect.errors import ConfigurationError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.common import Deployment, NodeId
 from s2connect.model.text import for_display
 from s2connect.transports.base import MAX_MESSAGE_BYTES

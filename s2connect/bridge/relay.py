@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import data_model
-from s2connect.messages.conversation import Check, Conversation
+from s2connect.messages.checks import Check
+from s2connect.messages.conversation import Conversation
 from s2connect.messages.envelope import (
     HANDSHAKES,
     NIL_ID,

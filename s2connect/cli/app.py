@@ -35,6 +35,7 @@ from s2connect.cli.terminal import (
     tell,
 )
 from s2connect.errors import S2ConnectError, UsageError
+from s2connect.messages.checks import Check
 
 _Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -73,14 +74,6 @@ class DeploymentChoice(StrEnum):
 
     LAN = "lan"
     WAN = "wan"
-
-
-class CheckChoice(StrEnum):
-    """How much of a message is judged: ``s2connect.messages.conversation.Check``, which takes long to load."""
-
-    ENVELOPE = "envelope"
-    SCHEMA = "schema"
-    RULES = "rules"
 
 
 class VaultChoice(StrEnum):
@@ -238,8 +231,8 @@ def serve(
         ),
     ] = False,
     check: Annotated[
-        CheckChoice, typer.Option(help="How much of each S2 message is judged before it is taken or sent.")
-    ] = CheckChoice.RULES,
+        Check, typer.Option(help="How much of each S2 message is judged before it is taken or sent.")
+    ] = Check.RULES,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
@@ -252,7 +245,6 @@ def serve(
     """
     from s2connect.cli.serve import json_form
     from s2connect.cli.serve import serve as run_service
-    from s2connect.messages.conversation import Check
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     if as_json:
@@ -261,7 +253,7 @@ def serve(
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
-    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=Check(check), record=record))
+    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=check, record=record))
 
 
 @app.command()

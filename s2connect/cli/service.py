@@ -21,7 +21,7 @@ from s2connect.cli.failures import STOPPING, Failure, no_service
 from s2connect.cli.record import Recorder
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.messages.envelope import write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
 
 from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.catalogue import data_model, parse_message
+from s2connect.messages.checks import Check
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
 from s2connect.messages.general import SelectControlType
 from s2connect.messages.rules import Finding, Severity, check
@@ -21,17 +21,6 @@ from s2connect.model.common import Role
 
 MAX_IN_FLIGHT: Final = 256
 """Messages that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
-
-
-class Check(StrEnum):
-    """How much of each message of a session is judged before it is taken or sent."""
-
-    ENVELOPE = "envelope"
-    """That it is a message, and no handshake (MSG-01)."""
-    SCHEMA = "schema"
-    """Also every member, by the schema of the session's version."""
-    RULES = "rules"
-    """Also whether it may be sent now (MSG-02), and what it says."""
 
 
 class Verdict(NamedTuple):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
 from s2connect.messages.base import S2Message
-from s2connect.messages.conversation import Check, Conversation, Verdict
+from s2connect.messages.checks import Check
 from s2connect.messages.envelope import (
     NIL_ID,
     RECEPTION_STATUS,
@@ -26,11 +26,14 @@ from s2connect.messages.envelope import (
     reception_status,
     write_message,
 )
-from s2connect.messages.general import ControlType
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
 from s2connect.transports.base import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Connection, ConnectionInfo
+
+if TYPE_CHECKING:
+    from s2connect.messages.conversation import Verdict
+    from s2connect.messages.general import ControlType
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +124,8 @@ class Session:
         self.peer = peer
         self.role = role
         self.late_acknowledgements = 0
+        from s2connect.messages.conversation import Conversation  # loads every message; who only pairs needs none
+
         self._conversation = Conversation(connection.info.s2_version, check=check)
         self._connection = connection
         self._loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.config import MqttConfig
 from s2connect.errors import S2ConnectError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
 from s2connect.model.secret import AccessToken

@@ -21,7 +21,7 @@ from s2connect.bridge.config import BridgeConfig, BridgeFileError, MqttDevices, 
 from s2connect.bridge.life import TABLE
 from s2connect.bridge.toml_lines import line_of, lines_of
 from s2connect.errors import ConfigurationError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
 
 BRIDGE = NodeId(UUID(int=7))

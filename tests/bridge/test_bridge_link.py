@@ -13,7 +13,7 @@ from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.messages import general
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
 
 

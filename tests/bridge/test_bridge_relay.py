@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Fate, Out, Policy, Relay
 from s2connect.errors import UsageError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import MAX_OUTSTANDING

@@ -13,7 +13,7 @@ import pytest
 from s2connect import Node, Role
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.errors import ConnectionClosed
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.transports.base import Connection
 from tests.bridge.bridge_kit import MQ, WSS, House
 from tests.bridge.link_kit import answer, message

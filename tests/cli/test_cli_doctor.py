@@ -620,6 +620,7 @@ def seen_from(host: Host, home: Path) -> dict[str, dict[str, str]]:
     return {check["name"]: check for check in json.loads(out)["checks"]}
 
 
+@pytest.mark.long
 def test_in_a_network_it_hears_itself_and_the_others_and_a_twin_of_its_name_is_a_fault(tmp_path: Path) -> None:
     require_netns()
     twins = []

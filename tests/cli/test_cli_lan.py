@@ -178,6 +178,7 @@ def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path:
         assert (status["advertised"], status["not_found"]) == ("ems", None)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.rule("LP-01", "LP-02", "LP-05", "ROLE-03", "ROLE-04")
 def test_a_device_without_a_server_is_paired_by_its_name_and_the_code_of_its_sticker(tmp_path: Path) -> None:
@@ -205,6 +206,7 @@ def test_a_device_without_a_server_is_paired_by_its_name_and_the_code_of_its_sti
         assert sticker["code"] not in "\n".join(tiny.lines)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 def test_discover_says_what_it_cannot_see_and_follows_what_comes_and_goes(tmp_path: Path) -> None:
     require_netns()

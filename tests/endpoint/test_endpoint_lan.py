@@ -72,6 +72,7 @@ def test_two_hosts_pair_by_name_and_talk_after_one_announced_it(homes: Iterator[
         manager.event("session")
 
 
+@pytest.mark.long
 @pytest.mark.rule("DISC-09", "REC-01")
 def test_the_session_comes_back_when_either_host_gets_another_address(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
@@ -111,6 +112,7 @@ def test_a_host_in_another_subnet_is_told_nothing_and_can_still_pair_by_a_typed_
         far.event("session")
 
 
+@pytest.mark.long
 @pytest.mark.rule("DISC-07")
 def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(homes: Iterator[Path]) -> None:
     with Lan(3, ipv6=False) as lan:

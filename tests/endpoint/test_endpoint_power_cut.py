@@ -52,6 +52,7 @@ def test_after_a_power_cut_in_a_pairing_both_sides_agree(tmp_path: Path, initiat
     assert kill_points(command(initiator), tmp_path, build, agree, thorough=thorough) > 10
 
 
+@pytest.mark.long
 @thoroughness
 @pytest.mark.timeout(600)
 @pytest.mark.rule("SESC-02", "SESC-03", "SESC-06", "SES-03")

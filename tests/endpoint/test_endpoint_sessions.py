@@ -17,7 +17,7 @@ from s2connect import Endpoint, NodeConfig, Role, SessionEnd, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import CertificateRefused, ConnectionClosed, NetworkError, NotPaired, UsageError
-from s2connect.messages.conversation import Check
+from s2connect.messages.checks import Check
 from s2connect.model.secret import AccessToken
 from s2connect.store.base import PairKey, Pin, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config, until

@@ -13,7 +13,8 @@ from s2connect.errors import UsageError
 from s2connect.messages import conversation
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import BETA, V1
-from s2connect.messages.conversation import MAX_IN_FLIGHT, Check, Conversation, Verdict
+from s2connect.messages.checks import Check
+from s2connect.messages.conversation import MAX_IN_FLIGHT, Conversation, Verdict
 from s2connect.messages.envelope import NIL_ID, Message, read_message
 from s2connect.messages.general import ControlType, PowerMeasurement
 from s2connect.messages.rules.base import Finding, Rule, Severity
