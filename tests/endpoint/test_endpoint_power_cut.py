@@ -14,9 +14,8 @@ from tests.power_cut import Outcome, full_disk_points, kill_points
 SCRIPT = str(Path(__file__).with_name("power_cut_house.py"))
 ROOT = str(Path(__file__).parents[2])
 
-thoroughness = pytest.mark.parametrize(
-    "thorough", [pytest.param(False, id="each_kind"), pytest.param(True, id="every_one", marks=pytest.mark.long)]
-)
+# Each starts hundreds of processes. Power cuts of the store alone are in the default suite.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def command(what: str) -> list[str]:
@@ -44,28 +43,20 @@ def talk(outcome: Outcome) -> None:
     assert asyncio.run(come_back(outcome.home)) == (True, 1, 1), outcome.change
 
 
-@thoroughness
-@pytest.mark.timeout(600)
 @pytest.mark.rule("PAIR-10", "PAIRC-06")
-@pytest.mark.parametrize("initiator", ["device pairs", pytest.param("manager pairs", marks=pytest.mark.long)])
-def test_after_a_power_cut_in_a_pairing_both_sides_agree(tmp_path: Path, initiator: str, thorough: bool) -> None:
-    assert kill_points(command(initiator), tmp_path, build, agree, thorough=thorough) > 10
+@pytest.mark.parametrize("initiator", ["device pairs", "manager pairs"])
+def test_after_a_power_cut_in_a_pairing_both_sides_agree(tmp_path: Path, initiator: str) -> None:
+    assert kill_points(command(initiator), tmp_path, build, agree, thorough=True) > 10
 
 
-@pytest.mark.long
-@thoroughness
-@pytest.mark.timeout(600)
 @pytest.mark.rule("SESC-02", "SESC-03", "SESC-06", "SES-03")
-def test_after_a_power_cut_in_a_rotation_the_pairing_still_stands(tmp_path: Path, thorough: bool) -> None:
-    assert kill_points(command("session"), tmp_path, build_paired, talk, thorough=thorough) > 5
+def test_after_a_power_cut_in_a_rotation_the_pairing_still_stands(tmp_path: Path) -> None:
+    assert kill_points(command("session"), tmp_path, build_paired, talk, thorough=True) > 5
 
 
-@thoroughness
-@pytest.mark.timeout(600)
 @pytest.mark.rule("PAIR-10", "SESC-02", "SES-03")
-@pytest.mark.long
 @pytest.mark.parametrize("what", ["session", "device pairs"])
-def test_a_full_disk_at_any_moment_costs_no_pairing(tmp_path: Path, what: str, thorough: bool) -> None:
+def test_a_full_disk_at_any_moment_costs_no_pairing(tmp_path: Path, what: str) -> None:
     paired = what == "session"
     prepare, check = (build_paired, talk) if paired else (build, agree)
-    assert full_disk_points(command(what), tmp_path, prepare, check, stays_full=False, thorough=thorough) > 5
+    assert full_disk_points(command(what), tmp_path, prepare, check, stays_full=False, thorough=True) > 5

@@ -34,6 +34,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "control", "instruction", "version"),
     [*((*variant, V1) for variant in VARIANTS), ("heat-pump", "ddbc", ddbc.Instruction, BETA)],
