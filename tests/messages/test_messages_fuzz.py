@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import time
@@ -262,7 +263,7 @@ def test_a_damaged_message_is_answered_rightly(seed: int) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.rule("SEC-04", "MSG-03", "MSG-05")
 def test_damaged_messages_are_answered_rightly_for_two_minutes() -> None:
-    seed = random.SystemRandom().getrandbits(64)
+    seed = int(os.environ.get("FUZZ_SEED", "1"))  # another one looks elsewhere
     chance, until, checked = random.Random(seed), time.monotonic() + 110, 0
     while time.monotonic() < until:
         data = damaged(some_message(chance), chance)
@@ -325,7 +326,7 @@ def test_whatever_two_sides_say_has_a_verdict(seed: int) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.rule("SEC-04", "MSG-02", "MSG-03")
 def test_whatever_two_sides_say_for_half_a_minute_has_a_verdict() -> None:
-    seed = random.SystemRandom().getrandbits(64)
+    seed = int(os.environ.get("FUZZ_SEED", "1"))  # another one looks elsewhere
     chance, until = random.Random(seed), time.monotonic() + 30
     while time.monotonic() < until:
         try:
