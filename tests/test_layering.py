@@ -25,6 +25,7 @@ LAYERS = {
     "messages": 1,
     "certs": 2,
     "store": 2,
+    "supervisor": 2,
     "rest": 3,
     "transports": 3,
     "pairing": 4,

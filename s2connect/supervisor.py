@@ -1,0 +1,284 @@
+"""Supervisor: owns background tasks, starts the long-lived ones again after an error, and ends them on close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from s2connect.errors import S2ConnectError
+
+_log = logging.getLogger(__name__)
+
+FIRST_DELAY: Final = 1.0
+"""Seconds, at most, until a task that failed is started again; doubled with every failure that follows."""
+
+LONGEST_DELAY: Final = 300.0
+"""The longest such delay in seconds. A task is never given up: a gateway has to come back by itself."""
+
+STABLE: Final = 300.0
+"""Seconds that a task has to run for its next failure to count as the first one."""
+
+REPORT_EVERY: Final = 60.0
+"""Seconds between two reports of the same failure, in the log and as an event; those between are counted."""
+
+TRACEBACK_EVERY: Final = 86_400.0
+"""Seconds until the same failure is logged with its traceback again, because logs are rotated."""
+
+MAX_KNOWN: Final = 256
+"""Different failures that are remembered; beyond it the oldest is forgotten."""
+
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds in which tasks that are ended have to end: links and sessions take leave of their peers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailure:
+    """A background task failed.
+
+    Attributes:
+        task: What the task does, in a word, e.g. ``connector``; the same for all tasks that do it.
+        error: Name of the exception's class. Its text is for the log alone: it may hold anything.
+        retry_in: Seconds until the task is started again, None where it is not.
+        count: How often it failed in this way since the last report, this time included.
+    """
+
+    task: str
+    error: str
+    retry_in: float | None
+    count: int
+
+
+@dataclass(slots=True)
+class _Known:
+    reported_at: float
+    traced_at: float
+    silent: int = 0
+
+
+class FailureLog:
+    """Failures of tasks: counted, logged with their traceback once, and published; bounded by time and number.
+
+    Args:
+        publish: Called with every failure that is reported.
+        clock: Seconds of a clock that never goes back.
+
+    Attributes:
+        counts: All failures so far, by ``task``.
+    """
+
+    def __init__(
+        self, publish: Callable[[TaskFailure], None] | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._publish = publish
+        self.clock = clock
+        self._known: dict[tuple[str, object], _Known] = {}
+
+    def failed(
+        self,
+        task: str,
+        error: BaseException,
+        *,
+        name: str = "",
+        retry_in: float | None = None,
+        expected: int = logging.WARNING,
+    ) -> None:
+        """Count a failure and, unless the same was reported within ``REPORT_EVERY``, report it.
+
+        Args:
+            task: See :class:`TaskFailure`; one of few names, none of them from the network.
+            error: Why.
+            name: Which of these tasks, for the log.
+            retry_in: Seconds until it is started again.
+            expected: Level at which an :class:`S2ConnectError` is logged. It is published only where the task is
+                started again: otherwise whoever began the task tells its result.
+        """
+        now = self.clock()
+        key = task, _place(error)
+        known = self._known.pop(key, None)
+        fresh = known is None
+        if known is None:
+            known = _Known(now, now)
+        self._known[key] = known
+        while len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self.counts[task] += 1
+        known.silent += 1
+        if not fresh and now - known.reported_at < REPORT_EVERY:
+            return
+        count, known.silent, known.reported_at = known.silent, 0, now
+        trace = fresh or now - known.traced_at >= TRACEBACK_EVERY
+        if trace:
+            known.traced_at = now
+        what = f"{name or task} failed" + (f" ({count} such failures)" if count > 1 else "")
+        then = "" if retry_in is None else f"; it is started again in {retry_in:.1f} s"
+        kind = type(error).__name__
+        if isinstance(error, S2ConnectError):
+            _log.log(expected, "%s%s: %s", what, then, error)
+            if retry_in is None:
+                return
+        elif trace:
+            _log.error("%s because of an error in this program%s", what, then, exc_info=error)
+        else:
+            _log.error("%s because of the same error again, %s%s", what, kind, then)
+        if self._publish is not None:
+            try:
+                self._publish(TaskFailure(task=task, error=kind, retry_in=retry_in, count=count))
+            except Exception:
+                _log.exception("The failure of %s could not be published", task)
+
+    def loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report what escaped from a callback: an exception handler of an event loop that is ours alone."""
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self.failed("callback", error, name=str(context.get("message", "")))
+        else:
+            loop.default_exception_handler(context)
+
+
+def _place(error: BaseException) -> object:
+    """Where an exception was raised, and its class: the same for the same fault."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return type(error), trace and (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+
+
+class Supervisor:
+    """Owns background tasks. They end with :meth:`close`, or with the context.
+
+    Args:
+        name: Begins the names of its tasks.
+        failures: Reports failures; it may be shared.
+        sleep: Waits so many seconds.
+        chance: Uniform in [0, 1), spreads the delays.
+
+    Attributes:
+        failures: See above.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        failures: FailureLog | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.failures = failures if failures is not None else FailureLog()
+        self._name = name
+        self._sleep = sleep
+        self._chance = chance
+        self._tasks: dict[asyncio.Task[None], tuple[str, int]] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], task: str, about: object = "", *, expected: int = logging.WARNING
+    ) -> asyncio.Task[None]:
+        """Run something once. Its failure is reported; after :meth:`close` it is cancelled before it begins.
+
+        Args:
+            work: What to run.
+            task: What it does, in a word: see :class:`TaskFailure`.
+            about: Which of these tasks it is, for the log: no text from the network that was not cleaned.
+            expected: Level at which an :class:`S2ConnectError` is logged.
+        """
+        name = f"{self._name}-{task}-{about}" if about else f"{self._name}-{task}"
+        made = asyncio.create_task(work, name=name)
+        self._tasks[made] = task, expected
+        made.add_done_callback(self._done)
+        if self._closed:
+            made.cancel()
+        return made
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], task: str, about: object = "") -> asyncio.Task[None]:
+        """Run something until it returns or is cancelled. After every error it is reported and started again, later.
+
+        Args:
+            work: Makes what to run; it has to be able to begin anew wherever it failed.
+            task: As in :meth:`spawn`.
+            about: Likewise.
+
+        Returns:
+            The task over all its lives.
+        """
+        return self.spawn(self._keep(work, task), task, about)
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], task: str) -> None:
+        me, clock, failures = asyncio.current_task(), self.failures.clock, 0
+        assert me is not None
+        while True:
+            began = clock()
+            try:
+                return await work()
+            except asyncio.CancelledError as error:
+                if me.cancelling():
+                    raise
+                failure: BaseException = error  # something that it waited for was cancelled: that is no end of ours
+            except Exception as error:
+                failure = error
+            if clock() - began >= STABLE:
+                failures = 0
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 16)) * (1 + self._chance()) / 2
+            failures += 1
+            self.failures.failed(task, failure, name=me.get_name(), retry_in=delay)
+            del failure  # with its traceback, which holds this frame
+            await self._sleep(delay)
+
+    def _done(self, made: asyncio.Task[None]) -> None:
+        task, expected = self._tasks.pop(made)
+        if not made.cancelled():
+            error = made.exception()
+        elif made.cancelling():
+            return
+        else:
+            error = asyncio.CancelledError("something that it waited for was cancelled")
+        if error is not None:
+            self.failures.failed(task, error, name=made.get_name(), expected=expected)
+
+    async def end(self, tasks: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Cancel tasks and wait until they have ended, but for the one that calls this.
+
+        Cancelled itself, it does not wait any longer.
+
+        Returns:
+            Those that did not end within ``CLOSE_TIMEOUT``; they are logged.
+        """
+        ending = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
+        for task in ending:
+            task.cancel()
+        if not ending:
+            return ending
+        _, left = await asyncio.wait(ending, timeout=CLOSE_TIMEOUT)
+        for task in left:
+            _log.error("%s was cancelled and does not end within %.0f s", task.get_name(), CLOSE_TIMEOUT)
+        return left
+
+    async def close(self, *, grace: float = 0.0) -> None:
+        """End all tasks but the one that calls this; idempotent. From now on nothing is begun.
+
+        Args:
+            grace: Seconds in which they may end by themselves before.
+        """
+        me = asyncio.current_task()
+        if grace and (running := self._tasks.keys() - {me}):
+            await asyncio.wait(running, timeout=grace)
+        self._closed = True
+        stuck: set[asyncio.Task[None]] = set()
+        while ending := [task for task in self._tasks if not task.done() and task not in stuck and task is not me]:
+            stuck |= await self.end(ending)  # the end of one may have begun another

@@ -1,0 +1,391 @@
+"""The supervisor of background tasks: what fails is seen and comes back, what is closed ends. Without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from s2connect import supervisor
+from s2connect.errors import NotReachable
+from s2connect.supervisor import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    MAX_KNOWN,
+    REPORT_EVERY,
+    STABLE,
+    TRACEBACK_EVERY,
+    FailureLog,
+    Supervisor,
+    TaskFailure,
+)
+
+SECRET = "code 1234-5678"
+
+
+class House:
+    """A supervisor whose sleeps pass at once on a clock of the test's, and everything it reports."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self.published: list[TaskFailure] = []
+        self.failures = FailureLog(self.published.append, clock=lambda: self.now)
+        self.supervisor = Supervisor("test", self.failures, sleep=self._sleep, chance=lambda: 1.0)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def failing(times: int, then: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Callable[[], Any]:
+    """Work that fails so many times, and then does something else."""
+    left = times
+
+    async def work() -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise RuntimeError(SECRET)
+        if then is not None:
+            await then()
+
+    return work
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_task_that_is_kept_is_started_again_until_it_returns(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    async with house.supervisor as supervisor:
+        await supervisor.keep(failing(3), "connector", "one")
+    assert house.slept == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert house.failures.counts == {"connector": 3}
+    assert house.published == [TaskFailure(task="connector", error="RuntimeError", retry_in=FIRST_DELAY, count=1)]
+    (record,) = errors(caplog)
+    assert "test-connector-one" in record.getMessage()
+    assert record.exc_info
+
+
+async def test_an_event_names_the_class_of_the_exception_and_never_its_text() -> None:
+    house = House()
+    async with house.supervisor as supervisor:
+        await supervisor.keep(failing(1), "connector")
+    assert SECRET not in repr(house.published)
+
+
+async def test_the_delay_is_bounded_and_the_task_never_given_up() -> None:
+    house = House()
+    async with house.supervisor as supervisor:
+        await supervisor.keep(failing(100), "connector")
+    assert max(house.slept) == LONGEST_DELAY
+    assert len(house.slept) == 100
+
+
+async def test_after_a_long_life_the_delays_begin_anew() -> None:
+    house = House()
+
+    async def lives() -> None:
+        if len(house.slept) == 6:
+            return
+        if len(house.slept) == 4:
+            house.now += STABLE
+        raise RuntimeError
+
+    async with house.supervisor as supervisor:
+        await supervisor.keep(lives, "follower")
+    assert house.slept == [FIRST_DELAY * factor for factor in (1, 2, 4, 8, 1, 2)]
+
+
+async def test_an_expected_error_of_a_kept_task_is_a_warning_without_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = House()
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise NotReachable("Nobody is there.")
+
+    async with house.supervisor as supervisor:
+        await supervisor.keep(work, "connector")
+    (record,) = errors(caplog)
+    assert record.levelno == logging.WARNING
+    assert not record.exc_info
+    assert [failure.error for failure in house.published] == ["NotReachable"]
+
+
+async def test_something_that_is_cancelled_under_a_kept_task_does_not_end_it() -> None:
+    house = House()
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    async def work() -> None:
+        if not house.slept:
+            await gone
+
+    async with house.supervisor as supervisor:
+        task = supervisor.keep(work, "follower")
+        await asyncio.wait({task})
+    assert not task.cancelled()
+    assert [failure.error for failure in house.published] == ["CancelledError"]
+
+
+async def test_what_is_done_once_is_reported_when_it_fails_and_not_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = House()
+    async with house.supervisor as supervisor:
+        task = supervisor.spawn(failing(1)(), "farewell", "one")
+        await asyncio.wait({task})
+        await asyncio.sleep(0)
+    assert house.published == [TaskFailure(task="farewell", error="RuntimeError", retry_in=None, count=1)]
+    (record,) = errors(caplog)
+    assert record.exc_info
+    assert house.slept == []
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+async def test_an_expected_error_of_what_is_done_once_is_only_logged(
+    level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    house = House()
+
+    async def work() -> None:
+        raise NotReachable("Nobody is there.")
+
+    async with house.supervisor as supervisor:
+        await asyncio.wait({supervisor.spawn(work(), "farewell", expected=level)})
+        await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (level, None)
+    assert house.published == []
+
+
+async def test_a_task_done_once_that_ends_with_something_cancelled_is_reported() -> None:
+    house = House()
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    async def work() -> None:
+        await gone
+
+    async with house.supervisor as supervisor:
+        await asyncio.wait({supervisor.spawn(work(), "offer")})
+        await asyncio.sleep(0)
+    assert [failure.error for failure in house.published] == ["CancelledError"]
+
+
+async def test_closing_cancels_and_awaits_all_and_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    ended = []
+
+    async def long(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    async with house.supervisor as supervisor:
+        supervisor.keep(lambda: long("kept"), "follower")
+        supervisor.spawn(long("once"), "offer")
+        await asyncio.sleep(0)
+    assert sorted(ended) == ["kept", "once"]
+    assert not errors(caplog)
+    assert house.published == []
+    await house.supervisor.close()
+
+
+async def test_a_failure_while_it_is_closed_is_reported() -> None:
+    house = House()
+
+    async def clumsy() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError(SECRET)
+
+    async with house.supervisor as supervisor:
+        supervisor.spawn(clumsy(), "offer")
+        await asyncio.sleep(0)
+    assert house.failures.counts == {"offer": 1}
+
+
+async def test_closing_while_a_task_waits_to_be_started_again_is_prompt() -> None:
+    failures = FailureLog()
+    async with Supervisor("test", failures) as supervisor:
+        supervisor.keep(failing(1), "follower")
+        while not failures.counts:
+            await asyncio.sleep(0)
+    # Otherwise this test takes a second.
+
+
+async def test_what_the_end_of_a_task_begins_ends_too() -> None:
+    house = House()
+    ended = []
+
+    async def after() -> None:
+        ended.append("begun")
+        await asyncio.Event().wait()
+
+    async def first() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            house.supervisor.spawn(after(), "after")
+
+    async with house.supervisor as supervisor:
+        supervisor.spawn(first(), "first")
+        await asyncio.sleep(0)
+    assert ended == [], "nothing is begun once it is closed"
+
+
+async def test_what_does_not_end_is_named_and_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT", 0.01)
+    let_go = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    house = House()
+    task = house.supervisor.spawn(stubborn(), "stubborn")
+    await asyncio.sleep(0)
+    await house.supervisor.close()
+    (record,) = errors(caplog)
+    assert "test-stubborn was cancelled and does not end" in record.getMessage()
+    let_go.set()
+    await task
+
+
+async def test_tasks_may_end_by_themselves_within_the_grace() -> None:
+    house = House()
+    done = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(True)
+
+    house.supervisor.spawn(work(), "events")
+    await house.supervisor.close(grace=10)
+    assert done
+
+
+async def test_a_task_may_close_its_own_supervisor() -> None:
+    house = House()
+    ended = []
+
+    async def work() -> None:
+        await house.supervisor.close(grace=10)
+        ended.append(True)
+
+    await house.supervisor.spawn(work(), "stop")
+    assert ended
+
+
+async def test_a_cancelled_close_is_prompt_and_what_it_cancelled_stays_cancelled() -> None:
+    house = House()
+    let_go = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+
+    task = house.supervisor.spawn(slow(), "slow")
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(house.supervisor.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    let_go.set()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
+# The log of failures
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_the_same_failure_is_reported_once_a_minute_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    for second in range(int(2 * REPORT_EVERY) + 1):
+        house.now = float(second)
+        house.failures.failed("connector", raised(RuntimeError()), retry_in=1.0)
+    assert [failure.count for failure in house.published] == [1, REPORT_EVERY, REPORT_EVERY]
+    assert [bool(record.exc_info) for record in errors(caplog)] == [True, False, False]
+    assert house.failures.counts["connector"] == 2 * REPORT_EVERY + 1
+
+
+def test_the_traceback_comes_again_after_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    for house.now in (0.0, TRACEBACK_EVERY / 2, TRACEBACK_EVERY):
+        house.failures.failed("connector", raised(RuntimeError()))
+    assert [bool(record.exc_info) for record in errors(caplog)] == [True, False, True]
+
+
+def test_failures_of_different_tasks_and_places_are_reported_each() -> None:
+    house = House()
+    house.failures.failed("connector", raised(RuntimeError()))
+    house.failures.failed("advertiser", raised(RuntimeError()))
+    try:
+        raise RuntimeError
+    except RuntimeError as error:
+        house.failures.failed("connector", error)
+    assert len(house.published) == 3
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    house = House()
+    for number in range(MAX_KNOWN + 5):
+        house.failures.failed(f"task {number}", raised(RuntimeError()))
+    assert len(house.failures._known) == MAX_KNOWN
+
+
+def test_a_publisher_that_stumbles_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    def stumble(failure: TaskFailure) -> None:
+        raise ValueError
+
+    FailureLog(stumble).failed("connector", raised(RuntimeError()))
+    assert len(errors(caplog)) == 2
+
+
+async def test_what_escapes_from_a_callback_of_the_loop_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(house.failures.loop_exception)
+
+    def stumble() -> None:
+        raise RuntimeError(SECRET)
+
+    loop.call_soon(stumble)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [(failure.task, failure.error) for failure in house.published] == [("callback", "RuntimeError")]
+    (record,) = errors(caplog)
+    assert "stumble" in record.getMessage()
+    loop.call_exception_handler({"message": "something without an exception"})
+    assert "something without an exception" in caplog.text
