@@ -1,53 +1,24 @@
-"""The schema files of S2 JSON, without references; documents that they accept; and what they say of a document."""
+"""Documents that the schemas of S2 JSON accept, and what these say of a document."""
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 from hypothesis import strategies as st
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "spec"
-FOLDERS = {"v1.0.0": FOLDER / "s2-json-1.0.0", "0.0.2-beta": FOLDER / "s2-json-0.0.2-beta"}
-
-needs_schemas = pytest.mark.skipif(
-    not all(folder.is_dir() for folder in FOLDERS.values()),
-    reason="the schema files of S2 JSON are not beside the repository",
-)
-
-Schema = dict[str, Any]
+from tests.facts.table import Schema, json_facts, schema
 
 
 def names(version: str, kind: str) -> list[str]:
     """Names of the ``messages`` or ``schemas`` of a version."""
-    return sorted(path.name.removesuffix(".schema.json") for path in (FOLDERS[version] / kind).glob("*.json"))
-
-
-@cache
-def schema(version: str, kind: str, name: str) -> Schema:
-    """A schema with its references replaced by what they mean; ``x-name`` says which file an object is from."""
-    read: Schema = json.loads((FOLDERS[version] / kind / f"{name}.schema.json").read_text("utf-8"))
-    return _resolved(version, read | {"x-name": name})
-
-
-def _resolved(version: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_resolved(version, one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    if "$ref" in value:
-        name = value["$ref"].rsplit("/", 1)[-1].removesuffix(".schema.json")
-        return schema(version, "schemas", name)
-    return {key: _resolved(version, one) for key, one in value.items() if key not in ("$id", "$schema", "description")}
+    return sorted(json_facts(version)[kind])
 
 
 # What a schema accepts

@@ -1,4 +1,4 @@
-"""The typed messages against the schema files: member by member, and by documents that these accept and refuse."""
+"""The typed messages against the schemas of S2 JSON: member by member, and by documents that they accept or refuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from annotated_types import Len
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from schema_kit import needs_schemas
 
 from s2connect.errors import UsageError
 from s2connect.messages import base, ddbc, frbc, general, ombc, pebc, ppbc
@@ -58,7 +57,7 @@ def refusal(text: str | bytes, version: str = V1) -> InvalidMessage:
 
 
 def form_of_schema(rules: dict[str, Any]) -> Any:
-    """What a schema allows, in a form that can be compared. A reference is the name of its file."""
+    """What a schema allows, in a form that can be compared. A reference is the name of what it refers to."""
     if "const" in rules:
         return ("const", rules["const"])
     if rules.get("x-name") == "ID":
@@ -76,7 +75,7 @@ def form_of_schema(rules: dict[str, Any]) -> Any:
 
 
 def members_of_schema(rules: dict[str, Any]) -> dict[str, tuple[Any, bool]]:
-    assert set(rules) == {"title", "properties", "required", "additionalProperties", "x-name"}
+    assert set(rules) == {"properties", "required", "additionalProperties", "x-name"}
     assert rules["additionalProperties"] is False
     return {name: (form_of_schema(one), name in rules["required"]) for name, one in rules["properties"].items()}
 
@@ -146,14 +145,12 @@ def types_of(version: str) -> dict[str, type]:
     return found
 
 
-@needs_schemas
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_message_and_every_type_of_the_schema_files_has_a_class_and_no_other(version: str) -> None:
+def test_every_message_and_every_type_of_the_schemas_has_a_class_and_no_other(version: str) -> None:
     assert sorted(MESSAGES[version]) == schema_kit.names(version, "messages")
     assert sorted([*types_of(version), "ID", "Duration"]) == schema_kit.names(version, "schemas")
 
 
-@needs_schemas
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
 def test_a_message_has_the_members_of_its_schema(version: str, name: str) -> None:
@@ -162,7 +159,6 @@ def test_a_message_has_the_members_of_its_schema(version: str, name: str) -> Non
     assert wire_name(kind) == name
 
 
-@needs_schemas
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version: str) -> None:
@@ -174,7 +170,6 @@ def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version:
             assert members_of_type(kind) == members_of_schema(rules), name
 
 
-@needs_schemas
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_identifiers_and_durations_are_those_of_the_schema(version: str) -> None:
@@ -278,7 +273,6 @@ def check_agreement(version: str, name: str, document: Any) -> None:
         assert accepted, document
 
 
-@needs_schemas
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
 @examples(4)
@@ -289,7 +283,6 @@ def test_a_document_that_the_schema_accepts_is_accepted_and_written_back(
     check_accepted(version, name, data.draw(schema_kit.documents(version, name)))
 
 
-@needs_schemas
 @pytest.mark.rule("MSG-05", "MSG-03")
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
 @examples(8)
@@ -300,7 +293,6 @@ def test_a_changed_document_is_accepted_where_the_schema_accepts_it_and_refused_
     check_agreement(version, name, data.draw(changed(schema_kit.documents(version, name))))
 
 
-@needs_schemas
 @pytest.mark.long
 @pytest.mark.rule("MSG-05", "MSG-03")
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
@@ -484,7 +476,6 @@ def is_strict_json(text: str) -> bool:
     return True
 
 
-@needs_schemas
 @pytest.mark.rule("SEC-04", "MSG-03")
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
@@ -498,7 +489,6 @@ def test_a_member_that_occurs_twice_is_invalid_data_in_any_spelling(data: st.Dat
         assert refusal(text, version).status == "INVALID_DATA" or name == "ReceptionStatus"
 
 
-@needs_schemas
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_without_escapes_no_second_reading_is_needed(data: st.DataObject) -> None:

@@ -16,7 +16,6 @@ import pytest
 import schema_kit
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from schema_kit import needs_schemas
 
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.conversation import Conversation
@@ -178,14 +177,12 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "the end of time", forecast.replace(b"2026-01-01T00:00:00Z", moment) + b"]}"
 
 
-@needs_schemas
 @pytest.mark.rule("SEC-04", "MSG-03")
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in hostile()])
 def test_hostile_input_of_the_largest_size_is_answered_rightly_and_soon(data: bytes) -> None:
     check(data)
 
 
-@needs_schemas
 @pytest.mark.rule("SEC-04", "MSG-03")
 @FUZZED
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -249,7 +246,6 @@ def some_message(chance: random.Random) -> bytes:
     return json.dumps(schema_kit.any_document(rules, chance), indent=chance.choice((None, None, 1))).encode()
 
 
-@needs_schemas
 @pytest.mark.rule("SEC-04", "MSG-03", "MSG-05")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_damaged_message_is_answered_rightly(seed: int) -> None:
@@ -258,7 +254,6 @@ def test_a_damaged_message_is_answered_rightly(seed: int) -> None:
         check(damaged(some_message(chance), chance))
 
 
-@needs_schemas
 @pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.rule("SEC-04", "MSG-03", "MSG-05")
@@ -314,14 +309,12 @@ def converse(chance: random.Random, steps: int) -> None:
                 conversation.answered(sender, identifier, ok=True)
 
 
-@needs_schemas
 @pytest.mark.rule("SEC-04", "MSG-02", "MSG-03")
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_two_sides_say_has_a_verdict(seed: int) -> None:
     converse(random.Random(seed), 200)
 
 
-@needs_schemas
 @pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.rule("SEC-04", "MSG-02", "MSG-03")

@@ -23,8 +23,9 @@ from s2connect.messages.envelope import read_message
 from s2connect.messages.rules import Severity, check
 from s2connect.messages.rules.history import History
 from s2connect.model.common import Role
+from tests.shared import SHARED
 
-FOLDER = Path(os.environ.get("S2_WALKTHROUGHS") or Path(__file__).resolve().parents[3] / "shared" / "walkthroughs")
+FOLDER = Path(os.environ.get("S2_WALKTHROUGHS") or SHARED / "walkthroughs")
 needs_walkthroughs = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="the standard's walkthroughs are not at hand (S2_WALKTHROUGHS)"
 )

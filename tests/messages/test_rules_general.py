@@ -13,7 +13,7 @@ from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.rules import RULES, Severity, check
 from s2connect.messages.rules.base import MAX_FINDINGS_PER_RULE, MAX_LABEL_LENGTH, Finding
 from tests.messages.rule_kit import MISSING, TEMPLATES, Case, broken, build, name, numbers
-from tests.messages.schema_kit import documents, names, needs_schemas
+from tests.messages.schema_kit import documents, names
 
 L1, L2, L3 = "ELECTRIC.POWER.L1", "ELECTRIC.POWER.L2", "ELECTRIC.POWER.L3"
 SYMMETRIC = "ELECTRIC.POWER.3_PHASE_SYMMETRIC"
@@ -221,7 +221,6 @@ def test_places_beyond_the_first_of_one_rule_hide_no_other_rule() -> None:
     assert [one.rule.id for one in found] == ["COM-10"] * MAX_FINDINGS_PER_RULE + ["COM-06"]
 
 
-@needs_schemas
 @pytest.mark.parametrize("version", [V1, BETA])
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

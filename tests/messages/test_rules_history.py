@@ -20,7 +20,7 @@ from s2connect.messages.rules.history import History
 from s2connect.messages.rules.known import MAX_OBJECTS, MAX_REMEMBERED, Remembered
 from s2connect.model.common import Role
 from tests.messages.rule_kit import MISSING, NIGHT, NOON, ONE, Changes, broken, build, numbers
-from tests.messages.schema_kit import documents, names, needs_schemas
+from tests.messages.schema_kit import documents, names
 
 CEM, RM = Role.CEM, Role.RM
 AT_NOON = datetime(2026, 5, 4, 12, 1, tzinfo=UTC)
@@ -583,7 +583,6 @@ def test_memory_is_bounded_also_for_long_identifiers() -> None:
     assert not longest.never_had("x" * 65)
 
 
-@needs_schemas
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_conversation_of_representable_messages_raises(data: st.DataObject) -> None:

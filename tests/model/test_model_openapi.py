@@ -6,22 +6,18 @@ import types
 import typing
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Union
 from uuid import UUID
 
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from s2connect.model import common, pairing, registry, session_init
 from s2connect.model.common import Wire
 from s2connect.model.secret import PairingAttemptId, Secret
 from s2connect.model.url import BaseUrl, WebSocketUrl
-
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "spec" / "s2-connect-openapi-1.0"
-FILES = {name: f"s2-connect-{name}.yml" for name in ("common", "pairing", "session-init", "wan-endpoint-registry")}
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the OpenAPI files are not beside this checkout")
+from tests.facts.openapi import BOUNDS, read_kind
+from tests.facts.table import openapi_facts
 
 OBJECTS: dict[str, type[Wire]] = {
     "common#EndpointDescription": common.EndpointDescription,
@@ -60,74 +56,28 @@ ENUMS: dict[str, type[StrEnum]] = {
 }
 """Every enumeration of the files and the StrEnum that stands for it."""
 
-LENIENT = {"CommunicationProtocol", "HmacHashingAlgorithm"}
+LENIENT = {"common#CommunicationProtocol", "pairing#HmacHashingAlgorithm"}
 """Read as any text, because adding values is a minor change (VER-07)."""
 
 
-def _load() -> dict[str, Any]:
-    return {name: yaml.safe_load((FOLDER / file).read_text("utf-8")) for name, file in FILES.items()}
+FACTS = openapi_facts()
 
 
-class Spec:
-    """The files, with references followed and every schema that has a name or a place of its own."""
-
-    def __init__(self) -> None:
-        self.files = _load()
-        self.schemas = dict(self._collect())
-
-    def _collect(self) -> Iterator[tuple[str, Any]]:
-        for file, document in self.files.items():
-            for name, schema in document.get("components", {}).get("schemas", {}).items():
-                yield f"{file}#{name}", schema
-            for path, operations in document.get("paths", {}).items():
-                for operation in operations.values():
-                    bodies = {"request": operation.get("requestBody", {}), **operation["responses"]}
-                    for place, body in bodies.items():
-                        for content in body.get("content", {}).values():
-                            schema = content["schema"]
-                            if schema.get("type") == "array" and "$ref" not in schema["items"]:
-                                schema = schema["items"]
-                            yield f"{file}#{path[1:]}/{place}", schema
-
-    def follow(self, file: str, schema: Any) -> tuple[str, Any, str | None]:
-        """The schema behind a reference, its file, and its name."""
-        name = None
-        while "$ref" in schema:
-            target, _, pointer = schema["$ref"].partition("#")
-            if target:
-                file = target.removeprefix("s2-connect-").removesuffix(".yml")
-            name = pointer.rpartition("/")[2]
-            schema = self.files[file]["components"]["schemas"][name]
-        return file, schema, name
-
-    def members(self, file: str, schema: Any) -> tuple[dict[str, tuple[str, Any]], set[str]]:
-        """Properties (with the file they stand in) and required names, with allOf merged."""
-        file, schema, _ = self.follow(file, schema)
-        properties = {name: (file, member) for name, member in schema.get("properties", {}).items()}
-        required = set(schema.get("required", ()))
-        for part in schema.get("allOf", ()):
-            more, needed = self.members(file, part)
-            properties |= more
-            required |= needed
-        return properties, required
-
-    def objects(self) -> dict[str, Any]:
-        return {k: s for k, s in self.schemas.items() if "properties" in s or "allOf" in s}
-
-    def enums(self) -> dict[str, list[str]]:
-        found = {}
-        for key, schema in self.schemas.items():
-            if "enum" in schema:
-                found[key] = schema["enum"]
-            for name, member in schema.get("properties", {}).items():
-                if "enum" in member:
-                    found[f"{key}.{name}"] = member["enum"]
-        return found
+def members(key: str) -> dict[str, Any]:
+    """Members of an object of the files, by name."""
+    return {name.removesuffix("?"): kind for name, kind in FACTS[key].items()}
 
 
-@pytest.fixture(scope="module")
-def spec() -> Spec:
-    return Spec()
+def required(key: str) -> set[str]:
+    return {name for name in FACTS[key] if not name.endswith("?")}
+
+
+def enums() -> dict[str, list[str]]:
+    found = {key: facts for key, facts in FACTS.items() if isinstance(facts, list)}
+    for key, facts in FACTS.items():
+        if isinstance(facts, dict):
+            found |= {f"{key}.{name}": kind for name, kind in members(key).items() if isinstance(kind, list)}
+    return found
 
 
 def _core_type(annotation: Any) -> Any:
@@ -146,21 +96,15 @@ def _core_type(annotation: Any) -> Any:
             return annotation
 
 
-def test_every_object_of_the_files_has_a_model_and_no_more(spec: Spec) -> None:
-    assert set(spec.objects()) == set(OBJECTS)
+def test_every_object_of_the_files_has_a_model_and_no_more() -> None:
+    assert {key for key, facts in FACTS.items() if isinstance(facts, dict)} == set(OBJECTS)
 
 
-def test_every_other_schema_with_a_place_of_its_own_is_a_reference_to_a_mapped_one(spec: Spec) -> None:
-    known = set(OBJECTS) | set(ENUMS)
-    scalars = {"string"}
-    for key, schema in spec.schemas.items():
-        if key in known:
-            continue
-        file = key.partition("#")[0]
-        inner = schema["items"] if schema.get("type") == "array" else schema
-        for part in inner.get("oneOf", [inner]):
-            target_file, target, name = spec.follow(file, part)
-            assert f"{target_file}#{name}" in known or target.get("type") in scalars, key
+def test_every_other_schema_with_a_place_of_its_own_is_a_text_or_refers_to_a_mapped_one() -> None:
+    for key in set(FACTS) - set(OBJECTS) - set(ENUMS):
+        kind = read_kind(FACTS[key])
+        kind = kind.get("items", kind)
+        assert kind.get("ref") in {*OBJECTS, *ENUMS} or kind.get("type") == "string", key
 
 
 def test_no_model_was_left_unmapped() -> None:
@@ -182,95 +126,99 @@ def test_no_model_was_left_unmapped() -> None:
 
 
 @pytest.mark.parametrize("key", OBJECTS)
-def test_members_are_the_same_on_both_sides(spec: Spec, key: str) -> None:
-    properties, _ = spec.members(key.partition("#")[0], spec.schemas[key])
-    aliases = {field.alias for field in OBJECTS[key].model_fields.values()}
-    assert aliases == set(properties)
+def test_members_are_the_same_on_both_sides(key: str) -> None:
+    assert {field.alias for field in OBJECTS[key].model_fields.values()} == members(key).keys()
 
 
 @pytest.mark.parametrize("key", OBJECTS)
-def test_required_members_are_the_same_on_both_sides(spec: Spec, key: str) -> None:
+def test_required_members_are_the_same_on_both_sides(key: str) -> None:
     """No exception is needed: ``success`` of finalizePairing is optional in the file, and the server refuses it."""
-    _, required = spec.members(key.partition("#")[0], spec.schemas[key])
-    assert {f.alias for f in OBJECTS[key].model_fields.values() if f.is_required()} == required
+    assert {f.alias for f in OBJECTS[key].model_fields.values() if f.is_required()} == required(key)
 
 
 @pytest.mark.parametrize("key", OBJECTS)
-def test_defaults_are_those_of_the_files(spec: Spec, key: str) -> None:
-    properties, required = spec.members(key.partition("#")[0], spec.schemas[key])
+def test_defaults_are_those_of_the_files(key: str) -> None:
+    kinds = members(key)
     for field in OBJECTS[key].model_fields.values():
         assert field.alias is not None
-        if field.alias not in required:
-            assert field.default == properties[field.alias][1].get("default"), field.alias
+        if field.alias not in required(key):
+            kind = kinds[field.alias]
+            default = None if isinstance(kind, list) else read_kind(kind).get("default")
+            assert field.default == default, field.alias
 
 
 @pytest.mark.parametrize("key", OBJECTS)
-def test_types_are_those_of_the_files(spec: Spec, key: str) -> None:
-    properties, _ = spec.members(key.partition("#")[0], spec.schemas[key])
+def test_types_are_those_of_the_files(key: str) -> None:
     for field in OBJECTS[key].model_fields.values():
         assert field.alias is not None
-        file, schema = properties[field.alias]
-        _agrees(spec, file, schema, field.annotation, f"{key}.{field.alias}")
+        _agrees(members(key)[field.alias], field.annotation, f"{key}.{field.alias}")
 
 
-def _agrees(spec: Spec, file: str, schema: Any, annotation: Any, place: str) -> None:
+def _agrees(facts: Any, annotation: Any, place: str) -> None:
     found = _core_type(annotation)
-    file, schema, name = spec.follow(file, schema)
-    mapped = OBJECTS.get(f"{file}#{name}")
-    if mapped is not None:
-        assert found is mapped, place
-    elif "enum" in schema and name not in LENIENT:
-        assert found is ENUMS[f"{file}#{name}" if name else place], place
-    elif schema.get("type") == "array":
+    if isinstance(facts, list):
+        assert found is ENUMS[place], place
+        return
+    kind = read_kind(facts) if isinstance(facts, str) else facts
+    if "ref" in kind:
+        _refers(kind["ref"], found, place)
+    elif kind["type"] == "array":
         assert typing.get_origin(found) is tuple, place
-        _agrees(spec, file, schema["items"], typing.get_args(found)[0], place)
-    elif schema.get("type") == "boolean":
+        _agrees(kind["items"], typing.get_args(found)[0], place)
+    elif kind["type"] == "boolean":
         assert found is bool, place
-    elif schema.get("type") == "object":
+    elif kind["type"] == "object":
         assert found == dict[str, str], place
-        assert schema["additionalProperties"] == {"type": "string"}, place
-    elif schema.get("format") == "uuid":
+        assert kind["items"] == {"type": "string"}, place
+    elif kind.get("format") == "uuid":
         assert found is UUID, place
-    elif schema.get("format") == "byte" or name == "PairingAttemptId":
+    elif kind.get("format") == "byte":
         assert issubclass(found, Secret), place
-    elif schema.get("format") == "url":
+    elif kind.get("format") == "url":
         assert found is WebSocketUrl, place
     elif place.rpartition(".")[2] in {"pairingUrl", "initiateSessionUrl"}:
         assert found is BaseUrl, place
     else:
         # The file forgets the type of EndpointRecord.description.
-        assert schema.get("type", "string") == "string", place
+        assert kind["type"] in {"string", "any"}, place
         assert found is str, place
 
 
-def test_every_enumeration_of_the_files_is_mapped_and_no_more(spec: Spec) -> None:
-    assert set(spec.enums()) == set(ENUMS)
+def _refers(key: str, found: Any, place: str) -> None:
+    if key in OBJECTS:
+        assert found is OBJECTS[key], place
+    elif key in LENIENT:
+        assert found is str, place
+    elif key in ENUMS:
+        assert found is ENUMS[key], place
+    elif key == "pairing#PairingAttemptId":
+        assert issubclass(found, Secret), place
+    else:
+        _agrees(FACTS[key], found, place)
+
+
+def test_every_enumeration_of_the_files_is_mapped_and_no_more() -> None:
+    assert set(enums()) == set(ENUMS)
 
 
 @pytest.mark.parametrize("key", ENUMS)
-def test_enumerations_have_the_same_values(spec: Spec, key: str) -> None:
-    assert [member.value for member in ENUMS[key]] == spec.enums()[key]
+def test_enumerations_have_the_same_values(key: str) -> None:
+    assert [member.value for member in ENUMS[key]] == enums()[key]
 
 
-def _constraints(spec: Spec) -> set[tuple[str, str, Any]]:
-    found = set()
-
-    def walk(place: str, schema: Any) -> None:
-        if isinstance(schema, dict):
-            for word in ("minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum"):
-                if word in schema:
-                    found.add((place, word, schema[word]))
-            for name, member in schema.items():
-                walk(place if name in ("properties", "items") else f"{place}.{name}", member)
-
-    for key, schema in spec.schemas.items():
-        walk(key, schema)
-    return found
+def _constraints() -> Iterator[tuple[str, str, Any]]:
+    for key, facts in FACTS.items():
+        kinds = (
+            {f"{key}.{name}": kind for name, kind in members(key).items()} if isinstance(facts, dict) else {key: facts}
+        )
+        for place, kind in kinds.items():
+            if isinstance(kind, str):
+                yield from ((place, word, value) for word, value in read_kind(kind).items() if word in BOUNDS)
 
 
-def test_the_files_have_these_constraints_and_no_others(spec: Spec) -> None:
+def test_the_files_have_these_constraints_and_no_others() -> None:
     """Each is tried below. (That a waitForPairing answer has at least one item is a rule of the operation, LP-04.)"""
-    assert _constraints(spec) == {
+    assert set(_constraints()) == {
         ("pairing#NodeIdAlias", "pattern", "^[0-9a-zA-Z]+$"),
         ("pairing#PairingAttemptId", "minLength", 32),
         ("wan-endpoint-registry#EndpointRecord.name", "maxLength", 50),

@@ -10,8 +10,9 @@ from simulate_kit import DAY, MIDNIGHT, a_device
 
 from s2connect.errors import UsageError
 from s2connect.simulate.site import PlannedDevice, read_site
+from tests.shared import SHARED
 
-PILOTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pilots.csv"
+PILOTS = SHARED / "data" / "pilots.csv"
 HEADER = "site,area,appliance,resource,count,kw,kwh,litres\n"
 
 
@@ -94,7 +95,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     assert "Here" in refused.value.hint
 
 
-@pytest.mark.skipif(not PILOTS.is_file(), reason="needs the table of the pilot sites")
+@pytest.mark.skipif(not PILOTS.is_file(), reason="the table of the pilot sites is not in ../shared")
 def test_the_pilot_sites_have_236_devices_that_all_live_through_a_day() -> None:
     plan = read_site(PILOTS)
     assert len(plan) == len({device.resource_id for device in plan}) == 236
