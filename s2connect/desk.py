@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
 
 from s2connect.addresses import Addresses
 from s2connect.config import EndpointConfig
@@ -23,6 +23,7 @@ from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.server_core import AttemptFailed, PairingServer
 from s2connect.rest.client import HttpsClient
 from s2connect.store.base import Pairing, PairKey, Store, Vault
+from s2connect.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from s2connect.lan import LocalNetwork
@@ -38,9 +39,6 @@ class Owner(Protocol):
     def ca_fingerprint(self) -> bytes | None:
         """SHA-256 of our own CA certificate, if the endpoint is its own CA."""
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run something in a task that the endpoint ends when it closes."""
-
 
 class PairingDesk:
     """Pairs the nodes of an endpoint, as initiator and as responder; what they agree on goes into the book.
@@ -49,6 +47,7 @@ class PairingDesk:
         config: Settings of the endpoint, but for its nodes.
         local: The endpoint with its nodes, as it is now.
         owner: The endpoint.
+        supervisor: Owns the tasks.
         server: Who answers those that pair with us.
         book: Who keeps the pairings.
         store: Where they are.
@@ -66,6 +65,7 @@ class PairingDesk:
         local: Callable[[], LocalEndpoint],
         owner: Owner,
         *,
+        supervisor: Supervisor,
         server: PairingServer,
         book: PairingBook,
         store: Store,
@@ -79,6 +79,7 @@ class PairingDesk:
         self._config = config
         self._local = local
         self._owner = owner
+        self._supervisor = supervisor
         self._server = server
         self._book = book
         self._store = store
@@ -253,7 +254,7 @@ class PairingDesk:
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
-        self._owner.spawn(self._pair_as_responder(self._local().nodes[node], url), "long-poll-pairing")
+        self._supervisor.spawn(self._pair_as_responder(self._local().nodes[node], url), "long-poll-pairing")
 
     async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
         issued = self._server.own_token(local.id, now=_now())

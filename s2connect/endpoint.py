@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s2connect.addresses import Addresses
 from s2connect.certs.tls import ServerContext, wan_client_context
@@ -18,7 +18,6 @@ from s2connect.desk import PairingDesk
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
-    S2ConnectError,
     StorageError,
     UsageError,
 )
@@ -27,6 +26,7 @@ from s2connect.events import (
     EventHub,
     EventStream,
     Notice,
+    TaskFailed,
 )
 from s2connect.identity import IdentityKeeper
 from s2connect.keeping import PairingBook
@@ -46,6 +46,7 @@ from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
+from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
 from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -72,6 +73,7 @@ class Endpoint:
         config: Its settings.
         nodes: Its nodes by id.
         book: Its pairings, for its nodes.
+        supervisor: Owns its background tasks; they end with it.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Endpoint:
         self._home = home
         self._addresses = Addresses(addresses, zeroconf)
         self._events = EventHub()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.supervisor = Supervisor("s2connect", FailureLog(self.task_failed))
         self._zeroconf = zeroconf
         self._lan: LocalNetwork | None = None
         self._connections: dict[NodeId, NodeConnections] = {}
@@ -109,7 +111,9 @@ class Endpoint:
             wan_clients_only=config.wan_pairing_server,
         )
         self._session_server = SessionServer()
-        self.book = PairingBook(store, lambda: self._local, self._connections, self._session_server, self)
+        self.book = PairingBook(
+            store, lambda: self._local, self._connections, self._session_server, self, self.supervisor
+        )
         self._websocket = WebSocketTransport(self._websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
         self._mqtt: MqttTransport | None = None
@@ -177,6 +181,7 @@ class Endpoint:
             self.config,
             lambda: self._local,
             self,
+            supervisor=self.supervisor,
             server=self._pairing_server,
             book=self.book,
             store=self._store,
@@ -198,6 +203,7 @@ class Endpoint:
                 self.config,
                 lambda: self._local,
                 self,
+                supervisor=self.supervisor,
                 desk=self._desk,
                 store=self._store,
                 pki=self._pki,
@@ -210,7 +216,7 @@ class Endpoint:
         self._ready = True
         if self._lan is not None:
             self._lan.start(self.pairing_url if self._serving else None, self._port)
-        self.spawn(self._keep_identity_fresh(), "renewal")
+        self.supervisor.keep(self._keep_identity_fresh, "renewal")
         await self.book.settle_unconfirmed()
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and serve:
             self.publish(
@@ -237,7 +243,15 @@ class Endpoint:
         self._mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
-        connections = NodeConnections(lambda: self._local, local, self._store, self._client, self.book, self._routes_of)
+        connections = NodeConnections(
+            lambda: self._local,
+            local,
+            self._store,
+            self._client,
+            self.book,
+            self._routes_of,
+            supervisor=self.supervisor,
+        )
         self._connections[local.id] = connections
         node = self.nodes[local.id] = Node(self, self._desk, local, connections)
         await self._desk.restore_static_code(local)
@@ -251,6 +265,7 @@ class Endpoint:
             self.config,
             self._tls,
             keeper=self.book,
+            supervisor=self.supervisor,
             on_failed=self._desk.attempt_failed,
             endpoint=lambda: self._local,
             ready=lambda: self._ready,
@@ -268,10 +283,7 @@ class Endpoint:
         if self._lan is not None:
             await self._lan.withdraw()
         await asyncio.gather(*(c.close() for c in self._connections.values()))
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.supervisor.close()
         await self._websocket.close()
         if self._mqtt is not None:
             await self._mqtt.close()
@@ -279,19 +291,6 @@ class Endpoint:
             await self._serving.close()
         await self._addresses.close()
         self._events.close()
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run something in a task that ends with the endpoint; its errors are logged."""
-
-        async def run() -> None:
-            try:
-                await work
-            except S2ConnectError as error:
-                _log.warning("%s: %s", name, error)
-
-        task = asyncio.create_task(run(), name=f"s2connect-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # What applications ask
 
@@ -442,6 +441,10 @@ class Endpoint:
     def publish(self, event: Event) -> None:
         """Log an event and tell all who follow."""
         self._events.publish(event)
+
+    def task_failed(self, failure: TaskFailure) -> None:
+        """Tell the application that a background task failed; the log was told already."""
+        self.publish(TaskFailed(task=failure.task, error=failure.error, retry_in=failure.retry_in, count=failure.count))
 
     async def renew_certificate(self) -> None:
         """Show a new leaf of the same CA from now on; pairings and sessions stay (TRUST-01).

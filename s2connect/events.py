@@ -140,6 +140,38 @@ class SessionFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advertised(Event):
+    """This endpoint is found in the local network from now on, under that name (DISC-01)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Event):
+    """A background task of this program failed. The log has the details, this event nothing secret.
+
+    The same failure is published once a minute.
+
+    Attributes:
+        task: What the task does, in a word, e.g. ``connector`` or ``advertise``.
+        error: Name of the exception's class.
+        retry_in: Seconds until the task is started again; None where it is not.
+        count: How often it failed in this way since it was published last, this time included.
+    """
+
+    task: str
+    error: str
+    retry_in: float | None
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        times = f" {self.count} times" if self.count > 1 else ""
+        return f"A background task ({self.task}) failed{times} with {self.error}. The log has the details."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """Something an operator should know.
 

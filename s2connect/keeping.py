@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from s2connect.errors import NotPaired, S2ConnectError, UsageError
 from s2connect.events import Event, Paired, PairingFailed, SessionFailed, Unpaired, UnpairedBy
@@ -19,6 +19,7 @@ from s2connect.model.text import for_display
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.store.transfer import PairingTransfer
+from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Connection
 
 _log = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ class Owner(Protocol):
 
     def publish(self, event: Event) -> None:
         """Tell the application."""
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run something in a task that the endpoint ends when it closes."""
 
     async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         """Call ``unpair`` at the communication server of a pairing."""
@@ -50,12 +48,14 @@ class PairingBook:
         connections: Mapping[NodeId, NodeConnections],
         session_server: SessionServer,
         owner: Owner,
+        supervisor: Supervisor,
     ) -> None:
         self._store = store
         self._local = local
         self._connections = connections
         self._session_server = session_server
         self._owner = owner
+        self._supervisor = supervisor
         self._locks: dict[NodeId, asyncio.Lock] = {}
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
@@ -75,7 +75,7 @@ class PairingBook:
         """As pairing client: store it as unconfirmed (PAIRC-06)."""
         await self._store.save_pairing(pairing, token)
         if pairing.communication_role is CommunicationRole.SERVER:
-            self._owner.spawn(self._drop_if_nobody_comes(pairing), "unconfirmed")
+            self._expire(pairing)
 
     async def confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
         """As pairing client: the pairing stands."""
@@ -119,7 +119,7 @@ class PairingBook:
             server = old.communication_role is CommunicationRole.SERVER
             connections.drop(old.key.remote, "paired with another energy manager", ask_to_reconnect=server)
             if not server:
-                self._owner.spawn(self._farewell(old, tokens), "farewell")
+                self._supervisor.spawn(self._farewell(old, tokens), "farewell")
         connections.connect(pairing)
 
     async def _farewell(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
@@ -129,6 +129,9 @@ class PairingBook:
                 await self._owner.unpair_at_server(pairing, tokens)
         except (S2ConnectError, TimeoutError) as error:
             _log.info("the former peer %s could not be told: %s", for_display(pairing.peer.title), error)
+
+    def _expire(self, pairing: Pairing) -> None:
+        self._supervisor.keep(lambda: self._drop_if_nobody_comes(pairing), "unconfirmed", pairing.key.remote)
 
     async def _drop_if_nobody_comes(self, pairing: Pairing) -> None:
         """As communication server: an unconfirmed pairing stands only if its token comes within 15 s (PAIRC-06)."""
@@ -141,7 +144,7 @@ class PairingBook:
         """At the start: let go of pairings whose client does not come (PAIRC-06)."""
         for pairing in await self._store.pairings():
             if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
-                self._owner.spawn(self._drop_if_nobody_comes(pairing), "unconfirmed")
+                self._expire(pairing)
 
     # Unpairing
 

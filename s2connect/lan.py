@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from s2connect.discovery.browse import Browser, Vanished
 from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
-from s2connect.errors import ConfigurationError, NameConflict, NotReachable, S2ConnectError, StorageError
+from s2connect.errors import ConfigurationError, NameConflict, NotReachable
 from s2connect.events import (
+    Advertised,
     CodeMissingAtDevice,
     DeviceGone,
     DeviceWaits,
@@ -31,6 +33,7 @@ from s2connect.events import (
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.lan_core import LanOperations
@@ -47,8 +50,12 @@ from s2connect.pairing.long_poll_core import (
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.rest.server import HttpsServer
 from s2connect.store.base import Store
+from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
+
+NO_MDNS_RETRY = 60.0
+"""Seconds until mDNS is tried again where this machine had no use of it; a change of its addresses comes before."""
 
 
 class Owner(Protocol):
@@ -80,6 +87,7 @@ class LocalNetwork:
         endpoint: Callable[[], LocalEndpoint],
         owner: Owner,
         *,
+        supervisor: Supervisor,
         desk: PairingDesk,
         store: Store,
         pki: SSLContext,
@@ -90,6 +98,7 @@ class LocalNetwork:
         self._config = config
         self._endpoint = endpoint
         self._owner = owner
+        self._supervisor = supervisor
         self._desk = desk
         self._store = store
         self._pki = pki
@@ -103,6 +112,7 @@ class LocalNetwork:
         )
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._other_roles = asyncio.Event()
+        self._network_changed = asyncio.Event()
         self._pairing_url: BaseUrl | None = None
         self._port = 0
         self._monitor = NetworkMonitor(self._addresses_changed)
@@ -181,15 +191,31 @@ class LocalNetwork:
         roles = {node.description.role for node in self._endpoint().nodes.values()}
         self._other_roles.set()
         if url is not None and self._config.advertise and local and roles:
-            self._begin("advertise", lambda: self._advertise(url, self._port))
+            self._begin("advertise", "not_advertised", lambda: self._advertise(url, self._port))
         if Role.RM in roles and (url is None or local):
-            self._begin("neighbours", lambda: self._follow_managers(wait=url is None))
+            self._begin("neighbours", "not_found", lambda: self._follow_managers(wait=url is None))
 
-    def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _begin(self, name: str, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._tasks:
-            self._tasks[name] = asyncio.create_task(work(), name=f"s2connect-{name}")
+            self._tasks[name] = self._supervisor.keep(lambda: self._over_mdns(trouble, work), name)
+
+    async def _over_mdns(self, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it; where this machine has no use of mDNS now, tell that once, and do it when there is a network."""
+        told = False
+        while True:
+            self._network_changed.clear()
+            try:
+                return await work()
+            except NotReachable as error:
+                if not told:
+                    self._owner.publish(Notice(kind=trouble, sentence=str(error)))
+                told = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NO_MDNS_RETRY):
+                    await self._network_changed.wait()
 
     def _addresses_changed(self, _: bool) -> None:
+        self._network_changed.set()
         self._owner.addresses_changed({str(own.interface.ip) for own in own_addresses()})
 
     async def _advertise(self, pairing_url: BaseUrl, port: int) -> None:
@@ -199,6 +225,7 @@ class LocalNetwork:
             self._other_roles.clear()
             async with Advertiser(shown, zeroconf=self._zeroconf, on_conflict=self._conflict) as advertiser:
                 _log.info("advertised in the local network as %s", shown.instance)
+                self._owner.publish(Advertised(name=shown.instance))
                 while await self._other_roles.wait():
                     self._other_roles.clear()
                     if (now := self.advertisement(pairing_url, port)).roles != shown.roles:
@@ -206,7 +233,7 @@ class LocalNetwork:
                         await advertiser.update(shown)
         except NameConflict as error:
             self._conflict(error)
-        except (NotReachable, ConfigurationError) as error:
+        except ConfigurationError as error:
             self._owner.publish(Notice(kind="not_advertised", sentence=str(error)))
 
     def _conflict(self, error: NameConflict) -> None:
@@ -215,9 +242,7 @@ class LocalNetwork:
     async def withdraw(self) -> None:
         """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
         self._monitor.close()
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._supervisor.end(self._tasks.values())
         self._operations.close()
         self._long_polling.close()
 
@@ -226,7 +251,7 @@ class LocalNetwork:
     async def _follow_managers(self, *, wait: bool) -> None:
         """Watch for energy managers: reconnect when one comes back, and wait at each that lets devices wait (LP-01)."""
         try:
-            self._given_up = set(await self._store.refused_servers())
+            self._given_up |= set(await self._store.refused_servers())
             async with Browser(Role.CEM, zeroconf=self._zeroconf) as browser:
                 async for event in browser:
                     found = event.endpoint
@@ -236,8 +261,6 @@ class LocalNetwork:
                     self._owner.seen(found.host.rstrip(".").lower(), [a.partition("%")[0] for a in found.addresses])
                     if wait:
                         await self._wait_at(found)
-        except (NotReachable, StorageError) as error:
-            self._owner.publish(Notice(kind="not_found", sentence=str(error)))
         finally:
             for instance in list(self._waiting):
                 await self._stop_waiting(instance)
@@ -254,23 +277,23 @@ class LocalNetwork:
         if url is None or url in self._given_up:
             return
         address = found.addresses[0] if found.addresses and is_local_name(url.host) else None
-        task = asyncio.create_task(self._wait(url, address), name=f"s2connect-long-polling-{found.instance}")
+        task = self._supervisor.keep(lambda: self._wait(url, address), "long-polling", for_display(found.instance, 63))
         self._waiting[found.instance] = _Waiting(url, address, task)
 
     async def _wait(self, url: BaseUrl, address: str | None) -> None:
-        try:
-            after = await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
-            if after is AfterPoll.STOP_FOR_GOOD:
-                self._given_up.add(url)
-                await self._store.refuse_server(url)
-        except S2ConnectError as error:
-            _log.warning("long-polling at %s has ended: %s", url.host, error)
+        if url not in self._given_up:
+            if (
+                await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
+                is not AfterPoll.STOP_FOR_GOOD
+            ):
+                return
+            self._given_up.add(url)
+        await self._store.refuse_server(url)  # after an error this alone is tried again (LP-06)
 
     async def _stop_waiting(self, instance: str) -> None:
         known = self._waiting.pop(instance, None)
         if known is not None:
-            known.task.cancel()
-            await asyncio.gather(known.task, return_exceptions=True)
+            await self._supervisor.end([known.task])
 
     # PollOwner
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from importlib import import_module
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from s2connect.errors import (
     AccessRefused,
@@ -23,12 +23,12 @@ from s2connect.events import SessionFailed
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
-from s2connect.model.session_init import InitiateSessionResponse
 from s2connect.model.text import for_display
 from s2connect.session.http_client import SessionClient, with_descriptions
 from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff
 from s2connect.session.session import Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
+from s2connect.supervisor import Supervisor
 from s2connect.transports.base import GOING_AWAY, Connection
 
 _log = logging.getLogger(__name__)
@@ -91,11 +91,13 @@ class Live:
 
     async def end(self, reason: str, *, ask_to_reconnect: bool = False) -> None:
         """Close it, after a ``SessionRequest RECONNECT`` where the peer shall learn that it is unpaired (UNP-02)."""
-        if self.session is not None and ask_to_reconnect:
-            await self.session.request_reconnect()
-        if self.session is not None:
-            await self.session.close(reason)
-        await self.connection.close(GOING_AWAY, reason)
+        try:
+            if self.session is not None and ask_to_reconnect:
+                await self.session.request_reconnect()
+            if self.session is not None:
+                await self.session.close(reason)
+        finally:
+            await self.connection.close(GOING_AWAY, reason)
 
 
 def _possible(check: Check, s2_version: str) -> Check:
@@ -161,6 +163,8 @@ class NodeConnections:
         client: SessionClient,
         owner: Owner,
         routes_of: Callable[[Pairing], Awaitable[list[str]]],
+        *,
+        supervisor: Supervisor,
     ) -> None:
         self.node = node
         self.gate: Gate | None = None
@@ -169,6 +173,7 @@ class NodeConnections:
         self._client = client
         self._owner = owner
         self._routes_of = routes_of
+        self._supervisor = supervisor
         self._live: dict[NodeId, Live] = {}
         self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
@@ -236,11 +241,13 @@ class NodeConnections:
         return live
 
     async def _watch(self, live: Live) -> None:
-        await live.connection.wait_closed()
         remote = live.pairing.key.remote
-        _log.info("%s is no longer connected with %s", self.node.id, remote)
-        if self._live.get(remote) is live:
-            del self._live[remote]
+        try:
+            await live.connection.wait_closed()
+            _log.info("%s is no longer connected with %s", self.node.id, remote)
+        finally:
+            if self._live.get(remote) is live:
+                del self._live[remote]
 
     def drop(
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
@@ -248,39 +255,33 @@ class NodeConnections:
         """End the session with a peer, if there is one, without waiting for its farewell."""
         if not keep_connecting and (connector := self._connectors.pop(remote, None)) is not None:
             connector.cancel()
-            self._closing.add(connector)
-            connector.add_done_callback(self._closing.discard)
         if (live := self._live.pop(remote, None)) is not None:
             self._later(live.end(reason, ask_to_reconnect=ask_to_reconnect), "end")
 
     async def end(self, remote: NodeId, reason: str) -> None:
         """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
-        self.drop(remote, reason)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        if (connector := self._connectors.pop(remote, None)) is not None:
+            await self._supervisor.end([connector])
+        if (live := self._live.pop(remote, None)) is not None:
+            await asyncio.wait({self._later(live.end(reason), "end")})
 
     async def close(self) -> None:
         """End everything with a close frame; iterators end."""
         self._closed = True
         self._waiting.put_nowait(None)
-        connectors = list(self._connectors.values())
-        for task in connectors:
-            task.cancel()
-        await asyncio.gather(*connectors, return_exceptions=True)
+        await self._supervisor.end(self._connectors.values())
         self._connectors.clear()
         live, self._live = list(self._live.values()), {}
-        await asyncio.gather(*(one.end("this endpoint is stopping") for one in live), return_exceptions=True)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        for one in live:
+            self._later(one.end("this endpoint is stopping"), "end")
+        if self._closing:
+            await asyncio.wait(set(self._closing))
 
-    def _later(self, work: Awaitable[None], what: str) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except S2ConnectError as error:
-                _log.info("%s: %s", what, error.kind)
-
-        task = asyncio.create_task(run(), name=f"s2connect-{what}-{self.node.id}")
+    def _later(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        task = self._supervisor.spawn(work, what, self.node.id, expected=logging.INFO)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     def addresses_changed(self, own: Collection[str]) -> None:
         """This machine has these addresses now: end what hangs on one that is gone, instead of waiting for silence."""
@@ -311,22 +312,19 @@ class NodeConnections:
         running = self._connectors.get(remote)
         if running is not None and not running.done():
             return
-        self._connectors[remote] = asyncio.create_task(
-            self._keep_connected(pairing.key), name=f"s2connect-connector-{remote}"
-        )
+        key = pairing.key
+        self._connectors[remote] = self._supervisor.keep(lambda: self._keep_connected(key), "connector", remote)
 
     async def _keep_connected(self, key: PairKey) -> None:
         backoff = Backoff()
         while True:
             # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
-            pairings = [p for p in await self._pairings(key) if p.initiate_session_url is not None]
+            pairings = [p for p in await self._store.pairings_of(key) if p.initiate_session_url is not None]
             if not pairings:
                 return
             pairing = pairings[-1]
             try:
-                connection, answer = await self._open(pairing)
-                if not pairing.confirmed:
-                    await self._owner.settle(pairing)
+                connection, updated = await self._open(pairing)
             except (NoLongerPaired, AccessRefused) as error:
                 if not pairing.confirmed:
                     await self._owner.drop(pairing)
@@ -341,9 +339,6 @@ class NodeConnections:
                 if await self._pause(pairing, delay):
                     backoff.established()
                 continue
-            updated = with_descriptions(pairing, answer)
-            if updated != pairing:
-                await self._describe(updated)
             live = self.attach(connection, updated)
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             end = await live.ended()
@@ -366,21 +361,13 @@ class NodeConnections:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
             pairing = pairings[-1]
             try:
-                connection, answer = await self._open(pairing)
+                connection, updated = await self._open(pairing)
             except (NoLongerPaired, AccessRefused) as error:
                 if not pairing.confirmed:
                     await self._owner.drop(pairing)
                     continue
                 if isinstance(error, NoLongerPaired):
                     await self._owner.ended_by_peer(pairing)
-                raise
-            try:
-                if not pairing.confirmed:
-                    await self._owner.settle(pairing)
-                if (updated := with_descriptions(pairing, answer)) != pairing:
-                    await self._describe(updated)
-            except BaseException:
-                await connection.close(GOING_AWAY)
                 raise
             self._keep(connection, updated)
             return connection
@@ -401,19 +388,25 @@ class NodeConnections:
         await asyncio.sleep(random.random() * min(delay, BASE_DELAY))  # noqa: S311 - spreads load, guards nothing
         return True
 
-    async def _open(self, pairing: Pairing) -> tuple[Connection, InitiateSessionResponse]:
+    async def _open(self, pairing: Pairing) -> tuple[Connection, Pairing]:
+        """Connect to the server of a pairing. Returns the pairing as its answer describes it, confirmed if it was not.
+
+        Raises:
+            S2ConnectError: There is no session, or what it changes could not be stored.
+        """
         routes: list[str | None] = [*await self._routes_of(pairing)] or [None]
-        return await first_reachable(
+        connection, answer = await first_reachable(
             routes, lambda address: self._client.open(self._endpoint(), self.node, pairing, address=address)
         )
-
-    async def _pairings(self, key: PairKey) -> list[Pairing]:
-        while True:
-            try:
-                return await self._store.pairings_of(key)
-            except StorageError as error:
-                _log.error("pairings cannot be read: %s", error)
-                await asyncio.sleep(10)
+        try:
+            if not pairing.confirmed:
+                await self._owner.settle(pairing)
+            if (updated := with_descriptions(pairing, answer)) != pairing:
+                await self._describe(updated)
+        except BaseException:
+            await connection.close(GOING_AWAY)
+            raise
+        return connection, updated
 
     async def _describe(self, pairing: Pairing) -> None:
         try:

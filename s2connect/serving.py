@@ -21,6 +21,7 @@ from s2connect.rest.server import HttpsServer, tls_object
 from s2connect.session.http_server import SessionKeeper, SessionService
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Store
+from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -36,10 +37,9 @@ class Serving:
         port: The port it listens on.
     """
 
-    def __init__(self, server: HttpsServer, pairing: PairingService, session: SessionService) -> None:
+    def __init__(self, server: HttpsServer, pairing: PairingService) -> None:
         self._server = server
         self._pairing = pairing
-        self._session = session
         self.port = server.port
 
     @classmethod
@@ -49,6 +49,7 @@ class Serving:
         tls: ServerContext,
         *,
         keeper: Keeper,
+        supervisor: Supervisor,
         on_failed: Callable[[AttemptFailed], None],
         endpoint: Callable[[], LocalEndpoint],
         ready: Callable[[], bool],
@@ -77,17 +78,16 @@ class Serving:
 
         server = HttpsServer(tls.context, host=config.bind, port=config.port)
         pairing = PairingService(pairing_server, keeper, binding=binding, ready=ready, on_failed=on_failed)
-        session = SessionService(session_server, endpoint, store, keeper, transports)
+        session = SessionService(session_server, endpoint, store, keeper, transports, supervisor)
         pairing.mount(server, PAIRING_PATH)
         session.mount(server, SESSION_PATH)
         if lan is not None:
             lan.mount(server, PAIRING_PATH)
         server.add_get(WEBSOCKET_PATH, upgrade)
         await server.start()
-        return cls(server, pairing, session)
+        return cls(server, pairing)
 
     async def close(self) -> None:
         """Stop accepting and end what is open."""
         self._pairing.close()
-        await self._session.close()
         await self._server.close()

@@ -8,9 +8,9 @@ import logging
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from s2connect.bridge.config import BridgeFileError, load
 from s2connect.bridge.link import LinkStatus
@@ -18,11 +18,12 @@ from s2connect.bridge.service import Bridge, Reloaded
 from s2connect.cli.control import control_socket
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.lines import LineWriter
-from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of
+from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, report_callbacks
 from s2connect.cli.service import Object, Service, Sink, event_object
 from s2connect.cli.systemd import Notifier
 from s2connect.errors import S2ConnectError
 from s2connect.store.home import Home
+from s2connect.supervisor import Supervisor
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,6 @@ class BridgeService(Service):
             bridge.config.home,
             sink,
             stop=stop.now,
-            failed=stop.failed,
             running=True,
             show_codes=show_codes,
         )
@@ -77,7 +77,7 @@ class BridgeService(Service):
 
     def reload_soon(self) -> None:
         """Read the file again, from a signal."""
-        self._spawn(self._reload_quietly(), "reload")
+        self._supervisor.spawn(self._reload_quietly(), "reload")
 
     async def _reload_quietly(self) -> None:
         with contextlib.suppress(S2ConnectError):
@@ -139,6 +139,7 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add))
+                    stack.enter_context(report_callbacks(bridge.endpoint))
                     if config.metrics is not None:
                         from s2connect.bridge.metrics import Metrics
 
@@ -147,8 +148,10 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
                     home = await asyncio.to_thread(Home.open, config.home)
                     await stack.enter_async_context(control_socket(home, service.answer))
                     stack.enter_context(_on_hangup(service))
-                    await stack.enter_async_context(_background(changes.write(output), "changes"))
-                    await stack.enter_async_context(_background(notifier.keep_alive(bridge.alive), "watchdog"))
+                    failures = bridge.endpoint.supervisor.failures
+                    background = await stack.enter_async_context(Supervisor("s2connect-bridge", failures))
+                    background.keep(lambda: changes.write(output), "changes")
+                    background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
                     service.follow(sessions=False)
                     await output.put(event_object("bridge_ready", **bridge.status()))
                     notifier.ready(summary(bridge))
@@ -170,16 +173,6 @@ def _on_hangup(service: BridgeService) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-@contextlib.asynccontextmanager
-async def _background(work: Any, name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=f"s2connect-bridge-{name}")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def summary(bridge: Bridge) -> str:

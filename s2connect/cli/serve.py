@@ -138,12 +138,12 @@ async def serve(
             service: Service | None = None
             try:
                 async with Endpoint.open(path) as endpoint:
+                    stack.enter_context(report_callbacks(endpoint))
                     service = Service(
                         endpoint,
                         path,
                         output,
                         stop=stop.now,
-                        failed=stop.failed,
                         running=True,
                         show_codes=not commands,
                         check=check,
@@ -161,6 +161,17 @@ async def serve(
     if stop.error is not None:
         raise stop.error
     return stop.code
+
+
+@contextlib.contextmanager
+def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
+    """Report what escapes from a callback of the event loop, which is this process's alone, as failed tasks are."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(endpoint.supervisor.failures.loop_exception)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(None)
 
 
 def _recording_stopped(output: Output, record: Path) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -28,6 +29,7 @@ from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.store.home import Home
+from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,6 @@ class Service:
         home: Its state directory.
         sink: Where events go.
         stop: What the command ``stop`` does.
-        failed: Told of an error that none of the tasks of the service expects.
         running: Whether this is the service, or a command that opened the endpoint for itself.
         show_codes: Tell a code with every announced pairing; otherwise whoever reads the events asks for one.
         check: How much of every message is judged.
@@ -90,7 +91,6 @@ class Service:
         sink: Sink | None = None,
         *,
         stop: Callable[[], None] | None = None,
-        failed: Callable[[BaseException], None] | None = None,
         running: bool = False,
         show_codes: bool = False,
         check: Check = Check.RULES,
@@ -100,7 +100,6 @@ class Service:
         self._home = home
         self._sink: Sink = sink or Nowhere()
         self._stop = stop
-        self._failed = failed
         self._running = running
         self._show_codes = show_codes
         self._check = check
@@ -111,7 +110,7 @@ class Service:
         self._events = endpoint.events()
         self._sessions: dict[str, _Open] = {}
         self._named = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._supervisor = Supervisor("s2connect-cli", endpoint.supervisor.failures)
         self._commands = {
             "code": self._code,
             "nodes": self._look_at,
@@ -128,19 +127,15 @@ class Service:
 
     def follow(self, *, sessions: bool = True) -> None:
         """Report events and, unless somebody else does, take the sessions of all nodes, until the endpoint closes."""
-        self._spawn(self._follow(self._events), "events")
+        self._supervisor.keep(lambda: self._follow(self._events), "report")
         if not sessions:
             return
         for node in self.endpoint.nodes.values():
-            self._spawn(self._take_sessions(node), f"sessions-{node.id}")
+            self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
 
     async def finish(self, timeout: float) -> None:
         """After the endpoint has closed: let the last events be reported."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=timeout)
-        for task in (left := list(self._tasks)):
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await self._supervisor.close(grace=timeout)
 
     def ready(self) -> Object:
         """The event that tells that the service is up."""
@@ -165,16 +160,6 @@ class Service:
         code = node.valid_pairing_code()
         return code is not None and code.expires_in is None
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"s2connect-cli-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and self._failed is not None:
-            self._failed(error)
-
     async def _follow(self, stream: events.EventStream) -> None:
         async for event in stream:
             match event:
@@ -184,6 +169,10 @@ class Service:
                     self._codes.pop(event.node, None)
                 case events.Notice(kind="name_conflict" | "not_advertised"):
                     self._not_found = {"reason": event.kind, "text": event.sentence}
+                case events.TaskFailed(task="advertise"):
+                    self._not_found = {"reason": "task_failed", "text": event.sentence}
+                case events.Advertised():
+                    self._not_found = None
             found = _from_endpoint(event)
             match event, found:
                 case events.PairingAnnounced(), dict() if self._show_codes:
@@ -215,30 +204,34 @@ class Service:
             self._named += 1
             name = f"s{self._named}"
             opened = self._sessions[name] = _Open(name, node, session)
+            self._supervisor.spawn(self._receive(opened), "session", name)
             if self._recorder is not None:  # before the session runs for the first time
                 self._recorder.session_opened(name, session, str(node.id), peer_object(session.peer))
-            await self._sink.put(
-                event_object(
-                    "session_opened",
-                    session=name,
-                    node=str(node.id),
-                    peer=peer_object(session.peer),
-                    protocol=session.info.protocol,
-                    s2_version=session.info.s2_version,
-                )
-            )
-            self._spawn(self._receive(opened), f"session-{name}")
 
     async def _receive(self, opened: _Open) -> None:
         session = opened.session
+        failure: Exception | None = None
         try:
-            async for message in session:
-                opened.messages += 1
-                # A slow reader of our output slows the session down here.
+            async with session:
                 await self._sink.put(
-                    event_object("message", session=opened.name, direction="received", message=message.body)
+                    event_object(
+                        "session_opened",
+                        session=opened.name,
+                        node=str(opened.node.id),
+                        peer=peer_object(session.peer),
+                        protocol=session.info.protocol,
+                        s2_version=session.info.s2_version,
+                    )
                 )
-            await session.wait_closed()
+                async for message in session:
+                    opened.messages += 1
+                    # A slow reader of our output slows the session down here.
+                    await self._sink.put(
+                        event_object("message", session=opened.name, direction="received", message=message.body)
+                    )
+                await session.wait_closed()
+        except Exception as error:
+            failure = error  # it costs this session, and no other
         finally:
             del self._sessions[opened.name]
             if self._recorder is not None:
@@ -253,6 +246,8 @@ class Service:
                 messages=opened.messages,
             )
         )
+        if failure is not None:
+            raise failure
 
     # Commands
 
@@ -558,6 +553,9 @@ def _from_endpoint(event: events.Event) -> Object | None:
             return event_object("warning", at=event.at, reason=event.kind, **fields)
         case events.Notice():
             return event_object("warning", at=event.at, reason=event.kind, text=event.sentence)
+        case events.TaskFailed():
+            fields = {"text": event.sentence, "retry_in": event.retry_in, "task": event.task, "error": event.error}
+            return event_object("warning", at=event.at, reason="task_failed", **fields)
     return None
 
 

@@ -184,7 +184,7 @@ async def manager(
             _show_code(endpoint, str(await node.set_static_code()), clock, shown, report)
         else:
             _show_code(endpoint, str(node.issue_pairing_code()), clock, shown, report)
-            endpoint.spawn(_new_codes(endpoint, node, news, clock, shown, report), "simulate-codes")
+            endpoint.supervisor.keep(lambda: _new_codes(endpoint, node, news, clock, shown, report), "simulate-codes")
         simulated = EnergyManager(now=clock.now(), fuse_limit=fuse_limit)
         await ManagerRunner(simulated, clock, report, name=shown).run(node.sessions())
 

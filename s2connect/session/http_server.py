@@ -30,7 +30,8 @@ from s2connect.session.server_core import (
     refusal,
 )
 from s2connect.store.base import Pairing, PairKey, Store
-from s2connect.transports.base import Connection, ConnectionInfo, Transport
+from s2connect.supervisor import Supervisor
+from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo, Transport
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class SessionService:
         store: Store,
         keeper: SessionKeeper,
         transports: Mapping[str, Transport],
+        supervisor: Supervisor,
     ) -> None:
         """Serve a core.
 
@@ -70,13 +72,14 @@ class SessionService:
             store: Pairings and digests.
             keeper: The endpoint.
             transports: By protocol name.
+            supervisor: Owns the tasks that wait for clients, and ends them.
         """
         self._core = core
         self._endpoint = endpoint
         self._store = store
         self._keeper = keeper
         self._transports = transports
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._supervisor = supervisor
         # Two confirmations of one pair must not activate two tokens.
         self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
 
@@ -89,13 +92,6 @@ class SessionService:
             ("unpair", self._unpair),
         ):
             server.add_post(f"{base_path}v1/{operation}", _storage_is_500(handler))
-
-    async def close(self) -> None:
-        """Withdraw what was offered and not used."""
-        tasks = list(self._waiting)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _record(self, key: PairKey) -> Record:
         confirmed = unconfirmed = None
@@ -160,11 +156,7 @@ class SessionService:
             activation.protocol, activation.key.local, activation.key.remote, activation.s2_version, peer_address
         )
         offer = self._transports[activation.protocol].offer(info)
-        task = asyncio.create_task(
-            self._await_client(offer.connection), name=f"s2connect-offer-{activation.key.remote}"
-        )
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self._supervisor.spawn(self._await_client(offer.connection), "offer", activation.key.remote)
         return answer(200, offer.details)
 
     async def _await_client(self, arriving: asyncio.Future[Connection]) -> None:
@@ -174,7 +166,11 @@ class SessionService:
             if arriving.cancelled():
                 return  # nobody came in time
             raise
-        await self._keeper.opened(connection)
+        try:
+            await self._keeper.opened(connection)
+        except BaseException:
+            await connection.close(INTERNAL_ERROR)
+            raise
 
     async def _unpair(self, request: web.Request) -> web.Response:
         body = await read_body(request)

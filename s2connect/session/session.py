@@ -29,7 +29,7 @@ from s2connect.messages.envelope import (
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
-from s2connect.transports.base import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Connection, ConnectionInfo
+from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
 if TYPE_CHECKING:
     from s2connect.messages.conversation import Verdict
@@ -353,7 +353,7 @@ class Session:
             closed = error
         except Exception:
             _log.exception("The session with %s ends because of an error", self.info.remote)
-            await self._connection.close(1011)
+            await self._connection.close(INTERNAL_ERROR)
         finally:
             self._finish(closed)
             self._writer.cancel()
