@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 from s2connect.addresses import Addresses
 from s2connect.config import EndpointConfig
 from s2connect.errors import NotReachable, PairingExpired, PairingRefused, WrongPairingCode
-from s2connect.events import CodeMissingAtDevice, CodeWithdrawn, EventHub, Paired, PairingFailed
+from s2connect.events import CodeMissingAtDevice, CodeWithdrawn, EventHub, Notice, Paired, PairingFailed
 from s2connect.keeping import PairingBook
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.proxy import Proxies
+from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
-from s2connect.pairing.code import PairingCode, PairingToken
-from s2connect.pairing.server_core import AttemptFailed, PairingServer
+from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
+from s2connect.pairing.server_core import AttemptFailed, PairingServer, PairingServerEvent, ReflectionRefused
 from s2connect.rest.client import HttpsClient
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import Supervisor
@@ -134,11 +135,33 @@ class PairingDesk:
         """See :meth:`Node.withdraw_pairing_code`."""
         self._server.withdraw_code(node)
 
-    def attempt_failed(self, failed: AttemptFailed) -> None:
-        """Somebody tried to pair with one of our nodes in vain."""
-        self._events.publish(PairingFailed(node=failed.node, peer=failed.peer, reason=failed.reason))
-        if failed.code_withdrawn:
-            self._events.publish(CodeWithdrawn(node=failed.node))
+    def attempt_failed(self, event: PairingServerEvent) -> None:
+        """Publish that somebody tried to pair with one of our nodes in vain."""
+        match event:
+            case AttemptFailed():
+                self._events.publish(PairingFailed(node=event.node, peer=event.peer, reason=event.reason))
+                self._code_after(event.node, event.code_after)
+            case ReflectionRefused():
+                self._events.publish(
+                    Notice(
+                        kind="pairing_attack",
+                        sentence=f"Somebody at {for_display(event.address, 60)} tries to pair with {event.node} "
+                        f"without its code, by sending our own challenges back; refused ({event.count} times).",
+                    )
+                )
+
+    def _code_after(self, node: NodeId, after: AfterFailure) -> None:
+        match after:
+            case AfterFailure.WITHDRAWN:
+                self._events.publish(CodeWithdrawn(node=node))
+            case AfterFailure.TELL:
+                self._events.publish(
+                    Notice(
+                        kind="code_attacked",
+                        sentence=f"{MAX_FAILED_ATTEMPTS} attempts to pair with {node} have failed; its code still "
+                        "counts. If nobody here has mistyped it, somebody in the network is trying codes.",
+                    )
+                )
 
     # Initiator
 
@@ -261,11 +284,11 @@ class PairingDesk:
         if issued is None:
             return
         try:
-            pairing = await self.pair(local, url, PairingCode(issued.token))
+            await self.pair(local, url, PairingCode(issued.token))
         except WrongPairingCode:
-            self._server.own_token_used(local, None, issued)
+            self._code_after(local.id, self._server.own_token_failed(local, issued))
             raise
-        self._server.own_token_used(local, pairing.peer, issued)
+        self._server.own_token_spent(local, issued)
 
 
 def _now() -> float:

@@ -15,7 +15,7 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.keeper import PairingKeeper
-from s2connect.pairing.server_core import AttemptFailed, PairingServer
+from s2connect.pairing.server_core import PairingServer, PairingServerEvent
 from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.rest.server import HttpsServer, tls_object
 from s2connect.session.http_server import SessionKeeper, SessionService
@@ -50,7 +50,7 @@ class Serving:
         *,
         keeper: Keeper,
         supervisor: Supervisor,
-        on_failed: Callable[[AttemptFailed], None],
+        on_failed: Callable[[PairingServerEvent], None],
         endpoint: Callable[[], LocalEndpoint],
         ready: Callable[[], bool],
         pairing_server: PairingServer,

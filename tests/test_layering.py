@@ -61,6 +61,7 @@ CORES = [
     "pairing/code.py",
     "pairing/challenge.py",
     "pairing/gate.py",
+    "pairing/live_proofs.py",
     "pairing/lan_core.py",
     "pairing/long_poll_core.py",
     "pairing/subnet.py",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
+import string
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from s2connect.errors import InvalidPairingCode
 from s2connect.model.common import NodeId
@@ -19,7 +22,9 @@ MAX_TOKEN_CHARACTERS = 128
 DYNAMIC_LIFETIME = 300.0
 """TOK-02: seconds until a dynamic token expires."""
 MAX_FAILED_ATTEMPTS = 5
-"""TOK-05: failed attempts after which a dynamic token is withdrawn."""
+"""TOK-05: failed attempts after which a short dynamic token is withdrawn, and the user hears of any other."""
+STRONG_BITS = 60.0
+"""TOK-05: a token of that many bits is not withdrawn by failures, or any stranger could keep everybody from pairing."""
 
 EXPIRED_KEPT_FOR = 60.0
 """Seconds an expired token is kept for attempts that began with it; longer than any lasts."""
@@ -29,6 +34,8 @@ ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 TOKEN_CHARACTERS = 13
 """TOK-05: 13 of 31 characters are 64 bits; at least 60 are wanted."""
 
+_CLASSES = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+
 _CODE = re.compile(r"(?:([0-9a-zA-Z]+)-)?([0-9a-zA-Z]{4,})", re.ASCII)
 _TOKEN = re.compile(r"[0-9a-zA-Z]{4,128}", re.ASCII)
 
@@ -36,7 +43,7 @@ _TOKEN = re.compile(r"[0-9a-zA-Z]{4,128}", re.ASCII)
 class PairingToken(Secret):
     """The secret part of a pairing code. It never travels and is never logged (TOK-06)."""
 
-    __slots__ = ()
+    __slots__ = ("_drawn",)
     min_characters = MIN_DYNAMIC_CHARACTERS
 
     def __init__(self, value: str) -> None:
@@ -48,11 +55,26 @@ class PairingToken(Secret):
         if not _TOKEN.fullmatch(value):
             raise ValueError("not a valid pairing token")
         super().__init__(value)
+        self._drawn = False
 
     @classmethod
     def generate(cls) -> PairingToken:
         """Draw a token from the operating system's random numbers (TOK-01, TOK-05)."""
-        return cls("".join(secrets.choice(ALPHABET) for _ in range(TOKEN_CHARACTERS)))
+        token = cls("".join(secrets.choice(ALPHABET) for _ in range(TOKEN_CHARACTERS)))
+        token._drawn = True
+        return token
+
+    @property
+    def strong(self) -> bool:
+        """Whether it has :data:`STRONG_BITS` bits (TOK-05): drawn by us, or estimated where somebody else chose it.
+
+        The estimate is low on purpose: different characters, times the bits of one of the kinds of characters used.
+        """
+        if self._drawn:
+            return True
+        used = set(self.reveal())
+        kinds = sum(len(kind) for kind in _CLASSES if used & set(kind))
+        return len(used) * math.log2(kinds) >= STRONG_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +105,16 @@ class PairingCode:
 
     def __str__(self) -> str:
         return f"{self.alias}-{self.token.reveal()}" if self.alias else self.token.reveal()
+
+
+class AfterFailure(Enum):
+    """What a failed attempt means for the token it was made with (TOK-05)."""
+
+    NOTHING = auto()
+    WITHDRAWN = auto()
+    """It was short and has been withdrawn."""
+    TELL = auto()
+    """It still counts; the user is told, once."""
 
 
 @dataclass(slots=True)
@@ -132,7 +164,8 @@ class TokenTable:
     def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float) -> None:
         """Count a token that the user typed here, as the initiator, for one client node only (ROLE-03 b).
 
-        It replaces an earlier one for that node. It expires, is spent by a pairing and withdrawn by a failed attempt.
+        It replaces an earlier one for that node. It expires, is spent by a pairing, and a short one is withdrawn by a
+        failed attempt.
         """
         # Expiry does not end an attempt that has begun (TOK-02), so that they are kept a little longer.
         self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now - EXPIRED_KEPT_FOR)}
@@ -170,14 +203,23 @@ class TokenTable:
             self._dynamic = None
         self._drop_typed(issued)
 
-    def failed(self, issued: IssuedToken) -> bool:
-        """An attempt failed with it. True if the node's dynamic token has been withdrawn for that (TOK-05)."""
+    def failed(self, issued: IssuedToken) -> AfterFailure:
+        """An attempt failed with it: a short dynamic token is withdrawn after some, a short typed one at once (TOK-05).
+
+        Returns:
+            What became of the node's own token.
+        """
         issued.failed_attempts += 1
-        if issued is self._dynamic and issued.failed_attempts >= MAX_FAILED_ATTEMPTS:
-            self._dynamic = None
-            return True
-        self._drop_typed(issued)
-        return False
+        if self._typed_for(issued) is not None:
+            if not issued.token.strong:
+                self._drop_typed(issued)
+        elif self.holds(issued) and issued.failed_attempts >= MAX_FAILED_ATTEMPTS:
+            if issued is self._dynamic and not issued.token.strong:
+                self._dynamic = None
+                return AfterFailure.WITHDRAWN
+            if issued.failed_attempts == MAX_FAILED_ATTEMPTS:
+                return AfterFailure.TELL
+        return AfterFailure.NOTHING
 
     def withdraw(self) -> None:
         """Withdraw the dynamic token."""

@@ -1,28 +1,139 @@
-"""One attempt a second on one node (PAIR-02)."""
+"""Turns at one node: one attempt a second, fair between source addresses (PAIR-02)."""
 
 from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from s2connect.rest.rate import network_of
 
 RESPONSE_DELAY = 1.0
 """PAIR-02: seconds between a ``requestPairing`` and its answer, and between two answers of one node."""
 
-MAX_QUEUED = 5
-"""PAIR-02 [D]: attempts that may wait on one node; clients give up after five seconds or so."""
+MAX_QUEUED_PER_ADDRESS = 5
+"""PAIR-02 [D]: attempts of one address that may wait on one node; clients give up after five seconds or so."""
+
+MAX_QUEUED = 100
+"""PAIR-02 [D]: attempts of all addresses that may wait on one node."""
+
+FREE_FAILURES = 5
+"""Failed attempts of one address at one node after which that address is slowed down (TOK-05)."""
+
+SLOWED_DELAY = 5.0
+"""Seconds between two turns of an address that is slowed down."""
+
+FAILURES_KEPT_FOR = 300.0
+"""Seconds after its last failure for which an address is slowed down; a dynamic code lives as long (TOK-02)."""
+
+MAX_REMEMBERED = 1024
+"""Addresses whose failures are remembered at one node; the one that failed longest ago goes first (SEC-03)."""
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class Turn:
+    """A request that waits for its turn.
+
+    Attributes:
+        source: Where it came from, as it is counted: an IPv4 address or the /64 of an IPv6 address.
+        ready_at: It is answered no sooner.
+    """
+
+    source: str
+    ready_at: float
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    last: float = 0.0
+    not_before: float = 0.0
 
 
 class NodeGate:
-    """Hands out the moments at which requests on one node are answered; sans-I/O."""
+    """Queue of the requests on one node: sources take turns, so that none can keep another waiting; sans-I/O.
 
-    __slots__ = ("_delay", "_free_at", "_max_queued")
+    A request joins with :meth:`queue` and asks with :meth:`wait` until its turn has come.
+    """
 
-    def __init__(self, *, delay: float = RESPONSE_DELAY, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(
+        self,
+        *,
+        delay: float = RESPONSE_DELAY,
+        max_queued: int = MAX_QUEUED,
+        max_per_address: int = MAX_QUEUED_PER_ADDRESS,
+    ) -> None:
         self._delay = delay
         self._max_queued = max_queued
-        self._free_at = 0.0
+        self._max_per_address = max_per_address
+        self._free_at = float("-inf")
+        self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()  # the source served longest ago first
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()  # the source that failed longest ago first
+        self._queued = 0
 
-    def admit(self, *, now: float) -> float | None:
-        """Queue one request: the time at which it may be answered, or None where the queue is full."""
-        start = max(now, self._free_at)
-        if start - now >= self._delay * self._max_queued > 0:
+    def queue(self, address: str, *, now: float) -> Turn | None:
+        """Join the queue; None where there is no room for this address or for anybody."""
+        source = network_of(address)
+        mine = self._waiting.get(source)
+        if self._queued >= self._max_queued or (mine is not None and len(mine) >= self._max_per_address):
             return None
-        self._free_at = start + self._delay
-        return self._free_at
+        if mine is None:
+            mine = self._waiting[source] = deque()
+        turn = Turn(source, now + self._delay)
+        mine.append(turn)
+        self._queued += 1
+        return turn
+
+    def wait(self, turn: Turn, *, now: float) -> float | None:
+        """Return None when the turn has come, and takes it; otherwise the time at which to ask again."""
+        if now < self._free_at:
+            return self._free_at
+        following = self._following(now)
+        if following is turn:
+            self._remove(turn)
+            self._free_at = now + self._delay
+            if turn.source in self._waiting:
+                self._waiting.move_to_end(turn.source)
+            failures = self._failures.get(turn.source)
+            if failures is not None and failures.count > FREE_FAILURES:
+                failures.not_before = now + SLOWED_DELAY
+            return None
+        if following is not None:
+            return now + self._delay  # that one is about to ask, and the next turn comes a delay later
+        return min(max(waiting[0].ready_at, self._not_before(source, now)) for source, waiting in self._waiting.items())
+
+    def leave(self, turn: Turn) -> None:
+        """The request will not be answered. Does nothing where its turn has come before."""
+        if turn in self._waiting.get(turn.source, ()):
+            self._remove(turn)
+
+    def failed(self, address: str, *, now: float) -> None:
+        """Count a failed attempt of an address: after some its turns come more slowly."""
+        source = network_of(address)
+        failures = self._failures.pop(source, None)
+        if failures is None or now >= failures.last + FAILURES_KEPT_FOR:
+            failures = _Failures()
+        failures.count += 1
+        failures.last = now
+        self._failures[source] = failures
+        if len(self._failures) > MAX_REMEMBERED:
+            self._failures.popitem(last=False)
+
+    def _following(self, now: float) -> Turn | None:
+        """The request whose turn it is now."""
+        for source, waiting in self._waiting.items():
+            if waiting[0].ready_at <= now and self._not_before(source, now) <= now:
+                return waiting[0]
+        return None
+
+    def _not_before(self, source: str, now: float) -> float:
+        failures = self._failures.get(source)
+        if failures is None or now >= failures.last + FAILURES_KEPT_FOR:
+            return now
+        return failures.not_before
+
+    def _remove(self, turn: Turn) -> None:
+        waiting = self._waiting[turn.source]
+        waiting.remove(turn)
+        self._queued -= 1
+        if not waiting:
+            del self._waiting[turn.source]

@@ -16,12 +16,15 @@ from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing.keeper import PairingKeeper
+from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
 from s2connect.pairing.server_core import (
     ANSWER_ENTROPY,
     TOKEN_ENTROPY,
-    AttemptFailed,
+    Answer,
     Commit,
     PairingServer,
+    PairingServerEvent,
+    Queued,
     refusal,
 )
 from s2connect.rest.server import HttpsServer, answer, bearer, read_body
@@ -39,7 +42,8 @@ class PairingService:
         *,
         binding: Callable[[web.Request], bytes],
         ready: Callable[[], bool],
-        on_failed: Callable[[AttemptFailed], None],
+        on_failed: Callable[[PairingServerEvent], None],
+        proofs: LiveProofs | None = None,
     ) -> None:
         """Serve a core.
 
@@ -48,13 +52,15 @@ class PairingService:
             keeper: Makes pairings durable.
             binding: F or D of HMAC-02 for the connection of a request.
             ready: Whether the endpoint is ready for pairing.
-            on_failed: Told of attempts that ended without a pairing.
+            on_failed: Called with attempts that ended without a pairing, and with attacks.
+            proofs: Shared by all services of one identity; by default this one alone has it.
         """
         self._core = core
         self._keeper = keeper
         self._binding = binding
         self._ready = ready
         self._on_failed = on_failed
+        self._proofs = proofs if proofs is not None else MemoryLiveProofs()
         self._timer: asyncio.TimerHandle | None = None
         # Repeats of one request must meet its result, and two pairings of one node must not finish at once (ROLE-05).
         self._locks: WeakValueDictionary[PairingAttemptId, asyncio.Lock] = WeakValueDictionary()
@@ -77,37 +83,61 @@ class PairingService:
             self._timer = None
 
     async def _request_pairing(self, request: web.Request) -> web.Response:
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
         body = await read_body(request)
-        binding = self._binding(request)
-        queued = self._core.request_pairing(body, binding=binding, ready=self._ready(), now=arrived)
+        queued = self._core.request_pairing(
+            body,
+            binding=self._binding(request),
+            address=request.remote or "",
+            ready=self._ready(),
+            now=_now(),
+        )
         if isinstance(queued, Reply):
             return self._finish(queued)
         try:
-            await asyncio.sleep(queued.answer_at - loop.time())
-        except asyncio.CancelledError:
+            await self._turn_of(queued)
+        except BaseException:
             self._core.abandon(queued)
             raise
-        if not self._ready():
+        if not self._ready() or request.transport is None:  # the client may have gone while it waited
             self._core.abandon(queued)
             return self._finish(refusal(PairingErrorReason.OTHER, "This endpoint is stopping."))
-        return self._finish(self._core.answer(queued, now=loop.time(), entropy=os.urandom(ANSWER_ENTROPY)))
+        return self._finish(await self._answer(queued))
+
+    async def _turn_of(self, queued: Queued) -> None:
+        while True:
+            at = self._core.wait(queued, now=_now())
+            if at is None:
+                return
+            await asyncio.sleep(at - _now())
+
+    async def _answer(self, queued: Queued) -> Reply:
+        answer = self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY))
+        if not isinstance(answer, Answer):
+            return answer
+        try:
+            free = await self._proofs.claim(answer.claim, now=_now())
+        except StorageError as error:
+            _log.error("a pairing request could not be answered: %s", error)
+            return self._core.unclaimed(answer)
+        except BaseException:
+            self._core.unclaimed(answer)
+            raise
+        return self._core.claimed(answer, free=free, now=_now())
 
     async def _request_connection_details(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        now = asyncio.get_running_loop().time()
+        now = _now()
         entropy = os.urandom(TOKEN_ENTROPY)
         return self._finish(self._core.request_connection_details(_attempt_id(request), body, now=now, entropy=entropy))
 
     async def _post_connection_details(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        now = asyncio.get_running_loop().time()
+        now = _now()
         return self._finish(self._core.post_connection_details(_attempt_id(request), body, now=now))
 
     async def _finalize_pairing(self, request: web.Request) -> web.Response:
-        arrived = asyncio.get_running_loop().time()
         body = await read_body(request)
+        arrived = _now()  # the lock may take longer than the attempt has left
         attempt_id = _attempt_id(request)
         if attempt_id is None:
             return self._finish(self._core.finalize(None, body, now=arrived, wall_time=time.time()))
@@ -145,12 +175,11 @@ class PairingService:
             return
         deadline = self._core.next_deadline()
         if deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(deadline, loop.time() + 0.05), self._tick)
+            self._timer = asyncio.get_running_loop().call_at(max(deadline, _now() + 0.05), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self._core.expire(now=asyncio.get_running_loop().time())
+        self._core.expire(now=_now())
         self._tell()
         self._arm()
 
@@ -161,3 +190,7 @@ def _attempt_id(request: web.Request) -> PairingAttemptId | None:
         return PairingAttemptId(text) if text else None
     except ValueError:
         return None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

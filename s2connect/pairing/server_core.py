@@ -40,8 +40,16 @@ from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import matches, respond
-from s2connect.pairing.code import DYNAMIC_LIFETIME, IssuedToken, PairingCode, PairingToken, TokenTable
-from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate
+from s2connect.pairing.code import (
+    DYNAMIC_LIFETIME,
+    AfterFailure,
+    IssuedToken,
+    PairingCode,
+    PairingToken,
+    TokenTable,
+)
+from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
+from s2connect.pairing.live_proofs import ProofClaim, proof_digest
 from s2connect.store.base import Pairing, PairKey, Pin
 
 _log = logging.getLogger(__name__)
@@ -55,6 +63,9 @@ MAX_ATTEMPTS = 2000
 MAX_KEPT_ATTEMPTS = 10_000
 """Attempts in flight or ended within their 15 seconds, which are kept for identical repeats."""
 
+TELL_REFLECTION_EVERY = 60.0
+"""Seconds between two :class:`ReflectionRefused` at least: an attack must not fill the log."""
+
 MAX_REMEMBERED_REPLIES = 4
 """Replies kept for identical repeats (PAIR-07); a whole attempt has three."""
 
@@ -67,14 +78,23 @@ TOKEN_ENTROPY = 32
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A request that passed every check that does not depend on the token; answer it at ``answer_at``."""
+    """A request that passed every check that does not depend on the token; answer it when its turn has come."""
 
-    answer_at: float
+    turn: Turn
     arrived_at: float
+    address: str
     node: LocalNode
     request: RequestPairing
     digest: bytes
     binding: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that must not be sent before :class:`~s2connect.pairing.live_proofs.LiveProofs` took its claim."""
+
+    claim: ProofClaim = field(repr=False)
+    attempt_id: PairingAttemptId = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +110,37 @@ class Commit:
 class AttemptFailed:
     """An attempt on one of our nodes ended without a pairing.
 
-    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``;
-    ``code_withdrawn`` says that the node's dynamic code is gone with it (TOK-05).
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``; ``code_after``
+    says what becomes of the node's code (TOK-05).
     """
 
     node: NodeId
     peer: NodeDescription
+    address: str
     reason: str
-    code_withdrawn: bool
+    code_after: AfterFailure
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectionRefused:
+    """Somebody sent us a challenge of our own, to have us answer it (HMAC-05): an attack, there is no other reason.
+
+    Attributes:
+        node: The node at which the last one was refused.
+        address: Where that came from.
+        count: How many were refused since this was told last; it is told at most once a minute.
+    """
+
+    node: NodeId
+    address: str
+    count: int
+
+
+PairingServerEvent = AttemptFailed | ReflectionRefused
 
 
 class _State(Enum):
+    CLAIMED = auto()  # its answer waits for LiveProofs
     REQUESTED = auto()
     EXCHANGED = auto()
     FINALIZING = auto()
@@ -114,12 +154,12 @@ class _Attempt:
     request: RequestPairing
     request_digest: bytes
     issued: IssuedToken
-    binding: bytes
-    challenge: HmacChallenge
+    address: str
+    expected: HmacChallengeResponse
     answer: Reply
     expires_at: float
     role: CommunicationRole
-    state: _State = _State.REQUESTED
+    state: _State = _State.CLAIMED
     token: AccessToken | None = None
     details: ConnectionDetails | None = None
     pin: Pin | None = None
@@ -170,7 +210,9 @@ class PairingServer:
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight = 0  # queued, or issued and not ended
-        self.events: list[AttemptFailed] = []
+        self._reflections = 0  # refused since that was told last
+        self._tell_reflection_at = float("-inf")
+        self.events: list[PairingServerEvent] = []
 
     # Codes
 
@@ -189,12 +231,13 @@ class PairingServer:
         """The token of a node that is valid now, for a pairing in which it is responder and pairing client (LP-05)."""
         return self._table(node).valid(now=now)
 
-    def own_token_used(self, node: LocalNode, peer: NodeDescription | None, issued: IssuedToken) -> None:
-        """Such a pairing has succeeded, or failed with ``peer`` None: the token is spent, or one failure older."""
-        if peer is not None:
-            self._table(node.id).spend(issued)
-        else:
-            self._table(node.id).failed(issued)
+    def own_token_spent(self, node: LocalNode, issued: IssuedToken) -> None:
+        """Such a pairing has succeeded."""
+        self._table(node.id).spend(issued)
+
+    def own_token_failed(self, node: LocalNode, issued: IssuedToken) -> AfterFailure:
+        """Such a pairing has failed; returns what becomes of the token (TOK-05)."""
+        return self._table(node.id).failed(issued)
 
     def expect(
         self,
@@ -208,7 +251,7 @@ class PairingServer:
         """The user typed the code of ``client`` at our ``node``, which so is initiator and pairing server (ROLE-03 b).
 
         Until it expires, the token counts for ``requestPairing`` of that client and nobody else, before tokens of the
-        node's own; a pairing spends it, a failed attempt withdraws it.
+        node's own; a pairing spends it, a failed attempt withdraws it where it is short.
         """
         self._table(node.id).expect(client, token, now=now, lifetime=lifetime)
 
@@ -221,14 +264,18 @@ class PairingServer:
 
     # requestPairing
 
-    def request_pairing(self, body: bytes, *, binding: bytes, ready: bool, now: float) -> Queued | Reply:
+    def request_pairing(self, body: bytes, *, binding: bytes, address: str, ready: bool, now: float) -> Queued | Reply:
         """Check a ``requestPairing`` (PAIR-01) and queue it on its node (PAIR-02).
 
         Args:
             body: The request as received.
             binding: F or D of HMAC-02 for the connection on which it arrived.
+            address: Where it came from.
             ready: Whether this endpoint is ready for pairing.
-            now: Monotonic seconds.
+            now: Monotonic seconds at which its last byte arrived.
+
+        Returns:
+            A reply, or what :meth:`wait` says when to :meth:`answer`; :meth:`abandon` it otherwise.
         """
         self.expire(now=now)
         try:
@@ -245,12 +292,14 @@ class PairingServer:
             return refused
         if self._in_flight >= MAX_ATTEMPTS or len(self._attempts) >= MAX_KEPT_ATTEMPTS:
             return BUSY
-        gate = self._gates.setdefault(node.id, NodeGate(delay=self._delay))
-        answer_at = gate.admit(now=now)
-        if answer_at is None:
+        turn = self._gate(node.id).queue(address, now=now)
+        if turn is None:
             return BUSY
         self._in_flight += 1
-        return Queued(answer_at, now, node, request, hashlib.sha256(body).digest(), binding)
+        return Queued(turn, now, address, node, request, _digest(b"requestPairing", body), binding)
+
+    def _gate(self, node: NodeId) -> NodeGate:
+        return self._gates.setdefault(node, NodeGate(delay=self._delay))
 
     def _target(self, endpoint: LocalEndpoint, request: RequestPairing, *, now: float) -> LocalNode | Reply:
         if request.node_id is not None and request.node_id_alias is not None:
@@ -295,20 +344,26 @@ class PairingServer:
             return refusal(reasons.OTHER, "This server pairs with clients in the WAN only; use the device's own URL.")
         return None
 
+    def wait(self, queued: Queued, *, now: float) -> float | None:
+        """Return None when it is this request's turn, which it takes; otherwise the time at which to ask again."""
+        return self._gate(queued.node.id).wait(queued.turn, now=now)
+
     def abandon(self, queued: Queued) -> None:
         """The request will not be answered (its connection or this server is closing)."""
+        self._gate(queued.node.id).leave(queued.turn)
         self._in_flight -= 1
 
-    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply:
-        """Answer a queued request at its time; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
+    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
+        """Answer a queued request whose turn has come; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
 
-        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02).
+        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). Call
+        :meth:`claimed` with what became of an :class:`Answer`'s claim, or :meth:`unclaimed`.
         """
         self._in_flight -= 1
         self.expire(now=now)
         same = self._by_request.get(queued.digest)
         if same is not None and same.state is not _State.ENDED and same.expires_at > now:
-            return same.answer  # PAIR-07; the digest covers 32 random bytes of the client's
+            return same.answer if same.state is not _State.CLAIMED else BUSY  # PAIR-07; the digest covers a challenge
         table = self._table(queued.node.id)
         issued = table.valid(now=queued.arrived_at, client=queued.request.client_node_description.id)
         if issued is None:
@@ -320,6 +375,8 @@ class PairingServer:
         request = queued.request
         attempt_id = PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii"))
         challenge = HmacChallenge.from_bytes(entropy[ATTEMPT_ID_BYTES:ANSWER_ENTROPY])
+        response = respond(request.client_hmac_challenge, issued.token, queued.binding)
+        expected = respond(challenge, issued.token, queued.binding)
         reply = Reply(
             200,
             RequestPairingResponse(
@@ -327,7 +384,7 @@ class PairingServer:
                 server_node_description=queued.node.description,
                 server_endpoint_description=endpoint.description,
                 selected_hmac_hashing_algorithm=SHA256,
-                client_hmac_challenge_response=respond(request.client_hmac_challenge, issued.token, queued.binding),
+                client_hmac_challenge_response=response,
                 server_hmac_challenge=challenge,
             ),
         )
@@ -338,8 +395,8 @@ class PairingServer:
             request=request,
             request_digest=queued.digest,
             issued=issued,
-            binding=queued.binding,
-            challenge=challenge,
+            address=queued.address,
+            expected=expected,
             answer=reply,
             expires_at=now + ATTEMPT_LIFETIME,
             role=communication_role(
@@ -348,7 +405,30 @@ class PairingServer:
                 peer=request.client_endpoint_description.deployment or endpoint.deployment,
             ),
         )
-        return reply
+        return Answer(ProofClaim(proof_digest(response), proof_digest(expected), ATTEMPT_LIFETIME), attempt_id)
+
+    def claimed(self, answer: Answer, *, free: bool, now: float) -> Reply:
+        """The reply to send: the answer where its claim was taken, a refusal that tells nothing otherwise (HMAC-05)."""
+        attempt = self._attempts.get(answer.attempt_id)
+        if attempt is None:
+            return BUSY  # that took longer than an attempt lives
+        if free:
+            attempt.state = _State.REQUESTED
+            return attempt.answer
+        self._forget(attempt)
+        self._reflections += 1
+        if now >= self._tell_reflection_at:
+            self.events.append(ReflectionRefused(attempt.node.id, attempt.address, self._reflections))
+            self._tell_reflection_at = now + TELL_REFLECTION_EVERY
+            self._reflections = 0
+        return refusal(PairingErrorReason.OTHER, "The request was refused.")
+
+    def unclaimed(self, answer: Answer) -> Reply:
+        """Nobody could say whether the answer may be sent: it is not, and the client may come back."""
+        attempt = self._attempts.get(answer.attempt_id)
+        if attempt is not None:
+            self._forget(attempt)
+        return BUSY
 
     # requestConnectionDetails, postConnectionDetails
 
@@ -363,11 +443,11 @@ class PairingServer:
         try:
             request = RequestConnectionDetails.from_json(body)
         except MalformedMessage:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, digest, Reply(403), "wrong_code")
+            return self._fail(attempt, digest, Reply(403), "wrong_code", now=now)
         attempt.token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         attempt.state = _State.EXCHANGED
         details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
@@ -383,14 +463,14 @@ class PairingServer:
             request = PostConnectionDetails.from_json(body)
             fingerprint = parse_fingerprint_map(request.connection_details.certificate_fingerprint)
         except ValueError:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.CLIENT:
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, digest, Reply(403), "wrong_code")
+            return self._fail(attempt, digest, Reply(403), "wrong_code", now=now)
         if (attempt.peer_deployment or self._endpoint().deployment) is Deployment.LAN:
             if fingerprint is None:
-                return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
+                return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
             attempt.pin = Pin(fingerprint)
         attempt.details = request.connection_details
         attempt.token = request.connection_details.access_token
@@ -412,12 +492,12 @@ class PairingServer:
         except MalformedMessage:
             success = None
         if success is None:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed")
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
         if not success:
-            return self._fail(attempt, digest, Reply(204), "refused_by_client")
+            return self._fail(attempt, digest, Reply(204), "refused_by_client", now=now)
         table = self._table(attempt.node.id)
         if attempt.state is not _State.EXCHANGED or attempt.token is None or not table.holds(attempt.issued):
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order")
+            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if attempt.issued.reserved:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
         attempt.issued.reserved = not attempt.issued.static
@@ -472,7 +552,7 @@ class PairingServer:
 
     @staticmethod
     def _proves_token(attempt: _Attempt, received: HmacChallengeResponse) -> bool:
-        return matches(respond(attempt.challenge, attempt.issued.token, attempt.binding), received)
+        return matches(attempt.expected, received)
 
     @staticmethod
     def _remember(attempt: _Attempt, digest: bytes, reply: Reply) -> Reply:
@@ -485,15 +565,26 @@ class PairingServer:
         attempt.token = None
         self._in_flight -= 1
 
-    def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str) -> Reply:
-        self._failed(attempt, reason)
+    def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str, *, now: float) -> Reply:
+        self._failed(attempt, reason, now=now)
         return self._remember(attempt, digest, reply)
 
-    def _failed(self, attempt: _Attempt, reason: str) -> None:
+    def _failed(self, attempt: _Attempt, reason: str, *, now: float) -> None:
         self._end(attempt)
-        withdrawn = self._table(attempt.node.id).failed(attempt.issued)
+        self._gate(attempt.node.id).failed(attempt.address, now=now)
+        after = self._table(attempt.node.id).failed(attempt.issued)
         peer = attempt.request.client_node_description
-        self.events.append(AttemptFailed(attempt.node.id, peer, reason, withdrawn))
+        self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
+
+    def _forget(self, attempt: _Attempt) -> None:
+        """The attempt never was: its answer has not been sent."""
+        self._end(attempt)
+        self._remove(attempt)
+
+    def _remove(self, attempt: _Attempt) -> None:
+        del self._attempts[attempt.id]
+        if self._by_request.get(attempt.request_digest) is attempt:
+            del self._by_request[attempt.request_digest]
 
     def expire(self, *, now: float) -> None:
         """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
@@ -501,11 +592,11 @@ class PairingServer:
             attempt = next(iter(self._attempts.values()))
             if attempt.expires_at > now or attempt.state is _State.FINALIZING:
                 return  # FINALIZING: its request came in time; the store decides
-            if attempt.state is not _State.ENDED:
-                self._failed(attempt, "expired")
-            del self._attempts[attempt.id]
-            if self._by_request.get(attempt.request_digest) is attempt:
-                del self._by_request[attempt.request_digest]
+            if attempt.state is _State.CLAIMED:
+                self._end(attempt)
+            elif attempt.state is not _State.ENDED:
+                self._failed(attempt, "expired", now=now)
+            self._remove(attempt)
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` has something to do next."""

@@ -16,7 +16,8 @@ from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingToken
-from s2connect.pairing.server_core import AttemptFailed, Commit, PairingServer, Queued
+from s2connect.pairing.live_proofs import MemoryLiveProofs
+from s2connect.pairing.server_core import Answer, Commit, PairingServer, Queued
 
 TOKEN = "5hK7Zz"
 OTHER_TOKEN = "6iL8Aa"
@@ -24,6 +25,7 @@ F = hashlib.sha256(b"the leaf of the server").digest()
 CA = hashlib.sha256(b"the root of the client").digest()
 SESSION_URL = BaseUrl("https://server.local:8443/session/")
 CLIENT_TOKEN = base64.b64encode(bytes(range(32))).decode()
+ADDRESS = "192.0.2.7"
 CLIENT_ID = UUID("3e9a5c0f-9d0e-4f3c-8a44-0d2f6a3b1c77")
 SERVER_ID = NodeId(UUID("b3f9a9a8-9d0b-4f0e-8a3c-0d7d3f0f8c11"))
 
@@ -83,8 +85,10 @@ class Bench:
     def __init__(self, own: LocalEndpoint | None = None, *, token: str | None = TOKEN, **more: Any) -> None:
         self.own = own or endpoint()
         self.server = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL, **more)
+        self.proofs = MemoryLiveProofs()
         self.now = 1000.0
         self._counter = itertools.count()
+        self._waiting: list[Queued] = []
         if token is not None:
             for each in self.own.nodes.values():
                 self.server.issue_code(each, PairingToken(token), now=self.now)
@@ -92,20 +96,50 @@ class Bench:
     def entropy(self, size: int = 64) -> bytes:
         return hashlib.shake_256(b"entropy%d" % next(self._counter)).digest(size)
 
-    def queue(self, body: dict[str, Any] | bytes, *, ready: bool = True) -> Queued | Reply:
+    def queue(
+        self, body: dict[str, Any] | bytes, *, ready: bool = True, address: str = ADDRESS, binding: bytes = F
+    ) -> Queued | Reply:
         raw = body if isinstance(body, bytes) else dump(body)
-        return self.server.request_pairing(raw, binding=F, ready=ready, now=self.now)
+        queued = self.server.request_pairing(raw, binding=binding, address=address, ready=ready, now=self.now)
+        if isinstance(queued, Queued):
+            self._waiting.append(queued)
+        return queued
 
-    def answer(self, queued: Queued | Reply) -> Reply:
+    def wait(self, queued: Queued | Reply) -> None:
+        """Let the clock run until it is the turn of this request, and take those of others on the way."""
         assert isinstance(queued, Queued)
-        self.now = max(self.now, queued.answer_at)
-        return self.server.answer(queued, now=self.now, entropy=self.entropy())
+        while queued in self._waiting:
+            asked = [(self.server.wait(each, now=self.now), each) for each in self._waiting]
+            for at, each in asked:
+                if at is None:
+                    self._waiting.remove(each)
+            if queued in self._waiting and all(at is not None for at, _ in asked):
+                self.now = min(at for at, _ in asked if at is not None)
+
+    def answer(self, queued: Queued | Reply, entropy: bytes | None = None) -> Reply:
+        """Answer a request at its turn."""
+        self.wait(queued)
+        return self.answer_now(queued, entropy)
+
+    def answer_now(self, queued: Queued | Reply, entropy: bytes | None = None) -> Reply:
+        """Answer a request whose turn has been taken."""
+        assert isinstance(queued, Queued)
+        answer = self.server.answer(queued, now=self.now, entropy=entropy or self.entropy())
+        if isinstance(answer, Reply):
+            return answer
+        assert isinstance(answer, Answer)
+        return self.server.claimed(answer, free=self.proofs.claim_at_once(answer.claim, now=self.now), now=self.now)
+
+    def abandon(self, queued: Queued) -> None:
+        if queued in self._waiting:
+            self._waiting.remove(queued)
+        self.server.abandon(queued)
 
     def begin(self, number: int = 0, **changes: Any) -> Attempt:
         """A whole requestPairing, answered at its time."""
         return Attempt(self, answered(self.answer(self.queue(request(number, **changes)))))
 
-    def events(self) -> list[AttemptFailed]:
+    def events(self) -> list[Any]:
         found, self.server.events = self.server.events, []
         return found
 

@@ -8,7 +8,7 @@ import pytest
 from pairing_kit import CLIENT_ID, OTHER_TOKEN, SERVER_ID, TOKEN, Attempt, Bench, answered, endpoint, node, request
 
 from s2connect.model.common import Deployment, NodeId, Role
-from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingToken
+from s2connect.pairing.code import DYNAMIC_LIFETIME, AfterFailure, PairingToken
 from s2connect.pairing.server_core import Commit
 
 CLIENT = NodeId(CLIENT_ID)
@@ -73,7 +73,7 @@ def test_a_failed_attempt_withdraws_it_without_a_word_about_the_own_code() -> No
     bench = expecting(token=TOKEN)
     assert bench.begin().request_details("wrong7").status == 403
     (event,) = bench.events()
-    assert (event.reason, event.code_withdrawn) == ("wrong_code", False)
+    assert (event.reason, event.code_after) == ("wrong_code", AfterFailure.NOTHING)
     again = bench.begin()
     assert again.request_details(OTHER_TOKEN).status == 403
     assert bench.begin().request_details(TOKEN).status == 200

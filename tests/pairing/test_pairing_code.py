@@ -17,6 +17,7 @@ from s2connect.pairing.code import (
     MAX_FAILED_ATTEMPTS,
     MAX_TOKEN_CHARACTERS,
     TOKEN_CHARACTERS,
+    AfterFailure,
     PairingCode,
     PairingToken,
     TokenTable,
@@ -140,8 +141,8 @@ def test_a_static_token_has_six_characters_and_does_not_expire() -> None:
     assert table.valid(now=1e9) is issued
     table.spend(issued)
     assert table.valid(now=1e9) is issued
-    for _ in range(MAX_FAILED_ATTEMPTS * 2):
-        assert not table.failed(issued)
+    after = [table.failed(issued) for _ in range(MAX_FAILED_ATTEMPTS * 2)]
+    assert after == [AfterFailure.NOTHING] * 4 + [AfterFailure.TELL] + [AfterFailure.NOTHING] * 5
     assert table.valid(now=1e9) is issued
 
 
@@ -167,13 +168,51 @@ def test_a_dynamic_token_is_spent_once_used() -> None:
 
 
 @pytest.mark.rule("TOK-05")
-def test_a_dynamic_token_is_withdrawn_after_five_failures() -> None:
+def test_a_short_dynamic_token_is_withdrawn_after_five_failures() -> None:
     assert MAX_FAILED_ATTEMPTS == 5
     table = TokenTable()
     issued = table.issue(_token(), now=0, lifetime=10)
-    assert [table.failed(issued) for _ in range(5)] == [False, False, False, False, True]
+    assert [table.failed(issued) for _ in range(5)] == [AfterFailure.NOTHING] * 4 + [AfterFailure.WITHDRAWN]
     assert table.valid(now=0) is None
-    assert not table.failed(issued), "it is withdrawn once"
+    assert table.failed(issued) is AfterFailure.NOTHING, "it is withdrawn once"
+
+
+@pytest.mark.rule("TOK-05", "ROLE-07")
+@pytest.mark.parametrize("text", [None, "abcdefGHIJ12", "k3J9xQ2mZ7tB4w"])
+def test_a_token_of_60_bits_is_not_withdrawn_by_failures_and_the_user_is_told_once(text: str | None) -> None:
+    table = TokenTable()
+    token = PairingToken.generate() if text is None else _token(text)
+    issued = table.issue(token, now=0, lifetime=10)
+    after = [table.failed(issued) for _ in range(100)]
+    assert [n for n, each in enumerate(after, 1) if each is not AfterFailure.NOTHING] == [5]
+    assert after[4] is AfterFailure.TELL
+    assert table.valid(now=0) is issued
+
+
+@pytest.mark.rule("TOK-05")
+@pytest.mark.parametrize(
+    ("text", "strong"),
+    [
+        ("abcd", False),
+        ("123456789012345678901234567890", False),
+        ("A" * 128, False),
+        ("0123456789", False),
+        ("abcdefghijkl", False),
+        ("abcdefghijklm", True),
+        ("abcdefgHIJ", False),
+        ("abcdefGHIJ2", True),
+        ("ABCDEF23456", False),
+        ("ABCDEFG23456", True),
+    ],
+)
+def test_the_bits_of_a_token_that_somebody_chose_are_estimated_low(text: str, strong: bool) -> None:
+    assert _token(text).strong is strong
+
+
+@pytest.mark.rule("TOK-05")
+def test_every_token_we_draw_is_strong_whatever_characters_it_happens_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "choice", lambda _: "A")
+    assert PairingToken.generate().strong
 
 
 @pytest.mark.rule("TOK-05")
@@ -182,7 +221,7 @@ def test_failures_of_a_replaced_token_do_not_count_against_the_new_one() -> None
     old = table.issue(_token(), now=0, lifetime=10)
     new = table.issue(_token("efgh"), now=1, lifetime=10)
     for _ in range(10):
-        assert not table.failed(old)
+        assert table.failed(old) is AfterFailure.NOTHING
     table.spend(old)
     assert table.valid(now=1) is new
     assert new.failed_attempts == 0

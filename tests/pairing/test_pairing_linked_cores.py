@@ -25,7 +25,8 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import Agreed, PairingClientAttempt, ServerProof, Step, refused
 from s2connect.pairing.code import PairingCode, PairingToken
-from s2connect.pairing.server_core import Commit, PairingServer, Queued
+from s2connect.pairing.live_proofs import MemoryLiveProofs
+from s2connect.pairing.server_core import Commit, PairingServer
 from s2connect.store.base import Pin
 from tests.pairing.pairing_kit import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, endpoint
 
@@ -84,6 +85,7 @@ class Wire:
         self.binding = D if row.in_wan else F
         self.own: LocalEndpoint = endpoint(row.role.other, row.peer)
         self.server = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL)
+        self.proofs = MemoryLiveProofs()
         self.token = PairingToken(TOKEN)
         self.server.issue_code(next(iter(self.own.nodes.values())), self.token, now=self.now)
         self.paired: list[Commit] = []
@@ -125,11 +127,16 @@ class Wire:
     def _serve(self, operation: str, body: bytes, attempt: PairingClientAttempt) -> Reply:
         server, key = self.server, attempt.attempt_id
         if operation == "requestPairing":
-            queued = server.request_pairing(body, binding=self.binding, ready=True, now=self.now)
-            if isinstance(queued, Queued):
-                self.now = max(self.now, queued.answer_at)
-                return server.answer(queued, now=self.now, entropy=self._entropy())
-            return queued
+            queued = server.request_pairing(body, binding=self.binding, address="::1", ready=True, now=self.now)
+            if isinstance(queued, Reply):
+                return queued
+            while (at := server.wait(queued, now=self.now)) is not None:
+                self.now = at
+            answer = server.answer(queued, now=self.now, entropy=self._entropy())
+            if isinstance(answer, Reply):
+                return answer
+            free = self.proofs.claim_at_once(answer.claim, now=self.now)
+            return server.claimed(answer, free=free, now=self.now)
         if operation == "requestConnectionDetails":
             return server.request_connection_details(key, body, now=self.now, entropy=self._entropy())
         if operation == "postConnectionDetails":

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from s2connect.model.common import Deployment, Role
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import PairingToken
+from s2connect.pairing.gate import Turn
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
 from tests.pairing.pairing_kit import OTHER_TOKEN, SERVER_ID, TOKEN, Attempt, Bench, answered, endpoint, request
 
@@ -37,6 +38,7 @@ class PairingServerMachine(RuleBasedStateMachine):
         self.role = role
         self.bench = Bench(endpoint(role, Deployment.LAN), token=None)
         self.open: list[Queued] = []
+        self.arrived: dict[Turn, float] = {}
         self.issued_at: dict[str, float] = {}
         self.storing: list[Commit] = []
         self.stored: set[str] = set()
@@ -70,7 +72,7 @@ class PairingServerMachine(RuleBasedStateMachine):
         role = self.role if same_role else self.role.other
         reply = self.bench.queue(request(number, role=role.value), ready=ready)
         if isinstance(reply, Queued):
-            assert reply.answer_at >= self.bench.now + 1
+            self.arrived[reply.turn] = self.bench.now
             self.open.append(reply)
             return reply
         assert reply.status in (400, 503)
@@ -80,6 +82,7 @@ class PairingServerMachine(RuleBasedStateMachine):
     def answer(self, queued: Queued) -> Any:
         self.open.remove(queued)
         reply = self.bench.answer(queued)
+        assert self.bench.now >= self.arrived[queued.turn] + 1
         if reply.status != 200:
             assert answered(reply)["errorMessage"] == "NoValidPairingTokenOnPairingServer"
             return multiple()
@@ -91,7 +94,7 @@ class PairingServerMachine(RuleBasedStateMachine):
     @rule(queued=consumes(queued))
     def abandon(self, queued: Queued) -> None:
         self.open.remove(queued)
-        self.bench.server.abandon(queued)
+        self.bench.abandon(queued)
 
     def _check(self, attempt: Attempt, reply: Any) -> None:
         if self.bench.now >= self.issued_at[attempt.id.reveal()] + ATTEMPT_LIFETIME:
@@ -156,7 +159,7 @@ class PairingServerMachine(RuleBasedStateMachine):
         if not hasattr(self, "bench"):
             return
         for queued in self.open:
-            self.bench.server.abandon(queued)
+            self.bench.abandon(queued)
         for commit in self.storing:
             self.bench.server.commit_failed(commit.attempt_id)
         self.bench.server.expire(now=self.bench.now + ATTEMPT_LIFETIME)
