@@ -22,6 +22,7 @@ from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, 
 from s2connect.cli.service import Object, Service, Sink, event_object
 from s2connect.cli.systemd import Notifier
 from s2connect.errors import S2ConnectError
+from s2connect.rest.acceptor import raise_descriptor_limit
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -127,6 +128,7 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
         S2ConnectError: The file has mistakes, or the bridge cannot be started.
     """
     use_small_tls_buffers()  # this process is ours
+    raise_descriptor_limit()
     stop, notifier, changes = Stop(), Notifier(), _Changes()
     with stop.on_signals():
         config, warnings = await asyncio.to_thread(load, file)

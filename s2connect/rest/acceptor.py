@@ -1,0 +1,378 @@
+"""Acceptor: takes TCP connections for a server, bounded before anything is spent on them (SEC-03)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from s2connect.rest.admission import Admission, Limits, Place, Refusal, reserve_of
+from s2connect.rest.rate import network_of
+
+_log = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT = 5.0
+"""Seconds for a client's first message; and, once its handshake has had its turn, for the rest of it."""
+
+TURN_TIMEOUT = 10.0
+"""Seconds that a handshake waits for its turn: by then most clients have given up."""
+
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds for the end of TLS on both sides."""
+
+BACKLOG: Final = 1024
+"""Connections that wait in the kernel to be accepted."""
+
+ACCEPTS_PER_TURN: Final = 64
+"""Connections that are accepted in one turn of the event loop."""
+
+HANDSHAKES_PER_TURN: Final = 4
+"""TLS handshakes that begin in one turn of the event loop: each holds it up for a millisecond or more."""
+
+EXHAUSTED_PAUSE: Final = 0.25
+"""Seconds without accepting after the system had no descriptor or memory for a connection."""
+
+LOG_INTERVAL: Final = 60.0
+"""Seconds between two lines in the log about connections that were refused or made room."""
+
+PORT_TRIES: Final = 32
+"""Numbers tried until one is free in every address family."""
+
+FIRST_PAUSE: Final = 0.005
+"""Seconds until it is looked again whether the rest of a client's first record has come; twice as long each time."""
+
+RECORD_HEAD: Final = 5
+HANDSHAKE_RECORD: Final = 22
+MAX_RECORD: Final = RECORD_HEAD + 16384
+"""RFC 8446, section 5.1: type, version and length, and what may follow."""
+
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_SUCH_FAMILY: Final = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: end with a reset, which leaves nothing behind and reads as what it is: come again later."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit on descriptors to the hard one. Returns the limit. For services."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Some systems allow less than they say, or let no process have so many.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return descriptor_limit()
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.socket]:
+    """Return listening sockets for all addresses of a host, of all address families, with one and the same port.
+
+    Args:
+        host: Name, address or addresses; None for all of this machine.
+        port: TCP port, 0 for any.
+
+    Raises:
+        OSError: The address or port cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    hosts = [host or None] if host is None or isinstance(host, str) else list(host)
+    addresses: dict[tuple[int, str], Any] = {}
+    for name in hosts:
+        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses.update({(family, str(where[0])): where for family, _, _, _, where in found})
+    for tries_left in reversed(range(PORT_TRIES)):
+        try:
+            return _bound(addresses, port)
+        except OSError as error:
+            if port or error.errno != errno.EADDRINUSE or not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for (family, _), where in addresses.items():
+            try:
+                made = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = error
+                continue
+            sockets.append(made)
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                made.bind((where[0], port, *where[2:]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL or where[0] != "::":
+                    raise
+                missing = error  # IPv6 is switched off
+                sockets.pop().close()
+                continue
+            port = made.getsockname()[1]
+        for made in sockets:
+            made.listen(BACKLOG)
+    except BaseException:
+        for made in sockets:
+            made.close()
+        raise
+    if not sockets:
+        raise missing or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return sockets
+
+
+class Acceptor:
+    """Takes connections in, as its :class:`~s2connect.rest.admission.Admission` decides, and does their TLS handshakes.
+
+    A connection that is refused is closed at once, without cryptography; nothing is spent on TLS before the first
+    record of a client has come. The log says once a minute how many were refused.
+
+    Args:
+        make_protocol: Makes the protocol of a connection that is taken in. It sets ``evict`` of the place, and says to
+            :attr:`admission` how the connection comes on, and when it has ended.
+        context: TLS server context; None for no TLS.
+        limits: Bounds; None for those that fit the descriptors of this process when it starts to listen.
+
+    Attributes:
+        admission: Decides.
+        port: The port, once started.
+    """
+
+    def __init__(
+        self,
+        make_protocol: Callable[[Place], asyncio.Protocol],
+        context: ssl.SSLContext | None,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        self._make_protocol = make_protocol
+        self._context = context
+        self._limits = limits
+        self.admission = Admission(limits or Limits())
+        self.port = 0
+        self._listening: list[socket.socket] = []
+        self._arriving: dict[Place, asyncio.Task[None]] = {}
+        self._turns: dict[Place, asyncio.Future[None]] = {}
+        self._turn: asyncio.Handle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._first_scarce = descriptor_limit()
+        self._refused: dict[str, int] = {}
+        self._last_refused = ""
+        self._report: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str | Sequence[str] | None, port: int) -> None:
+        """Listen.
+
+        Args:
+            host: Address or addresses; None for all.
+            port: TCP port, 0 for any: then it is the same in all address families.
+
+        Raises:
+            OSError: The address or port cannot be used.
+        """
+        self._loop = asyncio.get_running_loop()
+        limit = descriptor_limit()
+        self._first_scarce = limit - reserve_of(limit)
+        if self._limits is None:
+            self.admission.limits = Limits.for_descriptors(limit)
+        self._listening = await listen(host, port)
+        self.port = self._listening[0].getsockname()[1]
+        self._resume()
+
+    async def close(self) -> None:
+        """Stop accepting, and end the connections whose handshake is not done. Idempotent."""
+        self._closed = True
+        self._stop()
+        for handle in (self._turn, self._pause, self._report):
+            if handle is not None:
+                handle.cancel()
+        for listening in self._listening:
+            listening.close()
+        self._listening = []
+        arriving = list(self._arriving.values())
+        for task in arriving:
+            task.cancel()
+        await asyncio.gather(*arriving, return_exceptions=True)
+
+    # Accepting
+
+    def _resume(self) -> None:
+        self._pause = None
+        for listening in self._listening:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _stop(self) -> None:
+        for listening in self._listening:
+            self._loop.remove_reader(listening.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._note("not accepted for lack of descriptors or memory", "")
+                    self._stop()
+                    self._pause = self._loop.call_later(EXHAUSTED_PAUSE, self._resume)
+                    return
+                continue  # ended before it was accepted
+            try:
+                self._arrive(connection, network_of(str(address[0])))
+            except BaseException:
+                connection.close()
+                raise
+
+    def _arrive(self, connection: socket.socket, network: str) -> None:
+        # The kernel gives the lowest free number, so that all below this one are in use.
+        scarce = connection.fileno() >= self._first_scarce
+        place, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
+        if victim is not None:
+            self._evict(victim)
+        if isinstance(place, Refusal):
+            self._note(place.value, network)
+            _reset(connection)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._take_in(connection, place), name=f"s2connect-arrival-{network}")
+        place.evict = task.cancel
+        self._arriving[place] = task
+
+    def _evict(self, victim: Place) -> None:
+        self._note("idle while others came", victim.network)
+        if victim.evict is not None:
+            victim.evict()
+
+    # From TCP to the protocol
+
+    async def _take_in(self, connection: socket.socket, place: Place) -> None:
+        handed_over = False
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
+                with contextlib.suppress(OSError):  # it has ended already
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._context is not None:
+                    await self._client_hello(connection)
+                    deadline.reschedule(self._loop.time() + TURN_TIMEOUT)
+                    await self._its_turn(place)
+                    deadline.reschedule(self._loop.time() + HANDSHAKE_TIMEOUT)
+                handed_over = True
+                await self._loop.connect_accepted_socket(
+                    lambda: self._make_protocol(place),
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=2 * HANDSHAKE_TIMEOUT if self._context else None,  # ours ends first
+                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if self._context else None,
+                )
+        except (TimeoutError, OSError):
+            self.admission.leave(place)  # neither silence nor a failed handshake is worth a line
+        except BaseException:
+            self.admission.leave(place)
+            raise
+        finally:
+            self._arriving.pop(place, None)
+            if not handed_over:
+                _reset(connection)
+
+    async def _client_hello(self, connection: socket.socket) -> None:
+        """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it."""
+        await self._readable(connection)
+        pause = FIRST_PAUSE
+        while not _has_whole_record(connection):
+            await asyncio.sleep(pause)  # the descriptor stays readable, and does not tell when more has come
+            pause *= 2
+
+    async def _readable(self, connection: socket.socket) -> None:
+        arrived: asyncio.Future[None] = self._loop.create_future()
+        descriptor = connection.fileno()
+
+        def readable() -> None:
+            if not arrived.done():
+                arrived.set_result(None)
+
+        self._loop.add_reader(descriptor, readable)
+        try:
+            await arrived
+        finally:
+            self._loop.remove_reader(descriptor)
+
+    async def _its_turn(self, place: Place) -> None:
+        turn = self._turns[place] = self._loop.create_future()
+        self.admission.ready(place, now=self._loop.time())
+        self._next_turn()
+        try:
+            await turn
+        finally:
+            del self._turns[place]
+
+    def _next_turn(self) -> None:
+        if self._turn is None and not self._closed:
+            self._turn = self._loop.call_soon(self._give_turns)
+
+    def _give_turns(self) -> None:
+        self._turn = None
+        for _ in range(HANDSHAKES_PER_TURN):
+            place, victim = self.admission.next_handshake(now=self._loop.time())
+            if victim is not None:
+                self._evict(victim)
+            if place is None:
+                break
+            turn = self._turns.get(place)
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+        if self.admission.waiting:
+            delay = 0.0 if place is not None else 0.01  # else none ends before others get on
+            self._turn = self._loop.call_later(delay, self._give_turns)
+
+    # What the log says
+
+    def _note(self, why: str, network: str) -> None:
+        self._refused[why] = self._refused.get(why, 0) + 1
+        self._last_refused = network
+        if self._report is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._report = None
+        if not self._refused:
+            return
+        counts = ", ".join(f"{number} {why}" for why, number in self._refused.items())
+        last = f"; the last from {self._last_refused}" if self._last_refused else ""
+        _log.warning("Connections closed at once on port %d: %s%s", self.port, counts, last)
+        self._refused.clear()
+        self._report = self._loop.call_later(LOG_INTERVAL, self._tell)
+
+
+def _has_whole_record(connection: socket.socket) -> bool:
+    head = connection.recv(RECORD_HEAD, socket.MSG_PEEK)
+    if not head:
+        raise ConnectionResetError
+    if head[0] != HANDSHAKE_RECORD:
+        return True  # TLS says no to it
+    size = RECORD_HEAD + int.from_bytes(head[3:5]) if len(head) == RECORD_HEAD else MAX_RECORD
+    return len(connection.recv(min(size, MAX_RECORD), socket.MSG_PEEK)) >= min(size, MAX_RECORD)
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    connection.close()

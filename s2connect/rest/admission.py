@@ -1,0 +1,241 @@
+"""Admission of connections, without I/O: which of them a server takes in, and which make room for others (SEC-03)."""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_CONNECTIONS = 8192
+"""Connections without a session, of one server, where there are descriptors enough."""
+
+MAX_CONNECTIONS_PER_NETWORK = 1024
+"""Those of one network (:func:`~s2connect.rest.rate.network_of`); a gateway may pair hundreds of nodes at once."""
+
+MAX_HANDSHAKES = 256
+"""TLS handshakes under way, of one server."""
+
+MIN_RESERVE = 32
+"""Descriptors that no stranger's connection gets, at least: for files, and for connections of our own."""
+
+MAX_RESERVE = 1024
+"""And at most; between the two it is an eighth of what the process may open."""
+
+PATIENCE = 1.0
+"""Seconds after which a connection whose peer owes us bytes makes room for a new one, where room is short."""
+
+
+class Stage(enum.IntEnum):
+    """How far a connection has come."""
+
+    SILENT = 0
+    """Nothing has come from the peer, or not enough to begin with."""
+    READY = 1
+    """Its TLS handshake waits for its turn, which is ours to give."""
+    HANDSHAKE = 2
+    """Its TLS handshake is under way."""
+    IDLE = 3
+    """We wait for a request, or for the rest of one."""
+    BUSY = 4
+    """A whole request has come, and its response is ours to give."""
+    GONE = 5
+    """It has ended, or its peer has proved to be paired: it counts no more."""
+
+
+class Refusal(enum.Enum):
+    """Why a connection is refused."""
+
+    NETWORK = "too many from one network"
+    ALL = "too many in all"
+    DESCRIPTORS = "too few descriptors left for this process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one server.
+
+    Attributes:
+        connections: Connections without a session.
+        per_network: Those of one network.
+        handshakes: TLS handshakes under way; half of them are those of one network at most.
+    """
+
+    connections: int = MAX_CONNECTIONS
+    per_network: int = MAX_CONNECTIONS_PER_NETWORK
+    handshakes: int = MAX_HANDSHAKES
+
+    @classmethod
+    def for_descriptors(cls, number: int) -> Limits:
+        """Return the limits of a process that may open so many descriptors: half are strangers', a quarter one's."""
+        return cls(
+            connections=min(MAX_CONNECTIONS, max(number // 2, 1)),
+            per_network=min(MAX_CONNECTIONS_PER_NETWORK, max(number // 4, 1)),
+        )
+
+
+def reserve_of(descriptors: int) -> int:
+    """Return how many of the descriptors that a process may open are kept from strangers."""
+    return min(max(descriptors // 8, MIN_RESERVE), MAX_RESERVE)
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A connection, as the admission counts it.
+
+    Attributes:
+        network: Where it comes from.
+        since: When it entered its stage.
+        stage: How far it has come.
+        evict: Called where it has to make room; set by the owner of the connection.
+    """
+
+    network: str
+    since: float
+    stage: Stage = Stage.SILENT
+    evict: Callable[[], object] | None = None
+
+
+class _Network:
+    """The places of one network, those in which the peer owes us bytes by their stage, the oldest first."""
+
+    __slots__ = ("count", "owing")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.owing: dict[Stage, dict[Place, None]] = {Stage.SILENT: {}, Stage.HANDSHAKE: {}, Stage.IDLE: {}}
+
+    def owed(self) -> int:
+        """Number of those in which the peer owes us bytes."""
+        return sum(map(len, self.owing.values()))
+
+
+class Admission:
+    """Counts connections from their acceptance on, and decides about new ones.
+
+    Where room is short, a new connection takes the place of one whose peer owes us bytes: of one that has sent nothing
+    first, then of one whose handshake or request has not come on for :data:`PATIENCE`, the oldest first. It is one of
+    its own network where that is at its bound, else one of the network that has most of them. So connections that stay
+    idle do not lock out those that ask, from wherever both come.
+
+    Args:
+        limits: Bounds.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._networks: dict[str, _Network] = {}
+        self._count = 0
+        self._handshakes: dict[Place, None] = {}
+        self._ready: OrderedDict[str, deque[Place]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Connections that count."""
+        return self._count
+
+    def admit(self, network: str, *, now: float, scarce: bool = False) -> tuple[Place | Refusal, Place | None]:
+        """Decide about a new connection, before anything is spent on it.
+
+        Args:
+            network: Where it comes from.
+            now: Time.
+            scarce: Whether descriptors are running out.
+
+        Returns:
+            Its place, or why it is refused; and the place that has to make room for it, which counts no more.
+        """
+        own = self._networks.get(network)
+        victim = refusal = None
+        if (own.count if own else 0) >= self.limits.per_network:
+            victim, refusal = self._victim(own, now), Refusal.NETWORK
+        elif scarce or self._count >= self.limits.connections:
+            most = max(self._networks.values(), key=_Network.owed, default=None)
+            victim = self._victim(most, now)
+            refusal = Refusal.DESCRIPTORS if scarce else Refusal.ALL
+        if refusal is not None:
+            if victim is None:
+                return refusal, None
+            self.leave(victim)
+        place = Place(network, now)
+        own = self._networks.setdefault(network, _Network())
+        own.count += 1
+        own.owing[Stage.SILENT][place] = None
+        self._count += 1
+        return place, victim
+
+    def ready(self, place: Place, *, now: float) -> None:
+        """Let a handshake wait for its turn: the client's first message has come."""
+        self._move(place, Stage.READY, now)
+        self._ready.setdefault(place.network, deque()).append(place)
+
+    def next_handshake(self, *, now: float) -> tuple[Place | None, Place | None]:
+        """Return whose handshake begins now, one network after the other; and the place that makes room for it."""
+        for network, waiting in list(self._ready.items()):
+            while waiting and waiting[0].stage is not Stage.READY:
+                waiting.popleft()  # it has left
+            if not waiting:
+                del self._ready[network]
+                continue
+            own = self._networks[network].owing[Stage.HANDSHAKE]
+            victim = None
+            if len(own) >= max(self.limits.handshakes // 2, 1):
+                victim = next(iter(own))
+            elif len(self._handshakes) >= self.limits.handshakes:
+                victim = next(iter(self._handshakes))
+            if victim is not None:
+                if now - victim.since < PATIENCE:
+                    continue
+                self.leave(victim)
+            place = waiting.popleft()
+            self._ready.move_to_end(network)
+            self._move(place, Stage.HANDSHAKE, now)
+            self._handshakes[place] = None
+            return place, victim
+        return None, None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a handshake waits for its turn."""
+        return bool(self._ready)
+
+    def idle(self, place: Place, *, now: float) -> None:
+        """The handshake is done, or a response given: now we wait for a request."""
+        self._move(place, Stage.IDLE, now)
+
+    def busy(self, place: Place, *, now: float) -> None:
+        """A whole request has come."""
+        self._move(place, Stage.BUSY, now)
+
+    def leave(self, place: Place) -> None:
+        """The connection has ended, or its peer has proved to be paired: it counts no more. Idempotent."""
+        if place.stage is Stage.GONE:
+            return
+        own = self._networks[place.network]
+        if place.stage in own.owing:
+            del own.owing[place.stage][place]
+        self._handshakes.pop(place, None)
+        own.count -= 1
+        self._count -= 1
+        if not own.count:
+            del self._networks[place.network]
+            self._ready.pop(place.network, None)
+        place.stage = Stage.GONE
+
+    def _move(self, place: Place, stage: Stage, now: float) -> None:
+        if place.stage is Stage.GONE:
+            return
+        owing = self._networks[place.network].owing
+        if place.stage in owing:
+            del owing[place.stage][place]
+        self._handshakes.pop(place, None)
+        place.stage, place.since = stage, now
+        if stage in owing:
+            owing[stage][place] = None
+
+    @staticmethod
+    def _victim(network: _Network | None, now: float) -> Place | None:
+        for stage, places in network.owing.items() if network is not None else ():
+            oldest = next(iter(places), None)
+            if oldest is not None and (stage is Stage.SILENT or now - oldest.since >= PATIENCE):
+                return oldest
+        return None
