@@ -283,6 +283,7 @@ class Endpoint:
         if self._lan is not None:
             await self._lan.withdraw()
         await asyncio.gather(*(c.close() for c in self._connections.values()))
+        await self.book.close()
         await self.supervisor.close()
         await self._websocket.close()
         if self._mqtt is not None:

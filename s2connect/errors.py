@@ -27,6 +27,7 @@ a peer: peers get the enumerated reasons of the standard.
     │   ├── WrongPairingCode
     │   ├── PairingRefused
     │   ├── PairingExpired
+    │   ├── PairingReplaced
     │   └── PairingUnconfirmed
     ├── SessionError                  a session did not come about, or ended
     │   ├── NotPaired
@@ -71,6 +72,7 @@ __all__ = [
     "WrongPairingCode",
     "PairingRefused",
     "PairingExpired",
+    "PairingReplaced",
     "PairingUnconfirmed",
     "SessionError",
     "NotPaired",
@@ -280,6 +282,16 @@ class PairingExpired(PairingError, TimeoutError):
 
     kind = "pairing_expired"
     default_hint = "Try again; if it happens again, the connection between the devices is too slow."
+
+
+class PairingReplaced(PairingError):
+    """Another pairing of the same node was finished first, or its user unpaired, while this one was (ROLE-05).
+
+    The pairing is not kept, and the other side is told as well as it goes.
+    """
+
+    kind = "pairing_replaced"
+    default_hint = "`s2connect pairings` lists what stands; pair again if it is not what you want."
 
 
 class PairingUnconfirmed(PairingError):

@@ -51,8 +51,8 @@ class Paired(Event):
 class PairingFailed(Event):
     """Somebody tried to pair with one of our nodes in vain.
 
-    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed`` or
-    ``unconfirmed``.
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, ``unconfirmed``,
+    or ``replaced``: another pairing of the node was finished first.
     """
 
     node: NodeId

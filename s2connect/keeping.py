@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
-from s2connect.errors import NotPaired, S2ConnectError, UsageError
+from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, UsageError
 from s2connect.events import Event, Paired, PairingFailed, SessionFailed, Unpaired, UnpairedBy
 from s2connect.live import NodeConnections
 from s2connect.model.common import MalformedMessage, NodeId, Role
@@ -17,12 +20,14 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
-from s2connect.store.base import Pairing, PairKey, Store
+from s2connect.store.base import GONE, Pairing, PairKey, Replaced, Store
 from s2connect.store.transfer import PairingTransfer
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Connection
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FAREWELL_TIMEOUT = 15.0
 """Seconds in which a replaced pairing's server is told."""
@@ -36,6 +41,15 @@ class Owner(Protocol):
 
     async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         """Call ``unpair`` at the communication server of a pairing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A pairing of which we are the client, between its agreement and its end."""
+
+    pairing: Pairing
+    token: AccessToken = field(repr=False)
+    lock: asyncio.Lock
 
 
 class PairingBook:
@@ -57,157 +71,261 @@ class PairingBook:
         self._owner = owner
         self._supervisor = supervisor
         self._locks: dict[NodeId, asyncio.Lock] = {}
+        self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
+        self._under_way: dict[PairKey, _Attempt] = {}
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
         """Two changes of one node's pairings must not overlap (ROLE-05)."""
         return self._locks.setdefault(node, asyncio.Lock())
 
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Do a change to its end, with its effects on sessions, also where the caller is cancelled meanwhile."""
+        task = asyncio.create_task(change, name="s2connect-change-of-pairings")
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Finish what was begun."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
     # Pairing (PairingKeeper)
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing server: store a pairing and give it its effects (PAIR-10)."""
+        """As pairing server: store a pairing and give it its effects (PAIR-10).
+
+        Where the two nodes pair with each other in both directions at the same moment, both sides have to end with the
+        same of the two pairings. So on the device's side the one of which it is the client is finished first.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if self._is_device(pairing.key.local):
+                await stack.enter_async_context(self._pair_lock(pairing.key))
+            await self._whole(self._commit(pairing, token))
+
+    async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
         async with self._lock(pairing.key.local):
-            replaced = await self._replaced_by(pairing)
-            await self._store.save_pairing(pairing, token, replaces=[p.key for p, _ in replaced])
+            alone = self._is_device(pairing.key.local)
+            replaced = await self._store.save_pairing(pairing, token, alone=alone)
             self._took_effect(pairing, replaced)
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         """As pairing client: store it as unconfirmed (PAIRC-06)."""
-        await self._store.save_pairing(pairing, token)
-        if pairing.communication_role is CommunicationRole.SERVER:
-            self._expire(pairing)
+        lock = self._pair_lock(pairing.key)
+        await lock.acquire()
+        self._under_way[pairing.key] = _Attempt(pairing, token, lock)
+        try:
+            await self._whole(self._hold(pairing, token))
+        except BaseException:
+            self.leave(pairing)
+            raise
 
-    async def confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
-        """As pairing client: the pairing stands."""
+    async def _hold(self, pairing: Pairing, token: AccessToken) -> None:
         async with self._lock(pairing.key.local):
-            replaced = await self._replaced_by(pairing)
-            await self._store.confirm_pairing(pairing.key, replaces=[p.key for p, _ in replaced])
-            self._took_effect(pairing, replaced, settled=settled)
+            await self._store.save_pairing(pairing, token)
 
-    async def settle(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing proved to stand by its first session (PAIRC-06)."""
-        await self.confirm(pairing, settled=True)
+    async def confirm(self, pairing: Pairing) -> None:
+        """As pairing client: the pairing stands."""
+        attempt = self._under_way.get(pairing.key)
+        try:
+            await self._whole(self._confirm(pairing))
+        except NotPaired as error:
+            if attempt is not None and pairing.communication_role is CommunicationRole.CLIENT:
+                self._supervisor.spawn(self._farewell(pairing, [attempt.token]), "farewell")
+            raise PairingReplaced(
+                f"The pairing with {for_display(pairing.peer.title)} was removed before it was finished."
+            ) from error
+
+    async def settle(self, pairing: Pairing) -> Pairing:
+        """A session with the token of a pairing came about, which so stands (PAIRC-06).
+
+        Returns:
+            The pairing as it is stored now.
+
+        Raises:
+            NotPaired: It was removed or replaced meanwhile.
+        """
+        if not pairing.confirmed:
+            await self._whole(self._confirm(pairing, settled=True))
+        async with self._lock(pairing.key.local):
+            standing = await self._stored(pairing)
+        if standing is None:
+            raise NotPaired(GONE)
+        return standing  # without awaiting anything more: nothing changes until the caller does
+
+    async def _stored(self, pairing: Pairing) -> Pairing | None:
+        return next((p for p in await self._store.pairings_of(pairing.key) if p.is_same(pairing)), None)
+
+    async def _confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
+        async with self._lock(pairing.key.local):
+            alone = self._is_device(pairing.key.local)
+            replaced = await self._store.confirm_pairing(pairing, alone=alone)
+            if not settled:
+                self._end_attempt(pairing)
+            if replaced is not None:
+                self._took_effect(pairing, replaced, settled=settled)
 
     async def drop(self, pairing: Pairing) -> None:
         """An unconfirmed pairing does not stand."""
-        await self._store.drop_unconfirmed(pairing.key)
-        self._owner.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
+        await self._whole(self._drop(pairing))
 
-    async def _replaced_by(self, pairing: Pairing) -> list[tuple[Pairing, list[AccessToken]]]:
-        """Pairings of an RM with other CEMs, with the tokens to say goodbye with (ROLE-05)."""
-        if self._local().nodes[pairing.key.local].description.role is Role.CEM:
-            return []
-        others = [
-            p
-            for p in await self._store.pairings(pairing.key.local)
-            if p.confirmed and p.key.remote != pairing.key.remote
-        ]
-        return [(p, await self._store.candidate_tokens(p.key)) for p in others]
+    async def _drop(self, pairing: Pairing) -> None:
+        async with self._lock(pairing.key.local):
+            dropped = await self._store.drop_unconfirmed(pairing)
+            self._end_attempt(pairing)
+        if dropped:
+            self._owner.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
 
-    def _took_effect(
-        self, pairing: Pairing, replaced: Sequence[tuple[Pairing, list[AccessToken]]], *, settled: bool = False
-    ) -> None:
+    def leave(self, pairing: Pairing) -> None:
+        """As pairing client: the attempt is over, and its outcome is not known; the first session settles it."""
+        if self._end_attempt(pairing):
+            self._wait_for_proof(pairing)
+
+    def _end_attempt(self, pairing: Pairing) -> bool:
+        attempt = self._under_way.get(pairing.key)
+        if attempt is None or not attempt.pairing.is_same(pairing):
+            return False
+        del self._under_way[pairing.key]
+        attempt.lock.release()
+        return True
+
+    def is_under_way(self, pairing: Pairing) -> bool:
+        """Whether the attempt that agreed on a pairing has not ended yet: no session may use its token."""
+        attempt = self._under_way.get(pairing.key)
+        return attempt is not None and attempt.pairing.is_same(pairing)
+
+    def _pair_lock(self, key: PairKey) -> asyncio.Lock:
+        """Two attempts of one pair of which we are the client must not overlap: the last to end stands."""
+        return self._pair_locks.setdefault(key, asyncio.Lock())
+
+    def _is_device(self, node: NodeId) -> bool:
+        """Whether it is an RM, which has one energy manager only (ROLE-01)."""
+        return self._local().nodes[node].description.role is Role.RM
+
+    def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
         self._owner.publish(
             Paired(node=pairing.key.local, peer=pairing.peer, communication_role=pairing.communication_role)
         )
         connections = self._connections[pairing.key.local]
         self._session_server.forget(pairing.key)
         connections.drop(pairing.key.remote, "paired anew", keep_connecting=settled)
-        for old, tokens in replaced:
+        for one in replaced:
+            old = one.pairing
             self._session_server.forget(old.key)
-            self._owner.publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
+            if old.confirmed:
+                self._owner.publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
+            else:
+                self._owner.publish(PairingFailed(node=old.key.local, peer=old.peer, reason="replaced"))
             server = old.communication_role is CommunicationRole.SERVER
             connections.drop(old.key.remote, "paired with another energy manager", ask_to_reconnect=server)
             if not server:
-                self._supervisor.spawn(self._farewell(old, tokens), "farewell")
+                self._supervisor.spawn(self._farewell(old, one.tokens), "farewell")
         connections.connect(pairing)
 
-    async def _farewell(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
+    async def _farewell(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
         """Tell the server of a replaced pairing, as well as it goes; otherwise it would wait for us for ever."""
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
-                await self._owner.unpair_at_server(pairing, tokens)
+                await self._owner.unpair_at_server(pairing, list(tokens))
         except (S2ConnectError, TimeoutError) as error:
             _log.info("the former peer %s could not be told: %s", for_display(pairing.peer.title), error)
 
-    def _expire(self, pairing: Pairing) -> None:
-        self._supervisor.keep(lambda: self._drop_if_nobody_comes(pairing), "unconfirmed", pairing.key.remote)
+    def _wait_for_proof(self, pairing: Pairing) -> None:
+        """Let the first session of an unconfirmed pairing decide: ours, or the client's within 15 s (PAIRC-06)."""
+        if pairing.communication_role is CommunicationRole.SERVER:
+            self._supervisor.keep(lambda: self._drop_if_nobody_comes(pairing), "unconfirmed", pairing.key.remote)
+        else:
+            self._connections[pairing.key.local].connect(pairing)
 
     async def _drop_if_nobody_comes(self, pairing: Pairing) -> None:
         """As communication server: an unconfirmed pairing stands only if its token comes within 15 s (PAIRC-06)."""
-        await asyncio.sleep(max(0.0, UNCONFIRMED_LIFETIME - (time.time() - pairing.paired_at)))
-        async with self._lock(pairing.key.local):
-            if any(p == pairing for p in await self._store.pairings_of(pairing.key)):
-                await self.drop(pairing)
+        left = UNCONFIRMED_LIFETIME - (time.time() - pairing.paired_at)
+        await asyncio.sleep(min(max(0.0, left), UNCONFIRMED_LIFETIME))  # the clock may have been set meanwhile
+        await self.drop(pairing)
 
     async def settle_unconfirmed(self) -> None:
         """At the start: let go of pairings whose client does not come (PAIRC-06)."""
         for pairing in await self._store.pairings():
             if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
-                self._expire(pairing)
+                self._wait_for_proof(pairing)
 
     # Unpairing
 
     async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
         """See :meth:`Node.unpair`."""
         key = PairKey(node, peer)
-        connections = self._connections[node]
         pairings = await self._store.pairings_of(key)
         if not pairings:
             raise NotPaired(f"There is no pairing with {peer}.")
-        pairing = pairings[0]
-        server = pairing.communication_role is CommunicationRole.SERVER
-        if not server:
-            await connections.end(peer, "unpaired")
+        ours = [p for p in pairings if p.communication_role is CommunicationRole.CLIENT]
+        if ours:
+            await self._connections[node].end(peer, "unpaired")
             try:
-                tokens = await self._store.candidate_tokens(key, confirmed=pairing.confirmed)
-                await self._owner.unpair_at_server(pairing, tokens)
+                for pairing in ours:
+                    await self._owner.unpair_at_server(pairing, await self._tokens(pairing))
             except S2ConnectError as error:
                 if not forget:
-                    connections.connect(pairing)
+                    self._connections[node].connect(ours[0])
                     raise
                 _log.warning("the other side could not be told: %s", error)
             except asyncio.CancelledError:
-                connections.connect(pairing)
+                self._connections[node].connect(ours[0])
                 raise
-        async with self._lock(node):
-            await self._store.remove_pairing(key, tombstone=server)
-        self._session_server.forget(key)
-        self._owner.publish(Unpaired(node=node, peer=pairing.peer, by=UnpairedBy.US))
-        if server:
-            connections.drop(peer, "unpaired", ask_to_reconnect=True)
-        return pairing
+        await self._whole(self._end(pairings, UnpairedBy.US))
+        return pairings[0]
 
-    async def unpaired_by_peer(self, key: PairKey) -> None:
-        """The communication client unpairs (SES-05)."""
-        pairings = await self._store.pairings_of(key)
+    async def _tokens(self, pairing: Pairing) -> list[AccessToken]:
+        try:
+            return await self._store.candidate_tokens(pairing)
+        except NotPaired:
+            return []  # removed meanwhile: whoever did that tells the server
+
+    async def _end(self, pairings: Sequence[Pairing], by: UnpairedBy) -> None:
+        """Remove pairings of one pair, as far as they are still there, with the effects of that."""
+        key = pairings[0].key
+        server = any(p.communication_role is CommunicationRole.SERVER for p in pairings)
         async with self._lock(key.local):
-            await self._store.remove_pairing(key, tombstone=True)
-        self._session_server.forget(key)
-        if pairings:
-            self._owner.publish(Unpaired(node=key.local, peer=pairings[0].peer, by=UnpairedBy.PEER))
-        self._connections[key.local].drop(key.remote, "unpaired")
+            removed = [p for p in pairings if await self._store.remove_pairing(p, tombstone=server)]
+            if not removed:
+                return
+            self._session_server.forget(key)
+            self._owner.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
+            self._connections[key.local].drop(
+                key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server
+            )
+
+    async def unpaired_by_peer(self, pairing: Pairing) -> None:
+        """The communication client unpairs, with a token of this pairing (SES-05).
+
+        The token of an unconfirmed pairing shows that the client has nothing older. A later pairing, of which we are
+        pairing client at this moment, stays.
+        """
+        pairings = [pairing]
+        if not pairing.confirmed:
+            pairings += [p for p in await self._store.pairings_of(pairing.key) if p.confirmed]
+        await self._whole(self._end(pairings, UnpairedBy.PEER))
 
     async def ended_by_peer(self, pairing: Pairing) -> None:
         """The communication server has unpaired (UNP-02)."""
-        async with self._lock(pairing.key.local):
-            await self._store.remove_pairing(pairing.key, tombstone=False)
-        self._owner.publish(Unpaired(node=pairing.key.local, peer=pairing.peer, by=UnpairedBy.PEER))
+        await self._whole(self._end([pairing], UnpairedBy.PEER))
 
     # A vendor's WAN pairing server and its devices
 
     async def export_pairing(self, node: NodeId, peer: NodeId) -> bytes:
         """See :meth:`Node.export_pairing`."""
-        key = PairKey(node, peer)
-        confirmed = [p for p in await self._store.pairings_of(key) if p.confirmed]
-        if not confirmed:
+        confirmed = await self._confirmed(PairKey(node, peer))
+        if confirmed is None:
             raise NotPaired(f"There is no pairing with {peer}.")
-        return PairingTransfer.of(confirmed[0], await self._store.candidate_tokens(key)).to_json()
+        return PairingTransfer.of(confirmed, await self._tokens(confirmed)).to_json()
+
+    async def _confirmed(self, key: PairKey) -> Pairing | None:
+        return next((p for p in await self._store.pairings_of(key) if p.confirmed), None)
 
     async def discard_pairing(self, node: NodeId, peer: NodeId) -> None:
         """See :meth:`Node.discard_pairing`."""
         async with self._lock(node):
-            await self._store.remove_pairing(PairKey(node, peer), tombstone=False)
+            for pairing in await self._store.pairings_of(PairKey(node, peer)):
+                await self._store.remove_pairing(pairing, tombstone=False)
         self._connections[node].drop(peer, "handed over")
 
     async def import_pairing(self, node: NodeId, data: bytes) -> Pairing:
@@ -218,8 +336,24 @@ class PairingBook:
             raise UsageError(f"This is no pairing: {error}.") from None
         if transfer.node_id != node:
             raise UsageError("This pairing was made for another node.")
-        pairing, tokens = transfer.pairing(), transfer.access_tokens
-        await self.commit(pairing, tokens[-1])
+        return await self._whole(self._import(transfer))
+
+    async def _import(self, transfer: PairingTransfer) -> Pairing:
+        pairing = transfer.pairing()
+        async with self._lock(pairing.key.local):
+            known = await self._confirmed(pairing.key)
+            if known is not None and known.is_same(pairing):
+                return known  # delivered twice; its tokens have been rotated since
+            if known is not None and known.paired_at > pairing.paired_at:
+                raise UsageError(
+                    f"A later pairing with {for_display(pairing.peer.title)} is here already; this one is over.",
+                    hint="If it is not, unpair the two first, then import it again.",
+                )
+            first, *further = transfer.access_tokens
+            replaced = await self._store.save_pairing(pairing, first, alone=self._is_device(pairing.key.local))
+            for token in further:
+                await self._store.add_pending_token(pairing, token)
+            self._took_effect(pairing, replaced)
         return pairing
 
     # Sessions (SessionKeeper, and the owner of live connections)
@@ -228,14 +362,15 @@ class PairingBook:
         """Whether the application of the node is ready (SES-01)."""
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
-    async def opened(self, connection: Connection) -> None:
-        """A communication client has connected."""
-        key = PairKey(connection.info.local, connection.info.remote)
-        pairing = next(iter(await self._store.pairings_of(key)), None)
-        if pairing is None or key.local not in self._connections:
-            await connection.close(reason="unpaired")
-            return
-        self._connections[key.local].attach(connection, pairing)
+    async def opened(self, connection: Connection, pairing: Pairing) -> None:
+        """A communication client has connected, with a token of a pairing."""
+        key = pairing.key
+        async with self._lock(key.local):
+            standing = await self._stored(pairing)
+            if standing is not None and key.local in self._connections:
+                self._connections[key.local].attach(connection, standing)
+                return
+        await connection.close(reason="unpaired")
 
     def session_failed(self, event: SessionFailed) -> None:
         """No session came about."""

@@ -59,8 +59,15 @@ async def first_reachable(addresses: Sequence[str | None], attempt: Callable[[st
 class Owner(Protocol):
     """What the live connections of a node need of its endpoint."""
 
-    async def settle(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing proved to stand."""
+    async def settle(self, pairing: Pairing) -> Pairing:
+        """A pairing proved to stand, if it was unconfirmed: return it as it is stored now.
+
+        Raises:
+            NotPaired: It was removed or replaced meanwhile.
+        """
+
+    def is_under_way(self, pairing: Pairing) -> bool:
+        """Whether the attempt that agreed on an unconfirmed pairing has not ended yet."""
 
     async def drop(self, pairing: Pairing) -> None:
         """An unconfirmed pairing proved not to stand."""
@@ -319,12 +326,13 @@ class NodeConnections:
         backoff = Backoff()
         while True:
             # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
-            pairings = [p for p in await self._store.pairings_of(key) if p.initiate_session_url is not None]
-            if not pairings:
+            pairing = self._next_of(await self._store.pairings_of(key))
+            if pairing is None:
                 return
-            pairing = pairings[-1]
             try:
                 connection, updated = await self._open(pairing)
+            except NotPaired:
+                continue  # removed or replaced meanwhile
             except (NoLongerPaired, AccessRefused) as error:
                 if not pairing.confirmed:
                     await self._owner.drop(pairing)
@@ -356,12 +364,13 @@ class NodeConnections:
         """Connect to the server of a pairing once, now; see :meth:`Node.open <s2connect.node.Node.open>`."""
         key = PairKey(self.node.id, remote)
         while True:
-            pairings = [p for p in await self._store.pairings_of(key) if p.initiate_session_url is not None]
-            if not pairings:
+            pairing = self._next_of(await self._store.pairings_of(key))
+            if pairing is None:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
-            pairing = pairings[-1]
             try:
                 connection, updated = await self._open(pairing)
+            except NotPaired:
+                continue  # removed or replaced meanwhile
             except (NoLongerPaired, AccessRefused) as error:
                 if not pairing.confirmed:
                     await self._owner.drop(pairing)
@@ -371,6 +380,11 @@ class NodeConnections:
                 raise
             self._keep(connection, updated)
             return connection
+
+    def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
+        """The pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""
+        ours = [p for p in pairings if p.initiate_session_url is not None and not self._owner.is_under_way(p)]
+        return ours[-1] if ours else None
 
     async def _pause(self, pairing: Pairing, delay: float) -> bool:
         """Wait, or until the server shows up in the network and some hundred milliseconds more. True if it did."""
@@ -391,7 +405,10 @@ class NodeConnections:
     async def _open(self, pairing: Pairing) -> tuple[Connection, Pairing]:
         """Connect to the server of a pairing. Returns the pairing as its answer describes it, confirmed if it was not.
 
+        The pairing stands then; a change of it comes only when the caller awaits something.
+
         Raises:
+            NotPaired: It was removed or replaced meanwhile.
             S2ConnectError: There is no session, or what it changes could not be stored.
         """
         routes: list[str | None] = [*await self._routes_of(pairing)] or [None]
@@ -399,14 +416,13 @@ class NodeConnections:
             routes, lambda address: self._client.open(self._endpoint(), self.node, pairing, address=address)
         )
         try:
-            if not pairing.confirmed:
-                await self._owner.settle(pairing)
             if (updated := with_descriptions(pairing, answer)) != pairing:
                 await self._describe(updated)
+            standing = await self._owner.settle(pairing)
         except BaseException:
             await connection.close(GOING_AWAY)
             raise
-        return connection, updated
+        return connection, with_descriptions(standing, answer)
 
     async def _describe(self, pairing: Pairing) -> None:
         try:

@@ -119,7 +119,7 @@ async def new_ca(path: Path) -> int:
             left = await store.pairings()
             for pairing in left:
                 server = pairing.communication_role is CommunicationRole.SERVER
-                await store.remove_pairing(pairing.key, tombstone=server)
+                await store.remove_pairing(pairing, tombstone=server)
         finally:
             await store.close()
         await asyncio.to_thread(IdentityKeeper(config, home, vault).create_ca)

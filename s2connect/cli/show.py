@@ -31,11 +31,12 @@ _NO_CODE = "For a new code: s2connect code"
 
 _FAILED_ATTEMPTS = {
     "wrong_code": "with a wrong code",
-    "refused_by_client": "and gave up, because its user's code is another one",
+    "refused_by_client": "and broke off; why stands on its own screen (mostly another code was typed there)",
     "expired": "and did not finish in time",
     "out_of_order": "in a way that the standard does not allow",
     "malformed": "in a way that the standard does not allow",
     "unconfirmed": "and the pairing was never confirmed, so it is void",
+    "replaced": "and another pairing was finished first, so this one is void",
 }
 
 _ENDS = {

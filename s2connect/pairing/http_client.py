@@ -25,6 +25,7 @@ from s2connect.errors import (
     PeerBusy,
     ProtocolViolation,
     S2ConnectError,
+    StorageError,
     stumbled_over_protocol,
 )
 from s2connect.model.common import NodeId
@@ -184,7 +185,8 @@ async def pair(
         NetworkError: Not reachable, too slow, busy.
         TrustError: The certificate is refused or changed.
         PeerError: The server does not follow the standard.
-        PairingError: Refused, wrong code, too slow, or unconfirmed (then it is kept and settles itself).
+        PairingError: Refused, wrong code, too slow, replaced meanwhile, or unconfirmed (then it is kept and settles
+            itself).
         StorageError: It could not be stored; the server has been told.
     """
     proof, route = await authenticate(url, pki, addresses=addresses, proxy=proxy, timeout=timings.connect)
@@ -224,15 +226,29 @@ async def _pair(
             await run.refuse()
             raise
         try:
-            await run.finalize(agreed)
-        except PairingUnconfirmed:
-            raise
-        except S2ConnectError:
-            await run.refuse()
-            await keeper.drop(agreed.pairing)
-            raise
-    await keeper.confirm(agreed.pairing)
+            await _finish(run, agreed, keeper)
+        finally:
+            keeper.leave(agreed.pairing)  # does nothing where it was confirmed or dropped
     return replace(agreed.pairing, confirmed=True)
+
+
+async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
+    """Go the last step, and do what its answer says with the pairing that is held."""
+    try:
+        await run.finalize(agreed)
+    except PairingUnconfirmed:
+        raise
+    except S2ConnectError:
+        await run.refuse()
+        await keeper.drop(agreed.pairing)
+        raise
+    try:
+        await keeper.confirm(agreed.pairing)
+    except StorageError as error:
+        raise PairingUnconfirmed(
+            f"The other device has the pairing, but here it could not be stored for good: {error.what}",
+            hint=f"{error.hint} It is settled by the next session; if none comes about, pair again with a new code.",
+        ) from error
 
 
 class _Run:

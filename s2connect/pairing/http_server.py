@@ -145,7 +145,10 @@ class PairingService:
         async with lock:
             decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
             if isinstance(decision, Commit):
-                decision = await self._commit(decision, body)
+                # To its end, also where the client goes away: its next request meets the result (PAIR-07).
+                decision = await asyncio.shield(
+                    asyncio.create_task(self._commit(decision, body), name="s2connect-commit")
+                )
         return self._finish(decision)
 
     async def _commit(self, commit: Commit, body: bytes) -> Reply:

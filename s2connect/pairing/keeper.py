@@ -18,10 +18,21 @@ class PairingKeeper(Protocol):
         """As pairing server: the pairing stands (PAIR-10)."""
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing client: store it as unconfirmed, before the last request (PAIRC-06)."""
+        """As pairing client: store it as unconfirmed, before the last request (PAIRC-06).
+
+        From here on until one of the three other methods is called, the attempt is under way: a second one of the same
+        pair waits for its end, and no session is opened with its token.
+        """
 
     async def confirm(self, pairing: Pairing) -> None:
-        """As pairing client: the last request was answered, the pairing stands."""
+        """As pairing client: the last request was answered, the pairing stands.
+
+        Raises:
+            PairingReplaced: Another pairing of the node, or its user, has removed it meanwhile; the server is told.
+        """
 
     async def drop(self, pairing: Pairing) -> None:
         """As pairing client: the server refused the last request; forget the unconfirmed pairing."""
+
+    def leave(self, pairing: Pairing) -> None:
+        """As pairing client: whether the server has the pairing is not known; its first session settles it."""

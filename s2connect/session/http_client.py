@@ -106,7 +106,7 @@ class SessionClient:
                 hint="If that device was set up anew, pair it again; otherwise somebody sits in between.",
             )
         completed = Pin(pin.ca_fingerprint, chain.ca_der)
-        await self._store.set_pin(pairing.key, completed, confirmed=pairing.confirmed)
+        await self._store.set_pin(pairing, completed)
         return completed
 
     async def open(
@@ -122,6 +122,7 @@ class SessionClient:
         Raises:
             NoLongerPaired: The peer has removed the pairing; do not retry.
             AccessRefused: It accepts none of our tokens; do not retry.
+            NotPaired: The pairing was removed or replaced meanwhile.
             SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
         """
         url = pairing.initiate_session_url
@@ -144,11 +145,11 @@ class SessionClient:
                 _log.info("%s does not know every protocol name of ours", pairing.key.remote)
                 self._standard_only.add(pairing.key)
             token = accepted.access_token
-            await self._store.add_pending_token(pairing.key, token, confirmed=pairing.confirmed)
+            await self._store.add_pending_token(pairing, token)
             reply = await http.post(url, version, "confirmAccessToken", bearer=token, timeout=CONFIRM_TIMEOUT)
             details = read_confirm_answer(reply.status, reply.body, protocol=accepted.selected_communication_protocol)
             try:
-                await self._store.keep_token(pairing.key, token, confirmed=pairing.confirmed)
+                await self._store.keep_token(pairing, token)
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
                 _log.warning("the old access token could not be removed: %s", error.kind)
@@ -187,7 +188,7 @@ class SessionClient:
             client_node_description=node.description,
             client_endpoint_description=endpoint.description,
         )
-        candidates = await self._store.candidate_tokens(pairing.key, confirmed=pairing.confirmed)
+        candidates = await self._store.candidate_tokens(pairing)
         for token in candidates:
             reply = await http.post(url, version, "initiateSession", request, bearer=token, timeout=INITIATE_TIMEOUT)
             accepted = read_initiate_answer(
@@ -198,7 +199,7 @@ class SessionClient:
             )
             if accepted is not None:
                 if len(candidates) > 1:
-                    await self._store.keep_token(pairing.key, token, confirmed=pairing.confirmed)
+                    await self._store.keep_token(pairing, token)
                 return accepted
         raise AccessRefused(f"{for_display(pairing.peer.title)} does not accept our access.")
 

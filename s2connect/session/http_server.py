@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from s2connect.errors import StorageError
+from s2connect.errors import NotPaired, StorageError
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
@@ -42,14 +42,18 @@ class SessionKeeper(Protocol):
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
 
-    async def settle(self, pairing: Pairing) -> None:
-        """The client of an unconfirmed pairing has come: the pairing stands (PAIRC-06)."""
+    async def settle(self, pairing: Pairing) -> Pairing:
+        """The client has come with the token of a pairing, which so stands, if it was unconfirmed (PAIRC-06).
 
-    async def opened(self, connection: Connection) -> None:
-        """A client has connected."""
+        Raises:
+            NotPaired: The pairing was removed or replaced meanwhile.
+        """
 
-    async def unpaired_by_peer(self, key: PairKey) -> None:
-        """The communication client unpairs: remove everything with a tombstone, close the session (SES-05)."""
+    async def opened(self, connection: Connection, pairing: Pairing) -> None:
+        """A client has connected, with a token of a pairing."""
+
+    async def unpaired_by_peer(self, pairing: Pairing) -> None:
+        """The communication client unpairs: remove the pairing with a tombstone, close the session (SES-05)."""
 
 
 class SessionService:
@@ -96,7 +100,7 @@ class SessionService:
     async def _record(self, key: PairKey) -> Record:
         confirmed = unconfirmed = None
         for pairing in await self._store.pairings_of(key):
-            entry = (pairing, await self._store.active_digest(key, confirmed=pairing.confirmed))
+            entry = (pairing, await self._store.active_digest(pairing))
             if pairing.confirmed:
                 confirmed = entry
             else:
@@ -121,7 +125,10 @@ class SessionService:
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
         pairing, message = accepted.pairing, accepted.message
         if not pairing.confirmed:
-            await self._keeper.settle(pairing)
+            try:
+                pairing = await self._keeper.settle(pairing)
+            except NotPaired:
+                return UNAUTHORIZED
         sentence = await self._keeper.admit(pairing, accepted.s2_version)
         if sentence is not None:
             return refusal(SessionErrorReason.OTHER, sentence)
@@ -141,7 +148,7 @@ class SessionService:
         decision = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
         if isinstance(decision, Reply):
             return answer(decision.status)
-        lock = self._locks.setdefault(decision.key, asyncio.Lock())
+        lock = self._locks.setdefault(decision.pairing.key, asyncio.Lock())
         async with lock:
             again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
             if isinstance(again, Reply):
@@ -149,17 +156,16 @@ class SessionService:
             return await self._activate(again, request.remote or "")
 
     async def _activate(self, activation: Activation, peer_address: str) -> web.Response:
-        if not await self._store.activate_token(activation.key, activation.digest):
+        if not await self._store.activate_token(activation.pairing, activation.digest):
             return answer(UNAUTHORIZED.status)
-        self._core.activated(activation.key)
-        info = ConnectionInfo(
-            activation.protocol, activation.key.local, activation.key.remote, activation.s2_version, peer_address
-        )
+        key = activation.pairing.key
+        self._core.activated(key)
+        info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, peer_address)
         offer = self._transports[activation.protocol].offer(info)
-        self._supervisor.spawn(self._await_client(offer.connection), "offer", activation.key.remote)
+        self._supervisor.spawn(self._await_client(offer.connection, activation.pairing), "offer", key.remote)
         return answer(200, offer.details)
 
-    async def _await_client(self, arriving: asyncio.Future[Connection]) -> None:
+    async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing) -> None:
         try:
             connection = await arriving
         except asyncio.CancelledError:
@@ -167,7 +173,7 @@ class SessionService:
                 return  # nobody came in time
             raise
         try:
-            await self._keeper.opened(connection)
+            await self._keeper.opened(connection, pairing)
         except BaseException:
             await connection.close(INTERNAL_ERROR)
             raise
@@ -180,8 +186,7 @@ class SessionService:
         pairing = authorised(await self._record(key), _token(request), wall_time=time.time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
-        self._core.forget(key)
-        await self._keeper.unpaired_by_peer(key)
+        await self._keeper.unpaired_by_peer(pairing)
         return answer(204)
 
 

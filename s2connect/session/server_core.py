@@ -82,9 +82,16 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A pending token was confirmed: activate its digest durably, then open the door (SES-03)."""
+    """A pending token was confirmed: activate its digest durably, then open the door (SES-03).
 
-    key: PairKey
+    Attributes:
+        pairing: The pairing that it was issued for; where that was replaced meanwhile, the token counts for nothing.
+        digest: Of the token.
+        protocol: Chosen communication protocol.
+        s2_version: Chosen S2 JSON version.
+    """
+
+    pairing: Pairing
     digest: bytes
     protocol: str
     s2_version: str
@@ -92,7 +99,7 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    key: PairKey
+    pairing: Pairing
     expires_at: float
     protocol: str
     s2_version: str
@@ -198,7 +205,9 @@ class SessionServer:
             return BUSY
         token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         digest = token_digest(token)
-        self._pending[digest] = _Pending(key, now + PENDING_LIFETIME, accepted.protocol, accepted.s2_version)
+        self._pending[digest] = _Pending(
+            accepted.pairing, now + PENDING_LIFETIME, accepted.protocol, accepted.s2_version
+        )
         mine.append(digest)
         self._by_pair[key] = mine
         return Reply(
@@ -222,7 +231,7 @@ class SessionServer:
         pending = self._pending.get(digest)
         if pending is None:
             return UNAUTHORIZED
-        return Activation(pending.key, digest, pending.protocol, pending.s2_version)
+        return Activation(pending.pairing, digest, pending.protocol, pending.s2_version)
 
     def activated(self, key: PairKey) -> None:
         """A token of the pair was activated: every pending one is void."""
@@ -240,7 +249,7 @@ class SessionServer:
             if pending.expires_at > now:
                 return
             del self._pending[digest]
-            mine = self._by_pair.get(pending.key, [])
+            mine = self._by_pair.get(pending.pairing.key, [])
             mine.remove(digest)
             if not mine:
-                del self._by_pair[pending.key]
+                del self._by_pair[pending.pairing.key]

@@ -60,7 +60,8 @@ class Pairing:
         peer_endpoint: The peer's endpoint as it presents itself; from the network.
         initiate_session_url: Where the communication client starts sessions; None on the communication server.
         pin: CA that the communication client accepts for that URL; None means normal PKI validation.
-        paired_at: Wall-clock seconds since the epoch, a label only.
+        paired_at: Wall-clock seconds since the epoch. Together with ``key`` it identifies the pairing: two that were
+            made one after the other differ in it. Otherwise it is a label.
         confirmed: False while the answer to the last step of pairing is outstanding or lost (PAIRC-06).
     """
 
@@ -73,12 +74,28 @@ class Pairing:
     paired_at: float = field(default_factory=time.time)
     confirmed: bool = True
 
+    def is_same(self, other: Pairing) -> bool:
+        """Whether it is the same pairing, whatever is known of it now: not an earlier or later one of the same pair."""
+        return (self.key, self.paired_at) == (other.key, other.paired_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A pairing that another one has ended, and the tokens with which its server can be told (ROLE-05)."""
+
+    pairing: Pairing
+    tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
+
 
 class Store(Protocol):
     """Operations on pairings. One contract test runs against every implementation.
 
     A pair of nodes has at most one confirmed pairing, and beside it at most one unconfirmed one (PAIRC-06), which does
     not touch the confirmed one until :meth:`confirm_pairing`.
+
+    Operations on one pairing take it as it was read. They find it by :meth:`Pairing.is_same`, whether it has been
+    confirmed meanwhile or not, and do nothing to an earlier or later one of the same pair: whoever works with a pairing
+    while it is replaced learns so, and spoils nothing.
     """
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
@@ -87,35 +104,48 @@ class Store(Protocol):
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """The pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
         """Store a pairing with its first access token (PAIR-10).
 
         As communication client the token itself is kept, as communication server its digest. A confirmed pairing
-        replaces, in the same transaction, everything of the same pair, confirmed or not, and clears the tombstone of
-        that pair (ROLE-06); and it removes everything of the pairs in ``replaces``, which leave a tombstone each if
-        there was anything (ROLE-05). An unconfirmed one (``pairing.confirmed`` is false) replaces an unconfirmed one of
-        the same pair only.
+        replaces, in the same transaction, the confirmed one of the same pair, and clears the tombstone of that pair
+        (ROLE-06). With ``alone`` it also ends everything that its node has with other peers, confirmed or not, which
+        leaves a tombstone for each (ROLE-05). An unconfirmed one (``pairing.confirmed`` is false) replaces an
+        unconfirmed one of the same pair only.
+
+        Returns:
+            What ``alone`` has ended.
 
         Raises:
-            ValueError: The pairing is unconfirmed and ``replaces`` is not empty.
+            ValueError: The pairing is unconfirmed, and ``alone`` is set.
         """
 
-    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
-        """Turn the unconfirmed pairing of a pair into its confirmed one, with the effects of ``save_pairing``.
+    async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
+        """Turn an unconfirmed pairing into the confirmed one of its pair, with the effects of ``save_pairing``.
 
-        Does nothing where there is no unconfirmed pairing.
+        Returns:
+            What ``alone`` has ended; None where it was confirmed already, and nothing happened.
+
+        Raises:
+            NotPaired: The pairing is not there any more; nothing happened.
         """
 
-    async def drop_unconfirmed(self, key: PairKey) -> None:
-        """Remove the unconfirmed pairing of a pair and its secrets; the confirmed one stays. No tombstone."""
+    async def drop_unconfirmed(self, pairing: Pairing) -> bool:
+        """Remove an unconfirmed pairing and its secrets; the confirmed one of the pair stays. No tombstone.
 
-    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+        False where there is none (any more), or where it has been confirmed.
+        """
+
+    async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
         """Communication client: the access tokens to try, oldest first (SESC-01).
 
-        Empty where there is no pairing, and where somebody has emptied the vault: only pairing again helps then.
+        Empty where somebody has emptied the vault: only pairing again helps then.
+
+        Raises:
+            NotPaired: There is no such pairing in which we are communication client (any more).
         """
 
-    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
         """Communication client: append a token to the candidates (SESC-02). The same token twice is kept once.
 
         At most :data:`MAX_CANDIDATE_TOKENS` are kept: beyond that the second oldest goes, because the oldest is the one
@@ -125,26 +155,26 @@ class Store(Protocol):
             NotPaired: There is no such pairing in which we are communication client (any more).
         """
 
-    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
         """Communication client: make this the only candidate (SESC-01, SESC-03).
 
         Raises:
             NotPaired: There is no such pairing in which we are communication client (any more).
         """
 
-    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+    async def active_digest(self, pairing: Pairing) -> bytes | None:
         """Communication server: digest of the active access token, or None."""
 
-    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
-        """Communication server: make this the only active token of the pair (SES-03).
+    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
+        """Communication server: make this the only active token of the pairing (SES-03).
 
-        False where there is no such pairing in which we are communication server.
+        False where there is no such pairing in which we are communication server (any more).
         """
 
-    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
-        """Remove the confirmed and the unconfirmed pairing of a pair and all their secrets. False if there was none.
+    async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
+        """Remove a pairing, confirmed or not, and its secrets. False if it is not there (any more).
 
-        With ``tombstone`` it is remembered that the pair was unpaired (SES-05), if it was paired.
+        With ``tombstone`` it is remembered that the pair was unpaired (SES-05), if it was removed.
         """
 
     async def was_unpaired(self, key: PairKey) -> bool:
@@ -158,7 +188,7 @@ class Store(Protocol):
         None leaves as it is. Does nothing without a pairing.
         """
 
-    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+    async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
         """Complete a pin with the certificate that has been seen. Does nothing without a pairing."""
 
     async def refuse_server(self, url: BaseUrl) -> None:
@@ -180,17 +210,20 @@ MAX_REFUSED_SERVERS = 1000
 MAX_TOMBSTONES = 10_000
 """Bound on remembered unpairings; the oldest go first."""
 
+GONE = "The pairing has been removed."
+"""What :class:`~s2connect.errors.NotPaired` says of a pairing that is not there any more."""
+
 MAX_VAULT_BYTES = 65_536
 """Bound on one secret: the longest tokens that are read from a peer, eight of them, fit in."""
 
 
-def check_replaces(pairing: Pairing, replaces: Sequence[PairKey]) -> None:
+def check_alone(pairing: Pairing, alone: bool) -> None:
     """Refuse the one combination of arguments that :meth:`Store.save_pairing` does not take.
 
     Raises:
-        ValueError: The pairing is unconfirmed and ``replaces`` is not empty.
+        ValueError: The pairing is unconfirmed, and ``alone`` is set.
     """
-    if replaces and not pairing.confirmed:
+    if alone and not pairing.confirmed:
         raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from s2connect.errors import NotPaired, StorageUnavailable
@@ -11,12 +10,14 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
+    GONE,
     MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
     Pairing,
     PairKey,
     Pin,
-    check_replaces,
+    Replaced,
+    check_alone,
     token_digest,
     with_candidate,
 )
@@ -65,43 +66,48 @@ class MemoryStore:
         self._check_open()
         return [self._entries[key, which].pairing for which in (True, False) if (key, which) in self._entries]
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
         """See :meth:`Store.save_pairing`."""
         self._check_open()
-        check_replaces(pairing, replaces)
-        if pairing.confirmed:
-            self._replace(pairing.key, replaces)
-        else:
-            self._entries.pop((pairing.key, False), None)
+        check_alone(pairing, alone)
+        self._entries.pop((pairing.key, pairing.confirmed), None)
         if pairing.communication_role is CommunicationRole.CLIENT:
             entry = _Entry(pairing, tokens=[token])
         else:
             entry = _Entry(pairing, digest=token_digest(token))
         self._entries[pairing.key, pairing.confirmed] = entry
+        return self._supersede(pairing.key, alone) if pairing.confirmed else []
 
-    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
+    async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
-        self._check_open()
-        entry = self._entries.get((key, False))
+        entry = self._entry(pairing)
         if entry is None:
-            return
-        self._entries.pop((key, True), None)
+            raise NotPaired(GONE)
+        if entry.pairing.confirmed:
+            return None
+        self._entries.pop((pairing.key, True), None)
         entry.pairing = replace(entry.pairing, confirmed=True)
         # The pairing keeps its place in the order.
         self._entries = {(k, found.pairing.confirmed): found for (k, _), found in self._entries.items()}
-        self._replace(key, replaces, keep=True)
+        return self._supersede(pairing.key, alone)
 
-    def _replace(self, key: PairKey, replaces: Sequence[PairKey], *, keep: bool = False) -> None:
-        if not keep:
-            self._remove(key)
+    def _supersede(self, key: PairKey, alone: bool) -> list[Replaced]:
         self._tombstones.pop(key, None)
-        for other in replaces:
-            if other != key and self._remove(other):
-                self._bury(other)
+        if not alone:
+            return []
+        ended = [e for k, e in self._entries.items() if k[0].local == key.local and k[0].remote != key.remote]
+        for entry in ended:
+            self._remove(entry.pairing)
+            self._bury(entry.pairing.key)
+        return [Replaced(entry.pairing, tuple(entry.tokens)) for entry in ended]
 
-    def _remove(self, key: PairKey) -> bool:
-        removed = [self._entries.pop((key, confirmed), None) for confirmed in (True, False)]
-        return any(removed)
+    def _entry(self, pairing: Pairing) -> _Entry | None:
+        self._check_open()
+        entries = (self._entries.get((pairing.key, confirmed)) for confirmed in (True, False))
+        return next((e for e in entries if e is not None and e.pairing.is_same(pairing)), None)
+
+    def _remove(self, pairing: Pairing) -> None:
+        del self._entries[pairing.key, pairing.confirmed]
 
     def _bury(self, key: PairKey) -> None:
         self._tombstones.pop(key, None)
@@ -109,55 +115,55 @@ class MemoryStore:
         while len(self._tombstones) > self._max_tombstones:
             del self._tombstones[next(iter(self._tombstones))]
 
-    async def drop_unconfirmed(self, key: PairKey) -> None:
+    async def drop_unconfirmed(self, pairing: Pairing) -> bool:
         """See :meth:`Store.drop_unconfirmed`."""
-        self._check_open()
-        self._entries.pop((key, False), None)
+        entry = self._entry(pairing)
+        if entry is None or entry.pairing.confirmed:
+            return False
+        self._remove(entry.pairing)
+        return True
 
-    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+    async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
         """See :meth:`Store.candidate_tokens`."""
-        self._check_open()
-        entry = self._entries.get((key, confirmed))
-        return list(entry.tokens) if entry else []
+        return list(self._client_entry(pairing).tokens)
 
-    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
         """See :meth:`Store.add_pending_token`."""
-        entry = self._client_entry(key, confirmed)
+        entry = self._client_entry(pairing)
         entry.tokens = with_candidate(entry.tokens, token)
 
-    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
         """See :meth:`Store.keep_token`."""
-        self._client_entry(key, confirmed).tokens = [token]
+        self._client_entry(pairing).tokens = [token]
 
-    def _client_entry(self, key: PairKey, confirmed: bool) -> _Entry:
-        self._check_open()
-        entry = self._entries.get((key, confirmed))
+    def _client_entry(self, pairing: Pairing) -> _Entry:
+        entry = self._entry(pairing)
         if entry is None or entry.pairing.communication_role is not CommunicationRole.CLIENT:
-            raise NotPaired("The pairing has been removed.")
+            raise NotPaired(GONE)
         return entry
 
-    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+    async def active_digest(self, pairing: Pairing) -> bytes | None:
         """See :meth:`Store.active_digest`."""
-        self._check_open()
-        entry = self._entries.get((key, confirmed))
+        entry = self._entry(pairing)
         return entry.digest if entry else None
 
-    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
+    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
         """See :meth:`Store.activate_token`."""
-        self._check_open()
-        entry = self._entries.get((key, confirmed))
+        entry = self._entry(pairing)
         if entry is None or entry.pairing.communication_role is not CommunicationRole.SERVER:
             return False
         entry.digest = digest
         return True
 
-    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
+    async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
         """See :meth:`Store.remove_pairing`."""
-        self._check_open()
-        removed = self._remove(key)
-        if removed and tombstone:
-            self._bury(key)
-        return removed
+        entry = self._entry(pairing)
+        if entry is None:
+            return False
+        self._remove(entry.pairing)
+        if tombstone:
+            self._bury(pairing.key)
+        return True
 
     async def was_unpaired(self, key: PairKey) -> bool:
         """See :meth:`Store.was_unpaired`."""
@@ -177,10 +183,9 @@ class MemoryStore:
                     peer_endpoint=endpoint or entry.pairing.peer_endpoint,
                 )
 
-    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+    async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
         """See :meth:`Store.set_pin`."""
-        self._check_open()
-        if entry := self._entries.get((key, confirmed)):
+        if entry := self._entry(pairing):
             entry.pairing = replace(entry.pairing, pin=pin)
 
     async def close(self) -> None:

@@ -30,13 +30,15 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
+    GONE,
     MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
     Pairing,
     PairKey,
     Pin,
+    Replaced,
     Vault,
-    check_replaces,
+    check_alone,
     token_digest,
     with_candidate,
 )
@@ -150,44 +152,42 @@ class SqliteStore:
         """See :meth:`Store.pairings_of`."""
         return await self._run("read", lambda: self._database.pairings_of(key))
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, replaces: Sequence[PairKey] = ()) -> None:
+    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
         """See :meth:`Store.save_pairing`."""
-        check_replaces(pairing, replaces)
-        others = tuple(replaces)
-        await self._run("write", lambda: self._database.save_pairing(pairing, token, others))
+        check_alone(pairing, alone)
+        return await self._run("write", lambda: self._database.save_pairing(pairing, token, alone))
 
-    async def confirm_pairing(self, key: PairKey, *, replaces: Sequence[PairKey] = ()) -> None:
+    async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
-        others = tuple(replaces)
-        await self._run("write", lambda: self._database.confirm_pairing(key, others))
+        return await self._run("write", lambda: self._database.confirm_pairing(pairing, alone))
 
-    async def drop_unconfirmed(self, key: PairKey) -> None:
+    async def drop_unconfirmed(self, pairing: Pairing) -> bool:
         """See :meth:`Store.drop_unconfirmed`."""
-        await self._run("write", lambda: self._database.drop_unconfirmed(key))
+        return await self._run("write", lambda: self._database.drop_unconfirmed(pairing))
 
-    async def candidate_tokens(self, key: PairKey, *, confirmed: bool = True) -> list[AccessToken]:
+    async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
         """See :meth:`Store.candidate_tokens`."""
-        return await self._run("read", lambda: self._database.candidate_tokens(key, confirmed))
+        return await self._run("read", lambda: self._database.candidate_tokens(pairing))
 
-    async def add_pending_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
         """See :meth:`Store.add_pending_token`."""
-        await self._run("write", lambda: self._database.add_pending_token(key, token, confirmed))
+        await self._run("write", lambda: self._database.add_pending_token(pairing, token))
 
-    async def keep_token(self, key: PairKey, token: AccessToken, *, confirmed: bool = True) -> None:
+    async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
         """See :meth:`Store.keep_token`."""
-        await self._run("write", lambda: self._database.keep_token(key, token, confirmed))
+        await self._run("write", lambda: self._database.keep_token(pairing, token))
 
-    async def active_digest(self, key: PairKey, *, confirmed: bool = True) -> bytes | None:
+    async def active_digest(self, pairing: Pairing) -> bytes | None:
         """See :meth:`Store.active_digest`."""
-        return await self._run("read", lambda: self._database.active_digest(key, confirmed))
+        return await self._run("read", lambda: self._database.active_digest(pairing))
 
-    async def activate_token(self, key: PairKey, digest: bytes, *, confirmed: bool = True) -> bool:
+    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
         """See :meth:`Store.activate_token`."""
-        return await self._run("write", lambda: self._database.activate_token(key, digest, confirmed))
+        return await self._run("write", lambda: self._database.activate_token(pairing, digest))
 
-    async def remove_pairing(self, key: PairKey, *, tombstone: bool) -> bool:
+    async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
         """See :meth:`Store.remove_pairing`."""
-        return await self._run("write", lambda: self._database.remove_pairing(key, tombstone))
+        return await self._run("write", lambda: self._database.remove_pairing(pairing, tombstone))
 
     async def was_unpaired(self, key: PairKey) -> bool:
         """See :meth:`Store.was_unpaired`."""
@@ -199,9 +199,9 @@ class SqliteStore:
         """See :meth:`Store.update_descriptions`."""
         await self._run("write", lambda: self._database.update_descriptions(key, node, endpoint))
 
-    async def set_pin(self, key: PairKey, pin: Pin, *, confirmed: bool = True) -> None:
+    async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
         """See :meth:`Store.set_pin`."""
-        await self._run("write", lambda: self._database.set_pin(key, pin, confirmed))
+        await self._run("write", lambda: self._database.set_pin(pairing, pin))
 
     async def close(self) -> None:
         """See :meth:`Store.close`. Cancelling it does not stop the closing."""
@@ -314,11 +314,11 @@ class _Database:
                 f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."
             ) from None
 
-    def _vault_name(self, key: PairKey, confirmed: bool) -> str | None:
-        found = self._db.execute(
-            "SELECT vault_name FROM pairing WHERE local = ? AND remote = ? AND confirmed = ?", (*_ids(key), confirmed)
-        ).fetchone()
-        return found[0] if found else None
+    def _client_vault_name(self, pairing: Pairing) -> str:
+        found = self._db.execute(f"SELECT vault_name FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
+        if found is None or found[0] is None:
+            raise NotPaired(GONE)
+        return str(found[0])
 
     # Pairings
 
@@ -339,12 +339,11 @@ class _Database:
                 f"A pairing in {self._path} cannot be understood: {error}.", hint="Restore the file from a backup."
             ) from error
 
-    def save_pairing(self, pairing: Pairing, token: AccessToken, replaces: Sequence[PairKey]) -> None:
+    def save_pairing(self, pairing: Pairing, token: AccessToken, alone: bool) -> list[Replaced]:
         row = _row(pairing)
         if pairing.communication_role is CommunicationRole.SERVER:
             row["active_digest"] = token_digest(token)
-            self._insert(pairing, row, replaces)
-            return
+            return self._insert(pairing, row, alone)
         name = row["vault_name"] = f"tokens-{uuid.uuid4().hex}"
         with self._transaction():
             self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
@@ -353,34 +352,45 @@ class _Database:
         except BaseException:
             self._sweep_later()
             raise
-        self._insert(pairing, row, replaces)
+        return self._insert(pairing, row, alone)
 
-    def _insert(self, pairing: Pairing, row: dict[str, Any], replaces: Sequence[PairKey]) -> None:
+    def _insert(self, pairing: Pairing, row: dict[str, Any], alone: bool) -> list[Replaced]:
+        replaced = self._others(pairing.key) if alone else []
         try:
             with self._transaction():
+                self._remove("local = ? AND remote = ? AND confirmed = ?", (*_ids(pairing.key), pairing.confirmed))
                 if pairing.confirmed:
-                    self._remove(pairing.key)
-                    self._supersede(pairing.key, replaces)
-                else:
-                    self._remove(pairing.key, only_confirmed=False)
+                    self._supersede(pairing.key, replaced)
                 places = ", ".join("?" * len(row))
                 insert = f"INSERT INTO pairing ({', '.join(row)}) VALUES ({places})"  # noqa: S608 - constants
                 self._db.execute(insert, tuple(row.values()))
                 self._db.execute("DELETE FROM vault_journal WHERE name = ?", (row["vault_name"],))
         finally:
             self._sweep_later()
+        return replaced
 
-    def _supersede(self, key: PairKey, replaces: Sequence[PairKey]) -> None:
+    def _others(self, key: PairKey) -> list[Replaced]:
+        """What the node of a pair has with other peers, with the tokens as long as they are there."""
+        others = [pairing for pairing in self.pairings(key.local) if pairing.key != key]
+        return [Replaced(pairing, self._last_tokens(pairing)) for pairing in others]
+
+    def _last_tokens(self, pairing: Pairing) -> tuple[AccessToken, ...]:
+        try:
+            return tuple(self.candidate_tokens(pairing))
+        except NotPaired:
+            return ()  # we are communication server
+        except StorageError as error:
+            _log.warning("The server of a replaced pairing cannot be told: %s", error)
+            return ()
+
+    def _supersede(self, key: PairKey, replaced: Sequence[Replaced]) -> None:
         self._db.execute("DELETE FROM tombstone WHERE local = ? AND remote = ?", _ids(key))
-        for other in replaces:
-            if other != key and self._remove(other):
-                self._bury(other)
+        for other in replaced:
+            self._remove(_SAME, _identity(other.pairing))
+            self._bury(other.pairing.key)
 
-    def _remove(self, key: PairKey, *, only_confirmed: bool | None = None) -> bool:
-        """Inside a transaction: delete rows of a pair and mark their vault entries as dropped."""
-        confirmed = (True, False) if only_confirmed is None else (only_confirmed, only_confirmed)
-        where = "local = ? AND remote = ? AND confirmed IN (?, ?)"
-        values = (*_ids(key), *confirmed)
+    def _remove(self, where: str, values: tuple[Any, ...]) -> bool:
+        """Inside a transaction: delete rows and mark their vault entries as dropped."""
         dropped = f"SELECT vault_name FROM pairing WHERE {where} AND vault_name IS NOT NULL"  # noqa: S608 - constants
         self._db.execute(f"INSERT INTO vault_journal (name) {dropped}", values)
         return self._db.execute(f"DELETE FROM pairing WHERE {where}", values).rowcount > 0  # noqa: S608 - constants
@@ -394,30 +404,34 @@ class _Database:
             (self._max_tombstones,),
         )
 
-    def confirm_pairing(self, key: PairKey, replaces: Sequence[PairKey]) -> None:
+    def confirm_pairing(self, pairing: Pairing, alone: bool) -> list[Replaced] | None:
+        found = self._db.execute(f"SELECT confirmed FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
+        if found is None:
+            raise NotPaired(GONE)
+        if found[0]:
+            return None
+        replaced = self._others(pairing.key) if alone else []
         try:
             with self._transaction():
-                unconfirmed = "local = ? AND remote = ? AND confirmed = 0"
-                if self._db.execute(f"SELECT 1 FROM pairing WHERE {unconfirmed}", _ids(key)).fetchone():  # noqa: S608 - constants
-                    self._remove(key, only_confirmed=True)
-                    self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {unconfirmed}", _ids(key))  # noqa: S608 - constants
-                    self._supersede(key, replaces)
+                self._remove("local = ? AND remote = ? AND confirmed = 1", _ids(pairing.key))
+                self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {_SAME}", _identity(pairing))  # noqa: S608 - constants
+                self._supersede(pairing.key, replaced)
         finally:
             self._sweep_later()
+        return replaced
 
-    def drop_unconfirmed(self, key: PairKey) -> None:
+    def drop_unconfirmed(self, pairing: Pairing) -> bool:
+        return self._remove_one(f"{_SAME} AND confirmed = 0", pairing, tombstone=False)
+
+    def remove_pairing(self, pairing: Pairing, tombstone: bool) -> bool:
+        return self._remove_one(_SAME, pairing, tombstone)
+
+    def _remove_one(self, where: str, pairing: Pairing, tombstone: bool) -> bool:
         try:
             with self._transaction():
-                self._remove(key, only_confirmed=False)
-        finally:
-            self._sweep_later()
-
-    def remove_pairing(self, key: PairKey, tombstone: bool) -> bool:
-        try:
-            with self._transaction():
-                removed = self._remove(key)
+                removed = self._remove(where, _identity(pairing))
                 if removed and tombstone:
-                    self._bury(key)
+                    self._bury(pairing.key)
         finally:
             self._sweep_later()
         return removed
@@ -448,47 +462,44 @@ class _Database:
                 (node and node.to_json(), endpoint and endpoint.to_json(), *_ids(key)),
             )
 
-    def set_pin(self, key: PairKey, pin: Pin, confirmed: bool) -> None:
+    def set_pin(self, pairing: Pairing, pin: Pin) -> None:
         with self._transaction():
             self._db.execute(
-                "UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE local = ? AND remote = ? AND confirmed = ?",
-                (pin.ca_fingerprint, pin.ca_der, *_ids(key), confirmed),
+                f"UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE {_SAME}",  # noqa: S608 - constants
+                (pin.ca_fingerprint, pin.ca_der, *_identity(pairing)),
             )
 
     # Access tokens
 
-    def candidate_tokens(self, key: PairKey, confirmed: bool) -> list[AccessToken]:
-        name = self._vault_name(key, confirmed)
-        return self._get_tokens(name) if name else []
+    def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
+        return self._get_tokens(self._client_vault_name(pairing))
 
-    def add_pending_token(self, key: PairKey, token: AccessToken, confirmed: bool) -> None:
-        name = self._client_vault_name(key, confirmed)
+    def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
+        name = self._client_vault_name(pairing)
         self._put_tokens(name, with_candidate(self._get_tokens(name), token))
 
-    def keep_token(self, key: PairKey, token: AccessToken, confirmed: bool) -> None:
-        self._put_tokens(self._client_vault_name(key, confirmed), [token])
+    def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
+        self._put_tokens(self._client_vault_name(pairing), [token])
 
-    def _client_vault_name(self, key: PairKey, confirmed: bool) -> str:
-        name = self._vault_name(key, confirmed)
-        if name is None:
-            raise NotPaired("The pairing has been removed.")
-        return name
-
-    def active_digest(self, key: PairKey, confirmed: bool) -> bytes | None:
-        found = self._db.execute(
-            "SELECT active_digest FROM pairing WHERE local = ? AND remote = ? AND confirmed = ?",
-            (*_ids(key), confirmed),
-        ).fetchone()
+    def active_digest(self, pairing: Pairing) -> bytes | None:
+        found = self._db.execute(f"SELECT active_digest FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
         return found[0] if found else None
 
-    def activate_token(self, key: PairKey, digest: bytes, confirmed: bool) -> bool:
+    def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
         with self._transaction():
             changed = self._db.execute(
-                "UPDATE pairing SET active_digest = ?"
-                " WHERE local = ? AND remote = ? AND confirmed = ? AND communication_role = ?",
-                (digest, *_ids(key), confirmed, CommunicationRole.SERVER),
+                f"UPDATE pairing SET active_digest = ? WHERE {_SAME} AND communication_role = ?",  # noqa: S608 - constants
+                (digest, *_identity(pairing), CommunicationRole.SERVER),
             )
         return changed.rowcount > 0
+
+
+_SAME = "local = ? AND remote = ? AND paired_at = ?"
+"""Finds one pairing, for :func:`_identity`."""
+
+
+def _identity(pairing: Pairing) -> tuple[bytes, bytes, float]:
+    return *_ids(pairing.key), pairing.paired_at
 
 
 def _ids(key: PairKey) -> tuple[bytes, bytes]:

@@ -271,10 +271,10 @@ async def test_an_rm_that_pairs_with_another_cem_leaves_the_first(
 @pytest.mark.rule("ROLE-06")
 async def test_pairing_again_replaces_the_pairing(cem: Endpoint, rm: Endpoint) -> None:
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
-    [before] = await rm._store.candidate_tokens((await rm.pairings())[0].key)
+    [before] = await rm._store.candidate_tokens((await rm.pairings())[0])
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     [pairing] = await rm.pairings()
-    [after] = await rm._store.candidate_tokens(pairing.key)
+    [after] = await rm._store.candidate_tokens(pairing)
     assert before != after
     assert len(await cem.pairings()) == 1
 

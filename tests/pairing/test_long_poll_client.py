@@ -242,6 +242,9 @@ class Device:
     async def drop(self, pairing: Pairing) -> None:
         self.kept.remove(pairing)
 
+    def leave(self, pairing: Pairing) -> None:
+        pass
+
     @contextlib.asynccontextmanager
     async def waiting_at(self, url: BaseUrl) -> AsyncIterator[asyncio.Task[AfterPoll]]:
         task = asyncio.create_task(wait_for_pairing(url, lambda: self.own, self, pki=self.pki), name="long poll")
@@ -279,7 +282,7 @@ class Manager:
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         raise AssertionError("an energy manager is pairing server here")
 
-    confirm = drop = hold  # type: ignore[assignment]
+    confirm = drop = leave = hold  # type: ignore[assignment]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[HttpsServer]:

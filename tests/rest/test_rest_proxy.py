@@ -127,9 +127,7 @@ async def test_a_device_pairs_and_has_a_session_with_a_cloud_behind_a_proxy_that
             await device.send(text)
             assert await manager.recv() == text
             tokens = [
-                token.reveal()
-                for key in [(await rm.pairings())[0].key]
-                for token in await rm._store.candidate_tokens(key)
+                token.reveal() for pairing in await rm.pairings() for token in await rm._store.candidate_tokens(pairing)
             ]
             await asyncio.gather(device.close(), manager.close())
     assert set(watched.targets) == {f"cem.example.com:{cem.pairing_url.port}"}

@@ -235,7 +235,7 @@ def test_a_pending_token_is_confirmed_within_15_seconds(after: float, counts: bo
         assert decision == Reply(401)
         return
     assert isinstance(decision, Activation)
-    assert (decision.key, decision.protocol, decision.s2_version) == (key(), "WebSocket", "v1.0.0")
+    assert (decision.pairing.key, decision.protocol, decision.s2_version) == (key(), "WebSocket", "v1.0.0")
     assert decision.digest == hashlib.sha256(pending.reveal().encode()).digest()
 
 
@@ -253,7 +253,7 @@ def test_activating_one_token_voids_every_other_pending_one_of_the_pair_only() -
     mine, other = [desk.pending() for _ in range(3)], desk.pending(1)
     decision = desk.server.confirm(mine[1], now=desk.now)
     assert isinstance(decision, Activation)
-    desk.server.activated(decision.key)
+    desk.server.activated(decision.pairing.key)
     assert [desk.server.confirm(t, now=desk.now) for t in mine] == [Reply(401)] * 3
     assert isinstance(desk.server.confirm(other, now=desk.now), Activation)
 
@@ -342,9 +342,9 @@ class SessionServerMachine(RuleBasedStateMachine):
         decision = self.desk.server.confirm(pending, now=self.desk.now)
         assert isinstance(decision, Activation) == alive
         if isinstance(decision, Activation):
-            assert decision.key == key(number)
+            assert decision.pairing.key == key(number)
             if store:
-                self.desk.server.activated(decision.key)
+                self.desk.server.activated(decision.pairing.key)
                 self.alive.pop(number)
 
     @rule(number=st.integers(0, 3))

@@ -16,17 +16,18 @@ from s2connect.errors import StorageUnavailable
 from s2connect.store.base import Store
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault
-from tests.store.store_examples import SERVER, key, pairing, token
+from tests.store.store_examples import SERVER, pairing, token
 
 # Doing one of them twice is the same as once.
 STEPS: list[Callable[[Store], Awaitable[object]]] = [
-    lambda store: store.add_pending_token(key(1), token("second")),
-    lambda store: store.keep_token(key(1), token("second")),
-    lambda store: store.save_pairing(pairing(1), token("third"), replaces=[key(2)]),
-    lambda store: store.confirm_pairing(key(3), replaces=[key(1)]),
+    lambda store: store.add_pending_token(pairing(1), token("second")),
+    lambda store: store.keep_token(pairing(1), token("second")),
+    lambda store: store.save_pairing(pairing(1), token("third")),
+    lambda store: store.confirm_pairing(pairing(3, confirmed=False), alone=True),
     lambda store: store.save_pairing(pairing(4, SERVER), token("fourth")),
-    lambda store: store.activate_token(key(4), bytes(32)),
-    lambda store: store.remove_pairing(key(3), tombstone=True),
+    lambda store: store.activate_token(pairing(4, SERVER), bytes(32)),
+    lambda store: store.save_pairing(pairing(5), token("fifth"), alone=True),
+    lambda store: store.remove_pairing(pairing(5), tombstone=True),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from uuid import UUID
 
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
@@ -25,6 +26,7 @@ def token(name: str) -> AccessToken:
 
 
 def pairing(remote: int = 1, role: CommunicationRole = CLIENT, *, confirmed: bool = True) -> Pairing:
+    """A pairing; the unconfirmed one of a pair is made later than the confirmed one."""
     pair = key(remote)
     node = NodeDescription(
         id=pair.remote,
@@ -42,9 +44,14 @@ def pairing(remote: int = 1, role: CommunicationRole = CLIENT, *, confirmed: boo
         peer_endpoint=EndpointDescription(name="ems.local", deployment=Deployment.LAN),
         initiate_session_url=BaseUrl(f"https://ems-{remote}.local:8443/session/") if client else None,
         pin=Pin(bytes(range(32))) if client else None,
-        paired_at=1_700_000_000.25 + remote,
+        paired_at=1_700_000_000.25 + remote + (0 if confirmed else 1000),
         confirmed=confirmed,
     )
+
+
+def stands(unconfirmed: Pairing) -> Pairing:
+    """An unconfirmed pairing as it is once it has been confirmed."""
+    return replace(unconfirmed, confirmed=True)
 
 
 async def contents(store: Store, keys: Iterable[PairKey]) -> object:
@@ -52,8 +59,8 @@ async def contents(store: Store, keys: Iterable[PairKey]) -> object:
     found = [
         (
             known,
-            await store.candidate_tokens(known.key, confirmed=known.confirmed),
-            await store.active_digest(known.key, confirmed=known.confirmed),
+            await store.candidate_tokens(known) if known.communication_role is CLIENT else [],
+            await store.active_digest(known),
         )
         for known in await store.pairings()
     ]

@@ -13,12 +13,12 @@ import pytest
 
 from s2connect.errors import NotPaired, StorageUnavailable
 from s2connect.model.common import EndpointDescription, NodeId
-from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Store, Vault, token_digest
+from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Replaced, Store, Vault, token_digest
 from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault, KeyringVault
 from tests.store.keyring_backend import DictionaryKeyring
-from tests.store.store_examples import CLIENT, SERVER, key, pairing, token
+from tests.store.store_examples import CLIENT, SERVER, contents, key, pairing, stands, token
 
 TOMBSTONES = 5
 
@@ -73,9 +73,9 @@ async def test_one_peer_may_be_paired_with_two_of_our_nodes(store: Store) -> Non
     second = dataclasses.replace(pairing(1), key=key(1, other))
     await store.save_pairing(pairing(1), token("a"))
     await store.save_pairing(second, token("b"))
-    assert await store.candidate_tokens(key(1)) == [token("a")]
-    assert await store.candidate_tokens(second.key) == [token("b")]
-    await store.remove_pairing(key(1), tombstone=True)
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
+    assert await store.candidate_tokens(second) == [token("b")]
+    await store.remove_pairing(pairing(1), tombstone=True)
     assert await store.pairings() == [second]
     assert not await store.was_unpaired(second.key)
 
@@ -84,46 +84,47 @@ async def test_one_peer_may_be_paired_with_two_of_our_nodes(store: Store) -> Non
 async def test_a_communication_server_keeps_the_digest_and_a_communication_client_the_token(store: Store) -> None:
     await store.save_pairing(pairing(1, CLIENT), token("a"))
     await store.save_pairing(pairing(2, SERVER), token("b"))
-    assert await store.candidate_tokens(key(1)) == [token("a")]
-    assert await store.active_digest(key(1)) is None
-    assert await store.candidate_tokens(key(2)) == []
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
+    assert await store.active_digest(pairing(1)) is None
+    with pytest.raises(NotPaired):
+        await store.candidate_tokens(pairing(2))
     # Of the Base64 text, by the sha256sum of coreutils.
     expected = "a02c9b073c1af070f286cac3deadd23b7e3efef3c948ea8d53708f0a66ee575a"
-    assert (await store.active_digest(key(2)) or b"").hex() == expected
+    assert (await store.active_digest(pairing(2)) or b"").hex() == expected
 
 
 @pytest.mark.rule("SESC-01", "SESC-02")
 async def test_pending_tokens_follow_the_active_one_each_once(store: Store) -> None:
     await store.save_pairing(pairing(), token("a"))
     for name in ("b", "c", "b", "a"):
-        await store.add_pending_token(key(1), token(name))
-    assert await store.candidate_tokens(key(1)) == [token("a"), token("b"), token("c")]
+        await store.add_pending_token(pairing(1), token(name))
+    assert await store.candidate_tokens(pairing(1)) == [token("a"), token("b"), token("c")]
 
 
 @pytest.mark.rule("SESC-01", "SESC-03")
 async def test_the_token_that_was_accepted_is_kept_alone(store: Store) -> None:
     await store.save_pairing(pairing(), token("a"))
-    await store.add_pending_token(key(1), token("b"))
-    await store.add_pending_token(key(1), token("c"))
-    await store.keep_token(key(1), token("b"))
-    assert await store.candidate_tokens(key(1)) == [token("b")]
+    await store.add_pending_token(pairing(1), token("b"))
+    await store.add_pending_token(pairing(1), token("c"))
+    await store.keep_token(pairing(1), token("b"))
+    assert await store.candidate_tokens(pairing(1)) == [token("b")]
 
 
 @pytest.mark.rule("SESC-02")
 async def test_beyond_the_bound_the_oldest_and_the_newest_tokens_stay(store: Store) -> None:
     await store.save_pairing(pairing(), token("0"))
     for number in range(1, MAX_CANDIDATE_TOKENS + 3):
-        await store.add_pending_token(key(1), token(str(number)))
+        await store.add_pending_token(pairing(1), token(str(number)))
     kept = ["0", *(str(number) for number in range(4, MAX_CANDIDATE_TOKENS + 3))]
-    assert await store.candidate_tokens(key(1)) == [token(name) for name in kept]
+    assert await store.candidate_tokens(pairing(1)) == [token(name) for name in kept]
 
 
 async def test_eight_of_the_longest_tokens_can_be_kept(store: Store) -> None:
     longest = [type(token(""))(f"{number}".rjust(4, "A") * 1024) for number in range(MAX_CANDIDATE_TOKENS)]
     await store.save_pairing(pairing(), longest[0])
     for candidate in longest[1:]:
-        await store.add_pending_token(key(1), candidate)
-    assert await store.candidate_tokens(key(1)) == longest
+        await store.add_pending_token(pairing(1), candidate)
+    assert await store.candidate_tokens(pairing(1)) == longest
 
 
 @pytest.mark.parametrize("saved", [None, pairing(1, SERVER), pairing(1, CLIENT, confirmed=False)])
@@ -131,26 +132,27 @@ async def test_a_token_is_never_lost_silently_where_there_is_no_such_pairing(sto
     if saved is not None:
         await store.save_pairing(saved, token("a"))  # type: ignore[arg-type]  # parametrised
     with pytest.raises(NotPaired):
-        await store.add_pending_token(key(1), token("b"))
+        await store.add_pending_token(pairing(1), token("b"))
     with pytest.raises(NotPaired):
-        await store.keep_token(key(1), token("b"))
-    assert await store.candidate_tokens(key(1)) == []
+        await store.keep_token(pairing(1), token("b"))
+    with pytest.raises(NotPaired):
+        await store.candidate_tokens(pairing(1))
 
 
 @pytest.mark.rule("SES-03")
 async def test_activating_a_token_voids_the_one_before(store: Store) -> None:
     await store.save_pairing(pairing(1, SERVER), token("a"))
-    assert await store.activate_token(key(1), token_digest(token("b")))
-    assert await store.active_digest(key(1)) == token_digest(token("b"))
-    assert not await store.activate_token(key(1), bytes(32), confirmed=False)
-    assert not await store.activate_token(key(2), bytes(32))
-    assert await store.active_digest(key(2)) is None
+    assert await store.activate_token(pairing(1), token_digest(token("b")))
+    assert await store.active_digest(pairing(1)) == token_digest(token("b"))
+    assert not await store.activate_token(pairing(1, confirmed=False), bytes(32))
+    assert not await store.activate_token(pairing(2), bytes(32))
+    assert await store.active_digest(pairing(2)) is None
 
 
 async def test_a_communication_client_has_no_active_digest(store: Store) -> None:
     await store.save_pairing(pairing(1, CLIENT), token("a"))
-    assert not await store.activate_token(key(1), bytes(32))
-    assert await store.active_digest(key(1)) is None
+    assert not await store.activate_token(pairing(1), bytes(32))
+    assert await store.active_digest(pairing(1)) is None
 
 
 @pytest.mark.rule("PAIRC-06")
@@ -163,75 +165,132 @@ async def test_an_unconfirmed_pairing_stands_beside_the_confirmed_one(store: Sto
     await store.save_pairing(new, token("new"))
     assert await store.pairings() == [old, new]
     if role is CLIENT:
-        await store.add_pending_token(key(1), token("next"), confirmed=False)
-        assert await store.candidate_tokens(key(1)) == [token("old")]
-        assert await store.candidate_tokens(key(1), confirmed=False) == [token("new"), token("next")]
+        await store.add_pending_token(pairing(1, confirmed=False), token("next"))
+        assert await store.candidate_tokens(pairing(1)) == [token("old")]
+        assert await store.candidate_tokens(pairing(1, confirmed=False)) == [token("new"), token("next")]
     else:
-        assert await store.activate_token(key(1), token_digest(token("next")), confirmed=False)
-        assert await store.active_digest(key(1)) == token_digest(token("old"))
-        assert await store.active_digest(key(1), confirmed=False) == token_digest(token("next"))
+        assert await store.activate_token(new, token_digest(token("next")))
+        assert await store.active_digest(old) == token_digest(token("old"))
+        assert await store.active_digest(new) == token_digest(token("next"))
 
 
 @pytest.mark.rule("PAIRC-06", "ROLE-05")
 async def test_confirming_replaces_the_confirmed_pairing_and_unpairs_others(store: Store) -> None:
+    new = pairing(1, confirmed=False)
     await store.save_pairing(pairing(1), token("old"))
-    await store.save_pairing(pairing(1, confirmed=False), token("new"))
+    await store.save_pairing(new, token("new"))
     await store.save_pairing(pairing(2), token("other"))
-    await store.confirm_pairing(key(1), replaces=[key(2), key(1), key(3)])
-    assert await store.pairings() == [pairing(1)]
-    assert await store.candidate_tokens(key(1)) == [token("new")]
-    assert await store.candidate_tokens(key(1), confirmed=False) == []
+    await store.save_pairing(pairing(2, SERVER, confirmed=False), token("never"))
+    replaced = await store.confirm_pairing(new, alone=True)
+    assert replaced == [
+        Replaced(pairing(2), (token("other"),)),
+        Replaced(pairing(2, SERVER, confirmed=False)),
+    ]
+    assert await store.pairings() == [stands(new)]
+    assert await store.candidate_tokens(new) == [token("new")]
+    with pytest.raises(NotPaired):
+        await store.candidate_tokens(pairing(1))
     assert [await store.was_unpaired(key(n)) for n in (1, 2, 3)] == [False, True, False]
+
+
+@pytest.mark.rule("ROLE-01")
+async def test_confirming_leaves_other_peers_alone_where_a_node_may_have_many(store: Store) -> None:
+    new = pairing(1, confirmed=False)
+    await store.save_pairing(pairing(2), token("other"))
+    await store.save_pairing(new, token("new"))
+    assert await store.confirm_pairing(new) == []
+    assert await store.pairings() == [pairing(2), stands(new)]
+    assert not await store.was_unpaired(key(2))
+
+
+async def test_the_pairings_of_another_node_of_ours_are_left_alone(store: Store) -> None:
+    other = dataclasses.replace(pairing(2), key=key(2, NodeId(UUID(int=7))))
+    await store.save_pairing(other, token("other"))
+    assert await store.save_pairing(pairing(1), token("a"), alone=True) == []
+    assert await store.pairings() == [other, pairing(1)]
 
 
 async def test_confirming_keeps_the_place_in_the_list(store: Store) -> None:
     await store.save_pairing(pairing(1, confirmed=False), token("a"))
     await store.save_pairing(pairing(2), token("b"))
-    await store.confirm_pairing(key(1))
-    assert await store.pairings() == [pairing(1), pairing(2)]
+    await store.confirm_pairing(pairing(1, confirmed=False))
+    assert await store.pairings() == [stands(pairing(1, confirmed=False)), pairing(2)]
 
 
-async def test_confirming_what_is_not_there_changes_nothing(store: Store) -> None:
-    await store.save_pairing(pairing(1), token("a"))
+@pytest.mark.rule("PAIRC-06")
+async def test_confirming_says_what_it_did(store: Store) -> None:
+    new, later = pairing(1, confirmed=False), dataclasses.replace(pairing(1, confirmed=False), paired_at=2e9)
+    await store.save_pairing(new, token("a"))
+    assert await store.confirm_pairing(new) == []
+    assert await store.confirm_pairing(new) is None, "it was confirmed before"
     await store.save_pairing(pairing(2), token("b"))
-    await store.confirm_pairing(key(1), replaces=[key(2)])
-    assert await store.pairings() == [pairing(1), pairing(2)]
-    assert await store.candidate_tokens(key(1)) == [token("a")]
+    for gone in (later, pairing(3, confirmed=False)):
+        with pytest.raises(NotPaired):
+            await store.confirm_pairing(gone, alone=True)
+    assert await store.pairings() == [stands(new), pairing(2)]
+    assert await store.candidate_tokens(new) == [token("a")]
+
+
+@pytest.mark.rule("ROLE-06", "SES-03", "SESC-02")
+async def test_who_works_with_a_pairing_that_was_replaced_meanwhile_spoils_nothing(store: Store) -> None:
+    for role in (CLIENT, SERVER):
+        old = pairing(1, role)
+        new = dataclasses.replace(old, paired_at=2e9)
+        await store.save_pairing(old, token("old"))
+        await store.save_pairing(new, token("new"))
+        before = await contents(store, [key(1)])
+        for spoils in (store.add_pending_token(old, token("x")), store.keep_token(old, token("x"))):
+            with pytest.raises(NotPaired):
+                await spoils
+        assert not await store.activate_token(old, bytes(32))
+        assert not await store.remove_pairing(old, tombstone=True)
+        assert not await store.drop_unconfirmed(old)
+        await store.set_pin(old, Pin(bytes(32)))
+        with pytest.raises(NotPaired):
+            await store.confirm_pairing(old, alone=True)
+        assert await contents(store, [key(1)]) == before
 
 
 @pytest.mark.rule("PAIRC-06")
 async def test_dropping_an_unconfirmed_pairing_leaves_the_confirmed_one(store: Store) -> None:
     await store.save_pairing(pairing(1), token("a"))
     await store.save_pairing(pairing(1, confirmed=False), token("b"))
-    await store.drop_unconfirmed(key(1))
-    await store.drop_unconfirmed(key(1))
+    await store.drop_unconfirmed(pairing(1, confirmed=False))
+    await store.drop_unconfirmed(pairing(1, confirmed=False))
     assert await store.pairings() == [pairing(1)]
-    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
     assert not await store.was_unpaired(key(1))
 
 
 @pytest.mark.rule("ROLE-06")
-async def test_pairing_again_replaces_all_of_the_same_pair_and_clears_its_tombstone(store: Store) -> None:
+async def test_pairing_again_replaces_the_pairing_of_the_same_pair_and_clears_its_tombstone(store: Store) -> None:
+    unconfirmed = pairing(1, confirmed=False)
     await store.save_pairing(pairing(1), token("a"))
-    await store.remove_pairing(key(1), tombstone=True)
+    await store.remove_pairing(pairing(1), tombstone=True)
     assert await store.was_unpaired(key(1))
-    await store.save_pairing(pairing(1, confirmed=False), token("b"))
+    await store.save_pairing(unconfirmed, token("b"))
     assert await store.was_unpaired(key(1))
     await store.save_pairing(pairing(1, SERVER), token("c"))
     assert not await store.was_unpaired(key(1))
-    await store.save_pairing(pairing(1), token("d"))
+    await store.save_pairing(pairing(1), token("d"), alone=True)
     assert not await store.was_unpaired(key(1))
-    assert await store.pairings() == [pairing(1)]
-    assert await store.candidate_tokens(key(1)) == [token("d")]
-    assert await store.candidate_tokens(key(1), confirmed=False) == []
-    assert await store.active_digest(key(1)) is None
+    # Which of the two the peer has, its first session shows.
+    assert await store.pairings_of(key(1)) == [pairing(1), unconfirmed]
+    assert await store.candidate_tokens(pairing(1)) == [token("d")]
+    assert await store.candidate_tokens(unconfirmed) == [token("b")]
+    assert await store.active_digest(pairing(1)) is None
 
 
 @pytest.mark.rule("ROLE-05")
 async def test_a_new_pairing_unpairs_the_replaced_ones_with_a_tombstone(store: Store) -> None:
     await store.save_pairing(pairing(1), token("a"))
+    await store.add_pending_token(pairing(1), token("z"))
     await store.save_pairing(pairing(2, confirmed=False), token("b"))
-    await store.save_pairing(pairing(3), token("c"), replaces=[key(1), key(2), key(4)])
+    replaced = await store.save_pairing(pairing(3), token("c"), alone=True)
+    assert replaced == [
+        Replaced(pairing(1), (token("a"), token("z"))),
+        Replaced(pairing(2, confirmed=False), (token("b"),)),
+    ]
     assert await store.pairings() == [pairing(3)]
     assert [await store.was_unpaired(key(n)) for n in (1, 2, 3, 4)] == [True, True, False, False]
 
@@ -239,32 +298,36 @@ async def test_a_new_pairing_unpairs_the_replaced_ones_with_a_tombstone(store: S
 async def test_an_unconfirmed_pairing_must_not_replace_others(store: Store) -> None:
     await store.save_pairing(pairing(1), token("a"))
     with pytest.raises(ValueError, match="unconfirmed"):
-        await store.save_pairing(pairing(2, confirmed=False), token("b"), replaces=[key(1)])
+        await store.save_pairing(pairing(2, confirmed=False), token("b"), alone=True)
     assert await store.pairings() == [pairing(1)]
 
 
 @pytest.mark.rule("SES-05")
 @pytest.mark.parametrize("tombstone", [True, False])
-async def test_removing_takes_both_pairings_and_their_secrets(store: Store, tombstone: bool) -> None:
+async def test_removing_takes_one_pairing_and_its_secrets(store: Store, tombstone: bool) -> None:
+    other = pairing(1, SERVER, confirmed=False)
     await store.save_pairing(pairing(1), token("a"))
-    await store.save_pairing(pairing(1, SERVER, confirmed=False), token("b"))
-    assert await store.remove_pairing(key(1), tombstone=tombstone)
-    assert await store.pairings() == []
-    assert await store.candidate_tokens(key(1)) == []
-    assert await store.active_digest(key(1), confirmed=False) is None
+    await store.save_pairing(other, token("b"))
+    assert await store.remove_pairing(pairing(1), tombstone=tombstone)
+    assert await store.pairings() == [other]
     assert await store.was_unpaired(key(1)) is tombstone
-    assert not await store.remove_pairing(key(1), tombstone=True)
+    assert await store.remove_pairing(other, tombstone=tombstone)
+    with pytest.raises(NotPaired):
+        await store.candidate_tokens(pairing(1))
+    assert await store.active_digest(other) is None
+    assert await store.was_unpaired(key(1)) is tombstone
+    assert not await store.remove_pairing(pairing(1), tombstone=True)
 
 
 async def test_who_was_never_paired_gets_no_tombstone(store: Store) -> None:
-    assert not await store.remove_pairing(key(1), tombstone=True)
+    assert not await store.remove_pairing(pairing(1), tombstone=True)
     assert not await store.was_unpaired(key(1))
 
 
 async def test_of_too_many_tombstones_the_oldest_goes(store: Store) -> None:
     async def unpair(number: int) -> None:
         await store.save_pairing(pairing(number, SERVER), token("a"))
-        await store.remove_pairing(key(number), tombstone=True)
+        await store.remove_pairing(pairing(number, SERVER), tombstone=True)
 
     for number in (0, 1, 2, 3, 4, 0, 5):
         await unpair(number)
@@ -290,10 +353,10 @@ async def test_a_pin_is_completed_with_the_certificate(store: Store) -> None:
     await store.save_pairing(pairing(1), token("a"))
     await store.save_pairing(pairing(1, confirmed=False), token("b"))
     pin = Pin(bytes(range(32)), b"\x30\x82\x00")
-    await store.set_pin(key(1), pin)
-    await store.set_pin(key(2), pin)
+    await store.set_pin(pairing(1), pin)
+    await store.set_pin(pairing(2), pin)
     assert [p.pin for p in await store.pairings()] == [pin, pairing(1).pin]
-    await store.set_pin(key(1), pin, confirmed=False)
+    await store.set_pin(pairing(1, confirmed=False), pin)
     assert [p.pin for p in await store.pairings()] == [pin, pin]
 
 
@@ -301,27 +364,27 @@ async def test_many_operations_at_once_lose_nothing(store: Store) -> None:
     numbers = range(10)
     await asyncio.gather(*(store.save_pairing(pairing(n), token("0")) for n in numbers))
     names = [str(n) for n in range(1, MAX_CANDIDATE_TOKENS)]
-    await asyncio.gather(*(store.add_pending_token(key(n), token(name)) for name in names for n in numbers))
+    await asyncio.gather(*(store.add_pending_token(pairing(n), token(name)) for name in names for n in numbers))
     for n in numbers:
-        assert set(await store.candidate_tokens(key(n))) == {token(name) for name in ("0", *names)}
-    await asyncio.gather(*(store.remove_pairing(key(n), tombstone=False) for n in numbers))
+        assert set(await store.candidate_tokens(pairing(n))) == {token(name) for name in ("0", *names)}
+    await asyncio.gather(*(store.remove_pairing(pairing(n), tombstone=False) for n in numbers))
     assert await store.pairings() == []
 
 
 CALLS: list[Callable[[Store], object]] = [
     lambda store: store.pairings(),
     lambda store: store.save_pairing(pairing(), token("a")),
-    lambda store: store.confirm_pairing(key(1)),
-    lambda store: store.drop_unconfirmed(key(1)),
-    lambda store: store.candidate_tokens(key(1)),
-    lambda store: store.add_pending_token(key(1), token("a")),
-    lambda store: store.keep_token(key(1), token("a")),
-    lambda store: store.active_digest(key(1)),
-    lambda store: store.activate_token(key(1), bytes(32)),
-    lambda store: store.remove_pairing(key(1), tombstone=True),
+    lambda store: store.confirm_pairing(pairing(1)),
+    lambda store: store.drop_unconfirmed(pairing(1, confirmed=False)),
+    lambda store: store.candidate_tokens(pairing(1)),
+    lambda store: store.add_pending_token(pairing(1), token("a")),
+    lambda store: store.keep_token(pairing(1), token("a")),
+    lambda store: store.active_digest(pairing(1)),
+    lambda store: store.activate_token(pairing(1), bytes(32)),
+    lambda store: store.remove_pairing(pairing(1), tombstone=True),
     lambda store: store.was_unpaired(key(1)),
     lambda store: store.update_descriptions(key(1), node=None, endpoint=None),
-    lambda store: store.set_pin(key(1), Pin(bytes(32))),
+    lambda store: store.set_pin(pairing(1), Pin(bytes(32))),
 ]
 
 

@@ -22,29 +22,20 @@ Operation = Callable[[Store], Awaitable[object]]
 numbers = st.integers(0, 2)
 booleans = st.booleans()
 tokens = st.sampled_from("abcdefghijkl").map(token)
-others = st.lists(numbers.map(key), max_size=2)
+pairings = st.builds(
+    lambda n, role, confirmed: pairing(n, role, confirmed=confirmed),
+    numbers,
+    st.sampled_from([CLIENT, SERVER]),
+    booleans,
+)
 operations: st.SearchStrategy[Operation] = st.one_of(
-    st.builds(
-        lambda n, role, t, r: lambda s: s.save_pairing(pairing(n, role), t, replaces=r),
-        numbers,
-        st.sampled_from([CLIENT, SERVER]),
-        tokens,
-        others,
-    ),
-    st.builds(
-        lambda n, role, t: lambda s: s.save_pairing(pairing(n, role, confirmed=False), t),
-        numbers,
-        st.sampled_from([CLIENT, SERVER]),
-        tokens,
-    ),
-    st.builds(lambda n, r: lambda s: s.confirm_pairing(key(n), replaces=r), numbers, others),
-    st.builds(lambda n: lambda s: s.drop_unconfirmed(key(n)), numbers),
-    st.builds(lambda n, t, c: lambda s: s.add_pending_token(key(n), t, confirmed=c), numbers, tokens, booleans),
-    st.builds(lambda n, t, c: lambda s: s.keep_token(key(n), t, confirmed=c), numbers, tokens, booleans),
-    st.builds(
-        lambda n, t, c: lambda s: s.activate_token(key(n), token_digest(t), confirmed=c), numbers, tokens, booleans
-    ),
-    st.builds(lambda n, t: lambda s: s.remove_pairing(key(n), tombstone=t), numbers, booleans),
+    st.builds(lambda p, t, a: lambda s: s.save_pairing(p, t, alone=a and p.confirmed), pairings, tokens, booleans),
+    st.builds(lambda p, a: lambda s: s.confirm_pairing(p, alone=a), pairings, booleans),
+    st.builds(lambda p: lambda s: s.drop_unconfirmed(p), pairings),
+    st.builds(lambda p, t: lambda s: s.add_pending_token(p, t), pairings, tokens),
+    st.builds(lambda p, t: lambda s: s.keep_token(p, t), pairings, tokens),
+    st.builds(lambda p, t: lambda s: s.activate_token(p, token_digest(t)), pairings, tokens),
+    st.builds(lambda p, t: lambda s: s.remove_pairing(p, tombstone=t), pairings, booleans),
 )
 
 

@@ -63,7 +63,7 @@ def left(home: Path) -> object:
         try:
             clients = [p for p in await store.pairings() if p.communication_role is CommunicationRole.CLIENT]
             for known in clients:
-                assert await store.candidate_tokens(known.key, confirmed=known.confirmed), "a pairing without tokens"
+                assert await store.candidate_tokens(known), "a pairing without tokens"
             return await contents(store, KEYS), len(clients)
         finally:
             await store.close()

@@ -71,11 +71,11 @@ class BrokenVault(MemoryVault):
 
 async def fill(store: SqliteStore) -> None:
     await store.save_pairing(pairing(1), token("a"))
-    await store.add_pending_token(key(1), token("b"))
+    await store.add_pending_token(pairing(1), token("b"))
     await store.save_pairing(pairing(1, confirmed=False), token("c"))
     await store.save_pairing(pairing(2, SERVER), token("d"))
     await store.save_pairing(pairing(3), token("e"))
-    await store.remove_pairing(key(3), tombstone=True)
+    await store.remove_pairing(pairing(3), tombstone=True)
 
 
 @pytest.mark.rule("PAIR-10")
@@ -146,15 +146,15 @@ async def test_secrets_of_removed_and_replaced_pairings_leave_the_vault(path: Pa
     await store.save_pairing(pairing(1, confirmed=False), token("c"))
     await store.save_pairing(pairing(2), token("d"))
     assert entries() == 3
-    await store.confirm_pairing(key(1), replaces=[key(2)])
+    await store.confirm_pairing(pairing(1, confirmed=False), alone=True)
     assert entries() == 1
     await store.save_pairing(pairing(1, confirmed=False), token("e"))
-    await store.drop_unconfirmed(key(1))
+    await store.drop_unconfirmed(pairing(1, confirmed=False))
     assert entries() == 1
     await store.save_pairing(pairing(1, SERVER), token("f"))
     assert entries() == 0
     await store.save_pairing(pairing(3), token("g"))
-    await store.remove_pairing(key(3), tombstone=False)
+    await store.remove_pairing(pairing(3), tombstone=False)
     assert entries() == 0
     await store.close()
 
@@ -164,15 +164,15 @@ async def test_a_vault_that_fails_fails_the_pairing_and_keeps_the_one_before(pat
     store = await SqliteStore.open(path, vault)
     await store.save_pairing(pairing(1), token("a"))
     vault.broken = True
-    for failing in (store.save_pairing(pairing(1), token("b")), store.add_pending_token(key(2), token("c"))):
+    for failing in (store.save_pairing(pairing(1), token("b")), store.add_pending_token(pairing(2), token("c"))):
         with pytest.raises(Exception, match=r"locked|removed"):
             await failing
-    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
     assert len(vault.names) == 2
     vault.broken = False
     await store.save_pairing(pairing(2, SERVER), token("d"))
     assert len(vault.names) == 1, "the next write clears up"
-    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
     await store.close()
 
 
@@ -184,7 +184,7 @@ async def test_a_pairing_is_removed_even_if_its_secrets_can_be_only_later(
     await store.save_pairing(pairing(1), token("a"))
     vault.broken = True
     with caplog.at_level(logging.WARNING):
-        assert await store.remove_pairing(key(1), tombstone=True)
+        assert await store.remove_pairing(pairing(1), tombstone=True)
     assert "stay in the vault" in caplog.text
     assert await store.pairings() == []
     await store.close()
@@ -202,10 +202,10 @@ async def test_a_vault_that_was_emptied_leaves_a_pairing_without_candidates(
     await store.close()
     store = await SqliteStore.open(path, MemoryVault())
     assert await store.pairings() == [pairing(1)]
-    assert await store.candidate_tokens(key(1)) == []
+    assert await store.candidate_tokens(pairing(1)) == []
     assert "has to be paired again" in caplog.text
-    await store.add_pending_token(key(1), token("b"))
-    assert await store.candidate_tokens(key(1)) == [token("b")]
+    await store.add_pending_token(pairing(1), token("b"))
+    assert await store.candidate_tokens(pairing(1)) == [token("b")]
     await store.close()
 
 
@@ -216,7 +216,7 @@ async def test_a_damaged_vault_entry_is_named_and_never_repeated(path: Path, tmp
     (entry,) = (tmp_path / "vault").iterdir()
     entry.write_bytes(content)
     with pytest.raises(StorageUnavailable, match=entry.name) as caught:
-        await store.candidate_tokens(key(1))
+        await store.candidate_tokens(pairing(1))
     assert "short" not in str(caught.value)
     await store.close()
 
@@ -299,7 +299,7 @@ async def test_an_operation_goes_on_when_its_caller_is_cancelled(path: Path) -> 
             await task
     vault.go_on.set()
     assert await store.pairings() == [pairing(1), pairing(2, SERVER)]
-    assert await store.candidate_tokens(key(1)) == [token("a")]
+    assert await store.candidate_tokens(pairing(1)) == [token("a")]
     await store.close()
 
 
@@ -345,6 +345,6 @@ async def test_the_event_loop_is_never_blocked(path: Path, role: object) -> None
     vault: Vault = WatchedVault()
     store = await SqliteStore.open(path, vault)
     await store.save_pairing(pairing(1), token("a"))
-    await store.add_pending_token(key(1), token("b"))
+    await store.add_pending_token(pairing(1), token("b"))
     assert threads == {"s2connect-store-state.db_0"}
     await store.close()
