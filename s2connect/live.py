@@ -29,7 +29,7 @@ from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff
 from s2connect.session.session import Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
-from s2connect.transports.base import GOING_AWAY, Connection
+from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 
 _log = logging.getLogger(__name__)
 
@@ -252,6 +252,9 @@ class NodeConnections:
         try:
             await live.connection.wait_closed()
             _log.info("%s is no longer connected with %s", self.node.id, remote)
+        except Exception:
+            await live.connection.close(INTERNAL_ERROR)  # nobody would see it go
+            raise
         finally:
             if self._live.get(remote) is live:
                 del self._live[remote]

@@ -1,0 +1,283 @@
+"""An error in any background task of an endpoint is seen, as event and in the log, and the endpoint recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from s2connect import Endpoint, Role, SessionEnd, events, supervisor
+from s2connect.certs.authority import ServerIdentity
+from s2connect.errors import StorageError
+from s2connect.keeping import PairingBook
+from s2connect.live import Live
+from s2connect.model.roles import CommunicationRole
+from s2connect.session.http_client import SessionClient
+from s2connect.store.memory import MemoryStore
+from s2connect.transports.websocket_ends import ServerEnd
+from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config, until
+
+SECRET = "K7X-1234-5678"
+
+
+class Fault:
+    """An error in place of one call, and what came after.
+
+    Attributes:
+        calls: How many there were, the one that failed included.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception | None = None) -> None:
+        real = getattr(owner, name)
+        self.calls = 0
+        self.armed = True
+
+        def faulty(*arguments: Any, **more: Any) -> Any:
+            self.calls += 1
+            if self.armed:
+                self.armed = False
+                raise error or RuntimeError(SECRET)
+            return real(*arguments, **more)
+
+        patch.setattr(owner, name, faulty)
+
+
+class House:
+    """Two endpoints, applications that take their sessions, and what both tell."""
+
+    def __init__(self, cem: Endpoint, rm: Endpoint) -> None:
+        self.cem, self.rm = cem, rm
+        self.told: list[events.Event] = []
+        self.sessions: list[Any] = []
+        self._tasks = [asyncio.create_task(self._follow(one)) for one in (cem, rm)]
+        self._tasks += [asyncio.create_task(self._take(one)) for one in (cem, rm)]
+
+    async def _follow(self, endpoint: Endpoint) -> None:
+        async for event in endpoint.events():
+            self.told.append(event)
+
+    async def _take(self, endpoint: Endpoint) -> None:
+        async for session in endpoint.node().sessions():
+            self.sessions.append(session)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def pair(self) -> None:
+        self.cem._pairing_server._delay = 0.0
+        await self.rm.node().pair(self.cem.pairing_url, self.cem.node().issue_pairing_code())
+
+    async def connected(self) -> None:
+        await until(lambda: bool(self.cem.connected()) and bool(self.rm.connected()))
+
+    def failures(self) -> list[events.TaskFailed]:
+        return [event for event in self.told if isinstance(event, events.TaskFailed)]
+
+    async def failed(self, task: str, error: str = "RuntimeError", *, again: bool = True) -> events.TaskFailed:
+        """Wait for the one failure, which is told without its text."""
+        await until(lambda: bool(self.failures()))
+        (failure,) = self.failures()
+        assert (failure.task, failure.error, failure.retry_in is not None) == (task, error, again)
+        assert SECRET not in repr(failure) + failure.sentence
+        return failure
+
+
+MakeHouse = Callable[..., Awaitable[House]]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr("s2connect.transports.backoff.BASE_DELAY", 0.05)
+
+
+@pytest.fixture
+async def house(cem: Endpoint, rm: Endpoint) -> AsyncIterator[House]:
+    made = House(cem, rm)
+    await asyncio.sleep(0)
+    yield made
+    await made.stop()
+
+
+def logged_once(caplog: pytest.LogCaptureFixture, task: str) -> None:
+    """The failure is in the log, once, with its traceback."""
+    found = [r for r in caplog.records if r.levelno >= logging.ERROR and task in r.getMessage()]
+    assert [bool(record.exc_info) for record in found] == [True]
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR and r not in found]
+
+
+@pytest.mark.rule("REC-01")
+async def test_a_connector_that_fails_connecting_connects_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Fault(monkeypatch, SessionClient, "open")
+    await house.pair()
+    await house.connected()
+    await house.failed("connector")
+    logged_once(caplog, "connector")
+
+
+@pytest.mark.rule("REC-01")
+async def test_a_connector_that_fails_while_its_session_stands_makes_another(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Fault(monkeypatch, Live, "ended")
+    await house.pair()
+    await house.failed("connector")
+    await until(lambda: len(house.sessions) == 4)
+    await house.connected()
+    logged_once(caplog, "connector")
+
+
+async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.pair()
+    await house.connected()
+    house.told.clear()
+    Fault(monkeypatch, house.rm._store, "pairings_of", StorageError("The disk is full."))
+    for session in house.sessions:
+        await session.close()
+    await house.failed("connector", "StorageError")
+    await until(lambda: len(house.sessions) == 4)
+    assert "The disk is full." in caplog.text
+
+
+async def test_the_renewal_of_the_certificate_goes_on_after_an_error(
+    open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("s2connect.endpoint.RENEWAL_CHECK", 0.01)
+    fault = Fault(monkeypatch, ServerIdentity, "needs_renewal")
+    endpoint = await open_endpoint(lan_config(Role.CEM))
+    news = endpoint.events()
+    async with asyncio.timeout(10):
+        event = await anext(news)
+    assert isinstance(event, events.TaskFailed)
+    assert event.task == "renewal"
+    await until(lambda: fault.calls > 2)
+    logged_once(caplog, "renewal")
+
+
+@pytest.mark.rule("PAIRC-06")
+async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
+    open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("s2connect.keeping.UNCONFIRMED_LIFETIME", 0.01)
+    Fault(monkeypatch, MemoryStore, "drop_unconfirmed")
+
+    async def confirm(*_: Any, **__: Any) -> None:
+        raise StorageError("The disk is full.")
+
+    # An energy manager that is pairing client and communication server, and dies between its two writes.
+    cem, rm = await open_endpoint(lan_config(Role.CEM)), await open_endpoint(lan_config(Role.RM))
+    monkeypatch.setattr(cem._store, "confirm_pairing", confirm)
+    news = cem.events()
+    rm._pairing_server._delay = 0.0
+    with pytest.raises(StorageError):
+        await cem.node().pair(rm.pairing_url, rm.node().issue_pairing_code())
+    async with asyncio.timeout(10):
+        failure, dropped = await anext(news), await anext(news)
+    assert isinstance(failure, events.TaskFailed)
+    assert isinstance(dropped, events.PairingFailed)
+    assert (failure.task, dropped.reason) == ("unconfirmed", "unconfirmed")
+    assert not [p for p in await cem.pairings() if not p.confirmed]
+    logged_once(caplog, "unconfirmed")
+
+
+async def test_a_client_whose_arrival_meets_an_error_comes_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Fault(monkeypatch, PairingBook, "opened")
+    await house.pair()
+    await house.failed("offer", again=False)
+    await house.connected()
+    logged_once(caplog, "offer")
+
+
+async def test_a_session_that_can_no_longer_be_watched_is_ended_and_comes_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Fault(monkeypatch, ServerEnd, "wait_closed")
+    await house.pair()
+    await house.failed("watch", again=False)
+    await until(lambda: len(house.sessions) >= 3)
+    await house.connected()
+    logged_once(caplog, "watch")
+
+
+async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(
+    house: House, open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.pair()
+    await house.connected()
+    Fault(monkeypatch, SessionClient, "unpair")
+    other = await open_endpoint(lan_config(Role.CEM))
+    other._pairing_server._delay = 0.0
+    await house.rm.node().pair(other.pairing_url, other.node().issue_pairing_code())
+    await house.failed("farewell", again=False)
+    assert [p.key.remote for p in await house.rm.pairings()] == [other.node().id]
+    logged_once(caplog, "farewell")
+
+
+@pytest.mark.parametrize("task", ["end", "replace"])
+async def test_a_session_that_cannot_take_its_leave_is_closed_all_the_same(
+    task: str, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.pair()
+    await house.connected()
+    await until(lambda: len(house.sessions) == 2)
+    (live,) = house.cem.connected().values()
+    Fault(monkeypatch, live.session, "close")
+    connections = house.cem._connections[house.cem.node().id]
+    if task == "replace":
+        connections.attach(live.connection, live.pairing)
+    else:
+        await connections.end(live.pairing.key.remote, "test")
+    await house.failed(task, again=False)
+    async with asyncio.timeout(5):
+        await live.connection.wait_closed()
+    logged_once(caplog, task)
+
+
+async def test_closing_an_endpoint_ends_every_task_that_it_began(
+    open_endpoint: OpenEndpoint, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.pair()
+    await house.connected()
+    assert house.rm.supervisor._tasks
+    await house.rm._close()
+    assert not house.rm.supervisor._tasks
+
+
+@pytest.mark.rule("UNP-03")
+async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
+    open_endpoint: OpenEndpoint, wan: Wan
+) -> None:
+    """Of an energy manager that is communication client of resource managers in a cloud."""
+    hosts = ["one.example", "two.example"]
+    devices = [await open_endpoint(wan.config(Role.RM, host)) for host in hosts]
+    manager = await open_endpoint(
+        lan_config(Role.CEM, trust_anchors=wan.anchors), addresses=dict.fromkeys(hosts, "127.0.0.1")
+    )
+
+    async def take(endpoint: Endpoint) -> None:
+        async for session in endpoint.node().sessions():
+            assert session.end_reason is SessionEnd.OPEN
+
+    tasks = [asyncio.create_task(take(endpoint)) for endpoint in (manager, *devices)]
+    for device in devices:
+        device._pairing_server._delay = 0.0
+        pairing = await manager.node().pair(device.pairing_url, device.node().issue_pairing_code())
+        assert pairing.communication_role is CommunicationRole.CLIENT
+    await until(lambda: len(manager.connected()) == 2)
+    async with asyncio.timeout(5):
+        await manager.node().unpair(devices[0].node().id)
+    assert [key.remote for key in manager.connected()] == [devices[1].node().id]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
