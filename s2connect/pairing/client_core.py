@@ -216,7 +216,7 @@ class PairingClientAttempt:
         """Check the server's 200 to ``requestPairing``: schema, role, algorithm, and that it knows the code.
 
         Raises:
-            ProtocolViolation: Not the schema, or an algorithm that was not offered.
+            ProtocolViolation: Not the schema, an algorithm that was not offered, or our own challenge (HMAC-05).
             PairingRefused: The server's node has our own role.
             WrongPairingCode: Its response to our challenge is wrong; also if somebody sits in between.
             CertificateRefused: It calls itself a WAN server and has a self-signed certificate (TRUST-03).
@@ -246,6 +246,9 @@ class PairingClientAttempt:
                 hint="If its operator has a CA of its own, add that to the trust anchors.",
             )
         expected = respond(self._challenge, self._code.token, self._proof.binding)
+        proof = respond(answer.server_hmac_challenge, self._code.token, self._proof.binding)
+        if matches(expected, proof):
+            raise ProtocolViolation("The other device sent our own challenge back; it may not know the code.")
         if not matches(expected, answer.client_hmac_challenge_response):
             raise WrongPairingCode("The pairing code is not the one of the other device.")
         self._answer = answer
@@ -253,7 +256,6 @@ class PairingClientAttempt:
         self._role = communication_role(
             own=self._endpoint.deployment, own_role=self._node.description.role, peer=deployment
         )
-        proof = respond(answer.server_hmac_challenge, self._code.token, self._proof.binding)
         self._state = _State.EXCHANGING
         if self._role is CommunicationRole.CLIENT:
             return Step("requestConnectionDetails", RequestConnectionDetails(server_hmac_challenge_response=proof))

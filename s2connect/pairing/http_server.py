@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -30,6 +31,9 @@ from s2connect.pairing.server_core import (
 from s2connect.rest.server import HttpsServer, answer, bearer, read_body
 
 _log = logging.getLogger(__name__)
+
+LOOK_EVERY = 1.0
+"""Seconds after which a waiting request looks whether its client is still there; one that has gone leaves the queue."""
 
 
 class PairingService:
@@ -62,6 +66,7 @@ class PairingService:
         self._on_failed = on_failed
         self._proofs = proofs if proofs is not None else MemoryLiveProofs()
         self._timer: asyncio.TimerHandle | None = None
+        self._closing = asyncio.Event()
         # Repeats of one request must meet its result, and two pairings of one node must not finish at once (ROLE-05).
         self._locks: WeakValueDictionary[PairingAttemptId, asyncio.Lock] = WeakValueDictionary()
 
@@ -77,7 +82,8 @@ class PairingService:
             server.add_post(f"{base_path}v1/{operation}", handler)
 
     def close(self) -> None:
-        """Stop the clock of the attempts."""
+        """Stop the clock of the attempts, and let those go that wait for their turn."""
+        self._closing.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -94,21 +100,25 @@ class PairingService:
         if isinstance(queued, Reply):
             return self._finish(queued)
         try:
-            await self._turn_of(queued)
+            answered = await self._has_turn(queued, request) and self._ready()
         except BaseException:
             self._core.abandon(queued)
             raise
-        if not self._ready() or request.transport is None:  # the client may have gone while it waited
+        if not answered:
             self._core.abandon(queued)
             return self._finish(refusal(PairingErrorReason.OTHER, "This endpoint is stopping."))
         return self._finish(await self._answer(queued))
 
-    async def _turn_of(self, queued: Queued) -> None:
-        while True:
+    async def _has_turn(self, queued: Queued, request: web.Request) -> bool:
+        """Wait for the turn of a request; False where its client has gone, or this service closes, before that."""
+        while not self._closing.is_set() and request.transport is not None:
             at = self._core.wait(queued, now=_now())
             if at is None:
-                return
-            await asyncio.sleep(at - _now())
+                return True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(at - _now(), LOOK_EVERY)):
+                    await self._closing.wait()
+        return False
 
     async def _answer(self, queued: Queued) -> Reply:
         answer = self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY))

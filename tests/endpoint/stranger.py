@@ -23,19 +23,23 @@ class Stranger:
 
     def __init__(self, client: aiohttp.ClientSession, target: Endpoint) -> None:
         self._client = client
+        self.deployment = "LAN"
         self.base = f"https://127.0.0.1:{target.pairing_url.port}/pairing/v1/"
         self.node = str(uuid4())
 
     async def post(self, operation: str, body: Any, bearer: str | None = None) -> tuple[int, dict[str, Any]]:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-        async with self._client.post(self.base + operation, json=body, headers=headers) as response:
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        async with self._client.post(self.base + operation, data=data, headers=headers) as response:
             raw = await response.read()
             return response.status, json.loads(raw) if raw else {}
 
-    async def request(self, role: Role, challenge: bytes | str, **more: Any) -> tuple[int, dict[str, Any]]:
+    async def request(self, role: Role, challenge: bytes, **more: Any) -> tuple[int, dict[str, Any]]:
         """A requestPairing as a node of ``role``, with a challenge of the stranger's choice."""
-        text = base64.b64encode(challenge).decode() if isinstance(challenge, bytes) else challenge
-        body = {
+        return await self.post("requestPairing", self.request_body(role, challenge, **more))
+
+    def request_body(self, role: Role, challenge: bytes, **more: Any) -> dict[str, Any]:
+        return {
             "clientNodeDescription": {
                 "id": self.node,
                 "brand": "Stranger",
@@ -43,14 +47,13 @@ class Stranger:
                 "modelName": "m",
                 "role": str(role),
             },
-            "clientEndpointDescription": {"name": "stranger", "deployment": "LAN"},
+            "clientEndpointDescription": {"name": "stranger", "deployment": self.deployment},
             "supportedCommunicationProtocols": ["WebSocket"],
             "supportedS2MessageVersions": ["v1.0.0"],
             "supportedHmacHashingAlgorithms": ["SHA256"],
-            "clientHmacChallenge": text,
+            "clientHmacChallenge": base64.b64encode(challenge).decode(),
             **more,
         }
-        return await self.post("requestPairing", body)
 
     async def finish(self, attempt: str, proof: str, **more: Any) -> list[int]:
         """The rest of the attempt with this proof, in either direction; the statuses of the two requests."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from s2connect import Role
-from tests.endpoint.conftest import OpenEndpoint, lan_config
+from s2connect import Deployment, Endpoint, NodeConfig, Role, events
+from s2connect.model.common import NodeId
+from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.endpoint.stranger import Stranger, stranger
 
 pytestmark = pytest.mark.rule("HMAC-05")
@@ -81,3 +84,97 @@ async def test_the_servers_answer_to_its_own_challenge_pairs_nobody(
         assert seconds >= 1.0, "it costs the same second"
         honest_node = (await pairing).key.local
     assert [p.key.remote for p in await target.pairings()] == [honest_node]
+
+
+REFUSED = [(400, "Other"), [403, 401]]
+
+
+async def run(attack: Attack) -> list[Any]:
+    await attack.begin()
+    return [await attack.reflect(), await attack.finish()]
+
+
+async def test_another_node_of_the_endpoint_with_the_same_static_code_is_no_oracle(open_endpoint: OpenEndpoint) -> None:
+    nodes = (NodeConfig(role=Role.CEM, alias="A1"), NodeConfig(role=Role.CEM, alias="B2"))
+    target = await open_endpoint(lan_config(Role.CEM, nodes=nodes))
+    for node in target.nodes.values():
+        await node.set_static_code("STICKER42")
+    honest = await open_endpoint(lan_config(Role.RM))
+    async with stranger(target, "127.0.0.2") as mallory:
+        attack = Attack(mallory, Role.RM, at={"nodeIdAlias": "A1"}, to={"nodeIdAlias": "B2"})
+        found, pairing = await asyncio.gather(run(attack), honest.node().pair(target.pairing_url, "B2-STICKER42"))
+    assert found == REFUSED
+    assert [p.key.remote for p in await target.pairings()] == [pairing.key.local]
+
+
+@pytest.mark.parametrize("role", [Role.RM, Role.CEM])
+@pytest.mark.parametrize("vendor", [False, True], ids=["an endpoint in the WAN", "a vendor's server in the WAN"])
+async def test_servers_that_count_by_their_name_are_no_oracle(
+    role: Role, vendor: bool, wan: Wan, open_endpoint: OpenEndpoint
+) -> None:
+    settings = {"deployment": Deployment.LAN, "wan_pairing_server": True} if vendor else {}
+    target = await open_endpoint(wan.config(role.other, "pairing.example", **settings))
+    code = target.node().issue_pairing_code()
+    async with stranger(target) as mallory:
+        mallory.deployment = "WAN"
+        attack = Attack(mallory, role)
+        await attack.begin()
+        assert await attack.reflect() == (400, "Other")
+        # Which way the details go depends on who would be communication server (ROLE-02).
+        assert await attack.finish(post=vendor or role is Role.CEM) == [403, 401]
+    assert await target.pairings() == []
+    assert target.node().valid_pairing_code() is not None
+    assert str(target.node().valid_pairing_code()) == str(code)
+
+
+async def test_an_attempt_that_has_just_ended_and_a_code_typed_for_a_device_are_no_oracles(cem: Endpoint) -> None:
+    code = cem.node().issue_pairing_code()
+    async with stranger(cem) as mallory:
+        ended = Attack(mallory, Role.RM)
+        await ended.begin()
+        status, _ = await mallory.post("finalizePairing", {"success": False}, ended.first["pairingAttemptId"])
+        assert status == 204
+        assert [await ended.reflect(), await ended.finish()] == [(400, "Other"), [401, 401]]
+        waiting = cem._local.nodes[cem.node().id]
+        cem._pairing_server.expect(
+            waiting, NodeId(UUID(mallory.node)), code.token, now=asyncio.get_running_loop().time()
+        )
+        typed = Attack(mallory, Role.RM)
+        await typed.begin()
+        mallory.node = str(uuid4())
+        assert [await typed.reflect(), await typed.finish()] == REFUSED
+    assert await cem.pairings() == []
+
+
+async def test_a_request_whose_body_follows_when_the_challenge_is_known_is_no_oracle(cem: Endpoint) -> None:
+    """Its head is sent first, and it waits in nobody's queue; the second begins with the last byte of its body."""
+    cem.node().issue_pairing_code()
+    known: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    async with stranger(cem) as mallory:
+
+        async def body() -> AsyncIterator[bytes]:
+            challenge = await known
+            yield json.dumps(mallory.request_body(Role.RM, challenge)).encode()
+
+        second = asyncio.create_task(mallory.post("requestPairing", body()), name="test-second")
+        attack = Attack(mallory, Role.RM)
+        await attack.begin()
+        await asyncio.sleep(1.0)  # the head has been there for longer than the delay
+        started = time.monotonic()
+        known.set_result(base64.b64decode(attack.first["serverHmacChallenge"]))
+        status, attack.second = await second
+        assert time.monotonic() - started >= 1.0
+        assert (status, attack.second["errorMessage"]) == (400, "Other")
+        assert await attack.finish() == [403, 401]
+
+
+async def test_the_user_is_told_of_the_attack_and_where_it_comes_from(cem: Endpoint) -> None:
+    cem.node().issue_pairing_code()
+    news = cem.events()
+    async with stranger(cem, "127.0.0.9") as mallory:
+        await run(Attack(mallory, Role.RM))
+        async with asyncio.timeout(5):
+            notice = await anext(news)
+    assert isinstance(notice, events.Notice)
+    assert notice.kind == "pairing_attack"
+    assert "127.0.0.9" in notice.sentence

@@ -193,6 +193,20 @@ def test_a_bad_answer_with_an_id_ends_it_and_the_server_is_owed_a_refusal(name: 
     assert not client.owes_refusal
 
 
+@pytest.mark.rule("HMAC-05", "PAIRC-02")
+@pytest.mark.parametrize("zeros", [0, 1, 32])
+@pytest.mark.parametrize("knows_the_code", [False, True])
+def test_a_server_that_sends_our_own_challenge_back_gets_no_proof(zeros: int, knows_the_code: bool) -> None:
+    local = attempt()
+    local.request()
+    reflected = answer(serverHmacChallenge=b64(ENTROPY[:32] + bytes(zeros)))
+    if not knows_the_code:
+        reflected["clientHmacChallengeResponse"] = b64(bytes(32))
+    with pytest.raises(ProtocolViolation, match="our own challenge"):
+        local.on_answer(dump(reflected), now=100.0)
+    assert local.owes_refusal
+
+
 @pytest.mark.rule("TRUST-04", "HMAC-02")
 @pytest.mark.parametrize("claimed", ["LAN", "WAN", None])
 def test_how_tls_was_authenticated_decides_the_formula_whatever_the_server_claims(claimed: str | None) -> None:

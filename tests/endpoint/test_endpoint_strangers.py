@@ -1,0 +1,92 @@
+"""A stranger cannot keep others from pairing: wrong attempts and a full queue (ROLE-07, TOK-05, PAIR-02)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from s2connect import Endpoint, Role, events
+from tests.endpoint.conftest import until
+from tests.endpoint.stranger import Stranger, stranger
+
+HONEST_PATIENCE = 10.0
+"""Seconds that an honest pairing may take beside an attack on a slow machine; before the queue was fair it took 34."""
+
+
+@pytest.mark.rule("TOK-05", "ROLE-07")
+async def test_wrong_attempts_of_a_stranger_do_not_withdraw_a_code_and_the_user_is_told_once(
+    cem: Endpoint, rm: Endpoint
+) -> None:
+    code = cem.node().issue_pairing_code()
+    news = cem.events()
+    seen: list[events.Event] = []
+    async with stranger(cem, "127.0.0.2") as mallory:
+        for _ in range(6):
+            status, answer = await mallory.request(Role.RM, os.urandom(32))
+            assert status == 200
+            assert await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"]) == [403, 401]
+            seen.append(await anext(news))
+            if len(seen) == 5:
+                seen.append(await anext(news))
+    assert [type(event).__name__ for event in seen] == ["PairingFailed"] * 5 + ["Notice", "PairingFailed"]
+    notice = seen[5]
+    assert isinstance(notice, events.Notice)
+    assert notice.kind == "code_attacked"
+    pairing = await rm.node().pair(cem.pairing_url, code)
+    assert [p.key.remote for p in await cem.pairings()] == [pairing.key.local]
+
+
+@pytest.mark.rule("TOK-05")
+async def test_a_short_code_is_withdrawn_by_five_failures(cem: Endpoint) -> None:
+    cem.node().issue_pairing_code(token="SHORT7")
+    news = cem.events()
+    async with stranger(cem) as mallory:
+        for _ in range(5):
+            _, answer = await mallory.request(Role.RM, os.urandom(32))
+            await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"])
+            assert isinstance(await anext(news), events.PairingFailed)
+    assert isinstance(await anext(news), events.CodeWithdrawn)
+    assert cem.node().valid_pairing_code() is None
+
+
+async def _flood(mallory: Stranger, answered: list[int]) -> None:
+    while True:
+        status, _ = await mallory.request(Role.RM, os.urandom(32))
+        answered.append(status)
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.rule("PAIR-02", "ROLE-07")
+async def test_an_address_that_floods_a_node_does_not_keep_another_from_pairing(cem: Endpoint, rm: Endpoint) -> None:
+    code = await cem.node().set_static_code("STICKER42")
+    answered: list[int] = []
+    async with stranger(cem, "127.0.0.2") as mallory:
+        floods = [asyncio.create_task(_flood(mallory, answered), name=f"test-flood-{n}") for n in range(14)]
+        try:
+            await until(lambda: answered.count(503) >= 20)
+            started = time.monotonic()
+            await rm.node().pair(cem.pairing_url, code)
+            took = time.monotonic() - started
+        finally:
+            for flood in floods:
+                flood.cancel()
+            await asyncio.gather(*floods, return_exceptions=True)
+    assert took < HONEST_PATIENCE
+
+
+@pytest.mark.rule("PAIR-02")
+async def test_a_client_that_has_gone_leaves_the_queue_and_makes_no_attempt(cem: Endpoint, rm: Endpoint) -> None:
+    code = cem.node().issue_pairing_code(token="SHORT7")
+    news = cem.events()
+    async with stranger(cem) as mallory:
+        asked = [asyncio.create_task(mallory.request(Role.RM, os.urandom(32)), name=f"test-{n}") for n in range(5)]
+        await until(lambda: cem._pairing_server._in_flight == 5)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    await until(lambda: cem._pairing_server._in_flight == 0, 3.0)
+    await rm.node().pair(cem.pairing_url, code)
+    assert isinstance(await anext(news), events.Paired), "no failure before it"
