@@ -97,6 +97,11 @@ class Worker:
         self._process.stdin.flush()
         return self._read()
 
+    def kill(self) -> None:
+        """End it without a farewell."""
+        self._process.kill()
+        self._process.wait()
+
     def _read(self) -> Task:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -1,0 +1,352 @@
+"""The processes of the herd: one energy manager that watches the lag of its loop, and lean devices that all come at once.
+
+A device here is a few lines of HTTP by hand, so that ten thousand of them fit on the machine beside the server. It does
+what :class:`s2connect.session.http_client.SessionClient` does: version index, ``initiateSession``,
+``confirmAccessToken``, and the WebSocket on a connection of its own, with the same timeouts and the same back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from benchmarks.endpoint_worker import (
+    HOST,
+    Answer,
+    make_home,
+    managers,
+    node_id,
+    open_store,
+    server_pairing,
+    take_sessions,
+    token,
+)
+from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
+from s2connect.certs.tls import wan_client_context
+from s2connect.endpoint import Endpoint
+from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
+from s2connect.session.reconnect import Backoff
+from s2connect.transports.tls_buffer import use_small_tls_buffers
+from s2connect.transports.websocket_ends import OPEN_TIMEOUT
+
+FIRST_TIMEOUT: Final = 10.0
+"""Seconds for the first request, with name, TCP and TLS."""
+
+TICK: Final = 0.01
+"""Seconds between two looks at the clock of the loop."""
+
+
+class Refused(Exception):
+    """The server did not want this attempt. The text says how far it came."""
+
+    def __init__(self, what: str, retry_after: float | None = None) -> None:
+        super().__init__(what)
+        self.retry_after = retry_after
+
+
+# The server
+
+
+class Lag:
+    """How late the loop is, looked at every 10 ms."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TICK)
+            self._seen.append(loop.time() - before - TICK)
+
+    def take(self) -> Task:
+        seen, self._seen = self._seen or [0.0], []
+        return {"lag_max": max(seen), "lag_p99": percentile(seen, 0.99), "lag_p50": percentile(seen, 0.5)}
+
+
+async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
+    """An energy manager that is paired with ``paired`` devices."""
+    home = Path(task["home"])
+    await asyncio.to_thread(make_home, home, managers(1))
+    store = await open_store(home)
+    await store._run("seed", lambda: store._database._db.execute("PRAGMA synchronous = OFF"))
+    for number in range(task["paired"]):
+        await store.save_pairing(server_pairing(number), token(number))
+    await store.close()
+    endpoint = await stack.enter_async_context(Endpoint.open(home))
+    taking = asyncio.create_task(take_sessions(next(iter(endpoint.nodes.values()))), name="benchmark-sessions")
+    stack.callback(taking.cancel)
+    lag = Lag()
+    watching = asyncio.create_task(lag.watch(), name="benchmark-lag")
+    stack.callback(watching.cancel)
+
+    async def answer(question: Task) -> Task:
+        if (count := question.get("until_connected")) is not None:
+            until = time.monotonic() + question["seconds"]
+            while len(endpoint.connected()) != count and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+        found = {"connected": len(endpoint.connected()), "cpu": time.process_time(), **lag.take()}
+        return found | ({"bytes": memory()} if question.get("memory") else {})
+
+    return {"session_url": str(endpoint.session_url), "ca": str(home / "ca.pem")}, answer
+
+
+# The devices
+
+
+@dataclass
+class Device:
+    """One device: where it comes from, and the tokens that it may have to try."""
+
+    number: int
+    source: str
+    tokens: list[str]
+    writer: asyncio.StreamWriter | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Herd:
+    """Devices of one process."""
+
+    def __init__(self, task: Task, context: ssl.SSLContext) -> None:
+        url = urlsplit(task["server"]["session_url"])
+        assert url.port is not None
+        self._port, self._path, self._context = url.port, url.path, context
+        self._manager = str(node_id("cem-0"))
+        self.devices = [
+            Device(n, f"127.{1 + n // 60_000}.{n // 250 % 240}.{n % 250 + 1}", [token(n).reveal()])
+            for n in range(task["first"], task["first"] + task["count"])
+        ]
+        self.fates: Counter[str] = Counter()
+        self.spans: list[float] = []
+        self.connected = 0
+        self.keeping: set[asyncio.Task[None]] = set()
+
+    async def _connect(self, device: Device) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            return await asyncio.open_connection(
+                "127.0.0.1",
+                self._port,
+                ssl=self._context,
+                server_hostname=HOST,
+                local_addr=(device.source, 0),
+                ssl_handshake_timeout=60,
+                limit=8192,
+            )
+        except ConnectionError:
+            raise Refused("closed before TLS") from None
+        except OSError as error:
+            raise Refused(f"no connection: {error.strerror}") from None
+
+    async def _ask(
+        self,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        method: str,
+        path: str,
+        bearer: str = "",
+        body: bytes = b"",
+        more: str = "",
+    ) -> tuple[int, bytes]:
+        reader, writer = streams
+        authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{authorization}{more}Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        try:
+            answer = await reader.readuntil(b"\r\n\r\n")
+            status = int(answer.split(b" ", 2)[1])
+            headers = dict(
+                line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:] if b": " in line
+            )
+            content = await reader.readexactly(int(headers.get(b"content-length", b"0")))
+        except (OSError, asyncio.IncompleteReadError):
+            raise Refused("closed in the middle") from None
+        if status in (429, 503):
+            wait = headers.get(b"retry-after")
+            raise Refused(f"{status} for {path.rpartition('/')[2] or 'index'}", float(wait) if wait else None)
+        return status, content
+
+    async def attempt(self, device: Device) -> None:
+        """Go through session initiation once; the connection stands at the end."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(FIRST_TIMEOUT):
+                streams = await self._connect(device)
+                await self._ask(streams, "GET", self._path)
+        except TimeoutError:
+            raise Refused("timeout of the first request") from None
+        try:
+            details = await self._initiate(device, streams)
+        finally:
+            streams[1].transport.abort()
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                streams = await self._connect(device)
+                upgrade = (
+                    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                )
+                path = urlsplit(details["websocketUrl"]).path
+                status, _ = await self._ask(streams, "GET", path, details["websocketToken"], more=upgrade)
+        except TimeoutError:
+            raise Refused("timeout of the upgrade") from None
+        except Refused as refused:
+            raise Refused(f"upgrade: {refused}", refused.retry_after) from None
+        if status != 101:
+            streams[1].transport.abort()
+            raise Refused(f"{status} for the upgrade")
+        device.writer = streams[1]
+        self.spans.append(time.monotonic() - began)
+        self.connected += 1
+        keeping = asyncio.create_task(self._keep(device, *streams))
+        self.keeping.add(keeping)
+        keeping.add_done_callback(self.keeping.discard)
+
+    async def _initiate(self, device: Device, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> Task:
+        body = json.dumps(
+            {
+                "clientNodeId": str(node_id(f"rm-{device.number}")),
+                "serverNodeId": self._manager,
+                "supportedS2MessageVersions": ["v1.0.0"],
+                "supportedCommunicationProtocols": ["WebSocket"],
+            }
+        ).encode()
+        more = "Content-Type: application/json\r\n"
+        try:
+            for old in list(device.tokens):
+                async with asyncio.timeout(INITIATE_TIMEOUT):
+                    status, content = await self._ask(
+                        streams, "POST", f"{self._path}v1/initiateSession", old, body, more
+                    )
+                if status == 200:
+                    break
+            else:
+                raise Refused(f"{status} for initiateSession: {content[:200]!r}")
+            new = json.loads(content)["accessToken"]
+            device.tokens = [old, new]
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                status, content = await self._ask(streams, "POST", f"{self._path}v1/confirmAccessToken", new)
+        except TimeoutError:
+            raise Refused("timeout of session initiation") from None
+        if status != 200:
+            raise Refused(f"{status} for confirmAccessToken")
+        device.tokens = [new]
+        details: Task = json.loads(content)
+        return details
+
+    async def _keep(self, device: Device, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer pings until the end."""
+        try:
+            while True:
+                first, size = await reader.readexactly(2)
+                if size == 126:
+                    size = int.from_bytes(await reader.readexactly(2))
+                await reader.readexactly(size)
+                if first & 0x0F == 0x9:
+                    writer.write(b"\x8a\x80\x00\x00\x00\x00")
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.connected -= 1
+            device.writer = None
+            writer.transport.abort()
+
+    async def come(self, device: Device) -> None:
+        """Connect and stay, with the back-off of our client."""
+        while True:
+            try:
+                await self.attempt(device)
+                return
+            except Refused as refused:
+                self.fates[str(refused)] += 1
+                await asyncio.sleep(device.backoff.failed(random.random()))  # noqa: S311 - spreads load
+
+    async def one_of_many(self, device: Device) -> None:
+        """One attempt without a second one; a session is cut at once."""
+        try:
+            await self.attempt(device)
+        except Refused as refused:
+            self.fates[str(refused)] += 1
+        else:
+            self.fates["connected"] += 1
+            assert device.writer is not None
+            device.writer.transport.abort()
+
+
+async def devices(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
+    """Devices ``first`` to ``first + count``."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    herd = Herd(task, await asyncio.to_thread(wan_client_context, Path(task["server"]["ca"])))
+    coming: set[asyncio.Task[None]] = set()
+
+    def spawn(device: Device, *, stay: bool) -> None:
+        work = asyncio.create_task(herd.come(device) if stay else herd.one_of_many(device))
+        coming.add(work)
+        work.add_done_callback(coming.discard)
+
+    async def answer(question: Task) -> Task:
+        match question["do"]:
+            case "come":
+                for device in herd.devices:
+                    spawn(device, stay=True)
+            case "offer":
+                return await offer(question["rate"], question["seconds"])
+            case "stop":
+                for work in coming:
+                    work.cancel()
+        return {"connected": herd.connected, "fates": dict(herd.fates), "spans": summary(herd.spans)}
+
+    async def offer(rate: float, seconds: float) -> Task:
+        """New attempts at a rate that does not care how the server fares."""
+        herd.fates.clear()
+        herd.spans.clear()
+        began, begun = time.monotonic(), 0
+        free = list(reversed(herd.devices))
+        while (now := time.monotonic()) < began + seconds:
+            while begun < (now - began) * rate and free:
+                begun += 1
+                device = free.pop()
+                spawn(device, stay=False)
+            await asyncio.sleep(0.005)
+        took, finished = time.monotonic() - began, herd.fates["connected"]
+        fates, spans = dict(herd.fates), summary(herd.spans)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(question_patience):
+                await asyncio.gather(*coming)
+        for work in list(coming):
+            work.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
+        return {"offered": begun / took, "rate": finished / took, "fates": fates, "spans": spans}
+
+    question_patience = 15.0
+    return {}, answer
+
+
+def summary(spans: list[float]) -> Task:
+    return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99)} if spans else {"p50": 0.0, "p99": 0.0}
+
+
+KINDS = {"serve": serve, "devices": devices}
+
+
+async def main() -> None:
+    use_small_tls_buffers()  # as `s2connect serve` does
+    task = my_task()
+    async with AsyncExitStack() as stack:
+        ready, answer = await KINDS[task["kind"]](task, stack)
+        await answer_questions(ready, answer)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
