@@ -48,9 +48,7 @@ def herd(directory: Path, count: int) -> Iterator[Herd]:
     try:
         with ExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(PROCESSES))
-            server = stack.enter_context(
-                Worker.ours("herd_worker", "serve", home=str(directory / "cem"), paired=count)
-            )
+            server = stack.enter_context(Worker.ours("herd_worker", "serve", home=str(directory / "cem"), paired=count))
             share = count // PROCESSES
             parts = [
                 stack.enter_context(
@@ -122,7 +120,7 @@ def back(count: int, patience: float, every: float = 1.0) -> Iterator[Task]:
 
 def measure(effort: Effort) -> list[Row]:
     """The rows of this theme."""
-    points = list(curve(effort.pick(8, 3) and RATES[1 : effort.pick(8, 6)], effort.pick(12, 5), effort.pick(8000, 2000)))
+    points = list(curve(RATES[: effort.pick(8, 6)], effort.pick(12, 5), effort.pick(8000, 2000)))
     best = max(point["accepted"] for point in points)
     count = effort.pick(2000, 400)
     *coming, gone = back(count, 300.0)

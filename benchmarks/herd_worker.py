@@ -1,4 +1,4 @@
-"""The processes of the herd: one energy manager that watches the lag of its loop, and lean devices that all come at once.
+"""The processes of the herd: one energy manager that watches the lag of its loop, and lean devices.
 
 A device here is a few lines of HTTP by hand, so that ten thousand of them fit on the machine beside the server. It does
 what :class:`s2connect.session.http_client.SessionClient` does: version index, ``initiateSession``,
@@ -166,9 +166,7 @@ class Herd:
         try:
             answer = await reader.readuntil(b"\r\n\r\n")
             status = int(answer.split(b" ", 2)[1])
-            headers = dict(
-                line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:] if b": " in line
-            )
+            headers = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:] if b": " in line)
             content = await reader.readexactly(int(headers.get(b"content-length", b"0")))
         except (OSError, asyncio.IncompleteReadError):
             raise Refused("closed in the middle") from None
@@ -270,7 +268,7 @@ class Herd:
                 return
             except Refused as refused:
                 self.fates[str(refused)] += 1
-                await asyncio.sleep(device.backoff.failed(random.random()))  # noqa: S311 - spreads load
+                await asyncio.sleep(device.backoff.failed(random.random()))
 
     async def one_of_many(self, device: Device) -> None:
         """One attempt without a second one; a session is cut at once."""

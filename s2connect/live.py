@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 MAX_WAITING = 1000
 """Connections that wait to be taken by the application; beyond it a communication server is not ready."""
+
+_CONVERSATION = "s2connect.messages.conversation"
+"""What a session needs and an endpoint that only pairs does not."""
 
 Gate = Callable[[Pairing, str], Awaitable[str | None]]
 
@@ -132,7 +136,8 @@ class Sessions:
         return self
 
     async def __anext__(self) -> Session:
-        await asyncio.to_thread(import_module, "s2connect.messages.conversation")  # takes long the first time
+        if _CONVERSATION not in sys.modules:
+            await asyncio.to_thread(import_module, _CONVERSATION)  # takes long the first time
         live = await self._live.next()
         live.session = Session(
             live.connection,

@@ -22,7 +22,6 @@ from s2connect.session.server_core import (
     TOKEN_ENTROPY,
     Accepted,
     Activation,
-    Record,
     SessionServer,
     authorised,
     read_initiate,
@@ -97,23 +96,13 @@ class SessionService:
         ):
             server.add_post(f"{base_path}v1/{operation}", _storage_is_500(handler))
 
-    async def _record(self, key: PairKey) -> Record:
-        confirmed = unconfirmed = None
-        for pairing in await self._store.pairings_of(key):
-            entry = (pairing, await self._store.active_digest(pairing))
-            if pairing.confirmed:
-                confirmed = entry
-            else:
-                unconfirmed = entry
-        return Record(confirmed, unconfirmed, await self._store.was_unpaired(key))
-
     async def _initiate_session(self, request: web.Request) -> web.Response:
         body = await read_body(request)
         understood = read_initiate(body)
         if isinstance(understood, Reply):
             return answer(understood.status, understood.body)
         endpoint = self._endpoint()
-        record = await self._record(understood.key)
+        record = await self._store.record(understood.key)
         offered = {name for name, transport in self._transports.items() if transport.can_offer()}
         decision = self._core.initiate(
             endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
@@ -183,7 +172,7 @@ class SessionService:
         key = read_unpair(body)
         if isinstance(key, Reply):
             return answer(key.status)
-        pairing = authorised(await self._record(key), _token(request), wall_time=time.time())
+        pairing = authorised(await self._store.record(key), _token(request), wall_time=time.time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
         await self._keeper.unpaired_by_peer(pairing)

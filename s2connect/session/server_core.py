@@ -21,6 +21,7 @@ from s2connect.model.session_init import (
     Unpair,
 )
 from s2connect.store.base import Pairing, PairKey, token_digest
+from s2connect.store.base import Record as Record
 
 _log = logging.getLogger(__name__)
 
@@ -38,21 +39,6 @@ MAX_PENDING_PER_PAIR = 8
 
 TOKEN_ENTROPY = 32
 """Random bytes for an access token (SES-02)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What the store knows of one pair.
-
-    Attributes:
-        confirmed: The pairing and the digest of its active token, if there is one.
-        unconfirmed: The same for a pairing whose last step is unconfirmed (PAIRC-06).
-        unpaired: Whether the pair has a tombstone.
-    """
-
-    confirmed: tuple[Pairing, bytes | None] | None = None
-    unconfirmed: tuple[Pairing, bytes | None] | None = None
-    unpaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

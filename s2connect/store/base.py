@@ -87,6 +87,21 @@ class Replaced:
     tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the store knows of one pair.
+
+    Attributes:
+        confirmed: The pairing and the digest of its active token, if there is one.
+        unconfirmed: The same for a pairing whose last step is unconfirmed (PAIRC-06).
+        unpaired: Whether the pair has a tombstone.
+    """
+
+    confirmed: tuple[Pairing, bytes | None] | None = None
+    unconfirmed: tuple[Pairing, bytes | None] | None = None
+    unpaired: bool = False
+
+
 class Store(Protocol):
     """Operations on pairings. One contract test runs against every implementation.
 
@@ -164,6 +179,9 @@ class Store(Protocol):
 
     async def active_digest(self, pairing: Pairing) -> bytes | None:
         """Communication server: digest of the active access token, or None."""
+
+    async def record(self, key: PairKey) -> Record:
+        """Communication server: everything that decides on a session request of a pair, as it is at one moment."""
 
     async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
         """Communication server: make this the only active token of the pairing (SES-03).

@@ -16,6 +16,7 @@ from s2connect.store.base import (
     Pairing,
     PairKey,
     Pin,
+    Record,
     Replaced,
     check_alone,
     token_digest,
@@ -146,6 +147,16 @@ class MemoryStore:
         """See :meth:`Store.active_digest`."""
         entry = self._entry(pairing)
         return entry.digest if entry else None
+
+    async def record(self, key: PairKey) -> Record:
+        """See :meth:`Store.record`."""
+        self._check_open()
+        confirmed, unconfirmed = (self._entries.get((key, which)) for which in (True, False))
+        return Record(
+            (confirmed.pairing, confirmed.digest) if confirmed else None,
+            (unconfirmed.pairing, unconfirmed.digest) if unconfirmed else None,
+            key in self._tombstones,
+        )
 
     async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
         """See :meth:`Store.activate_token`."""

@@ -17,9 +17,11 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ from s2connect.store.base import (
     Pairing,
     PairKey,
     Pin,
+    Record,
     Replaced,
     Vault,
     check_alone,
@@ -50,6 +53,9 @@ T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 """Version of the tables, in the database's ``user_version``."""
+
+MAX_ACTIVATIONS = 256
+"""Activations of tokens in one transaction, so that none waits long for the others."""
 
 BUSY_TIMEOUT_S = 1.0
 """How long opening waits for another process to let go of the database."""
@@ -97,6 +103,7 @@ class SqliteStore:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"s2connect-store-{path.name}")
         self._database: _Database
         self._closing: Future[None] | None = None
+        self._activations: _Activations | None = None
 
     @classmethod
     async def open(cls, path: Path, vault: Vault, *, max_tombstones: int = MAX_TOMBSTONES) -> SqliteStore:
@@ -181,9 +188,23 @@ class SqliteStore:
         """See :meth:`Store.active_digest`."""
         return await self._run("read", lambda: self._database.active_digest(pairing))
 
+    async def record(self, key: PairKey) -> Record:
+        """See :meth:`Store.record`."""
+        return await self._run("read", lambda: self._database.record(key))
+
     async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
-        """See :meth:`Store.activate_token`."""
-        return await self._run("write", lambda: self._database.activate_token(pairing, digest))
+        """See :meth:`Store.activate_token`. What is asked for while a commit is under way shares the next one."""
+        batch, change = self._activations, (pairing, digest)
+        if batch is None or (place := batch.join(change)) is None:
+            batch = self._activations = _Activations(change)
+            place = 0
+            batch.done = asyncio.ensure_future(self._run("write", partial(self._activate, batch)))
+            batch.done.add_done_callback(_seen)  # where every caller was cancelled
+        assert batch.done is not None
+        return (await asyncio.shield(batch.done))[place]
+
+    def _activate(self, batch: _Activations) -> list[bool]:
+        return self._database.activate_tokens(batch.begin())
 
     async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
         """See :meth:`Store.remove_pairing`."""
@@ -213,6 +234,39 @@ class SqliteStore:
     def _close(self) -> None:
         if hasattr(self, "_database"):
             self._database.close()
+
+
+_Activation = tuple[Pairing, bytes]
+"""A pairing and the digest of its new token."""
+
+
+class _Activations:
+    """Activations of tokens that share one transaction, and so one wait for the disk."""
+
+    def __init__(self, first: _Activation) -> None:
+        self.done: asyncio.Future[list[bool]] | None = None
+        self._changes = [first]
+        self._begun = False
+        self._lock = threading.Lock()  # callers are in the loop's thread, the transaction is in the store's
+
+    def join(self, change: _Activation) -> int | None:
+        """Add one; its place among the results, or None where the transaction has begun or is full."""
+        with self._lock:
+            if self._begun or len(self._changes) >= MAX_ACTIVATIONS:
+                return None
+            self._changes.append(change)
+            return len(self._changes) - 1
+
+    def begin(self) -> Sequence[_Activation]:
+        """Begin the transaction: all that are in it."""
+        with self._lock:
+            self._begun = True
+            return self._changes
+
+
+def _seen(done: asyncio.Future[list[bool]]) -> None:
+    if not done.cancelled():
+        done.exception()
 
 
 class _Database:
@@ -485,13 +539,20 @@ class _Database:
         found = self._db.execute(f"SELECT active_digest FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
         return found[0] if found else None
 
-    def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
+    def record(self, key: PairKey) -> Record:
+        entries = {pairing.confirmed: (pairing, self.active_digest(pairing)) for pairing in self.pairings_of(key)}
+        return Record(entries.get(True), entries.get(False), self.was_unpaired(key))
+
+    def activate_tokens(self, changes: Sequence[_Activation]) -> list[bool]:
         with self._transaction():
-            changed = self._db.execute(
-                f"UPDATE pairing SET active_digest = ? WHERE {_SAME} AND communication_role = ?",  # noqa: S608 - constants
-                (digest, *_identity(pairing), CommunicationRole.SERVER),
-            )
-        return changed.rowcount > 0
+            return [
+                self._db.execute(
+                    f"UPDATE pairing SET active_digest = ? WHERE {_SAME} AND communication_role = ?",  # noqa: S608 - constants
+                    (digest, *_identity(pairing), CommunicationRole.SERVER),
+                ).rowcount
+                > 0
+                for pairing, digest in changes
+            ]
 
 
 _SAME = "local = ? AND remote = ? AND paired_at = ?"

@@ -13,7 +13,7 @@ import pytest
 
 from s2connect.errors import NotPaired, StorageUnavailable
 from s2connect.model.common import EndpointDescription, NodeId
-from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Replaced, Store, Vault, token_digest
+from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Record, Replaced, Store, Vault, token_digest
 from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault, KeyringVault
@@ -360,6 +360,31 @@ async def test_a_pin_is_completed_with_the_certificate(store: Store) -> None:
     assert [p.pin for p in await store.pairings()] == [pin, pin]
 
 
+@pytest.mark.rule("SES-01", "PAIRC-06")
+async def test_a_record_is_all_that_decides_on_a_session_request(store: Store) -> None:
+    assert await store.record(key(1)) == Record()
+    confirmed, unconfirmed = pairing(1, SERVER), pairing(1, SERVER, confirmed=False)
+    await store.save_pairing(confirmed, token("a"))
+    await store.save_pairing(unconfirmed, token("b"))
+    digests = token_digest(token("a")), token_digest(token("b"))
+    assert await store.record(key(1)) == Record((confirmed, digests[0]), (unconfirmed, digests[1]), unpaired=False)
+    await store.remove_pairing(confirmed, tombstone=True)
+    assert await store.record(key(1)) == Record(unconfirmed=(unconfirmed, digests[1]), unpaired=True)
+    await store.drop_unconfirmed(unconfirmed)
+    assert await store.record(key(1)) == Record(unpaired=True)
+
+
+@pytest.mark.rule("SES-03")
+async def test_activations_at_once_each_have_their_own_answer(store: Store) -> None:
+    for number in range(0, 40, 2):
+        await store.save_pairing(pairing(number, SERVER), token("a"))
+    digests = {number: token_digest(token(str(number))) for number in range(40)}
+    answers = await asyncio.gather(*(store.activate_token(pairing(n, SERVER), digest) for n, digest in digests.items()))
+    assert answers == [number % 2 == 0 for number in range(40)]
+    for number in range(0, 40, 2):
+        assert await store.active_digest(pairing(number, SERVER)) == digests[number]
+
+
 async def test_many_operations_at_once_lose_nothing(store: Store) -> None:
     numbers = range(10)
     await asyncio.gather(*(store.save_pairing(pairing(n), token("0")) for n in numbers))
@@ -380,6 +405,7 @@ CALLS: list[Callable[[Store], object]] = [
     lambda store: store.add_pending_token(pairing(1), token("a")),
     lambda store: store.keep_token(pairing(1), token("a")),
     lambda store: store.active_digest(pairing(1)),
+    lambda store: store.record(key(1)),
     lambda store: store.activate_token(pairing(1), bytes(32)),
     lambda store: store.remove_pairing(pairing(1), tombstone=True),
     lambda store: store.was_unpaired(key(1)),

@@ -348,3 +348,54 @@ async def test_the_event_loop_is_never_blocked(path: Path, role: object) -> None
     await store.add_pending_token(pairing(1), token("b"))
     assert threads == {"s2connect-store-state.db_0"}
     await store.close()
+
+
+@pytest.mark.rule("SES-03")
+async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Path) -> None:
+    vault = GatedVault()
+    vault.go_on.set()
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(0, CLIENT), token("a"))
+    for number in range(1, 31):
+        await store.save_pairing(pairing(number, SERVER), token("a"))
+    begun: list[str] = []
+    traced = store._database._db
+    await store._run("trace", lambda: traced.set_trace_callback(lambda text: begun.append(text.split()[0])))
+    vault.reached.clear()
+    vault.go_on.clear()
+    busy = asyncio.create_task(store.add_pending_token(pairing(0, CLIENT), token("b")))
+    assert await asyncio.to_thread(vault.reached.wait, 10)
+    begun.clear()
+    asked = [
+        asyncio.create_task(store.activate_token(pairing(n, SERVER), token_digest(token(str(n))))) for n in range(1, 31)
+    ]
+    await asyncio.sleep(0)
+    asked[3].cancel()
+    await asyncio.sleep(0)
+    vault.go_on.set()
+    await busy
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert begun.count("BEGIN") == begun.count("COMMIT") == 1
+    assert [answer for answer in answers if answer is not True] == [answers[3]]
+    assert isinstance(answers[3], asyncio.CancelledError)
+    # One that was cancelled goes on to its end, as every operation does.
+    assert [await store.active_digest(pairing(n, SERVER)) for n in range(1, 31)] == [
+        token_digest(token(str(n))) for n in range(1, 31)
+    ]
+    await store.close()
+
+
+@pytest.mark.rule("SES-03")
+async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    for number in range(5):
+        await store.save_pairing(pairing(number, SERVER), token("a"))
+    database = store._database._db
+    await store._run("break", lambda: database.execute("PRAGMA query_only = 1"))
+    asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b"))) for n in range(5))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, StorageUnavailable) for answer in answers)
+    await store._run("mend", lambda: database.execute("PRAGMA query_only = 0"))
+    assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
+    assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")))
+    await store.close()
