@@ -238,6 +238,7 @@ class Endpoint:
             settings,
             role_of=lambda node: self._local.nodes[node].description.role,
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
+            failures=self.supervisor.failures,
         )
         self._transports[self._mqtt.name] = self._mqtt
         self._mqtt.start()

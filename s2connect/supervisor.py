@@ -143,6 +143,10 @@ class FailureLog:
             loop.default_exception_handler(context)
 
 
+connection_failures: Final = FailureLog()
+"""Failures of tasks that live and die with one connection: they end it, and its end is what its owner is told."""
+
+
 def _place(error: BaseException) -> object:
     """Where an exception was raised, and its class: the same for the same fault."""
     trace = error.__traceback__
@@ -186,6 +190,11 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def running(self) -> int:
+        """How many tasks there are now."""
+        return len(self._tasks)
 
     def spawn(
         self, work: Coroutine[Any, Any, None], task: str, about: object = "", *, expected: int = logging.WARNING

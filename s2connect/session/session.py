@@ -29,6 +29,7 @@ from s2connect.messages.envelope import (
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
+from s2connect.supervisor import connection_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
 if TYPE_CHECKING:
@@ -351,9 +352,8 @@ class Session:
                     await self._room()
         except ConnectionClosed as error:
             closed = error
-        except Exception:
-            _log.exception("The session with %s ends because of an error", self.info.remote)
-            await self._connection.close(INTERNAL_ERROR)
+        except Exception as error:
+            await self._failed(error)
         finally:
             self._finish(closed)
             self._writer.cancel()
@@ -453,6 +453,8 @@ class Session:
                 self._to_write.clear()
         except ConnectionClosed:
             self._outbox.clear()
+        except Exception as error:
+            await self._failed(error)  # otherwise the session would stand, and answer nothing any more
         finally:
             self._written.set()
 
@@ -479,6 +481,13 @@ class Session:
 
     # The end
 
+    async def _failed(self, error: Exception) -> None:
+        """End the session because of an error of ours."""
+        if self._intent is None:
+            self._intent = SessionEnd.LOST
+        connection_failures.failed("session", error, name=f"the session with {self.info.remote}")
+        await self._connection.close(INTERNAL_ERROR)
+
     def _finish(self, closed: ConnectionClosed) -> None:
         lost = closed.code == ABNORMAL_CLOSURE
         self._closed = closed
@@ -494,5 +503,6 @@ class Session:
         assert self._on_message is not None
         try:
             self._on_message(direction, message)
-        except Exception:
-            _log.exception("The observer of the session with %s failed", self.info.remote)
+        except Exception as error:
+            name = f"the observer of the session with {self.info.remote}"
+            connection_failures.failed("observer", error, name=name)

@@ -31,6 +31,7 @@ from s2connect.errors import (
 )
 from s2connect.model.proxy import Proxy
 from s2connect.model.secret import Secret
+from s2connect.supervisor import connection_failures
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
     MESSAGE_TOO_BIG,
@@ -147,7 +148,7 @@ class _End(Connection):
         self.local_address = _ip_of(transport.get_extra_info("sockname"))
         self.remote_address = _ip_of(transport.get_extra_info("peername"))
         shrink_tls_buffer(transport)
-        self._heart = asyncio.create_task(self._beat(), name=f"s2connect-websocket-heartbeat-{info.remote}")
+        self._heart = asyncio.create_task(self._watch_peer(), name=f"s2connect-websocket-heartbeat-{info.remote}")
 
     @abstractmethod
     async def _receive(self) -> str | None:
@@ -233,6 +234,15 @@ class _End(Connection):
             self._ended = error
             self._heart.cancel()
             self.closed.set()
+
+    async def _watch_peer(self) -> None:
+        """Beat; a connection whose heart fails ends, because nobody would notice that its peer is gone."""
+        try:
+            await self._beat()
+        except Exception as error:
+            connection_failures.failed("websocket-heartbeat", error, name=f"the heartbeat of {self.info.remote}")
+            self._end(ConnectionClosed(ABNORMAL_CLOSURE, "an error in this program"))
+            self._transport.abort()
 
     async def _beat(self) -> None:
         loop, timings = self._loop, self._timings

@@ -16,7 +16,8 @@ from s2connect.messages.checks import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session, SessionEnd
-from s2connect.transports.base import Connection, ConnectionInfo
+from s2connect.supervisor import FailureLog
+from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -474,6 +475,38 @@ async def test_the_observer_sees_everything_and_its_failure_is_only_logged(
     assert seen == [("sent", "A"), ("received", "B"), ("sent", "ReceptionStatus"), ("received", "ReceptionStatus")]
     assert ours.end_reason is SessionEnd.OPEN
     assert "observer" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["judging", "answering"])
+async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_traceback(
+    fault: str, raw: Raw, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("s2connect.session.session.connection_failures", FailureLog())
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the details")
+
+    make, far = raw
+    ours = make()
+    if fault == "judging":
+        monkeypatch.setattr(ours._conversation, "judge", fail)
+    else:  # in the task that writes the answers while there is no room
+        monkeypatch.setattr(ours._connection, "has_room", lambda: False)
+        monkeypatch.setattr(ours._connection, "send", fail)
+    await far.send(text("m1"))
+    code = 0
+    async with asyncio.timeout(5):
+        while not code:
+            try:
+                await far.recv()
+            except ConnectionClosed as closed:
+                code = closed.code
+        await ours.wait_closed()
+    assert code == INTERNAL_ERROR
+    assert ours.end_reason is SessionEnd.LOST
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.exc_info
+    assert str(RM) in record.getMessage()
 
 
 async def test_a_session_knows_its_facts(raw: Raw) -> None:

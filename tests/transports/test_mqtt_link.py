@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import subprocess
@@ -26,6 +27,7 @@ from s2connect.errors import (
     SessionRefused,
 )
 from s2connect.model.secret import Secret
+from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.mqtt import link as link_module
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.frames import Packet
@@ -389,17 +391,20 @@ def test_paho_is_loaded_only_when_it_is_needed_and_missed_with_words_that_help()
 class Rig:
     """A link and what it greeted."""
 
-    def __init__(self, broker: Mosquitto, **changes: Any) -> None:
+    def __init__(self, broker: Mosquitto, *, failures: FailureLog | None = None, **changes: Any) -> None:
         self.greeted = 0
+        self.faults: list[Exception] = []
 
         async def make() -> BrokerOptions:
+            if self.faults:
+                raise self.faults.pop()
             return options(broker, **changes)
 
         async def greet(connection: BrokerConnection) -> None:
             self.greeted += 1
             await connection.subscribe(topic("a"))
 
-        self.link = MqttLink(make, greet=greet, where="broker", chance=lambda: 0.05)
+        self.link = MqttLink(make, greet=greet, where="broker", chance=lambda: 0.05, failures=failures)
 
 
 @pytest.fixture
@@ -465,13 +470,21 @@ async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosq
             await made.link.up()
 
 
-async def test_a_fault_of_ours_is_logged_and_leaves_nobody_waiting(
-    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_the_link_comes_up(
+    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = rig(broker, host=None)  # no options can be made like this
+    monkeypatch.setattr("s2connect.supervisor.FIRST_DELAY", 0.2)
+    told: list[TaskFailure] = []
+    made = rig(broker, failures=FailureLog(told.append))
+    made.faults.append(TypeError("no options can be made like this"))
     with pytest.raises(NotReachable, match="failed"):
         await made.link.up()
-    assert "TypeError" in caplog.text or "AttributeError" in caplog.text
+    assert [(failure.task, failure.error) for failure in told] == [("mqtt-link", "TypeError")]
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.exc_info
+    async with asyncio.timeout(5):
+        while made.link.connection is None:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_closed_link_says_so_and_leaves_nothing(broker: Mosquitto, rig: Callable[..., Rig]) -> None:

@@ -29,6 +29,7 @@ from s2connect.model.common import NodeId
 from s2connect.model.secret import CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
+from s2connect.supervisor import FailureLog
 from s2connect.transports.base import ConnectionInfo, Trust
 from s2connect.transports.websocket_ends import (
     OPEN_TIMEOUT,
@@ -260,6 +261,31 @@ async def test_an_absent_client_is_dropped(rig: Any) -> None:
                 await server.recv()
         assert caught.value.code == 1006
         client.transport.abort()
+
+
+@pytest.mark.rule("WS-04")
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_connection_whose_heartbeat_fails_ends(
+    rig: Any, side: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise it would stand for ever once its peer has gone."""
+    monkeypatch.setattr("s2connect.transports.websocket_ends.connection_failures", FailureLog())
+    async with rig(timings=FAST) as made:
+        server, client = await made.pair()
+        ours, theirs = (server, client) if side == "server" else (client, server)
+
+        async def fail() -> None:
+            raise AttributeError("a private part of a library has moved")
+
+        monkeypatch.setattr(ours, "_ping", fail)
+        async with asyncio.timeout(3):
+            with pytest.raises(ConnectionClosed) as caught:
+                await ours.recv()
+            with pytest.raises(ConnectionClosed):
+                await theirs.recv()
+        assert caught.value.code == 1006
+        (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+        assert record.exc_info
 
 
 @pytest.mark.rule("WS-04")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from s2connect.errors import ConfigurationError, ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
+from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
 
@@ -41,6 +42,7 @@ class MqttLink:
         farewell: What to publish before a clean end, None for nothing.
         where: The broker, for logs.
         chance: Uniform in [0, 1), spreads the attempts.
+        failures: Reports errors of ours; the link starts again after them.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class MqttLink:
         farewell: Packet | None = None,
         where: str,
         chance: Callable[[], float] = random.random,
+        failures: FailureLog | None = None,
     ) -> None:
         self._options = options
         self._greet = greet
         self._farewell = farewell
         self._where = where
         self._chance = chance
+        self._supervisor = Supervisor("s2connect-mqtt", failures)
         self._task: asyncio.Task[None] | None = None
         self._connection: BrokerConnection | None = None
         self._error: S2ConnectError | None = None
@@ -80,8 +84,7 @@ class MqttLink:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
         if (self._task is None or self._task.done()) and not self._closed:
             self._error = None
-            self._task = asyncio.create_task(self._run(), name=f"s2connect-mqtt-link-{self._where}")
-            self._task.add_done_callback(self._died)
+            self._task = self._supervisor.keep(self._run_or_tell, "mqtt-link", self._where)
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
@@ -117,17 +120,17 @@ class MqttLink:
         """Clear the presence, disconnect in good order and stop; idempotent, bounded, never raises for the network."""
         self._closed = True
         self._wake()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        self._task = None
+        await self._supervisor.close()
 
-    def _died(self, task: asyncio.Task[None]) -> None:
-        """Keep a fault of ours from leaving everybody waiting; the next who needs the link starts it again."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("The link to the broker %s failed", self._where, exc_info=error)
+    async def _run_or_tell(self) -> None:
+        """Keep an error of ours from leaving everybody waiting until the link is started again."""
+        try:
+            await self._run()
+        except Exception:
             self._error = NotReachable(f"The link to the broker {self._where} failed.", hint="The log says why.")
             self._wake()
+            raise
 
     def _wake(self) -> None:
         self._changed.set()

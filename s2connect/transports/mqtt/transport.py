@@ -6,9 +6,9 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
 from s2connect.errors import (
@@ -24,7 +24,8 @@ from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.text import for_display
 from s2connect.model.url import MqttUrl
-from s2connect.transports.base import GOING_AWAY, Connection, ConnectionInfo, Offer, Trust
+from s2connect.supervisor import FailureLog, Supervisor
+from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
 from s2connect.transports.mqtt.connection import MqttConnection
 from s2connect.transports.mqtt.details import (
@@ -129,6 +130,7 @@ class MqttTransport:
             CAs (MQ-18).
         limits: Seconds and bytes of the sessions.
         max_offers: Offers that may wait for their client at the same time.
+        failures: Reports errors of ours in background tasks.
     """
 
     name = MQTT
@@ -142,6 +144,7 @@ class MqttTransport:
         guest_context: Callable[[], ssl.SSLContext] | None = None,
         limits: ChannelLimits | None = None,
         max_offers: int = MAX_OFFERS,
+        failures: FailureLog | None = None,
     ) -> None:
         self._settings = settings
         self._role_of = role_of
@@ -156,7 +159,8 @@ class MqttTransport:
         self._static: dict[tuple[NodeId, NodeId], _Configured] = {}
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
         self._used: dict[str, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = failures if failures is not None else FailureLog()
+        self._supervisor = Supervisor("s2connect", self._failures)
         self._guests: dict[tuple[str, str | None], _Uplink] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._context_lock = asyncio.Lock()
@@ -219,7 +223,7 @@ class MqttTransport:
             raise SessionRefused("There is no connection to the MQTT broker now.", reason="Other")
         if info.local not in self._served:
             self._served[info.local] = None
-            self._spawn(self._listen_soon(home, broker, info.local), f"s2connect-mqtt-listen-{info.local}")
+            self._supervisor.spawn(self._listen_soon(home, broker, info.local), "mqtt-listen", info.local)
         loop = asyncio.get_running_loop()
         sid, token = secrets.token_urlsafe(16), SessionToken.from_bytes(secrets.token_bytes(32))
         terms = SessionTerms(
@@ -265,7 +269,7 @@ class MqttTransport:
 
     def _on_open(self, broker: BrokerConnection, packet: Packet) -> None:
         assert self._doors is not None
-        if self._closed or len(self._tasks) >= MAX_ACCEPTING:
+        if self._closed or self._supervisor.running >= MAX_ACCEPTING:
             return
         now = asyncio.get_running_loop().time()
         channel = self._doors.receive(
@@ -281,7 +285,7 @@ class MqttTransport:
             return
         info = taken.info if taken is not None else ConnectionInfo(MQTT, terms.server, terms.client, "")
         connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
-        self._spawn(self._accept(broker, channel, connection, taken), f"s2connect-mqtt-accept-{terms.client}")
+        self._supervisor.spawn(self._accept(broker, channel, connection, taken), "mqtt-accept", terms.client)
 
     async def _accept(
         self, broker: BrokerConnection, channel: ServerChannel, connection: MqttConnection, taken: _Waiting | None
@@ -320,7 +324,11 @@ class MqttTransport:
         if configured is None:
             await connection.close(GOING_AWAY)
         else:
-            configured.take(connection)
+            try:
+                configured.take(connection)
+            except BaseException:
+                await connection.close(INTERNAL_ERROR)
+                raise
 
     async def _may_come(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
         configured = self._static.get(pair)
@@ -445,11 +453,7 @@ class MqttTransport:
         self._closed = True
         for sid in list(self._waiting):
             self._shut(sid)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._supervisor.close()
         uplinks = [*self._guests.values(), *([self._home] if self._home is not None else [])]
         self._guests.clear()
         for uplink in uplinks:
@@ -523,7 +527,11 @@ class MqttTransport:
                     await self._listen(uplink, broker, node)
 
         link = MqttLink(
-            options, greet=greet, farewell=no_presence(space, mc), where=f"{for_display(url.host)}:{url.port}"
+            options,
+            greet=greet,
+            farewell=no_presence(space, mc),
+            where=f"{for_display(url.host)}:{url.port}",
+            failures=self._failures,
         )
         uplink = _Uplink(link, mc, space, guest, password)
         return uplink
@@ -555,23 +563,13 @@ class MqttTransport:
     def _part(self, uplink: _Uplink) -> None:
         for key in [key for key, value in self._guests.items() if value is uplink]:
             del self._guests[key]
-        self._spawn(uplink.link.close(), "s2connect-mqtt-part")
+        self._supervisor.spawn(uplink.link.close(), "mqtt-part")
 
     def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
         if broker.max_packet is None:
             return self._limits
         room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
         return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s failed", task.get_name(), exc_info=error)
 
 
 def _at(info: ConnectionInfo, broker: BrokerConnection) -> ConnectionInfo:
