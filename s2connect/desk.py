@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from s2connect.addresses import Addresses
 from s2connect.config import EndpointConfig
-from s2connect.errors import NotReachable, PairingExpired, PairingRefused, WrongPairingCode
+from s2connect.errors import NotReachable, PairingExpired, PairingRefused, S2ConnectError, WrongPairingCode
 from s2connect.events import CodeMissingAtDevice, CodeWithdrawn, EventHub, Notice, Paired, PairingFailed
 from s2connect.keeping import PairingBook
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 LONG_POLL_PATIENCE = 5.0
 """Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""
+
+
+FAILURE_GRACE = 3.0
+"""Seconds after a first failed attempt for which the device that waits may still succeed."""
 
 
 class Owner(Protocol):
@@ -246,23 +250,32 @@ class PairingDesk:
         """See :meth:`Node.pair_waiting`."""
         self._server.expect(local, peer, code.token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
         news = self._events.follow()
+        failure: S2ConnectError | None = None
         try:
             self._ask(peer, WaitForPairingAction.REQUEST_PAIRING)
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as patience:
                 async for event in news:
                     match event:
                         case Paired() if event.node == local.id and event.peer.id == peer:
                             made = await self._store.pairings_of(PairKey(local.id, peer))
                             return made[0]
                         case PairingFailed() if event.node == local.id and event.peer.id == peer:
-                            raise WrongPairingCode("The code is not the one of the device.")
+                            failed: S2ConnectError = WrongPairingCode("The code is not the one of the device.")
                         case CodeMissingAtDevice() if event.peer == peer:
-                            raise PairingRefused(
+                            failed = PairingRefused(
                                 "The device has no valid pairing code now.",
                                 reason=WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT.value,
                                 hint="Ask for a new code at the device.",
                             )
+                        case _:
+                            continue
+                    # Anybody in the network can fail in the device's name; the device itself comes in a moment.
+                    if failure is None:
+                        failure = failed
+                        patience.reschedule(min(patience.when() or 0.0, _now() + FAILURE_GRACE))
         except TimeoutError as error:
+            if failure is not None:
+                raise failure from None
             raise PairingExpired("The device did not come to be paired in time.") from error
         finally:
             self._events.leave(news)

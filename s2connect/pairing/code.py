@@ -164,8 +164,7 @@ class TokenTable:
     def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float) -> None:
         """Count a token that the user typed here, as the initiator, for one client node only (ROLE-03 b).
 
-        It replaces an earlier one for that node. It expires, is spent by a pairing, and a short one is withdrawn by a
-        failed attempt.
+        It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
         """
         # Expiry does not end an attempt that has begun (TOK-02), so that they are kept a little longer.
         self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now - EXPIRED_KEPT_FOR)}
@@ -204,22 +203,19 @@ class TokenTable:
         self._drop_typed(issued)
 
     def failed(self, issued: IssuedToken) -> AfterFailure:
-        """An attempt failed with it: a short dynamic token is withdrawn after some, a short typed one at once (TOK-05).
+        """An attempt failed with it: a short one that is not static is withdrawn after some (TOK-05).
 
         Returns:
             What became of the node's own token.
         """
         issued.failed_attempts += 1
-        if self._typed_for(issued) is not None:
-            if not issued.token.strong:
-                self._drop_typed(issued)
-        elif self.holds(issued) and issued.failed_attempts >= MAX_FAILED_ATTEMPTS:
-            if issued is self._dynamic and not issued.token.strong:
-                self._dynamic = None
-                return AfterFailure.WITHDRAWN
-            if issued.failed_attempts == MAX_FAILED_ATTEMPTS:
-                return AfterFailure.TELL
-        return AfterFailure.NOTHING
+        if issued.failed_attempts < MAX_FAILED_ATTEMPTS or not self.holds(issued):
+            return AfterFailure.NOTHING
+        if not issued.static and not issued.token.strong:
+            own = issued is self._dynamic
+            self.spend(issued)
+            return AfterFailure.WITHDRAWN if own else AfterFailure.NOTHING
+        return AfterFailure.TELL if issued.failed_attempts == MAX_FAILED_ATTEMPTS else AfterFailure.NOTHING
 
     def withdraw(self) -> None:
         """Withdraw the dynamic token."""

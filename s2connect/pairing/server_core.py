@@ -251,7 +251,7 @@ class PairingServer:
         """The user typed the code of ``client`` at our ``node``, which so is initiator and pairing server (ROLE-03 b).
 
         Until it expires, the token counts for ``requestPairing`` of that client and nobody else, before tokens of the
-        node's own; a pairing spends it, a failed attempt withdraws it where it is short.
+        node's own; a pairing spends it, failures withdraw a short one.
         """
         self._table(node.id).expect(client, token, now=now, lifetime=lifetime)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+from typing import Any
 
 import pytest
 
 from s2connect import Endpoint, Role, events
+from s2connect.errors import PairingRefused
 from tests.endpoint.conftest import until
 from tests.endpoint.stranger import Stranger, stranger
 
@@ -90,3 +93,41 @@ async def test_a_client_that_has_gone_leaves_the_queue_and_makes_no_attempt(cem:
     await until(lambda: cem._pairing_server._in_flight == 0, 3.0)
     await rm.node().pair(cem.pairing_url, code)
     assert isinstance(await anext(news), events.Paired), "no failure before it"
+
+
+async def _wait(client: Stranger, device: Endpoint, **more: Any) -> tuple[int, Any]:
+    """A waitForPairing in the name of a device."""
+    endpoint = device._local
+    [node] = endpoint.nodes.values()
+    described = {
+        "clientNodeId": str(node.id),
+        "clientNodeDescription": node.description.to_value(),
+        "clientEndpointDescription": endpoint.description.to_value(),
+        **more,
+    }
+    return await client.post("waitForPairing", json.dumps([described]).encode())
+
+
+@pytest.mark.rule("ROLE-07", "LP-05", "ROLE-03")
+@pytest.mark.parametrize("device_comes", [True, False])
+async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_from_pairing(
+    cem: Endpoint, rm: Endpoint, device_comes: bool
+) -> None:
+    code = rm.node().issue_pairing_code()
+    async with stranger(cem, "127.0.0.2") as mallory, stranger(cem) as device:
+        polls = [asyncio.create_task(_wait(who, rm), name="test-poll") for who in (device, mallory)]
+        await until(lambda: bool(cem.waiting()) and len(cem._lan._long_polling._core._waiters) == 2)  # type: ignore[union-attr]
+        pairing = asyncio.create_task(cem.node().pair_waiting(rm.node().id, code), name="test-pair")
+        assert [(await poll)[1][0]["action"] for poll in polls] == ["requestPairing"] * 2
+        mallory.node = str(rm.node().id)
+        lie = asyncio.create_task(_wait(mallory, rm, errorMessage="NoValidTokenOnPairingClient"), name="test-lie")
+        _, answer = await mallory.request(Role.RM, os.urandom(32))
+        assert await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"]) == [403, 401]
+        if device_comes:
+            rm._desk.start_pairing(rm.node().id, cem.pairing_url)
+            assert (await pairing).key.remote == rm.node().id
+        else:
+            with pytest.raises(PairingRefused):
+                await pairing
+        lie.cancel()
+        await asyncio.gather(lie, return_exceptions=True)
