@@ -157,6 +157,7 @@ async def examine_broker(endpoint: Found, found: list[Check]) -> None:
 async def _measure(broker: BrokerConnection, topic: str) -> Check:
     """Send messages to ourselves; each is done when it has come back and the broker has acknowledged it."""
     from s2connect.transports.mqtt.frames import Packet
+    from s2connect.transports.mqtt.receiver import Route
 
     seen: list[float] = []
     both = asyncio.Event()
@@ -166,7 +167,7 @@ async def _measure(broker: BrokerConnection, topic: str) -> Check:
         if len(seen) == 2:
             both.set()
 
-    broker.route(topic, note)
+    broker.route(topic, Route(note))
     await broker.subscribe(topic, probe=True)
     answers, pauses = [], []
     for _ in range(ROUNDS):

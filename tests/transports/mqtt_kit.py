@@ -64,7 +64,7 @@ def new_pair(
     client.start(now)
     (packet,) = client.packets()
     server = doors.receive(packet, now=now, salt=SALT, limits=limits)
-    assert server is not None
+    assert isinstance(server, ServerChannel)
     return client, server
 
 
@@ -87,7 +87,7 @@ def new_static_pair(
     client = ClientChannel(SessionTerms.of_static(session, sid), token=session.secret, boot=BOOT)
     client.start(0.0)
     server = doors.receive(client.packets()[0], now=0.0, salt=SALT)
-    assert server is not None
+    assert isinstance(server, ServerChannel)
     return client, server
 
 

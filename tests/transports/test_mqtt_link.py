@@ -30,9 +30,11 @@ from s2connect.model.secret import Secret
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.mqtt import link as link_module
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.link import MqttLink
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
+from s2connect.transports.mqtt.receiver import Route
 from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 
@@ -94,7 +96,7 @@ def topic(user: str, name: str = "x") -> str:
 
 async def inbox(connection: BrokerConnection, name: str) -> asyncio.Queue[Packet]:
     queue: asyncio.Queue[Packet] = asyncio.Queue()
-    connection.route(name, queue.put_nowait)
+    connection.route(name, Route(queue.put_nowait))
     await connection.subscribe(name)
     return queue
 
@@ -200,7 +202,7 @@ async def test_the_broker_says_who_is_not_there_and_what_is_not_allowed(broker: 
 async def test_nobody_hears_or_writes_on_the_topics_of_another_client(broker: Mosquitto, connect: Connect) -> None:
     a, b, admin = await connect(broker, "a"), await connect(broker, "b"), await connect(broker, ADMIN)
     mine, theirs = await inbox(b, topic("b")), asyncio.Queue[Packet]()
-    a.route(topic("b"), theirs.put_nowait)
+    a.route(topic("b"), Route(theirs.put_nowait))
     await a.subscribe("#", topic("b"), "s2/s2/0/+/b/#")
     assert await a.publish(Packet(topic("b"), b"forged")) == NOT_AUTHORIZED
     await admin.publish(Packet(topic("b"), b"real"))
@@ -265,11 +267,30 @@ async def test_the_limits_of_the_broker_are_known(own_broker: Callable[..., Mosq
 @pytest.mark.rule("MQ-15")
 async def test_a_broker_that_sends_more_than_allowed_is_left(broker: Mosquitto, connect: Connect) -> None:
     async with proxy(broker) as front:
-        a = await connect(broker, port=front.url.port, max_payload=1000)
-        front.change = lambda first, packet: [b"\x32\xff\xff\xff\x7f", packet]
+        a = await connect(broker, port=front.url.port, max_packet=1000)
+        front.change = lambda first, packet: [b"\x90\xff\xff\xff\x7f", packet]
         a.put(Packet(topic("a"), b"x"))
         async with asyncio.timeout(2):
             await a.ended.wait()
+
+
+@pytest.mark.rule("MQ-15")
+async def test_messages_that_are_too_long_are_dropped_and_all_others_come(broker: Mosquitto, connect: Connect) -> None:
+    """More than fit into the window, so that none is left unacknowledged, with each length around the bound."""
+    drops = Drops()
+    a, admin = await connect(broker, "a", max_packet=2000, drops=drops), await connect(broker, ADMIN)
+    queue = await inbox(a, topic("a"))
+    sizes = [5000, 300_000, *range(1900, 2100), *[1_200_000] * 25]
+    got: list[int] = []
+    for size in sizes:
+        await admin.publish(Packet(topic("a"), b"x" * size))
+    await admin.publish(Packet(topic("a"), b"last"))
+    while (payload := (await queue.get()).payload) != b"last":
+        got.append(len(payload))
+    room = 2000 - len(topic("a")) - 5
+    assert got == [size for size in sizes if size <= room]
+    assert drops.counts == {"too_long": len(sizes) - len(got)}
+    assert a.lost is None
 
 
 @pytest.mark.rule("MQ-04", "MQ-15")

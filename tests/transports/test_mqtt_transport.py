@@ -32,6 +32,7 @@ from s2connect.transports.mqtt import connection as connection_module
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.details import MQTT, MqttPassword, Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -141,19 +142,19 @@ async def watch() -> AsyncIterator[Watch]:
             admin = await BrokerConnection.open(options)
             stack.push_async_callback(admin.close)
             seen: list[Packet] = []
-            admin._routes = _Everything(seen)  # type: ignore[assignment]
+            admin._receiver.routes = _Everything(seen)
             await admin.subscribe("#", kept=True)
             return admin, seen
 
         yield start
 
 
-class _Everything(dict[str, Callable[[Packet], None]]):
+class _Everything(dict[str, Route]):
     def __init__(self, seen: list[Packet]) -> None:
         self._seen = seen
 
     def get(self, topic: object, default: object = None) -> Any:
-        return self._seen.append
+        return Route(self._seen.append)
 
 
 # --- sessions
@@ -363,7 +364,7 @@ async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, mak
     admin, seen = await watch(broker)
     loop = asyncio.get_running_loop()
     at: list[float] = []
-    admin._routes = _Times(at, loop.time)  # type: ignore[assignment]
+    admin._receiver.routes = _Times(at, loop.time)
     nodes = [NodeId(UUID(int=number)) for number in range(100, 120)]
     offers = [ends.server.offer(replace(ends.mine, remote=node)) for node in nodes]
     await asyncio.gather(
@@ -378,12 +379,12 @@ async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, mak
     assert at[-1] - at[0] >= 0.15
 
 
-class _Times(dict[str, Callable[[Packet], None]]):
+class _Times(dict[str, Route]):
     def __init__(self, at: list[float], clock: Callable[[], float]) -> None:
         self._at, self._clock = at, clock
 
     def get(self, topic: object, default: object = None) -> Any:
-        return lambda packet: self._at.append(self._clock()) if packet.topic.endswith("/open") else None
+        return Route(lambda packet: self._at.append(self._clock()) if packet.topic.endswith("/open") else None)
 
 
 # --- losses

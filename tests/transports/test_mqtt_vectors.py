@@ -53,7 +53,7 @@ def _opened_server() -> ServerChannel:
     doors = Doors(SPACE)
     doors.offer(replace(TERMS, mc=""), TOKEN, now=0.0)
     channel = doors.receive(_packet(VECTORS["open"]), now=0.0, salt=bytes(32))
-    assert channel is not None
+    assert isinstance(channel, ServerChannel)
     assert channel.start(0.0) == [Opened(SESSION["version"])]
     return channel
 
@@ -164,7 +164,7 @@ def test_our_static_client_takes_the_accept_of_the_vectors() -> None:
     doors = Doors(SPACE)
     doors.add_static(session)
     server = doors.receive(_packet(VECTORS["staticOpen"]), now=0.0, salt=SALT)
-    assert server is not None
+    assert isinstance(server, ServerChannel)
     assert server.start(0.0) == []
     assert replace_expiry(server.packets()[0]) == _packet(VECTORS["staticAccept"])
 

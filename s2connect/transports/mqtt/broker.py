@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -28,18 +29,22 @@ from s2connect.errors import (
 )
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.base import MAX_MESSAGE_BYTES
+from s2connect.transports.mqtt.drops import Drops
+from s2connect.transports.mqtt.frames import Packet, longest_packet
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
     read_puback,
-    read_publish,
     write_properties,
     write_puback,
     write_publish,
 )
+from s2connect.transports.mqtt.receiver import Receiver, Route
 from s2connect.transports.mqtt.streams import Stream, WebSocketStream
 from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+_log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 20
 """MQ-15: messages that may be on their way at once, in each direction; the broker may allow fewer."""
@@ -64,7 +69,6 @@ _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
 _LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
 _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
 _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
-_PUBLISH_OVERHEAD = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,8 @@ class BrokerOptions:
         will: What the broker publishes when the connection is lost (MQ-12).
         keepalive: Seconds, see :data:`KEEPALIVE`.
         receive_maximum: See :data:`RECEIVE_MAXIMUM`.
-        max_payload: Longest payload that is taken in, bytes.
+        max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
+        drops: Counts what cannot be used, beyond one connection.
         open_timeout: Seconds, see :data:`OPEN_TIMEOUT`.
     """
 
@@ -96,7 +101,8 @@ class BrokerOptions:
     will: Packet | None = None
     keepalive: int = KEEPALIVE
     receive_maximum: int = RECEIVE_MAXIMUM
-    max_payload: int = 2 * 1024 * 1024
+    max_packet: int = longest_packet(MAX_MESSAGE_BYTES)
+    drops: Drops = field(default_factory=Drops)
     open_timeout: float = OPEN_TIMEOUT
 
 
@@ -158,9 +164,12 @@ class BrokerConnection:
         self.receive_maximum = options.receive_maximum
         self.max_packet: int | None = None
         self.lost: BrokerLost | None = None
-        limit = options.max_payload + _PUBLISH_OVERHEAD
+        limit = options.max_packet
+        self._receiver = Receiver(limit, options.drops, for_display(options.host), self._loop.time)
         calls: Any = {
             "take": self._take,
+            "discard": self._discard,
+            "discarded": self._receiver.discarded,
             "readable": self._read,
             "idle": self._acknowledge_soon,
             "writable": self._write,
@@ -180,10 +189,8 @@ class BrokerConnection:
         self._backlog: deque[tuple[Packet, Callable[[int], None] | None]] = deque()
         self._packet_id = _HIGHEST_ID
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._acknowledgements: list[int] = []
         self._acknowledging: asyncio.TimerHandle | None = None
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
-        self._routes: dict[str, Callable[[Packet], None]] = {}
         self._ends: list[Callable[[BrokerLost], None]] = []
         self.ended = asyncio.Event()
         self.local_address = self.remote_address = ""
@@ -237,7 +244,8 @@ class BrokerConnection:
         wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = 0
         wishes.ReceiveMaximum = options.receive_maximum
-        wishes.MaximumPacketSize = options.max_payload + _PUBLISH_OVERHEAD
+        # No Maximum Packet Size: what Mosquitto before 2.0.13 holds back for it counts in the window for ever, so that
+        # twenty long messages of anybody would end all that it sends here. The receiver drops them instead.
         client.connect(options.host, options.port, options.keepalive, clean_start=True, properties=wishes)
         await self._connected
         self._tick()
@@ -359,12 +367,12 @@ class BrokerConnection:
 
     # --- receiving
 
-    def route(self, topic: str, handler: Callable[[Packet], None] | None) -> None:
-        """Give what comes on a topic to a handler, or to nobody any more (None). Handlers must not raise."""
-        if handler is None:
-            self._routes.pop(topic, None)
+    def route(self, topic: str, route: Route | None) -> None:
+        """Give what comes on a topic to a handler, or to nobody any more (None)."""
+        if route is None:
+            self._receiver.routes.pop(topic, None)
         else:
-            self._routes[topic] = handler
+            self._receiver.routes[topic] = route
 
     async def subscribe(self, *filters: str, kept: bool = False, probe: bool = False) -> None:
         """Subscribe at QoS 1 and wait for SUBACK (MQ-11).
@@ -456,7 +464,7 @@ class BrokerConnection:
         self._on_the_way.clear()
         self._backlog.clear()
         self._admit()
-        self._routes.clear()
+        self._receiver.routes.clear()
         self.ended.set()
         ends, self._ends = self._ends, []
         for call in ends:
@@ -480,23 +488,17 @@ class BrokerConnection:
                 if told is not None:
                     told(code)
                 return True
-            packet, qos, packet_id = read_publish(command, raw)
+            self._receiver.receive(command, raw)
         except MalformedPublish:
             self.abort("the broker breaks MQTT")
-            return True
-        if qos > 1:
-            self.abort("the broker sends what was not subscribed to")
-            return True
-        if qos:
-            self._acknowledgements.append(packet_id)
-        handler = self._routes.get(packet.topic)
-        if handler is not None:
-            handler(packet)
         return True
+
+    def _discard(self, command: int, start: bytes, length: int) -> bool:
+        return self.lost is None and self._receiver.discard(command, start, length)
 
     def _acknowledge_soon(self) -> None:
         """Write what answers to what was read. PUBACKs alone wait a moment for something to go with."""
-        pending = len(self._acknowledgements)
+        pending = len(self._receiver.acknowledgements)
         if self._backlog or self._waiting or 2 * pending >= self._options.receive_maximum or self._client.want_write():
             self._write()
         elif pending and self._acknowledging is None:
@@ -504,7 +506,7 @@ class BrokerConnection:
 
     def _acknowledge(self) -> None:
         self._acknowledging = None
-        if self._acknowledgements:
+        if self._receiver.acknowledgements:
             self._write()
 
     def _read(self) -> None:
@@ -515,6 +517,9 @@ class BrokerConnection:
         try:
             while self._stream.unread and self._client.socket() is not None:
                 self._client.loop_read()
+        except Exception:  # paho raises what it stumbles over
+            _log.exception("A packet of the broker %s cannot be read", for_display(self._options.host))
+            self._loop.call_soon(self.abort, "the broker breaks MQTT")
         finally:
             self._busy = False
 
@@ -531,9 +536,9 @@ class BrokerConnection:
                 self._client.loop_write()
             finally:
                 self._busy = False
-        if self._acknowledgements and not self._stream.full:
-            self._stream.send(b"".join(map(write_puback, self._acknowledgements)))
-            self._acknowledgements.clear()
+        if self._receiver.acknowledgements and not self._stream.full:
+            self._stream.send(b"".join(map(write_puback, self._receiver.acknowledgements)))
+            self._receiver.acknowledgements.clear()
         if self._backlog or self._waiting:
             self._admit()
         self._stream.flush()

@@ -22,6 +22,7 @@ from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connect
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class MqttConnection(Connection):
         self._refused = False
         self._why = ""
         self._at_close: list[Callable[[], None]] = []
-        broker.route(channel.inbound_topic, self._receive)
+        broker.route(channel.inbound_topic, Route(self._receive))
         self._let_go = broker.at_end(self._lost)
 
     # --- opening
@@ -106,9 +107,10 @@ class MqttConnection(Connection):
             raise
 
     def abandon(self) -> None:
-        """Release everything of a session that was not started."""
-        self._follow(self.channel.lost())
-        self._opened.cancel()
+        """Release everything of a session that did not open; idempotent, and nothing is said to the peer."""
+        self.channel.lost()
+        assert self.channel.closed is not None
+        self._over(self.channel.closed)
 
     # --- Connection
 
@@ -158,7 +160,11 @@ class MqttConnection(Connection):
     # --- the channel's driver
 
     def _receive(self, packet: Packet) -> None:
-        self._follow(self.channel.receive(packet, self._loop.time()))
+        try:
+            self._follow(self.channel.receive(packet, self._loop.time()))
+        except Exception:
+            _log.exception("The session with %s over MQTT ends with a fault of this side", self.info.remote)
+            self._follow(self.channel.lost())
 
     def _lost(self, lost: BrokerLost) -> None:
         self._follow(self.channel.lost())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from s2connect.errors import SessionRefused, UsageError
@@ -32,15 +33,34 @@ from s2connect.transports.mqtt.topics import (
 )
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
 
-MAX_UNCONFIRMED = 4
-"""Sessions of one pair of nodes in static mode that may wait to be confirmed; another ``open`` is ignored meanwhile. So
-old ``open`` frames that somebody publishes again cost little."""
+MAX_UNCONFIRMED = 16
+"""Sessions of one pair of nodes in static mode that may wait to be confirmed. Old ``open`` frames that somebody
+publishes again are never confirmed, so a newer ``open`` takes the place of the oldest."""
+
+MAX_UNCONFIRMED_IN_ALL = 1000
+"""Likewise of all pairs together; the place is then taken from the pair that has the most."""
+
+CONFIRM_SECONDS = 1.0
+"""Time that a session of static mode has at least to be confirmed before a newer one may take its place. It bounds what
+replays cost: :data:`MAX_UNCONFIRMED` sessions of one pair in this time."""
 
 REMEMBERED_SESSIONS = 64
 """Last session ids of a pair of nodes in static mode, which do not open twice."""
 
 MAX_STATIC = 10_000
 """Bound on configured sessions of static mode."""
+
+
+class Ignored(StrEnum):
+    """Why nobody comes in by what came on an ``open`` topic."""
+
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    """No offer and no configuration: perhaps those of another instance."""
+    PROOF = "proof"
+    """Not who was expected, or without the secret."""
+    REPEATED = "repeated"
+    TOO_MANY = "too_many"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +71,16 @@ class _Offer:
 
 
 class _Static:
-    """One configured pair of nodes and what it opened last."""
+    """One configured pair of nodes, the sessions that it has, and what it opened last."""
 
     def __init__(self, session: StaticSession) -> None:
         self.session = session
-        self.unconfirmed: list[ServerChannel] = []
+        self.channels: list[ServerChannel] = []
         self.sids: deque[str] = deque(maxlen=REMEMBERED_SESSIONS)
+
+    def knows(self, sid: str) -> bool:
+        """Whether a session with this id was opened lately or stands, however long ago it was opened."""
+        return sid in self.sids or any(c.terms.sid == sid and c.state is not State.CLOSED for c in self.channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +100,31 @@ class Doors:
     """Who may come in over the ``open`` topics of one prefix.
 
     Whatever does not fit is ignored without an answer: several instances may share the subscription, and a stranger
-    learns nothing. ``ignored`` counts why, by short names.
+    learns nothing.
 
     Args:
         space: The topics.
         lifetime: Seconds from an offer until its token is void (SES-04).
         limit: Most offers that wait for their client.
+        max_unconfirmed: See :data:`MAX_UNCONFIRMED_IN_ALL`.
     """
 
-    def __init__(self, space: TopicSpace, *, lifetime: float = OFFER_LIFETIME, limit: int = MAX_OFFERS) -> None:
-        self.ignored: Counter[str] = Counter()
+    def __init__(
+        self,
+        space: TopicSpace,
+        *,
+        lifetime: float = OFFER_LIFETIME,
+        limit: int = MAX_OFFERS,
+        max_unconfirmed: int = MAX_UNCONFIRMED_IN_ALL,
+    ) -> None:
         self._space = space
         self._lifetime = lifetime
         self._limit = limit
         self._offers: dict[str, _Offer] = {}
         self._static: dict[tuple[NodeId, NodeId], _Static] = {}
+        self._max_unconfirmed = max_unconfirmed
+        self._unconfirmed: dict[ServerChannel, tuple[_Static, float]] = {}  # the oldest first
+        self._displaced: list[ServerChannel] = []
 
     def __len__(self) -> int:
         return len(self._offers)
@@ -138,11 +172,11 @@ class Doors:
 
     def receive(
         self, packet: Packet, *, now: float, salt: bytes, limits: ChannelLimits | None = None
-    ) -> ServerChannel | None:
-        """Check what came on an ``open`` topic. None where nobody may come in by it.
+    ) -> ServerChannel | Ignored:
+        """Check what came on an ``open`` topic. Returns the session, or why nobody may come in by it.
 
-        The driver then subscribes to the channel's inbound topic and calls its ``start``. An earlier session of the
-        same two nodes is superseded when the new one has *opened*, not before.
+        The driver then ends what :meth:`displaced` returns, subscribes to the channel's inbound topic and calls its
+        ``start``. An earlier session of the same two nodes is superseded when the new one has *opened*, not before.
 
         Args:
             packet: As received.
@@ -153,8 +187,7 @@ class Doors:
         try:
             asked = self._read(packet)
         except (InvalidTopic, InvalidFrame):
-            self.ignored["malformed"] += 1
-            return None
+            return Ignored.MALFORMED
         self.expire(now)
         offer = self._offers.get(asked.sid)
         if offer is not None:
@@ -162,15 +195,20 @@ class Doors:
         static = self._static.get((asked.server, asked.client))
         if static is not None:
             return self._by_configuration(asked, static, now, salt, limits)
-        self.ignored["unknown"] += 1
-        return None
+        return Ignored.UNKNOWN
 
-    def _by_offer(self, asked: _Open, offer: _Offer, now: float, limits: ChannelLimits | None) -> ServerChannel | None:
+    def displaced(self) -> list[ServerChannel]:
+        """Take the sessions whose place a newer one has got; they are over, and nothing is said to their clients."""
+        displaced, self._displaced = self._displaced, []
+        return displaced
+
+    def _by_offer(
+        self, asked: _Open, offer: _Offer, now: float, limits: ChannelLimits | None
+    ) -> ServerChannel | Ignored:
         terms = offer.terms
         right = asked.server == terms.server and asked.client == terms.client and not asked.versions
         if not right or not _proven(asked, offer.token):
-            self.ignored["proof"] += 1
-            return None
+            return Ignored.PROOF
         del self._offers[asked.sid]
         return ServerChannel(
             replace(terms, mc=asked.mc),
@@ -183,20 +221,14 @@ class Doors:
 
     def _by_configuration(
         self, asked: _Open, static: _Static, now: float, salt: bytes, limits: ChannelLimits | None
-    ) -> ServerChannel | None:
+    ) -> ServerChannel | Ignored:
         session = static.session
         if not asked.versions or asked.mc != session.mc or not _proven(asked, session.secret):
-            self.ignored["proof"] += 1
-            return None
-        if asked.sid in static.sids:
-            self.ignored["repeated"] += 1
-            return None
-        static.unconfirmed = [
-            c for c in static.unconfirmed if c.state in (State.NEW, State.OPENING) and now < (c.deadline() or now)
-        ]
-        if len(static.unconfirmed) >= MAX_UNCONFIRMED:
-            self.ignored["too_many"] += 1
-            return None
+            return Ignored.PROOF
+        if static.knows(asked.sid):
+            return Ignored.REPEATED
+        if not self._make_place(static, now):
+            return Ignored.TOO_MANY
         static.sids.append(asked.sid)
         terms = SessionTerms.of_static(session, asked.sid)
         channel = ServerChannel(
@@ -207,8 +239,31 @@ class Doors:
             opened_at=now,
             limits=limits,
         )
-        static.unconfirmed.append(channel)
+        static.channels.append(channel)
+        self._unconfirmed[channel] = (static, now)
         return channel
+
+    def _make_place(self, static: _Static, now: float) -> bool:
+        """Make place for one more session that waits to be confirmed. Returns whether there is."""
+        static.channels = [channel for channel in static.channels if channel.state is not State.CLOSED]
+        waiting = [channel for channel in static.channels if _unconfirmed(channel, now)]
+        if len(waiting) >= MAX_UNCONFIRMED:
+            return self._displace(waiting[0], now)
+        if len(self._unconfirmed) < self._max_unconfirmed:
+            return True
+        self._unconfirmed = {c: value for c, value in self._unconfirmed.items() if _unconfirmed(c, now)}
+        if len(self._unconfirmed) < self._max_unconfirmed:
+            return True
+        (most, _), *_ = Counter(owner for owner, _ in self._unconfirmed.values()).most_common(1)
+        return self._displace(next(c for c, (owner, _) in self._unconfirmed.items() if owner is most), now)
+
+    def _displace(self, channel: ServerChannel, now: float) -> bool:
+        if now < self._unconfirmed[channel][1] + CONFIRM_SECONDS:
+            return False
+        del self._unconfirmed[channel]
+        channel.lost()
+        self._displaced.append(channel)
+        return True
 
     def _read(self, packet: Packet) -> _Open:
         topic = self._space.read(packet.topic)
@@ -221,6 +276,11 @@ class Doors:
         if asked.server != topic.server:
             raise InvalidFrame("open for another server")
         return asked
+
+
+def _unconfirmed(channel: ServerChannel, now: float) -> bool:
+    deadline = channel.deadline()
+    return channel.state in (State.NEW, State.OPENING) and deadline is not None and now < deadline
 
 
 def _proven(asked: _Open, token: SessionToken | None) -> bool:

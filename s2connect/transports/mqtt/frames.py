@@ -27,6 +27,12 @@ MAX_CONTROL_BYTES: Final = 4096
 OVERHEAD_BYTES: Final = 256
 """Bound on what a PUBLISH of this binding holds beside topic and payload: headers, properties, seal."""
 
+PACKET_ROOM_BYTES: Final = 1024
+"""What the longest packet may hold beside the message: the topic, :data:`OVERHEAD_BYTES`, and properties of others."""
+
+MAX_OPEN_PACKET_BYTES: Final = 2 * MAX_CONTROL_BYTES
+"""Longest packet with an ``open`` that is read: a control payload, and as much again for topic and properties."""
+
 
 class InvalidFrame(ValueError):
     """What was published is no frame of this binding. The text never repeats what was received."""
@@ -90,6 +96,11 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 _KINDS: Final = {str(kind): kind for kind in FrameKind}
+
+
+def longest_packet(receive_bytes: int) -> int:
+    """Longest packet that is read: what the longest message to be received needs (MQ-15)."""
+    return receive_bytes + PACKET_ROOM_BYTES
 
 
 def payload_room(topic: str, maximum_packet_size: int) -> int:

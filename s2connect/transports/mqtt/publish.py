@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from typing import NamedTuple
 
 from s2connect.transports.mqtt.frames import Packet
 
 MAX_USER_PROPERTIES = 16
-"""User properties that are read from one PUBLISH; this binding has three."""
+"""User properties that one PUBLISH may have; this binding has three, and others may add some."""
 
 TAKEN_OVER = 0x8E
 """MQ-16: reason code of a DISCONNECT because another client came with the same client id."""
@@ -26,6 +27,8 @@ FAILURE = 0x80
 _EXPIRY = 2
 _CONTENT_TYPE = 3
 _CORRELATION = 9
+_SUBSCRIPTION = 11
+_TOPIC_ALIAS = 35
 _USER = 38
 
 # The other properties that a PUBLISH may have (MQTT 5, section 3.3.2.3), each with how long its value is.
@@ -36,14 +39,45 @@ _KINDS = {
     _CONTENT_TYPE: _STRING,
     8: _STRING,
     _CORRELATION: _STRING,
-    11: _VARIABLE,
-    35: _TWO_BYTES,
+    _SUBSCRIPTION: _VARIABLE,
+    _TOPIC_ALIAS: _TWO_BYTES,
     _USER: _PAIR,
 }
 
 
 class MalformedPublish(ValueError):
-    """The bytes are no PUBLISH of MQTT 5."""
+    """The broker breaks MQTT: what it writes itself into a packet cannot be read.
+
+    That is the QoS, and where topic and packet identifier end. Without them nobody knows what to acknowledge.
+    """
+
+
+class UnusablePublish(ValueError):
+    """This one message cannot be used, whoever is to blame: its publisher, or a broker that passed it on unseen.
+
+    Attributes:
+        reason: Short name for a counter; holds nothing that was received.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Head(NamedTuple):
+    """What a broker writes into a PUBLISH, before the properties.
+
+    Attributes:
+        topic: Topic name; what is no UTF-8 in it is replaced, so that it is no topic of anybody.
+        qos: 0 to 2.
+        packet_id: 0 at QoS 0.
+        end: Where the properties begin.
+    """
+
+    topic: str
+    qos: int
+    packet_id: int
+    end: int
 
 
 def write_properties(packet: Packet) -> bytes:
@@ -129,86 +163,101 @@ def _read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << 7 * place
         if byte < 128:
             return value, at + place + 1
-    raise MalformedPublish("variable byte integer too long")
+    raise UnusablePublish("properties")
 
 
-def read_publish(command: int, raw: bytes) -> tuple[Packet, int, int]:
-    """Read a PUBLISH.
+def read_head(command: int, raw: bytes) -> Head:
+    """Read where a PUBLISH goes and how it is acknowledged; ``raw`` may be cut behind that.
 
     Args:
         command: First byte of the packet.
         raw: What follows the remaining length.
 
-    Returns:
-        The message, its QoS and its packet identifier (0 at QoS 0).
+    Raises:
+        MalformedPublish: QoS 3, a topic longer than the packet, or no packet identifier where there has to be one.
+    """
+    qos = command >> 1 & 3
+    end = 2 + int.from_bytes(raw[:2], "big")
+    after = end + 2 if qos else end
+    if qos == 3 or len(raw) < 2 or len(raw) < after:
+        raise MalformedPublish("not a PUBLISH")
+    packet_id = int.from_bytes(raw[end:after], "big") if qos else 0
+    if qos and not packet_id:
+        raise MalformedPublish("no packet identifier")
+    return Head(raw[2:end].decode("utf-8", "replace"), qos, packet_id, after)
+
+
+def read_publish(command: int, raw: bytes, head: Head) -> Packet:
+    """Read the properties and the payload of a PUBLISH.
+
+    Properties that this binding does not use are passed over, Response Topic and Subscription Identifier among them.
+
+    Args:
+        command: First byte of the packet.
+        raw: What follows the remaining length.
+        head: Of :func:`read_head`.
 
     Raises:
-        MalformedPublish: The bytes are no PUBLISH of MQTT 5.
+        UnusablePublish: A property that no PUBLISH has, or twice what may stand there once, a Topic Alias (none was
+            allowed), more than :data:`MAX_USER_PROPERTIES`, a text that is not UTF-8, or lengths that do not fit.
     """
     try:
-        return _read_publish(command, raw)
-    except (IndexError, struct.error, UnicodeDecodeError):
-        raise MalformedPublish("not a PUBLISH") from None
+        return _read_publish(command, raw, head)
+    except (IndexError, struct.error):
+        raise UnusablePublish("properties") from None
+    except UnicodeDecodeError:
+        raise UnusablePublish("not_utf_8") from None
 
 
-def _read_publish(command: int, raw: bytes) -> tuple[Packet, int, int]:
-    end = 2 + int.from_bytes(_take(raw, 0, 2), "big")
-    topic = _take(raw, 2, end).decode()
-    qos, packet_id = command >> 1 & 3, 0
-    if qos:
-        packet_id = int.from_bytes(_take(raw, end, end + 2), "big")
-        end += 2
-    length, at = _read_variable_length(raw, end)
+def _read_publish(command: int, raw: bytes, head: Head) -> Packet:
+    length, at = _read_variable_length(raw, head.end)
     end = at + length
     if end > len(raw):
-        raise MalformedPublish("properties longer than the packet")
+        raise UnusablePublish("properties")
     content_type = expiry = correlation = None
     user: list[tuple[str, str]] = []
+    seen = 0
     while at < end:  # a value that goes on behind the end is noticed when all are read
         identifier = raw[at]
         kind = _KINDS.get(identifier)
         at += 1
-        if kind is _STRING or kind is _PAIR:
+        if kind is _PAIR:
             start = at + 2
             at = start + (raw[at] << 8 | raw[at + 1])
-            value = raw[start:at]
-            if identifier == _CONTENT_TYPE:
-                content_type = value.decode()
-            elif identifier == _CORRELATION:
-                correlation = value
-            elif kind is _PAIR:
-                start = at + 2
-                at = start + (raw[at] << 8 | raw[at + 1])
-                if len(user) == MAX_USER_PROPERTIES:
-                    raise MalformedPublish("too many user properties")
-                user.append((value.decode(), raw[start:at].decode()))
+            name = raw[start:at]
+            start = at + 2
+            at = start + (raw[at] << 8 | raw[at + 1])
+            if len(user) == MAX_USER_PROPERTIES:
+                raise UnusablePublish("too_many_properties")
+            user.append((name.decode(), raw[start:at].decode()))
+            continue
+        if kind is None or (seen >> identifier & 1 and identifier != _SUBSCRIPTION):
+            raise UnusablePublish("properties")
+        seen |= 1 << identifier
+        if kind is _STRING:
+            start = at + 2
+            at = start + (raw[at] << 8 | raw[at + 1])
+            if identifier == _CORRELATION:
+                correlation = raw[start:at]
+            elif identifier == _CONTENT_TYPE:
+                content_type = raw[start:at].decode()
         elif kind is _FOUR_BYTES:
             (expiry,) = struct.unpack_from("!I", raw, at)
             at += 4
         elif kind is _VARIABLE:
             _, at = _read_variable_length(raw, at)
-        elif kind is _BYTE or kind is _TWO_BYTES:
-            at += 1 if kind is _BYTE else 2
+        elif identifier == _TOPIC_ALIAS:
+            raise UnusablePublish("topic_alias")
         else:
-            raise MalformedPublish("a property that no PUBLISH has")
+            at += 1
     if at != end:
-        raise MalformedPublish("properties of another length than said")
-    return (
-        Packet(
-            topic,
-            raw[end:],
-            content_type,
-            tuple(user),
-            correlation=correlation,
-            expiry=expiry,
-            retain=bool(command & 1),
-        ),
-        qos,
-        packet_id,
+        raise UnusablePublish("properties")
+    return Packet(
+        head.topic,
+        raw[end:],
+        content_type,
+        tuple(user),
+        correlation=correlation,
+        expiry=expiry,
+        retain=bool(command & 1),
     )
-
-
-def _take(raw: bytes, start: int, end: int) -> bytes:
-    if end > len(raw):
-        raise MalformedPublish("shorter than it says")
-    return raw[start:end]

@@ -28,6 +28,7 @@ WRITE_BUFFER_BYTES = 64 * 1024
 UNACKNOWLEDGED_SECONDS = 20.0
 """After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
 
+_PUBLISH = 0x30
 _TOO_LONG = 1 << 28
 
 
@@ -49,9 +50,13 @@ class Stream(asyncio.Protocol):
     """One connection. Also the socket that paho sees.
 
     Args:
-        max_packet: Longest packet that is taken in, bytes (MQ-15).
+        max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
+            publisher decides how long it is; any other ends the connection.
         take: Called with each packet, its first byte and what follows its length. What it does not take (False) can be
             read as from a socket until ``readable`` returns.
+        discard: Called with the beginning of a PUBLISH that is not complete: its first byte, topic and packet
+            identifier, and its length. Where it says True, the packet is dropped as it comes.
+        discarded: Called when all of such a packet has come.
         readable: Called when something can be read, and at the end of the connection.
         idle: Called when all that has come is handed over.
         writable: Called when there is room again.
@@ -62,17 +67,22 @@ class Stream(asyncio.Protocol):
         max_packet: int,
         *,
         take: Callable[[int, bytes], bool],
+        discard: Callable[[int, bytes, int], bool],
+        discarded: Callable[[], None],
         readable: Callable[[], None],
         idle: Callable[[], None],
         writable: Callable[[], None],
     ) -> None:
         self._max_packet = max_packet
         self._take = take
+        self._discard = discard
+        self._discarded = discarded
         self._readable = readable
         self._idle = idle
         self._writable = writable
         self._partial = bytearray()
         self._needed = 0
+        self._dropping = 0
         self._incoming = b""
         self._at = 0
         self._outgoing: list[bytes] = []
@@ -98,6 +108,13 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand over every packet that is complete."""
+        if self._dropping:
+            gone = min(self._dropping, len(data))
+            self._dropping -= gone
+            if self._dropping:
+                return
+            data = data[gone:]
+            self._discarded()
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed:
@@ -115,13 +132,28 @@ class Stream(asyncio.Protocol):
                 self._readable()
             at = end
         if at < len(data):
-            self._needed = header + length or len(data) - at + 1
-            if self._needed > self._max_packet:
-                self.error = ConnectionError("the broker sends a longer packet than allowed")
-                self.abort()
-                return
-            self._partial += data[at:]
+            self._begin(data[at:] if at else data, header, length)
         self._idle()
+
+    def _begin(self, rest: bytes, header: int, length: int) -> None:
+        """Keep the beginning of a packet, or drop it where nobody wants the rest."""
+        size, here = header + length, len(rest)
+        self._needed = size or here + 1
+        if header and rest[0] & 0xF0 == _PUBLISH and length != _TOO_LONG:
+            topic = header + 2
+            if here >= topic:
+                topic += int.from_bytes(rest[header:topic], "big")
+            head = topic + 2 if rest[0] & 6 else topic
+            if here < head < size:
+                self._needed = head
+            elif head < size and self._discard(rest[0], rest[header:head], length):
+                self._dropping = size - here
+                return
+        if self._needed > self._max_packet:
+            self.error = ConnectionError("the broker sends a longer packet than allowed")
+            self.abort()
+            return
+        self._partial += rest
 
     def pause_writing(self) -> None:
         """The broker is slow."""

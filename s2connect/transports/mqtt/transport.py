@@ -7,7 +7,7 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
@@ -35,14 +35,17 @@ from s2connect.transports.mqtt.details import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.doors import Doors
-from s2connect.transports.mqtt.frames import Packet, payload_room
+from s2connect.transports.mqtt.doors import MAX_UNCONFIRMED_IN_ALL, Doors, Ignored
+from s2connect.transports.mqtt.drops import Drops
+from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, Packet, longest_packet, payload_room
 from s2connect.transports.mqtt.link import MqttLink
 from s2connect.transports.mqtt.presence import PresenceState, no_presence, presence
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import ChannelLimits, CloseReason, SessionTerms
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
+from s2connect.transports.mqtt.uplink import Uplink
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
 
 if TYPE_CHECKING:
@@ -50,14 +53,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OPEN_INTERVAL = 0.01
-"""MQ-17: seconds between two ``open`` frames of one connection to a broker."""
-
 LINGER = 30.0
 """Seconds for which a connection to a broker that a peer named stays without a session."""
 
-MAX_ACCEPTING = 1000
-"""Sessions that may be being opened at the same time, at the communication server."""
+MAX_ACCEPTING = MAX_OFFERS + MAX_UNCONFIRMED_IN_ALL
+"""Sessions that may be being opened at the same time, at the communication server: those of S2 Connect are bounded by
+the offers, those of static mode by themselves."""
 
 MAX_GUESTS = 64
 """Bound on connections to brokers that peers name."""
@@ -82,39 +83,6 @@ class _Configured:
     gate: Callable[[str], Awaitable[bool]] | None
 
 
-@dataclass(slots=True)
-class _Uplink:
-    """One link, and what is bound to the connection that it has now."""
-
-    link: MqttLink
-    mc: str
-    space: TopicSpace
-    guest: bool
-    password: MqttPassword | None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
-    next_open: float = 0.0
-    users: int = 0
-    linger: asyncio.TimerHandle | None = None
-
-    async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
-        """Subscribe once per connection."""
-        async with self.lock:
-            if self.subscribed[0] is not broker:
-                self.subscribed = (broker, set())
-            if topic not in self.subscribed[1]:
-                await broker.subscribe(topic)
-                self.subscribed[1].add(topic)
-
-    async def pace(self) -> None:
-        """Wait for the turn of the next ``open`` (MQ-17)."""
-        now = asyncio.get_running_loop().time()
-        turn = max(now, self.next_open)
-        self.next_open = turn + OPEN_INTERVAL
-        if turn > now:
-            await asyncio.sleep(turn - now)
-
-
 class MqttTransport:
     """S2 over MQTT 5.
 
@@ -131,6 +99,9 @@ class MqttTransport:
         limits: Seconds and bytes of the sessions.
         max_offers: Offers that may wait for their client at the same time.
         failures: Reports errors of ours in background tasks.
+
+    Attributes:
+        drops: Counts what could not be used of what came on the topics, from whomever.
     """
 
     name = MQTT
@@ -152,6 +123,7 @@ class MqttTransport:
         self._guest_context = guest_context or wan_client_context
         self._limits = limits or ChannelLimits()
         self._boot = secrets.token_urlsafe(12)
+        self.drops = Drops()
         self._max_offers = max_offers
         self._doors: Doors | None = None
         self._served: dict[NodeId, None] = {}
@@ -161,11 +133,13 @@ class MqttTransport:
         self._used: dict[str, None] = {}
         self._failures = failures if failures is not None else FailureLog()
         self._supervisor = Supervisor("s2connect", self._failures)
-        self._guests: dict[tuple[str, str | None], _Uplink] = {}
+        self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Future[bool]] = {}
+        self._accepting: dict[ServerChannel, tuple[MqttConnection, asyncio.Task[None]]] = {}
+        self._guests: dict[tuple[str, str | None], Uplink] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._context_lock = asyncio.Lock()
         self._closed = False
-        self._home: _Uplink | None = None
+        self._home: Uplink | None = None
         if settings is not None:
             space = TopicSpace(settings.prefix)
             self._doors = Doors(space, lifetime=OFFER_LIFETIME, limit=max_offers)
@@ -197,9 +171,10 @@ class MqttTransport:
         broker = await home.link.up()
         await self._listen(home, broker, node)
 
-    async def _listen(self, home: _Uplink, broker: BrokerConnection, node: NodeId) -> None:
+    async def _listen(self, home: Uplink, broker: BrokerConnection, node: NodeId) -> None:
         topic = home.space.open(node)
-        broker.route(topic, lambda packet: self._on_open(broker, packet))
+        handler = Route(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
+        broker.route(topic, handler)
         group = self._settings.group if self._settings is not None else None
         await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
 
@@ -261,44 +236,62 @@ class MqttTransport:
             waiting.timer.cancel()
             waiting.connection.cancel()
 
-    async def _listen_soon(self, home: _Uplink, broker: BrokerConnection, node: NodeId) -> None:
+    async def _listen_soon(self, home: Uplink, broker: BrokerConnection, node: NodeId) -> None:
         try:
             await self._listen(home, broker, node)
         except S2ConnectError as error:
             _log.warning("Sessions of %s over MQTT cannot be opened: %s", node, error)
 
-    def _on_open(self, broker: BrokerConnection, packet: Packet) -> None:
+    def _on_open(self, broker: BrokerConnection, packet: Packet) -> str | None:
+        """Handle what came on an ``open`` topic. Returns why it is ignored, None where a session opens by it."""
         assert self._doors is not None
-        if self._closed or self._supervisor.running >= MAX_ACCEPTING:
-            return
+        if self._closed:
+            return None
+        if len(self._accepting) >= MAX_ACCEPTING:
+            return Ignored.TOO_MANY
         now = asyncio.get_running_loop().time()
         channel = self._doors.receive(
             packet, now=now, salt=secrets.token_bytes(SALT_BYTES), limits=self._limits_of(broker)
         )
-        if channel is None:
-            return
+        if isinstance(channel, Ignored):
+            return channel
+        for displaced in self._doors.displaced():
+            if (accepting := self._accepting.get(displaced)) is not None:
+                accepting[0].abandon()
+                accepting[1].cancel()
         terms = channel.terms
         taken = self._waiting.pop(terms.sid, None) if not terms.static else None
         if taken is not None:
             taken.timer.cancel()
         elif not terms.static:
-            return
+            return Ignored.UNKNOWN
         info = taken.info if taken is not None else ConnectionInfo(MQTT, terms.server, terms.client, "")
         connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
-        self._supervisor.spawn(self._accept(broker, channel, connection, taken), "mqtt-accept", terms.client)
+        accept = self._accept(broker, channel, connection, taken)
+        task = self._supervisor.spawn(accept, "mqtt-accept", terms.client)
+        self._accepting[channel] = connection, task
+        task.add_done_callback(lambda _: self._accepting.pop(channel, None))
+        return None
 
     async def _accept(
         self, broker: BrokerConnection, channel: ServerChannel, connection: MqttConnection, taken: _Waiting | None
     ) -> None:
         terms = channel.terms
         pair = (terms.server, terms.client)
+        # An open of static mode may be an old one, published again. A session that stands is put at risk only for a
+        # client that has confirmed the new one.
+        ask = taken is None and bool(channel.version)
+        ask_later = ask and pair in self._sessions
         try:
             async with asyncio.timeout(self._limits.open_timeout):
-                if taken is None and channel.version and not await self._may_come(pair, channel.version):
+                if ask and not ask_later and not await self._may_come(pair, channel.version):
                     connection.abandon()
                     return
                 await broker.subscribe(channel.inbound_topic)
             await connection.open()
+            if ask_later and not await self._may_come(pair, channel.version):
+                await connection.close(GOING_AWAY)
+                return
         except (S2ConnectError, TimeoutError) as error:
             _log.info("A session of %s over MQTT did not open: %s", terms.client, type(error).__name__)
             connection.abandon()
@@ -331,8 +324,25 @@ class MqttTransport:
                 raise
 
     async def _may_come(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
+        """Ask the gate once for all that wait: an old ``open`` takes the answer from no new one."""
+        asking = self._asking.get((pair, version))
+        if asking is None:
+            asking = asyncio.get_running_loop().create_future()
+            self._asking[pair, version] = asking
+            self._supervisor.spawn(self._ask(pair, version, asking), "mqtt-ask", pair[1])
+        return await asyncio.shield(asking)
+
+    async def _ask(self, pair: tuple[NodeId, NodeId], version: str, answer: asyncio.Future[bool]) -> None:
         configured = self._static.get(pair)
-        return configured is not None and (configured.gate is None or await configured.gate(version))
+        allowed = False
+        try:
+            async with asyncio.timeout(self._limits.open_timeout):
+                allowed = configured is not None and (configured.gate is None or await configured.gate(version))
+        except TimeoutError:
+            pass
+        finally:
+            del self._asking[pair, version]
+            answer.set_result(allowed)
 
     def _remember(self, pair: tuple[NodeId, NodeId], connection: MqttConnection) -> None:
         def forget() -> None:
@@ -375,7 +385,7 @@ class MqttTransport:
         return await self._connect(uplink, info, terms, details.session_token)
 
     async def _connect(
-        self, uplink: _Uplink, info: ConnectionInfo, terms: SessionTerms, token: SessionToken | None
+        self, uplink: Uplink, info: ConnectionInfo, terms: SessionTerms, token: SessionToken | None
     ) -> MqttConnection:
         self._use(uplink)
         try:
@@ -386,7 +396,7 @@ class MqttTransport:
                     await uplink.subscribe(broker, terms.space.inbound(uplink.mc, inbound))
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
-            await uplink.pace()
+            await asyncio.sleep(uplink.pace.wait(asyncio.get_running_loop().time()))
             channel = ClientChannel(terms, token=token, boot=self._boot, limits=self._limits_of(broker))
             connection = MqttConnection(_at(info, broker), broker, channel)
             await connection.open()
@@ -414,7 +424,9 @@ class MqttTransport:
             session: As configured; its prefix is that of the settings.
             take: Called with every connection that has opened; an earlier one of the same two nodes is closed then.
             gate: Awaited with the S2 version before a session is opened; without a yes within the time for opening
-                (MQ-11) the client gets no answer, and is expected to come again.
+                (MQ-11) the client gets no answer, and is expected to come again. Where an earlier session of the two
+                nodes stands, it is awaited when the client has confirmed the new one, which is closed without a yes:
+                an ``open`` of the past ends nothing.
 
         Raises:
             UsageError: This transport has no settings, the prefix is another, or the two nodes are there already.
@@ -463,12 +475,12 @@ class MqttTransport:
 
     # --- links
 
-    def _need_home(self) -> _Uplink:
+    def _need_home(self) -> Uplink:
         if self._home is None:
             raise UsageError("This transport has no MQTT broker of its own.")
         return self._home
 
-    def _uplink_for(self, details: MqttCommunicationDetails) -> _Uplink:
+    def _uplink_for(self, details: MqttCommunicationDetails) -> Uplink:
         settings, url = self._settings, details.mqtt_url
         if (
             self._home is not None
@@ -504,7 +516,7 @@ class MqttTransport:
         password: MqttPassword | None,
         *,
         guest: bool,
-    ) -> _Uplink:
+    ) -> Uplink:
         async def options() -> BrokerOptions:
             from s2connect.transports.mqtt.broker import BrokerOptions  # needs paho-mqtt, which is an extra
 
@@ -517,7 +529,8 @@ class MqttTransport:
                 username=username,
                 password=uplink.password,
                 will=presence(space, mc, PresenceState.LOST, self._boot),
-                max_payload=self._limits.receive_bytes,
+                max_packet=longest_packet(self._limits.receive_bytes),
+                drops=self.drops,
             )
 
         async def greet(broker: BrokerConnection) -> None:
@@ -533,7 +546,7 @@ class MqttTransport:
             where=f"{for_display(url.host)}:{url.port}",
             failures=self._failures,
         )
-        uplink = _Uplink(link, mc, space, guest, password)
+        uplink = Uplink(link, mc, space, guest, password)
         return uplink
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
@@ -549,18 +562,18 @@ class MqttTransport:
                 self._contexts[key] = context
             return self._contexts[key]
 
-    def _use(self, uplink: _Uplink) -> None:
+    def _use(self, uplink: Uplink) -> None:
         uplink.users += 1
         if uplink.linger is not None:
             uplink.linger.cancel()
             uplink.linger = None
 
-    def _release(self, uplink: _Uplink) -> None:
+    def _release(self, uplink: Uplink) -> None:
         uplink.users -= 1
         if uplink.guest and uplink.users == 0 and not self._closed:
             uplink.linger = asyncio.get_running_loop().call_later(LINGER, self._part, uplink)
 
-    def _part(self, uplink: _Uplink) -> None:
+    def _part(self, uplink: Uplink) -> None:
         for key in [key for key, value in self._guests.items() if value is uplink]:
             del self._guests[key]
         self._supervisor.spawn(uplink.link.close(), "mqtt-part")

@@ -1,0 +1,132 @@
+"""Receiver: what becomes of each PUBLISH of a broker. No I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from s2connect.transports.mqtt.drops import Drops
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.publish import Head, MalformedPublish, UnusablePublish, read_head, read_publish
+
+_log = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """Handler of one topic, and which packets it gets.
+
+    Attributes:
+        handler: Called with each message; returns why it is dropped, None where it is not. What it raises is logged,
+            and ends nothing here.
+        max_bytes: Longest packet that it gets, None for the bound of the receiver.
+        only_qos_1: Whether what was published at QoS 0, or is retained, is dropped: it does not wait for our
+            acknowledgements, so its publisher decides how much of it there is.
+    """
+
+    handler: Callable[[Packet], str | None]
+    max_bytes: int | None = None
+    only_qos_1: bool = False
+
+
+class Receiver:
+    """Reads PUBLISH packets and gives them to the handlers of their topics.
+
+    Topic, properties and payload are a publisher's, and anybody may be one: what cannot be used of them is dropped,
+    counted and acknowledged, and costs nothing else. Only what the broker itself writes, the QoS and where the packet
+    identifier is, can break MQTT.
+
+    Args:
+        max_bytes: Longest packet that is read; what is longer is dropped.
+        drops: Counts what is dropped.
+        where: The broker, for logs.
+        clock: Loop time in seconds.
+
+    Attributes:
+        routes: By topic.
+        acknowledgements: Packet identifiers to acknowledge, in the order of the packets.
+    """
+
+    def __init__(self, max_bytes: int, drops: Drops, where: str, clock: Callable[[], float]) -> None:
+        self.routes: dict[str, Route] = {}
+        self.acknowledgements: list[int] = []
+        self._max_bytes = max_bytes
+        self._drops = drops
+        self._where = where
+        self._clock = clock
+        self._discarding = 0
+
+    def receive(self, command: int, raw: bytes) -> None:
+        """Handle one packet.
+
+        Args:
+            command: Its first byte.
+            raw: What follows the remaining length.
+
+        Raises:
+            MalformedPublish: The broker breaks MQTT, or sends at a QoS that was not subscribed to.
+        """
+        head = read_head(command, raw)
+        if head.qos > 1:
+            raise MalformedPublish("QoS 2 was not subscribed to")
+        if head.qos:
+            self.acknowledgements.append(head.packet_id)
+        route = self.routes.get(head.topic)
+        reason = self._unwanted(route, head, command, len(raw))
+        if route is None or reason is not None:
+            self._drop(reason or "no_session")
+            return
+        try:
+            packet = read_publish(command, raw, head)
+        except UnusablePublish as error:
+            self._drop(error.reason)
+            return
+        try:
+            reason = route.handler(packet)
+        except Exception:
+            if self._drop("fault"):
+                _log.exception("A message of the broker %s was not handled", self._where)
+        else:
+            if reason is not None:
+                self._drop(reason)
+
+    def discard(self, command: int, start: bytes, length: int) -> bool:
+        """Decide from its beginning whether a PUBLISH is dropped while it comes.
+
+        Args:
+            command: First byte of the packet.
+            start: What follows the remaining length, up to the properties at least.
+            length: The remaining length.
+        """
+        try:
+            head = read_head(command, start)
+        except MalformedPublish:
+            return False  # it is handled when all of it is here
+        reason = self._unwanted(self.routes.get(head.topic), head, command, length)
+        if reason is None or head.qos > 1:
+            return False
+        self._discarding = head.packet_id
+        self._drop(reason)
+        return True
+
+    def discarded(self) -> None:
+        """All of the packet that is dropped has come: it is to be acknowledged now."""
+        if self._discarding:
+            self.acknowledgements.append(self._discarding)
+
+    def _drop(self, reason: str) -> bool:
+        """Count what is dropped. Returns whether the log says so now."""
+        said = self._drops.add(reason, self._clock())
+        if said is not None:
+            _log.warning("Messages on the topics of the broker %s: %s", self._where, said)
+        return said is not None
+
+    def _unwanted(self, route: Route | None, head: Head, command: int, length: int) -> str | None:
+        """Return why a packet is dropped before it is read, None where it is not."""
+        if route is None:
+            return "no_session"
+        if length > (self._max_bytes if route.max_bytes is None else route.max_bytes):
+            return "too_long"
+        if route.only_qos_1 and (not head.qos or command & 1):
+            return "not_qos_1"
+        return None
