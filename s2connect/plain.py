@@ -97,5 +97,4 @@ class PlainServer:
         return await anext(self._door)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self._server.release(request)
-        return await self._door.handler(request)
+        return await self._door.handler(request, accepted=lambda: self._server.release(request))

@@ -73,8 +73,7 @@ class Serving:
             return lan_binding(leaf_fingerprint_of(tls_object(request)))
 
         async def upgrade(request: web.Request) -> web.StreamResponse:
-            server.release(request)
-            return await websocket.handler(request)
+            return await websocket.handler(request, accepted=lambda: server.release(request))
 
         server = HttpsServer(tls.context, host=config.bind, port=config.port)
         pairing = PairingService(pairing_server, keeper, binding=binding, ready=ready, on_failed=on_failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import ssl
@@ -197,8 +198,7 @@ class PlainListener:
         if door is None:
             raise web.HTTPNotFound
         assert self._server is not None
-        self._server.release(request)
-        return await door.handler(request)
+        return await door.handler(request, accepted=functools.partial(self._server.release, request))
 
 
 def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 from aiohttp import web
@@ -28,7 +28,7 @@ from s2connect.pairing.server_core import (
     Queued,
     refusal,
 )
-from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +75,9 @@ class PairingService:
         server.add_index(base_path)
         for operation, handler in (
             ("requestPairing", self._request_pairing),
-            ("requestConnectionDetails", self._request_connection_details),
-            ("postConnectionDetails", self._post_connection_details),
-            ("finalizePairing", self._finalize_pairing),
+            ("requestConnectionDetails", _of_an_attempt(self._request_connection_details)),
+            ("postConnectionDetails", _of_an_attempt(self._post_connection_details)),
+            ("finalizePairing", _of_an_attempt(self._finalize_pairing)),
         ):
             server.add_post(f"{base_path}v1/{operation}", handler)
 
@@ -195,6 +195,18 @@ class PairingService:
         self._core.expire(now=_now())
         self._tell()
         self._arm()
+
+
+def _of_an_attempt(
+    handler: Callable[[web.Request], Awaitable[web.Response]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def served(request: web.Request) -> web.Response:
+        response = await handler(request)
+        if response.status < 300:  # so its attempt id was right
+            bearer_proved()
+        return response
+
+    return served
 
 
 def _attempt_id(request: web.Request) -> PairingAttemptId | None:

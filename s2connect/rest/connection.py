@@ -3,21 +3,81 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from s2connect.rest.admission import Admission, Place, Stage
+
+_log = logging.getLogger(__name__)
 
 FIRST_REQUEST_TIMEOUT = 10.0
 """Seconds a new connection may stay without the head of a request."""
 
+IDLE_TIMEOUT = 30.0
+"""Seconds a connection is kept between two requests."""
+
+LINGER_TIMEOUT: Final = 2.0
+"""Seconds in which the rest of a request that was answered already is read and dropped, so that the answer arrives."""
+
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+"""What may come from one request to the next; more ends the connection. Of a body, far less is taken."""
+
+MAX_REQUEST_LINES: Final = 2048
+"""Line ends that may come from one request to the next: each header and each chunk costs the time of a few thousand
+bytes. Bodies that are sent in chunks come in few of them, and JSON in as many lines is nobody's."""
+
+PEER_FAULTS: Final = (OSError, HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises where a peer has gone, or sends what is no HTTP."""
+
+
+class _RequestHandler(web.RequestHandler):
+    """aiohttp's protocol, which says nothing about itself to whoever sends no HTTP, and logs no fault of a peer."""
+
+    malformed: Callable[[], None] | None = None
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer with a bare status, and end the connection.
+
+        Raises:
+            ConnectionResetError: Always, as aiohttp does where there is nobody to answer.
+        """
+        if status >= 500 and not isinstance(exc, PEER_FAULTS):
+            _log.error("a request failed", exc_info=exc)
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            if self.malformed is not None:
+                self.malformed()
+            if request.writer.output_size == 0:
+                transport.write(_bare(status))
+            transport.close()
+        raise ConnectionResetError
+
+    def log_exception(self, *arguments: Any, **keywords: Any) -> None:
+        """Log what aiohttp did not expect, unless it is the peer's doing."""
+        if not isinstance(keywords.get("exc_info"), PEER_FAULTS):
+            super().log_exception(*arguments, **keywords)
+
+
+def _bare(status: int) -> bytes:
+    reason = HTTPStatus(status).phrase
+    return f"HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode("ascii")
+
 
 class HttpConnection(asyncio.Protocol):
-    """Says to the admission how the connection comes on, and passes everything to aiohttp.
+    """Bounds what a peer may send, says to the admission how the connection comes on, passes the rest to aiohttp.
 
     Args:
         place: Its place.
         admission: Where that counts.
-        handler: aiohttp's protocol.
+        server: aiohttp's server.
+        malformed: Called where the peer sends what is no HTTP, or too much.
         open_connections: Where the connection is found by its transport while it lasts.
     """
 
@@ -25,19 +85,31 @@ class HttpConnection(asyncio.Protocol):
         self,
         place: Place,
         admission: Admission,
-        handler: asyncio.Protocol,
+        server: web.Server,
+        malformed: Callable[[], None],
         open_connections: dict[asyncio.BaseTransport, HttpConnection],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._place = place
         self._admission = admission
-        self._handler = handler
+        self._malformed = malformed
         self._open_connections = open_connections
         self._slow: asyncio.TimerHandle | None = None
+        self._bytes = self._lines = 0
+        handler = _RequestHandler(
+            server,
+            loop=self._loop,
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGER_TIMEOUT,
+            access_log=None,  # type: ignore[arg-type]  # as AppRunner documents it
+            auto_decompress=False,
+        )
+        handler.malformed = malformed
+        self._handler: asyncio.Protocol = handler
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        self._loop = asyncio.get_running_loop()
         if self._place.stage is Stage.GONE:  # it had to make room, or the server closes, in the last moment
             self._handler = asyncio.Protocol()
             self.transport.abort()
@@ -49,8 +121,20 @@ class HttpConnection(asyncio.Protocol):
         self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """See :meth:`asyncio.Protocol.data_received`."""
-        self._handler.data_received(data)
+        """Pass on what the bounds allow."""
+        if self._place.stage is not Stage.GONE:
+            self._bytes += len(data)
+            self._lines += data.count(b"\n")
+            if self._bytes > MAX_REQUEST_BYTES or self._lines > MAX_REQUEST_LINES:
+                self._malformed()
+                self.transport.abort()
+                return
+        try:
+            self._handler.data_received(data)
+        except Exception:  # aiohttp 3.10 lets some of its parser's out
+            _log.debug("what came was no HTTP", exc_info=True)
+            self._malformed()
+            self.transport.abort()
 
     def eof_received(self) -> bool | None:
         """See :meth:`asyncio.Protocol.eof_received`."""
@@ -74,6 +158,7 @@ class HttpConnection(asyncio.Protocol):
     def begun(self) -> None:
         """The head of a request has come: its body may take a while."""
         self._in_time()
+        self._bytes = self._lines = 0
         self._admission.idle(self._place, now=self._loop.time())
 
     def complete(self) -> None:

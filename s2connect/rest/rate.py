@@ -14,7 +14,15 @@ READ_COST = 0.1
 STRANGER_COST = 1.0
 """Points of a request without a bearer."""
 REFUSED_COST = 3.0
-"""Further points of a request that was refused. One that proved to be of a peer costs nothing."""
+"""Further points of a request that was refused."""
+BEARER_COST = 4.0
+"""Points of a request with a bearer, from an account of its own; given back once the bearer has proved to be right."""
+BEARER_BURST = 4096.0
+"""Points of that account to begin with: a thousand paired devices behind one address may come at once."""
+BEARER_REFILL = 400.0
+"""Points it gains a second: a hundred wrong bearers."""
+MAX_BEARER_DELAY = 5.0
+"""Seconds that a bearer waits for its check where others of its address were wrong before; beyond it 429."""
 MAX_ADDRESSES = 4096
 """Addresses remembered; the longest unseen goes first."""
 
@@ -45,10 +53,14 @@ class AddressLimiter:
         """Whether an address may ask now; it may while it has a point."""
         return self._points(network_of(address), now) >= 1.0
 
+    def delay(self, address: str, *, now: float) -> float:
+        """Seconds until an address owes nothing any more."""
+        return max(-self._points(network_of(address), now) / self._refill, 0.0)
+
     def charge(self, address: str, cost: float, *, now: float) -> None:
-        """Take points from an address; it may owe some afterwards."""
+        """Take points from an address, or give some back; it may owe some afterwards."""
         key = network_of(address)
-        points = self._points(key, now) - cost
+        points = min(self._points(key, now) - cost, self._burst)
         self._buckets.pop(key, None)
         self._buckets[key] = (points, now)
         if len(self._buckets) > self._max_addresses:

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
@@ -17,8 +18,17 @@ from s2connect.model.common import Wire
 from s2connect.rest import API_VERSIONS
 from s2connect.rest.acceptor import Acceptor
 from s2connect.rest.admission import Limits, Place
-from s2connect.rest.connection import HttpConnection
-from s2connect.rest.rate import READ_COST, REFUSED_COST, STRANGER_COST, AddressLimiter
+from s2connect.rest.connection import PEER_FAULTS, HttpConnection
+from s2connect.rest.rate import (
+    BEARER_BURST,
+    BEARER_COST,
+    BEARER_REFILL,
+    MAX_BEARER_DELAY,
+    READ_COST,
+    REFUSED_COST,
+    STRANGER_COST,
+    AddressLimiter,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +38,23 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
 """Seconds a request body may take to arrive."""
 
-IDLE_TIMEOUT = 30.0
-"""Seconds a connection is kept between two requests."""
-
-_connection: ContextVar[HttpConnection | None] = ContextVar("s2connect_connection", default=None)
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class _Current:
+    """The request that a task serves.
+
+    Attributes:
+        connection: Its connection.
+        refund: Gives back what its bearer was charged; None where it has none, or did that already.
+    """
+
+    connection: HttpConnection | None
+    refund: Callable[[], None] | None = None
+
+
+_current: ContextVar[_Current | None] = ContextVar("s2connect_request", default=None)  # aiohttp: a task per request
 
 
 class HttpsServer:
@@ -64,11 +85,10 @@ class HttpsServer:
         self._host = host
         self.port = port
         self._limiter = AddressLimiter()
+        self._bearers = AddressLimiter(burst=BEARER_BURST, refill=BEARER_REFILL)
         self._app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
-        self._app.on_response_prepare.append(_headers)
-        self._runner = web.AppRunner(
-            self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0, keepalive_timeout=IDLE_TIMEOUT
-        )
+        self._app.on_response_prepare.append(self._prepare)
+        self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         self._acceptor = Acceptor(self._new_connection, context, limits=limits)
         self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
 
@@ -117,10 +137,20 @@ class HttpsServer:
     def _new_connection(self, place: Place) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None, "the acceptor closes before the runner"
-        return HttpConnection(place, self._acceptor.admission, server(), self._connections)
+        return HttpConnection(
+            place,
+            self._acceptor.admission,
+            server,
+            lambda: self._limiter.charge(place.network, REFUSED_COST, now=asyncio.get_running_loop().time()),
+            self._connections,
+        )
 
     def release(self, request: web.Request) -> None:
-        """The peer of this request has proved to be paired: its connection counts no more against its network."""
+        """The bearer of a request has proved to be right, and its connection becomes a session.
+
+        It counts no more against its network, and what comes on it is bounded by the session.
+        """
+        bearer_proved()
         connection = self._connection_of(request)
         if connection is not None:
             connection.release()
@@ -134,53 +164,85 @@ class HttpsServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Bound what strangers cost, and let no exception's text out (SEC-03, SEC-04)."""
         connection = self._connection_of(request)
+        current = _Current(connection)
+        _current.set(current)
         if connection is not None:
             connection.begun()
-            _connection.set(connection)  # of this request: aiohttp makes a task for each
         try:
-            return await self._bounded(request, handler)
+            if not await self._in_turn(request, current):
+                return web.Response(status=429, headers={hdrs.RETRY_AFTER: "1"})
+            if _is_encoded(request):
+                return web.Response(status=415)
+            return await handler(request)
+        except web.HTTPException as error:
+            # aiohttp's own answers (404, 405, 413, 400) carry no text of ours or the peer's.
+            return web.Response(status=error.status)
+        except ConnectionError:
+            return web.Response(status=400)  # nobody is there to read it
+        except Exception:
+            _log.exception("%s failed", request.path)
+            return web.Response(status=500)
         finally:
             if connection is not None:
                 connection.answered()
 
-    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time()
-        address = request.remote or ""
-        if not self._limiter.allows(address, now=now):
-            return web.Response(status=429, headers={hdrs.RETRY_AFTER: "1"})
+    async def _in_turn(self, request: web.Request, current: _Current) -> bool:
+        """Charge a request to its address, and wait until it may be served; False where that is too long."""
+        loop = asyncio.get_running_loop()
+        now, address = loop.time(), request.remote or ""
         if hdrs.AUTHORIZATION not in request.headers:
+            if not self._limiter.allows(address, now=now):
+                return False
             self._limiter.charge(address, READ_COST if request.method == hdrs.METH_GET else STRANGER_COST, now=now)
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            self._limiter.charge(address, REFUSED_COST, now=now)
-            # aiohttp's own answers (404, 405, 413, 400) carry no text of ours or the peer's.
-            return web.Response(status=error.status)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            _log.exception("%s failed", request.path)
-            return web.Response(status=500)
-        if 400 <= response.status < 500:
-            self._limiter.charge(address, REFUSED_COST, now=now)
-        return response
+            return True
+        # Whoever is paired does not pay for strangers behind the same address. Whether it is, its bearer shows.
+        delay = self._bearers.delay(address, now=now)
+        if delay > MAX_BEARER_DELAY:
+            return False
+        self._bearers.charge(address, BEARER_COST, now=now)
+        current.refund = lambda: self._bearers.charge(address, -BEARER_COST, now=loop.time())
+        if delay and current.connection is not None:
+            current.connection.complete()  # it waits for us
+            await asyncio.sleep(delay)
+            current.connection.begun()
+        return True
+
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """See to the headers of every response, and have strangers pay for one that refuses."""
+        response.headers.popall(hdrs.SERVER, None)
+        response.headers[hdrs.CACHE_CONTROL] = "no-store"
+        refused = 400 <= response.status < 500 and response.status != 429
+        if refused and hdrs.AUTHORIZATION not in request.headers:
+            self._limiter.charge(request.remote or "", REFUSED_COST, now=asyncio.get_running_loop().time())
 
 
-async def _headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "s2connect"
-    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+def _is_encoded(request: web.Request) -> bool:
+    """Whether a body would have to be unpacked: nothing of S2 Connect is packed, and little can become much."""
+    transfer = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ())).strip().lower()
+    return hdrs.CONTENT_ENCODING in request.headers or transfer not in {"", "chunked"}
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read a request body, bounded in size (413) and time (408)."""
+    """Read a request body, bounded in size (413) and time (408); 400 where it does not come wholly."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             body = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    if (connection := _connection.get()) is not None:
-        connection.complete()
+    except PEER_FAULTS:
+        raise web.HTTPBadRequest from None
+    current = _current.get()
+    if current is not None and current.connection is not None:
+        current.connection.complete()
     return body
+
+
+def bearer_proved() -> None:
+    """The bearer of the request that this task serves has proved to be right: the request costs its address nothing."""
+    current = _current.get()
+    if current is not None and current.refund is not None:
+        current.refund()
+        current.refund = None
 
 
 def bearer(request: web.Request) -> str | None:

@@ -17,7 +17,7 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import SessionErrorReason
-from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.session.server_core import (
     TOKEN_ENTROPY,
     Accepted,
@@ -108,6 +108,7 @@ class SessionService:
             endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
         )
         if isinstance(decision, Accepted):
+            bearer_proved()
             decision = await self._accept(endpoint, decision)
         return answer(decision.status, decision.body)
 
@@ -137,6 +138,7 @@ class SessionService:
         decision = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
         if isinstance(decision, Reply):
             return answer(decision.status)
+        bearer_proved()
         lock = self._locks.setdefault(decision.pairing.key, asyncio.Lock())
         async with lock:
             again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
@@ -175,6 +177,7 @@ class SessionService:
         pairing = authorised(await self._store.record(key), _token(request), wall_time=time.time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
+        bearer_proved()
         await self._keeper.unpaired_by_peer(pairing)
         return answer(204)
 

@@ -313,8 +313,13 @@ class PlainDoor:
         self._changed.set()
         await asyncio.gather(*(end.close(GOING_AWAY) for end in tuple(self._ends)))
 
-    async def handler(self, request: web.Request) -> web.StreamResponse:
-        """Serve a GET route of aiohttp: check the client before the upgrade, then stay until the connection ends."""
+    async def handler(self, request: web.Request, *, accepted: Callable[[], None] | None = None) -> web.StreamResponse:
+        """Serve a GET route of aiohttp: check the client before the upgrade, then stay until the connection ends.
+
+        Args:
+            request: The request.
+            accepted: Called once the client may come in: with its token right, where one is demanded.
+        """
         from aiohttp import web  # a device that only connects does without aiohttp's server
 
         name = self._name_of(request)
@@ -332,6 +337,8 @@ class PlainDoor:
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
             end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
             self._ends.add(end)
+            if accepted is not None:
+                accepted()
             try:
                 await self._receive(visitor, end)
             except S2ConnectError as error:

@@ -70,8 +70,13 @@ class WebSocketTransport:
         )
         return Offer(details, future)
 
-    async def handler(self, request: web.Request) -> web.StreamResponse:
-        """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end."""
+    async def handler(self, request: web.Request, *, accepted: Callable[[], None] | None = None) -> web.StreamResponse:
+        """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end.
+
+        Args:
+            request: The request.
+            accepted: Called once the token has proved to be right.
+        """
         from aiohttp import web  # a device that only connects does without aiohttp's server
 
         presented = bearer_of(request)
@@ -83,6 +88,8 @@ class WebSocketTransport:
         entered = self._offers.enter(presented)
         if entered is None or entered[1].done() or request.transport is None:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        if accepted is not None:
+            accepted()
         info, future = entered
         try:
             connection = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
