@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -224,6 +225,33 @@ def test_a_salt_is_there_exactly_where_it_belongs() -> None:
     (packet,) = server.packets()
     client.receive(changed(packet, user_properties=(*packet.user_properties, accept.user_properties[2])), 0.0)
     assert _reason(client) is CloseReason.PROTOCOL
+
+
+@both
+@pytest.mark.rule("MQ-06", "MQ-19")
+def test_a_salt_in_a_later_frame_ends_the_session(protection: Protection) -> None:
+    """No seal covers it: somebody on the way has put it there, and it means nothing there."""
+    salt = ("s2-salt", base64.b64encode(SALT).decode())
+    for sender in (0, 1):
+        pair = open_pair(protection)
+        pair[sender].close(CloseReason.NORMAL, 0.0)
+        (packet,) = pair[sender].packets()
+        pair[1 - sender].receive(changed(packet, user_properties=(*packet.user_properties, salt)), 0.0)
+        assert pair[1 - sender].closed == Closed(CloseReason.PROTOCOL, False, "s2-salt in a later frame")
+
+
+@pytest.mark.rule("MQ-06", "MQ-19")
+def test_a_salt_of_the_client_is_refused() -> None:
+    client, server = new_static_pair(static_session())
+    server.start(0.0)
+    deliver(server, client)
+    client.packets()
+    client._sent = 0
+    client.close(CloseReason.NORMAL, 0.0)
+    (packet,) = client.packets()
+    salt = ("s2-salt", base64.b64encode(SALT).decode())
+    server.receive(changed(packet, user_properties=(*packet.user_properties, salt)), 0.0)
+    assert server.closed == Closed(CloseReason.PROTOCOL, False, "s2-salt in a frame of the client")
 
 
 def test_terms_that_do_not_fit_are_a_mistake_of_the_caller() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
@@ -28,6 +29,7 @@ from s2connect.errors import (
 )
 from s2connect.model.secret import Secret
 from s2connect.supervisor import FailureLog, TaskFailure
+from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.mqtt import link as link_module
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.drops import Drops
@@ -474,6 +476,31 @@ async def test_waiting_for_a_link_that_cannot_come_up_gives_the_cause_at_once(
         with pytest.raises(SessionRefused):
             await made.link.up()
     assert made.link.attempts <= 3
+
+
+@pytest.mark.rule("MQ-17", "REC-02")
+async def test_the_attempts_of_a_link_have_the_delays_of_s2_connect() -> None:
+    loop = asyncio.get_running_loop()
+    attempts: list[float] = []
+
+    async def fail() -> BrokerOptions:
+        attempts.append(loop.time())
+        raise NotReachable("The broker is not there.")
+
+    async def greet(connection: BrokerConnection) -> None:
+        raise AssertionError("there is no connection")
+
+    link = MqttLink(fail, greet=greet, where="broker", chance=lambda: 0.02)
+    link.start()
+    while len(attempts) < 5:
+        for _ in range(20):  # whoever needs the link makes no attempt of its own
+            with pytest.raises(NotReachable):
+                await link.up()
+        await asyncio.sleep(0.01)
+    await link.close()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    for n, gap in enumerate(gaps):
+        assert gap >= 0.02 * BASE_DELAY * 2**n - 0.002
 
 
 @pytest.mark.rule("MQ-16")

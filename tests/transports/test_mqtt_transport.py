@@ -14,6 +14,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s2connect.errors import (
     ConfigurationError,
@@ -36,6 +38,7 @@ from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 
@@ -359,13 +362,38 @@ async def test_a_reader_that_does_not_read_ends_its_own_session_and_no_other(
 
 
 @pytest.mark.rule("MQ-17")
+@given(
+    st.floats(0.001, 1.0),
+    st.lists(st.floats(0.0, 2.0) | st.just(0.0), min_size=1, max_size=50),
+)
+def test_opens_have_their_distance_and_wait_no_longer_than_that_takes(interval: float, pauses: list[float]) -> None:
+    pace, now, turns = Pace(interval), 1000.0, [-1e9]
+    for pause in pauses:
+        now += pause
+        wait = pace.wait(now)
+        assert wait >= 0.0
+        assert now + wait == pytest.approx(max(now, turns[-1] + interval))
+        turns.append(now + wait)
+
+
+@pytest.mark.rule("MQ-17")
 async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, make: Make, watch: Watch) -> None:
+    """Each arrives after its turn, and the turns have their distance, however fast the machine is."""
     ends = await make(broker)
-    admin, seen = await watch(broker)
+    admin, _ = await watch(broker)
     loop = asyncio.get_running_loop()
-    at: list[float] = []
-    admin._receiver.routes = _Times(at, loop.time)
-    nodes = [NodeId(UUID(int=number)) for number in range(100, 120)]
+    arrived: list[float] = []
+    turns: list[float] = []
+
+    class Watched(Pace):
+        def wait(self, now: float) -> float:
+            turns.append(now + super().wait(now))
+            return turns[-1] - now
+
+    assert ends.client._home is not None
+    ends.client._home.pace = Watched(0.1)
+    admin._receiver.routes = _Times(arrived, loop.time)
+    nodes = [NodeId(UUID(int=number)) for number in range(100, 106)]
     offers = [ends.server.offer(replace(ends.mine, remote=node)) for node in nodes]
     await asyncio.gather(
         *(
@@ -374,9 +402,11 @@ async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, mak
         )
     )
     await asyncio.gather(*(offer.connection for offer in offers))
-    assert not seen or seen[0].retain
-    assert len(at) == 20
-    assert at[-1] - at[0] >= 0.15
+    while len(arrived) < len(nodes):
+        await asyncio.sleep(0.01)
+    assert turns[-1] - turns[0] == pytest.approx(0.5)
+    assert all(at > turn - 0.002 for at, turn in zip(arrived, turns, strict=True))
+    assert OPEN_INTERVAL > 0.0
 
 
 class _Times(dict[str, Route]):

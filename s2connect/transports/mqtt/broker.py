@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import paho.mqtt
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -19,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
+    ConfigurationError,
     ConnectionClosed,
     NotReachable,
     PeerBusy,
@@ -65,6 +68,7 @@ MAX_WAITING = 4096
 ACKNOWLEDGE_AFTER = 0.005
 """Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
 
+_NOWHERE = "/dev/null/s2connect"  # below what is no directory: nothing can ever be there
 _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
 _LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
 _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
@@ -137,14 +141,33 @@ class _Packed(Properties):
 
 
 class _Client(Client):
-    """paho on a connection that stands: the one private name of paho that is needed for it."""
+    """paho on a connection that stands: the one private name of paho that is needed for it is ``_create_socket``.
+
+    A paho that does not call it would connect by itself, without TLS, and send the password. So it is given a Unix
+    socket that is not there in place of the broker's address.
+    """
 
     def __init__(self, client_id: str, stream: Stream) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, transport="unix")
         self._stream = stream
 
     def _create_socket(self) -> Stream:
         return self._stream
+
+    def begin(self, keepalive: int, wishes: Properties) -> None:
+        """Send CONNECT over the stream.
+
+        Raises:
+            ConfigurationError: This paho does not use the stream.
+        """
+        if hasattr(Client, "_create_socket"):
+            with contextlib.suppress(OSError):
+                self.connect(_NOWHERE, 1, keepalive, clean_start=True, properties=wishes)
+        if self.socket() is not self._stream:
+            raise ConfigurationError(
+                f"S2 over MQTT does not work with paho-mqtt {paho.mqtt.__version__}.",
+                hint="Install another: pip install 'paho-mqtt>=2.1,<2.3'.",
+            )
 
 
 class BrokerConnection:
@@ -206,6 +229,7 @@ class BrokerConnection:
             TrustError: Its certificate is not accepted.
             SessionRefused: It does not accept client id, user name, password or certificate.
             ProtocolViolation: It speaks no TLS 1.3, no MQTT 5, or no WebSocket at its URL.
+            ConfigurationError: The paho-mqtt that is installed cannot be used.
         """
         self = cls(options)
         try:
@@ -246,7 +270,7 @@ class BrokerConnection:
         wishes.ReceiveMaximum = options.receive_maximum
         # No Maximum Packet Size: what Mosquitto before 2.0.13 holds back for it counts in the window for ever, so that
         # twenty long messages of anybody would end all that it sends here. The receiver drops them instead.
-        client.connect(options.host, options.port, options.keepalive, clean_start=True, properties=wishes)
+        client.begin(options.keepalive, wishes)
         await self._connected
         self._tick()
 
