@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
+from s2connect.pairing.keeper import OtherWayRound
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced, Store
 from s2connect.store.transfer import PairingTransfer
@@ -73,6 +74,7 @@ class PairingBook:
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
+        self._waiting: Counter[PairKey] = Counter()  # commits, for the end of an attempt of ours
         self._changes: set[asyncio.Task[Any]] = set()
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
@@ -96,12 +98,24 @@ class PairingBook:
         """As pairing server: store a pairing and give it its effects (PAIR-10).
 
         Where the two nodes pair with each other in both directions at the same moment, both sides have to end with the
-        same of the two pairings. So on the device's side the one of which it is the client is finished first.
+        same of the two pairings. So they come one after the other: a device refuses one while it is itself the client
+        of the other, and an energy manager lets its own attempt end first, which gives way.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            if self._is_device(pairing.key.local):
-                await stack.enter_async_context(self._pair_lock(pairing.key))
-            await self._whole(self._commit(pairing, token))
+        key = pairing.key
+        if key in self._under_way and self._is_device(key.local):
+            raise OtherWayRound
+        self._waiting[key] += 1
+        try:
+            async with self._pair_lock(key):
+                await self._whole(self._commit(pairing, token))
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def gives_way(self, pairing: Pairing) -> bool:
+        """As pairing client: whether the other node waits to be paired from its side; then give up where that helps."""
+        return self._waiting[pairing.key] > 0
 
     async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
         async with self._lock(pairing.key.local):
@@ -195,7 +209,7 @@ class PairingBook:
         return attempt is not None and attempt.pairing.is_same(pairing)
 
     def _pair_lock(self, key: PairKey) -> asyncio.Lock:
-        """Two attempts of one pair of which we are the client must not overlap: the last to end stands."""
+        """The end of two attempts of one pair must not overlap: on both sides the last one has to stand."""
         return self._pair_locks.setdefault(key, asyncio.Lock())
 
     def _is_device(self, node: NodeId) -> bool:
@@ -272,6 +286,8 @@ class PairingBook:
                 self._connections[node].connect(ours[0])
                 raise
         await self._whole(self._end(pairings, UnpairedBy.US))
+        for later in await self._store.pairings_of(key):
+            self._connections[node].connect(later)  # paired again meanwhile
         return pairings[0]
 
     async def _tokens(self, pairing: Pairing) -> list[AccessToken]:

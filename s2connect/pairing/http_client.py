@@ -8,7 +8,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from s2connect.errors import (
     PairingError,
     PairingExpired,
     PairingRefused,
+    PairingReplaced,
     PairingUnconfirmed,
     PeerBusy,
     ProtocolViolation,
@@ -235,7 +236,7 @@ async def _pair(
 async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
     """Go the last step, and do what its answer says with the pairing that is held."""
     try:
-        await run.finalize(agreed)
+        await run.finalize(agreed, gives_way=lambda: keeper.gives_way(agreed.pairing))
     except PairingUnconfirmed:
         raise
     except S2ConnectError:
@@ -291,7 +292,7 @@ class _Run:
                 await asyncio.sleep(self._timings.busy_delay)
         return await self._post(step, self._timings.request_pairing)
 
-    async def finalize(self, agreed: Agreed) -> None:
+    async def finalize(self, agreed: Agreed, *, gives_way: Callable[[], bool]) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""
         loop = asyncio.get_running_loop()
         deadline = self._attempt.deadline or loop.time()
@@ -302,6 +303,8 @@ class _Run:
             except PeerBusy as error:
                 sent = sent or error.status not in (429, 500, 503)
                 last: S2ConnectError = error
+                if not sent and gives_way():
+                    raise PairingReplaced("The other device is pairing with this one from its side.") from error
             except NetworkError as error:
                 sent = True
                 last = error

@@ -14,9 +14,9 @@ from aiohttp import web
 
 from s2connect.errors import StorageError
 from s2connect.model.pairing import PairingErrorReason
-from s2connect.model.reply import Reply
+from s2connect.model.reply import BUSY, Reply
 from s2connect.model.secret import PairingAttemptId
-from s2connect.pairing.keeper import PairingKeeper
+from s2connect.pairing.keeper import OtherWayRound, PairingKeeper
 from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
 from s2connect.pairing.server_core import (
     ANSWER_ENTROPY,
@@ -164,6 +164,9 @@ class PairingService:
     async def _commit(self, commit: Commit, body: bytes) -> Reply:
         try:
             await self._keeper.commit(commit.pairing, commit.token)
+        except OtherWayRound:
+            self._core.commit_failed(commit.attempt_id)
+            return BUSY
         except StorageError as error:
             _log.error("a pairing could not be stored: %s", error)  # the reason is enough for a full disk
             return self._core.commit_failed(commit.attempt_id)

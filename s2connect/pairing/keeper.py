@@ -8,6 +8,10 @@ from s2connect.model.secret import AccessToken
 from s2connect.store.base import Pairing
 
 
+class OtherWayRound(Exception):
+    """The node is finishing a pairing with the same peer of which it is the client; a moment later it is ready."""
+
+
 class PairingKeeper(Protocol):
     """Makes pairings durable and gives them their effects (ROLE-05, ROLE-06).
 
@@ -15,7 +19,11 @@ class PairingKeeper(Protocol):
     """
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing server: the pairing stands (PAIR-10)."""
+        """As pairing server: the pairing stands (PAIR-10).
+
+        Raises:
+            OtherWayRound: Not now; nothing was changed.
+        """
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         """As pairing client: store it as unconfirmed, before the last request (PAIRC-06).
@@ -30,6 +38,9 @@ class PairingKeeper(Protocol):
         Raises:
             PairingReplaced: Another pairing of the node, or its user, has removed it meanwhile; the server is told.
         """
+
+    def gives_way(self, pairing: Pairing) -> bool:
+        """As pairing client: whether to give up, rather than to repeat a last request for which the server was busy."""
 
     async def drop(self, pairing: Pairing) -> None:
         """As pairing client: the server refused the last request; forget the unconfirmed pairing."""

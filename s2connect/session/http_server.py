@@ -102,23 +102,26 @@ class SessionService:
         if isinstance(understood, Reply):
             return answer(understood.status, understood.body)
         endpoint = self._endpoint()
-        record = await self._store.record(understood.key)
         offered = {name for name, transport in self._transports.items() if transport.can_offer()}
-        decision = self._core.initiate(
-            endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
-        )
-        if isinstance(decision, Accepted):
+        while True:
+            record = await self._store.record(understood.key)
+            decision = self._core.initiate(
+                endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
+            )
+            if not isinstance(decision, Accepted):
+                return answer(decision.status, decision.body)
             bearer_proved()
-            decision = await self._accept(endpoint, decision)
-        return answer(decision.status, decision.body)
+            try:
+                reply = await self._accept(endpoint, decision)
+            except NotPaired:
+                continue  # removed or replaced meanwhile: what is there now decides
+            return answer(reply.status, reply.body)
 
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
+        """Go on with an accepted request. Raises NotPaired where its pairing was removed or replaced meanwhile."""
         pairing, message = accepted.pairing, accepted.message
         if not pairing.confirmed:
-            try:
-                pairing = await self._keeper.settle(pairing)
-            except NotPaired:
-                return UNAUTHORIZED
+            pairing = await self._keeper.settle(pairing)
         sentence = await self._keeper.admit(pairing, accepted.s2_version)
         if sentence is not None:
             return refusal(SessionErrorReason.OTHER, sentence)

@@ -245,6 +245,9 @@ class Device:
     def leave(self, pairing: Pairing) -> None:
         pass
 
+    def gives_way(self, pairing: Pairing) -> bool:
+        return False
+
     @contextlib.asynccontextmanager
     async def waiting_at(self, url: BaseUrl) -> AsyncIterator[asyncio.Task[AfterPoll]]:
         task = asyncio.create_task(wait_for_pairing(url, lambda: self.own, self, pki=self.pki), name="long poll")
@@ -282,7 +285,7 @@ class Manager:
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         raise AssertionError("an energy manager is pairing server here")
 
-    confirm = drop = leave = hold  # type: ignore[assignment]
+    confirm = drop = leave = gives_way = hold  # type: ignore[assignment]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[HttpsServer]:

@@ -59,6 +59,7 @@ async def contents(store: Store, keys: Iterable[PairKey]) -> object:
     found = [
         (
             known,
+            await store.record(known.key),
             await store.candidate_tokens(known) if known.communication_role is CLIENT else [],
             await store.active_digest(known),
         )
