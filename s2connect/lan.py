@@ -223,7 +223,9 @@ class LocalNetwork:
         try:
             shown = self.advertisement(pairing_url, port)
             self._other_roles.clear()
-            async with Advertiser(shown, zeroconf=self._zeroconf, on_conflict=self._conflict) as advertiser:
+            async with Advertiser(
+                shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._supervisor.failures
+            ) as advertiser:
                 _log.info("advertised in the local network as %s", shown.instance)
                 self._owner.publish(Advertised(name=shown.instance))
                 while await self._other_roles.wait():

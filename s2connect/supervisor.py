@@ -143,8 +143,9 @@ class FailureLog:
             loop.default_exception_handler(context)
 
 
-connection_failures: Final = FailureLog()
-"""Failures of tasks that live and die with one connection: they end it, and its end is what its owner is told."""
+process_failures: Final = FailureLog()
+"""Failures where no supervisor is at hand: in callbacks, and in tasks that live and die with one connection. They end
+the connection, and that is what its owner is told."""
 
 
 def _place(error: BaseException) -> object:

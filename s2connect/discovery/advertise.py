@@ -20,6 +20,7 @@ from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement
 from s2connect.errors import ConfigurationError, NameConflict
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.supervisor import FailureLog, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Advertiser:
         zeroconf: An instance to use instead of this process's own.
         on_conflict: Called once if another device takes the name after ``start`` (DISC-07). The endpoint is published
             on; both devices are then found by chance only.
+        failures: Reports errors of ours while the addresses of this machine are followed.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class Advertiser:
         *,
         zeroconf: AsyncZeroconf | None = None,
         on_conflict: Callable[[NameConflict], None] | None = None,
+        failures: FailureLog | None = None,
     ) -> None:
         self._advertisement = advertisement
         self._injected = zeroconf
         self._on_conflict = on_conflict
+        self._failures = failures
         self._resources = contextlib.AsyncExitStack()
         self._zeroconf: AsyncZeroconf | None = None
         self._infos: dict[Role | None, ServiceInfo] = {}
@@ -97,6 +101,9 @@ class Advertiser:
         async with contextlib.AsyncExitStack() as stack:
             self._zeroconf = await stack.enter_async_context(shared_zeroconf(self._injected))
             core = self._zeroconf.zeroconf
+            monitor = NetworkMonitor(self._network_changed)  # what changes from here on is followed
+            stack.callback(monitor.close)
+            monitor.start()
             self._addresses = published_addresses()
             self._guard = _NameGuard(self._advertisement, self._addresses)
             core.async_add_listener(self._guard, None)
@@ -105,11 +112,8 @@ class Advertiser:
             self._guard.rival.add_done_callback(self._conflict_came_up)
             stack.push_async_callback(self._withdraw)
             await self._publish(self._advertisement)
-            monitor = NetworkMonitor(self._network_changed)
-            stack.callback(monitor.close)
-            monitor.start()
-            follower = asyncio.create_task(self._follow(), name="s2connect advertiser")
-            stack.push_async_callback(_stop, follower)
+            supervisor = await stack.enter_async_context(Supervisor("s2connect", self._failures))
+            supervisor.keep(self._follow, "advertiser")
             self._resources = stack.pop_all()
 
     async def update(self, advertisement: Advertisement) -> None:
@@ -201,6 +205,9 @@ class Advertiser:
                     await self._publish(self._advertisement)
                 except (OSError, ZeroconfError, NameConflict) as error:
                     log.warning("The advertisement could not follow a change of the network: %s", error)
+                except BaseException:
+                    self._network_changed(True)  # for when this task is started again
+                    raise
 
     def _conflict_came_up(self, rival: asyncio.Future[None]) -> None:
         if rival.cancelled():
@@ -290,11 +297,6 @@ async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:
         if number:
             await asyncio.sleep(GOODBYE_SECONDS)
         core.async_send(goodbye)
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _conflict(advertisement: Advertisement) -> NameConflict:

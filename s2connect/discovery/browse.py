@@ -35,6 +35,7 @@ from s2connect.discovery.sightings import Sightings, Wanted
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.supervisor import process_failures
 
 log = logging.getLogger(__name__)
 
@@ -236,11 +237,14 @@ class Browser:
     def _tick(self) -> None:
         self._timer = None
         now = self._ticked_at = self._now()
-        changed, wanted = self._table.tick(now)
-        if changed:
-            self._fresh |= dict.fromkeys(changed)
-            self._news.set()
-        self._send(wanted, now)
+        try:
+            changed, wanted = self._table.tick(now)
+            if changed:
+                self._fresh |= dict.fromkeys(changed)
+                self._news.set()
+            self._send(wanted, now)
+        except Exception as error:  # it costs this look, and not all that would follow
+            process_failures.failed("browser", error)
         self._arm(max(self._table.next_tick(), now + TICK_SECONDS))
 
     def _send(self, wanted: Wanted, now: float) -> None:

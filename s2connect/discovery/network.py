@@ -91,8 +91,11 @@ class NetworkMonitor:
 
     def _poll(self) -> None:
         self._poll_timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
-        if own_addresses() != self._known:
-            self._notice()
+        try:
+            if own_addresses() != self._known:
+                self._notice()
+        except OSError as error:  # e.g. no descriptor is free
+            log.info("The addresses of this machine cannot be read now: %s", error.strerror)
 
     def _read(self) -> None:
         assert self._socket is not None
@@ -123,7 +126,11 @@ class NetworkMonitor:
 
     def _tell(self) -> None:
         self._notice_timer = None
-        self._known = own_addresses()
+        try:
+            self._known = own_addresses()
+        except OSError as error:  # the next comparison notices again
+            log.info("The addresses of this machine cannot be read now: %s", error.strerror)
+            return
         came_up, self._link_came_up = self._link_came_up, False
         self._changed(came_up)
 

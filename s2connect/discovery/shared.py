@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.errors import NotReachable
-
-log = logging.getLogger(__name__)
+from s2connect.supervisor import Supervisor
 
 
 class _Shared:
@@ -24,12 +21,12 @@ class _Shared:
         self._changed = asyncio.Event()
         self._monitor = NetworkMonitor(lambda _: self._changed.set())
         self._monitor.start()
-        self._follower = asyncio.create_task(self._follow(), name="s2connect mDNS interfaces")
+        self._supervisor = Supervisor("s2connect")
+        self._supervisor.keep(self._follow, "mdns-interfaces")
 
     async def close(self) -> None:
         self._monitor.close()
-        self._follower.cancel()
-        await asyncio.gather(self._follower, return_exceptions=True)
+        await self._supervisor.close()
         await self.zeroconf.async_close()
 
     async def _follow(self) -> None:
@@ -37,13 +34,12 @@ class _Shared:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            interfaces = _interfaces()
-            if not interfaces:
-                continue
             try:
-                await self.zeroconf.async_update_interfaces(interfaces)
-            except (OSError, RuntimeError, ZeroconfError) as error:
-                log.warning("Discovery could not follow a change of the network: %s", error)
+                if interfaces := _interfaces():
+                    await self.zeroconf.async_update_interfaces(interfaces)
+            except BaseException:
+                self._changed.set()  # for when this task is started again
+                raise
 
 
 _shared: dict[asyncio.AbstractEventLoop, _Shared] = {}

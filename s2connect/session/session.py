@@ -29,7 +29,7 @@ from s2connect.messages.envelope import (
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
-from s2connect.supervisor import connection_failures
+from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
 if TYPE_CHECKING:
@@ -485,7 +485,7 @@ class Session:
         """End the session because of an error of ours."""
         if self._intent is None:
             self._intent = SessionEnd.LOST
-        connection_failures.failed("session", error, name=f"the session with {self.info.remote}")
+        process_failures.failed("session", error, name=f"the session with {self.info.remote}")
         await self._connection.close(INTERNAL_ERROR)
 
     def _finish(self, closed: ConnectionClosed) -> None:
@@ -505,4 +505,4 @@ class Session:
             self._on_message(direction, message)
         except Exception as error:
             name = f"the observer of the session with {self.info.remote}"
-            connection_failures.failed("observer", error, name=name)
+            process_failures.failed("observer", error, name=name)

@@ -31,7 +31,7 @@ from s2connect.errors import (
 )
 from s2connect.model.proxy import Proxy
 from s2connect.model.secret import Secret
-from s2connect.supervisor import connection_failures
+from s2connect.supervisor import process_failures
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
     MESSAGE_TOO_BIG,
@@ -240,7 +240,7 @@ class _End(Connection):
         try:
             await self._beat()
         except Exception as error:
-            connection_failures.failed("websocket-heartbeat", error, name=f"the heartbeat of {self.info.remote}")
+            process_failures.failed("websocket-heartbeat", error, name=f"the heartbeat of {self.info.remote}")
             self._end(ConnectionClosed(ABNORMAL_CLOSURE, "an error in this program"))
             self._transport.abort()
 

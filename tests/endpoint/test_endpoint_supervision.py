@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -18,9 +19,11 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
 from s2connect.transports.websocket_ends import ServerEnd
+from tests.endpoint import supervision_house
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config, until
+from tests.netns import Lan, require_netns
 
-SECRET = "K7X-1234-5678"
+SECRET = supervision_house.SECRET
 
 
 class Fault:
@@ -281,3 +284,20 @@ async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.rule("LP-01", "DISC-09")
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=() if task in ("advertise", "long-polling") else pytest.mark.long)
+        for task in supervision_house.CASES
+    ],
+)
+def test_a_task_of_the_local_network_that_fails_is_told_and_overcome(task: str) -> None:
+    require_netns()
+    with Lan(1, ipv6=False) as network:
+        done = network.hosts[0].run(sys.executable, "-m", "tests.endpoint.supervision_house", task, timeout=55)
+    assert ("Traceback" in done.stderr) == (task != "no network"), done.stderr
+    assert done.stderr.count(supervision_house.SECRET) == (task != "no network"), done.stderr
+    assert f"{task} failed" in done.stderr or f"{task}-" in done.stderr or task == "no network", done.stderr

@@ -481,7 +481,7 @@ async def test_the_observer_sees_everything_and_its_failure_is_only_logged(
 async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_traceback(
     fault: str, raw: Raw, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("s2connect.session.session.connection_failures", FailureLog())
+    monkeypatch.setattr("s2connect.session.session.process_failures", FailureLog())
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the details")

@@ -269,7 +269,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
     rig: Any, side: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would stand for ever once its peer has gone."""
-    monkeypatch.setattr("s2connect.transports.websocket_ends.connection_failures", FailureLog())
+    monkeypatch.setattr("s2connect.transports.websocket_ends.process_failures", FailureLog())
     async with rig(timings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
