@@ -8,7 +8,16 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
+
+from tests import waits
+
+# How long an example takes says how busy the machine is; a limit on what input may cost is a test of its own.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # A shell without job control starts what is in the background with SIGINT ignored, and every child inherits that. Tests
 # of Ctrl-C need it as a person at a terminal has it.
@@ -19,13 +28,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure once, before there are workers, which inherit it."""
+    if waits.VARIABLE not in os.environ:
+        os.environ[waits.VARIABLE] = f"{waits.measure(config.getoption('numprocesses', None) or 1):.1f}"
+
+
+def pytest_report_header() -> str:
+    return f"{waits.slowness()} times as slow as a quiet machine: tests wait {waits.patience(1):.0f} times as long"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A slow machine has more time for a whole test, too."""
+    usual = float(config.getini("timeout"))
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(waits.patience(marker.args[0] if marker else usual)), append=False)
+
+
 @pytest.fixture(autouse=True)
 def _no_leaked_threads() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     left = [t for t in threading.enumerate() if t not in before and not t.daemon and "asyncio" not in t.name]
     for thread in left:
-        thread.join(2)
+        thread.join(waits.patience(2))
     assert not [t for t in left if t.is_alive()], "threads were left behind"
 
 

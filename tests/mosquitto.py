@@ -17,6 +17,7 @@ import pytest
 import trustme
 
 from s2connect.model.secret import Secret
+from tests.waits import Deadline, patience
 
 HOST = "localhost"
 PREFIX = "s2"
@@ -141,7 +142,7 @@ class Mosquitto:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = Deadline(10)
         while True:
             if self._process.poll() is not None:
                 text = self.log_file.read_text() if self.log_file.is_file() else "no log"
@@ -149,7 +150,7 @@ class Mosquitto:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:
-                assert time.monotonic() < deadline, "mosquitto does not listen"
+                assert not deadline.passed(), "mosquitto does not listen"
                 time.sleep(0.01)
             else:
                 return self
@@ -167,7 +168,7 @@ class Mosquitto:
         if process is not None:
             process.send_signal(number)
             process.send_signal(signal.SIGCONT)
-            process.wait(10)
+            process.wait(patience(10))
 
     def freeze(self) -> None:
         """Let it hold all connections and do nothing."""

@@ -13,6 +13,7 @@ from websockets.typing import Subprotocol
 
 from s2connect.model.url import MqttUrl
 from tests.mosquitto import HOST, Mosquitto
+from tests.waits import within
 
 Change = Callable[[int, bytes], Iterable[bytes]]
 """Gets each packet on its way to a client, its first byte and the whole of it; gives what goes there instead."""
@@ -94,7 +95,7 @@ class Proxy:
 
     async def close(self) -> None:
         self._stopped.set()
-        async with asyncio.timeout(5):
+        async with within(5):
             while self._running:
                 await asyncio.sleep(0.001)
 

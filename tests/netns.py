@@ -30,6 +30,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.waits import Deadline, patience
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _numbers = itertools.count(1)
@@ -65,7 +67,7 @@ def _missing() -> str | None:
 
 
 def _ip(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=patience(20), check=False)
     if check and result.returncode != 0:
         raise RuntimeError(f"ip {' '.join(arguments)}: {result.stderr.strip()}")
     return result
@@ -94,7 +96,7 @@ class Host:
             ["ip", "netns", "exec", self.name, *command],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=patience(timeout),
             check=False,
             cwd=ROOT,
             env=_environment(),
@@ -175,7 +177,7 @@ class Process:
     def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = 20) -> str:
         """Wait for a line that contains a text, or for which a function is true, after those returned before."""
         found = wanted if callable(wanted) else lambda line: wanted in line
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while True:
             ended = self._process.poll() is not None
             self._read()
@@ -188,7 +190,7 @@ class Process:
                 raise AssertionError(
                     f"ended ({self._process.returncode}) without {wanted!r}:\n" + "\n".join(self.lines)
                 )
-            if time.monotonic() > deadline:
+            if deadline.passed():
                 raise AssertionError(f"not within {timeout} s: {wanted!r}:\n" + "\n".join(self.lines))
             time.sleep(0.02)
 
@@ -202,7 +204,7 @@ class Process:
         """Close its input and wait until it has ended by itself."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout)
+        self._process.wait(patience(timeout))
         self._read()
 
     def kill(self) -> None:
@@ -220,10 +222,10 @@ class Process:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(5)
+                self._process.wait(patience(5))
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(5)
+                self._process.wait(patience(5))
         self._read()
         self._output.close()
 

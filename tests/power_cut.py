@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waits import patience
+
 CHANGING_CALLS = (
     "write",
     "pwrite64",
@@ -221,7 +223,7 @@ def _strace(command: Sequence[str], home: Path, options: Sequence[str]) -> subpr
         + [part.replace("{home}", str(home)) for part in command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )

@@ -24,6 +24,7 @@ from s2connect.transports.mqtt.details import MqttPassword, SessionToken, Static
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import Mosquitto, access_list, password
+from tests.waits import within
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DETAILS = """{"message_type": "ResourceManagerDetails", "resource_id": "battery", "instruction_processing_delay": 100,
@@ -52,7 +53,7 @@ async def start(name: str, *arguments: str, env: dict[str, str] | None = None) -
 
 async def read_until(process: asyncio.subprocess.Process, text: str) -> str:
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with within(20):
         while True:
             line = (await process.stdout.readline()).decode()
             assert line, f"ended before it said {text!r}"
@@ -95,7 +96,7 @@ async def test_the_old_device_speaks_the_s2_of_yesterday_without_a_mistake() -> 
         url = f"ws://127.0.0.1:{server.port}/heat-pump"
         device = await start("old_device.py", url, env={"S2_TOKEN": "token-of-the-heat-pump"})
         try:
-            async with asyncio.timeout(20):
+            async with within(20):
                 connection = await anext(server)
                 assert connection.info.s2_version == "0.0.2-beta"
                 session = Session(connection, peer=peer(Role.RM), role=Role.CEM)  # judges by all rules
@@ -180,7 +181,7 @@ async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
             versions=("v1.0.0",),
             secret=SessionToken(SECRET),
         )
-        async with asyncio.timeout(20):
+        async with within(20):
             session = Session(await bridge.connect_static(known), peer=peer(Role.CEM), role=Role.RM)
             await read_until(cloud, f"{device_id} is here")
             details = json.loads(DETAILS)

@@ -28,17 +28,10 @@ from s2connect.model.secret import AccessToken
 from s2connect.plain import PlainServer
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from tests.mosquitto import Mosquitto, access_list, password
+from tests.waits import within
 
 WSS, MQ, PLAIN = "wss", "mqtt", "plain"
 PROTOCOLS = {WSS: (WEBSOCKET,), MQ: (MQTT,)}
-
-
-async def until(condition: object, seconds: float = 10.0) -> None:
-    """Wait until a function says so."""
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def description(node: NodeId, role: Role) -> NodeDescription:
@@ -232,6 +225,6 @@ class House:
 
 async def both(house: House, iterators: dict[Role, AsyncIterator[Session]], seconds: float = 20) -> dict[Role, Session]:
     """The next session of each side."""
-    async with asyncio.timeout(seconds):
+    async with within(seconds):
         rm, cem = await asyncio.gather(anext(iterators[Role.RM]), anext(iterators[Role.CEM]))
     return {Role.RM: rm, Role.CEM: cem}

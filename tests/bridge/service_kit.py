@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.route import Route
 from s2connect.messages.envelope import SESSION_REQUEST, ReceptionStatusValue, read_message, reception_status
 from s2connect.transports.base import Connection
+from tests.waits import until
 
 POWER = (
     '{ "message_type":"PowerMeasurement" ,"message_id":"%s","measurement_timestamp":"2026-01-01T00:00:00Z",'
@@ -22,13 +22,6 @@ def private_file(path: Path, text: str) -> Path:
     path.touch(0o600)
     path.write_text(text)
     return path
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def until_up(route: Route, number: int = 1) -> None:

@@ -17,8 +17,9 @@ from s2connect.bridge.plain import PlainServerDevicePort
 from s2connect.errors import ConnectionClosed, PeerBusy
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import connect_plain
-from tests.bridge.bridge_kit import MQ, PLAIN, House, until
+from tests.bridge.bridge_kit import MQ, PLAIN, House
 from tests.bridge.frbc_texts import FROM_RM_FIRST
+from tests.waits import until, within
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(90)]
 
@@ -49,7 +50,7 @@ class Scene:
 
     async def meet(self, seconds: float = 40) -> tuple[Connection, Session]:
         """Come again until it is let in; then a message and its answer pass."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             while True:
                 try:
                     device = await self.connect()
@@ -85,7 +86,7 @@ async def reaching(scene: Scene) -> None:
     connecting = asyncio.create_task(scene.connect())
     await scene.until(LinkState.REACHING, seconds=5)
     scene.broker.kill()
-    async with asyncio.timeout(OPEN_TIMEOUT + FAREWELL_TIMEOUT):
+    async with within(OPEN_TIMEOUT + FAREWELL_TIMEOUT):
         with pytest.raises(PeerBusy):
             await connecting
 
@@ -96,7 +97,7 @@ async def admitting(scene: Scene) -> None:
     session = await scene.manager()
     scene.broker.kill()
     await scene.until(LinkState.FAILED, seconds=2)
-    async with asyncio.timeout(2):
+    async with within(2):
         await session.wait_closed()
     assert await scene.house.link.ask(Role.RM, "") == NOT_NOW
 
@@ -105,7 +106,7 @@ async def up(scene: Scene) -> None:
     device, manager = await scene.meet()
     await device.send(FROM_RM_FIRST.replace("rm:1", "on-its-way"))
     scene.broker.kill()
-    async with asyncio.timeout(FAREWELL_TIMEOUT + 2):
+    async with within(FAREWELL_TIMEOUT + 2):
         types = await until_closed(device)
         await manager.wait_closed()
     assert types[-1] == "SessionRequest"
@@ -117,7 +118,7 @@ async def parting(scene: Scene) -> None:
     await manager.close()
     await scene.until(LinkState.PARTING, seconds=1)
     scene.broker.kill()
-    async with asyncio.timeout(FAREWELL_TIMEOUT + 4):
+    async with within(FAREWELL_TIMEOUT + 4):
         await until_closed(device)
     await scene.until(LinkState.WAITING, seconds=1)
 

@@ -25,6 +25,7 @@ from s2connect.messages.envelope import Message
 from tests.bridge.bridge_kit import introduce
 from tests.bridge.fault_house import CHILD, free_port, open_without_listening
 from tests.netns import Process
+from tests.waits import within
 
 SECONDS = float(os.environ.get("S2_FLEET_SECONDS", "10"))
 PILOTS, MANY = 236, 500
@@ -89,7 +90,7 @@ class Fleet:
     async def all_up(self, seconds: float) -> tuple[float, float]:
         """Wait until everybody is connected; returns after how long half were, and all."""
         began, count, half = time.monotonic(), len(self.devices.nodes), 0.0
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             while len(self.live) < count:
                 await asyncio.sleep(0.05)
                 if not half and len(self.live) >= count / 2:
@@ -171,7 +172,7 @@ async def test_a_fleet_talks_through_one_bridge_and_comes_back_after_it_was_kill
             assert set(fleet.seen.values()) == {1}
             assert len(fleet.seen) == fleet.sent
             fleet.process.kill()
-            async with asyncio.timeout(20):
+            async with within(20):
                 while fleet.live:
                     await asyncio.sleep(0.05)
             fleet.start_bridge()

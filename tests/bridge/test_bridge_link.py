@@ -15,6 +15,7 @@ from s2connect.bridge.route import Route
 from s2connect.messages import general
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
+from tests.waits import until, within
 
 
 def details() -> general.ResourceManagerDetails:
@@ -55,14 +56,12 @@ async def test_a_device_and_an_energy_manager_meet_through_the_bridge() -> None:
         code = endpoint.node(role=Role.CEM).issue_pairing_code()
         await rm.node().pair(endpoint.pairing_url, code)
         key = str(rm.node().id)
-        async with asyncio.timeout(5):
-            while key not in route.links:
-                await asyncio.sleep(0.01)
+        await until(lambda: key in route.links)
         representative = manager.node_of(key)
         assert representative is not None
         await representative.pair(cem.pairing_url, cem.node().issue_pairing_code())
         rm_sessions, cem_sessions = rm.node().sessions(), cem.node().sessions()
-        async with asyncio.timeout(10):
+        async with within(10):
             there: Session
             here, there = await asyncio.gather(anext(rm_sessions), anext(cem_sessions))
             await here.send(details())
@@ -74,7 +73,7 @@ async def test_a_device_and_an_energy_manager_meet_through_the_bridge() -> None:
         assert link.status().state is LinkState.UP
         assert link.status().counts[Role.RM]["forwarded"] == 1
         await there.close()
-        async with asyncio.timeout(15):
+        async with within(15):
             await here.wait_closed()
             here, there = await asyncio.gather(anext(rm_sessions), anext(cem_sessions))
             await here.send(details())

@@ -12,8 +12,9 @@ from s2connect import Role
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.nodes import NodeManagerPort
 from s2connect.errors import StorageUnavailable
-from tests.bridge.bridge_kit import WSS, House, both, until
+from tests.bridge.bridge_kit import WSS, House, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
+from tests.waits import until, within
 
 RM, CEM = Role.RM, Role.CEM
 
@@ -30,7 +31,7 @@ async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representa
         await house.device.node().unpair(house.ids["bridge"])
         await until(lambda: not house.route.links)
         await until(lambda: not house.bridge.connected() and not house.manager.connected())
-        async with asyncio.timeout(10):
+        async with within(10):
             while await house.manager.pairings():
                 await asyncio.sleep(0.01)
         code = house.bridge.node(role=CEM).issue_pairing_code()

@@ -14,6 +14,7 @@ from s2connect.bridge.outbox import MAX_QUEUED, MAX_QUEUED_CHARACTERS, Outbox
 from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import Connection
 from tests.bridge.link_kit import connection_pair
+from tests.waits import patience
 
 
 class Roomy(Connection):
@@ -137,7 +138,7 @@ async def test_a_few_long_texts_count_as_many_short_ones() -> None:
         await turns()
         assert not waiting.done()
         connection.room.set()
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, patience(1))
 
 
 async def test_what_is_taken_back_never_leaves() -> None:
@@ -164,15 +165,15 @@ async def test_the_end_of_the_connection_is_told_by_its_task_whoever_notices() -
         connection.gone = True
         await outbox.put("directly")  # not this caller's connection, so not its error
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(task, 1)
+            await asyncio.wait_for(task, patience(1))
     outbox = Outbox(connection)
     async with running(outbox) as task:
         outbox.put_nowait("queued")
         outbox.put_nowait("behind it")
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(task, 1)
+            await asyncio.wait_for(task, patience(1))
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(outbox.flush(), 1)
+            await asyncio.wait_for(outbox.flush(), patience(1))
 
 
 async def test_a_put_that_is_cancelled_while_it_waits_is_sent_all_the_same() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import socket
@@ -15,7 +14,6 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from service_kit import until
 
 from s2connect.bridge.config import load
 from s2connect.bridge.metrics import Metrics
@@ -24,6 +22,7 @@ from s2connect.bridge.service import Bridge
 from s2connect.errors import S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.legacy import connect_plain
+from tests.waits import until, within
 
 EVIL = '<img src=x onerror="alert(1)">&\u202e\u200bend'
 SHOWN = '<img src=x onerror="alert(1)">& end'
@@ -80,7 +79,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Bridge, str, int]]:
 
 async def test_a_browser_gets_a_page_that_only_shows(served: tuple[Bridge, str, int]) -> None:
     bridge, url, port = served
-    async with aiohttp.ClientSession() as http, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as http, within(20):
         with pytest.raises(S2ConnectError):
             await connect_plain(f"ws://127.0.0.1:{port}/battery", role=Role.RM, local=NodeId(uuid4()))
         await until(lambda: bridge.status()["routes"][0]["links"][0]["reason"])

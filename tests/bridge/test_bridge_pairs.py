@@ -16,6 +16,7 @@ from s2connect.messages.envelope import read_message
 from tests.bridge.bridge_kit import MQ, PLAIN, WSS, House, both
 from tests.bridge.frbc_texts import ALL_FROM_CEM, ALL_FROM_RM, converse
 from tests.mosquitto import HOST, password
+from tests.waits import patience, within
 
 RM, CEM = Role.RM, Role.CEM
 
@@ -33,7 +34,7 @@ def answers(texts: list[str]) -> list[str]:
 async def carry_a_conversation(house: House) -> None:
     iterators = {role: house.sessions(role) for role in Role}
     sessions = await both(house, iterators)
-    async with asyncio.timeout(20):
+    async with within(20):
         await converse(sessions[RM], sessions[CEM])
     rm, cem = house.heard[RM], house.heard[CEM]
     for sender, receiver, said in ((rm, cem, ALL_FROM_RM), (cem, rm, ALL_FROM_CEM)):
@@ -92,11 +93,11 @@ async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_a
             topics = [f"s2/s2/0/{bridge}/device/#", f"s2/s2/0/{bridge}/open", f"s2/s2/0/{bridge}/#", "#", "+/#"]
             for topic in topics:
                 client.subscribe(topic, 1)
-                assert subscribed.acquire(timeout=5)
+                assert subscribed.acquire(timeout=patience(5))
             for name in ("x", str(device)):
-                client.publish(f"s2/s2/0/{bridge}/device/{name}/r", b"forged", 1).wait_for_publish(5)
+                client.publish(f"s2/s2/0/{bridge}/device/{name}/r", b"forged", 1).wait_for_publish(patience(5))
             listening.set()
-            assert finished.wait(20)
+            assert finished.wait(patience(20))
             client.disconnect()
             client.loop_stop()
             assert not heard
@@ -104,8 +105,8 @@ async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_a
         listening, finished = threading.Event(), threading.Event()
         spying = loop.run_in_executor(None, spy)
         try:
-            assert await asyncio.to_thread(listening.wait, 20)
-            async with asyncio.timeout(20):
+            assert await asyncio.to_thread(listening.wait, patience(20))
+            async with within(20):
                 await converse(sessions[RM], sessions[CEM])
         finally:
             finished.set()

@@ -31,6 +31,7 @@ from s2connect.model.secret import Secret
 from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
+from tests.waits import within
 
 BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())
 BATTERY = ConfiguredDevice(key="battery", name="Battery in the cellar", brand="ACME", type="Battery")
@@ -61,7 +62,7 @@ async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_
     async with PlainServer(door(Role.CEM, "for-the-cem")) as cem_server:
         target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
         devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", token)])
-        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, asyncio.timeout(10):
+        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, within(10):
             with pytest.raises(SessionRefused):
                 await connect(devices.port, "/battery", Role.RM, "another")
             device = await connect(devices.port, "/battery", Role.RM, "for-the-device")
@@ -79,7 +80,7 @@ async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_
         gone = cem_server.port
     devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", None)])
     manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
-    async with opened(devices, manager) as route, asyncio.timeout(10):
+    async with opened(devices, manager) as route, within(10):
         with pytest.raises(PeerBusy):
             await connect(devices.port, "/battery", Role.RM)
         async with aiohttp.ClientSession() as http:
@@ -108,7 +109,7 @@ async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
         target = PlainTarget(url=f"ws://127.0.0.1:{device_server.port}/")
         devices = PlainClientDevicePort(BRIDGE, [(device, target)])
         manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/{{name}}"))
-        async with opened(devices, manager) as route, asyncio.timeout(10):
+        async with opened(devices, manager) as route, within(10):
             rm, cem = await asyncio.gather(anext(device_server), anext(cem_server))
             await converse(rm, cem)
             await until_up(route)
@@ -126,7 +127,7 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
             ],
         )
         manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", token)
-        async with opened(devices, manager) as route, asyncio.timeout(10):
+        async with opened(devices, manager) as route, within(10):
             assert (manager.path_of("one"), manager.path_of("two")) == ("/s2/Heat-pump-1", "/s2/Heat-pump-2")
             first = await connect(manager.port, "/s2/Heat-pump-1", Role.CEM, "for-the-cem")
             one_device = await anext(one)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from service_kit import POWER, converse, ended, until, until_up
+from service_kit import POWER, converse, ended, until_up
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig
 from s2connect.bridge.config import load
@@ -23,6 +23,7 @@ from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
+from tests.waits import until, within
 
 PEER = NodeId(uuid4())
 
@@ -98,7 +99,7 @@ async def test_the_first_run_makes_the_home_and_ids_stay(house: House) -> None:
 
 
 async def test_a_reload_leaves_what_did_not_change_alone(house: House) -> None:
-    async with house.managers("a", "b", "c") as doors, asyncio.timeout(20):
+    async with house.managers("a", "b", "c") as doors, within(20):
         house.write("a", "b")
         async with house.bridge() as bridge:
             a, b = await house.device("a"), await house.device("b")
@@ -160,7 +161,7 @@ async def test_what_takes_a_restart_is_said(house: House) -> None:
 
 async def test_status_metrics_and_log_say_the_same(house: House, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "s2connect.bridge")
-    async with house.managers("a") as doors, asyncio.timeout(20):
+    async with house.managers("a") as doors, within(20):
         house.write("a", "b")
         async with house.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
 
@@ -239,7 +240,7 @@ async def test_one_cloud_represents_each_device_by_a_node_of_its_own(tmp_path: P
     rm_config = EndpointConfig(nodes=(NodeConfig(role=Role.RM, user_defined_name="Battery"),), **local)
     cem_config = EndpointConfig(nodes=(NodeConfig(role=Role.CEM),), **local)
     async with (
-        asyncio.timeout(40),
+        within(40),
         Endpoint.open(config=rm_config) as rm,
         Endpoint.open(config=cem_config) as cem,
     ):

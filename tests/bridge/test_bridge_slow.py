@@ -17,6 +17,7 @@ from s2connect.messages.checks import Check
 from s2connect.transports.base import Connection
 from tests.bridge.bridge_kit import MQ, WSS, House
 from tests.bridge.link_kit import answer, message
+from tests.waits import within
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
@@ -97,7 +98,7 @@ async def test_over_mqtt_where_nobody_can_be_slowed_down_the_session_ends_on_bot
         traffic = Traffic()
         works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))
         tasks = [asyncio.create_task(work) for work in works]
-        async with asyncio.timeout(30):
+        async with within(30):
             await asyncio.gather(device.wait_closed(), manager.wait_closed())
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(result, ConnectionClosed) for result in results)

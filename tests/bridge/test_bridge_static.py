@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from service_kit import converse, part, private_file, until
+from service_kit import converse, part, private_file
 
 from s2connect.bridge.devices import ConfiguredDevice
 from s2connect.bridge.life import LinkState
@@ -30,11 +30,12 @@ from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import Mosquitto, access_list, password
+from tests.waits import slowed, until, within
 
 BRIDGE, CLOUD, DEVICE = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
 BATTERY = ConfiguredDevice(key="battery", name="Battery")
 SECRET = SessionToken(base64.b64encode(bytes(range(32))).decode())
-SHORT = ChannelLimits(open_timeout=1.0)
+SHORT = ChannelLimits(open_timeout=slowed(1.0))
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building
             )
             route = Route("house", devices, manager, Policy())
             await route.start()
-            async with asyncio.timeout(10):
+            async with within(10):
                 device, cem = await asyncio.gather(anext(device_server), came.get())
                 await converse(device, cem)
                 assert route.status()[0].sides[Role.CEM].protocol == "X-MQTT5-0"
@@ -128,7 +129,7 @@ async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energ
             route = Route("house", devices, manager, Policy())
             await route.start()
             known = session(BRIDGE, DEVICE, "device", Role.RM)
-            async with asyncio.timeout(20):
+            async with within(20):
                 with pytest.raises(NetworkError):
                     await rm.connect_static(known)
                 await until(lambda: route.status()[0].state is LinkState.FAILED)
@@ -161,7 +162,7 @@ async def test_a_cloud_program_may_be_the_one_that_opens(broker: Mosquitto, secr
             route = Route("house", devices, StaticManagerPort(mqtt, settings(broker, "bridge"), BRIDGE, peer), Policy())
             await route.start()
             known = session(representative_id(BRIDGE, "battery"), CLOUD, "cloud", Role.CEM)
-            async with asyncio.timeout(20):
+            async with within(20):
                 cem = await patient(cloud, known)
                 device = await anext(device_server)
                 await converse(device, cem)
@@ -185,7 +186,7 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
             manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/"))
             route = Route("house", devices, manager, Policy())
             await route.start()
-            async with asyncio.timeout(10):
+            async with within(10):
                 device, cem = await asyncio.gather(came.get(), anext(cem_server))
                 await converse(device, cem)
                 await part(route, device, cem)

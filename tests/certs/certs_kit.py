@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.waits import patience
+
 DAY = timedelta(days=1)
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -189,7 +191,7 @@ async def ask(streams: Streams, text: bytes = b"ping") -> bytes:
     """Send and get the echo, so that the handshake is over on both sides."""
     reader, writer = streams
     writer.write(text)
-    return await asyncio.wait_for(reader.readexactly(len(text)), 5)
+    return await asyncio.wait_for(reader.readexactly(len(text)), patience(5))
 
 
 def leaf_seen(streams: Streams) -> bytes:

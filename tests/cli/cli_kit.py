@@ -6,16 +6,18 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from s2connect.cli import main
+from tests.waits import Deadline, patience
 
 Object = dict[str, Any]
 WAIT = 20.0
@@ -36,7 +38,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=patience(timeout),
         check=False,
         env={**os.environ, **(env or {})},
     )
@@ -96,10 +98,10 @@ class Running:
             if wanted(line):
                 self._unclaimed.remove(line)
                 return line
-        until = time.monotonic() + WAIT
+        deadline = Deadline(WAIT)
         while True:
             try:
-                line = self._news.get(timeout=max(0.0, until - time.monotonic()))
+                line = self._news.get(timeout=deadline.left())
             except queue.Empty:
                 raise AssertionError(f"not among {self.lines}") from None
             assert line is not None, f"ended after {self.lines}, {self.errors}"
@@ -148,9 +150,9 @@ class Running:
 
     def ended(self, timeout: float = 8.0) -> int:
         """Wait for the end; the exit code."""
-        code = self.process.wait(timeout)
+        code = self.process.wait(patience(timeout))
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(patience(timeout))
         while not self._news.empty():
             line = self._news.get()
             if line is not None:
@@ -167,6 +169,19 @@ class Running:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+class SilentServer:
+    """Something that takes connections and never says a word."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self.url = f"https://127.0.0.1:{server.getsockname()[1]}/pairing/"
+
+    def wait_for_a_client(self) -> None:
+        """Wait until somebody has connected, who then waits in vain."""
+        readable, _, _ = select.select([self._server], [], [], patience(20))
+        assert readable, "nobody connected"
 
 
 def pair(cem: Running, rm: Running) -> tuple[str, str]:

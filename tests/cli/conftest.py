@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import Running, make_home
+from cli_kit import Running, SilentServer, make_home
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,6 @@ def start() -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Pairing URL of something that takes connections and never says a word."""
+def silent_server() -> Iterator[SilentServer]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"https://127.0.0.1:{server.getsockname()[1]}/pairing/"
+        yield SilentServer(server)

@@ -22,6 +22,7 @@ from s2connect.bridge.rows import span
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
 from s2connect.cli.systemd import Notifier
+from tests.waits import patience
 
 
 def free_port() -> int:
@@ -119,7 +120,7 @@ def test_a_bridge_runs_reloads_and_stops_tidily_and_systemd_knows(file: Path, br
         threading.Thread(target=listen, daemon=True).start()
 
         def told(wanted: str) -> str:
-            while not (text := heard.get(timeout=10)).startswith(wanted):
+            while not (text := heard.get(timeout=patience(10))).startswith(wanted):
                 pass
             return text
 

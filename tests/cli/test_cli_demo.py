@@ -21,6 +21,7 @@ from s2connect.cli.demo_place import prepare
 from s2connect.cli.demo_text import narrator
 from s2connect.cli.failures import Failure
 from tests.mosquitto import need_mosquitto
+from tests.waits import patience
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +95,9 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "RECORDED_SECRETS": str(directories["recorded"]),
         "TMPDIR": str(directories["temporary"]),
     }
-    done = run("demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env, timeout=100)
+    done = run(
+        "demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env, timeout=patience(100)
+    )
     assert done.returncode == 0, done.stderr
     assert list(directories["temporary"].iterdir()) == [], "it leaves nothing behind"
     logs = {path.name: path.read_text(encoding="utf-8") for path in directories["logs"].iterdir()}
@@ -244,7 +247,7 @@ def test_stopped_in_the_middle_its_processes_and_homes_are_gone(tmp_path: Path, 
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 6
     process.send_signal(number)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=patience(15))
     assert process.returncode == (130 if number == signal.SIGINT else 1)
     assert "Traceback" not in err
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)

@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from s2connect.errors import UsageError
 from s2connect.model.common import Role
 from s2connect.model.url import BaseUrl
 from tests.netns import Host, Lan, Process, require_netns
+from tests.waits import Deadline, patience
 
 Start = Callable[..., Running]
 Capture = pytest.CaptureFixture[str]
@@ -41,7 +41,7 @@ HOSTILE = "\x1b[31m[red]Evil\x07\n\u202eheat pump[/]"
 
 
 def run_at(host: Host, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = host.run(*COMMAND, *arguments, check=False, timeout=50)
+    done = host.run(*COMMAND, *arguments, check=False, timeout=patience(50))
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -88,9 +88,9 @@ class Terminal:
 
     def wait_for(self, wanted: str, timeout: float = 25) -> str:
         """Wait until a text stands there, after what was waited for before; what stands before it."""
-        until = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while (at := self.text.find(wanted, self._seen)) < 0:
-            left = until - time.monotonic()
+            left = deadline.left()
             assert left > 0, f"no {wanted!r} in:\n{self.text}"
             assert self._read(left), f"ended without {wanted!r}:\n{self.text}"
         before, self._seen = self.text[self._seen : at], at + len(wanted)
@@ -110,10 +110,10 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def ended(self, timeout: float = 20) -> int:
-        until = time.monotonic() + timeout
-        while self._read(max(0.0, until - time.monotonic())) and time.monotonic() < until:
+        deadline = Deadline(timeout)
+        while self._read(deadline.left()) and not deadline.passed():
             pass
-        return self.process.wait(5)
+        return self.process.wait(patience(5))
 
     def close(self) -> None:
         if self.process.poll() is None:

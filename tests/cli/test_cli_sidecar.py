@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import Running, pair, run
+from cli_kit import Running, SilentServer, pair, run
 
 from s2connect import EndpointConfig, NodeConfig, Role, create_home
 from s2connect.rest.server import free_port
+from tests.waits import patience
 
 Start = Callable[..., Running]
 
@@ -67,11 +68,11 @@ def test_two_sidecars_pair_talk_and_part_with_the_events_of_the_contract_in_orde
 
 
 def test_sends_of_one_session_keep_their_order_and_a_slow_pair_blocks_nothing(
-    cem: Path, rm: Path, start: Start, silent_server: str
+    cem: Path, rm: Path, start: Start, silent_server: SilentServer
 ) -> None:
     manager, battery = start(cem), start(rm)
     _, session = pair(manager, battery)
-    slow = battery.begin("pair", url=silent_server, code="ABCDEFGH")
+    slow = battery.begin("pair", url=silent_server.url, code="ABCDEFGH")
     lines = [
         json.dumps({"command": "send", "id": i, "session": session, "message": {**MEASUREMENT, "message_id": f"m-{i}"}})
         for i in range(1000, 1200)
@@ -177,7 +178,7 @@ def run_with_input_file(home: Path, commands: Path) -> list[dict[str, object]]:
             [sys.executable, "-m", "s2connect", "serve", "--json", "--home", str(home)],
             stdin=file,
             capture_output=True,
-            timeout=20,
+            timeout=patience(20),
             check=True,
         )
     assert done.stderr == b""

@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 
 from s2connect.cli import main
+from tests.waits import patience
 
 TABLE = "site,area,appliance,resource,count,kw,kwh,litres\nHere,Cellar,Battery,BESS,2,5,10,\nThere,Roof,Sun,PV,1,6,,\n"
 SPEED = ("--speed", "600")
@@ -52,7 +53,7 @@ class Simulated:
         self.process.send_signal(signal.SIGTERM)
         output: IO[str] = self.process.stdout  # type: ignore[assignment]  # a pipe
         output.read()
-        return self.process.wait(15)
+        return self.process.wait(patience(15))
 
     def kill(self) -> None:
         self._guard.cancel()

@@ -15,6 +15,7 @@ from s2connect.cli import main
 from s2connect.model.secret import Secret
 from s2connect.plain import PlainServer
 from s2connect.transports.legacy import PlainDoor
+from tests.waits import within
 
 TOKEN = "token-of-the-heat-pump"
 
@@ -39,7 +40,7 @@ async def test_it_speaks_the_beta_with_its_token_and_comes_back(tmp_path: Path) 
             stdout=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(30):
+            async with within(30):
                 for _ in range(2):
                     connection = await anext(server)
                     assert connection.info.s2_version == "0.0.2-beta"

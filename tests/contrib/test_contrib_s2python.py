@@ -21,6 +21,7 @@ from s2connect.messages import ddbc
 from s2connect.messages.catalogue import V1, parse
 from s2connect.transports.base import Connection
 from s2connect.transports.memory import memory_pair
+from tests.waits import patience, within
 
 pytest.importorskip("s2python", reason="s2-python is not installed; the extra s2python brings it")
 
@@ -65,13 +66,13 @@ def selection() -> str:
 
 
 async def heard(messages: AsyncGenerator[str, None]) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with within(5):
         value: dict[str, Any] = json.loads(await anext(messages))
     return value
 
 
 async def received(connection: Connection) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with within(5):
         value: dict[str, Any] = json.loads(await connection.recv())
     return value
 
@@ -175,7 +176,7 @@ async def test_an_answer_to_the_peer_that_has_to_wait_is_not_lost_when_the_appli
         assert json.loads(await receiving)["status"] == "OK"
         assert json.loads(await anext(messages))["message_type"] == "HandshakeResponse"
         receiving = asyncio.ensure_future(anext(messages))
-        async with asyncio.timeout(5):
+        async with within(5):
             answer = json.loads(await theirs.recv())
         assert answer["subject_message_id"] == json.loads(refused)["message_id"]
         assert answer["status"] == "INVALID_CONTENT"
@@ -297,7 +298,7 @@ async def test_leaving_the_medium_closes_the_connection() -> None:
     ours, peers = connections()
     async with S2ConnectMedium(ours, role=Role.RM):
         pass
-    async with asyncio.timeout(5):
+    async with within(5):
         await peers.wait_closed()
 
 
@@ -322,7 +323,7 @@ async def test_a_receiver_that_is_cancelled_anywhere_loses_nothing() -> None:
                 await asyncio.sleep(0)
 
     sending = asyncio.create_task(send())
-    async with asyncio.timeout(20):
+    async with within(20):
         while len(seen) < len(sent):
             receiving = asyncio.create_task(receive())
             for _ in range(chance.randrange(12)):
@@ -342,7 +343,7 @@ async def test_many_may_send_at_once_and_the_cancelled_send_whole_messages_or_no
     for sender in senders[::3]:
         sender.cancel()
     arrived = []
-    async with asyncio.timeout(5):
+    async with within(5):
         while not all(sender.done() for sender in senders) or len(arrived) < 20:
             arrived.append(await peers.recv())
     await asyncio.gather(*senders, return_exceptions=True)
@@ -464,7 +465,7 @@ async def test_what_was_received_is_delivered_although_sending_fails() -> None:
 
 def test_the_module_is_imported_without_s2python() -> None:
     code = "import sys, s2connect.contrib.s2python; assert not {m for m in sys.modules if m.startswith('s2python')}"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=patience(30))
 
 
 async def test_the_medium_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -150,10 +149,3 @@ def identity_of(endpoint: Endpoint) -> ServerIdentity:
     """The certificate and key of an endpoint, as a thief would have it."""
     assert endpoint._tls is not None
     return endpoint._tls.identity
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something another task brings about; fails when it does not."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ from s2connect.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
 from s2connect.transports.websocket_ends import WebSocketTimings
 from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config
+from tests.waits import within
 
 FLEET = 1000
 
@@ -58,7 +59,7 @@ async def test_a_thousand_idle_sessions_on_one_server_stay_alive(open_endpoint: 
     opened = [asyncio.create_task(anext(node.sessions()), name="test-open") for node in fleet.nodes.values()]
     try:
         sessions = await asyncio.gather(*opened)
-        async with asyncio.timeout(30):
+        async with within(30):
             while len(cem.connected()) < FLEET:
                 await asyncio.sleep(0.1)
         await asyncio.sleep(21)

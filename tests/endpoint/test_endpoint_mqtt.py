@@ -18,8 +18,9 @@ from s2connect.config import MqttConfig
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.transports.base import Connection
-from tests.endpoint.conftest import MEASUREMENT, Interloper, OpenEndpoint, Wan, identity_of, lan_config, until
+from tests.endpoint.conftest import MEASUREMENT, Interloper, OpenEndpoint, Wan, identity_of, lan_config
 from tests.mosquitto import Mosquitto, access_list, password
+from tests.waits import until, within
 
 RM, CEM = NodeId(uuid4()), NodeId(uuid4())
 IDS = {Role.RM: RM, Role.CEM: CEM}
@@ -60,7 +61,7 @@ async def linked(endpoint: Endpoint) -> None:
 
 
 async def meet(rm: Endpoint, cem: Endpoint) -> tuple[Connection, Connection]:
-    async with asyncio.timeout(30):
+    async with within(30):
         (one, _), (other, _) = await asyncio.gather(anext(rm.node().connections()), anext(cem.node().connections()))
     return one, other
 
@@ -183,7 +184,7 @@ async def test_a_peer_that_stumbles_over_the_name_is_asked_for_a_session_over_we
     taking = asyncio.create_task(take())
     front = Interloper(cem, identity_of(cem))
     stumbled, front.spoil = stumbling("initiateSession", answer)
-    async with front.running(), asyncio.timeout(20):
+    async with front.running(), within(20):
         url = type(cem.session_url)(f"https://127.0.0.1:{front.port}/session/")
         pairing = replace(pairing, initiate_session_url=url)
         for number in (2, 3):

@@ -29,7 +29,8 @@ from s2connect.errors import (
 from s2connect.pairing import http_client
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.http_client import PairingTimings
-from tests.endpoint.conftest import Interloper, OpenEndpoint, Wan, identity_of, lan_config, until
+from tests.endpoint.conftest import Interloper, OpenEndpoint, Wan, identity_of, lan_config
+from tests.waits import patience, until, within
 
 IMPATIENT = PairingTimings(
     busy_retries=1,
@@ -262,7 +263,7 @@ async def test_an_rm_that_pairs_with_another_cem_leaves_the_first(
     assert told[1].by is events.UnpairedBy.REPLACED
     # The first CEM is told, so that it does not wait for ever.
     assert isinstance(await anext(first_events), events.Paired)
-    async with asyncio.timeout(5):
+    async with within(5):
         event = await anext(first_events)
     assert isinstance(event, events.Unpaired)
     assert await cem.node().pairings() == []
@@ -502,7 +503,7 @@ async def test_two_hundred_nodes_pair_in_the_time_of_a_few(open_endpoint: OpenEn
             for i in range(200)
         )
     )
-    assert time.monotonic() - started < 60, "the second per node added up"
+    assert time.monotonic() - started < patience(30), "the second per node added up"
     assert len(await house.pairings()) == 200
 
 
@@ -513,5 +514,5 @@ async def test_cancelling_a_pairing_is_prompt_and_leaves_nothing(cem: Endpoint, 
     started = time.monotonic()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < patience(0.5)
     assert await rm.pairings() == []

@@ -20,7 +20,8 @@ from s2connect.errors import CertificateRefused, ConnectionClosed, NetworkError,
 from s2connect.messages.checks import Check
 from s2connect.model.secret import AccessToken
 from s2connect.store.base import PairKey, Pin, token_digest
-from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config, until
+from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
+from tests.waits import until, within
 
 DETAILS = {
     "message_type": "ResourceManagerDetails",
@@ -154,7 +155,7 @@ async def test_the_communication_client_unpairs(cem: Endpoint, rm: Endpoint, app
     event = await anext(seen)
     assert isinstance(event, events.Unpaired)
     assert event.by is events.UnpairedBy.PEER
-    async with asyncio.timeout(5):
+    async with within(5):
         await manager.sessions[0].wait_closed()
     assert await cem._store.was_unpaired(PairKey(key.remote, key.local))
     with pytest.raises(NotPaired):
@@ -169,7 +170,7 @@ async def test_the_communication_server_unpairs(cem: Endpoint, rm: Endpoint, app
     seen = rm.events()
     await cem.node().unpair(key.local)
     told: list[events.Event] = []
-    async with asyncio.timeout(10):
+    async with within(10):
         while not any(isinstance(e, events.Unpaired) for e in told):
             told.append(await anext(seen))
     assert device.sessions[0].end_reason is SessionEnd.RECONNECT_REQUESTED
@@ -200,7 +201,7 @@ async def test_a_server_that_knows_nothing_of_the_pairing_is_not_asked_again(
     await cem._store.remove_pairing((await cem.pairings())[0], tombstone=False)
     seen = rm.events()
     applications(cem), applications(rm)
-    async with asyncio.timeout(5):
+    async with within(5):
         event = await anext(seen)
     assert isinstance(event, events.SessionFailed)
     assert (event.kind, event.retry_in) == ("access_refused", None)
@@ -332,7 +333,7 @@ async def test_a_second_session_of_a_pair_replaces_the_first(cem: Endpoint, rm: 
     await until(lambda: len(cem.connected()) == 1)
     second, _ = await rm._client.open(rm._local, node, pairing)
     with pytest.raises(ConnectionClosed) as closed:
-        async with asyncio.timeout(5):
+        async with within(5):
             await first.recv()
     assert "replaced" in closed.value.reason
     await second.send("{}")
@@ -396,7 +397,7 @@ async def test_an_unconfirmed_pairing_whose_client_never_comes_is_dropped(cem: E
         with pytest.raises(PairingUnconfirmed):
             await pair_impatiently(cem, front.pairing_url, rm.node().issue_pairing_code())
     assert len(await cem.pairings()) == 1
-    async with asyncio.timeout(20):
+    async with within(20):
         while await cem.pairings():
             await asyncio.sleep(0.2)
 
@@ -420,7 +421,7 @@ async def test_closing_an_endpoint_says_goodbye_to_its_sessions(rm: Endpoint, ap
         await paired(cem, rm)
         manager, device = applications(cem), applications(rm)
         await until(lambda: bool(manager.sessions and device.sessions))
-    async with asyncio.timeout(5):
+    async with within(5):
         await device.sessions[0].wait_closed()
     assert device.sessions[0].end_reason is SessionEnd.CLOSED_BY_PEER
 

@@ -9,6 +9,7 @@ import pytest
 
 from s2connect import Endpoint, Role
 from tests.endpoint.conftest import MEASUREMENT, lan_config
+from tests.waits import patience
 
 if not os.environ.get("CI"):
     pytest.importorskip("uvloop", reason="uvloop is not installed")
@@ -31,4 +32,4 @@ def test_two_endpoints_pair_and_talk_on_uvloop() -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(pair_and_talk(), 30))
+        runner.run(asyncio.wait_for(pair_and_talk(), patience(30)))

@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 
 from s2connect.certs.authority import CertificateAuthority
+from tests.waits import within
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
@@ -127,7 +128,7 @@ async def s2auth_server(
     output = None
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(START_TIMEOUT):
+        async with within(START_TIMEOUT):
             port = await _port_of(process.stdout)
         output = asyncio.create_task(_show(process.stdout), name="s2auth-output")
         yield S2authServer(port, node, token)

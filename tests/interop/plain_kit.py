@@ -19,9 +19,10 @@ from s2connect.session.session import Session
 from s2connect.transports.base import Connection
 from s2connect.transports.websocket_ends import WebSocketTimings
 from tests.interop.interop_kit import peer_python
+from tests.waits import slowed, within
 
 OURS = NodeId(UUID(int=1))
-TIMINGS = WebSocketTimings(close_timeout=0.5)
+TIMINGS = WebSocketTimings(close_timeout=slowed(0.5))
 CONTROL_TYPES = {"FRBC": "FILL_RATE_BASED_CONTROL", "PEBC": "POWER_ENVELOPE_BASED_CONTROL"}
 POWER = "ELECTRIC.POWER.L1"
 FRBC_PATH = ["FRBC.SystemDescription", "FRBC.StorageStatus", "FRBC.ActuatorStatus"]
@@ -68,7 +69,7 @@ async def peer_process(
         if task is not None:
             process.stdin.write(json.dumps(task).encode())
             process.stdin.close()
-        async with asyncio.timeout(20):
+        async with within(20):
             yield Peer(process.stdout)
     finally:
         with contextlib.suppress(ProcessLookupError):

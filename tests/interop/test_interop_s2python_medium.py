@@ -15,6 +15,7 @@ import pytest
 from interop_kit import HERE, START_TIMEOUT, peer_python
 
 from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, Role, Session
+from tests.waits import within
 
 SELECT = {
     "FRBC": {"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"},
@@ -43,7 +44,7 @@ class Application:
     async def until(self, event: str) -> dict[str, Any]:
         """Read on to the next event of this name."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(START_TIMEOUT):
+        async with within(START_TIMEOUT):
             async for line in self._process.stdout:
                 self.events.append(json.loads(line))
                 if self.events[-1]["event"] == event:

@@ -17,6 +17,7 @@ from interop_kit import HERE, peer_python
 from s2connect.messages import general, pebc, ppbc
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue
+from tests.waits import patience
 
 SEED = 20261020
 DDBC = "DDBC.SystemDescription"
@@ -29,7 +30,7 @@ def say(*arguments: str, lines: str = "") -> list[Any]:
         input=lines.encode(),
         stdout=subprocess.PIPE,
         check=True,
-        timeout=50,
+        timeout=patience(50),
     ).stdout
     return [json.loads(line) for line in output.splitlines()]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
+from tests.waits import Deadline, patience, within
 
 MOCHI = Path(__file__).parents[2] / ".peers" / "mochi" / "cmd"
 CEM, RM = NodeId(uuid4()), NodeId(uuid4())
@@ -92,13 +92,13 @@ async def mochi(directory: Path) -> AsyncIterator[Running]:
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([*arguments, *files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 10
+        deadline = Deadline(10)
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 assert process.poll() is None
-                assert time.monotonic() < deadline
+                assert not deadline.passed()
                 await asyncio.sleep(0.02)
             else:
                 writer.close()
@@ -106,7 +106,7 @@ async def mochi(directory: Path) -> AsyncIterator[Running]:
         yield Running(f"mqtts://localhost:{port}", directory)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patience(10))
 
 
 Start = Callable[[Path], contextlib.AbstractAsyncContextManager[Running]]
@@ -141,7 +141,7 @@ async def test_a_device_pairs_and_is_controlled_over_the_broker(tmp_path: Path, 
     ):
         await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
         managing, being = cem.node().sessions(), rm.node().sessions()
-        async with asyncio.timeout(20):
+        async with within(20):
             ours, theirs = await asyncio.gather(anext(managing), anext(being))
             assert ours.info.protocol == theirs.info.protocol == MQTT
             statuses, instruction = await asyncio.gather(manage(ours, kind, fill_level=10.0), be_device(theirs, kind))
@@ -158,7 +158,7 @@ def measurement(number: int, padding: int = 0) -> str:
 
 @brokers
 async def test_messages_of_any_size_arrive_unchanged_in_both_directions(tmp_path: Path, start: Start) -> None:
-    async with asyncio.timeout(30), start(tmp_path) as broker, static_pair(broker) as (rm, cem):
+    async with within(30), start(tmp_path) as broker, static_pair(broker) as (rm, cem):
         for number, size in enumerate((0, 3, 20_000, 900_000)):
             text = measurement(number, size)
             for sender, receiver in ((rm, cem), (cem, rm)):
@@ -185,7 +185,7 @@ async def test_a_flood_arrives_in_order_or_the_session_ends(tmp_path: Path, star
                 got.append(await connection.recv())
         return got
 
-    async with asyncio.timeout(30), start(tmp_path) as broker, static_pair(broker) as (rm, cem):
+    async with within(30), start(tmp_path) as broker, static_pair(broker) as (rm, cem):
         _, _, at_rm, at_cem = await asyncio.gather(send(rm), send(cem), receive(rm), receive(cem))
         assert at_rm == sent[: len(at_rm)]
         assert at_cem == sent[: len(at_cem)]
@@ -207,7 +207,7 @@ async def test_nobody_comes_in_without_the_right_password(tmp_path: Path) -> Non
             transport.start()
             assert transport.link is not None
             with pytest.raises(NotReachable):  # it hangs up without a CONNACK that would say why
-                async with asyncio.timeout(10):
+                async with within(10):
                     await transport.link.up()
         finally:
             await transport.close()

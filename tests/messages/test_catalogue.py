@@ -26,6 +26,7 @@ from s2connect.messages.envelope import InvalidMessage, Message, ReceptionStatus
 from s2connect.messages.once import each_member_once
 from s2connect.model.strict_json import MalformedJson, read_json
 from tests.strategies import json_values
+from tests.waits import patience
 
 VERSIONS = (V1, BETA)
 MODULES = {"": general, "PEBC.": pebc, "PPBC.": ppbc, "OMBC.": ombc, "FRBC.": frbc, "DDBC.": ddbc}
@@ -431,9 +432,9 @@ def test_a_label_names_the_places_and_holds_no_value_of_the_message() -> None:
 @pytest.mark.rule("SEC-04")
 def test_a_hundred_thousand_problems_are_counted_and_not_listed() -> None:
     wrong = {f"x{number}": 1 for number in range(100_000)}
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert refusal(json.dumps(ACTUATOR_STATUS | wrong)).label == "100000 departures from the schema"
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < patience(5)
     few = {f"x{number}": 1 for number in range(MAX_COLLECTED)}
     assert refusal(json.dumps(ACTUATOR_STATUS | few)).label.endswith("and 997 more")
 

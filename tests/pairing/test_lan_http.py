@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from s2connect.pairing.interfaces import Neighbourhood, list_interfaces
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
 from s2connect.rest.server import HttpsServer
+from tests.waits import until
 
 OWN = node(Role.RM, 7)
 OPERATIONS = [("GET", "endpoint"), ("GET", "nodes"), ("POST", "preparePairing"), ("POST", "cancelPreparePairing")]
@@ -155,7 +155,5 @@ async def test_an_announcement_ends_by_itself_while_the_server_runs(
             endpoint=EndpointDescription(),
             server_node=NodeId(SERVER_ID),
         )
-        async with asyncio.timeout(5):
-            while len(house.told) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(house.told) == 2)
     assert house.told[1] == (SERVER_ID, OWN.id)

@@ -39,6 +39,7 @@ from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.server_core import AttemptFailed, PairingServer
 from s2connect.rest.server import HttpsServer, answer, read_body, tls_object
 from s2connect.store.base import Pairing
+from tests.waits import until, within
 
 RM = endpoint(Role.RM, Deployment.LAN, node(Role.RM, 1, "a"), node(Role.RM, 2, "b"))
 A, B = RM.nodes
@@ -307,7 +308,7 @@ class Manager:
 
     async def nodes(self, count: int) -> list[NodeId]:
         found = []
-        async with asyncio.timeout(10):
+        async with within(10):
             while len(found) < count:
                 event = await self.events.get()
                 assert isinstance(event, NodeWaits)
@@ -327,12 +328,10 @@ async def test_a_device_without_a_server_is_paired_from_the_other_side_by_its_st
     async with manager.running() as server, device.waiting_at(base_url(server)):
         assert await manager.nodes(2) == [A, B]
         manager.polls.ask(B, WaitForPairingAction.PREPARE_PAIRING)
-        async with asyncio.timeout(10):
-            while ("prepare", B) not in device.told:
-                await asyncio.sleep(0.01)
+        async with within(10):
+            await until(lambda: ("prepare", B) in device.told)
             manager.click(B, "STICKER42")
-            while B not in device.pairings:
-                await asyncio.sleep(0.01)
+            await until(lambda: B in device.pairings)
             pairing = await device.pairings[B]
     assert pairing.key.local == B
     assert pairing.key.remote == SERVER_ID  # of two nodes, the one at which the code was typed
@@ -347,12 +346,11 @@ async def test_the_user_hears_of_a_wrong_code_and_of_a_device_without_one() -> N
     device.codes[B] = PairingToken("STICKER42")
     async with manager.running() as server, device.waiting_at(base_url(server)):
         await manager.nodes(2)
-        async with asyncio.timeout(10):
+        async with within(10):
             manager.click(A, "ANYTHING1")
             assert await manager.events.get() == NoTokenOnClient(A)
             manager.click(B, "STICKER24")
-            while B not in device.pairings:
-                await asyncio.sleep(0.01)
+            await until(lambda: B in device.pairings)
             with pytest.raises(WrongPairingCode):
                 await device.pairings[B]
     assert [f.reason for f in manager.failed] == ["refused_by_client"]
@@ -387,9 +385,9 @@ async def test_the_loop_goes_on_waits_and_stops_as_the_answers_say(
     async with (
         serving(lambda server: server.add_post(f"{PATH}v1/waitForPairing", scripted)) as server,
         device.waiting_at(base_url(server)) as task,
+        within(10),
     ):
-        async with asyncio.timeout(10):
-            assert await task is result
+        assert await task is result
     assert left == []
 
 
@@ -428,6 +426,6 @@ async def test_a_server_that_cannot_be_trusted_or_reached_is_sent_nothing_and_tr
 
     async with serving(mount) as server:
         url = BaseUrl(f"https://localhost:{server.port}{PATH}")  # the certificate is made out to the address
-        async with Device().waiting_at(url) as task, asyncio.timeout(10):
+        async with Device().waiting_at(url) as task, within(10):
             await tried.wait()
             assert not task.done()

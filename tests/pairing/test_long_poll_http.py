@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.rest.server import HttpsServer
+from tests.waits import until
 
 PAIR = WaitForPairingAction.REQUEST_PAIRING
 
@@ -81,12 +82,6 @@ async def client_of(server: HttpsServer, host: str = "127.0.0.1") -> AsyncIterat
             task.cancel()
         await asyncio.gather(*client.tasks, return_exceptions=True)
         await client.session.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
 from s2connect.rest.rate import AddressLimiter
 from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+from tests.waits import within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
 IDENTITY = CA.issue(["127.0.0.1"], now=datetime.now(UTC))
@@ -87,7 +88,7 @@ async def test_a_connection_that_asks_nothing_is_closed(
     monkeypatch.setattr(connection_module, "FIRST_REQUEST_TIMEOUT", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
     writer.write(b"POST /pairing/v1/echo HTTP/1.1\r\n")
-    async with asyncio.timeout(5):
+    async with within(5):
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
     writer.transport.abort()

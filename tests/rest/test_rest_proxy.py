@@ -20,6 +20,7 @@ from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
 from tests.endpoint.conftest import MEASUREMENT, Wan, lan_config
+from tests.waits import within
 
 
 class ConnectProxy:
@@ -116,7 +117,7 @@ async def test_a_device_pairs_and_has_a_session_with_a_cloud_behind_a_proxy_that
         async with (
             Endpoint.open(config=wan.config(Role.CEM, "cem.example.com")) as cem,
             Endpoint.open(config=lan_config(Role.RM, **settings)) as rm,
-            asyncio.timeout(30),
+            within(30),
         ):
             code = cem.node().issue_pairing_code()
             await rm.node().pair(cem.pairing_url, code)
@@ -144,7 +145,7 @@ async def test_what_is_local_never_goes_through_the_proxy() -> None:
         async with (
             Endpoint.open(config=lan_config(Role.CEM)) as cem,
             Endpoint.open(config=lan_config(Role.RM, **settings)) as rm,
-            asyncio.timeout(30),
+            within(30),
         ):
             await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
             (device, _), (manager, _) = await asyncio.gather(

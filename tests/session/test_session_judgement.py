@@ -21,6 +21,7 @@ from s2connect.session.session import Session
 from s2connect.transports.base import Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
 from tests.session import battery_messages
+from tests.waits import within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 SELECT = general.SelectControlType(control_type=ControlType.FILL_RATE_BASED_CONTROL)
@@ -47,7 +48,7 @@ def session(connection: Connection, **options: Any) -> Session:
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Session, Session]]:
     a, b = connections()
-    async with session(a) as cem, session(b) as rm, asyncio.timeout(10):
+    async with session(a) as cem, session(b) as rm, within(10):
         yield cem, rm
 
 
@@ -196,7 +197,7 @@ async def test_a_refused_selection_changes_nothing() -> None:
 @pytest.mark.parametrize("capacity", [1, 100])
 async def test_a_device_that_answers_a_selection_at_once_is_never_ahead_of_its_ok(capacity: int) -> None:
     a, b = connections(capacity)
-    async with session(b) as rm, asyncio.timeout(10):
+    async with session(b) as rm, within(10):
 
         async def work() -> None:
             async for message in rm:

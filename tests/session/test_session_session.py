@@ -19,6 +19,7 @@ from s2connect.session.session import Session, SessionEnd
 from s2connect.supervisor import FailureLog
 from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
+from tests.waits import within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 NIL = "00000000-0000-0000-0000-000000000000"
@@ -232,7 +233,7 @@ async def test_a_message_is_acknowledged_once_however_long_its_ok_waits_for_the_
 async def test_an_application_s_message_never_overtakes_the_answer_to_what_it_follows_from(raw: Raw) -> None:
     """Also where the answer has to wait for room, and the application is woken first."""
     a, b = connections(capacity=1)
-    async with session(a) as ours, asyncio.timeout(5):
+    async with session(a) as ours, within(5):
         for number in range(20):
             await b.send(text(f"m{number}"))
             await b.send(text(f"n{number}"))
@@ -320,7 +321,7 @@ async def test_messages_that_wait_are_bounded_in_size_as_well(raw: Raw, monkeypa
 @pytest.mark.parametrize("capacity", [1, 16])
 async def test_two_applications_that_send_without_reading_do_not_block_each_other(capacity: int) -> None:
     a, b = connections(capacity)
-    async with session(a) as left, session(b) as right, asyncio.timeout(5):
+    async with session(a) as left, session(b) as right, within(5):
 
         async def talk(ours: Session) -> None:
             for _ in range(100):
@@ -332,7 +333,7 @@ async def test_two_applications_that_send_without_reading_do_not_block_each_othe
 @pytest.mark.rule("MSG-04")
 async def test_many_sends_at_once_both_ways_over_a_narrow_connection_do_not_block_each_other() -> None:
     a, b = connections(capacity=1)
-    async with session(a) as left, session(b) as right, asyncio.timeout(5):
+    async with session(a) as left, session(b) as right, within(5):
 
         async def talk(ours: Session) -> None:
             await asyncio.gather(*(ours.send({"message_type": "A"}) for _ in range(100)))

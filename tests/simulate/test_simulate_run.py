@@ -21,6 +21,7 @@ from s2connect.simulate.devices.kinds import make_device
 from s2connect.simulate.fleet import alias_of, fleet_config, node_config, pair_fleet, run_fleet
 from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report
 from s2connect.simulate.site import PlannedDevice
+from tests.waits import within
 
 SPEED = 3600.0
 
@@ -40,7 +41,7 @@ class Told:
         return [report.event for report in self.reports if name is None or report.name == name]
 
     async def of(self, event: str, *, count: int = 1) -> None:
-        async with asyncio.timeout(15):
+        async with within(15):
             while self.events().count(event) < count:
                 self._news.clear()
                 await self._news.wait()

@@ -19,6 +19,7 @@ from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.presence import PresenceState, presence
 from s2connect.transports.mqtt.terms import CloseReason
 from tests.transports.mqtt_kit import BOOT, CLIENT, MC, MESSAGE, SERVER, SID, SPACE, new_static_pair, static_session
+from tests.waits import patience
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILE = REPOSITORY / "docs" / "s2-over-mqtt.asyncapi.yaml"
@@ -67,7 +68,7 @@ def test_the_parser_of_asyncapi_finds_the_file_valid() -> None:
             pytest.fail(reason)
         pytest.skip(reason)
     script = Path(__file__).with_name("asyncapi_check.mjs")
-    done = subprocess.run([node, script, HOME, FILE], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([node, script, HOME, FILE], capture_output=True, text=True, timeout=patience(50), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "valid: {prefix}/s2/0/{server}/open " in done.stdout
 

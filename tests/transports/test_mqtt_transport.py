@@ -41,10 +41,11 @@ from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
+from tests.waits import slowed, within
 
 CEM, RM, OTHER = NodeId(UUID(int=1)), NodeId(UUID(int=2)), NodeId(UUID(int=3))
 NO_TRUST = Trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-FAST = ChannelLimits(open_timeout=0.5)
+FAST = ChannelLimits(open_timeout=slowed(0.5))
 TEXTS = ['{"a": 1.50,\n\t"ä":"€ 😀 \\u00e4"}', "", " ", "\u2028\x00\x7f", "x" * 100_000, "ü" * 400_000]
 
 
@@ -429,13 +430,13 @@ async def test_a_killed_broker_ends_every_session_and_new_ones_come_when_it_is_b
     pair = await ends.pair()
     waiting = [asyncio.create_task(connection.recv()) for connection in pair]
     broker.kill()
-    async with asyncio.timeout(2):
+    async with within(2):
         over = await asyncio.gather(*waiting, return_exceptions=True)
     assert [(type(end), getattr(end, "code", 0)) for end in over] == [(ConnectionClosed, ABNORMAL_CLOSURE)] * 2
     with pytest.raises(SessionRefused):
         ends.server.offer(ends.mine)
     broker.start()
-    async with asyncio.timeout(20):
+    async with within(20):
         while True:
             try:
                 server, client = await ends.pair()
@@ -462,7 +463,7 @@ async def test_a_peer_that_is_gone_is_noticed_by_the_next_frame(broker: Mosquitt
             await server.send("x")
             await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(2):
+    async with within(2):
         with pytest.raises(ConnectionClosed, match="no longer there"):
             await keep_sending()
 
@@ -470,16 +471,18 @@ async def test_a_peer_that_is_gone_is_noticed_by_the_next_frame(broker: Mosquitt
 @pytest.mark.rule("MQ-13")
 async def test_silence_on_the_way_ends_the_session_on_both_sides(broker: Mosquitto, make: Make) -> None:
     async with proxy(broker) as front:
-        ends = await make(broker, client_url=front.url, limits=replace(FAST, ping_after=0.1, dead_after=0.4))
+        ends = await make(
+            broker, client_url=front.url, limits=replace(FAST, ping_after=slowed(0.1), dead_after=slowed(0.4))
+        )
         offer = ends.server.offer(ends.mine)
         details = offer.details.model_copy(update={"mqtt_url": front.url})
         client = await ends.client.connect(ends.theirs, details, NO_TRUST)
         server = await offer.connection
-        await asyncio.sleep(0.8)  # pings keep it alive
+        await asyncio.sleep(slowed(0.8))  # pings keep it alive
         await client.send("alive")
         assert await server.recv() == "alive"
         front.passing.clear()
-        async with asyncio.timeout(1):
+        async with within(1):
             ends_ = await asyncio.gather(server.recv(), client.recv(), return_exceptions=True)
         assert [(type(end), getattr(end, "code", 0)) for end in ends_] == [(ConnectionClosed, ABNORMAL_CLOSURE)] * 2
         await ends.client.close()
@@ -511,7 +514,7 @@ async def test_an_open_that_came_before_its_server_is_heard_when_that_is_there(b
     await asyncio.sleep(0.1)
     assert not opening.done()
     await link.connection.subscribe(f"{PREFIX}/s2/0/{CEM}/open")
-    async with asyncio.timeout(3):
+    async with within(3):
         await opening
         await offer.connection
 

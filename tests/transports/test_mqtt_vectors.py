@@ -24,6 +24,7 @@ from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, associated_d
 from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received, SessionTerms
 from s2connect.transports.mqtt.topics import Direction, OpenTopic, PresenceTopic, SessionTopic, TopicSpace
 from tests.transports import mqtt_vectors
+from tests.waits import patience
 
 VECTORS: dict[str, Any] = json.loads(mqtt_vectors.FILE.read_text("utf-8"))
 SESSION = VECTORS["session"]
@@ -82,7 +83,7 @@ def test_another_language_comes_to_the_same_results() -> None:
         pytest.skip(reason)
     script = Path(__file__).with_name("vectors_check.mjs")
     command = [node, script, mqtt_vectors.FILE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^[4-9]\d passed, 0 failed$", done.stdout, re.MULTILINE)
 

@@ -19,6 +19,7 @@ from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from s2connect.transports.memory import MemoryHub, MemoryTransport
+from tests.waits import until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 TEXTS = [
@@ -174,7 +175,7 @@ async def test_close_wakes_a_waiting_recv_on_both_sides_and_can_be_repeated(pair
     ours, theirs = pair
     waiting = [asyncio.create_task(connection.recv()) for connection in pair]
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(2):
+    async with within(2):
         await asyncio.gather(ours.close(1000, "x" * 500), ours.close(), theirs.close())
         await ours.close()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
@@ -194,10 +195,7 @@ async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> N
             sent += 1
 
     task = asyncio.create_task(send())
-    quiet = -1
-    while quiet != sent:  # until the writer stands
-        quiet = sent
-        await asyncio.sleep(0.3)
+    await until_still(lambda: sent)
     assert sent < 400, "40 MB were taken in without a reader"
     for number in range(400):
         assert (await receiver.recv()).startswith(f"{number}:")

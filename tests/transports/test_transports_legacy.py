@@ -39,11 +39,12 @@ from s2connect.transports.base import Connection, Trust
 from s2connect.transports.legacy import PlainConnection, PlainDoor, connect_plain, is_this_machine, plain_node_id
 from s2connect.transports.websocket_ends import WebSocketTimings
 from tests.transports.conftest import contexts
+from tests.waits import slowed, until, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 TOKENS = {"battery": Secret("token-of-the-battery"), "pump": Secret("token-of-the-pump")}
 BETA = "0.0.2-beta"
-SHORT = WebSocketTimings(open_timeout=0.5, close_timeout=0.2)
+SHORT = WebSocketTimings(open_timeout=slowed(0.5), close_timeout=slowed(0.2))
 
 
 def door(**options: Any) -> PlainDoor:
@@ -429,7 +430,7 @@ async def test_a_cancelled_client_leaves_nothing_open() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(2):
+        async with within(2):
             await closed.wait()
 
 
@@ -465,9 +466,7 @@ async def test_one_token_opens_a_few_connections_at_a_time_and_the_others_are_no
 
 
 async def gone_but(server: PlainServer, left: int) -> None:
-    async with asyncio.timeout(2):
-        while len(server._door._pending) > left:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(server._door._pending) <= left)
 
 
 @pytest.mark.rule("SEC-03")

@@ -38,11 +38,12 @@ from s2connect.transports.websocket_ends import (
     PeerWatch,
     WebSocketTimings,
 )
+from tests.waits import slowed, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
 THEIRS = ConnectionInfo("WebSocket", RM, CEM, "v1.0.0")
-FAST = WebSocketTimings(ping_interval=0.05, peer_timeout=0.3, close_timeout=0.3)
+FAST = WebSocketTimings(ping_interval=0.05, peer_timeout=slowed(0.3), close_timeout=slowed(0.3))
 TOKEN = CommunicationToken.from_bytes(bytes(32))
 
 
@@ -256,7 +257,7 @@ async def test_an_absent_client_is_dropped(rig: Any) -> None:
     async with rig(timings=FAST) as made:
         server, client = await raw_pair(made, ping_interval=None)
         client.transport.pause_reading()  # neither pong nor FIN, as of a device without power
-        async with asyncio.timeout(3):
+        async with within(3):
             with pytest.raises(ConnectionClosed) as caught:
                 await server.recv()
         assert caught.value.code == 1006
@@ -293,7 +294,7 @@ async def test_an_absent_server_is_dropped(rig: Any) -> None:
     async with rig(timings=WebSocketTimings(), client_timings=FAST) as made:
         server, client = await made.pair()
         server._transport.pause_reading()
-        async with asyncio.timeout(3):
+        async with within(3):
             with pytest.raises(ConnectionClosed) as caught:
                 await client.recv()
         assert caught.value.code == 1006
@@ -305,7 +306,7 @@ async def test_an_absent_server_is_dropped(rig: Any) -> None:
 @pytest.mark.rule("WS-04", "WS-07")
 @pytest.mark.parametrize("reader", ["server", "client"])
 async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, reader: str) -> None:
-    fast = WebSocketTimings(ping_interval=0.05, peer_timeout=0.6, close_timeout=0.3)
+    fast = WebSocketTimings(ping_interval=0.05, peer_timeout=slowed(0.6), close_timeout=slowed(0.3))
     timings = {"timings": fast} if reader == "server" else {"timings": WebSocketTimings(), "client_timings": fast}
     async with rig(compression=False, **{"client_timings": WebSocketTimings(), **timings}) as made:
         server, client = await made.pair()
@@ -363,10 +364,7 @@ async def test_what_waits_for_a_reader_is_bounded_on_both_sides(rig: Any, writer
                 sent += 1
 
         sending = asyncio.create_task(send())
-        quiet = -1
-        while quiet != sent:
-            quiet = sent
-            await asyncio.sleep(0.3)
+        await until_still(lambda: sent)
         assert sent * 100_000 < 32_000_000  # what the kernel holds, and a little
         assert ours._transport.get_write_buffer_size() < 2_000_000
         sending.cancel()
@@ -392,7 +390,7 @@ async def test_closing_towards_a_peer_that_does_not_answer_is_bounded(rig: Any, 
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
         theirs._transport.pause_reading()
-        async with asyncio.timeout(2):
+        async with within(2):
             await ours.close()
         theirs._transport.abort()
         with pytest.raises(ConnectionClosed):
@@ -410,7 +408,7 @@ async def test_a_cancelled_close_cuts_the_connection(rig: Any, side: str) -> Non
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        async with asyncio.timeout(1):
+        async with within(1):
             await ours.close()
         with pytest.raises(ConnectionClosed):
             await ours.recv()

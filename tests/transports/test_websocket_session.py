@@ -11,6 +11,7 @@ import pytest
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeDescription, Role
 from s2connect.session.session import Session, SessionEnd
+from tests.waits import within
 
 
 def node(role: Role) -> NodeDescription:
@@ -23,7 +24,7 @@ async def test_messages_go_both_ways_and_each_is_acknowledged(rig: Any) -> None:
         server, client = await made.pair()
         cem = Session(server, peer=node(Role.RM), role=Role.CEM, check=Check.ENVELOPE)
         rm = Session(client, peer=node(Role.CEM), role=Role.RM, check=Check.ENVELOPE)
-        async with cem, rm, asyncio.timeout(10):
+        async with cem, rm, within(10):
 
             async def talk(ours: Session) -> None:
                 await asyncio.gather(*(ours.send({"message_type": "A", "n": n, "ü": "€" * n}) for n in range(90)))
@@ -39,7 +40,7 @@ async def test_a_session_ends_on_both_sides(rig: Any) -> None:
         server, client = await made.pair()
         cem = Session(server, peer=node(Role.RM), role=Role.CEM)
         rm = Session(client, peer=node(Role.CEM), role=Role.RM)
-        async with cem, rm, asyncio.timeout(5):
+        async with cem, rm, within(5):
             await cem.request_reconnect()
             await rm.wait_closed()
             assert (cem.end_reason, rm.end_reason) == (SessionEnd.CLOSED_BY_US, SessionEnd.RECONNECT_REQUESTED)
@@ -48,7 +49,7 @@ async def test_a_session_ends_on_both_sides(rig: Any) -> None:
 async def test_a_cut_wire_is_a_lost_session(rig: Any) -> None:
     async with rig() as made:
         server, client = await made.pair()
-        async with Session(server, peer=node(Role.RM), role=Role.CEM) as cem, asyncio.timeout(5):
+        async with Session(server, peer=node(Role.RM), role=Role.CEM) as cem, within(5):
             client._transport.abort()
             await cem.wait_closed()
             assert cem.end_reason is SessionEnd.LOST
