@@ -17,6 +17,7 @@ from s2connect import Deployment, Endpoint, NodeConfig, Role, events
 from s2connect.model.common import NodeId
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.endpoint.stranger import Stranger, stranger
+from tests.waits import within
 
 pytestmark = pytest.mark.rule("HMAC-05")
 
@@ -173,7 +174,7 @@ async def test_the_user_is_told_of_the_attack_and_where_it_comes_from(cem: Endpo
     news = cem.events()
     async with stranger(cem, "127.0.0.9") as mallory:
         await run(Attack(mallory, Role.RM))
-        async with asyncio.timeout(5):
+        async with within(5):
             notice = await anext(news)
     assert isinstance(notice, events.Notice)
     assert notice.kind == "pairing_attack"

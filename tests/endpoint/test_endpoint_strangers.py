@@ -12,8 +12,8 @@ import pytest
 
 from s2connect import Endpoint, Role, events
 from s2connect.errors import PairingRefused
-from tests.endpoint.conftest import until
 from tests.endpoint.stranger import Stranger, stranger
+from tests.waits import until
 
 HONEST_PATIENCE = 10.0
 """Seconds that an honest pairing may take beside an attack on a slow machine; before the queue was fair it took 34."""

@@ -20,8 +20,9 @@ from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
 from s2connect.transports.websocket_ends import ServerEnd
 from tests.endpoint import supervision_house
-from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config, until
+from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns
+from tests.waits import until, within
 
 SECRET = supervision_house.SECRET
 
@@ -158,7 +159,7 @@ async def test_the_renewal_of_the_certificate_goes_on_after_an_error(
     fault = Fault(monkeypatch, ServerIdentity, "needs_renewal")
     endpoint = await open_endpoint(lan_config(Role.CEM))
     news = endpoint.events()
-    async with asyncio.timeout(10):
+    async with within(10):
         event = await anext(news)
     assert isinstance(event, events.TaskFailed)
     assert event.task == "renewal"
@@ -183,7 +184,7 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
     rm._pairing_server._delay = 0.0
     with pytest.raises(StorageError):
         await cem.node().pair(rm.pairing_url, rm.node().issue_pairing_code())
-    async with asyncio.timeout(10):
+    async with within(10):
         failure, dropped = await anext(news), await anext(news)
     assert isinstance(failure, events.TaskFailed)
     assert isinstance(dropped, events.PairingFailed)
@@ -242,7 +243,7 @@ async def test_a_session_that_cannot_take_its_leave_is_closed_all_the_same(
     else:
         await connections.end(live.pairing.key.remote, "test")
     await house.failed(task, again=False)
-    async with asyncio.timeout(5):
+    async with within(5):
         await live.connection.wait_closed()
     logged_once(caplog, task)
 
@@ -278,7 +279,7 @@ async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
         pairing = await manager.node().pair(device.pairing_url, device.node().issue_pairing_code())
         assert pairing.communication_role is CommunicationRole.CLIENT
     await until(lambda: len(manager.connected()) == 2)
-    async with asyncio.timeout(5):
+    async with within(5):
         await manager.node().unpair(devices[0].node().id)
     assert [key.remote for key in manager.connected()] == [devices[1].node().id]
     for task in tasks:

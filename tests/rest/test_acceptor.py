@@ -24,6 +24,7 @@ from s2connect.rest import acceptor as acceptor_module
 from s2connect.rest.acceptor import listen, raise_descriptor_limit
 from s2connect.rest.admission import Limits
 from s2connect.rest.server import HttpsServer
+from tests.waits import patience, within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
 IDENTITY = CA.issue(["127.0.0.1", "::1"], now=datetime.now(UTC))
@@ -51,7 +52,7 @@ async def ask(port: int, context: ssl.SSLContext, *, host: str = "127.0.0.1", so
     """One honest request on a connection of its own; returns the seconds it took."""
     started = time.monotonic()
     local = None if source is None else (source, 0)
-    async with asyncio.timeout(10):
+    async with within(10):
         reader, writer = await asyncio.open_connection(host, port, ssl=context, local_addr=local)
         writer.write(REQUEST)
         response = await reader.read()
@@ -64,7 +65,7 @@ async def test_a_silent_connection_makes_room_for_one_that_asks(context: ssl.SSL
     async with serving(Limits(per_network=4)) as server:
         idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(12)]
         await ask(server.port, context)
-        async with asyncio.timeout(5):
+        async with within(5):
             for reader, _ in idle[:8]:
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
@@ -74,7 +75,7 @@ async def test_a_silent_connection_makes_room_for_one_that_asks(context: ssl.SSL
 
 
 async def settled(server: HttpsServer) -> None:
-    async with asyncio.timeout(5):
+    async with within(5):
         while len(server._acceptor.admission) or server._connections or server._acceptor._arriving:
             await asyncio.sleep(0.01)
 
@@ -85,7 +86,7 @@ async def test_who_says_nothing_is_closed_within_the_time_of_a_handshake(monkeyp
         for first in (b"", b"\x16", b"\x16\x03\x01\x02\x00"):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(first)
-            async with asyncio.timeout(5):
+            async with within(5):
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
             writer.close()
@@ -95,7 +96,7 @@ async def test_who_says_nothing_is_closed_within_the_time_of_a_handshake(monkeyp
 async def test_a_client_whose_first_message_comes_in_pieces_is_served(context: ssl.SSLContext) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
-    async with serving() as server, asyncio.timeout(10):
+    async with serving() as server, within(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
@@ -148,7 +149,7 @@ async def test_the_log_says_once_how_many_were_refused(
             with contextlib.suppress(ConnectionResetError):
                 _, writer = await asyncio.open_connection("127.0.0.1", server.port)
                 writer.close()
-        async with asyncio.timeout(5):
+        async with within(5):
             while len(caplog.messages) < 2:
                 await asyncio.sleep(0.01)
     first, then = caplog.messages
@@ -160,7 +161,7 @@ async def test_closing_ends_what_has_not_come_in_yet() -> None:
     async with serving() as server:
         idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(5)]
         idle[0][1].write(b"\x16\x03\x01")
-        async with asyncio.timeout(5):
+        async with within(5):
             while len(server._acceptor._arriving) < 5:
                 await asyncio.sleep(0.01)
     for reader, writer in idle:
@@ -172,7 +173,7 @@ async def test_closing_ends_what_has_not_come_in_yet() -> None:
 async def test_connections_have_no_delay(context: ssl.SSLContext) -> None:
     async with serving() as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
-        async with asyncio.timeout(5):
+        async with within(5):
             while not server._connections:
                 await asyncio.sleep(0.01)
         (transport,) = server._connections
@@ -240,7 +241,9 @@ def test_the_soft_limit_becomes_the_hard_one() -> None:
         "from s2connect.rest.acceptor import raise_descriptor_limit;"
         "print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=patience(50), check=True
+    )
     assert done.stdout.split() == ["900", "900", "900"]
 
 
@@ -292,7 +295,7 @@ def crowded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
         yield int(port), tmp_path / "log"
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(patience(20)) == 0
 
 
 async def hostile(port: int, first: bytes, number: int) -> list[socket.socket]:

@@ -22,6 +22,7 @@ from s2connect.rest.rate import BEARER_COST, MAX_BEARER_DELAY, AddressLimiter
 from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.websocket import WebSocketTransport
+from tests.waits import within
 
 pytestmark = pytest.mark.rule("SEC-03")
 
@@ -70,7 +71,7 @@ async def server(websocket: WebSocketTransport) -> AsyncIterator[HttpsServer]:
 
 async def response_to(server: HttpsServer, *pieces: bytes, then_end: bool = False) -> bytes:
     """Everything that comes back, until the server closes or the response is complete."""
-    async with asyncio.timeout(10):
+    async with within(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         got = b""
         try:
@@ -124,7 +125,7 @@ async def test_what_is_no_request_is_refused_in_few_words_and_charged(
     assert b"Server" not in response
     assert b"aiohttp" not in response
     assert b"Python" not in response
-    async with asyncio.timeout(5):
+    async with within(5):
         while limiter._points("127.0.0.1", 0.0) > 97.0:
             await asyncio.sleep(0.01)
     assert not caplog.records
@@ -158,7 +159,7 @@ async def test_a_request_cut_off_is_no_error_of_ours(
 ) -> None:
     caplog.set_level(logging.INFO)
     await response_to(server, POST + head, then_end=True)
-    async with asyncio.timeout(5):
+    async with within(5):
         while server._connections or len(server._acceptor.admission):
             await asyncio.sleep(0.01)
     assert not caplog.records
@@ -208,7 +209,7 @@ async def test_a_connection_is_bounded_from_one_request_to_the_next_only(
     server: HttpsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "MAX_REQUEST_LINES", 10)
-    async with asyncio.timeout(10):
+    async with within(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         for _ in range(20):
             writer.write(GET + b"A: 1\r\nB: 2\r\n\r\n")
@@ -220,7 +221,7 @@ async def test_a_connection_is_bounded_from_one_request_to_the_next_only(
 
 async def test_slow_heads_are_cut_off_however_they_drip(server: HttpsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "FIRST_REQUEST_TIMEOUT", 0.3)
-    async with asyncio.timeout(10):
+    async with within(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(GET + b"X: ")
         with contextlib.suppress(ConnectionError):
@@ -289,7 +290,7 @@ async def test_a_connection_leaves_the_count_only_when_its_token_was_accepted(
     offer = websocket.offer(ConnectionInfo("WebSocket", NodeId(uuid4()), NodeId(uuid4()), "1.0.0"))
     assert isinstance(offer.details, WebSocketCommunicationDetails)
     token = offer.details.websocket_token.reveal().encode()
-    async with asyncio.timeout(10):
+    async with within(10):
         for presented, status, counted in ((b"", 401, 1), (b"wrong", 401, 1), (token, 101, 0)):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             bearer = b"Authorization: Bearer " + presented + b"\r\n" if presented else b""

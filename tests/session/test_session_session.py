@@ -496,7 +496,7 @@ async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_tracebac
         monkeypatch.setattr(ours._connection, "send", fail)
     await far.send(text("m1"))
     code = 0
-    async with asyncio.timeout(5):
+    async with within(5):
         while not code:
             try:
                 await far.recv()

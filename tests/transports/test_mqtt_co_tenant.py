@@ -27,6 +27,7 @@ from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
+from tests.waits import within
 
 CEM, RM, OTHER = NodeId(UUID(int=1)), NodeId(UUID(int=2)), NodeId(UUID(int=3))
 OPEN = f"{PREFIX}/s2/0/{CEM}/open"
@@ -106,7 +107,7 @@ class Site:
     async def assert_stands(self, pair: tuple[Connection, Connection] | None = None) -> None:
         """The connection is the first one, and an honest pair goes on, in both directions."""
         server, client = pair or self.ends
-        async with asyncio.timeout(10):
+        async with within(10):
             for sender, receiver in ((client, server), (server, client)):
                 await sender.send("honest")
                 assert await receiver.recv() == "honest"
@@ -287,7 +288,7 @@ async def test_old_opens_after_a_restart_let_an_honest_client_wait_no_longer_tha
     await archive.replay()
     assert server.drops.counts["too_many"] == 2
     await asyncio.sleep(CONFIRM_SECONDS)
-    async with asyncio.timeout(5):
+    async with within(5):
         client = await site.client.connect_static(_static())
         await site.assert_stands((await taken.get(), client))
     assert taken.empty()

@@ -526,7 +526,7 @@ async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_
     assert [(failure.task, failure.error) for failure in told] == [("mqtt-link", "TypeError")]
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert record.exc_info
-    async with asyncio.timeout(5):
+    async with within(5):
         while made.link.connection is None:
             await asyncio.sleep(0.02)
 

@@ -279,7 +279,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
             raise AttributeError("a private part of a library has moved")
 
         monkeypatch.setattr(ours, "_ping", fail)
-        async with asyncio.timeout(3):
+        async with within(3):
             with pytest.raises(ConnectionClosed) as caught:
                 await ours.recv()
             with pytest.raises(ConnectionClosed):
