@@ -9,21 +9,30 @@ TLS_BUFFER_BYTES = 4 * 1024
 
 
 def shrink_tls_buffer(transport: asyncio.BaseTransport | None) -> bool:
-    """Swap the read buffer of one established TLS connection for a small one. Returns whether it did.
+    """Swap the read buffer of one established TLS connection for a small one. Returns whether it did."""
+    return set_tls_buffer(transport, TLS_BUFFER_BYTES)
+
+
+def set_tls_buffer(transport: asyncio.BaseTransport | None, size: int) -> bool:
+    """Swap the read buffer of one established TLS connection. Returns whether it did.
 
     Works on the instance only. It relies on private attributes of asyncio's TLS, and does nothing where they are not
     as expected: on uvloop, on a plain socket, or in a Python that has changed them.
+
+    Args:
+        transport: The connection.
+        size: Bytes that are read at once.
     """
     protocol = getattr(transport, "_ssl_protocol", None)
     buffer = getattr(protocol, "_ssl_buffer", None)
     view = getattr(protocol, "_ssl_buffer_view", None)
-    size = getattr(protocol, "max_size", None)
-    if not isinstance(buffer, bytearray) or not isinstance(view, memoryview) or not isinstance(size, int):
+    current = getattr(protocol, "max_size", None)
+    if not isinstance(buffer, bytearray) or not isinstance(view, memoryview) or not isinstance(current, int):
         return False
-    if not isinstance(protocol, asyncio.BufferedProtocol) or size <= TLS_BUFFER_BYTES:
+    if not isinstance(protocol, asyncio.BufferedProtocol) or current == size:
         return False
-    small = bytearray(TLS_BUFFER_BYTES)
-    values = {"max_size": TLS_BUFFER_BYTES, "_ssl_buffer": small, "_ssl_buffer_view": memoryview(small)}
+    made = bytearray(size)
+    values = {"max_size": size, "_ssl_buffer": made, "_ssl_buffer_view": memoryview(made)}
     for name, value in values.items():
         setattr(protocol, name, value)
     return True

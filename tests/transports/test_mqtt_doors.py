@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from s2connect.transports.mqtt.doors import (
     Ignored,
 )
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
+from s2connect.transports.mqtt.sealing import open_proof
 from s2connect.transports.mqtt.terms import CloseReason, Opened, SessionTerms
 from tests.strategies import json_values
 from tests.transports.mqtt_kit import (
@@ -135,6 +137,21 @@ def test_an_open_that_cannot_be_read_is_ignored(members: dict[str, Any]) -> None
 
 
 @pytest.mark.rule("MQ-11")
+def test_a_right_proof_for_another_node_of_the_server_opens_nothing() -> None:
+    """The proof does not cover the nodes; the offer does."""
+    doors = _doors()
+    other = changed(_with(_open(), server=str(OTHER)), topic=SPACE.open(OTHER))
+    assert doors.receive(other, now=1.0, salt=SALT) is Ignored.PROOF
+    assert isinstance(doors.receive(_open(), now=1.0, salt=SALT), ServerChannel)
+
+
+@pytest.mark.rule("MQ-11")
+def test_an_offer_has_its_version_and_an_open_with_others_does_not_fit_whatever_its_proof() -> None:
+    proof = base64.b64encode(open_proof(TOKEN, SID, MC, BOOT, ("1.0.0",))).decode()
+    assert _doors().receive(_with(_open(), versions=["1.0.0"], proof=proof), now=1.0, salt=SALT) is Ignored.PROOF
+
+
+@pytest.mark.rule("MQ-11")
 @given(st.dictionaries(st.sampled_from(["sid", "client", "server", "mc", "boot", "proof", "versions"]), json_values))
 def test_any_open_is_ignored_or_opens(value: dict[str, Any]) -> None:
     packet = Packet(SPACE.open(SERVER), json.dumps(value).encode(), PLAIN_CONTROL, (("s2-frame", "open"),))
@@ -211,6 +228,17 @@ def test_a_configured_client_may_come_in_again_and_again_but_not_with_the_same_o
     _let_in(doors, _static_open(_sid(2)), 5.0)
     doors.remove_static(static_session())
     assert doors.receive(_static_open(_sid(4)), now=50.0, salt=SALT) is Ignored.UNKNOWN
+
+
+@pytest.mark.rule("MQ-19")
+def test_an_open_is_remembered_when_its_session_is_over() -> None:
+    doors = _static_doors()
+    server = _let_in(doors, _static_open(), 0.0)
+    server.start(0.0)
+    server.tick(10.0)
+    assert server.state is State.CLOSED
+    _let_in(doors, _static_open(_sid(1)), 11.0)
+    assert doors.receive(_static_open(), now=12.0, salt=SALT) is Ignored.REPEATED
 
 
 @pytest.mark.rule("MQ-19")
@@ -297,6 +325,14 @@ def test_a_client_that_is_configured_otherwise_is_ignored(changes: dict[str, Any
     doors = Doors(SPACE)
     doors.add_static(static_session())
     assert doors.receive(_static_open(**changes), now=0.0, salt=SALT) is Ignored.PROOF
+
+
+@pytest.mark.rule("MQ-19")
+def test_where_no_secret_is_configured_a_client_with_one_is_configured_otherwise() -> None:
+    doors = Doors(SPACE)
+    doors.add_static(static_session(protection=Protection.PLAIN, secret=None))
+    assert doors.receive(_static_open(protection=Protection.PLAIN), now=0.0, salt=SALT) is Ignored.PROOF
+    _let_in(doors, _static_open(token=None, protection=Protection.PLAIN), 0.0)
 
 
 @pytest.mark.rule("MQ-19")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import itertools
 import logging
 import socket
@@ -31,12 +32,13 @@ from s2connect.model.secret import Secret
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.mqtt import link as link_module
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.link import MqttLink
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.tls_buffer import use_small_tls_buffers
 from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 from tests.waits import patience, until, until_still, within
@@ -181,6 +183,20 @@ async def test_a_server_without_websocket_is_told_apart(broker: Mosquitto) -> No
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ProtocolViolation, match="WebSocket"):
             await BrokerConnection.open(options(broker, port=port, url=f"wss://{HOST}:{port}/mqtt"))
+
+
+async def test_the_connection_is_read_in_large_pieces_even_where_the_process_has_small_buffers(
+    broker: Mosquitto, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may publish can fill it, and the sessions wait until it is empty."""
+    monkeypatch.setattr(asyncio.sslproto.SSLProtocol, "max_size", asyncio.sslproto.SSLProtocol.max_size)
+    use_small_tls_buffers()
+    a = await connect(broker)
+    protocol: Any = getattr(a._stream._transport, "_ssl_protocol")  # noqa: B009
+    assert protocol.max_size == len(protocol._ssl_buffer) == READ_BYTES
+    queue = await inbox(a, topic("a"))
+    await (await connect(broker, ADMIN)).publish(Packet(topic("a"), b"x" * 900_000))
+    assert len((await queue.get()).payload) == 900_000
 
 
 # --- messages
