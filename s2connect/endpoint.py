@@ -59,8 +59,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RENEWAL_CHECK = 6 * 3600.0
-"""Seconds between two looks at the age of the leaf certificate (TRUST-01)."""
+RENEWAL_CHECK = 30.0
+"""Seconds between two looks at the age of the leaf certificate (TRUST-01): many devices learn the time late."""
+
+RENEWAL_PAUSE = 6 * 3600.0
+"""Seconds until it is tried again where nothing better than the leaf that is shown could be had."""
 
 DATABASE = "state.sqlite"
 SECRETS = "secrets"
@@ -218,6 +221,8 @@ class Endpoint:
             self._lan.start(self.pairing_url if self._serving else None, self._port)
         self.supervisor.keep(self._keep_identity_fresh, "renewal")
         await self.book.settle_unconfirmed()
+        if serve and (doubt := self._identity.doubt()) is not None:
+            self.publish(Notice(kind="clock", sentence=doubt))
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and serve:
             self.publish(
                 Notice(
@@ -470,6 +475,8 @@ class Endpoint:
                 await self.renew_certificate()
             except (StorageError, ConfigurationError) as error:
                 self.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
+            if self._tls.identity.needs_renewal(datetime.now(UTC)):
+                await asyncio.sleep(RENEWAL_PAUSE)
 
 
 def read_config(home: Home) -> EndpointConfig:

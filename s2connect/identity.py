@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from s2connect.certs.authority import CertificateAuthority, ServerIdentity
+from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity
 from s2connect.config import EndpointConfig
 from s2connect.errors import ConfigurationError, NotInitialised
 from s2connect.store.base import Vault
@@ -24,8 +24,16 @@ LEAF_KEY = "leaf-key"
 class IdentityKeeper:
     """Loads, makes and renews what the server shows. All methods block: call them in a thread."""
 
-    def __init__(self, config: EndpointConfig, home: Home | None, vault: Vault) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        home: Home | None,
+        vault: Vault,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """Keep the identity of an endpoint; without a home its CA lives as long as the process."""
+        self._clock = clock
         self._config = config
         self._home = home
         self._vault = vault
@@ -33,7 +41,7 @@ class IdentityKeeper:
 
     def create_ca(self) -> CertificateAuthority:
         """Make a new CA. Every pairing that pinned the old one is void then (TRUST-09)."""
-        self._ca = CertificateAuthority.create(self._config.name or self._config.host, now=datetime.now(UTC))
+        self._ca = CertificateAuthority.create(self._config.name or self._config.host, now=self._clock())
         self._vault.put(CA_KEY, self._ca.key_pem())
         if self._home is not None:
             self._home.write_private(CA_FILE, self._ca.to_pem())
@@ -62,12 +70,29 @@ class IdentityKeeper:
         if not self._config.is_own_ca:
             return self._of_operator()
         assert self._ca is not None, "load comes before renew"
-        identity = self._ca.issue(self.names(), now=datetime.now(UTC))
+        identity = self._ca.issue(self.names(), now=self._clock())
         # Key first: a leaf without its key is useless, a key without its leaf is overwritten by the next renewal.
         self._vault.put(LEAF_KEY, identity.key_pem)
         if self._home is not None:
             self._home.write_private(LEAF_FILE, identity.chain_pem)
         return identity
+
+    def doubt(self) -> str | None:
+        """Say what is wrong with the clock as far as certificates show it, or return None."""
+        now = self._clock()
+        if now < FIRST_CLOCK:
+            return (
+                f"The clock of this machine says {now:%Y-%m-%d}, which cannot be. Peers refuse certificates that are "
+                "made by it; a new one is made once the clock is right."
+            )
+        begin = self._ca.certificate.not_valid_before_utc if self._ca is not None else now
+        if now < begin:
+            return (
+                f"The certificate authority of this endpoint is valid from {begin:%Y-%m-%d} on, and the clock of this "
+                f"machine says {now:%Y-%m-%d}. Set the clock if it is wrong; otherwise it was wrong at the making, "
+                "and `s2connect certificate --new-ca` makes a new one: every pairing has to be made again then."
+            )
+        return None
 
     def names(self) -> Sequence[str]:
         """Names in the leaf: the host, and the loopback names for programs on the same machine."""
@@ -100,7 +125,7 @@ class IdentityKeeper:
             identity = ServerIdentity.load(chain, key)
         except ConfigurationError:
             return None  # a crash between key and leaf in a renewal
-        if set(identity.names) != set(self.names()) or identity.needs_renewal(datetime.now(UTC)):
+        if set(identity.names) != set(self.names()) or identity.needs_renewal(self._clock()):
             return None
         return identity
 

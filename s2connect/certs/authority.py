@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from cryptography import x509
@@ -23,8 +23,12 @@ from s2connect.errors import ConfigurationError
 from s2connect.model.text import for_display
 from s2connect.model.url import host_as_ascii
 
-CA_VALIDITY = timedelta(days=9131)
-"""TRUST-01, long validity: 25 years, longer than the devices last. A new CA voids every pairing (TRUST-09)."""
+FIRST_CLOCK = datetime(2025, 1, 1, tzinfo=UTC)
+"""No clock of a machine that runs this software is right about an earlier moment."""
+
+CA_NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""TRUST-01, long validity: no end (RFC 5280, 4.1.2.5). A new CA voids every pairing (TRUST-09), so the dates of this
+one must not depend on a clock that may be wrong by years when a device is set up."""
 
 LEAF_VALIDITY = timedelta(days=180)
 """TRUST-01: at most six months, of which the shortest have 181 days."""
@@ -71,11 +75,16 @@ class ServerIdentity:
     def needs_renewal(self, now: datetime) -> bool:
         """Whether the leaf is in the last :data:`RENEW_BEFORE` of its life, or in the last third of a shorter one.
 
+        So is one that is not valid yet: the clock was wrong when it was made. A clock that is certainly wrong now
+        (:data:`FIRST_CLOCK`) says nothing about a leaf that was made by a better one, which peers may accept.
+
         Args:
             now: Wall-clock time, with time zone.
         """
+        if now < FIRST_CLOCK <= self.not_valid_after:
+            return False
         ahead = min(RENEW_BEFORE, (self.not_valid_after - self.not_valid_before) / 3)
-        return now >= self.not_valid_after - ahead
+        return not self.not_valid_before <= now < self.not_valid_after - ahead
 
     @classmethod
     def load(cls, chain_pem: bytes, key_pem: bytes) -> Self:
@@ -138,7 +147,7 @@ class CertificateAuthority:
 
         Args:
             name: What a person sees in the certificate, e.g. the endpoint's name; cleaned and cut to 64 bytes.
-            now: Wall-clock time, with time zone.
+            now: Wall-clock time, with time zone. It may be wrong: the CA is valid from :data:`FIRST_CLOCK` on at least.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         # The organisation keeps issuer and subject of a leaf apart even where the CA is named like the host.
@@ -148,15 +157,14 @@ class CertificateAuthority:
                 x509.NameAttribute(NameOID.COMMON_NAME, _common_name(name) or "S2 Connect"),
             ]
         )
-        not_before = now - BACK_DATED
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(not_before)
-            .not_valid_after(not_before + CA_VALIDITY)
+            .not_valid_before(min(now - BACK_DATED, FIRST_CLOCK))
+            .not_valid_after(CA_NOT_AFTER)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(key_cert_sign=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -203,10 +211,13 @@ class CertificateAuthority:
             now: Wall-clock time, with time zone.
 
         Raises:
-            ConfigurationError: There is no name, or one of them is neither a host name nor an address.
+            ConfigurationError: There is no name, one of them is neither a host name nor an address, or the CA has
+                expired by this clock.
         """
         if not names:
             raise ConfigurationError("A certificate needs at least one host name or address.")
+        if now >= self.certificate.not_valid_after_utc:
+            raise _expired(self.certificate, now)
         general_names = [_general_name(name) for name in names]
         san = x509.SubjectAlternativeName(list(dict.fromkeys(general_names)))
         key = ec.generate_private_key(ec.SECP256R1())
@@ -240,6 +251,17 @@ class CertificateAuthority:
             not_valid_after=leaf.not_valid_after_utc,
             names=subject_names(leaf),
         )
+
+
+def _expired(certificate: x509.Certificate, now: datetime) -> ConfigurationError:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    made = " It was made while the clock was wrong." if end < FIRST_CLOCK else ""
+    return ConfigurationError(
+        f"The certificate authority of this endpoint was valid from {begin:%Y-%m-%d} to {end:%Y-%m-%d}, and the clock "
+        f"of this machine says {now:%Y-%m-%d}.{made}",
+        hint="If the clock is wrong, set it. Otherwise make a new certificate authority with "
+        "`s2connect certificate --new-ca`; every pairing has to be made again then.",
+    )
 
 
 _RESTORE = "Restore the state directory from a backup."

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from s2connect.certs.authority import RENEW_BEFORE
+from s2connect.certs.authority import FIRST_CLOCK, RENEW_BEFORE
 from s2connect.discovery.network import OwnAddress
 from s2connect.errors import S2ConnectError
 from s2connect.model.text import for_display
@@ -24,7 +24,7 @@ LOW_SPACE_BYTES = 50 * 1_000_000
 NO_SPACE_BYTES = 1_000_000
 """Free disk space below which no change of the database can be relied on."""
 
-FIRST_YEAR = 2025
+FIRST_YEAR = FIRST_CLOCK.year
 """No clock of a machine that runs this software is right about an earlier year."""
 
 MAX_SENTENCE = 500

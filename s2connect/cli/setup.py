@@ -12,7 +12,7 @@ from s2connect.cli.certificates import describe
 from s2connect.cli.failures import Failure
 from s2connect.config import checked, default_host
 from s2connect.endpoint import DATABASE, SECRETS, read_config
-from s2connect.errors import NotInitialised, UsageError
+from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.identity import IdentityKeeper
 from s2connect.model.roles import CommunicationRole
 from s2connect.rest.server import free_port
@@ -135,5 +135,5 @@ async def _say_goodbye(path: Path) -> int:
             keys = {p.key for p in pairings}
             await asyncio.gather(*(endpoint.book.unpair(key.local, key.remote, forget=True) for key in keys))
             return len(keys)
-    except NotInitialised:
-        return 0  # its certificate authority is lost: that is why a new one is made
+    except (NotInitialised, ConfigurationError):
+        return 0  # its certificate authority is lost, damaged or out of date: that is why a new one is made

@@ -248,7 +248,7 @@ async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
     except StorageError as error:
         raise PairingUnconfirmed(
             f"The other device has the pairing, but here it could not be stored for good: {error.what}",
-            hint=f"{error.hint} It is settled by the next session; if none comes about, pair again with a new code.",
+            hint=f"{error.hint} It is settled by the next session; if none comes about, pair again.".lstrip(),
         ) from error
 
 

@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from s2connect.certs.authority import (
-    CA_VALIDITY,
+    CA_NOT_AFTER,
+    FIRST_CLOCK,
     LEAF_VALIDITY,
     RENEW_BEFORE,
     CertificateAuthority,
     ServerIdentity,
 )
+from s2connect.certs.chain import CapturedChain
 from s2connect.errors import ConfigurationError
 
 NAMES = ["heatpump-1.local", "192.168.1.20", "fd00::20"]
@@ -105,8 +107,7 @@ def test_a_strict_verifier_accepts_the_chain(authority: CertificateAuthority, id
 def test_validity() -> None:
     authority = CertificateAuthority.create("a", now=JANUARY)
     identity = authority.issue(["a.local"], now=JANUARY)
-    assert authority.certificate.not_valid_after_utc.year == 2051
-    assert timedelta(days=25 * 365) < CA_VALIDITY
+    assert authority.certificate.not_valid_after_utc == CA_NOT_AFTER
     assert identity.not_valid_before == JANUARY - timedelta(days=1), "for clocks that are slow"
     # The shortest six months of a calendar, September to February, have 181 days.
     assert identity.not_valid_after - identity.not_valid_before == LEAF_VALIDITY <= timedelta(days=181)
@@ -122,6 +123,52 @@ def test_a_leaf_is_renewed_before_it_expires() -> None:
     assert identity.needs_renewal(identity.not_valid_after + timedelta(days=1))
 
 
+WRONG_CLOCKS = [datetime(1970, 1, 1, tzinfo=UTC), datetime(2000, 1, 1, 3, tzinfo=UTC), datetime(2150, 7, 1, tzinfo=UTC)]
+
+
+@pytest.mark.rule("TRUST-01", "TRUST-04")
+@pytest.mark.parametrize("wrong", WRONG_CLOCKS, ids=lambda clock: str(clock.year))
+def test_a_clock_that_is_wrong_by_decades_heals_once_it_is_right(wrong: datetime) -> None:
+    authority = CertificateAuthority.create("a", now=wrong)
+    first = authority.issue(["a.local"], now=wrong)
+    assert not first.needs_renewal(wrong), "not again and again while the clock is wrong"
+    assert first.needs_renewal(JANUARY)
+    healed = authority.issue(["a.local"], now=JANUARY)
+    assert healed.ca_fingerprint == first.ca_fingerprint, "peers pin it (TRUST-06)"
+    leaf, root = (c.public_bytes(serialization.Encoding.DER) for c in x509.load_pem_x509_certificates(healed.chain_pem))
+    CapturedChain(leaf, root, "192.168.1.20").check_self_signed("a.local", JANUARY)
+    assert not healed.needs_renewal(JANUARY)
+
+
+@pytest.mark.rule("TRUST-01")
+def test_a_clock_that_cannot_be_right_replaces_no_leaf_of_a_better_one() -> None:
+    identity = CertificateAuthority.create("a", now=JANUARY).issue(["a.local"], now=JANUARY)
+    assert not identity.needs_renewal(datetime(1970, 1, 1, tzinfo=UTC))
+    assert not identity.needs_renewal(FIRST_CLOCK - timedelta(seconds=1))
+    # One that may be right does: the leaf is from its future.
+    assert identity.needs_renewal(FIRST_CLOCK)
+
+
+def test_a_leaf_of_a_wrong_clock_is_renewed_by_the_same_clock() -> None:
+    start = datetime(1970, 1, 2, tzinfo=UTC)
+    identity = CertificateAuthority.create("a", now=start).issue(["a.local"], now=start)
+    assert not identity.needs_renewal(start + timedelta(days=90))
+    assert identity.needs_renewal(start + LEAF_VALIDITY)
+
+
+@pytest.mark.rule("TRUST-09")
+def test_a_ca_of_another_time_is_named_with_what_helps() -> None:
+    for start, end, word in (
+        (timedelta(days=-20_000), timedelta(days=-11_000), "made while the clock was wrong"),
+        (timedelta(days=-60), timedelta(days=-1), "the clock of this machine says"),
+    ):
+        root = make_root(start=start, end=end)
+        authority = CertificateAuthority.load(root.pem, root.key_pem)
+        with pytest.raises(ConfigurationError, match=word) as caught:
+            authority.issue(["a.local"], now=now())
+        assert "s2connect certificate --new-ca" in caught.value.hint
+
+
 def test_a_short_lived_certificate_of_an_operator_is_not_always_due() -> None:
     leaf = make_leaf(make_root(), start=timedelta(0), end=timedelta(days=6))
     identity = ServerIdentity.load(leaf.pem, leaf.key_pem)
@@ -130,7 +177,8 @@ def test_a_short_lived_certificate_of_an_operator_is_not_always_due() -> None:
 
 
 def test_a_leaf_does_not_outlive_its_ca() -> None:
-    authority = CertificateAuthority.create("a", now=now() - CA_VALIDITY + timedelta(days=40))
+    root = make_root(end=timedelta(days=40))
+    authority = CertificateAuthority.load(root.pem, root.key_pem)
     assert authority.issue(["a.local"], now=now()).not_valid_after == authority.certificate.not_valid_after_utc
 
 

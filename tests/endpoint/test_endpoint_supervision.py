@@ -12,7 +12,7 @@ import pytest
 
 from s2connect import Endpoint, Role, SessionEnd, events, supervisor
 from s2connect.certs.authority import ServerIdentity
-from s2connect.errors import StorageError
+from s2connect.errors import PairingUnconfirmed, StorageError
 from s2connect.keeping import PairingBook
 from s2connect.live import Live
 from s2connect.model.roles import CommunicationRole
@@ -182,7 +182,7 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
     monkeypatch.setattr(cem._store, "confirm_pairing", confirm)
     news = cem.events()
     rm._pairing_server._delay = 0.0
-    with pytest.raises(StorageError):
+    with pytest.raises(PairingUnconfirmed, match="The disk is full"):
         await cem.node().pair(rm.pairing_url, rm.node().issue_pairing_code())
     async with within(10):
         failure, dropped = await anext(news), await anext(news)
