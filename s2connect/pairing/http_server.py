@@ -156,12 +156,10 @@ class PairingService:
             decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
             if isinstance(decision, Commit):
                 # To its end, also where the client goes away: its next request meets the result (PAIR-07).
-                decision = await asyncio.shield(
-                    asyncio.create_task(self._commit(decision, body), name="s2connect-commit")
-                )
+                decision = await asyncio.shield(asyncio.create_task(self._commit(decision), name="s2connect-commit"))
         return self._finish(decision)
 
-    async def _commit(self, commit: Commit, body: bytes) -> Reply:
+    async def _commit(self, commit: Commit) -> Reply:
         try:
             await self._keeper.commit(commit.pairing, commit.token)
         except OtherWayRound:
@@ -173,7 +171,7 @@ class PairingService:
         except BaseException:
             self._core.commit_failed(commit.attempt_id)
             raise
-        return self._core.committed(commit.attempt_id, body)
+        return self._core.committed(commit.attempt_id)
 
     def _finish(self, reply: Reply | Commit) -> web.Response:
         assert isinstance(reply, Reply)

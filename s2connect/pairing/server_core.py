@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeVar
 
 from s2connect.certs.chain import parse_fingerprint_map
 from s2connect.model.common import (
@@ -21,6 +22,7 @@ from s2connect.model.common import (
     MalformedMessage,
     NodeDescription,
     NodeId,
+    Wire,
     choose_name,
     choose_version,
 )
@@ -296,7 +298,7 @@ class PairingServer:
         if turn is None:
             return BUSY
         self._in_flight += 1
-        return Queued(turn, now, address, node, request, _digest(b"requestPairing", body), binding)
+        return Queued(turn, now, address, node, request, _digest("requestPairing", request), binding)
 
     def _gate(self, node: NodeId) -> NodeGate:
         return self._gates.setdefault(node, NodeGate(delay=self._delay))
@@ -436,13 +438,15 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, entropy: bytes
     ) -> Reply:
         """Give the connection details to a future communication client (PAIR-05, PAIR-08)."""
-        digest = _digest(b"requestConnectionDetails", body)
-        attempt, reply = self._step(attempt_id, digest, now=now)
+        attempt = self._attempt(attempt_id, now=now)
         if attempt is None:
+            return UNAUTHORIZED
+        request = _read(RequestConnectionDetails, body)
+        digest = _digest("requestConnectionDetails", request or body)
+        reply = self._due(attempt, digest)
+        if reply is not None:
             return reply
-        try:
-            request = RequestConnectionDetails.from_json(body)
-        except MalformedMessage:
+        if request is None:
             return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
             return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
@@ -455,12 +459,17 @@ class PairingServer:
 
     def post_connection_details(self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float) -> Reply:
         """Take the connection details of a future communication server (PAIR-05, TRUST-07)."""
-        digest = _digest(b"postConnectionDetails", body)
-        attempt, reply = self._step(attempt_id, digest, now=now)
+        attempt = self._attempt(attempt_id, now=now)
         if attempt is None:
+            return UNAUTHORIZED
+        request = _read(PostConnectionDetails, body)
+        digest = _digest("postConnectionDetails", request or body)
+        reply = self._due(attempt, digest)
+        if reply is not None:
             return reply
+        if request is None:
+            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
         try:
-            request = PostConnectionDetails.from_json(body)
             fingerprint = parse_fingerprint_map(request.connection_details.certificate_fingerprint)
         except ValueError:
             return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
@@ -483,17 +492,17 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
     ) -> Reply | Commit:
         """Finish an attempt (PAIR-09). Make a :class:`Commit` durable, then call :meth:`committed`."""
-        digest = _digest(b"finalizePairing", body)
-        attempt, reply = self._step(attempt_id, digest, now=now)
+        attempt = self._attempt(attempt_id, now=now)
         if attempt is None:
+            return UNAUTHORIZED
+        request = _read(FinalizePairing, body)
+        digest = _digest("finalizePairing", request or body)
+        reply = self._due(attempt, digest)
+        if reply is not None:
             return reply
-        try:
-            success = FinalizePairing.from_json(body).success
-        except MalformedMessage:
-            success = None
-        if success is None:
+        if request is None or request.success is None:
             return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
-        if not success:
+        if not request.success:
             return self._fail(attempt, digest, Reply(204), "refused_by_client", now=now)
         table = self._table(attempt.node.id)
         if attempt.state is not _State.EXCHANGED or attempt.token is None or not table.holds(attempt.issued):
@@ -502,13 +511,14 @@ class PairingServer:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
         attempt.issued.reserved = not attempt.issued.static
         attempt.state = _State.FINALIZING
-        request = attempt.request
+        peer = attempt.request.client_node_description
+        peer_endpoint = attempt.request.client_endpoint_description
         return Commit(
             Pairing(
-                key=PairKey(attempt.node.id, request.client_node_description.id),
+                key=PairKey(attempt.node.id, peer.id),
                 communication_role=attempt.role,
-                peer=request.client_node_description,
-                peer_endpoint=with_deployment(request.client_endpoint_description, self._endpoint().deployment),
+                peer=peer,
+                peer_endpoint=with_deployment(peer_endpoint, self._endpoint().deployment),
                 initiate_session_url=attempt.details.initiate_session_url if attempt.details else None,
                 pin=attempt.pin,
                 paired_at=wall_time,
@@ -517,12 +527,12 @@ class PairingServer:
             attempt.id,
         )
 
-    def committed(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
+    def committed(self, attempt_id: PairingAttemptId) -> Reply:
         """The pairing is durable: spend the token, end the attempt, tell the client (PAIR-10)."""
         attempt = self._attempts[attempt_id]
         self._end(attempt)
         self._table(attempt.node.id).spend(attempt.issued)
-        return self._remember(attempt, _digest(b"finalizePairing", body), Reply(204))
+        return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
     def commit_failed(self, attempt_id: PairingAttemptId) -> Reply:
         """The pairing could not be stored: nothing has happened, and the client may repeat its request (PAIR-10)."""
@@ -533,22 +543,21 @@ class PairingServer:
 
     # Common to the steps
 
-    def _step(
-        self, attempt_id: PairingAttemptId | None, digest: bytes, *, now: float
-    ) -> tuple[_Attempt, Reply] | tuple[None, Reply]:
-        """Find the attempt of a later request, or the reply that is due without one (PAIR-03, PAIR-04, PAIR-07)."""
+    def _attempt(self, attempt_id: PairingAttemptId | None, *, now: float) -> _Attempt | None:
+        """The attempt of a later request, if it lives or has ended within its 15 seconds (PAIR-03, PAIR-04)."""
         self.expire(now=now)
         attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
-        if attempt is None or attempt.expires_at <= now:
-            return None, UNAUTHORIZED
+        return attempt if attempt is not None and attempt.expires_at > now else None
+
+    @staticmethod
+    def _due(attempt: _Attempt, digest: bytes) -> Reply | None:
+        """The reply to a request that is a repeat (PAIR-07) or comes when nothing can be done."""
         repeated = attempt.replies.get(digest)
         if repeated is not None:
-            return None, repeated
+            return repeated
         if attempt.state is _State.ENDED:
-            return None, UNAUTHORIZED
-        if attempt.state is _State.FINALIZING:
-            return None, BUSY
-        return attempt, UNAUTHORIZED
+            return UNAUTHORIZED
+        return BUSY if attempt.state is _State.FINALIZING else None
 
     @staticmethod
     def _proves_token(attempt: _Attempt, received: HmacChallengeResponse) -> bool:
@@ -603,8 +612,20 @@ class PairingServer:
         return next((a.expires_at for a in self._attempts.values()), None)
 
 
-def _digest(operation: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(operation + b"\0" + body).digest()
+_W = TypeVar("_W", bound=Wire)
+
+
+def _read(kind: type[_W], body: bytes) -> _W | None:
+    try:
+        return kind.from_json(body)
+    except MalformedMessage:
+        return None
+
+
+def _digest(operation: str, request: Wire | bytes) -> bytes:
+    """What makes a request the same one: the operation, and the values as understood (PAIR-07, errata S2C-05)."""
+    data = request if isinstance(request, bytes) else request.to_json()
+    return hashlib.sha256(operation.encode("ascii") + b"\0" + data).digest()
 
 
 def with_deployment(description: EndpointDescription, fallback: Deployment) -> EndpointDescription:

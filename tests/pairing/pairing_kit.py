@@ -160,9 +160,12 @@ class Attempt:
         return hmac_response(self.answer["serverHmacChallenge"], token)
 
     def request_details(self, token: str = TOKEN, body: bytes | None = None) -> Reply:
-        raw = dump({"serverHmacChallengeResponse": self.proof(token)}) if body is None else body
+        raw = self.details_body(token) if body is None else body
         bench = self.bench
         return bench.server.request_connection_details(self.id, raw, now=bench.now, entropy=bench.entropy())
+
+    def details_body(self, token: str = TOKEN) -> bytes:
+        return dump({"serverHmacChallengeResponse": self.proof(token)})
 
     def post_body(self, token: str = TOKEN, **changes: Any) -> bytes:
         details = {
@@ -181,5 +184,5 @@ class Attempt:
     def finalize(self, body: bytes = b'{"success": true}') -> Reply | Commit:
         return self.bench.server.finalize(self.id, body, now=self.bench.now, wall_time=1.7e9)
 
-    def committed(self, body: bytes = b'{"success": true}') -> Reply:
-        return self.bench.server.committed(self.id, body)
+    def committed(self) -> Reply:
+        return self.bench.server.committed(self.id)

@@ -145,7 +145,7 @@ class Wire:
         decision = server.finalize(key, body, now=self.now, wall_time=self.now)
         if isinstance(decision, Commit):
             self.paired.append(decision)
-            return server.committed(decision.attempt_id, body)
+            return server.committed(decision.attempt_id)
         return decision
 
 

@@ -356,9 +356,8 @@ def test_a_second_exchange_with_another_body_is_out_of_order(branch: Communicati
     bench = _in_branch(branch)
     attempt = _begin(bench)
     assert _exchange(attempt, branch).status in (200, 204)
-    spaced = {"serverHmacChallengeResponse": attempt.proof()}
     reply = (
-        attempt.request_details(body=dump(spaced) + b" ")
+        attempt.request_details(OTHER_TOKEN)
         if branch is CommunicationRole.SERVER
         else attempt.post_details(accessToken=base64.b64encode(bytes(32)).decode())
     )
@@ -651,6 +650,39 @@ def test_repeats_of_the_later_requests_are_answered_alike_and_have_no_second_eff
     assert _exchange(attempt, branch) == replies[0]
     assert bench.events() == []
     assert bench.in_flight == 0
+
+
+@pytest.mark.rule("PAIR-07")
+def test_the_same_values_in_other_bytes_are_the_same_request(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    body = request(role=next(iter(bench.own.nodes.values())).description.role.other.value)
+    first = bench.answer(bench.queue(body))
+    other = json.dumps({"forcePairing": False, "later": 1, **dict(reversed(body.items()))}, indent=1).encode()
+    assert bench.answer(bench.queue(other)) == first
+    attempt = Attempt(bench, answered(first))
+    exchanged = _exchange(attempt, branch)
+    plain = json.loads(attempt.post_body() if branch is CommunicationRole.CLIENT else attempt.details_body())
+    again = json.dumps({"later": 1, **plain}, indent=2).encode()
+    step = attempt.post_details if branch is CommunicationRole.CLIENT else attempt.request_details
+    assert step(body=again) == exchanged
+    assert isinstance(attempt.finalize(), Commit)
+    attempt.committed()
+    assert attempt.finalize(b'{ "success" : true, "later": 1 }') == Reply(204)
+    assert bench.events() == []
+
+
+@pytest.mark.rule("PAIR-07")
+def test_the_same_bytes_at_another_operation_are_another_request() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    both = dump({"serverHmacChallengeResponse": attempt.proof(), "success": True})
+    assert attempt.request_details(body=both).status == 200
+    assert isinstance(attempt.finalize(both), Commit)
+    bench = Bench()
+    for number, body in enumerate((b"x", b"{}")):
+        attempt = bench.begin(number)
+        assert attempt.request_details(body=body) == Reply(400)
+        assert attempt.finalize(body) == Reply(401), "not the answer to the other request"
 
 
 @pytest.mark.rule("PAIR-07")
