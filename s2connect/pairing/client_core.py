@@ -115,6 +115,11 @@ _REFUSALS: dict[PairingErrorReason, tuple[str, str]] = {
 }
 
 
+def succeeded(status: int) -> bool:
+    """Whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
+    return 200 <= status < 300
+
+
 def refused(body: bytes) -> PairingRefused:
     """The error for a 400 to ``requestPairing``, with a sentence for the user (PAIRC-07)."""
     try:
@@ -295,13 +300,13 @@ class PairingClientAttempt:
         url, pin, token = None, None, self._own_token
         if self._role is CommunicationRole.CLIENT:
             try:
-                details = ConnectionDetails.from_json(body) if status == 200 else None
+                details = ConnectionDetails.from_json(body) if succeeded(status) else None
             except MalformedMessage:
                 details = None
             if details is None:
                 raise ProtocolViolation("The other device's connection details are not as the standard says.")
             url, pin, token = details.initiate_session_url, self._proof.pin, details.access_token
-        elif status != 204:
+        elif not succeeded(status):
             raise ProtocolViolation("The other device did not accept the connection details.")
         assert self._role is not None
         self._state = _State.AGREED
@@ -329,7 +334,7 @@ class PairingClientAttempt:
             PairingError: The server did not complete the pairing.
         """
         assert self._state is _State.AGREED, "on_finalized follows on_details"
-        if status == 204:
+        if succeeded(status):
             self.ended()
             return
         if status == 401:

@@ -8,9 +8,10 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
 from s2connect.certs.tls import leaf_client_context
@@ -35,13 +36,23 @@ from s2connect.model.proxy import Proxy
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import lan_binding, wan_binding
-from s2connect.pairing.client_core import CLIENT_ENTROPY, Agreed, PairingClientAttempt, ServerProof, Step, refused
+from s2connect.pairing.client_core import (
+    CLIENT_ENTROPY,
+    Agreed,
+    PairingClientAttempt,
+    ServerProof,
+    Step,
+    refused,
+    succeeded,
+)
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.keeper import PairingKeeper
 from s2connect.rest.client import HttpReply, HttpsClient, Route
 from s2connect.store.base import Pairing, Pin
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +62,7 @@ class PairingTimings:
     Attributes:
         connect: For the handshake that captures the certificate.
         request_pairing: For ``requestPairing``, which waits for its turn at the server.
-        busy_retries: How often a 503 to ``requestPairing`` is tried again (PAIRC-04).
+        busy_retries: How often a 503 to any step but the last is tried again (PAIRC-04); the last has its own tries.
         busy_delay: Before each of those.
         step: For every other request.
         finalize_tries: How often ``finalizePairing`` is sent at most; the 15 s end it as well.
@@ -264,33 +275,32 @@ class _Run:
 
     async def agree(self) -> Agreed:
         """Go all steps but the last."""
-        self._version = await self._http.api_version(self._url)
+        self._version = await self._patiently(lambda: self._http.api_version(self._url))
         loop = asyncio.get_running_loop()
-        reply = await self._request()
-        if reply.status != 200:
-            raise (
-                refused(reply.body)
-                if reply.status == 400
-                else ProtocolViolation(f"The other device answered the pairing request with HTTP {reply.status}.")
-            )
+        request = self._attempt.request()
+        reply = await self._patiently(lambda: self._post(request, self._timings.request_pairing))
+        if reply.status == 400:
+            raise refused(reply.body)
+        if not succeeded(reply.status):
+            raise ProtocolViolation(f"The other device answered the pairing request with HTTP {reply.status}.")
         step = self._attempt.on_answer(reply.body, now=loop.time())
         try:
             async with asyncio.timeout_at(self._attempt.deadline):
-                reply = await self._post(step, self._timings.step)
+                reply = await self._patiently(lambda: self._post(step, self._timings.step))
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
             raise PairingExpired("The pairing attempt took longer than 15 seconds.") from error
         return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=time.time())
 
-    async def _request(self) -> HttpReply:
-        step = self._attempt.request()
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04)."""
         for _ in range(self._timings.busy_retries):
             try:
-                return await self._post(step, self._timings.request_pairing)
+                return await ask()
             except PeerBusy:
                 await asyncio.sleep(self._timings.busy_delay)
-        return await self._post(step, self._timings.request_pairing)
+        return await ask()
 
     async def finalize(self, agreed: Agreed, *, gives_way: Callable[[], bool]) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""

@@ -90,7 +90,7 @@ class Interloper:
     Attributes:
         spoil: Called with the operation and a function that forwards the request; what it returns is answered. Raising
             ``ConnectionError`` closes the connection.
-        seen: Operations in the order of their arrival.
+        seen: Operations in the order of their arrival; ``bodies`` with what was sent to them.
     """
 
     def __init__(self, upstream: Endpoint, identity: ServerIdentity) -> None:
@@ -99,6 +99,7 @@ class Interloper:
         self.tls = ServerContext(identity)
         self.spoil: Callable[[str, Callable[[], Awaitable[web.Response]]], Awaitable[web.Response]] | None = None
         self.seen: list[str] = []
+        self.bodies: list[tuple[str, bytes]] = []
         self.port = 0
 
     @property
@@ -117,6 +118,7 @@ class Interloper:
                 body = await request.read()
                 operation = request.path.rsplit("/", 1)[-1] or "index"
                 self.seen.append(operation)
+                self.bodies.append((operation, body))
 
                 async def forward() -> web.Response:
                     url = f"https://127.0.0.1:{self.upstream.pairing_url.port}{request.path}"

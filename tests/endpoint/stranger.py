@@ -22,7 +22,7 @@ class Stranger:
     """Speaks to the pairing API of an endpoint and does not know its code."""
 
     def __init__(self, client: aiohttp.ClientSession, target: Endpoint) -> None:
-        self._client = client
+        self.http = client
         self.deployment = "LAN"
         self.base = f"https://127.0.0.1:{target.pairing_url.port}/pairing/v1/"
         self.node = str(uuid4())
@@ -30,7 +30,7 @@ class Stranger:
     async def post(self, operation: str, body: Any, bearer: str | None = None) -> tuple[int, dict[str, Any]]:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         data = json.dumps(body).encode() if isinstance(body, dict) else body
-        async with self._client.post(self.base + operation, data=data, headers=headers) as response:
+        async with self.http.post(self.base + operation, data=data, headers=headers) as response:
             raw = await response.read()
             return response.status, json.loads(raw) if raw else {}
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
+import json
+import os
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from s2connect import CommunicationRole, Deployment, Endpoint, EndpointConfig, NodeConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
@@ -19,6 +24,7 @@ from s2connect.errors import (
     InvalidUrl,
     NetworkError,
     NotReachable,
+    PairingExpired,
     PairingRefused,
     PairingUnconfirmed,
     PeerBusy,
@@ -26,10 +32,11 @@ from s2connect.errors import (
     UsageError,
     WrongPairingCode,
 )
-from s2connect.pairing import http_client
+from s2connect.pairing import client_core, http_client
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.conftest import Interloper, OpenEndpoint, Wan, identity_of, lan_config
+from tests.endpoint.stranger import stranger
 from tests.waits import patience, until, within
 
 IMPATIENT = PairingTimings(
@@ -45,7 +52,9 @@ IMPATIENT = PairingTimings(
 )
 
 
-async def pair_impatiently(endpoint: Endpoint, url: str, code: PairingCode | str) -> object:
+async def pair_impatiently(
+    endpoint: Endpoint, url: str, code: PairingCode | str, timings: PairingTimings = IMPATIENT
+) -> object:
     """Pair with short time-outs, so that a peer that does not answer costs the test little."""
     node = endpoint.node()
     return await http_client.pair(
@@ -57,7 +66,7 @@ async def pair_impatiently(endpoint: Endpoint, url: str, code: PairingCode | str
         pki=endpoint._pki,
         session_url=endpoint.session_url,
         ca_fingerprint=endpoint.ca_fingerprint,
-        timings=IMPATIENT,
+        timings=timings,
     )
 
 
@@ -410,8 +419,6 @@ async def test_a_lost_answer_to_the_last_step_is_asked_for_again(cem: Endpoint, 
 async def test_what_a_faulty_server_answers_is_named_and_nothing_is_kept(
     cem: Endpoint, rm: Endpoint, step: str, status: int, body: bytes, error: type[Exception]
 ) -> None:
-    from aiohttp import web
-
     front = Interloper(cem, identity_of(cem))
 
     async def spoil(name, forward):  # type: ignore[no-untyped-def]
@@ -516,3 +523,140 @@ async def test_cancelling_a_pairing_is_prompt_and_leaves_nothing(cem: Endpoint, 
     assert task.cancelled()
     assert time.monotonic() - started < patience(0.5)
     assert await rm.pairings() == []
+
+
+# The rules of the client, each seen from outside
+
+
+@pytest.mark.rule("PAIRC-04")
+@pytest.mark.parametrize("role", list(Role))
+async def test_503_at_every_step_is_tried_again_and_is_no_failure(role: Role, open_endpoint: OpenEndpoint) -> None:
+    server, client = await open_endpoint(lan_config(role.other)), await open_endpoint(lan_config(role))
+    front = Interloper(server, identity_of(server))
+    news = server.events()
+    refused: list[str] = []
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        if name not in refused:
+            refused.append(name)
+            return web.Response(status=503)
+        return await forward()
+
+    front.spoil = spoil
+    code = server.node().issue_pairing_code()
+    async with front.running():
+        await pair_impatiently(client, front.pairing_url, code)
+    assert len(refused) == len(STEPS)
+    assert isinstance(await anext(news), events.Paired), "no failed attempt at the server"
+    assert [p.confirmed for p in await client.pairings()] == [True]
+
+
+@pytest.mark.rule("PAIRC-02")
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"clientHmacChallengeResponse": "A" * 43 + "="}, WrongPairingCode),
+        ({"selectedHmacHashingAlgorithm": "SHA512"}, ProtocolViolation),
+        ({"serverHmacChallenge": "AAAA"}, ProtocolViolation),
+        ({"serverNodeDescription": None}, ProtocolViolation),
+        ({"role": "RM"}, PairingRefused),
+    ],
+    ids=str,
+)
+async def test_who_gives_up_with_an_attempt_id_tells_the_server_and_stops(
+    cem: Endpoint, rm: Endpoint, change: dict[str, object], error: type[Exception]
+) -> None:
+    front = Interloper(cem, identity_of(cem))
+    news = cem.events()
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        response = await forward()
+        if name != "requestPairing":
+            return response
+        value = json.loads(response.body)
+        if "role" in change:
+            value["serverNodeDescription"]["role"] = change["role"]
+        else:
+            value.update(change)
+        return web.json_response({k: v for k, v in value.items() if v is not None})
+
+    front.spoil = spoil
+    async with front.running():
+        with pytest.raises(error):
+            await pair_impatiently(rm, front.pairing_url, cem.node().issue_pairing_code())
+    assert front.seen == ["index", "requestPairing", "finalizePairing"]
+    assert json.loads(front.bodies[-1][1]) == {"success": False}
+    failed = await anext(news)
+    assert isinstance(failed, events.PairingFailed)
+    assert failed.reason == "refused_by_client"
+
+
+@pytest.mark.rule("PAIRC-03")
+async def test_the_15_seconds_begin_with_the_answer_and_end_a_step_that_takes_longer(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second here: its queue at the server costs the attempt nothing, what follows has that second in all."""
+    monkeypatch.setattr(client_core, "ATTEMPT_LIFETIME", 1.0)
+    front = Interloper(cem, identity_of(cem))
+    delay = {"requestPairing": 1.5, "requestConnectionDetails": 0.0}
+
+    async def spoil(name, forward):  # type: ignore[no-untyped-def]
+        await asyncio.sleep(delay.get(name, 0.0))
+        return await forward()
+
+    front.spoil = spoil
+    patient = PairingTimings(request_pairing=10.0, step=10.0)
+    async with front.running():
+        await pair_impatiently(rm, front.pairing_url, cem.node().issue_pairing_code(), patient)
+        delay["requestConnectionDetails"] = 5.0
+        started = time.monotonic()
+        with pytest.raises(PairingExpired):
+            await pair_impatiently(rm, front.pairing_url, cem.node().issue_pairing_code(), patient)
+        assert time.monotonic() - started < 6.0
+
+
+@pytest.mark.rule("PAIR-08")
+async def test_the_access_token_counts_only_once_the_pairing_is_finalized(cem: Endpoint, rm: Endpoint) -> None:
+    code = cem.node().issue_pairing_code()
+    context = {"clientNodeId": "", "serverNodeId": str(cem.node().id)}
+    async with stranger(cem) as client:
+        context["clientNodeId"] = client.node
+
+        async def initiate(token: str) -> int:
+            body = {
+                **context,
+                "supportedCommunicationProtocols": ["WebSocket"],
+                "supportedS2MessageVersions": ["v1.0.0"],
+            }
+            headers = {"Authorization": f"Bearer {token}"}
+            url = f"{cem.session_url}v1/initiateSession"
+            async with client.http.post(url, json=body, headers=headers) as response:
+                return response.status
+
+        _, answer = await client.request(Role.RM, os.urandom(32))
+        proof = hmac.digest(
+            base64.b64decode(answer["serverHmacChallenge"]),
+            code.token.reveal().encode() + identity_of(cem).leaf_fingerprint,
+            "sha256",
+        )
+        attempt = answer["pairingAttemptId"]
+        body = {"serverHmacChallengeResponse": base64.b64encode(proof).decode()}
+        status, details = await client.post("requestConnectionDetails", body, attempt)
+        assert status == 200
+        assert await initiate(details["accessToken"]) == 401
+        status, _ = await client.post("finalizePairing", {"success": True}, attempt)
+        assert status == 204
+        cem.node().sessions()
+        assert await initiate(details["accessToken"]) in (200, 400), "known now, whether or not it is ready"
+
+
+@pytest.mark.rule("ROLE-01")
+async def test_a_cem_has_many_rms_and_an_rm_one_cem(open_endpoint: OpenEndpoint) -> None:
+    cem, other = await open_endpoint(lan_config(Role.CEM)), await open_endpoint(lan_config(Role.CEM))
+    first, second = await open_endpoint(lan_config(Role.RM)), await open_endpoint(lan_config(Role.RM))
+    for device in (first, second):
+        await device.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    assert {p.key.remote for p in await cem.pairings()} == {first.node().id, second.node().id}
+    await first.node().pair(other.pairing_url, other.node().issue_pairing_code())
+    assert [p.key.remote for p in await first.pairings()] == [other.node().id]
+    assert [p.key.remote for p in await second.pairings()] == [cem.node().id]
