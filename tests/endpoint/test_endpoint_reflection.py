@@ -174,7 +174,7 @@ async def test_the_user_is_told_of_the_attack_and_where_it_comes_from(cem: Endpo
     news = cem.events()
     async with stranger(cem, "127.0.0.9") as mallory:
         await run(Attack(mallory, Role.RM))
-        async with within(5):
+        async with within(2):
             notice = await anext(news)
     assert isinstance(notice, events.Notice)
     assert notice.kind == "pairing_attack"
