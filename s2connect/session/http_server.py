@@ -85,6 +85,7 @@ class SessionService:
         self._supervisor = supervisor
         # Two confirmations of one pair must not activate two tokens.
         self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
+        self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
@@ -156,6 +157,10 @@ class SessionService:
         self._core.activated(key)
         info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, peer_address)
         offer = self._transports[activation.protocol].offer(info)
+        older = self._offered.get(key)
+        if older is not None:
+            older.cancel()  # whoever comes with it now would put out the session of the newer one
+        self._offered[key] = offer.connection
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing), "offer", key.remote)
         return answer(200, offer.details)
 

@@ -8,9 +8,9 @@ import logging
 import ssl
 import sys
 from abc import abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import WSCloseCode, WSMsgType
 from aiohttp.abc import AbstractStreamWriter
@@ -37,10 +37,12 @@ from s2connect.transports.base import (
     MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     PING_INTERVAL,
+    POLICY_VIOLATION,
     UNSUPPORTED_DATA,
     Connection,
     ConnectionInfo,
 )
+from s2connect.transports.frame_budget import FrameBudget, FrameCounter, FrameGuard
 from s2connect.transports.offers import OFFER_LIFETIME
 from s2connect.transports.tls_buffer import shrink_tls_buffer
 
@@ -136,8 +138,12 @@ class PeerWatch:
 class _End(Connection):
     """What both sides share: liveness, one end, a bounded farewell. Subclasses speak to their library."""
 
-    def __init__(self, info: ConnectionInfo, transport: asyncio.Transport, timings: WebSocketTimings) -> None:
+    def __init__(
+        self, info: ConnectionInfo, transport: asyncio.Transport, timings: WebSocketTimings, frames: FrameBudget
+    ) -> None:
         self.info = info
+        self._frames = frames
+        self._expelling: asyncio.Task[None] | None = None
         self._transport = transport
         self._timings = timings
         self._loop = asyncio.get_running_loop()
@@ -186,6 +192,7 @@ class _End(Connection):
             watch.stop(time())
             raise
         watch.served()
+        self._frames.delivered(len(text))
         return text
 
     async def send(self, text: str) -> None:
@@ -194,6 +201,13 @@ class _End(Connection):
         if ended is not None:
             raise ConnectionClosed(ended.code, ended.reason)
         await self._transmit(text)
+
+    def _expel(self) -> None:
+        """End the connection of a peer that sends frames and no messages."""
+        if self._expelling is None and self._ended is None:
+            _log.warning("%s sends too many frames that carry no message", self.info.remote)
+            name = f"s2connect-websocket-close-{self.info.remote}"
+            self._expelling = asyncio.create_task(self.close(POLICY_VIOLATION, "too many frames"), name=name)
 
     async def _wait(self, room: Coroutine[Any, Any, None]) -> None:
         """Wait for room in a write buffer that is full."""
@@ -292,6 +306,7 @@ class ServerEnd(_End):
         transport: asyncio.Transport,
         timings: WebSocketTimings,
         max_bytes: int,
+        guard: FrameGuard,
     ) -> None:
         self._socket = socket
         self._writer = writer
@@ -303,7 +318,10 @@ class ServerEnd(_End):
             # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
             frames.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        super().__init__(info, transport, timings)
+        super().__init__(info, transport, timings, guard.budget)
+        guard.on_exceeded = self._expel
+        if guard.exceeded:
+            self._expel()
 
     async def _receive(self) -> str | None:
         message = await self._socket.receive()
@@ -377,7 +395,9 @@ class ClientEnd(_End):
 
     def __init__(self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings) -> None:
         self._socket = socket
-        super().__init__(info, socket.transport, timings)
+        assert isinstance(socket, _BoundedClient)
+        super().__init__(info, socket.transport, timings, socket.frames)
+        socket.on_exceeded = self._expel
 
     async def _receive(self) -> str | None:
         try:
@@ -431,11 +451,24 @@ class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class _BoundedClient(ClientConnection):
-    """Cuts the connection when the other side does not finish a close handshake that the library has begun."""
+    """Counts frames, and cuts the connection when the other side does not finish a close handshake of the library."""
 
     _cut: asyncio.TimerHandle | None = None
+    exceeded = False
+    on_exceeded: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.frames = FrameBudget(self.loop.time())
+        self._counter = FrameCounter(after_head=True)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self.exceeded:
+            return
+        if not self.frames.came(self._counter.feed(data), now=self.loop.time()):
+            self.exceeded = True
+            (self.on_exceeded or self.transport.abort)()
+            return
         super().data_received(data)
         if self.protocol.state is not State.OPEN and self._cut is None and self.protocol.close_expected():
             self._cut = self.loop.call_later(self.close_timeout or 0.0, self.transport.abort)
@@ -483,9 +516,16 @@ async def accept(
     transport = request.transport
     if transport is None:
         raise ConnectionClosed
+    # What a client has sent before it got the answer lies in aiohttp's protocol, whose attribute is private.
+    guard = FrameGuard(_protocol_of(transport), getattr(request.protocol, "_message_tail", b""))
+    transport.set_protocol(guard)
     writer = await socket.prepare(request)
     assert writer is not None
-    return ServerEnd(_with_address(info, transport), socket, writer, transport, timings, max_message_bytes)
+    return ServerEnd(_with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard)
+
+
+def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
+    return cast(asyncio.Protocol, transport.get_protocol())
 
 
 async def open_client(

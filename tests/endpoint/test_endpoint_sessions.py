@@ -16,7 +16,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from s2connect import Endpoint, NodeConfig, Role, SessionEnd, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import pinned_client_context
-from s2connect.errors import CertificateRefused, ConnectionClosed, NetworkError, NotPaired, UsageError
+from s2connect.errors import (
+    CertificateRefused,
+    ConnectionClosed,
+    NetworkError,
+    NotPaired,
+    NotReachable,
+    SessionRefused,
+    UsageError,
+)
 from s2connect.messages.checks import Check
 from s2connect.model.secret import AccessToken
 from s2connect.store.base import PairKey, Pin, token_digest
@@ -339,6 +347,34 @@ async def test_a_second_session_of_a_pair_replaces_the_first(cem: Endpoint, rm: 
     await second.send("{}")
     assert len(cem.connected()) == 1
     await second.close()
+
+
+@pytest.mark.rule("SES-04", "WS-06")
+async def test_an_older_offer_that_nobody_used_does_not_replace_a_newer_session(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await paired(cem, rm)
+    await cem._connections[cem.node().id].start()
+    [pairing] = await rm.pairings()
+    node = rm._local.nodes[rm.node().id]
+    websocket = rm._client._transports["WebSocket"]
+    offered: list[Any] = []
+
+    async def unused(*offer: Any) -> Any:
+        offered.extend(offer)
+        raise NotReachable("the client goes away before it connects")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(websocket, "connect", unused)
+        with pytest.raises(NotReachable):
+            await rm._client.open(rm._local, node, pairing)
+    newer, _ = await rm._client.open(rm._local, node, pairing)
+    await until(lambda: len(cem.connected()) == 1)
+    with pytest.raises(SessionRefused):
+        await websocket.connect(*offered)
+    await newer.send("{}")
+    assert len(cem.connected()) == 1
+    await newer.close()
 
 
 @pytest.mark.rule("ROLE-06", "WS-06")

@@ -1,0 +1,136 @@
+"""Frame budget of a WebSocket: frames that carry no message are bounded, before a library parses them.
+
+A frame without content costs its receiver as much as a full one, and its sender two bytes. Continuation frames without
+end, pings, or a message cut into single bytes keep a core busy, and other bounds count messages only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+MAX_FRAMES: Final = 8192
+"""Frames that may have come beyond those of the messages taken in. It has to hold what waits for a slow reader here."""
+
+FRAMES_PER_SECOND: Final = 200.0
+"""So many are forgiven each second: pings, and frames of messages that were cut into many."""
+
+BYTES_PER_FRAME: Final = 256
+"""A message may come in a frame for each so many of its characters, and one more."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+class FrameCounter:
+    """Counts the frames of one direction of a WebSocket. Sans-I/O.
+
+    Args:
+        after_head: Whether the head of the HTTP response that opens the WebSocket comes before the first frame.
+    """
+
+    def __init__(self, *, after_head: bool = False) -> None:
+        self._in_head = after_head
+        self._head = b""
+        self._skip = 0
+
+    def feed(self, data: bytes, most: int = MAX_FRAMES + 1) -> int:
+        """Return how many frames begin in these bytes, the next ones of the stream; counts up to ``most``."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        if self._in_head:
+            end = data.find(_END_OF_HEAD)
+            if end < 0:
+                self._head = data[-len(_END_OF_HEAD) + 1 :]
+                return 0
+            data, self._in_head = data[end + len(_END_OF_HEAD) :], False
+        at, size, count = self._skip, len(data), 0
+        self._skip = 0
+        while at < size and count < most:
+            if size - at < 2:
+                self._head = data[at:]
+                return count
+            second = data[at + 1]
+            length = second & 0x7F
+            begin = at + 2
+            if length >= 126:
+                begin += 2 if length == 126 else 8
+                if size < begin:
+                    self._head = data[at:]
+                    return count
+                length = int.from_bytes(data[at + 2 : begin])
+            at = begin + (4 if second & 0x80 else 0) + length
+            count += 1
+        self._skip = max(at - size, 0)
+        return count
+
+
+class FrameBudget:
+    """Decides how many frames may come. Sans-I/O.
+
+    Args:
+        now: Time.
+        most: Frames beyond those of messages.
+        per_second: Frames forgiven in a second.
+    """
+
+    def __init__(self, now: float, *, most: int = MAX_FRAMES, per_second: float = FRAMES_PER_SECOND) -> None:
+        self._most = most
+        self._per_second = per_second
+        self._level = 0.0
+        self._then = now
+
+    def came(self, frames: int, *, now: float) -> bool:
+        """Frames have come. Returns whether they are within the budget."""
+        self._level = max(self._level - (now - self._then) * self._per_second, 0.0) + frames
+        self._then = now
+        return self._level <= self._most
+
+    def delivered(self, length: int) -> None:
+        """A message of so many characters was taken in: its frames were worth it. An empty one is worth nothing."""
+        if length:
+            self._level = max(self._level - 1 - length // BYTES_PER_FRAME, 0.0)
+
+
+class FrameGuard(asyncio.Protocol):
+    """Stands before the protocol of a WebSocket that is open, and passes nothing on once there are too many frames.
+
+    Args:
+        protocol: The protocol.
+        tail: What has come of the stream already.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, tail: bytes = b"") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._counter = FrameCounter()
+        self.budget = FrameBudget(self._loop.time())
+        self.exceeded = not self.budget.came(self._counter.feed(tail), now=self._loop.time())
+        self.on_exceeded: Callable[[], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what the budget allows."""
+        if self.exceeded:
+            return
+        if self.budget.came(self._counter.feed(data), now=self._loop.time()):
+            self._protocol.data_received(data)
+            return
+        self.exceeded = True
+        if self.on_exceeded is not None:
+            self.on_exceeded()
+
+    def eof_received(self) -> bool | None:
+        """See :meth:`asyncio.Protocol.eof_received`."""
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        """See :meth:`asyncio.BaseProtocol.pause_writing`."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See :meth:`asyncio.BaseProtocol.resume_writing`."""
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See :meth:`asyncio.BaseProtocol.connection_lost`."""
+        self._protocol.connection_lost(exc)
