@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +16,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions, _Client, _Packed
+from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.publish import write_properties
+from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient
+from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS, write_properties
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.streams import Stream
-from tests.mosquitto import HOST, Mosquitto, access_list, password
+from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
 
 
@@ -56,7 +59,7 @@ class Written(Stream):
         return len(buffer)
 
 
-def _begin(client: _Client) -> None:
+def _begin(client: PahoClient) -> None:
     client.begin(20, Properties(PacketTypes.CONNECT))  # type: ignore[no-untyped-call]
     client.loop_write()
 
@@ -64,7 +67,7 @@ def _begin(client: _Client) -> None:
 async def test_create_socket_of_paho_gives_it_its_connection() -> None:
     assert callable(Client._create_socket)
     stream = Written()
-    client = _Client("a", stream)
+    client = PahoClient("a", stream)
     _begin(client)
     assert client.socket() is stream
     assert stream.bytes.startswith(b"\x10")
@@ -73,9 +76,9 @@ async def test_create_socket_of_paho_gives_it_its_connection() -> None:
 
 async def test_the_will_goes_out_with_the_properties_that_pack_returns() -> None:
     stream = Written()
-    client = _Client("a", stream)
+    client = PahoClient("a", stream)
     will = Packet("t", b"lost", "application/json", (("s2-frame", "x"),), retain=True)
-    client.will_set(will.topic, will.payload, 1, will.retain, _Packed(write_properties(will)))
+    client.will_set(will.topic, will.payload, 1, will.retain, PackedProperties(write_properties(will)))
     _begin(client)
     assert write_properties(will) + b"\x00\x01t\x00\x04lost" in stream.bytes
 
@@ -91,12 +94,36 @@ async def test_the_packet_identifiers_of_paho_begin_at_one_and_ours_at_the_other
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a socket that paho forgets
-@pytest.mark.parametrize("moved", [Client, _Client])
-async def test_a_paho_that_makes_its_own_connection_is_refused_before_it_sends_anything(
-    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moved: type
+async def test_a_paho_that_makes_its_own_socket_works_over_one_of_ours(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(PahoClient, "_create_socket")
+    connection = await BrokerConnection.open(_options(broker))
+    got: asyncio.Queue[Packet] = asyncio.Queue()
+    topic = f"{PREFIX}/s2/0/x/a/x"
+    connection.route(topic, Route(got.put_nowait))
+    admin = await BrokerConnection.open(_options(broker, client_id=ADMIN, username=ADMIN, password=password(ADMIN)))
+    assert isinstance(connection._client.socket(), socket.socket)
+    for _ in range(50):
+        await connection.subscribe(topic)
+    for number in range(50):
+        await admin.publish(Packet(topic, str(number).encode() + b"x" * 10_000))
+        assert (await got.get()).payload.startswith(str(number).encode())
+    assert await connection.publish(Packet(f"{PREFIX}/s2/0/x/a/y", b"x" * 500_000)) == NO_MATCHING_SUBSCRIBERS
+    admin.abort("enough")
+    async with asyncio.timeout(5):
+        await admin.ended.wait()
+        await admin.close()
+        await connection.close()
+    assert connection._stream.gone.is_set()
+
+
+async def test_a_paho_that_can_only_make_its_own_connection_is_refused_before_it_sends_anything(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would go to the broker without TLS, with the password."""
-    monkeypatch.delattr(moved, "_create_socket")
+    monkeypatch.delattr(Client, "_create_socket")
+    monkeypatch.delattr(socket, "AF_UNIX")  # nor can it be given one of ours
     caplog.set_level(logging.DEBUG)
     heard: list[bytes] = []
     done = asyncio.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections import deque
@@ -11,9 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import paho.mqtt
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -21,7 +19,6 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
-    ConfigurationError,
     ConnectionClosed,
     NotReachable,
     PeerBusy,
@@ -35,6 +32,7 @@ from s2connect.model.text import for_display
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet, longest_packet
+from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
@@ -72,7 +70,6 @@ with 4 KiB, 300 messages of 900 kB hold them up ten times as long."""
 ACKNOWLEDGE_AFTER = 0.005
 """Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
 
-_NOWHERE = "/dev/null/s2connect"  # below what is no directory: nothing can ever be there
 _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
 _LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
 _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
@@ -132,48 +129,6 @@ class BrokerLost:
         return ConnectionClosed(reason=self.text)
 
 
-class _Packed(Properties):
-    """Properties that are written already."""
-
-    raw: bytes
-
-    def __init__(self, raw: bytes) -> None:
-        object.__setattr__(self, "raw", raw)
-
-    def pack(self) -> bytes:
-        return self.raw
-
-
-class _Client(Client):
-    """paho on a connection that stands: the one private name of paho that is needed for it is ``_create_socket``.
-
-    A paho that does not call it would connect by itself, without TLS, and send the password. So it is given a Unix
-    socket that is not there in place of the broker's address.
-    """
-
-    def __init__(self, client_id: str, stream: Stream) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, transport="unix")
-        self._stream = stream
-
-    def _create_socket(self) -> Stream:
-        return self._stream
-
-    def begin(self, keepalive: int, wishes: Properties) -> None:
-        """Send CONNECT over the stream.
-
-        Raises:
-            ConfigurationError: This paho does not use the stream.
-        """
-        if hasattr(Client, "_create_socket"):
-            with contextlib.suppress(OSError):
-                self.connect(_NOWHERE, 1, keepalive, clean_start=True, properties=wishes)
-        if self.socket() is not self._stream:
-            raise ConfigurationError(
-                f"S2 over MQTT does not work with paho-mqtt {paho.mqtt.__version__}.",
-                hint="Install another: pip install 'paho-mqtt>=2.1,<2.3'.",
-            )
-
-
 class BrokerConnection:
     """One connection, from CONNACK to its end. It does not come back: sessions end with it (MQ-10).
 
@@ -202,7 +157,7 @@ class BrokerConnection:
             "writable": self._write,
         }
         self._stream = Stream(limit, **calls) if options.url is None else WebSocketStream(options.url, limit, **calls)
-        self._client = client = _Client(options.client_id, self._stream)
+        self._client = client = PahoClient(options.client_id, self._stream)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -267,7 +222,7 @@ class BrokerConnection:
         if options.username is not None:
             client.username_pw_set(options.username, options.password.reveal() if options.password else None)
         if options.will is not None:
-            properties = _Packed(write_properties(options.will))
+            properties = PackedProperties(write_properties(options.will))
             client.will_set(options.will.topic, options.will.payload, 1, options.will.retain, properties)
         wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = 0
@@ -543,8 +498,7 @@ class BrokerConnection:
             return
         self._busy = True
         try:
-            while self._stream.unread and self._client.socket() is not None:
-                self._client.loop_read()
+            self._client.read()
         except Exception:  # paho raises what it stumbles over
             _log.exception("A packet of the broker %s cannot be read", for_display(self._options.host))
             self._loop.call_soon(self.abort, "the broker breaks MQTT")
