@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -52,6 +53,7 @@ from s2connect.pairing.code import (
 )
 from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
+from s2connect.rest.rate import network_of
 from s2connect.store.base import Pairing, PairKey, Pin
 
 _log = logging.getLogger(__name__)
@@ -61,6 +63,9 @@ ATTEMPT_LIFETIME = 15.0
 
 MAX_ATTEMPTS = 2000
 """PAIR-12: attempts in flight on one endpoint."""
+
+MAX_ATTEMPTS_PER_ADDRESS = 1000
+"""PAIR-12: attempts in flight of one address, so that it cannot take the places of all; a gateway pairs hundreds."""
 
 MAX_KEPT_ATTEMPTS = 10_000
 """Attempts in flight or ended within their 15 seconds, which are kept for identical repeats."""
@@ -158,6 +163,7 @@ class _Attempt:
     request_digest: bytes
     issued: IssuedToken
     address: str
+    source: str
     expected: HmacChallengeResponse
     answer: Reply
     expires_at: float
@@ -213,7 +219,7 @@ class PairingServer:
         self._gates: dict[NodeId, NodeGate] = {}
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
-        self._in_flight = 0  # queued, or issued and not ended
+        self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
         self._reflections = 0  # refused since that was told last
         self._tell_reflection_at = float("-inf")
         self.events: list[PairingServerEvent] = []
@@ -294,12 +300,16 @@ class PairingServer:
         refused = self._incompatible(node, request, ready=ready)
         if refused is not None:
             return refused
-        if self._in_flight >= MAX_ATTEMPTS or len(self._attempts) >= MAX_KEPT_ATTEMPTS:
+        if (
+            self._in_flight.total() >= MAX_ATTEMPTS
+            or self._in_flight[network_of(address)] >= MAX_ATTEMPTS_PER_ADDRESS
+            or len(self._attempts) >= MAX_KEPT_ATTEMPTS
+        ):
             return BUSY
         turn = self._gate(node.id).queue(address, now=now)
         if turn is None:
             return BUSY
-        self._in_flight += 1
+        self._in_flight[turn.source] += 1
         return Queued(turn, now, address, node, request, _digest("requestPairing", request), binding)
 
     def _gate(self, node: NodeId) -> NodeGate:
@@ -355,7 +365,7 @@ class PairingServer:
     def abandon(self, queued: Queued) -> None:
         """The request will not be answered (its connection or this server is closing)."""
         self._gate(queued.node.id).leave(queued.turn)
-        self._in_flight -= 1
+        self._left(queued.turn.source)
 
     def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
         """Answer a queued request whose turn has come; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
@@ -363,7 +373,7 @@ class PairingServer:
         The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). Call
         :meth:`claimed` with what became of an :class:`Answer`'s claim, or :meth:`unclaimed`.
         """
-        self._in_flight -= 1
+        self._left(queued.turn.source)
         self.expire(now=now)
         same = self._by_request.get(queued.digest)
         if same is not None and same.state is not _State.ENDED and same.expires_at > now:
@@ -392,7 +402,7 @@ class PairingServer:
                 server_hmac_challenge=challenge,
             ),
         )
-        self._in_flight += 1
+        self._in_flight[queued.turn.source] += 1
         self._attempts[attempt_id] = self._by_request[queued.digest] = _Attempt(
             id=attempt_id,
             node=queued.node,
@@ -400,6 +410,7 @@ class PairingServer:
             request_digest=queued.digest,
             issued=issued,
             address=queued.address,
+            source=queued.turn.source,
             expected=expected,
             answer=reply,
             expires_at=now + ATTEMPT_LIFETIME,
@@ -583,7 +594,12 @@ class PairingServer:
     def _end(self, attempt: _Attempt) -> None:
         attempt.state = _State.ENDED
         attempt.token = None
-        self._in_flight -= 1
+        self._left(attempt.source)
+
+    def _left(self, source: str) -> None:
+        self._in_flight[source] -= 1
+        if not self._in_flight[source]:
+            del self._in_flight[source]
 
     def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str, *, now: float) -> Reply:
         self._failed(attempt, reason, now=now)

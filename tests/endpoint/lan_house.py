@@ -55,6 +55,9 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
             return await node.announce_pairing(url, UUID(peer))
         case ["announce waiting", peer]:
             return endpoint.announce_waiting(UUID(peer))
+        case ["polling"]:
+            assert endpoint._lan is not None
+            return [str(w.url) for w in endpoint._lan._waiting.values() if not w.task.done()]
         case ["pair waiting", peer, code]:
             started = time.monotonic()
             await node.pair_waiting(UUID(peer), code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.netns import Host, Lan, Process, require_netns
+from tests.waits import Deadline
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -141,3 +143,30 @@ def test_a_device_without_a_server_is_paired_by_the_code_on_its_sticker(homes: I
         assert manager.do("pair waiting", device.id, "STICKER42") < 3.0  # the mandatory second included
         device.event("session")
         manager.event("session")
+
+
+@pytest.mark.rule("LP-01", "DISC-05")
+def test_a_device_waits_as_long_as_a_manager_advertises_that_it_may(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local", advertise=False)
+        device = House(lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False)
+
+        def polls(*urls: str) -> None:
+            deadline = Deadline(20)
+            while device.do("polling") != [*urls]:
+                assert not deadline.passed()
+                time.sleep(0.1)
+
+        program = [sys.executable, "-m", "tests.discovery.discovery_house", "advertise", "--host", "ems.local"]
+        shown = lan.hosts[0].start(*program)
+        shown.wait_for(lambda line: '"up"' in line, 20)
+        polls()
+
+        def show(url: str | None) -> None:
+            shown.say(json.dumps({"longpolling_url": url}))
+
+        show(manager.url)
+        polls(manager.url)
+        assert manager.event("DeviceWaits", timeout=40)["peer"] == device.id
+        show(None)
+        polls()

@@ -86,11 +86,11 @@ async def test_a_client_that_has_gone_leaves_the_queue_and_makes_no_attempt(cem:
     news = cem.events()
     async with stranger(cem) as mallory:
         asked = [asyncio.create_task(mallory.request(Role.RM, os.urandom(32)), name=f"test-{n}") for n in range(5)]
-        await until(lambda: cem._pairing_server._in_flight == 5)
+        await until(lambda: cem._pairing_server._in_flight.total() == 5)
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-    await until(lambda: cem._pairing_server._in_flight == 0)
+    await until(lambda: cem._pairing_server._in_flight.total() == 0)
     await rm.node().pair(cem.pairing_url, code)
     assert isinstance(await anext(news), events.Paired), "no failure before it"
 

@@ -145,7 +145,7 @@ class Bench:
 
     @property
     def in_flight(self) -> int:
-        return self.server._in_flight
+        return self.server._in_flight.total()
 
 
 class Attempt:

@@ -187,7 +187,7 @@ def _drive(wire: Wire, attempt: PairingClientAttempt) -> Agreed:
 
 def _leaves_nothing(wire: Wire) -> None:
     wire.server.expire(now=wire.now + 15)
-    assert wire.server._in_flight == 0
+    assert wire.server._in_flight.total() == 0
     assert wire.server.next_deadline() is None
     assert not wire.server._by_request
 

@@ -204,6 +204,18 @@ def test_attempts_in_flight_are_bounded_and_those_that_ended_make_room(monkeypat
     assert isinstance(bench.queue(request(4)), Queued)
 
 
+@pytest.mark.rule("PAIR-12", "ROLE-07")
+def test_one_address_cannot_have_all_the_attempts_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_core, "MAX_ATTEMPTS_PER_ADDRESS", 3)
+    own = endpoint(Role.CEM, LAN, *(node(Role.CEM, n, f"N{n}") for n in range(5)))
+    bench = Bench(own)
+    attempts = [bench.begin(n, nodeIdAlias=f"N{n}") for n in range(3)]
+    assert bench.queue(request(3, nodeIdAlias="N3")) == Reply(503)
+    assert isinstance(bench.queue(request(3, nodeIdAlias="N3"), address="192.0.2.99"), Queued)
+    attempts[0].finalize(FAILURE)
+    assert isinstance(bench.queue(request(4, nodeIdAlias="N4")), Queued)
+
+
 @pytest.mark.rule("PAIR-12")
 def test_ended_attempts_are_kept_for_repeats_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_core, "MAX_KEPT_ATTEMPTS", 3)
