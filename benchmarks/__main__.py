@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from benchmarks.kit import Effort, Row, peer_python
 
-THEMES = ("start", "pairing", "initiation", "messages", "parsing", "bridge", "memory")
+THEMES = ("start", "pairing", "initiation", "messages", "parsing", "bridge", "flood", "memory")
 
 
 def machine() -> str:

@@ -39,7 +39,6 @@ a peer: peers get the enumerated reasons of the standard.
     │   └── AcknowledgementTimeout    (also a TimeoutError)
     └── StorageError                  the state on this machine
         ├── StorageUnavailable
-        │   └── PairingsLost
         ├── InsecurePermissions
         ├── HomeInUse
         └── NotInitialised
@@ -85,7 +84,6 @@ __all__ = [
     "AcknowledgementTimeout",
     "StorageError",
     "StorageUnavailable",
-    "PairingsLost",
     "InsecurePermissions",
     "HomeInUse",
     "NotInitialised",
@@ -395,16 +393,6 @@ class StorageUnavailable(StorageError):
 
     kind = "storage_unavailable"
     default_hint = "Check free space and permissions of the state directory."
-
-
-class PairingsLost(StorageUnavailable):
-    """The database of pairings is empty or missing, although there were pairings."""
-
-    kind = "pairings_lost"
-    default_hint = (
-        "Restore it from a backup. Without one the pairings are lost: `s2connect unpair --all` begins anew, and every "
-        "device has to be paired again."
-    )
 
 
 class InsecurePermissions(StorageError):

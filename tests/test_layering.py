@@ -70,6 +70,7 @@ CORES = [
     "session/server_core.py",
     "session/client_core.py",
     "session/reconnect.py",
+    "session/budget.py",
     "transports/backoff.py",
     "session/acknowledgements.py",
     "rest/rate.py",

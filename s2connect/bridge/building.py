@@ -38,6 +38,7 @@ from s2connect.endpoint import Endpoint
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
+from s2connect.session.budget import PeerLimits
 from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -124,6 +125,11 @@ def policy(route: RouteConfig) -> Policy:
         max_message_bytes=settings.max_message_bytes,
         messages_per_second=settings.messages_per_second,
         burst=settings.burst,
+        limits=PeerLimits(
+            messages_per_second=settings.slow_beyond_messages,
+            bytes_per_second=settings.slow_beyond_bytes,
+            busy_share=settings.slow_beyond_share,
+        ),
     )
 
 

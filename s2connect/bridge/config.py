@@ -21,6 +21,7 @@ from s2connect.errors import ConfigurationError
 from s2connect.messages.checks import Check
 from s2connect.model.common import Deployment, NodeId
 from s2connect.model.text import for_display
+from s2connect.session.budget import DEFAULT_LIMITS
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -218,6 +219,9 @@ class RouteSection(Section):
     max_message_bytes: Annotated[int, Field(ge=1024, le=MAX_MESSAGE_BYTES)] = MAX_MESSAGE_BYTES
     messages_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     burst: Annotated[int, Field(ge=1, le=100_000)] = 100
+    slow_beyond_messages: Annotated[float, Field(ge=0, le=100_000)] = DEFAULT_LIMITS.messages_per_second
+    slow_beyond_bytes: Annotated[float, Field(ge=0, le=1e9)] = DEFAULT_LIMITS.bytes_per_second
+    slow_beyond_share: Annotated[float, Field(ge=0, le=1)] = DEFAULT_LIMITS.busy_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

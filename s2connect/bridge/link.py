@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -443,11 +444,14 @@ class Link:
                 self._timer = None
 
     async def _pump(self, role: Role, relay: Relay) -> None:
-        connection, outboxes, clock = self._connections[role], self._outboxes, self._loop.time
+        connection, outboxes = self._connections[role], self._outboxes
+        clock, processor = self._loop.time, time.thread_time
         own, early = outboxes[role], self._early[role]
         while True:
             text = early.popleft() if early else await connection.recv()
+            begun = processor()
             outs = relay.received(role, text, now=clock())
+            worked = processor() - begun
             if self._timer is None:
                 self._arm(relay)
             # Cancelled while it waits for room, it has handed over everything that follows from the text.
@@ -457,6 +461,8 @@ class Link:
                 await outboxes[out.to].put(out.text, out.key)
             if len(own) >= MAX_UNREAD:
                 await own.room(MAX_UNREAD)
+            if (pause := relay.charge(role, text, worked, now=clock())) is not None:
+                await asyncio.sleep(pause)
 
     async def _until_it_must_end(self) -> None:
         while self._is_paired() and not self._open_questions():
@@ -515,6 +521,7 @@ class Link:
                     while not _ends_farewell(read := early.popleft() if early else await connection.recv(), subject):
                         if (answer := _refusal(read)) is not None:
                             await connection.send(answer)
+                        await asyncio.sleep(0)  # however much comes, the others have their turn
         except (ConnectionClosed, TimeoutError):
             pass
         except Exception:

@@ -120,16 +120,21 @@ class Metrics:
         texts = CounterMetricFamily(
             "s2connect_bridge_received_bytes", "Bytes of the messages that were received.", labels=["route", "sender"]
         )
+        slowed = CounterMetricFamily(
+            "s2connect_bridge_slowed", "Pauses of reading from a peer that sent too much.", labels=["route", "sender"]
+        )
         for name, totals in self._bridge.totals().items():
             for role, counts in totals.items():
                 for fate, number in counts.items():
                     if fate == "bytes":
                         texts.add_metric([name, role], number)
+                    elif fate == "slowed":
+                        slowed.add_metric([name, role], number)
                     else:
                         messages.add_metric([name, role, fate], number)
         failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
-        return [states, up, sides, queued, messages, texts, failed]
+        return [states, up, sides, queued, messages, texts, slowed, failed]
 
 
 def _for_this_machine(show: Callable[[], web.Response]) -> Handler:

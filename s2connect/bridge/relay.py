@@ -28,6 +28,7 @@ from s2connect.messages.envelope import (
 from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
+from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Policy:
         messages_per_second: How many each side may send in the long run, ReceptionStatuses not counted; 0 for no limit.
         burst: How many it may send at once.
         patience: Seconds that the far side has for its ReceptionStatus.
+        limits: How much of this process each side may use; reading pauses for one that uses more.
     """
 
     check: Check = Check.ENVELOPE
@@ -55,6 +57,7 @@ class Policy:
     messages_per_second: float = 0.0
     burst: int = 100
     patience: float = FAR_SIDE_PATIENCE
+    limits: PeerLimits = DEFAULT_LIMITS
 
 
 class Fate(StrEnum):
@@ -111,6 +114,7 @@ class _Side:
     def __init__(self, role: Role, policy: Policy) -> None:
         self.other = role.other
         self.ledger = Acknowledgements(timeout=policy.patience)
+        self.budget = PeerBudget(policy.limits)
         self.counts = dict.fromkeys(Fate, 0)
         self.bytes = 0
         self.points = float(policy.burst)
@@ -177,11 +181,19 @@ class Relay:
                 return []
             return self._refuse(side, error.subject_id, error.status, error.label)
 
+    def charge(self, side: Role, text: str, worked: float, *, now: float) -> float | None:
+        """Charge a text to the side that it came from. Arguments and result are those of ``PeerBudget.charge``."""
+        budget = self._sides[side].budget
+        pause = budget.charge(len(text), worked, now=now)
+        if pause and budget.slowed == 1:
+            _log.warning("link %s: the %s sends more than it may and is read from more slowly", self._name, side)
+        return pause
+
     def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
         from_, identifier, policy = self._sides[side], message.id or NIL_ID, self.policy
         if size > policy.max_message_bytes:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
-            label = f"longer than the {policy.max_message_bytes} bytes that this link carries"
+            label = f"longer than the {policy.max_message_bytes} bytes that this link carries: {size}"
             return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
         if policy.messages_per_second and not self._has_points(from_, now):
             label = f"more than {policy.messages_per_second:g} messages a second"
@@ -314,5 +326,8 @@ class Relay:
         return side in self._farewells
 
     def counts(self) -> Mapping[Role, Mapping[str, int]]:
-        """By side, what became of the messages that came from there, and all its ``bytes``."""
-        return {role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes} for role, s in self._sides.items()}
+        """By side: what became of its messages, all its ``bytes``, and how often it was ``slowed``."""
+        return {
+            role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes, "slowed": s.budget.slowed}
+            for role, s in self._sides.items()
+        }

@@ -22,6 +22,10 @@ from s2connect.model.common import Role
 MAX_IN_FLIGHT: Final = 256
 """Messages that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
 
+MAX_IN_FLIGHT_CHARACTERS: Final = 1024 * 1024
+"""The same in characters, but for the newest message: typed, they take a dozen times that in memory, and a message that
+follows them may need all of them to be looked at."""
+
 
 class Verdict(NamedTuple):
     """What becomes of a message.
@@ -69,14 +73,15 @@ class Conversation:
         self._history = History()
         self._if_all_taken: History | None = None
         self._version = version if check is Check.ENVELOPE else data_model(version)
-        self._in_flight: OrderedDict[tuple[Role, str], IdentifiedMessage] = OrderedDict()
+        self._in_flight: OrderedDict[tuple[Role, str], tuple[IdentifiedMessage, int]] = OrderedDict()
+        self._in_flight_characters = 0
 
     def judge(self, sender: Role, message: Message, *, now: datetime | None = None) -> Verdict:
         """Judge a message as if it came now; changes nothing but that its ``parsed`` is set.
 
         The first of these decides: a handshake (MSG-01, ``INVALID_CONTENT``), the schema (``INVALID_MESSAGE``, or
         ``INVALID_DATA`` for what is no strict JSON), the state (MSG-02, ``INVALID_CONTENT``), the rules
-        (``INVALID_CONTENT``).
+        (``INVALID_CONTENT``): first those that the message breaks by itself. What comes after it is not looked at.
 
         Args:
             sender: Who sends it.
@@ -98,7 +103,9 @@ class Conversation:
             return Verdict(ReceptionStatusValue.OK, None, identifier, parsed)
         if problem := self.state.problem(sender, message.type):
             return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed)
-        found = check(parsed) + self._in_history(sender, parsed, now)
+        found: list[Finding] = check(parsed)
+        if not any(finding.rule.severity is Severity.ERROR for finding in found):
+            found += self._in_history(sender, parsed, now)
         errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
         warnings = tuple(finding for finding in found if finding.rule.severity is Severity.WARNING)
         if not errors:
@@ -118,15 +125,20 @@ class Conversation:
             return
         if self._if_all_taken is not None:
             self._if_all_taken.accept(sender, parsed, now)
-        self._in_flight[sender, parsed.message_id] = parsed
-        if len(self._in_flight) > MAX_IN_FLIGHT:
-            self._in_flight.popitem(last=False)
+        self._landed(sender, parsed.message_id)
+        size = len(message.text) if isinstance(message, Message) else 0
+        self._in_flight[sender, parsed.message_id] = parsed, size
+        self._in_flight_characters += size
+        while len(self._in_flight) > MAX_IN_FLIGHT or (
+            self._in_flight_characters > MAX_IN_FLIGHT_CHARACTERS and len(self._in_flight) > 1
+        ):
+            self._landed(*next(iter(self._in_flight)))
         if isinstance(parsed, SelectControlType):
             self.state.selecting(parsed.message_id, parsed.control_type)
 
     def answered(self, sender: Role, message_id: str, *, ok: bool, now: datetime | None = None) -> None:
         """The ReceptionStatus about a message of ``sender`` has come; late ones count, and repeated ones do not."""
-        parsed = self._in_flight.pop((sender, message_id), None)
+        parsed = self._landed(sender, message_id)
         if parsed is None:
             return
         if ok:
@@ -135,6 +147,12 @@ class Conversation:
             self._if_all_taken = None
         if isinstance(parsed, SelectControlType):
             (self.state.selected if ok else self.state.refused)(message_id)
+
+    def _landed(self, sender: Role, message_id: str) -> IdentifiedMessage | None:
+        """Take a message out of those that wait for their answer."""
+        parsed, size = self._in_flight.pop((sender, message_id), (None, 0))
+        self._in_flight_characters -= size
+        return parsed
 
     def _identified(self, message: Message | S2Message) -> IdentifiedMessage | None:
         """The typed message, unless nothing follows from it."""
@@ -153,7 +171,7 @@ class Conversation:
         if self._in_flight and any(finding.rule.severity is Severity.ERROR for finding in found):
             if self._if_all_taken is None:
                 self._if_all_taken = copy.deepcopy(self._history)
-                for (author, _), earlier in self._in_flight.items():
+                for (author, _), (earlier, _) in self._in_flight.items():
                     self._if_all_taken.accept(author, earlier, now)
             other = self._if_all_taken.check(sender, message, now)
             if not any(finding.rule.severity is Severity.ERROR for finding in other):

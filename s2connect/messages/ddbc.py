@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
@@ -23,7 +23,7 @@ class OperationMode(S2Object):
     """
 
     id: Id = Field(alias="Id")
-    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
     supply_range: NumberRange
     abnormal_condition_only: bool
     diagnostic_label: Maybe[str] = None
@@ -34,10 +34,10 @@ class ActuatorDescription(S2Object):
     """Something that meets the demand; spelled ``supported_commodites`` on the wire."""
 
     id: Id
-    supported_commodities: Annotated[list[Commodity], Len(1, 4)] = Field(alias="supported_commodites")
-    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
-    transitions: Annotated[list[Transition], Len(0, 1000)]
-    timers: Annotated[list[Timer], Len(0, 1000)]
+    supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()] = Field(alias="supported_commodites")
+    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
+    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
+    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
     diagnostic_label: Maybe[str] = None
 
 
@@ -73,7 +73,7 @@ class AverageDemandRateForecast(IdentifiedMessage):
 
     message_type: Literal["DDBC.AverageDemandRateForecast"] = "DDBC.AverageDemandRateForecast"
     start_time: Timestamp
-    elements: Annotated[list[AverageDemandRateForecastElement], Len(1, 288)]
+    elements: Annotated[list[AverageDemandRateForecastElement], Len(1, 288), FailFast()]
 
 
 class Instruction(IdentifiedMessage):
@@ -100,7 +100,7 @@ class SystemDescription(IdentifiedMessage):
 
     message_type: Literal["DDBC.SystemDescription"] = "DDBC.SystemDescription"
     valid_from: Timestamp
-    actuators: Annotated[list[ActuatorDescription], Len(1, 10)]
+    actuators: Annotated[list[ActuatorDescription], Len(1, 10), FailFast()]
     provides_average_demand_rate_forecast: bool
 
 

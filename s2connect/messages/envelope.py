@@ -25,8 +25,14 @@ SESSION_REQUEST: Final = "SessionRequest"
 HANDSHAKES: Final = frozenset({"Handshake", "HandshakeResponse"})
 """MSG-01: messages of plain S2 that S2 Connect sessions do not have."""
 
+MAX_VALUES: Final = 32_768
+"""SEC-03: values and objects of one message, counted by commas and opening brackets. The richest that make sense have
+12,000: a forecast of a day in steps of five minutes with all bounds of three phases, or a storage of 500 elements."""
+
 MAX_LABEL_CHARACTERS: Final = 200
 """Longest ``diagnostic_label`` that is written; the schema has no bound."""
+
+_CROWDED: Final = f"more than {MAX_VALUES} values"
 
 _is_id = re.compile(r"[a-zA-Z0-9\-_:]{2,64}").fullmatch
 
@@ -146,16 +152,20 @@ def read_message(text: str) -> Message:
 
     Raises:
         InvalidMessage: It is not JSON, not an object or has no usable ``message_id`` (``INVALID_DATA`` about the nil
-            UUID), or it has no ``message_type`` (``INVALID_MESSAGE``). Rules MSG-03, MSG-05.
+            UUID), or it has no ``message_type`` or more than ``MAX_VALUES`` (``INVALID_MESSAGE``; of the latter, no
+            more is looked at). Rules MSG-03, MSG-05, SEC-03.
     """
+    crowded = text.count(",") + text.count("{") + text.count("[") > MAX_VALUES
     try:
         header = _decode_header(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        if crowded:
+            raise _invalid_data(_CROWDED) from None
         header = _read_odd_header(text)
     kind = header.message_type
     if kind == RECEPTION_STATUS:
         subject = header.subject_message_id
-        if subject is None or not _is_id(subject) or header.status is None:
+        if subject is None or not _is_id(subject) or header.status is None or crowded:
             raise InvalidMessage(
                 ReceptionStatusValue.INVALID_MESSAGE, NIL_ID, "incomplete ReceptionStatus", answerable=False
             )
@@ -163,6 +173,8 @@ def read_message(text: str) -> Message:
     identifier = header.message_id
     if identifier is None or not _is_id(identifier):
         raise _invalid_data("no valid message_id")
+    if crowded:
+        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, _CROWDED)
     if kind is None:
         _read_object(text)  # what is no strict JSON is INVALID_DATA whatever else it is
         raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, "no message_type")

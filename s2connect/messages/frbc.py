@@ -7,7 +7,7 @@ A fill level is in the unit that the storage says in its label, rates are in tha
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
@@ -26,7 +26,7 @@ class OperationModeElement(S2Object):
 
     fill_level_range: NumberRange
     fill_rate: NumberRange
-    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
     running_costs: Maybe[NumberRange] = None
 
 
@@ -34,7 +34,7 @@ class OperationMode(S2Object):
     """A mode, by ranges of the fill level."""
 
     id: Id
-    elements: Annotated[list[OperationModeElement], Len(1, 100)]
+    elements: Annotated[list[OperationModeElement], Len(1, 100), FailFast()]
     abnormal_condition_only: bool
     diagnostic_label: Maybe[str] = None
 
@@ -43,10 +43,10 @@ class ActuatorDescription(S2Object):
     """Something that fills or empties the storage."""
 
     id: Id
-    supported_commodities: Annotated[list[Commodity], Len(1, 4)]
-    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
-    transitions: Annotated[list[Transition], Len(0, 1000)]
-    timers: Annotated[list[Timer], Len(0, 1000)]
+    supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()]
+    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
+    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
+    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
     diagnostic_label: Maybe[str] = None
 
 
@@ -119,7 +119,7 @@ class FillLevelTargetProfile(IdentifiedMessage):
 
     message_type: Literal["FRBC.FillLevelTargetProfile"] = "FRBC.FillLevelTargetProfile"
     start_time: Timestamp
-    elements: Annotated[list[FillLevelTargetProfileElement], Len(1, 288)]
+    elements: Annotated[list[FillLevelTargetProfileElement], Len(1, 288), FailFast()]
 
 
 class Instruction(IdentifiedMessage):
@@ -139,7 +139,7 @@ class LeakageBehaviour(IdentifiedMessage):
 
     message_type: Literal["FRBC.LeakageBehaviour"] = "FRBC.LeakageBehaviour"
     valid_from: Timestamp
-    elements: Annotated[list[LeakageBehaviourElement], Len(1, 288)]
+    elements: Annotated[list[LeakageBehaviourElement], Len(1, 288), FailFast()]
 
 
 class StorageStatus(IdentifiedMessage):
@@ -154,7 +154,7 @@ class SystemDescription(IdentifiedMessage):
 
     message_type: Literal["FRBC.SystemDescription"] = "FRBC.SystemDescription"
     valid_from: Timestamp
-    actuators: Annotated[list[ActuatorDescription], Len(1, 10)]
+    actuators: Annotated[list[ActuatorDescription], Len(1, 10), FailFast()]
     storage: StorageDescription
 
 
@@ -172,4 +172,4 @@ class UsageForecast(IdentifiedMessage):
 
     message_type: Literal["FRBC.UsageForecast"] = "FRBC.UsageForecast"
     start_time: Timestamp
-    elements: Annotated[list[UsageForecastElement], Len(1, 288)]
+    elements: Annotated[list[UsageForecastElement], Len(1, 288), FailFast()]

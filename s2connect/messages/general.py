@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Message, S2Object, Timestamp
 from s2connect.messages.envelope import ReceptionStatusValue
@@ -253,8 +253,8 @@ class Transition(S2Object):
     id: Id
     from_: Id = Field(alias="from")
     to: Id
-    start_timers: Annotated[list[Id], Len(0, 1000)]
-    blocking_timers: Annotated[list[Id], Len(0, 1000)]
+    start_timers: Annotated[list[Id], Len(0, 1000), FailFast()]
+    blocking_timers: Annotated[list[Id], Len(0, 1000), FailFast()]
     abnormal_condition_only: bool
     transition_costs: Maybe[float] = None
     transition_duration: Maybe[Duration] = None
@@ -280,7 +280,7 @@ class PowerForecastElement(S2Object):
     """What is expected for ``duration`` milliseconds."""
 
     duration: Duration
-    power_values: Annotated[list[PowerForecastValue], Len(1, 10)]
+    power_values: Annotated[list[PowerForecastValue], Len(1, 10), FailFast()]
 
 
 class PowerValue(S2Object):
@@ -326,7 +326,7 @@ class PowerForecast(IdentifiedMessage):
 
     message_type: Literal["PowerForecast"] = "PowerForecast"
     start_time: Timestamp
-    elements: Annotated[list[PowerForecastElement], Len(1, 288)]
+    elements: Annotated[list[PowerForecastElement], Len(1, 288), FailFast()]
 
 
 class PowerMeasurement(IdentifiedMessage):
@@ -334,7 +334,7 @@ class PowerMeasurement(IdentifiedMessage):
 
     message_type: Literal["PowerMeasurement"] = "PowerMeasurement"
     measurement_timestamp: Timestamp
-    values: Annotated[list[PowerValue], Len(1, 10)]
+    values: Annotated[list[PowerValue], Len(1, 10), FailFast()]
 
 
 class ReceptionStatus(S2Message):
@@ -351,11 +351,11 @@ class ResourceManagerDetails(IdentifiedMessage):
 
     message_type: Literal["ResourceManagerDetails"] = "ResourceManagerDetails"
     resource_id: Id
-    roles: Annotated[list[Role], Len(1, 3)]
+    roles: Annotated[list[Role], Len(1, 3), FailFast()]
     instruction_processing_delay: Duration
-    available_control_types: Annotated[list[ControlType], Len(1, 5)]
+    available_control_types: Annotated[list[ControlType], Len(1, 5), FailFast()]
     provides_forecast: bool
-    provides_power_measurement_types: Annotated[list[CommodityQuantity], Len(1, 10)]
+    provides_power_measurement_types: Annotated[list[CommodityQuantity], Len(1, 10), FailFast()]
     name: Maybe[str] = None
     manufacturer: Maybe[str] = None
     model: Maybe[str] = None

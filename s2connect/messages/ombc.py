@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from annotated_types import Len
+from pydantic import FailFast
 
 from s2connect.messages.base import Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import NumberRange, PowerRange, Timer, Transition
@@ -21,7 +22,7 @@ class OperationMode(S2Object):
     """
 
     id: Id
-    power_ranges: Annotated[list[PowerRange], Len(1, 10)]
+    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
     abnormal_condition_only: bool
     diagnostic_label: Maybe[str] = None
     running_costs: Maybe[NumberRange] = None
@@ -56,9 +57,9 @@ class SystemDescription(IdentifiedMessage):
 
     message_type: Literal["OMBC.SystemDescription"] = "OMBC.SystemDescription"
     valid_from: Timestamp
-    operation_modes: Annotated[list[OperationMode], Len(1, 100)]
-    transitions: Annotated[list[Transition], Len(0, 1000)]
-    timers: Annotated[list[Timer], Len(0, 1000)]
+    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
+    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
+    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
 
 
 class TimerStatus(IdentifiedMessage):

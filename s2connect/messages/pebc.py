@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
+from pydantic import FailFast
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import CommodityQuantity, NumberRange
@@ -45,7 +46,7 @@ class PowerEnvelope(S2Object):
 
     id: Id
     commodity_quantity: CommodityQuantity
-    power_envelope_elements: Annotated[list[PowerEnvelopeElement], Len(1, 288)]
+    power_envelope_elements: Annotated[list[PowerEnvelopeElement], Len(1, 288), FailFast()]
 
 
 class EnergyConstraint(IdentifiedMessage):
@@ -71,7 +72,7 @@ class Instruction(IdentifiedMessage):
     execution_time: Timestamp
     abnormal_condition: bool
     power_constraints_id: Id
-    power_envelopes: Annotated[list[PowerEnvelope], Len(1, 10)]
+    power_envelopes: Annotated[list[PowerEnvelope], Len(1, 10), FailFast()]
 
 
 class PowerConstraints(IdentifiedMessage):
@@ -81,5 +82,5 @@ class PowerConstraints(IdentifiedMessage):
     id: Id
     valid_from: Timestamp
     consequence_type: PowerEnvelopeConsequenceType
-    allowed_limit_ranges: Annotated[list[AllowedLimitRange], Len(2, 100)]
+    allowed_limit_ranges: Annotated[list[AllowedLimitRange], Len(2, 100), FailFast()]
     valid_until: Maybe[Timestamp] = None

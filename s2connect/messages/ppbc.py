@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
+from pydantic import FailFast
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import PowerForecastValue
@@ -24,7 +25,7 @@ class PowerSequenceElement(S2Object):
     """Power for ``duration`` milliseconds."""
 
     duration: Duration
-    power_values: Annotated[list[PowerForecastValue], Len(1, 10)]
+    power_values: Annotated[list[PowerForecastValue], Len(1, 10), FailFast()]
 
 
 class PowerSequence(S2Object):
@@ -39,7 +40,7 @@ class PowerSequence(S2Object):
     """
 
     id: Id
-    elements: Annotated[list[PowerSequenceElement], Len(1, 288)]
+    elements: Annotated[list[PowerSequenceElement], Len(1, 288), FailFast()]
     is_interruptible: bool
     abnormal_condition_only: bool
     max_pause_before: Maybe[Duration] = None
@@ -49,7 +50,7 @@ class PowerSequenceContainer(S2Object):
     """Alternatives, of which one is chosen."""
 
     id: Id
-    power_sequences: Annotated[list[PowerSequence], Len(1, 288)]
+    power_sequences: Annotated[list[PowerSequence], Len(1, 288), FailFast()]
 
 
 class PowerSequenceContainerStatus(S2Object):
@@ -89,14 +90,14 @@ class PowerProfileDefinition(IdentifiedMessage):
     id: Id
     start_time: Timestamp
     end_time: Timestamp
-    power_sequences_containers: Annotated[list[PowerSequenceContainer], Len(1, 1000)]
+    power_sequences_containers: Annotated[list[PowerSequenceContainer], Len(1, 1000), FailFast()]
 
 
 class PowerProfileStatus(IdentifiedMessage):
     """What became of the containers."""
 
     message_type: Literal["PPBC.PowerProfileStatus"] = "PPBC.PowerProfileStatus"
-    sequence_container_status: Annotated[list[PowerSequenceContainerStatus], Len(1, 1000)]
+    sequence_container_status: Annotated[list[PowerSequenceContainerStatus], Len(1, 1000), FailFast()]
 
 
 class ScheduleInstruction(IdentifiedMessage):

@@ -12,6 +12,8 @@ MAX_DEPTH = 64
 
 # It matches at every quotation mark, closed or not, and so takes linear time.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 class MalformedJson(ValueError):
@@ -36,16 +38,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _deepest(text: str) -> int:
-    """Nesting of the brackets outside strings; what is no JSON may give any number."""
-    depth = deepest = 0
-    for character in _STRING.sub("", text):
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
+def _is_too_deep(text: str) -> bool:
+    """Whether the brackets outside strings nest deeper than ``MAX_DEPTH``, or do not pair up, which is no JSON either.
+
+    Takes one innermost pair after the other away, at the speed of ``bytes.replace``.
+    """
+    brackets = _STRING.sub("", text).encode("utf-8", "surrogatepass").translate(_SQUARE, _NO_BRACKETS)
+    if 2 * brackets.count(b"[") != len(brackets):
+        return True
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def read_json(data: bytes | str) -> Any:
@@ -58,7 +63,7 @@ def read_json(data: bytes | str) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        if text.count("[") + text.count("{") > MAX_DEPTH and _deepest(text) > MAX_DEPTH:
+        if text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(text):
             raise MalformedJson("nested too deeply")
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
         if "\\u" in text or (isinstance(data, str) and not text.isascii()):

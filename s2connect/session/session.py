@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -29,6 +31,7 @@ from s2connect.messages.envelope import (
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
+from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -95,6 +98,7 @@ class Session:
         ack_timeout: Seconds until ``send`` stops waiting for a ReceptionStatus.
         inbox_limit: See above, at least 1.
         overflow_limit: See above.
+        limits: How much of this process the peer may use; reading pauses for a peer that uses more.
         on_message: Called with every message in the order on the wire, ReceptionStatuses included, for logs. What it
             raises is logged.
 
@@ -119,6 +123,7 @@ class Session:
         ack_timeout: float = ACKNOWLEDGEMENT_TIMEOUT,
         inbox_limit: int = INBOX_LIMIT,
         overflow_limit: int = OVERFLOW_LIMIT,
+        limits: PeerLimits = DEFAULT_LIMITS,
         on_message: Observer | None = None,
     ) -> None:
         self.info: ConnectionInfo = connection.info
@@ -138,6 +143,7 @@ class Session:
         self._waiting = 0  # characters in the inbox
         self._inbox_limit = inbox_limit
         self._overflow_limit = overflow_limit
+        self._budget = PeerBudget(limits)
         self._arrived = asyncio.Event()
         self._outbox: deque[str] = deque()
         self._to_write = asyncio.Event()
@@ -338,7 +344,10 @@ class Session:
         try:
             while True:
                 text = await self._connection.recv()
-                if self._take(text):
+                begun = time.thread_time()
+                ends = self._take(text)
+                worked = time.thread_time() - begun
+                if ends:
                     self._to_write.set()
                     await self._drained()
                     await self._connection.close(NORMAL_CLOSURE)
@@ -350,6 +359,9 @@ class Session:
                     self._to_write.set()
                 if len(self._outbox) >= OUTBOX_LIMIT:
                     await self._room()
+                pause = self._budget.charge(len(text), worked, now=self._loop.time())
+                if pause is not None:
+                    await self._rest(pause)
         except ConnectionClosed as error:
             closed = error
         except Exception as error:
@@ -359,6 +371,17 @@ class Session:
             self._writer.cancel()
             await asyncio.wait({self._writer})
             self._ended.set()
+
+    async def _rest(self, pause: float) -> None:
+        """Read no more for a while; the end of the connection ends it."""
+        if pause == 0.0:
+            await asyncio.sleep(0)
+            return
+        if self._budget.slowed == 1:
+            _log.warning("%s sends more than it may: it is read from more slowly", self.info.remote)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._connection.wait_closed()
 
     def _take(self, text: str) -> bool:
         """Deal with one received text; True if the peer wants the session to end."""

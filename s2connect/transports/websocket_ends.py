@@ -139,10 +139,16 @@ class _End(Connection):
     """What both sides share: liveness, one end, a bounded farewell. Subclasses speak to their library."""
 
     def __init__(
-        self, info: ConnectionInfo, transport: asyncio.Transport, timings: WebSocketTimings, frames: FrameBudget
+        self,
+        info: ConnectionInfo,
+        transport: asyncio.Transport,
+        timings: WebSocketTimings,
+        frames: FrameBudget,
+        max_bytes: int,
     ) -> None:
         self.info = info
         self._frames = frames
+        self._max_bytes = max_bytes
         self._expelling: asyncio.Task[None] | None = None
         self._transport = transport
         self._timings = timings
@@ -237,7 +243,11 @@ class _End(Connection):
 
     def has_room(self) -> bool:
         """See :meth:`Connection.has_room`."""
-        return self._transport.get_write_buffer_size() == 0
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
+
+    def _is_full(self) -> bool:
+        """Whether more waits to be written than shall; a transport that is gone cannot be asked."""
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES
 
     async def wait_closed(self) -> None:
         """See :meth:`Connection.wait_closed`."""
@@ -257,6 +267,12 @@ class _End(Connection):
             process_failures.failed("websocket-heartbeat", error, name=f"the heartbeat of {self.info.remote}")
             self._end(ConnectionClosed(ABNORMAL_CLOSURE, "an error in this program"))
             self._transport.abort()
+
+    def _too_big(self) -> ConnectionClosed:
+        """The end that a message of the peer makes that is too long (WS-05)."""
+        what = "%s sent a message that is longer than %d bytes; the session ends with %d"
+        _log.warning(what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
+        return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
 
     async def _beat(self) -> None:
         loop, timings = self._loop, self._timings
@@ -310,7 +326,6 @@ class ServerEnd(_End):
     ) -> None:
         self._socket = socket
         self._writer = writer
-        self._max_bytes = max_bytes
         self._draining: asyncio.Task[None] | None = None
         self._window_bits = int(socket.compress)
         frames: Any = getattr(socket, "_writer", None)
@@ -318,7 +333,7 @@ class ServerEnd(_End):
             # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
             frames.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        super().__init__(info, transport, timings, guard.budget)
+        super().__init__(info, transport, timings, guard.budget, max_bytes)
         guard.on_exceeded = self._expel
         if guard.exceeded:
             self._expel()
@@ -331,12 +346,12 @@ class ServerEnd(_End):
             # An inflated text may be one byte longer than aiohttp lets pass otherwise.
             if 4 * len(text) > self._max_bytes and len(text.encode("utf-8")) > self._max_bytes:
                 await self.close(MESSAGE_TOO_BIG, "message too long")
-                raise ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
+                raise self._too_big()
             return text
         if kind is WSMsgType.PING:
             with contextlib.suppress(OSError):
                 await self._socket.pong(message.data)
-                if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+                if self._is_full():
                     await self._room()
             return None
         if kind is WSMsgType.PONG:
@@ -352,7 +367,8 @@ class ServerEnd(_End):
             raise ConnectionClosed(code, reason)
         if kind is WSMsgType.ERROR:
             # aiohttp has told the peer already: too long (1009), not UTF-8 (1007), not WebSocket (1002).
-            raise ConnectionClosed(getattr(message.data, "code", ABNORMAL_CLOSURE))
+            code = getattr(message.data, "code", ABNORMAL_CLOSURE)
+            raise self._too_big() if code == MESSAGE_TOO_BIG else ConnectionClosed(code)
         raise ConnectionClosed(ABNORMAL_CLOSURE)
 
     async def _transmit(self, text: str) -> None:
@@ -361,7 +377,7 @@ class ServerEnd(_End):
             await self._socket.send_str(text, compress=compress or None)
         except (OSError, RuntimeError):
             raise ConnectionClosed(ABNORMAL_CLOSURE) from None
-        if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+        if self._is_full():
             await self._wait(self._room())
 
     async def _room(self) -> None:
@@ -393,17 +409,20 @@ class ServerEnd(_End):
 class ClientEnd(_End):
     """The communication client's end, on websockets. Made by :func:`open_client`."""
 
-    def __init__(self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings) -> None:
+    def __init__(
+        self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings, max_bytes: int
+    ) -> None:
         self._socket = socket
         assert isinstance(socket, _BoundedClient)
-        super().__init__(info, socket.transport, timings, socket.frames)
+        super().__init__(info, socket.transport, timings, socket.frames, max_bytes)
         socket.on_exceeded = self._expel
 
     async def _receive(self) -> str | None:
         try:
             data = await self._socket.recv()
         except WebSocketClosed as error:
-            raise _closed(error) from None
+            ours = error.sent is not None and not error.rcvd_then_sent and error.sent.code == MESSAGE_TOO_BIG
+            raise self._too_big() if ours else _closed(error) from None
         if isinstance(data, str):
             return data
         await self.close(UNSUPPORTED_DATA, "text frames only")
@@ -590,7 +609,7 @@ async def open_client(
         if mapped is None:
             raise
         raise mapped from error
-    return ClientEnd(_with_address(info, socket.transport), socket, timings)
+    return ClientEnd(_with_address(info, socket.transport), socket, timings, max_message_bytes)
 
 
 def bearer_of(request: web.Request) -> str | None:

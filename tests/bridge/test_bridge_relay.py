@@ -20,6 +20,7 @@ from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
 from tests.bridge.link_kit import answer, message
+from tests.messages.rule_kit import build
 
 RM, CEM = Role.RM, Role.CEM
 V1, BETA = "v1.0.0", "0.0.2-beta"
@@ -202,6 +203,26 @@ def test_of_a_message_that_never_left_no_answer_is_late() -> None:
     link.withdrawn(link.overdue(5.0)[0])
     assert link.received(CEM, answer("m1"), now=6.0) == []
     assert nonzero(link.counts()[RM]) == {Fate.FORWARDED: 1, Fate.UNANSWERED: 1, Fate.STRAY: 1}
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_message_that_never_left_is_nothing_to_build_on(*, left: bool) -> None:
+    """One that left and was not answered may have been taken; what follows from it is not refused."""
+
+    def details(identifier: str, control_type: str) -> str:
+        offered = {"available_control_types": [control_type], "message_id": identifier}
+        return build("ResourceManagerDetails", offered).to_json()
+
+    link = relay(Policy(check=Check.RULES))
+    assert link.received(RM, details("d1", "POWER_ENVELOPE_BASED_CONTROL"), now=0.0)[0].to is CEM
+    link.received(CEM, answer("d1"), now=0.0)
+    link.received(RM, details("d2", "OPERATION_MODE_BASED_CONTROL"), now=1.0)
+    (overdue,) = link.overdue(9.0)
+    assert overdue.key == "d2"
+    if not left:
+        link.withdrawn(overdue)
+    selection = build("SelectControlType", {"control_type": "OPERATION_MODE_BASED_CONTROL"}).to_json()
+    assert (link.received(CEM, selection, now=9.5)[0].to is RM) is left
 
 
 def test_at_the_end_of_a_link_everybody_who_waits_is_answered() -> None:

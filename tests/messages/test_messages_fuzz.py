@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.conversation import Conversation
-from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, InvalidMessage, read_message, reception_status
+from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, MAX_VALUES, InvalidMessage, read_message, reception_status
 from s2connect.model.common import Role
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 NIL = "00000000-0000-0000-0000-000000000000"
 VERSIONS = (V1, BETA)
 MOMENTS = tuple(moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime(2026, 1, 1), datetime.max))
-MOST_SECONDS = 5.0
-"""For one message of the largest size on a machine that does much else; it takes a tenth of that."""
+MOST_SECONDS = 0.25
+"""Of a processor for one message of the largest size; it takes a tenth of that on a machine of 2020."""
 
 FUZZED = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -89,7 +89,12 @@ def is_identifier(value: Any) -> bool:
 
 
 def right_answers(data: bytes, version: str) -> set[Answer]:
-    """What MSG-03 asks for. For what is both no strict JSON and perhaps a ReceptionStatus, silence is as right."""
+    """What MSG-03 asks for. For what is both no strict JSON and perhaps a ReceptionStatus, silence is as right.
+
+    What has too many values is refused as any of what it may be besides (SEC-03).
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        return {INVALID_DATA, BROKEN_STATUS, Answer("INVALID_MESSAGE", "m-1")}
     try:
         value = strictly(data)
     except NotStrict:
@@ -126,9 +131,9 @@ def our_answer(data: bytes, version: str) -> Answer:
 
 def check(data: bytes) -> None:
     for version in VERSIONS:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         answer = our_answer(data, version)
-        assert time.perf_counter() - begun < MOST_SECONDS
+        assert time.thread_time() - begun < MOST_SECONDS
         right = answer in right_answers(data, version)
         assert right, (answer, data[:1000])
 

@@ -533,6 +533,17 @@ def test_of_an_answer_that_is_too_long_only_the_label_is_cut() -> None:
 
 
 @pytest.mark.rule("MQ-15")
+@pytest.mark.parametrize(("room", "sent"), [(0, 1), (-1, 0)])
+def test_a_cut_answer_that_is_still_too_long_is_not_sent(room: int, sent: int) -> None:
+    status = {"message_type": "ReceptionStatus", "subject_message_id": "m-9", "status": "INVALID_DATA"}
+    cut = json.dumps({**status, "diagnostic_label": "é" * 200}, ensure_ascii=False, separators=(",", ":"))
+    client, server = open_pair(limits=ChannelLimits(send_bytes=len(cut.encode()) + room))
+    assert client.send(json.dumps({**status, "diagnostic_label": "é" * 5000}, ensure_ascii=False), 0.0) == []
+    assert _texts(deliver(client, server)) == [cut] * sent
+    assert client.refused == 1
+
+
+@pytest.mark.rule("MQ-15")
 def test_what_is_too_long_and_no_message_is_answered_as_such() -> None:
     client, _ = open_pair(limits=ChannelLimits(send_bytes=50))
     (answer,) = _texts(client.send("x" * 51, 0.0))

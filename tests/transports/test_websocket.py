@@ -30,7 +30,7 @@ from s2connect.model.secret import CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.supervisor import FailureLog
-from s2connect.transports.base import ConnectionInfo, Trust
+from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
 from s2connect.transports.websocket_ends import (
     OPEN_TIMEOUT,
     PEER_TIMEOUT,
@@ -196,13 +196,13 @@ async def test_text_that_is_not_utf_8_ends_the_connection_with_1007(rig: Any) ->
 @pytest.mark.rule("WS-05")
 @pytest.mark.parametrize("compression", [True, False])
 @pytest.mark.parametrize("sender", ["server", "client"])
-async def test_a_message_of_1_mib_passes_and_one_byte_more_ends_with_1009(
-    rig: Any, sender: str, compression: bool
+async def test_the_longest_message_passes_and_one_byte_more_ends_with_1009_and_a_line_in_the_log(
+    rig: Any, sender: str, compression: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with rig(compression=compression) as made:
         server, client = await made.pair()
         writer, reader = (server, client) if sender == "server" else (client, server)
-        text = "ab" * (512 * 1024)
+        text = "ab" * (MAX_MESSAGE_BYTES // 2)
         sending = asyncio.create_task(writer.send(text))
         assert await reader.recv() == text
         await sending
@@ -210,6 +210,9 @@ async def test_a_message_of_1_mib_passes_and_one_byte_more_ends_with_1009(
         ends = await asyncio.gather(reader.recv(), writer.recv(), return_exceptions=True)
         await asyncio.gather(sending, return_exceptions=True)
         assert [end.code for end in ends] == [1009, 1009]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1, warnings
+    assert f"longer than {MAX_MESSAGE_BYTES} bytes" in warnings[0]
 
 
 def test_the_watch_counts_only_silence_that_was_listened_to() -> None:

@@ -1,0 +1,143 @@
+"""The most expensive messages that may come: of every type, as rich as the limits let them be, right and faulty."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from enum import Enum
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from annotated_types import Len
+
+from s2connect.messages.base import S2Message, S2Object
+from s2connect.messages.catalogue import MESSAGES, V1
+from s2connect.messages.envelope import MAX_VALUES
+from s2connect.transports.base import MAX_MESSAGE_BYTES
+
+HEAD = '{"message_type":"FRBC.StorageStatus","message_id":"m-1","present_fill_level":'
+FORECAST = (
+    '{"message_type":"PowerForecast","message_id":"m-1","start_time":"2026-01-01T00:00:00Z","elements":['
+    '{"duration":1,"power_values":[{"commodity_quantity":"ELECTRIC.POWER.L1","value_expected":1}]},'
+)
+
+
+class _TooRich(Exception):
+    pass
+
+
+class _Builder:
+    """Builds a message whose lists have given lengths, by how deep they are, as far as the schema allows."""
+
+    def __init__(self, lengths: tuple[int, ...], *, whole: bool) -> None:
+        self._lengths = lengths
+        self._whole = whole
+        self._values = 0
+
+    def message(self, kind: type[S2Message]) -> str | None:
+        """The text, unless it is longer or richer than may be."""
+        try:
+            text = json.dumps(self._object(kind, 0), separators=(",", ":"))
+        except _TooRich:
+            return None
+        return text if len(text) <= MAX_MESSAGE_BYTES else None
+
+    def _object(self, kind: type[S2Object], depth: int) -> dict[str, Any]:
+        members = {}
+        for name, field in kind.model_fields.items():
+            whole = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            shape, bounds, optional = _bare(whole)
+            if self._whole or not optional:
+                members[field.alias or name] = self._value(shape, bounds, depth)
+        return members
+
+    def _value(self, shape: Any, bounds: Len | None, depth: int) -> Any:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _TooRich
+        if get_origin(shape) is list:
+            inner, inner_bounds, _ = _bare(get_args(shape)[0])
+            low, high = (bounds.min_length, bounds.max_length) if bounds else (0, None)
+            wanted = max(low, self._lengths[min(depth, len(self._lengths) - 1)])
+            count = wanted if high is None else min(high, wanted)
+            return [self._value(inner, inner_bounds, depth + 1) for _ in range(count)]
+        if get_origin(shape) is Literal:
+            return get_args(shape)[0]
+        if isinstance(shape, type) and issubclass(shape, S2Object):
+            return self._object(shape, depth)
+        if isinstance(shape, type) and issubclass(shape, Enum):
+            members = list(shape)
+            return members[self._values % len(members)].value
+        if isinstance(shape, type) and issubclass(shape, datetime):
+            return "2026-01-01T00:00:00Z"
+        return {bool: True, int: 1, float: 1, str: f"{self._values:02x}"}.get(shape, "2026-01-01T00:00:00Z")
+
+
+def _bare(annotation: Any) -> tuple[Any, Len | None, bool]:
+    """A type without what is said about it, its bounds, and whether it may be missing."""
+    if get_origin(annotation) is Annotated:
+        inner, *notes = get_args(annotation)
+        shape, bounds, optional = _bare(inner)
+        return shape, next((note for note in notes if isinstance(note, Len)), bounds), optional
+    kinds = get_args(annotation)
+    if NoneType in kinds:
+        shape, bounds, _ = _bare(next(kind for kind in kinds if kind is not NoneType))
+        return shape, bounds, True
+    return annotation, None, False
+
+
+SHAPES = ((1, 1, 1), (10, 10, 10), (1, 100, 1000), (300, 1, 1), (1, 300, 10))
+LENGTHS = (1000, 500, 288, 150, 100, 50, 25, 10, 1)
+
+
+def rich_messages(kind: type[S2Message]) -> Iterator[str]:
+    """Messages of a type: for several shapes of its lists, the longest that is within the limits."""
+    seen = set()
+    for whole, at, others in itertools.product((False, True), range(3), SHAPES):
+        built = (_Builder((*others[:at], length, *others[at:]), whole=whole).message(kind) for length in LENGTHS)
+        best = next((text for text in built if text is not None), None)
+        if best is not None and best not in seen:
+            seen.add(best)
+            yield best
+
+
+def with_escape(text: str) -> str:
+    """The same message, so written that it has to be read twice to know that no member occurs twice."""
+    return text.replace('"message_id": "', '"message_id": "\\u0041').replace('"message_id":"', '"message_id":"\\u0041')
+
+
+def hostile_texts() -> Iterator[tuple[str, str]]:
+    """Texts of the greatest length that are no valid messages, each hard in its own way."""
+    size = MAX_MESSAGE_BYTES
+    half = (size - 200) // 2
+    yield "opening brackets", "[" * size
+    yield "opening braces", ('{"a":' * size)[:size]
+    yield "few braces, many brackets", (HEAD + "{" + "[" * size)[:size]
+    yield "deep and closed", HEAD + "[" * half + "]" * half + "}"
+    pairs = "[" * (MAX_VALUES - 200) + "]" * (MAX_VALUES - 200)
+    yield "as many brackets as may be", HEAD + pairs + "}"
+    layers = "[" * 60 + "[]," * 10_000 + "[]" + "]" * 60
+    yield "broad and 61 deep", HEAD + layers + "}"
+    members = ",".join(f'"x{number}":1' for number in range(MAX_VALUES - 100))
+    yield "unknown members", (HEAD + "1," + members + "}")[:size]
+    yield "one member often", HEAD + "1," + ",".join(['"x":1'] * (MAX_VALUES - 100)) + "}"
+    yield "more values than may be", (HEAD + "[" + "1," * size)[:size]
+    yield "backslashes", HEAD + '"' + "\\" * (size - 100) + '"}'
+    yield "escapes", HEAD + '"' + "\\u0041" * ((size - 100) // 6) + '"}'
+    yield "strings", HEAD + "[" + ",".join(['""'] * (MAX_VALUES - 100)) + "]}"
+    yield "long integers", HEAD + "[" + ",".join(["9" * 4000] * 64) + "]}"
+    yield "a long fraction", HEAD + "0." + "1" * (size - 100) + "}"
+    for name, element in (
+        ("faulty elements", '{"duration":0,"power_values":[],"x":[]},'),
+        ("elements with unknown members", '{"duration":0,"power_values":[],"a":1,"b":2,"c":3,"d":4},'),
+        ("empty elements", "{},"),
+    ):
+        count = min((size - 400) // len(element), (MAX_VALUES - 100) // sum(map(element.count, ",[{")))
+        yield name, FORECAST + (element * count)[:-1] + "]}"
+
+
+def all_types() -> Iterator[tuple[str, type[S2Message]]]:
+    """All types of message, those of the later data model where two have one."""
+    yield from MESSAGES[V1].items()

@@ -1,0 +1,101 @@
+"""Peer budget: how much of the event loop one peer may use before reading from it is paused. Sans-I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+YIELD_AFTER: Final = 0.001
+"""Seconds of work for one peer after which the others have their turn."""
+
+MAX_STREAK: Final = 16
+"""The same in messages."""
+
+HANDLING: Final = 0.0002
+"""Seconds of a processor that a message takes besides its validation: decrypted, received, passed on, answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLimits:
+    """What one peer may use in the long run, and at once; 0 in the long run is no limit.
+
+    Real devices stay far below: some messages a second, and once some hundred kilobytes of description and forecast.
+
+    Attributes:
+        messages_per_second: Messages, ReceptionStatuses included.
+        message_burst: Messages at once.
+        bytes_per_second: Characters of all messages.
+        byte_burst: The same at once: the opening of a session.
+        busy_share: Share of one processor that reading and validating its messages may take, from 0 to 1.
+        busy_burst: Seconds of a processor at once.
+    """
+
+    messages_per_second: float = 500.0
+    message_burst: int = 2000
+    bytes_per_second: float = 512 * 1024
+    byte_burst: int = 2 * 1024 * 1024
+    busy_share: float = 0.2
+    busy_burst: float = 0.1
+
+
+DEFAULT_LIMITS: Final = PeerLimits()
+
+UNLIMITED: Final = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
+"""No limits, for peers in the same program."""
+
+
+class _Bucket:
+    """Token bucket that may go into debt, kept as the moment at which everything will be paid."""
+
+    __slots__ = ("_each", "_paid_at", "_window")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._each = 1.0 / rate if rate > 0 else 0.0
+        self._window = burst * self._each
+        self._paid_at = float("-inf")
+
+    def take(self, amount: float, now: float) -> float:
+        """Take, and return how many seconds it needs until the debt is paid; not positive where there is none."""
+        self._paid_at = max(self._paid_at, now - self._window) + amount * self._each
+        return self._paid_at - now
+
+
+class PeerBudget:
+    """Budget of one peer in one session.
+
+    A message is always dealt with; whoever has used too much is read from again once it is paid. So nothing is lost or
+    refused, the transport slows the peer down where it can (WS-07), and ends the session where it cannot (MQ-15).
+
+    Attributes:
+        slowed: How often reading had to pause.
+    """
+
+    def __init__(self, limits: PeerLimits) -> None:
+        self.slowed = 0
+        self._messages = _Bucket(limits.messages_per_second, limits.message_burst)
+        self._bytes = _Bucket(limits.bytes_per_second, limits.byte_burst)
+        self._busy = _Bucket(limits.busy_share, limits.busy_burst)
+        self._streak = 0
+        self._worked = 0.0
+
+    def charge(self, size: int, worked: float, *, now: float) -> float | None:
+        """Charge a message that was dealt with.
+
+        Args:
+            size: Its characters.
+            worked: Seconds of a processor that its validation took.
+            now: Seconds of a clock that never goes back.
+
+        Returns:
+            Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.
+        """
+        pause = max(self._messages.take(1, now), self._bytes.take(size, now), self._busy.take(worked + HANDLING, now))
+        self._streak += 1
+        self._worked += worked
+        if pause <= 0 and self._streak < MAX_STREAK and self._worked < YIELD_AFTER:
+            return None
+        self._streak, self._worked = 0, 0.0
+        if pause <= 0:
+            return 0.0
+        self.slowed += 1
+        return pause
