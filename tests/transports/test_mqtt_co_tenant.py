@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from s2connect.errors import ConnectionClosed
 from s2connect.model.common import NodeId, Role
 from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection, ConnectionInfo
@@ -227,6 +228,22 @@ async def test_long_opens_fill_no_window_and_end_nothing(site: Site) -> None:
     await site.assert_stands(await site.open(OTHER))
 
 
+async def test_an_error_of_ours_ends_the_session_whose_message_set_it_off_and_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client = await site.open(OTHER)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server.channel, "receive", fail)  # type: ignore[attr-defined]
+    await client.send("set it off")
+    with pytest.raises(ConnectionClosed):
+        await server.recv()
+    assert caplog.text.count("Traceback") == 1
+    await site.assert_stands()
+
+
 # --- static mode, and who publishes old opens again
 
 
@@ -292,6 +309,9 @@ async def test_old_opens_after_a_restart_let_an_honest_client_wait_no_longer_tha
         client = await site.client.connect_static(_static())
         await site.assert_stands((await taken.get(), client))
     assert taken.empty()
+    assert site.first is not None
+    assert len(site.first._receiver.routes) == 1 + MAX_UNCONFIRMED  # open; the displaced session has left nothing
+    assert len(server._accepting) == MAX_UNCONFIRMED - 1
 
 
 @pytest.mark.rule("MQ-19")
