@@ -71,12 +71,14 @@ def curve(rates: Sequence[int], seconds: float, count: int) -> Iterator[Task]:
     with workspace() as directory, herd(directory, count) as devices:
         devices.ask(do="offer", rate=20, seconds=2.0)
         for rate in rates:
-            devices.server.ask()
+            before = devices.server.ask()
             answers = devices.ask(do="offer", rate=rate / PROCESSES, seconds=seconds)
             lag = devices.server.ask()
+            spent = lag["cpu"] - before["cpu"]
             yield {
                 "offered": round(sum(answer["offered"] for answer in answers)),
                 "accepted": round(sum(answer["rate"] for answer in answers), 1),
+                "per_cpu_second": round(sum(answer["fates"].get("connected", 0) for answer in answers) / spent, 1),
                 "p50": round(max(answer["spans"]["p50"] for answer in answers), 2),
                 "p99": round(max(answer["spans"]["p99"] for answer in answers), 2),
                 "lag_p50": round(lag["lag_p50"], 3),

@@ -378,6 +378,11 @@ class PairingBook:
         """Whether the application of the node is ready (SES-01)."""
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
+    def is_full(self, node: NodeId) -> bool:
+        """Whether as many sessions wait for the application of a node as may."""
+        connections = self._connections.get(node)
+        return connections is not None and connections.is_full()
+
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
         """A communication client has connected, with a token of a pairing."""
         key = pairing.key

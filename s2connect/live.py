@@ -35,7 +35,7 @@ from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 1000
-"""Connections that wait to be taken by the application; beyond it a communication server is not ready."""
+"""Connections that wait to be taken by the application; beyond it a communication server answers 503."""
 
 _CONVERSATION = "s2connect.messages.conversation"
 """What a session needs and an endpoint that only pairs does not."""
@@ -225,9 +225,11 @@ class NodeConnections:
         """Whether the application takes a connection now: None, or a sentence for the peer's user (SES-01)."""
         if not self._started or self._closed:
             return "No application is connected to this node yet; try again later."
-        if self._waiting.qsize() >= MAX_WAITING:
-            return "Too many sessions are waiting; try again later."
         return await self.gate(pairing, s2_version) if self.gate is not None else None
+
+    def is_full(self) -> bool:
+        """Whether as many sessions wait for the application as may."""
+        return self._waiting.qsize() >= MAX_WAITING
 
     # Connections
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from s2connect.rest.admission import Admission, Limits, Place, Refusal, reserve_of
+from s2connect.rest.lag import LagProbe
 from s2connect.rest.rate import network_of
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ BACKLOG: Final = 1024
 
 ACCEPTS_PER_TURN: Final = 64
 """Connections that are accepted in one turn of the event loop."""
+
+REFUSALS_PER_TURN: Final = 4
+"""Connections that are refused in one turn: a crowd that is refused must not take the time of those that are not. The
+others wait in the kernel, at no cost of ours."""
 
 HANDSHAKES_PER_TURN: Final = 4
 """TLS handshakes that begin in one turn of the event loop: each holds it up for a millisecond or more."""
@@ -173,6 +178,7 @@ class Acceptor:
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
+        self._lag: LagProbe | None = None
         self._first_scarce = descriptor_limit()
         self._refused: dict[str, int] = {}
         self._last_refused = ""
@@ -194,6 +200,7 @@ class Acceptor:
         if self._limits is None:
             self.admission.limits = Limits.for_descriptors(limit)
         self._listening = await listen(host, port)
+        self._lag = LagProbe(self.admission.overload.look)
         self.port = self._listening[0].getsockname()[1]
         self._resume()
 
@@ -201,6 +208,8 @@ class Acceptor:
         """Stop accepting, and end the connections whose handshake is not done. Idempotent."""
         self._closed = True
         self._stop()
+        if self._lag is not None:
+            self._lag.close()
         for handle in (self._turn, self._pause, self._report):
             if handle is not None:
                 handle.cancel()
@@ -224,7 +233,10 @@ class Acceptor:
             self._loop.remove_reader(listening.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
+        refused = 0
         for _ in range(ACCEPTS_PER_TURN):
+            if refused >= REFUSALS_PER_TURN:
+                return
             try:
                 connection, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -237,12 +249,13 @@ class Acceptor:
                     return
                 continue  # ended before it was accepted
             try:
-                self._arrive(connection, network_of(str(address[0])))
+                refused += not self._arrive(connection, network_of(str(address[0])))
             except BaseException:
                 connection.close()
                 raise
 
-    def _arrive(self, connection: socket.socket, network: str) -> None:
+    def _arrive(self, connection: socket.socket, network: str) -> bool:
+        """Take a connection in, or refuse it; return whether it was taken in."""
         # The kernel gives the lowest free number, so that all below this one are in use.
         scarce = connection.fileno() >= self._first_scarce
         place, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
@@ -251,11 +264,12 @@ class Acceptor:
         if isinstance(place, Refusal):
             self._note(place.value, network)
             _reset(connection)
-            return
+            return False
         connection.setblocking(False)
         task = self._loop.create_task(self._take_in(connection, place), name=f"s2connect-arrival-{network}")
         place.evict = task.cancel
         self._arriving[place] = task
+        return True
 
     def _evict(self, victim: Place) -> None:
         self._note("idle while others came", victim.network)
@@ -317,9 +331,14 @@ class Acceptor:
 
     async def _its_turn(self, place: Place) -> None:
         turn = self._turns[place] = self._loop.create_future()
-        self.admission.ready(place, now=self._loop.time())
+        may_wait, victim = self.admission.ready(place, now=self._loop.time())
+        if victim is not None:
+            self._evict(victim)
         self._next_turn()
         try:
+            if not may_wait:
+                self._note(Refusal.BUSY.value, place.network)
+                raise ConnectionRefusedError
             await turn
         finally:
             del self._turns[place]

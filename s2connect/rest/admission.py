@@ -7,6 +7,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from s2connect.rest.overload import Overload
+
 MAX_CONNECTIONS = 8192
 """Connections without a session, of one server, where there are descriptors enough."""
 
@@ -49,6 +51,7 @@ class Refusal(enum.Enum):
     NETWORK = "too many from one network"
     ALL = "too many in all"
     DESCRIPTORS = "too few descriptors left for this process"
+    BUSY = "more than get their turn soon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +121,25 @@ class Admission:
     its own network where that is at its bound, else one of the network that has most of them. So connections that stay
     idle do not lock out those that ask, from wherever both come.
 
+    How many begin, and how many may wait for that, follows what the server is able to do
+    (:class:`~s2connect.rest.overload.Overload`).
+
     Args:
         limits: Bounds.
+
+    Attributes:
+        limits: Bounds.
+        overload: Decides how much is begun.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.overload = Overload()
         self._networks: dict[str, _Network] = {}
         self._count = 0
         self._handshakes: dict[Place, None] = {}
         self._ready: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._waiting = 0
 
     def __len__(self) -> int:
         """Connections that count."""
@@ -144,6 +156,8 @@ class Admission:
         Returns:
             Its place, or why it is refused; and the place that has to make room for it, which counts no more.
         """
+        if not self.overload.takes(network, waiting=self._waiting) and self._longest_but(network) is None:
+            return Refusal.BUSY, None
         own = self._networks.get(network)
         victim = refusal = None
         if (own.count if own else 0) >= self.limits.per_network:
@@ -163,19 +177,47 @@ class Admission:
         self._count += 1
         return place, victim
 
-    def ready(self, place: Place, *, now: float) -> None:
-        """Let a handshake wait for its turn: the client's first message has come."""
+    def ready(self, place: Place, *, now: float) -> tuple[bool, Place | None]:
+        """Let a handshake wait for its turn: the client's first message has come.
+
+        Returns:
+            Whether it may wait; and the place that has to make room for it. Both count no more otherwise.
+        """
+        victim = None
+        if not self.overload.takes(place.network, waiting=self._waiting):
+            longest = self._longest_but(place.network)
+            if longest is None:
+                self.leave(place)
+                return False, None
+            victim = self._ready[longest].pop()
+            self.leave(victim)
         self._move(place, Stage.READY, now)
         self._ready.setdefault(place.network, deque()).append(place)
+        return True, victim
+
+    def _longest_but(self, network: str) -> str | None:
+        """Return the network with most handshakes that wait, where it has two more than one that asks for a place."""
+        if self._waiting <= len(self._ready):
+            return None  # one of each
+        for places in self._ready.values():
+            while places and places[-1].stage is not Stage.READY:
+                places.pop()  # it has left
+        longest = max(self._ready, key=lambda name: len(self._ready[name]), default=None)
+        if longest is None or len(self._ready[longest]) <= len(self._ready.get(network, ())) + 1:
+            return None
+        return longest
 
     def next_handshake(self, *, now: float) -> tuple[Place | None, Place | None]:
         """Return whose handshake begins now, one network after the other; and the place that makes room for it."""
-        for network, waiting in list(self._ready.items()):
+        for network in self._in_turn():
+            waiting = self._ready[network]
             while waiting and waiting[0].stage is not Stage.READY:
                 waiting.popleft()  # it has left
             if not waiting:
                 del self._ready[network]
                 continue
+            if not self.overload.begins(network, now=now):
+                break
             own = self._networks[network].owing[Stage.HANDSHAKE]
             victim = None
             if len(own) >= max(self.limits.handshakes // 2, 1):
@@ -193,6 +235,11 @@ class Admission:
             return place, victim
         return None, None
 
+    def _in_turn(self) -> list[str]:
+        """Networks with handshakes that wait: first those of peers that were offered a session."""
+        offered = [network for network in self.overload.expected if network in self._ready]
+        return offered + [network for network in self._ready if not self.overload.is_expected(network)]
+
     @property
     def waiting(self) -> bool:
         """Whether a handshake waits for its turn."""
@@ -208,9 +255,11 @@ class Admission:
 
     def leave(self, place: Place) -> None:
         """The connection has ended, or its peer has proved to be paired: it counts no more. Idempotent."""
+        self.overload.end(place)
         if place.stage is Stage.GONE:
             return
         own = self._networks[place.network]
+        self._waiting -= place.stage is Stage.READY
         if place.stage in own.owing:
             del own.owing[place.stage][place]
         self._handshakes.pop(place, None)
@@ -228,7 +277,10 @@ class Admission:
         if place.stage in owing:
             del owing[place.stage][place]
         self._handshakes.pop(place, None)
+        self._waiting += (stage is Stage.READY) - (place.stage is Stage.READY)
         place.stage, place.since = stage, now
+        if stage is not Stage.READY:
+            self.overload.step(place, now=now)
         if stage in owing:
             owing[stage][place] = None
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from s2connect.rest.admission import Admission, Place, Stage
+from s2connect.rest.overload import Overload
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class HttpConnection(asyncio.Protocol):
         )
         handler.malformed = malformed
         self._handler: asyncio.Protocol = handler
+        self._begun_before = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
@@ -168,6 +170,11 @@ class HttpConnection(asyncio.Protocol):
     def answered(self) -> None:
         """The response is given: from now on we wait for the peer."""
         self._admission.idle(self._place, now=self._loop.time())
+
+    def begins_session(self, overload: Overload) -> bool:
+        """Return whether a session may begin; another one than the first only where nobody waits for it."""
+        first, self._begun_before = not self._begun_before, True
+        return first or overload.begins_anew(self._place, now=self._loop.time())
 
     def release(self) -> None:
         """The peer has proved to be paired: the connection counts no more against its network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 
 BURST = 1000.0
 """Points an address has to begin with: an endpoint may pair hundreds of nodes at once."""
@@ -27,6 +28,7 @@ MAX_ADDRESSES = 4096
 """Addresses remembered; the longest unseen goes first."""
 
 
+@lru_cache(MAX_ADDRESSES)
 def network_of(address: str) -> str:
     """What is limited as one: an IPv4 address, or the /64 of an IPv6 address."""
     try:

@@ -28,6 +28,7 @@ from s2connect.rest.rate import (
     REFUSED_COST,
     STRANGER_COST,
     AddressLimiter,
+    network_of,
 )
 
 _log = logging.getLogger(__name__)
@@ -154,6 +155,28 @@ class HttpsServer:
         connection = self._connection_of(request)
         if connection is not None:
             connection.release()
+
+    def begins_session(self, request: web.Request) -> web.Response | None:
+        """Ask whether a session may begin on this connection; the first may.
+
+        Returns:
+            None if so, else the response: 503 with the time to come again.
+        """
+        connection, overload = self._connection_of(request), self._acceptor.admission.overload
+        if connection is None or connection.begins_session(overload):
+            return None
+        return self.too_busy()
+
+    def too_busy(self) -> web.Response:
+        """Return a 503 that says when to come again."""
+        wait = self._acceptor.admission.overload.retry_after()
+        return web.Response(status=503, headers={hdrs.RETRY_AFTER: str(wait)})
+
+    def expect(self, request: web.Request) -> Callable[[], None]:
+        """Let the connection go first that the peer of this request was offered; call the result when it has come."""
+        overload, network = self._acceptor.admission.overload, network_of(request.remote or "")
+        overload.expect(network)
+        return lambda: overload.expect_no_more(network)
 
     def _connection_of(self, request: web.Request) -> HttpConnection | None:
         return self._connections.get(request.transport) if request.transport is not None else None

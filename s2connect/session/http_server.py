@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from s2connect.errors import NotPaired, StorageError
+from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
@@ -40,6 +41,9 @@ class SessionKeeper(Protocol):
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
+
+    def is_full(self, node: NodeId) -> bool:
+        """Whether as many sessions wait for the application of a node as may; nothing is spent on more of them."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
         """The client has come with the token of a pairing, which so stands, if it was unconfirmed (PAIRC-06).
@@ -89,6 +93,7 @@ class SessionService:
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
+        self._server = server
         server.add_index(base_path)
         for operation, handler in (
             ("initiateSession", self._initiate_session),
@@ -102,6 +107,11 @@ class SessionService:
         understood = read_initiate(body)
         if isinstance(understood, Reply):
             return answer(understood.status, understood.body)
+        busy = self._server.begins_session(request)
+        if busy is None and self._keeper.is_full(understood.key.local):
+            busy = self._server.too_busy()
+        if busy is not None:
+            return busy
         endpoint = self._endpoint()
         offered = {name for name, transport in self._transports.items() if transport.can_offer()}
         while True:
@@ -148,19 +158,22 @@ class SessionService:
             again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
             if isinstance(again, Reply):
                 return answer(again.status)
-            return await self._activate(again, request.remote or "")
+            return await self._activate(again, request)
 
-    async def _activate(self, activation: Activation, peer_address: str) -> web.Response:
+    async def _activate(self, activation: Activation, request: web.Request) -> web.Response:
         if not await self._store.activate_token(activation.pairing, activation.digest):
             return answer(UNAUTHORIZED.status)
         key = activation.pairing.key
         self._core.activated(key)
-        info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, peer_address)
+        info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, request.remote or "")
         offer = self._transports[activation.protocol].offer(info)
         older = self._offered.get(key)
         if older is not None:
             older.cancel()  # whoever comes with it now would put out the session of the newer one
         self._offered[key] = offer.connection
+        if activation.protocol == WEBSOCKET:
+            come = self._server.expect(request)
+            offer.connection.add_done_callback(lambda _: come())
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing), "offer", key.remote)
         return answer(200, offer.details)
 
