@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -389,3 +391,63 @@ async def test_what_escapes_from_a_callback_of_the_loop_is_reported(caplog: pyte
     assert "stumble" in record.getMessage()
     loop.call_exception_handler({"message": "something without an exception"})
     assert "something without an exception" in caplog.text
+
+
+# No other way
+
+ROOT = Path(supervisor.__file__).parent
+
+MAKERS = {
+    "create_task",
+    "ensure_future",
+    "run_coroutine_threadsafe",
+    "TaskGroup",
+    "create_task_group",
+}
+"""What makes a task."""
+
+ALLOWED = {
+    "supervisor.py": {"spawn": "the one place"},
+    "contrib/s2python.py": {"_wait_for_more": "its function awaits it"},
+    "discovery/shared.py": {"_finish": "its function awaits it, also where it is cancelled"},
+    "simulate/run.py": {
+        "drive": "its function awaits it, or reads its result",
+        "run": "a group: its errors are its function's",
+    },
+    "simulate/fleet.py": {"run_fleet": "a group: its errors are its function's"},
+    "transports/websocket_ends.py": {
+        "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
+        "_room": "whoever sends awaits it",
+        "_ping": "no task: the library's future",
+    },
+    "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
+    "bridge/link.py": {
+        "_connect": "its function awaits it",
+        "_joined": "ends with the function that connects; reports its own failure",
+        "_carry": "its function awaits it",
+    },
+    "cli/simulate.py": {"until_terminated": "its function awaits it"},
+    "cli/serve.py": {"_until_stopped": "its function awaits it; an error ends the service"},
+    "cli/lines.py": {
+        "converse": "as begin, which is in it",
+        "begin": "one a command, ended with the stream: it reports its own failure",
+    },
+    "cli/doctor.py": {"_together": "its function awaits it"},
+    "cli/program.py": {"__aenter__": "its object awaits it"},
+}
+"""Where a task may be made: file and function, and why that is no seventh way to lose an error."""
+
+
+def test_tasks_are_made_by_the_supervisor_or_with_a_reason() -> None:
+    made: dict[str, set[str]] = {}
+    for file in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+                if name in MAKERS:
+                    made.setdefault(file.relative_to(ROOT).as_posix(), set()).add(function.name)
+    assert made == {file: set(functions) for file, functions in ALLOWED.items()}
+    assert all(reason for functions in ALLOWED.values() for reason in functions.values())

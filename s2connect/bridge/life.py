@@ -47,6 +47,8 @@ class LinkEvent(StrEnum):
     REFUSED = "refused"
     LOST = "lost"
     PARTED = "parted"
+    BROKEN = "broken"
+    """An error of ours ended what the link was doing; another attempt follows, from any state."""
     STOP = "stop"
 
 
@@ -70,7 +72,8 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
         _S.STOPPED: {},
     }
 )
-"""What follows from what. Besides, every state but the last goes to ``stopped`` when the link is stopped."""
+"""What follows from what. Besides, every state but the last goes to ``stopped`` when the link is stopped, and to
+``failed`` when it is broken."""
 
 
 class LinkLife:
@@ -108,11 +111,13 @@ class LinkLife:
             ValueError: That cannot happen in this state; a mistake of the caller.
         """
         state = LinkState.STOPPED if event is LinkEvent.STOP else TABLE[self.state].get(event)
+        if event is LinkEvent.BROKEN and self.state is not LinkState.STOPPED:
+            state = LinkState.FAILED
         if state is None:
             raise ValueError(f"a link that is {self.state} cannot be {event}")
         if event is LinkEvent.ARRIVED:
             self._up_at = now
-        elif event in (LinkEvent.FAILED, LinkEvent.REFUSED):
+        elif event in (LinkEvent.FAILED, LinkEvent.REFUSED, LinkEvent.BROKEN):
             self.retry_at = now + self._backoff.failed(chance)
         elif event is LinkEvent.PARTED:
             self.retry_at = now + self._pause(now, chance)

@@ -29,6 +29,7 @@ from s2connect.messages.envelope import (
 )
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
 
 _log = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class Link:
         sides: By the role of the peer.
         policy: What may pass.
         on_change: Called with the link after every change of its state.
+        failures: Reports errors of ours.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Link:
         policy: Policy,
         *,
         on_change: Callable[[Link], None] | None = None,
+        failures: FailureLog | None = None,
     ) -> None:
         self.name = name
         self.sides = dict(sides)
@@ -182,6 +185,8 @@ class Link:
         self._writers: dict[Role, asyncio.Task[None]] = {}
         self._relay: Relay | None = None
         self._paired_anew = False
+        self._faulty = False
+        self._failures = failures if failures is not None else process_failures
         self._news = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._times_up = 0
@@ -257,13 +262,21 @@ class Link:
     # The life
 
     async def run(self) -> None:
-        """Live until cancelled; then the sides that are connected are told and closed, which takes some seconds."""
+        """Live until cancelled; then the sides that are connected are told and closed, which takes some seconds.
+
+        An error of ours leaves the link where it can run again.
+        """
         try:
             while True:
                 if await self._until_there_is_work():
                     await self._session()
-        finally:
+        except Exception:
+            self._on(LinkEvent.BROKEN, reason=_UNEXPECTED)
+            raise
+        except BaseException:
             self._on(LinkEvent.STOP)
+            raise
+        finally:
             self._answer_all(NOT_NOW)
 
     def _answer_all(self, answer: str | None) -> None:
@@ -314,8 +327,8 @@ class Link:
             event, reason = LinkEvent.REFUSED, for_display(str(error), 300)
         except S2ConnectError as error:
             event, reason = LinkEvent.FAILED, for_display(str(error), 300)
-        except Exception:
-            _log.exception("The link %s could not connect because of an error", self.name)
+        except Exception as error:
+            self._failures.failed("link", error, name=f"the link {self.name}")
             event, reason = LinkEvent.FAILED, _UNEXPECTED
         finally:
             await self._part()
@@ -345,7 +358,7 @@ class Link:
             self._answer_all(NOT_NOW)
             raise
         finally:
-            await _end([meeting, *self._listeners])
+            await self._end([meeting, *self._listeners])
             self._listeners.clear()
 
     async def _bring_together(self, ways: Mapping[Role, Way | None]) -> None:
@@ -375,14 +388,15 @@ class Link:
         listener = self._listen(role, connection, early, self._lost)
         self._listeners.append(asyncio.create_task(listener, name=f"s2connect-bridge-listen-{self.name}"))
 
-    @staticmethod
-    async def _listen(role: Role, connection: Connection, early: deque[str], lost: asyncio.Future[Role]) -> None:
+    async def _listen(self, role: Role, connection: Connection, early: deque[str], lost: asyncio.Future[Role]) -> None:
         try:
             while len(early) < MAX_EARLY:
                 early.append(await connection.recv())
             await connection.wait_closed()
         except ConnectionClosed:
             pass
+        except Exception as error:
+            self._failures.failed("link", error, name=f"the link {self.name}")
         if not lost.done():
             lost.set_result(role)
 
@@ -418,6 +432,7 @@ class Link:
 
     async def _carry(self, relay: Relay) -> str:
         """Carry messages until a side is lost, or asks for a new session. Returns why."""
+        self._faulty = False
         self._outboxes = {role: Outbox(connection) for role, connection in self._connections.items()}
         tasks: dict[asyncio.Task[None], str] = {}
         for role, outbox in self._outboxes.items():
@@ -433,12 +448,14 @@ class Link:
                 if isinstance(error, ConnectionClosed):
                     return f"{tasks[task]} has ended the session ({error.code})"
                 if error is not None:
-                    _log.error("The link %s ends because of an error", self.name, exc_info=error)
+                    self._failures.failed("link", error, name=f"the link {self.name}")
                     return _UNEXPECTED
+            if self._faulty:
+                return _UNEXPECTED
             return "a peer that was connected asks for a new session" if self._is_paired() else "a pairing has ended"
         finally:
             # The writers go on: what is queued is delivered while the sides part.
-            await _end([task for task in tasks if task not in self._writers.values()])
+            await self._end([task for task in tasks if task not in self._writers.values()])
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -465,7 +482,7 @@ class Link:
                 await asyncio.sleep(pause)
 
     async def _until_it_must_end(self) -> None:
-        while self._is_paired() and not self._open_questions():
+        while self._is_paired() and not self._open_questions() and not self._faulty:
             self._news.clear()
             await self._news.wait()
 
@@ -480,8 +497,13 @@ class Link:
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._time_is_over, relay)
 
     def _time_is_over(self, relay: Relay) -> None:
-        self._answer(relay, relay.overdue(self._loop.time()))
-        self._arm(relay)
+        try:
+            self._answer(relay, relay.overdue(self._loop.time()))
+            self._arm(relay)
+        except Exception as error:  # nothing would answer any more what is late
+            self._failures.failed("link", error, name=f"the timer of the link {self.name}")
+            self._faulty = True
+            self._news.set()
 
     def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
         for overdue in all_overdue:
@@ -499,7 +521,7 @@ class Link:
                 self._answer(relay, relay.ended())
             await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
         finally:
-            await _end(self._writers.values())
+            await self._end(self._writers.values())
             if relay is not None:
                 for role, current in relay.counts().items():
                     _add(self._totals[role], current)
@@ -514,7 +536,7 @@ class Link:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 if (outbox := self._outboxes.get(role)) is not None:
                     await outbox.flush()
-                    await _end([self._writers[role]])
+                    await self._end([self._writers[role]])
                 if relay is None or not relay.knows_of_the_end(role):
                     text, subject = write_message({"message_type": SESSION_REQUEST, "request": "RECONNECT"})
                     await connection.send(text)
@@ -524,10 +546,19 @@ class Link:
                         await asyncio.sleep(0)  # however much comes, the others have their turn
         except (ConnectionClosed, TimeoutError):
             pass
-        except Exception:
-            _log.exception("The link %s could not take leave of %s because of an error", self.name, role)
+        except Exception as error:
+            self._failures.failed("link", error, name=f"the farewell of the link {self.name}")
         finally:
             await connection.close(NORMAL_CLOSURE, "the other side is gone")
+
+    async def _end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Cancel, and wait until they have ended."""
+        ending = [task for task in tasks if not task.done()]
+        for task in ending:
+            task.cancel()
+        for result in await asyncio.gather(*ending, return_exceptions=True):
+            if isinstance(result, Exception) and not isinstance(result, S2ConnectError):
+                self._failures.failed("link", result, name=f"the link {self.name}")
 
     def _on(self, event: LinkEvent, *, reason: str = "") -> None:
         before = self._life.state
@@ -538,16 +569,8 @@ class Link:
         if self._on_change is not None:
             try:
                 self._on_change(self)
-            except Exception:
-                _log.exception("Whoever follows the link %s stumbled", self.name)
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel, and wait until they have ended."""
-    ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
+            except Exception as error:
+                self._failures.failed("link", error, name=f"whoever follows the link {self.name}")
 
 
 def _ends_farewell(text: str, subject: str) -> bool:

@@ -134,7 +134,12 @@ class Metrics:
                         messages.add_metric([name, role, fate], number)
         failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
-        return [states, up, sides, queued, messages, texts, slowed, failed]
+        tasks = CounterMetricFamily(
+            "s2connect_bridge_task_failures", "Background tasks that failed, by what they do.", labels=["task"]
+        )
+        for task, number in self._bridge.task_failures().items():
+            tasks.add_metric([task], number)
+        return [states, up, sides, queued, messages, texts, slowed, failed, tasks]
 
 
 def _for_this_machine(show: Callable[[], web.Response]) -> Handler:

@@ -7,12 +7,12 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
-from s2connect.bridge.tasks import Tasks
 from s2connect.config import NodeConfig
 from s2connect.endpoint import Endpoint
 from s2connect.errors import NotPaired, S2ConnectError
@@ -65,23 +65,33 @@ class NodeDevicePort(DevicePort):
         self._endpoint = endpoint
         self.node = node
         self._sides: dict[NodeId, NodeSide] = {}
-        self._tasks = Tasks(f"devices-{node.alias or node.id}")
 
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
         self._switchboard = switchboard
         events = self._endpoint.events()
         self.node.set_gate(self._gate)
-        for pairing in await self.node.pairings():
-            if pairing.confirmed:
-                await self._known(pairing)
-        self._tasks.spawn(self._accept(), "accept")
-        self._tasks.spawn(self._follow(events), "events")
+        await self._look()
+        switchboard.supervisor.keep(self._accept, "accept")
+        switchboard.supervisor.keep(lambda: self._follow(events), "pairings")
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         self.node.set_gate(_shut)
-        await self._tasks.close()
+
+    async def _look(self) -> None:
+        """Link the devices that are paired, and no others."""
+        pairings = [pairing for pairing in await self.node.pairings() if pairing.confirmed]
+        for gone in self._sides.keys() - {pairing.key.remote for pairing in pairings}:
+            await self._gone(gone)
+        for pairing in pairings:
+            await self._known(pairing)
+
+    async def _gone(self, remote: NodeId) -> None:
+        if (side := self._sides.pop(remote, None)) is not None:
+            side.pairing = None
+            with _logged("a device that is gone"):
+                await self._switchboard.gone(str(remote))
 
     async def _known(self, pairing: Pairing) -> None:
         """A device is paired, or presents itself in another way; one that cannot be linked now is tried again later."""
@@ -109,13 +119,14 @@ class NodeDevicePort(DevicePort):
         async for connection, pairing in self.node.connections(connect=False):
             # Nobody waits here for another: many may come at the same time.
             if not self._switchboard.arrived(str(pairing.key.remote), Role.RM, connection):
-                self._tasks.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+                self._switchboard.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
             elif (known := self._sides.get(pairing.key.remote)) is not None and (
                 known.pairing is None or known.pairing.peer != pairing.peer
             ):
-                self._tasks.spawn(self._known(pairing), "describe")
+                self._switchboard.supervisor.spawn(self._known(pairing), "describe")
 
     async def _follow(self, events: Any) -> None:
+        await self._look()  # after an error: what was missed
         async for event in events:
             match event:
                 case Paired() if event.node == self.node.id:
@@ -125,10 +136,7 @@ class NodeDevicePort(DevicePort):
                                 await self._known(pairing)
                                 self._switchboard.pairing_changed(str(event.peer.id))
                 case Unpaired() if event.node == self.node.id:
-                    if (side := self._sides.pop(event.peer.id, None)) is not None:
-                        side.pairing = None
-                        with _logged("a device that is gone"):
-                            await self._switchboard.gone(str(event.peer.id))
+                    await self._gone(event.peer.id)
 
 
 def representative_id(bridge: NodeId, key: str) -> NodeId:
@@ -157,18 +165,16 @@ class NodeManagerPort(ManagerPort):
         self._sides: dict[str, NodeSide] = {}
         self._keys: dict[NodeId, str] = {}
         self._accepting: dict[str, asyncio.Task[None]] = {}
-        self._tasks = Tasks("manager")
 
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
-        self._switchboard = switchboard
-        self._tasks.spawn(self._follow(self._endpoint.events()), "events")
+        self._switchboard, events = switchboard, self._endpoint.events()
+        switchboard.supervisor.keep(lambda: self._follow(events), "pairings")
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         for side in self._sides.values():
             side.node.set_gate(_shut)
-        await self._tasks.close()
 
     async def represent(self, device: Device) -> Side:
         """See :meth:`ManagerPort.represent`."""
@@ -183,7 +189,8 @@ class NodeManagerPort(ManagerPort):
             await self._look(side)
             self._sides[device.key], self._keys[node.id] = side, device.key
             node.set_gate(self._gate)
-            self._accepting[device.key] = self._tasks.spawn(self._accept(side, device.key), f"accept-{node.id}")
+            accept = partial(self._accept, side, device.key)
+            self._accepting[device.key] = self._switchboard.supervisor.keep(accept, "accept", node.id)
         return side
 
     async def dismiss(self, key: str) -> None:
@@ -229,14 +236,20 @@ class NodeManagerPort(ManagerPort):
     async def _accept(self, side: NodeSide, key: str) -> None:
         async for connection, _ in side.node.connections(connect=False):
             if not self._switchboard.arrived(key, Role.CEM, connection):
-                self._tasks.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+                self._switchboard.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
 
     async def _follow(self, events: Any) -> None:
+        for known in list(self._sides):
+            await self._changed(known)  # after an error: what was missed
         async for event in events:
             if isinstance(event, (Paired, Unpaired)) and (key := self._keys.get(event.node)) is not None:
                 with _logged("a pairing of a representative"):
-                    await self._look(self._sides[key])
-                    self._switchboard.pairing_changed(key)
+                    await self._changed(key)
+
+    async def _changed(self, key: str) -> None:
+        if (side := self._sides.get(key)) is not None:
+            await self._look(side)
+            self._switchboard.pairing_changed(key)
 
 
 async def _shut(pairing: Pairing, s2_version: str) -> str | None:

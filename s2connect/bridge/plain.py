@@ -17,7 +17,6 @@ from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
-from s2connect.bridge.tasks import Tasks
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.errors import ConfigurationError, UsageError
@@ -221,7 +220,6 @@ class _Doorkeeper:
         self.listener = PlainListener(listen)
         self._allow_unencrypted = listen.allow_unencrypted
         self._role = role
-        self._tasks = Tasks("plain")
         self._paths: dict[str, str] = {}
 
     async def start(self, switchboard: Switchboard) -> None:
@@ -246,7 +244,7 @@ class _Doorkeeper:
         )
         self.listener.open(path, door)
         self._paths[key] = path
-        self._tasks.spawn(self._accept(key, door), f"accept-{key[:40]}")
+        self._switchboard.supervisor.keep(lambda: self._accept(key, door), "accept", key[:40])
 
     async def shut(self, key: str) -> None:
         if (path := self._paths.pop(key, None)) is not None:
@@ -259,7 +257,6 @@ class _Doorkeeper:
 
     async def close(self) -> None:
         await self.listener.close()
-        await self._tasks.close()
 
 
 class PlainClientDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, PlainTarget]]):

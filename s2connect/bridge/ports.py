@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from s2connect.bridge.link import Side
 from s2connect.model.common import NodeDescription, Role
+from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Connection
 
 
@@ -29,6 +30,10 @@ class Device:
 
 class Switchboard(Protocol):
     """What ports tell; a route implements it and hands it to both of its ports."""
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Owns the background tasks of the ports, and ends them after the ports were closed."""
 
     async def found(self, device: Device, side: Side) -> None:
         """A device belongs here, connected or not. Told again when its description has changed."""

@@ -13,6 +13,7 @@ from s2connect.bridge.ports import Device, DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.base import Connection
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Route:
         manager: Where the energy manager is.
         policy: What its links let pass.
         on_change: Called with a link after every change of its state.
+        failures: Reports errors of ours in background tasks.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Route:
         policy: Policy,
         *,
         on_change: Callable[[Link], None] | None = None,
+        failures: FailureLog | None = None,
     ) -> None:
         self.name = name
+        self.supervisor = Supervisor(f"s2connect-bridge-{name}", failures)
         self.devices = devices
         self.manager = manager
         self.links: dict[str, Link] = {}
@@ -68,12 +72,10 @@ class Route:
     async def close(self) -> None:
         """End all links, telling the peers, then the ports. Idempotent."""
         self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.supervisor.end(self._tasks.values())
         await self.devices.close()
         await self.manager.close()
+        await self.supervisor.close()
 
     def status(self) -> list[LinkStatus]:
         """The links, by name."""
@@ -100,9 +102,15 @@ class Route:
             name = f"{self.name}/{for_display(device.name, 60)}"
             if any(link.name == name for link in self.links.values()):
                 name = f"{name} ({device.key[:8]})"
-            link = Link(name, {Role.RM: side, Role.CEM: towards}, self._policy, on_change=self._on_change)
+            link = Link(
+                name,
+                {Role.RM: side, Role.CEM: towards},
+                self._policy,
+                on_change=self._on_change,
+                failures=self.supervisor.failures,
+            )
             self.links[device.key] = link
-            self._tasks[device.key] = asyncio.create_task(link.run(), name=f"s2connect-bridge-link-{name}")
+            self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)
 
     async def gone(self, key: str, *, for_good: bool = True) -> None:
         """See :meth:`Switchboard.gone <s2connect.bridge.ports.Switchboard.gone>`."""
@@ -110,8 +118,7 @@ class Route:
             self._known.pop(key, None)
             link, task = self.links.pop(key, None), self._tasks.pop(key, None)
             if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await self.supervisor.end([task])
             if link is not None and for_good:
                 await self.manager.dismiss(key)
 
@@ -123,7 +130,11 @@ class Route:
     def arrived(self, key: str, role: Role, connection: Connection) -> bool:
         """See :meth:`Switchboard.arrived <s2connect.bridge.ports.Switchboard.arrived>`."""
         link = self.links.get(key)
-        return link is not None and link.arrived(role, connection)
+        try:
+            return link is not None and link.arrived(role, connection)
+        except Exception as error:
+            self.supervisor.failures.failed("arrival", error, name=key)
+            return False
 
     def pairing_changed(self, key: str) -> None:
         """See :meth:`Switchboard.pairing_changed <s2connect.bridge.ports.Switchboard.pairing_changed>`."""

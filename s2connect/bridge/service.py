@@ -121,7 +121,9 @@ class Bridge:
             self._changed(name, link)
 
         devices, manager = await self._builder.devices(config), await self._builder.manager(config)
-        route = Route(name, devices, manager, policy(config), on_change=changed)
+        route = Route(
+            name, devices, manager, policy(config), on_change=changed, failures=self.endpoint.supervisor.failures
+        )
         try:
             await route.start()
         except BaseException:
@@ -262,6 +264,10 @@ class Bridge:
         elif isinstance(manager, PlainServerManagerPort):
             found["path"] = manager.path_of(key)
         return found
+
+    def task_failures(self) -> Mapping[str, int]:
+        """How often background tasks failed because of an error of ours since the start, by what they do."""
+        return dict(self.endpoint.supervisor.failures.counts)
 
     def totals(self) -> Mapping[str, Mapping[Role, Mapping[str, int]]]:
         """By route and role of the sender, what became of the messages since the start; it never goes down."""

@@ -11,7 +11,6 @@ from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
 from s2connect.bridge.nodes import VERSIONS, representative_id
 from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
-from s2connect.bridge.tasks import Tasks
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import GOING_AWAY, Connection
@@ -77,7 +76,6 @@ class _Peers:
         self._mqtt = mqtt
         self._settings = settings
         self._role = role
-        self._tasks = Tasks("static")
         self._listening: dict[str, StaticSession] = {}
 
     def start(self, switchboard: Switchboard) -> None:
@@ -113,7 +111,7 @@ class _Peers:
 
         def take(connection: Connection) -> None:
             if not self._switchboard.arrived(key, self._role, connection):
-                self._tasks.spawn(connection.close(GOING_AWAY, "too late"), "close")
+                self._switchboard.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
 
         async def listen() -> None:
             try:
@@ -124,14 +122,13 @@ class _Peers:
                 _log.warning("%s has to wait until the MQTT broker is there: %s", side.title, error)
 
         self._listening[key] = side.session
-        self._tasks.spawn(listen(), f"listen-{key[:40]}")
+        self._switchboard.supervisor.spawn(listen(), "listen", key[:40])
 
     def shut(self, key: str) -> None:
         if (session := self._listening.pop(key, None)) is not None:
             self._mqtt.unlisten_static(session)
 
     async def close(self) -> None:
-        await self._tasks.close()
         for key in list(self._listening):
             self.shut(key)
 

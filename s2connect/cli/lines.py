@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
+from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536
@@ -117,7 +118,10 @@ async def converse(
 
     async def one(line: bytes | None) -> None:
         try:
-            await handle(line)
+            with contextlib.suppress(ConnectionError):  # who asked has gone
+                await handle(line)
+        except Exception as error:
+            process_failures.failed("command", error)
         finally:
             slots.release()
 

@@ -203,10 +203,15 @@ class Service:
         async for session in node.sessions(check=self._check):
             self._named += 1
             name = f"s{self._named}"
-            opened = self._sessions[name] = _Open(name, node, session)
+            try:
+                opened = _Open(name, node, session)
+                if self._recorder is not None:  # before the session runs for the first time
+                    self._recorder.session_opened(name, session, str(node.id), peer_object(session.peer))
+            except Exception:
+                await session.close()  # nobody would read it
+                raise
+            self._sessions[name] = opened
             self._supervisor.spawn(self._receive(opened), "session", name)
-            if self._recorder is not None:  # before the session runs for the first time
-                self._recorder.session_opened(name, session, str(node.id), peer_object(session.peer))
 
     async def _receive(self, opened: _Open) -> None:
         session = opened.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.session.reconnect import BASE_DELAY
+from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
 from s2connect.transports.base import Connection
 from tests.bridge.link_kit import NOBODY, PeerSide, answer, farewell, message
 from tests.bridge.virtual_time import run_virtual
@@ -196,7 +198,61 @@ def test_a_follower_that_stumbles_does_not_hurt_the_link(caplog: pytest.LogCaptu
         await house.until(LinkState.UP)
 
     play(scene, OPEN, OPEN)
-    assert "stumbled" in caplog.text
+    assert "whoever follows the link house/device failed" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["waiting", "parting", "timer", "farewell"])
+def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
+    fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = True
+
+    def once(real: Any) -> Any:
+        def faulty(*arguments: Any, **more: Any) -> Any:
+            nonlocal armed
+            if armed:
+                armed = False
+                raise RuntimeError("an error of ours")
+            return real(*arguments, **more)
+
+        return faulty
+
+    told: list[TaskFailure] = []
+
+    async def scene() -> None:
+        failures = FailureLog(told.append)
+        house = House(OPEN, OPEN)
+        link = house.link
+        link._failures = failures
+        async with Supervisor("test", failures) as supervisor:
+            task = supervisor.keep(link.run, "link")
+            if fault != "waiting":
+                await house.until(LinkState.UP)
+            match fault:
+                case "waiting":
+                    monkeypatch.setattr(link, "_is_paired", once(link._is_paired))
+                case "parting":
+                    assert link._relay is not None
+                    monkeypatch.setattr(link._relay, "ended", once(link._relay.ended))
+                    await house.peer(RM).close()
+                case "timer":
+                    assert link._relay is not None
+                    monkeypatch.setattr(link._relay, "overdue", once(link._relay.overdue))
+                    await house.peer(RM).send(message("m1"))  # which nobody acknowledges
+                case "farewell":
+                    await house.peer(RM).close()
+                    monkeypatch.setattr(link, "_say_goodbye", once(link._say_goodbye))
+            async with asyncio.timeout(600):
+                while armed:
+                    await asyncio.sleep(0.01)
+                await house.until(LinkState.UP, within=600)
+            assert not task.done()
+        assert house.state is LinkState.STOPPED
+
+    run_virtual(scene())
+    assert [(failure.task, failure.error) for failure in told] == [("link", "RuntimeError")]
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.exc_info
 
 
 def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -> None:
