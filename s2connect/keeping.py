@@ -86,7 +86,11 @@ class PairingBook:
         task = asyncio.create_task(change, name="s2connect-change-of-pairings")
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._supervisor.spawn(_ended(task), "change")  # nobody else sees how it ends
+            raise
 
     async def close(self) -> None:
         """Finish what was begun."""
@@ -396,3 +400,7 @@ class PairingBook:
     def session_failed(self, event: SessionFailed) -> None:
         """No session came about."""
         self._owner.publish(event)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    await asyncio.shield(task)

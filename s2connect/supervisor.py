@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from s2connect.errors import S2ConnectError
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST_DELAY: Final = 1.0
 """Seconds, at most, until a task that failed is started again; doubled with every failure that follows."""
@@ -181,7 +183,7 @@ class Supervisor:
         self._name = name
         self._sleep = sleep
         self._chance = chance
-        self._tasks: dict[asyncio.Task[None], tuple[str, int]] = {}
+        self._tasks: dict[asyncio.Task[Any], tuple[str, int]] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -198,8 +200,8 @@ class Supervisor:
         return len(self._tasks)
 
     def spawn(
-        self, work: Coroutine[Any, Any, None], task: str, about: object = "", *, expected: int = logging.WARNING
-    ) -> asyncio.Task[None]:
+        self, work: Coroutine[Any, Any, T], task: str, about: object = "", *, expected: int = logging.WARNING
+    ) -> asyncio.Task[T]:
         """Run something once. Its failure is reported; after :meth:`close` it is cancelled before it begins.
 
         Args:
@@ -250,7 +252,7 @@ class Supervisor:
             del failure  # with its traceback, which holds this frame
             await self._sleep(delay)
 
-    def _done(self, made: asyncio.Task[None]) -> None:
+    def _done(self, made: asyncio.Task[Any]) -> None:
         task, expected = self._tasks.pop(made)
         if not made.cancelled():
             error = made.exception()
@@ -261,7 +263,7 @@ class Supervisor:
         if error is not None:
             self.failures.failed(task, error, name=made.get_name(), expected=expected)
 
-    async def end(self, tasks: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    async def end(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         """Cancel tasks and wait until they have ended, but for the one that calls this.
 
         Cancelled itself, it does not wait any longer.
@@ -289,6 +291,6 @@ class Supervisor:
         if grace and (running := self._tasks.keys() - {me}):
             await asyncio.wait(running, timeout=grace)
         self._closed = True
-        stuck: set[asyncio.Task[None]] = set()
+        stuck: set[asyncio.Task[Any]] = set()
         while ending := [task for task in self._tasks if not task.done() and task not in stuck and task is not me]:
             stuck |= await self.end(ending)  # the end of one may have begun another

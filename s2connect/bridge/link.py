@@ -553,11 +553,13 @@ class Link:
 
     async def _end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Cancel, and wait until they have ended."""
-        ending = [task for task in tasks if not task.done()]
-        for task in ending:
+        all_of_them = list(tasks)
+        seen = [task.done() for task in all_of_them]
+        for task in all_of_them:
             task.cancel()
-        for result in await asyncio.gather(*ending, return_exceptions=True):
-            if isinstance(result, Exception) and not isinstance(result, S2ConnectError):
+        results = await asyncio.gather(*all_of_them, return_exceptions=True)
+        for result, known in zip(results, seen, strict=True):
+            if isinstance(result, Exception) and not isinstance(result, S2ConnectError) and not known:
                 self._failures.failed("link", result, name=f"the link {self.name}")
 
     def _on(self, event: LinkEvent, *, reason: str = "") -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from s2connect.rest.admission import Admission, Limits, Place, Refusal, reserve_of
 from s2connect.rest.lag import LagProbe
 from s2connect.rest.rate import network_of
+from s2connect.supervisor import process_failures
 
 _log = logging.getLogger(__name__)
 
@@ -299,6 +300,9 @@ class Acceptor:
                 )
         except (TimeoutError, OSError):
             self.admission.leave(place)  # neither silence nor a failed handshake is worth a line
+        except Exception as error:
+            self.admission.leave(place)
+            process_failures.failed("arrival", error)
         except BaseException:
             self.admission.leave(place)
             raise

@@ -193,6 +193,26 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
     logged_once(caplog, "unconfirmed")
 
 
+async def test_a_change_of_pairings_that_fails_after_its_caller_was_cancelled_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def save(*_: Any, **__: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(house.rm._store, "save_pairing", save)
+    pairing = asyncio.create_task(house.pair())
+    await begun.wait()
+    pairing.cancel()
+    await asyncio.wait({pairing})
+    go_on.set()
+    await house.failed("change", again=False)
+    logged_once(caplog, "change")
+
+
 async def test_a_client_whose_arrival_meets_an_error_comes_again(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
