@@ -418,6 +418,7 @@ ALLOWED = {
     "transports/websocket_ends.py": {
         "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
         "_room": "whoever sends awaits it",
+        "_expel": "closes the connection, which is cut where that fails",
         "_ping": "no task: the library's future",
     },
     "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
