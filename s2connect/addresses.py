@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from s2connect.errors import NotReachable
+from s2connect.certs.chain import is_public_address
+from s2connect.errors import NotPublic, NotReachable
+from s2connect.model.text import for_display
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
@@ -22,9 +25,21 @@ class Addresses:
     Args:
         known: Addresses by host name, which are not looked for.
         zeroconf: An instance to ask with, instead of one of our own; it is not closed here.
+        public_only: Give addresses of the internet only, and always addresses: what was checked is what is connected
+            to, so that a name that changes its address between the two (DNS rebinding) gains nothing.
+        through_proxy: Whether a host is reached through a proxy, which looks the name up and decides itself.
     """
 
-    def __init__(self, known: Mapping[str, str], zeroconf: AsyncZeroconf | None) -> None:
+    def __init__(
+        self,
+        known: Mapping[str, str],
+        zeroconf: AsyncZeroconf | None,
+        *,
+        public_only: bool = False,
+        through_proxy: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._public_only = public_only
+        self._through_proxy = through_proxy
         self._known = dict(known)
         self._injected = zeroconf
         self._zeroconf: AsyncZeroconf | None = None
@@ -36,7 +51,23 @@ class Addresses:
         self._known[host] = address
 
     async def of(self, host: str) -> list[str]:
-        """Addresses of a host, best first; empty where the operating system shall be asked (DISC-06, VER-04)."""
+        """Addresses of a host, best first; empty where the operating system or the proxy is asked (DISC-06, VER-04).
+
+        Raises:
+            NotPublic: It has only addresses to which this endpoint does not connect.
+            NotReachable: Its name is not known, and has to be.
+        """
+        if not self._public_only:
+            return await self._of(host)
+        if host not in self._known and self._through_proxy(host):
+            return []
+        found = [self._known[host]] if host in self._known else await _look_up(host)
+        public = [address for address in found if is_public_address(address)]
+        if not public:
+            raise NotPublic(f"{for_display(host, 100)} is not on the internet; a WAN endpoint does not connect to it.")
+        return public
+
+    async def _of(self, host: str) -> list[str]:
         if host in self._known:
             return [self._known[host]]
         if not host.endswith(".local"):
@@ -57,3 +88,12 @@ class Addresses:
     async def close(self) -> None:
         """Release the instance."""
         await self._resources.aclose()
+
+
+async def _look_up(host: str) -> list[str]:
+    """Ask the operating system."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NotReachable.because(for_display(host, 100), 0, error) from error
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

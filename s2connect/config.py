@@ -171,6 +171,10 @@ class EndpointConfig(BaseModel):
         proxy: ``http://host:port`` of the HTTP proxy towards WAN endpoints; None for that of the environment
             (``HTTPS_PROXY``, ``NO_PROXY``). One with a password belongs there.
         proxy_exceptions: Hosts and domains that are reached without it. What is local always is.
+        allow_private_addresses: Let this WAN endpoint connect to private addresses and to its own machine, and accept
+            self-signed certificates there. For tests, and for a WAN that is one private network. It opens this attack:
+            whoever may type a pairing URL, and every paired peer by the URLs it gives for sessions, makes the endpoint
+            connect into its own network, and learns from the errors what is there. A LAN endpoint needs it not.
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
     """
@@ -191,6 +195,7 @@ class EndpointConfig(BaseModel):
     advertise: bool = True
     server: bool = True
     wan_pairing_server: bool = False
+    allow_private_addresses: bool = False
     mqtt: MqttConfig | None = None
     proxy: str | None = None
     proxy_exceptions: tuple[str, ...] = ()
@@ -237,6 +242,12 @@ class EndpointConfig(BaseModel):
             self.deployment,
             {node.id: node for node in nodes},
         )
+
+    @property
+    def connects_to_internet_only(self) -> bool:
+        """Whether it must not connect to private addresses: it runs in the WAN, where strangers name them (ROLE-03)."""
+        in_wan = self.deployment is Deployment.WAN or self.wan_pairing_server
+        return in_wan and not self.allow_private_addresses
 
     @property
     def is_own_ca(self) -> bool:

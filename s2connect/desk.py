@@ -193,6 +193,7 @@ class PairingDesk:
             session_url=self._session_url(),
             ca_fingerprint=self._owner.ca_fingerprint if lan else None,
             addresses=await self._addresses.of(url.host),
+            self_signed=not self._config.connects_to_internet_only,
             proxy=self._proxies.towards(url.host),
             server_node=server_node,
             force=force,
@@ -225,8 +226,10 @@ class PairingDesk:
     @contextlib.asynccontextmanager
     async def _stranger(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
         """A connection to a server before pairing: nothing secret may be sent on it."""
-        addresses = [address] if address is not None else await self._addresses.of(url.host)
-        _, route = await http_client.authenticate(url, self._pki, addresses=addresses)
+        internet_only = self._config.connects_to_internet_only
+        known = address is not None and not internet_only
+        addresses = [address] if known and address is not None else await self._addresses.of(url.host)
+        _, route = await http_client.authenticate(url, self._pki, addresses=addresses, self_signed=not internet_only)
         async with HttpsClient(route) as http:
             yield http
 

@@ -97,7 +97,6 @@ class Endpoint:
         self._vault = vault
         self._identity = identity
         self._home = home
-        self._addresses = Addresses(addresses, zeroconf)
         self._events = EventHub()
         self.supervisor = Supervisor("s2connect", FailureLog(self.task_failed))
         self._zeroconf = zeroconf
@@ -121,6 +120,12 @@ class Endpoint:
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
         self._mqtt: MqttTransport | None = None
         self._proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
+        self._addresses = Addresses(
+            addresses,
+            zeroconf,
+            public_only=config.connects_to_internet_only,
+            through_proxy=lambda host: self._proxies.towards(host) is not None,
+        )
 
     # Opening and closing
 
@@ -195,7 +200,9 @@ class Endpoint:
             pki=self._pki,
             session_url=lambda: self.session_url if self._port and self.config.server else None,
         )
-        client = SessionClient(self._store, self._transports, self._pki, proxies=self._proxies)
+        client = SessionClient(
+            self._store, self._transports, self._pki, proxies=self._proxies, addresses_of=self._addresses.of
+        )
         self._client = client
         for local in self._local.nodes.values():
             await self._add_node(local)
@@ -243,6 +250,7 @@ class Endpoint:
             settings,
             role_of=lambda node: self._local.nodes[node].description.role,
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
+            addresses_of=self._addresses.of if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
         )
         self._transports[self._mqtt.name] = self._mqtt

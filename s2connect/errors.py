@@ -19,7 +19,8 @@ a peer: peers get the enumerated reasons of the standard.
     ├── TrustError                    the peer's certificate
     │   ├── CertificateRefused
     │   ├── CertificateChanged
-    │   └── NotLocal
+    │   ├── NotLocal
+    │   └── NotPublic
     ├── PeerError                     the peer breaks the protocol, or speaks another version
     │   ├── ProtocolViolation
     │   └── IncompatibleApiVersion
@@ -65,6 +66,7 @@ __all__ = [
     "CertificateRefused",
     "CertificateChanged",
     "NotLocal",
+    "NotPublic",
     "PeerError",
     "ProtocolViolation",
     "IncompatibleApiVersion",
@@ -226,6 +228,16 @@ class NotLocal(TrustError):
 
     kind = "not_local"
     default_hint = "Self-signed certificates are accepted from private addresses only."
+
+
+class NotPublic(TrustError):
+    """A WAN endpoint was to connect to an address that is not on the internet, e.g. of its own network (ROLE-03)."""
+
+    kind = "not_public"
+    default_hint = (
+        "A device in a local network is paired through the URL that its vendor runs on the internet. Where all of this "
+        "is one private network, set allow_private_addresses in config.json."
+    )
 
 
 class PeerError(S2ConnectError):

@@ -52,6 +52,7 @@ class EndpointSection(Section):
     trust_anchors: Path | None = None
     vault: Literal["auto", "keyring", "files"] = "auto"
     advertise: bool = True
+    allow_private_addresses: bool = False
 
 
 class ProxySection(Section):

@@ -367,6 +367,30 @@ def is_local_address(text: str) -> bool:
     return any(address in network for network in _LOCAL_NETWORKS)
 
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+
+
+def is_public_address(text: str) -> bool:
+    """Whether an IP address is one of the internet.
+
+    Private, shared, link-local, loopback, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses
+    that lead to such an IPv4 address (mapped, 6to4, NAT64). What is no address is not public.
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is None:
+            return address in _GLOBAL_UNICAST and address.is_global and address.teredo is None
+        address = inner
+    return address.is_global and not address.is_multicast
+
+
 # --- certificateFingerprint
 
 FINGERPRINT_KEY = "SHA256"

@@ -172,6 +172,13 @@ def init(
         bool,
         typer.Option("--no-server", help="A device that only connects: energy managers pair it with its own code."),
     ] = False,
+    allow_private_addresses: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-addresses",
+            help="A WAN endpoint that may connect into its own network. UNSAFE where strangers type URLs; for tests.",
+        ),
+    ] = False,
     no_advertise: Annotated[
         bool, typer.Option("--no-advertise", help="Do not be found by others in the network; a typed URL works.")
     ] = False,
@@ -201,6 +208,7 @@ def init(
         trust_anchors=trust_anchors,
         vault=vault.value,
         advertise=not no_advertise,
+        allow_private_addresses=allow_private_addresses,
         server=not no_server,
     )
     node = config.nodes[0]

@@ -138,6 +138,7 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> Place:
         directory / CLOUD,
         EndpointConfig(
             deployment=Deployment.WAN,
+            allow_private_addresses=True,  # all of it is on this machine
             host=HOST,
             bind=LOCAL,
             port=free_port(LOCAL),

@@ -51,6 +51,7 @@ def make(
     vault: Literal["auto", "keyring", "files"],
     advertise: bool = True,
     server: bool = True,
+    allow_private_addresses: bool = False,
 ) -> EndpointConfig:
     """Set up a state directory. Blocks.
 
@@ -82,6 +83,7 @@ def make(
         "vault": vault,
         "advertise": advertise,
         "server": server,
+        "allow_private_addresses": allow_private_addresses,
     }
     return create_home(path, checked(lambda: EndpointConfig.model_validate(settings), "the settings"))
 

@@ -19,6 +19,7 @@ from s2connect.errors import (
     CertificateRefused,
     NetworkError,
     NotLocal,
+    NotPublic,
     PairingError,
     PairingExpired,
     PairingRefused,
@@ -91,6 +92,7 @@ async def authenticate(
     *,
     addresses: Sequence[str] = (),
     proxy: Proxy | None = None,
+    self_signed: bool = True,
     timeout: float = DEFAULT_TIMINGS.connect,
 ) -> tuple[ServerProof, Route]:
     """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
@@ -98,6 +100,7 @@ async def authenticate(
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
     self-signed one in the local network by its leaf certificate (F). What the peer says of itself plays no part.
     The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
+    Without ``self_signed`` the latter is refused: a WAN endpoint has no local network of its own (ROLE-03 a).
     ``addresses`` are tried in turn instead of resolving the URL's host; ``proxy`` is used where there are none.
 
     Raises:
@@ -106,16 +109,22 @@ async def authenticate(
     """
     for address in addresses[:-1]:
         try:
-            return await _authenticate_at(url, pki, address, timeout)
+            return await _authenticate_at(url, pki, address, timeout, self_signed=self_signed)
         except NetworkError as error:
             _log.info("%s", error)
     if not addresses:
-        return await _authenticate_at(url, pki, None, timeout, proxy)
-    return await _authenticate_at(url, pki, addresses[-1], timeout)
+        return await _authenticate_at(url, pki, None, timeout, proxy, self_signed=self_signed)
+    return await _authenticate_at(url, pki, addresses[-1], timeout, self_signed=self_signed)
 
 
 async def _authenticate_at(
-    url: BaseUrl, pki: ssl.SSLContext, address: str | None, timeout: float, proxy: Proxy | None = None
+    url: BaseUrl,
+    pki: ssl.SSLContext,
+    address: str | None,
+    timeout: float,
+    proxy: Proxy | None = None,
+    *,
+    self_signed: bool,
 ) -> tuple[ServerProof, Route]:
     now = datetime.now(UTC)
     untrusted: CertificateRefused | None = None
@@ -129,6 +138,8 @@ async def _authenticate_at(
         else:
             route = _only_this(chain) if proxy is None else Route(leaf_client_context(chain.leaf_der), None, proxy)
             return ServerProof(wan_binding(url.host), None), route
+    if not self_signed:
+        raise untrusted or NotPublic(f"{for_display(url.host, 100)} is no name of a server on the internet.")
     # A certificate of its own counts in the local network only, where no proxy is.
     try:
         chain = await capture_chain(url.host, url.port, address=address, timeout=timeout)
@@ -170,6 +181,7 @@ async def pair(
     ca_fingerprint: bytes | None,
     addresses: Sequence[str] = (),
     proxy: Proxy | None = None,
+    self_signed: bool = True,
     server_node: NodeId | None = None,
     force: bool = False,
     timings: PairingTimings = DEFAULT_TIMINGS,
@@ -187,6 +199,7 @@ async def pair(
         ca_fingerprint: Of our own CA, if we are in the LAN.
         addresses: Connect to one of these instead of resolving the URL's host.
         proxy: Connect through it to a server of the WAN, where there are no addresses.
+        self_signed: Whether a server with a self-signed certificate is accepted (TRUST-04).
         server_node: The peer's node id where it is known; otherwise the code's alias counts.
         force: Pair although no common version or protocol exists.
         timings: How long to wait.
@@ -201,7 +214,9 @@ async def pair(
             itself).
         StorageError: It could not be stored; the server has been told.
     """
-    proof, route = await authenticate(url, pki, addresses=addresses, proxy=proxy, timeout=timings.connect)
+    proof, route = await authenticate(
+        url, pki, addresses=addresses, proxy=proxy, self_signed=self_signed, timeout=timings.connect
+    )
 
     def attempt_of(node: LocalNode) -> PairingClientAttempt:
         return PairingClientAttempt(

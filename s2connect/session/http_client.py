@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from s2connect.certs.chain import capture_chain, is_local_address
@@ -20,6 +20,7 @@ from s2connect.errors import (
     StorageError,
     stumbled_over_protocol,
 )
+from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
@@ -61,9 +62,11 @@ class SessionClient:
         pki: ssl.SSLContext,
         *,
         proxies: Proxies | None = None,
+        addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
         max_contexts: int = 256,
     ) -> None:
         self._proxies = proxies or Proxies()
+        self._addresses_of = addresses_of
         self._store = store
         self._transports = transports
         self._pki = pki
@@ -161,15 +164,18 @@ class SessionClient:
             f"{url.host}:{url.port}",
         )
         transport = self._transports[accepted.selected_communication_protocol]
-        connection = await transport.connect(info, details, self._trust(route, details))
+        connection = await transport.connect(info, details, await self._trust(url, route, details))
         return connection, accepted
 
-    def _trust(self, route: Route, details: CommunicationDetails) -> Trust:
-        """The WebSocket may be on another host, and goes through the proxy or past it on its own account."""
-        proxy = route.proxy
-        if isinstance(details, WebSocketCommunicationDetails) and proxy is not None:
-            proxy = self._proxies.towards(details.websocket_url.host)
-        return Trust(route.context, route.address, proxy)
+    async def _trust(self, url: BaseUrl, route: Route, details: CommunicationDetails) -> Trust:
+        """The WebSocket may be on another host, looked up or reached through the proxy on its own account."""
+        host = _websocket_host(details)
+        if host is None or host == url.host:
+            return Trust(route.context, route.address, route.proxy)
+        found = await self._addresses_of(host) if self._addresses_of is not None else []
+        if found:
+            return Trust(route.context, found[0], None)
+        return Trust(route.context, None, self._proxies.towards(host) if route.context is self._pki else None)
 
     async def _initiate(
         self,
@@ -221,6 +227,15 @@ class SessionClient:
                     return
                 if reply.status != 401:
                     raise ProtocolViolation(f"The other side answered the unpairing with HTTP {reply.status}.")
+
+
+def _websocket_host(details: CommunicationDetails) -> str | None:
+    if details.communication_protocol != WEBSOCKET:
+        return None
+    try:
+        return WebSocketCommunicationDetails.from_value(details.to_value()).websocket_url.host
+    except MalformedMessage:
+        return None  # the transport refuses it
 
 
 def with_descriptions(pairing: Pairing, answer: InitiateSessionResponse) -> Pairing:

@@ -74,6 +74,7 @@ class Wan:
                 "certificate": chain,
                 "private_key": key,
                 "trust_anchors": self.anchors,
+                "allow_private_addresses": True,
                 **more,
             },
         )

@@ -40,6 +40,7 @@ async def wan_cem(tmp_path: Path) -> AsyncIterator[tuple[Endpoint, Path]]:
     files = await asyncio.to_thread(issue, tmp_path, "localhost")
     config = EndpointConfig(
         deployment=Deployment.WAN,
+        allow_private_addresses=True,
         host="localhost",
         port=0,
         bind="127.0.0.1",

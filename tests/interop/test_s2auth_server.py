@@ -22,7 +22,14 @@ LAN_RM = EndpointConfig(host="127.0.0.1", port=0, bind="127.0.0.1", nodes=(RM,))
 
 
 def wan_rm(anchors: Path | None) -> EndpointConfig:
-    return EndpointConfig(deployment=Deployment.WAN, host="localhost", port=0, nodes=(RM,), trust_anchors=anchors)
+    return EndpointConfig(
+        deployment=Deployment.WAN,
+        host="localhost",
+        port=0,
+        nodes=(RM,),
+        trust_anchors=anchors,
+        allow_private_addresses=True,
+    )
 
 
 @pytest.fixture

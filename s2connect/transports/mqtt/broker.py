@@ -83,6 +83,7 @@ class BrokerOptions:
     Attributes:
         host: Name or address, which the certificate has to name.
         port: TCP port.
+        address: Where to connect to instead of looking the host up; None for none.
         context: TLS context of a client.
         url: Of the WebSocket (``wss://``), None for MQTT on TLS itself.
         client_id: MQTT client id.
@@ -100,6 +101,7 @@ class BrokerOptions:
     port: int
     context: ssl.SSLContext
     client_id: str
+    address: str | None = None
     url: str | None = None
     username: str | None = None
     password: Secret | None = None
@@ -209,7 +211,7 @@ class BrokerConnection:
         options = self._options
         transport, _ = await self._loop.create_connection(
             lambda: self._stream,
-            options.host,
+            options.address or options.host,
             options.port,
             ssl=options.context,
             server_hostname=options.host,

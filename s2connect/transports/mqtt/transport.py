@@ -96,6 +96,8 @@ class MqttTransport:
         credentials: See :data:`Credentials`.
         guest_context: Makes the TLS context for brokers that peers name, in a thread; by default that of the system's
             CAs (MQ-18).
+        addresses_of: Says where to connect to for the host of a broker that a peer names, or refuses; None asks the
+            operating system.
         limits: Seconds and bytes of the sessions.
         max_offers: Offers that may wait for their client at the same time.
         failures: Reports errors of ours in background tasks.
@@ -113,6 +115,7 @@ class MqttTransport:
         role_of: Callable[[NodeId], Role],
         credentials: Credentials | None = None,
         guest_context: Callable[[], ssl.SSLContext] | None = None,
+        addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
         limits: ChannelLimits | None = None,
         max_offers: int = MAX_OFFERS,
         failures: FailureLog | None = None,
@@ -121,6 +124,7 @@ class MqttTransport:
         self._role_of = role_of
         self._credentials = credentials
         self._guest_context = guest_context or wan_client_context
+        self._addresses_of = addresses_of
         self._limits = limits or ChannelLimits()
         self._boot = secrets.token_urlsafe(12)
         self.drops = Drops()
@@ -520,8 +524,10 @@ class MqttTransport:
         async def options() -> BrokerOptions:
             from s2connect.transports.mqtt.broker import BrokerOptions  # needs paho-mqtt, which is an extra
 
+            found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
             return BrokerOptions(
                 host=url.host,
+                address=found[0] if found else None,
                 port=url.port,
                 context=await self._context(url, guest=guest),
                 client_id=mc,
