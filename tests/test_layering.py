@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -147,6 +148,7 @@ def _files() -> list[Path]:
     return sorted(ROOT.rglob("*.py"))
 
 
+@cache
 def _imports(file: Path) -> list[Import]:
     visitor = _Imports(file)
     visitor.visit(ast.parse(file.read_text("utf-8")))
