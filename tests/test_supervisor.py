@@ -456,3 +456,43 @@ def test_tasks_are_made_by_the_supervisor_or_with_a_reason() -> None:
                     made.setdefault(file.relative_to(ROOT).as_posix(), set()).add(function.name)
     assert made == {file: set(functions) for file, functions in ALLOWED.items()}
     assert all(reason for functions in ALLOWED.values() for reason in functions.values())
+
+
+def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
+    """By the word that says what the task does."""
+    tasks = set()
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            match node.func, node.args:
+                case ast.Attribute(attr="keep" | "spawn"), [_, ast.Constant(value=str() as task), *_]:
+                    tasks.add(task)
+                case ast.Attribute(attr="_later"), [_, ast.Constant(value=str() as task), *_]:
+                    tasks.add(task)
+                case ast.Attribute(attr="_begin"), [ast.Constant(value=str() as task), *_]:
+                    tasks.add(task)
+    assert len(tasks) > 20, "the search finds them"
+    tested = "".join(file.read_text("utf-8") for file in sorted(Path(__file__).parent.rglob("*supervision*.py")))
+    assert {task for task in tasks - ELSEWHERE.keys() if f'"{task}"' not in tested} == UNTESTED.keys()
+    for task, place in ELSEWHERE.items():
+        assert f'"{task}"' in (Path(__file__).parent / place).read_text("utf-8")
+
+
+ELSEWHERE = {"link": "bridge/test_bridge_link_life.py", "mqtt-link": "transports/test_mqtt_link.py"}
+"""Tasks whose test is in a file of another subject."""
+
+UNTESTED = {
+    "address": "as end: the same work",
+    "refuse": "as end: the same work",
+    "describe": "done once, and again with the next connection",
+    "too-late": "done once: it closes a connection",
+    "listen": "done once, at the start of a port; it tells what it expects itself",
+    "reload": "done once, for a signal",
+    "mqtt-listen": "done once, and again with the next connection to the broker",
+    "mqtt-accept": "done once: the client comes again",
+    "mqtt-ask": "as mqtt-accept",
+    "mqtt-part": "done once: it closes a connection",
+    "simulate-codes": "of a simulation",
+}
+"""Tasks without such a test, and why: of what is done once an injected error would show the supervisor alone."""

@@ -1,0 +1,222 @@
+"""An error in any background task of a bridge, or of a service, is told and logged, and what the task does goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2connect import Role, events, supervisor
+from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort
+from s2connect.bridge.route import Route
+from s2connect.cli import service as cli_service
+from s2connect.cli.bridge_service import _Changes
+from s2connect.cli.service import Service
+from s2connect.cli.systemd import Notifier
+from s2connect.live import Connections
+from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+from tests.bridge.bridge_kit import WSS, House, both
+from tests.bridge.frbc_texts import FROM_RM_FIRST
+from tests.endpoint.test_endpoint_supervision import SECRET, Fault
+from tests.waits import until, within
+
+RM, CEM = Role.RM, Role.CEM
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr("s2connect.transports.backoff.BASE_DELAY", 0.1)
+
+
+class Told:
+    """Failures of a bridge's route."""
+
+    def __init__(self, house: House) -> None:
+        self.failures: list[TaskFailure] = []
+        house.route.supervisor.failures._publish = self.failures.append
+
+    async def failed(self, task: str, *, again: bool = True) -> None:
+        await until(lambda: bool(self.failures))
+        (failure,) = self.failures
+        assert (failure.task, failure.error, failure.retry_in is not None) == (task, "RuntimeError", again)
+        assert SECRET not in repr(failure)
+
+
+def logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    found = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [bool(record.exc_info) for record in found] == [True]
+
+
+async def test_what_takes_the_connections_of_a_port_goes_on_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task "accept"."""
+    fault = Fault(monkeypatch, Connections, "__anext__")
+    fault.armed = False
+    async with House(tmp_path, WSS, WSS) as house:
+        told = Told(house)
+        iterators = {role: house.sessions(role) for role in Role}
+        sessions = await both(house, iterators)
+        fault.armed = True
+        await sessions[RM].close()
+        again = await both(house, iterators)
+        await told.failed("accept")
+        again = again if again[RM].end_reason.value == "open" else await both(house, iterators)
+        await again[RM].send(FROM_RM_FIRST)
+        assert (await again[CEM].receive()).text == FROM_RM_FIRST
+        await asyncio.gather(
+            *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
+        )
+    logged_once(caplog)
+
+
+@pytest.mark.parametrize("port", [NodeDevicePort, NodeManagerPort])
+async def test_a_pairing_that_a_port_missed_by_an_error_is_seen_when_it_looks_again(
+    port: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task "pairings"."""
+    async with House(tmp_path, WSS, WSS) as house:
+        told = Told(house)
+        iterators = {role: house.sessions(role) for role in Role}
+        await both(house, iterators)
+        Fault(monkeypatch, Route, "gone" if port is NodeDevicePort else "pairing_changed")
+        if port is NodeDevicePort:
+            await house.device.node().unpair(house.ids["bridge"])
+        else:
+            await house.manager.node().unpair(house.ids["representative"])
+        await told.failed("pairings")
+        if port is NodeDevicePort:
+            await until(lambda: not house.bridge.node(role=CEM)._connections.peers())
+        else:
+            await until(lambda: str(house.link.status().state) == "unpaired")
+    logged_once(caplog)
+
+
+async def test_a_connection_whose_arrival_meets_an_error_is_left_to_its_port_to_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with House(tmp_path, WSS, WSS) as house:
+        told = Told(house)
+        iterators = {role: house.sessions(role) for role in Role}
+        await both(house, iterators)
+        route = house.route
+        monkeypatch.setattr(house.link, "arrived", lambda *_: 1 / 0)
+        assert route.arrived(house.key, RM, None) is False  # type: ignore[arg-type]
+        assert [failure.task for failure in told.failures] == ["arrival"]
+        await asyncio.gather(
+            *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
+        )
+    logged_once(caplog)
+
+
+# The service
+
+
+class Sink:
+    """Takes the events of a service, but for one."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.refuses = ""
+
+    async def put(self, event: dict[str, Any]) -> None:
+        self.put_nowait(event)
+
+    def put_nowait(self, event: dict[str, Any]) -> None:
+        if self.refuses and event["event"] == self.refuses:
+            self.refuses = ""
+            raise RuntimeError(SECRET)
+        self.events.append(event)
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == name]
+
+    async def warned(self, task: str) -> dict[str, Any]:
+        await until(lambda: [e for e in self.named("warning") if e["reason"] == "task_failed"])
+        (warning,) = [e for e in self.named("warning") if e["reason"] == "task_failed"]
+        assert (warning["task"], warning["error"]) == (task, "RuntimeError")
+        assert SECRET not in str(self.events)
+        return warning
+
+
+async def test_the_events_of_a_service_go_on_after_one_that_could_not_be_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task "report"."""
+    sink = Sink()
+    async with House(tmp_path, WSS, WSS) as house:
+        service = Service(house.device, tmp_path, sink)
+        service.follow(sessions=False)
+        await asyncio.sleep(0)
+        sink.refuses = "warning"
+        for kind in ("lost", "told"):
+            house.device.publish(events.Notice(kind=kind, sentence="A sentence."))
+        await sink.warned("report")
+        await until(lambda: [e for e in sink.named("warning") if e["reason"] == "told"])
+    await service.finish(1.0)
+    logged_once(caplog)
+
+
+@pytest.mark.parametrize("task", ["session", "sessions"])
+async def test_an_error_with_one_session_costs_a_service_that_session_alone(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink()
+    async with House(tmp_path, WSS, WSS) as house:
+        manager = house.sessions(CEM)
+        taking = asyncio.create_task(anext(manager))
+        if task == "session":
+            sink.refuses = "session_opened"
+        else:
+            Fault(monkeypatch, cli_service, "_Open")
+        service = Service(house.device, tmp_path, sink)
+        service.follow()
+        assert ((await sink.warned(task))["retry_in"] is None) == (task == "session")
+        if task == "session":
+            await until(lambda: bool(sink.named("session_closed")))
+        again = asyncio.create_task(anext(manager))
+        async with within(20):
+            await until(lambda: bool(sink.named("session_opened")))
+        for one in (taking, again):
+            one.cancel()
+        await asyncio.gather(taking, again, return_exceptions=True)
+        await asyncio.gather(*(live.end("over") for live in house.manager.connected().values()))
+    await service.finish(1.0)
+    logged_once(caplog)
+
+
+async def test_the_changes_of_links_are_written_on_after_one_that_could_not_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task "changes"."""
+    sink, changes = Sink(), _Changes()
+    sink.refuses = "link"
+    async with House(tmp_path, WSS, WSS) as house, Supervisor("test", FailureLog()) as background:
+        background.keep(lambda: changes.write(sink), "changes")
+        for _ in range(2):
+            changes.add("house", house.link.status())
+        await until(lambda: bool(sink.named("link")))
+        assert background.failures.counts == {"changes": 1}
+    logged_once(caplog)
+
+
+async def test_the_signs_of_life_for_systemd_go_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The task "watchdog"."""
+    asked: list[bool] = []
+
+    def alive() -> bool:
+        asked.append(True)
+        if len(asked) == 1:
+            raise RuntimeError(SECRET)
+        return True
+
+    notifier = Notifier({})
+    notifier.watchdog = 0.03
+    async with Supervisor("test", FailureLog()) as background:
+        background.keep(lambda: notifier.keep_alive(alive), "watchdog")
+        await until(lambda: len(asked) > 2)
+    logged_once(caplog)
