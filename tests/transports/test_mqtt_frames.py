@@ -170,3 +170,15 @@ def test_the_room_of_a_broker_counts_everything_around_the_text() -> None:
 def test_a_packet_and_a_frame_do_not_show_their_payload() -> None:
     assert "secret" not in repr(Packet(TOPIC, b"secret"))
     assert "secret" not in repr(Frame(FrameKind.DATA, 1, b"secret", "1"))
+
+
+@pytest.mark.rule("MQ-06", "MQ-19")
+@pytest.mark.parametrize("kind", FrameKind)
+def test_a_salt_may_only_be_in_what_can_be_the_first_frame_of_a_server(kind: FrameKind) -> None:
+    version = "v1.0.0" if kind is FrameKind.DATA else None
+    packet = write_frame("t", Frame(kind, 1, b"{}", version, bytes(32)), sealed=False)
+    if kind in (FrameKind.ACCEPT, FrameKind.CLOSE):
+        assert read_frame(packet, sealed=False).salt == bytes(32)
+    else:
+        with pytest.raises(InvalidFrame, match="s2-salt"):
+            read_frame(packet, sealed=False)

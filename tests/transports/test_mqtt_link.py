@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 import trustme
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from s2connect.errors import (
     CertificateRefused,
@@ -169,6 +171,38 @@ async def test_mqtt_goes_inside_a_websocket_as_well(broker: Mosquitto, connect: 
             await admin.publish(Packet(topic("a"), b"x" * size))
             assert len((await queue.get()).payload) == size
         await a.close()
+
+
+@pytest.mark.rule("MQ-15")
+async def test_a_maximum_packet_size_is_announced_in_a_websocket_alone(broker: Mosquitto) -> None:
+    """Only there is a packet kept until it is complete; elsewhere announcing it lets an old Mosquitto stand still."""
+    connects: asyncio.Queue[bytes] = asyncio.Queue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    broker.ca.issue_cert(HOST).configure_cert(context)
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connects.put_nowait(await reader.read(1000))
+        writer.close()
+
+    async def framed(socket: ServerConnection) -> None:
+        data = await socket.recv()
+        assert isinstance(data, bytes)
+        connects.put_nowait(data)
+
+    announced = b"\x27" + (2000).to_bytes(4, "big")
+    async with await asyncio.start_server(raw, "127.0.0.1", 0, ssl=context) as server:
+        with pytest.raises(NotReachable):
+            await BrokerConnection.open(
+                options(broker, port=server.sockets[0].getsockname()[1], max_packet=2000, open_timeout=5)
+            )
+    assert announced not in await connects.get()
+    async with serve(framed, "127.0.0.1", 0, ssl=context, subprotocols=[Subprotocol("mqtt")]) as front:
+        port = next(iter(front.sockets)).getsockname()[1]
+        with pytest.raises(NotReachable):
+            await BrokerConnection.open(
+                options(broker, port=port, url=f"wss://{HOST}:{port}/mqtt", max_packet=2000, open_timeout=5)
+            )
+    assert announced in await connects.get()
 
 
 async def test_a_server_without_websocket_is_told_apart(broker: Mosquitto) -> None:

@@ -229,8 +229,11 @@ class BrokerConnection:
         wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = 0
         wishes.ReceiveMaximum = options.receive_maximum
-        # No Maximum Packet Size: what Mosquitto before 2.0.13 holds back for it counts in the window for ever, so that
-        # twenty long messages of anybody would end all that it sends here. The receiver drops them instead.
+        # Mosquitto before 2.0.13 counts what it holds back for a Maximum Packet Size in its window for ever: twenty
+        # long messages of anybody would end all that it sends here. So the receiver drops them. Not in a WebSocket,
+        # where a frame is only there as a whole, and of which Debian's old Mosquitto knows nothing.
+        if options.url is not None:
+            wishes.MaximumPacketSize = options.max_packet
         client.begin(options.keepalive, wishes)
         await self._connected
         self._tick()

@@ -28,6 +28,9 @@ WRITE_BUFFER_BYTES = 64 * 1024
 UNACKNOWLEDGED_SECONDS = 20.0
 """After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
 
+PACKETS_IN_A_FRAME = 4
+"""Longest packets that one WebSocket message of a broker may hold; a longer one ends the connection."""
+
 _PUBLISH = 0x30
 _TOO_LONG = 1 << 28
 
@@ -247,7 +250,9 @@ class WebSocketStream(Stream):
     def __init__(self, url: str, max_packet: int, **calls: Any) -> None:
         super().__init__(max_packet, **calls)
         self._frames = ClientProtocol(
-            parse_uri(url), subprotocols=[Subprotocol("mqtt")], max_size=max(max_packet, WRITE_BUFFER_BYTES)
+            parse_uri(url),
+            subprotocols=[Subprotocol("mqtt")],
+            max_size=max(PACKETS_IN_A_FRAME * max_packet, WRITE_BUFFER_BYTES),
         )
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
