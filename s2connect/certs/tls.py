@@ -34,6 +34,10 @@ _Anchor = Literal["ca", "leaf"]
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 
+GROUPS = "X25519:P-256:P-384"
+"""Key exchanges of the modern profile. Our servers look at them before OpenSSL does (`s2connect.rest.client_hello`)."""
+
+
 def harden(context: ssl.SSLContext) -> None:
     """Set what all our contexts have in common (TRUST-08)."""
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -41,6 +45,8 @@ def harden(context: ssl.SSLContext) -> None:
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     # Says nothing about TLS 1.3 suites; the level keeps weak keys and SHA-1 signatures out of chains (TRUST-06).
     context.set_ciphers("DEFAULT:@SECLEVEL=2")
+    if hasattr(context, "set_groups"):  # Python 3.15
+        context.set_groups(GROUPS)
 
 
 # --- server

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from s2connect.rest.admission import Admission, Limits, Place, Refusal, reserve_of
+from s2connect.rest.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
 from s2connect.rest.lag import LagProbe
 from s2connect.rest.rate import network_of
 from s2connect.supervisor import process_failures
@@ -55,10 +56,11 @@ PORT_TRIES: Final = 32
 FIRST_PAUSE: Final = 0.005
 """Seconds until it is looked again whether the rest of a client's first record has come; twice as long each time."""
 
-RECORD_HEAD: Final = 5
-HANDSHAKE_RECORD: Final = 22
 MAX_RECORD: Final = RECORD_HEAD + 16384
-"""RFC 8446, section 5.1: type, version and length, and what may follow."""
+"""RFC 8446, section 5.1."""
+
+HANDSHAKE_FAILURE: Final = bytes((21, 3, 3, 0, 2, 2, 40))
+"""RFC 8446, section 6: the alert for a client with whom we have no group in common."""
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_SUCH_FAMILY: Final = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
@@ -312,12 +314,22 @@ class Acceptor:
                 _reset(connection)
 
     async def _client_hello(self, connection: socket.socket) -> None:
-        """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it."""
+        """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it.
+
+        Raises:
+            ConnectionResetError: The client has gone, or asks for a key exchange that we do not offer.
+        """
         await self._readable(connection)
         pause = FIRST_PAUSE
-        while not _has_whole_record(connection):
+        while (record := _whole_record(connection)) is None:
             await asyncio.sleep(pause)  # the descriptor stays readable, and does not tell when more has come
             pause *= 2
+        if not is_served(record):
+            connection.recv(len(record))  # what is unread would turn the end into a reset, and the alert would be lost
+            connection.send(HANDSHAKE_FAILURE)
+            connection.shutdown(socket.SHUT_WR)
+            connection.close()
+            raise ConnectionResetError
 
     async def _readable(self, connection: socket.socket) -> None:
         arrived: asyncio.Future[None] = self._loop.create_future()
@@ -385,14 +397,17 @@ class Acceptor:
         self._report = self._loop.call_later(LOG_INTERVAL, self._tell)
 
 
-def _has_whole_record(connection: socket.socket) -> bool:
+def _whole_record(connection: socket.socket) -> bytes | None:
     head = connection.recv(RECORD_HEAD, socket.MSG_PEEK)
     if not head:
         raise ConnectionResetError
     if head[0] != HANDSHAKE_RECORD:
-        return True  # TLS says no to it
-    size = RECORD_HEAD + int.from_bytes(head[3:5]) if len(head) == RECORD_HEAD else MAX_RECORD
-    return len(connection.recv(min(size, MAX_RECORD), socket.MSG_PEEK)) >= min(size, MAX_RECORD)
+        return head
+    if len(head) < RECORD_HEAD:
+        return None
+    size = min(RECORD_HEAD + int.from_bytes(head[3:]), MAX_RECORD)
+    record = connection.recv(size, socket.MSG_PEEK)
+    return record if len(record) == size else None
 
 
 def _reset(connection: socket.socket) -> None:
