@@ -171,6 +171,9 @@ class Advertiser:
                 try:
                     announcements.append(await self._zeroconf.async_register_service(info, cooperating_responders=True))
                 except ServiceNameAlreadyRegistered:
+                    if role is not None:
+                        log.error("This version of zeroconf publishes no subtypes: it does not look at ServiceInfo.key")
+                        continue
                     raise _conflict(advertisement) from None
             self._infos[role] = info
         self._addresses = addresses
@@ -281,9 +284,13 @@ def _infos(advertisement: Advertisement, addresses: Iterable[str]) -> Mapping[Ro
             made.key = f"{made.key} {role}"
         return made
 
-    return {None: info(SERVICE_TYPE, None)} | {
-        role: info(SUBTYPES[role], role) for role in Role if role in advertisement.roles
-    }
+    infos: dict[Role | None, ServiceInfo] = {None: info(SERVICE_TYPE, None)}
+    try:
+        infos |= {role: info(SUBTYPES[role], role) for role in Role if role in advertisement.roles}
+    except (AttributeError, TypeError) as error:
+        # The attribute is not zeroconf's public API. Whoever looks for all of the type finds us all the same.
+        log.error("This version of zeroconf publishes no subtypes (ServiceInfo.key): %s", error)
+    return infos
 
 
 async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:

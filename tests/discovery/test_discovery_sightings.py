@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s2connect.discovery.sightings import ENTRIES_PER_TICK, MAX_ENDPOINTS, RECONFIRM_SECONDS, SETTLE_SECONDS, Sightings
 from s2connect.discovery.txt import SERVICE_TYPE
 from s2connect.model.common import Role
+from s2connect.model.url import BaseUrl
 from tests.discovery.advertisements import advertisement
 
 TXT = advertisement("ems.local").txt.encode()
@@ -42,6 +43,18 @@ def test_an_endpoint_is_reported_once_its_records_are_there() -> None:
     assert table.tick(2)[0] == set()
     found = table.found[KEY]
     assert (found.instance, found.roles, found.addresses) == ("Ems", {Role.CEM}, ("10.0.0.1",))
+
+
+@pytest.mark.rule("DISC-04")
+def test_the_url_is_that_of_the_text_wherever_the_service_record_points() -> None:
+    table = Sightings()
+    see(table, 0, host="elsewhere.local.")
+    table.service(NAME, "evil.local.", 120, 0)
+    table.addresses("evil.local.", ["10.0.0.66"], 120, 0, whole=True)
+    settle(table, 0)
+    found = table.found[KEY]
+    assert found.pairing_url == BaseUrl("https://ems.local:8443/pairing/")
+    assert found.longpolling_url is None or found.longpolling_url.host == "ems.local"
 
 
 @pytest.mark.rule("DISC-08")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import os
@@ -483,6 +484,41 @@ async def test_plain_http_is_not_served(cem: Endpoint) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientError):
             await session.get(str(cem.pairing_url).replace("https", "http"))
+
+
+def listening() -> set[int]:
+    """TCP ports on which this process listens, by the kernel's own tables."""
+    held = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(entry))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            place, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in held:
+                found.add(int(place.rpartition(":")[2], 16))
+    return found
+
+
+@pytest.mark.rule("VER-05")
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs the tables of a Linux kernel")
+@pytest.mark.parametrize("role", list(Role))
+async def test_no_port_of_an_endpoint_answers_without_tls(open_endpoint: OpenEndpoint, role: Role) -> None:
+    before = listening()
+    endpoint = await open_endpoint(lan_config(role))
+    ports = listening() - before
+    assert endpoint.pairing_url.port in ports
+    for port in ports:
+        for path in ("/pairing/", "/session/", "/"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            answered = b""
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(20):
+                    answered = await reader.read()
+            writer.close()
+            assert b"HTTP/" not in answered, f"port {port} answers in the clear"
 
 
 @pytest.mark.rule("PAIRC-07")

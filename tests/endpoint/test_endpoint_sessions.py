@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,7 +28,9 @@ from s2connect.errors import (
 )
 from s2connect.messages.checks import Check
 from s2connect.model.secret import AccessToken
-from s2connect.store.base import PairKey, Pin, token_digest
+from s2connect.model.session_init import InitiateSession
+from s2connect.rest.client import HttpsClient, Route
+from s2connect.store.base import PairKey, Pin, Record, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
 from tests.waits import until, within
 
@@ -186,6 +189,34 @@ async def test_the_communication_server_unpairs(cem: Endpoint, rm: Endpoint, app
     assert failed.kind == "no_longer_paired"
     assert failed.retry_in is None
     assert await rm.pairings() == []
+
+
+@pytest.mark.rule("UNP-02", "SES-05")
+async def test_the_server_removes_all_asks_for_a_new_session_and_closes(
+    cem: Endpoint, rm: Endpoint, applications: Any
+) -> None:
+    key = await paired(cem, rm)
+    manager = applications(cem)
+    connection, _ = await anext(rm.node().connections(connect=True))
+    await until(lambda: bool(manager.sessions))
+    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    await cem.node().unpair(key.local)
+    assert await cem._store.record(PairKey(key.remote, key.local)) == Record(unpaired=True), "the material is gone"
+    texts: list[dict[str, Any]] = []
+    async with within(10):
+        async for text in connection:
+            texts.append(json.loads(text))  # noqa: PERF401 - until the connection ends
+    assert (texts[-1]["message_type"], texts[-1]["request"]) == ("SessionRequest", "RECONNECT")
+    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
+    async with HttpsClient(Route(context)) as http:
+        again = InitiateSession(
+            client_node_id=key.local,
+            server_node_id=key.remote,
+            supported_s2_message_versions=("v1.0.0",),
+            supported_communication_protocols=("WebSocket",),
+        )
+        reply = await http.post(cem.session_url, "v1", "initiateSession", again, bearer=token)
+    assert (reply.status, json.loads(reply.body)["errorMessage"]) == (400, "NoLongerPaired")
 
 
 @pytest.mark.rule("UNP-01")

@@ -139,6 +139,14 @@ def test_an_unpaired_pair_is_told_so_whatever_it_presents(presented: AccessToken
     assert said(reply)["errorMessage"] == "NoLongerPaired"
 
 
+@pytest.mark.rule("SES-01", "PAIRC-06")
+def test_a_pair_that_is_pairing_again_is_judged_by_its_unconfirmed_pairing() -> None:
+    record = Record(unconfirmed=(pairing(confirmed=False), digest("new")), unpaired=True)
+    assert isinstance(Desk().initiate(initiate(), token("new"), record), Accepted)
+    # It may be the one that comes right: no reason to remove anything for good.
+    assert Desk().initiate(initiate(), token("wrong"), record) == Reply(401)
+
+
 @pytest.mark.rule("SES-01")
 def test_a_pair_that_paired_again_is_no_longer_unpaired() -> None:
     record = Record(confirmed=(pairing(), digest("active")), unpaired=True)
