@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= 4
+# One for each core, so that no test waits for the processor of another.
+WORKERS ?= logical
+TESTS ?= tests
+# A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
+CONSTRAINTS ?=
 
 .PHONY: demo test test-long check bench peers clean
 
@@ -11,10 +15,10 @@ demo: $(STAMP)
 	$(BIN)/python -m s2connect demo
 
 test: $(STAMP) peers
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist worksteal -m "not long" $(TESTS)
 
 test-long: $(STAMP) peers
-	$(BIN)/python -m pytest -n 2 -m long tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,8 +37,8 @@ peers:
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .venvs .peers .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -40,6 +40,7 @@ a peer: peers get the enumerated reasons of the standard.
     │   └── AcknowledgementTimeout    (also a TimeoutError)
     └── StorageError                  the state on this machine
         ├── StorageUnavailable
+        │   └── PairingsLost
         ├── InsecurePermissions
         ├── HomeInUse
         └── NotInitialised
@@ -86,6 +87,7 @@ __all__ = [
     "AcknowledgementTimeout",
     "StorageError",
     "StorageUnavailable",
+    "PairingsLost",
     "InsecurePermissions",
     "HomeInUse",
     "NotInitialised",
@@ -405,6 +407,16 @@ class StorageUnavailable(StorageError):
 
     kind = "storage_unavailable"
     default_hint = "Check free space and permissions of the state directory."
+
+
+class PairingsLost(StorageUnavailable):
+    """The database of pairings is empty or missing, although there were pairings."""
+
+    kind = "pairings_lost"
+    default_hint = (
+        "Restore it from a backup. Without one the pairings are lost: `s2connect unpair --all` begins anew, and every "
+        "device has to be paired again."
+    )
 
 
 class InsecurePermissions(StorageError):

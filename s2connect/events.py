@@ -52,7 +52,8 @@ class PairingFailed(Event):
     """Somebody tried to pair with one of our nodes in vain.
 
     ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, ``unconfirmed``,
-    or ``replaced``: another pairing of the node was finished first.
+    ``replaced`` (another pairing of the node was finished first) or ``not_stored`` (it could not be stored here, e.g.
+    because the disk is full; the log says why).
     """
 
     node: NodeId

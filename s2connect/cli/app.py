@@ -318,12 +318,30 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
     out.print(pairings_block(result["pairings"], out.width))
 
 
+def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
+    """Ask, then end every pairing of a state directory; return how many there were."""
+    from s2connect.cli import setup
+
+    warning = "This ends every pairing: each has to be made again, with a new code."
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise UsageError(warning, hint="Add --yes if that is what you want.")
+        tell(warning)
+        confirm("End them all?")
+    return run_work(setup.unpair_all(path))
+
+
 @app.command()
 def unpair(
-    peer: Annotated[str, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")],
+    peer: Annotated[
+        str | None, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")
+    ] = None,
     node: NodeOption = None,
     forget: Annotated[
         bool, typer.Option("--forget", help="End it here even if the other side cannot be told, e.g. is broken.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="End every pairing while the service is stopped, also lost ones; asks before.")
     ] = False,
     yes: YesOption = False,
     home: HomeOption = None,
@@ -335,6 +353,15 @@ def unpair(
     from s2connect.cli.show import kind_of, name_of
 
     log_to_stderr(verbose)
+    if every == (peer is not None):
+        raise UsageError("Which pairing? Name the other side, or give --all.", hint="s2connect pairings lists them.")
+    if peer is None:
+        ended = end_all(home_path(home), yes=yes, as_json=as_json)
+        if as_json:
+            print_json({"pairings_ended": ended})
+        else:
+            print(f"Pairings that ended: {ended}. Every device has to be paired again.")
+        return
     command = {"command": "unpair", "peer": peer, "node": node, "forget": forget}
     if not yes and not as_json and sys.stdin.isatty():
         status, _ = ask_endpoint(home, {"command": "status"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,11 @@ from s2connect.cli.certificates import describe
 from s2connect.cli.failures import Failure
 from s2connect.config import checked, default_host
 from s2connect.endpoint import DATABASE, SECRETS, read_config
-from s2connect.errors import ConfigurationError, NotInitialised, UsageError
+from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
 from s2connect.identity import IdentityKeeper
 from s2connect.model.roles import CommunicationRole
 from s2connect.rest.server import free_port
+from s2connect.store.base import Vault
 from s2connect.store.home import Home
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
@@ -111,12 +113,26 @@ async def new_ca(path: Path) -> int:
     config = await asyncio.to_thread(read_config, home)
     if not config.is_own_ca:
         raise Failure("usage", "This endpoint has no certificate authority of its own: its certificate is a file.")
-    told = await _say_goodbye(path)
+    return await _end_pairings(home, config, then=lambda vault: IdentityKeeper(config, home, vault).create_ca())
+
+
+async def unpair_all(path: Path) -> int:
+    """End every pairing, also where only their secrets are left; otherwise as :func:`new_ca`.
+
+    Raises:
+        HomeInUse: The service runs.
+    """
+    home = await asyncio.to_thread(Home.open, path)
+    return await _end_pairings(home, await asyncio.to_thread(read_config, home))
+
+
+async def _end_pairings(home: Home, config: EndpointConfig, then: Callable[[Vault], object] = lambda _: None) -> int:
+    told = await _say_goodbye(home.path)
     lock = home.lock()
     await asyncio.to_thread(lock.__enter__)
     try:
         vault, _ = await asyncio.to_thread(open_vault, config.vault, home.path / SECRETS)
-        store = await SqliteStore.open(home.path / DATABASE, vault)
+        store = await SqliteStore.open(home.path / DATABASE, vault, anew=True)
         try:
             left = await store.pairings()
             for pairing in left:
@@ -124,7 +140,7 @@ async def new_ca(path: Path) -> int:
                 await store.remove_pairing(pairing, tombstone=server)
         finally:
             await store.close()
-        await asyncio.to_thread(IdentityKeeper(config, home, vault).create_ca)
+        await asyncio.to_thread(then, vault)
     finally:
         lock.__exit__(None, None, None)
     return told + len(left)
@@ -137,5 +153,5 @@ async def _say_goodbye(path: Path) -> int:
             keys = {p.key for p in pairings}
             await asyncio.gather(*(endpoint.book.unpair(key.local, key.remote, forget=True) for key in keys))
             return len(keys)
-    except (NotInitialised, ConfigurationError):
-        return 0  # its certificate authority is lost, damaged or out of date: that is why a new one is made
+    except (NotInitialised, ConfigurationError, PairingsLost):
+        return 0  # certificate authority or pairings are lost, damaged or out of date: that is why they begin anew

@@ -36,6 +36,7 @@ _FAILED_ATTEMPTS = {
     "out_of_order": "in a way that the standard does not allow",
     "malformed": "in a way that the standard does not allow",
     "unconfirmed": "and the pairing was never confirmed, so it is void",
+    "not_stored": "in vain, because the pairing could not be stored here (see the log)",
     "replaced": "and another pairing was finished first, so this one is void",
 }
 

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from s2connect.errors import StorageError
 from s2connect.model.pairing import PairingErrorReason
-from s2connect.model.reply import BUSY, Reply
+from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing.keeper import OtherWayRound, PairingKeeper
 from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
@@ -163,8 +163,7 @@ class PairingService:
         try:
             await self._keeper.commit(commit.pairing, commit.token)
         except OtherWayRound:
-            self._core.commit_failed(commit.attempt_id)
-            return BUSY
+            return self._core.not_now(commit.attempt_id)
         except StorageError as error:
             _log.error("a pairing could not be stored: %s", error)  # the reason is enough for a full disk
             return self._core.commit_failed(commit.attempt_id)

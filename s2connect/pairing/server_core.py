@@ -117,8 +117,9 @@ class Commit:
 class AttemptFailed:
     """An attempt on one of our nodes ended without a pairing.
 
-    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order`` or ``malformed``; ``code_after``
-    says what becomes of the node's code (TOK-05).
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, or
+    ``not_stored``: the fault is ours, e.g. the disk is full, and no code suffers from it. ``code_after`` says what
+    becomes of the node's code (TOK-05).
     """
 
     node: NodeId
@@ -172,6 +173,7 @@ class _Attempt:
     details: ConnectionDetails | None = None
     pin: Pin | None = None
     replies: dict[bytes, Reply] = field(default_factory=dict)
+    unstored: bool = False  # its pairing could not be stored, which is our fault
 
     @property
     def peer_deployment(self) -> Deployment | None:
@@ -545,12 +547,21 @@ class PairingServer:
         self._table(attempt.node.id).spend(attempt.issued)
         return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
+    def not_now(self, attempt_id: PairingAttemptId) -> Reply:
+        """The pairing is not stored now: nothing has happened, and the client may repeat its request."""
+        self._free(attempt_id)
+        return BUSY
+
     def commit_failed(self, attempt_id: PairingAttemptId) -> Reply:
         """The pairing could not be stored: nothing has happened, and the client may repeat its request (PAIR-10)."""
+        self._free(attempt_id).unstored = True
+        return Reply(500)
+
+    def _free(self, attempt_id: PairingAttemptId) -> _Attempt:
         attempt = self._attempts[attempt_id]
         attempt.state = _State.EXCHANGED
         attempt.issued.reserved = False
-        return Reply(500)
+        return attempt
 
     # Common to the steps
 
@@ -596,9 +607,14 @@ class PairingServer:
 
     def _failed(self, attempt: _Attempt, reason: str, *, now: float) -> None:
         self._end(attempt)
+        peer = attempt.request.client_node_description
+        if attempt.unstored and reason in ("refused_by_client", "expired"):
+            self.events.append(
+                AttemptFailed(attempt.node.id, peer, attempt.address, "not_stored", AfterFailure.NOTHING)
+            )
+            return
         self._gate(attempt.node.id).failed(attempt.address, now=now)
         after = self._table(attempt.node.id).failed(attempt.issued)
-        peer = attempt.request.client_node_description
         self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
 
     def _forget(self, attempt: _Attempt) -> None:

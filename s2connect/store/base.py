@@ -269,3 +269,6 @@ class Vault(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove it; no error where there is none."""
+
+    def listed(self) -> list[str]:
+        """The names of all secrets, as far as they can be listed: a keyring lists none."""

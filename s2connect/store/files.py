@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import sqlite3
 import stat
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from s2connect.errors import InsecurePermissions, StorageUnavailable
 
-_TEMPORARY = ".tmp"
+_TEMPORARY = ".s2connect-tmp"
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}" + re.escape(_TEMPORARY))
 
 _REASONS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", "Free some space, then try again."),
@@ -49,6 +51,8 @@ def unavailable(doing: str, path: Path, error: OSError | sqlite3.Error) -> Stora
 def make_private_directory(path: Path) -> None:
     """Create a directory 0700 with its parents, durably; one that exists is only checked.
 
+    Parents that are created are writable by us only, whatever the umask: who could replace the directory could read it.
+
     Raises:
         InsecurePermissions: It exists, and others can read it or it belongs to somebody else.
         StorageUnavailable: It cannot be created, or something else has its name.
@@ -57,7 +61,7 @@ def make_private_directory(path: Path) -> None:
         try:
             path.mkdir(mode=0o700)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_parents(path.parent)
             path.mkdir(mode=0o700)
         sync_directory(path.parent)
     except FileExistsError:
@@ -65,6 +69,14 @@ def make_private_directory(path: Path) -> None:
     except OSError as error:
         raise unavailable("create the directory", path, error) from error
     check_private_directory(path)
+
+
+def _make_parents(path: Path) -> None:
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # made by somebody else meanwhile
+            parent.mkdir(mode=0o755)
+            sync_directory(parent.parent)
 
 
 def check_private_directory(path: Path) -> None:
@@ -75,9 +87,14 @@ def check_private_directory(path: Path) -> None:
         StorageUnavailable: It is missing or no directory.
     """
     try:
-        found = path.stat()
+        link, found = path.lstat(), path.stat()
     except OSError as error:
         raise unavailable("read the directory", path, error) from error
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
+        raise InsecurePermissions(
+            f"{path} is a symbolic link of the user with id {link.st_uid}, who can point it elsewhere.",
+            hint="Remove the link, or name the directory itself.",
+        )
     if not stat.S_ISDIR(found.st_mode):
         raise StorageUnavailable(f"{path} is not a directory.", hint="Move it away or choose another directory.")
     _check_owner_only(path, found, "700")
@@ -176,7 +193,7 @@ def remove_private(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what :func:`write_private` left in a directory when the process died in it.
+    """Remove what :func:`write_private` left in a directory when the process died in it, and nothing else.
 
     Nobody else may write into the directory meanwhile.
 
@@ -185,7 +202,7 @@ def remove_leftovers(directory: Path) -> None:
     """
     try:
         for entry in directory.iterdir():
-            if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY):
+            if _UNFINISHED.fullmatch(entry.name) and stat.S_ISREG(entry.lstat().st_mode):
                 entry.unlink(missing_ok=True)
     except OSError as error:
         raise unavailable("clear unfinished files from", directory, error) from error

@@ -230,3 +230,7 @@ class MemoryVault:
         """See :meth:`Vault.delete`."""
         check_entry(name)
         self._secrets.pop(name, None)
+
+    def listed(self) -> list[str]:
+        """See :meth:`Vault.listed`."""
+        return list(self._secrets)

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2connect.errors import NotPaired, StorageError, StorageUnavailable
+from s2connect.errors import NotPaired, PairingsLost, StorageError, StorageUnavailable
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
@@ -56,6 +56,12 @@ SCHEMA_VERSION = 1
 
 MAX_ACTIVATIONS = 256
 """Activations of tokens in one transaction, so that none waits long for the others."""
+
+_TOKENS = "tokens-"
+"""Begins the names of vault entries with the access tokens of a pairing."""
+
+_PAIRED = "was-paired"
+"""Vault entry that is there once there was a pairing."""
 
 BUSY_TIMEOUT_S = 1.0
 """How long opening waits for another process to let go of the database."""
@@ -106,22 +112,26 @@ class SqliteStore:
         self._activations: _Activations | None = None
 
     @classmethod
-    async def open(cls, path: Path, vault: Vault, *, max_tombstones: int = MAX_TOMBSTONES) -> SqliteStore:
+    async def open(
+        cls, path: Path, vault: Vault, *, max_tombstones: int = MAX_TOMBSTONES, anew: bool = False
+    ) -> SqliteStore:
         """Open the database, creating it 0600 where there is none, and clear up after a crash.
 
         Args:
             path: The database file; its directory must exist.
             vault: Keeps the access tokens. It must be the same each time.
             max_tombstones: How many unpairings are remembered.
+            anew: Begin with an empty database, and without the secrets of pairings, where the pairings are lost.
 
         Raises:
+            PairingsLost: The database is empty or missing, although there were pairings.
             StorageUnavailable: It cannot be opened: damaged, of a later version, in use by another process, disk full.
             InsecurePermissions: Others have rights on the file (SEC-02).
         """
         store = cls(path)
 
         def connect() -> None:
-            store._database = _Database(path, vault, max_tombstones)
+            store._database = _Database(path, vault, max_tombstones, anew)
 
         try:
             await store._run("open", connect)
@@ -272,7 +282,8 @@ def _seen(done: asyncio.Future[list[bool]]) -> None:
 class _Database:
     """What the thread of the store does. Methods belong to that thread, and may raise OSError or sqlite3.Error."""
 
-    def __init__(self, path: Path, vault: Vault, max_tombstones: int) -> None:
+    def __init__(self, path: Path, vault: Vault, max_tombstones: int, anew: bool) -> None:
+        self._marked = False
         self._path = path
         self._vault = vault
         self._max_tombstones = max_tombstones
@@ -284,6 +295,7 @@ class _Database:
             # Exclusive, because a second process would take the entries of a pairing in progress for leftovers.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._check_version()
+            self._check_not_lost(anew)
             # Measured: one fsync for each commit, a third of the time of a rollback journal.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -306,6 +318,25 @@ class _Database:
         (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"the file is damaged ({verdict})")
+
+    def _check_not_lost(self, anew: bool) -> None:
+        """Do not take a database that has been emptied for a new one. The vault knows that there were pairings."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version:
+            return
+        secrets = [name for name in self._vault.listed() if name.startswith(_TOKENS)]
+        if not secrets and self._vault.get(_PAIRED) is None:
+            return
+        if not anew:
+            raise PairingsLost(f"{self._path} is empty or missing, although this endpoint had pairings.")
+        for name in (*secrets, _PAIRED):
+            self._vault.delete(name)
+
+    def _mark(self) -> None:
+        """Before the first pairing: remember in the vault that there was one, in case that the database gets lost."""
+        if not self._marked and self._vault.get(_PAIRED) is None:
+            self._vault.put(_PAIRED, b"yes")
+        self._marked = True
 
     def _create_tables(self) -> None:
         with self._transaction():
@@ -394,11 +425,12 @@ class _Database:
             ) from error
 
     def save_pairing(self, pairing: Pairing, token: AccessToken, alone: bool) -> list[Replaced]:
+        self._mark()
         row = _row(pairing)
         if pairing.communication_role is CommunicationRole.SERVER:
             row["active_digest"] = token_digest(token)
             return self._insert(pairing, row, alone)
-        name = row["vault_name"] = f"tokens-{uuid.uuid4().hex}"
+        name = row["vault_name"] = f"{_TOKENS}{uuid.uuid4().hex}"
         with self._transaction():
             self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
         try:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from s2connect.errors import ConfigurationError, StorageError, StorageUnavailable
 from s2connect.store.base import MAX_VAULT_BYTES, Vault
-from s2connect.store.files import make_private_directory, read_private, remove_leftovers, remove_private, write_private
+from s2connect.store.files import (
+    make_private_directory,
+    read_private,
+    remove_leftovers,
+    remove_private,
+    unavailable,
+    write_private,
+)
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
@@ -72,6 +79,13 @@ class FileVault:
         """See :meth:`Vault.delete`."""
         check_entry(name)
         remove_private(self._directory / name)
+
+    def listed(self) -> list[str]:
+        """See :meth:`Vault.listed`."""
+        try:
+            return [entry.name for entry in self._directory.iterdir() if _NAME.fullmatch(entry.name)]
+        except OSError as error:
+            raise unavailable("read the directory", self._directory, error) from error
 
 
 class KeyringVault:
@@ -137,6 +151,10 @@ class KeyringVault:
                 self._backend.delete_password(self._service, name)
 
         _translated("delete", name, delete)
+
+    def listed(self) -> list[str]:
+        """See :meth:`Vault.listed`: nothing, because backends do not list."""
+        return []
 
 
 def _translated(doing: str, name: str, call: Callable[[], T]) -> T:

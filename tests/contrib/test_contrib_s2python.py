@@ -131,6 +131,7 @@ async def test_an_energy_manager_shakes_hands_with_the_medium() -> None:
         (Role.RM, handshake("1.0.0")),
         (Role.CEM, text("HandshakeResponse", selected_protocol_version="1.0.0")),
     ],
+    ids=["RM", "CEM"],
 )
 async def test_a_version_that_s2python_does_not_speak_is_refused(role: Role, message: str) -> None:
     medium = S2ConnectMedium(connections()[0], role=role)

@@ -576,7 +576,7 @@ def test_a_pairing_that_could_not_be_stored_fails_with_the_15_seconds(branch: Co
     assert bench.events() == [], "it came in time; the store decides"
     bench.server.commit_failed(commit.attempt_id)
     bench.server.expire(now=bench.now)
-    assert [e.reason for e in bench.events()] == ["expired"]
+    assert [e.reason for e in bench.events()] == ["not_stored"]
     assert attempt.finalize() == Reply(401)
     assert bench.in_flight == 0
 

@@ -134,7 +134,7 @@ def test_who_holds_the_lock_is_a_courtesy_only(home: Home) -> None:
 
 
 def test_taking_the_lock_clears_what_a_crash_left(home: Home) -> None:
-    (home.path / ".config.json.0123456789abcdef.tmp").write_bytes(b"{")
+    (home.path / ".config.json.0123456789abcdef.s2connect-tmp").write_bytes(b"{")
     with home.lock():
         assert [path.name for path in home.path.iterdir()] == ["lock"]
 
@@ -144,3 +144,42 @@ def test_a_link_in_place_of_the_lock_is_not_followed(home: Home, tmp_path: Path)
     with pytest.raises(StorageUnavailable, match="symbolic link"), home.lock():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.rule("SEC-02")
+def test_parents_are_writable_by_us_only_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Home.create(tmp_path / "a" / "b" / "home")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(place.stat().st_mode) for place in (tmp_path / "a", tmp_path / "a" / "b")]
+    assert modes == [0o755, 0o755]
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "home").stat().st_mode) == 0o700
+
+
+def test_taking_the_lock_removes_no_file_of_others(tmp_path: Path) -> None:
+    place = tmp_path / "documents"
+    place.mkdir(mode=0o700)
+    (tmp_path / "home").symlink_to(place)
+    foreign = [place / name for name in (".notes.tmp", ".a.0123456789abcdef.tmp", ".x.s2connect-tmp", ".tmp")]
+    for file in foreign:
+        file.write_bytes(b"mine")
+    unfinished = place / ".config.json.0123456789abcdef.s2connect-tmp"
+    unfinished.mkdir()
+    with Home.create(tmp_path / "home").lock():
+        pass
+    assert all(file.read_bytes() == b"mine" for file in foreign)
+    assert unfinished.is_dir(), "what is no file is not ours, and no reason not to start"
+
+
+@pytest.mark.rule("SEC-02")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of somebody else")
+def test_a_link_of_somebody_else_to_a_home_is_refused(tmp_path: Path) -> None:
+    Home.create(tmp_path / "real")
+    link = tmp_path / "home"
+    link.symlink_to(tmp_path / "real")
+    Home.open(link)
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(InsecurePermissions, match="symbolic link of the user with id 12345"):
+        Home.open(link)

@@ -69,7 +69,7 @@ def left(home: Path) -> object:
             await store.close()
 
     found, clients = asyncio.run(read())
-    files = sorted(path.name for path in (home / "vault").iterdir())
+    files = sorted(path.name for path in (home / "vault").iterdir() if path.name != "was-paired")
     with sqlite3.connect(home / "state.db") as db:
         names = [name for (name,) in db.execute("SELECT vault_name FROM pairing WHERE vault_name IS NOT NULL")]
         assert db.execute("SELECT count(*) FROM vault_journal").fetchone() == (0,)
@@ -117,7 +117,7 @@ def test_a_rotation_is_synced_before_it_replaces_the_old_tokens_and_before_it_is
     assert len(renames) >= 2
     for number in renames:
         assert [change.call for change in calls[number - 2 : number]] == ["write", "fsync"]
-        assert ".tmp>" in calls[number - 1].arguments
+        assert ".s2connect-tmp>" in calls[number - 1].arguments
         assert calls[number + 1].call == "fsync"
         assert calls[number + 1].arguments.split(">")[0].endswith("/vault")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from s2connect.errors import InsecurePermissions, StorageUnavailable
+from s2connect.errors import InsecurePermissions, PairingsLost, StorageUnavailable
+from s2connect.model.roles import CommunicationRole
 from s2connect.store.base import Vault, token_digest
 from s2connect.store.memory import MemoryVault
 from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
@@ -66,7 +67,7 @@ class BrokenVault(MemoryVault):
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._secrets)
+        return sorted(name for name in self._secrets if name.startswith("tokens-"))
 
 
 async def fill(store: SqliteStore) -> None:
@@ -138,7 +139,7 @@ async def test_secrets_of_removed_and_replaced_pairings_leave_the_vault(path: Pa
     store = await SqliteStore.open(path, FileVault(tmp_path / "vault"))
 
     def entries() -> int:
-        return len(list((tmp_path / "vault").iterdir()))
+        return len(list((tmp_path / "vault").glob("tokens-*")))
 
     await store.save_pairing(pairing(1), token("a"))
     await store.save_pairing(pairing(1), token("b"))
@@ -213,7 +214,7 @@ async def test_a_vault_that_was_emptied_leaves_a_pairing_without_candidates(
 async def test_a_damaged_vault_entry_is_named_and_never_repeated(path: Path, tmp_path: Path, content: bytes) -> None:
     store = await SqliteStore.open(path, FileVault(tmp_path / "vault"))
     await store.save_pairing(pairing(1), token("a"))
-    (entry,) = (tmp_path / "vault").iterdir()
+    (entry,) = (tmp_path / "vault").glob("tokens-*")
     entry.write_bytes(content)
     with pytest.raises(StorageUnavailable, match=entry.name) as caught:
         await store.candidate_tokens(pairing(1))
@@ -399,3 +400,53 @@ async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(p
     assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
     assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")))
     await store.close()
+
+
+@pytest.mark.rule("SESC-06")
+@pytest.mark.parametrize("vault", [FileVault, MemoryVault])
+@pytest.mark.parametrize("role", [CLIENT, SERVER])
+@pytest.mark.parametrize("missing", [True, False])
+async def test_a_database_that_was_emptied_is_not_taken_for_a_new_one(
+    path: Path, tmp_path: Path, vault: type, role: CommunicationRole, missing: bool
+) -> None:
+    kept = FileVault(tmp_path / "vault") if vault is FileVault else Unlisted()
+    store = await SqliteStore.open(path, kept)
+    await store.save_pairing(pairing(1, role), token("a"))
+    await store.close()
+    for companion in path.parent.glob(f"{path.name}-*"):
+        companion.unlink()
+    if missing:
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(PairingsLost, match="although this endpoint had pairings") as caught:
+            await SqliteStore.open(path, kept)
+        assert "s2connect unpair --all" in caught.value.hint
+    anew = await SqliteStore.open(path, kept, anew=True)
+    assert await anew.pairings() == []
+    await anew.close()
+    await (await SqliteStore.open(path, kept)).close()
+    assert not [name for name in kept.listed() if name.startswith("tokens-")]
+
+
+class Unlisted(MemoryVault):
+    """Like a keyring, which does not list what is in it."""
+
+    def listed(self) -> list[str]:
+        return []
+
+
+async def test_secrets_of_pairings_beside_an_empty_database_are_enough(path: Path, tmp_path: Path) -> None:
+    (vault := FileVault(tmp_path / "vault")).put("tokens-0123", b"[]")  # of a version that left no mark
+    path.touch(0o600)
+    with pytest.raises(PairingsLost):
+        await SqliteStore.open(path, vault)
+
+
+async def test_a_database_that_never_held_a_pairing_may_get_lost(path: Path, tmp_path: Path) -> None:
+    vault = FileVault(tmp_path / "vault")
+    vault.put("static-code-1", b"5hK7Zz")
+    await (await SqliteStore.open(path, vault)).close()
+    path.write_bytes(b"")
+    await (await SqliteStore.open(path, vault)).close()

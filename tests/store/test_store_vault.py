@@ -139,7 +139,7 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
 
 def test_what_a_crash_left_unfinished_is_removed_at_opening(tmp_path: Path) -> None:
     FileVault(tmp_path / "vault").put("a", SECRET)
-    (tmp_path / "vault" / ".a.0123456789abcdef.tmp").write_bytes(b"half of a sec")
+    (tmp_path / "vault" / ".a.0123456789abcdef.s2connect-tmp").write_bytes(b"half of a sec")
     vault = FileVault(tmp_path / "vault")
     assert [path.name for path in (tmp_path / "vault").iterdir()] == ["a"]
     assert vault.get("a") == SECRET
