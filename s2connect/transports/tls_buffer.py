@@ -46,4 +46,6 @@ def use_small_tls_buffers() -> None:
     """
     import asyncio.sslproto
 
-    asyncio.sslproto.SSLProtocol.max_size = min(asyncio.sslproto.SSLProtocol.max_size, TLS_BUFFER_BYTES)
+    size = getattr(asyncio.sslproto.SSLProtocol, "max_size", None)
+    if isinstance(size, int):
+        asyncio.sslproto.SSLProtocol.max_size = min(size, TLS_BUFFER_BYTES)

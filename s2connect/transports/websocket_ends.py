@@ -414,6 +414,7 @@ class ClientEnd(_End):
     ) -> None:
         self._socket = socket
         assert isinstance(socket, _BoundedClient)
+        self._short_cut = _has_short_cut(socket)
         super().__init__(info, socket.transport, timings, socket.frames, max_bytes)
         socket.on_exceeded = self._expel
 
@@ -431,7 +432,7 @@ class ClientEnd(_End):
     async def _transmit(self, text: str) -> None:
         socket = self._socket
         try:
-            if socket.protocol.state is State.OPEN and not socket.paused:
+            if self._short_cut and socket.protocol.state is State.OPEN and not socket.paused:
                 # The usual case goes past the contexts of the library's send, which cost more than the frame.
                 socket.protocol.send_text(text.encode())
                 socket.send_data()
@@ -453,6 +454,11 @@ class ClientEnd(_End):
 
     async def _farewell(self, code: int, reason: str) -> None:
         await self._socket.close(code, reason)
+
+
+def _has_short_cut(socket: ClientConnection) -> bool:
+    """Whether the library has, undocumented, what :meth:`ClientEnd._transmit` goes past its ``send`` with."""
+    return all(hasattr(socket, name) for name in ("send_data", "paused", "drain"))
 
 
 def _closed(error: WebSocketClosed) -> ConnectionClosed:

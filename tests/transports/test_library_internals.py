@@ -1,0 +1,97 @@
+"""What we use of libraries beyond what they document. Each name is tested here, so that a release that moves it shows.
+
+Where one of them has gone, connections still work: they take more memory or time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import ssl
+from typing import Any
+
+import pytest
+from aiohttp import web
+from websockets.asyncio.client import ClientConnection
+
+from s2connect.rest import connection as connection_module
+from s2connect.transports import websocket_ends
+from s2connect.transports.websocket_ends import ClientEnd, ServerEnd
+
+
+async def talk(server: Any, client: Any) -> None:
+    for sender, receiver in ((server, client), (client, server)):
+        for text in ("{}", "x" * 100_000):
+            await sender.send(text)
+            assert await receiver.recv() == text
+    await asyncio.gather(server.close(), client.close())
+
+
+async def test_asyncio_has_the_buffers_that_are_made_smaller(rig: Any) -> None:
+    assert isinstance(asyncio.sslproto.SSLProtocol.max_size, int), "SSLProtocol.max_size"
+    async with rig() as made:
+        server, client = await made.pair()
+        for end in (server, client):
+            protocol = end._transport._ssl_protocol
+            assert isinstance(protocol, asyncio.BufferedProtocol), "transport._ssl_protocol"
+            assert isinstance(protocol._ssl_buffer, bytearray), "SSLProtocol._ssl_buffer"
+            assert isinstance(protocol._ssl_buffer_view, memoryview), "SSLProtocol._ssl_buffer_view"
+        await talk(server, client)
+
+
+async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await made.pair()
+        assert isinstance(server, ServerEnd)
+        assert server._window_bits, "the two agreed on compression"
+        assert server._socket._writer.compress == 0, "WebSocketResponse._writer.compress"  # type: ignore[union-attr]
+        await talk(server, client)
+
+
+async def test_aiohttp_keeps_early_frames_where_they_are_looked_for() -> None:
+    server = web.Server(lambda _: None)  # type: ignore[arg-type,return-value]
+    handler = web.RequestHandler(server, loop=asyncio.get_running_loop())
+    assert handler._message_tail == b"", "RequestHandler._message_tail"
+
+
+async def test_aiohttp_asks_its_protocol_how_errors_are_answered_and_logged() -> None:
+    for name in ("handle_error", "log_exception"):
+        assert callable(getattr(web.RequestHandler, name, None)), f"RequestHandler.{name}"
+        assert name in vars(connection_module._RequestHandler)
+    assert isinstance(web.RequestHandler.transport, object), "BaseProtocol.transport"
+
+
+async def test_websockets_has_the_short_cut_past_its_send(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await made.pair()
+        assert isinstance(client, ClientEnd)
+        assert client._short_cut, "ClientConnection.send_data, .paused, .drain"
+        for name in ("send_text", "close_expected", "state"):
+            assert hasattr(client._socket.protocol, name), f"Protocol.{name}"
+        for name in ("connection_made", "data_received", "connection_lost"):
+            assert callable(getattr(ClientConnection, name, None)), f"ClientConnection.{name}"
+        await talk(server, client)
+
+
+@pytest.mark.parametrize("gone", ["websockets' short cut", "asyncio's buffers", "aiohttp's compressor"])
+async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    if gone == "websockets' short cut":
+        monkeypatch.setattr(websocket_ends, "_has_short_cut", lambda _: False)
+    elif gone == "asyncio's buffers":
+        monkeypatch.setattr(websocket_ends, "shrink_tls_buffer", lambda _: False)
+    else:
+
+        def without(thing: Any, name: str, default: Any) -> Any:
+            return default if name == "_writer" else getattr(thing, name, default)
+
+        monkeypatch.setattr(websocket_ends, "getattr", without, raising=False)
+    async with rig() as made:
+        await talk(*await made.pair())
+
+
+def test_ssl_can_choose_groups_as_soon_as_python_can() -> None:
+    """Python 3.15 has ``SSLContext.set_groups``; what it is called with has to be what OpenSSL understands."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not hasattr(context, "set_groups"):
+        pytest.skip("this Python cannot choose several groups: rest/client_hello.py does it for servers")
+    context.set_groups("X25519:P-256:P-384")
