@@ -581,6 +581,19 @@ async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_
             await asyncio.sleep(0.02)
 
 
+async def test_the_end_of_a_connection_is_told_to_all_also_where_one_of_them_fails(
+    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = rig(broker)
+    connection = await made.link.up()
+    told: list[object] = []
+    connection.at_end(lambda _: told.remove(None))
+    connection.at_end(told.append)
+    connection.abort("test")
+    assert told == [connection.lost]
+    assert "mqtt-end failed" in caplog.text
+
+
 async def test_a_closed_link_says_so_and_leaves_nothing(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
     made = rig(broker)
     connection = await made.link.up()

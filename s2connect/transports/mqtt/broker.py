@@ -29,6 +29,7 @@ from s2connect.errors import (
 )
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
+from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet, longest_packet
@@ -456,7 +457,10 @@ class BrokerConnection:
         self.ended.set()
         ends, self._ends = self._ends, []
         for call in ends:
-            call(lost)
+            try:
+                call(lost)
+            except Exception as error:  # the sessions after this one have to hear of it all the same
+                process_failures.failed("mqtt-end", error)
 
     # --- the loop and paho
 
