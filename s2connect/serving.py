@@ -15,7 +15,8 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.keeper import PairingKeeper
-from s2connect.pairing.server_core import PairingServer, PairingServerEvent
+from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.server_events import PairingServerEvent
 from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.rest.server import HttpsServer, tls_object
 from s2connect.session.http_server import SessionKeeper, SessionService

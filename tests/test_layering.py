@@ -63,6 +63,8 @@ CORES = [
     "pairing/challenge.py",
     "pairing/gate.py",
     "pairing/live_proofs.py",
+    "pairing/refusals.py",
+    "pairing/server_events.py",
     "pairing/lan_core.py",
     "pairing/long_poll_core.py",
     "pairing/subnet.py",

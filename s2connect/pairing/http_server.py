@@ -18,16 +18,16 @@ from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing.keeper import OtherWayRound, PairingKeeper
 from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
+from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import (
     ANSWER_ENTROPY,
     TOKEN_ENTROPY,
     Answer,
     Commit,
     PairingServer,
-    PairingServerEvent,
     Queued,
-    refusal,
 )
+from s2connect.pairing.server_events import PairingServerEvent
 from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 
 _log = logging.getLogger(__name__)

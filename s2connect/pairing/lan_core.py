@@ -10,7 +10,7 @@ from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDe
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import CancelPreparePairing, PairingErrorReason, PreparePairing
 from s2connect.model.reply import Reply
-from s2connect.pairing.server_core import refusal
+from s2connect.pairing.refusals import refusal
 from s2connect.rest.rate import AddressLimiter
 
 REPEAT_AFTER = 1.0

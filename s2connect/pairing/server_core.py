@@ -21,18 +21,14 @@ from s2connect.model.common import (
     Deployment,
     EndpointDescription,
     MalformedMessage,
-    NodeDescription,
     NodeId,
     Wire,
-    choose_name,
-    choose_version,
 )
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.pairing import (
     ConnectionDetails,
     FinalizePairing,
     PairingErrorReason,
-    PairingResponseErrorMessage,
     PostConnectionDetails,
     RequestConnectionDetails,
     RequestPairing,
@@ -53,6 +49,8 @@ from s2connect.pairing.code import (
 )
 from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
+from s2connect.pairing.refusals import incompatible, refusal
+from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.rest.rate import network_of
 from s2connect.store.base import Pairing, PairKey, Pin
 
@@ -113,40 +111,6 @@ class Commit:
     attempt_id: PairingAttemptId = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
-    """An attempt on one of our nodes ended without a pairing.
-
-    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, or
-    ``not_stored``: the fault is ours, e.g. the disk is full, and no code suffers from it. ``code_after`` says what
-    becomes of the node's code (TOK-05).
-    """
-
-    node: NodeId
-    peer: NodeDescription
-    address: str
-    reason: str
-    code_after: AfterFailure
-
-
-@dataclass(frozen=True, slots=True)
-class ReflectionRefused:
-    """Somebody sent us a challenge of our own, to have us answer it (HMAC-05): an attack, there is no other reason.
-
-    Attributes:
-        node: The node at which the last one was refused.
-        address: Where that came from.
-        count: How many were refused since this was told last; it is told at most once a minute.
-    """
-
-    node: NodeId
-    address: str
-    count: int
-
-
-PairingServerEvent = AttemptFailed | ReflectionRefused
-
-
 class _State(Enum):
     CLAIMED = auto()  # its answer waits for LiveProofs
     REQUESTED = auto()
@@ -178,11 +142,6 @@ class _Attempt:
     @property
     def peer_deployment(self) -> Deployment | None:
         return self.request.client_endpoint_description.deployment
-
-
-def refusal(reason: PairingErrorReason, info: str) -> Reply:
-    """A 400 with its reason; ``info`` is a fixed sentence for a person (PAIR-01)."""
-    return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
 
 
 _BAD_REQUEST = Reply(400)
@@ -297,7 +256,7 @@ class PairingServer:
         node = self._target(endpoint, request, now=now)
         if isinstance(node, Reply):
             return node
-        refused = self._incompatible(node, request, ready=ready)
+        refused = incompatible(node, request, ready=ready, wan_clients_only=self._wan_clients_only)
         if refused is not None:
             return refused
         if (
@@ -336,27 +295,6 @@ class PairingServer:
             n for n in endpoint.nodes.values() if n.id in self._tokens and self._table(n.id).expects(client, now=now)
         ]
         return found[0] if len(found) == 1 else None
-
-    def _incompatible(self, node: LocalNode, request: RequestPairing, *, ready: bool) -> Reply | None:
-        reasons = PairingErrorReason
-        if not ready:
-            return refusal(reasons.OTHER, "Not ready for pairing yet; try again in a moment.")
-        if request.client_node_description.role is node.description.role:
-            return refusal(
-                reasons.INVALID_COMBINATION_OF_ROLES, "Only an energy manager and a device can pair with each other."
-            )
-        if choose_name((SHA256,), request.supported_hmac_hashing_algorithms) is None:
-            return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint knows SHA256 only.")
-        if not request.force_pairing:
-            if choose_name(node.communication_protocols, request.supported_communication_protocols) is None:
-                names = ", ".join(node.communication_protocols)
-                return refusal(reasons.INCOMPATIBLE_COMMUNICATION_PROTOCOLS, f"This node speaks {names}.")
-            if choose_version(node.s2_versions, request.supported_s2_message_versions) is None:
-                versions = ", ".join(node.s2_versions)
-                return refusal(reasons.INCOMPATIBLE_S2_MESSAGE_VERSIONS, f"This node speaks S2 JSON {versions}.")
-        if self._wan_clients_only and request.client_endpoint_description.deployment is not Deployment.WAN:
-            return refusal(reasons.OTHER, "This server pairs with clients in the WAN only; use the device's own URL.")
-        return None
 
     def wait(self, queued: Queued, *, now: float) -> float | None:
         """Return None when it is this request's turn, which it takes; otherwise the time at which to ask again."""

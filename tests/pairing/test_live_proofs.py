@@ -16,7 +16,8 @@ from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
 from s2connect.pairing.live_proofs import MemoryLiveProofs, ProofClaim
-from s2connect.pairing.server_core import ATTEMPT_LIFETIME, TELL_REFLECTION_EVERY, Answer, ReflectionRefused
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, TELL_REFLECTION_EVERY, Answer
+from s2connect.pairing.server_events import ReflectionRefused
 from tests.pairing.pairing_kit import (
     CLIENT_ID,
     OTHER_TOKEN,

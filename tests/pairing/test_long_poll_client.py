@@ -36,7 +36,8 @@ from s2connect.pairing.long_poll_client import (
 )
 from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.pairing.server_core import AttemptFailed, PairingServer
+from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.server_events import PairingServerEvent
 from s2connect.rest.server import HttpsServer, answer, read_body, tls_object
 from s2connect.store.base import Pairing
 from tests.waits import until, within
@@ -266,7 +267,7 @@ class Manager:
         self.own = endpoint(Role.CEM, Deployment.LAN, node(Role.CEM), node(Role.CEM, 40, "x"))
         self.cem = self.own.nodes[SERVER_ID]
         self.pairing = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL, response_delay=0.0)
-        self.failed: list[AttemptFailed] = []
+        self.failed: list[PairingServerEvent] = []
         self.kept: list[Pairing] = []
         self.events: asyncio.Queue[Any] = asyncio.Queue()
         self.polls = LongPollService(

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from s2connect.model.common import Deployment, Role
+from s2connect.model.common import Deployment, NodeDescription, Role
 from s2connect.model.reply import Reply
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import PairingAttemptId
@@ -309,7 +309,7 @@ def test_an_attempt_lives_15_seconds_from_the_issue_of_its_id(operation: str) ->
 
 
 def _peer_id(number: int) -> Any:
-    return server_core.NodeDescription.from_value(request(number)["clientNodeDescription"]).id
+    return NodeDescription.from_value(request(number)["clientNodeDescription"]).id
 
 
 @pytest.mark.rule("PAIR-04")

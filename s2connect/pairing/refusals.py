@@ -1,0 +1,36 @@
+"""Refusals of pairing requests, each with its reason and a sentence for a person (PAIR-01)."""
+
+from __future__ import annotations
+
+from s2connect.model.common import SHA256, Deployment, choose_name, choose_version
+from s2connect.model.local import LocalNode
+from s2connect.model.pairing import PairingErrorReason, PairingResponseErrorMessage, RequestPairing
+from s2connect.model.reply import Reply
+
+
+def refusal(reason: PairingErrorReason, info: str) -> Reply:
+    """A 400 with its reason; ``info`` is a fixed sentence for a person (PAIR-01)."""
+    return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
+
+
+def incompatible(node: LocalNode, request: RequestPairing, *, ready: bool, wan_clients_only: bool) -> Reply | None:
+    """The refusal of a request that cannot lead to a pairing, whatever its token; None where it can (PAIR-01)."""
+    reasons = PairingErrorReason
+    if not ready:
+        return refusal(reasons.OTHER, "Not ready for pairing yet; try again in a moment.")
+    if request.client_node_description.role is node.description.role:
+        return refusal(
+            reasons.INVALID_COMBINATION_OF_ROLES, "Only an energy manager and a device can pair with each other."
+        )
+    if choose_name((SHA256,), request.supported_hmac_hashing_algorithms) is None:
+        return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint knows SHA256 only.")
+    if not request.force_pairing:
+        if choose_name(node.communication_protocols, request.supported_communication_protocols) is None:
+            names = ", ".join(node.communication_protocols)
+            return refusal(reasons.INCOMPATIBLE_COMMUNICATION_PROTOCOLS, f"This node speaks {names}.")
+        if choose_version(node.s2_versions, request.supported_s2_message_versions) is None:
+            versions = ", ".join(node.s2_versions)
+            return refusal(reasons.INCOMPATIBLE_S2_MESSAGE_VERSIONS, f"This node speaks S2 JSON {versions}.")
+    if wan_clients_only and request.client_endpoint_description.deployment is not Deployment.WAN:
+        return refusal(reasons.OTHER, "This server pairs with clients in the WAN only; use the device's own URL.")
+    return None
