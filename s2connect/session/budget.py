@@ -8,9 +8,6 @@ from typing import Final
 YIELD_AFTER: Final = 0.001
 """Seconds of work for one peer after which the others have their turn."""
 
-MAX_STREAK: Final = 16
-"""The same in messages."""
-
 HANDLING: Final = 0.0002
 """Seconds of a processor that a message takes besides its validation: decrypted, received, passed on, answered."""
 
@@ -75,7 +72,6 @@ class PeerBudget:
         self._messages = _Bucket(limits.messages_per_second, limits.message_burst)
         self._bytes = _Bucket(limits.bytes_per_second, limits.byte_burst)
         self._busy = _Bucket(limits.busy_share, limits.busy_burst)
-        self._streak = 0
         self._worked = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
@@ -89,12 +85,12 @@ class PeerBudget:
         Returns:
             Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.
         """
-        pause = max(self._messages.take(1, now), self._bytes.take(size, now), self._busy.take(worked + HANDLING, now))
-        self._streak += 1
+        worked += HANDLING
+        pause = max(self._messages.take(1, now), self._bytes.take(size, now), self._busy.take(worked, now))
         self._worked += worked
-        if pause <= 0 and self._streak < MAX_STREAK and self._worked < YIELD_AFTER:
+        if pause <= 0 and self._worked < YIELD_AFTER:
             return None
-        self._streak, self._worked = 0, 0.0
+        self._worked = 0.0
         if pause <= 0:
             return 0.0
         self.slowed += 1

@@ -8,7 +8,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.cli.lines import LineSplitter, LineWriter, chunks_of, converse
+from s2connect.cli.lines import MAX_WAITING_BYTES, LineSplitter, LineWriter, chunks_of, converse
 from tests.waits import patience, until_still
 
 
@@ -61,7 +61,7 @@ async def test_a_closed_descriptor_is_the_end_of_input() -> None:
 
 async def test_who_writes_waits_for_a_slow_reader() -> None:
     reading, writing = os.pipe()
-    line = b"x" * 1_000_000
+    line = b"x" * (MAX_WAITING_BYTES // 4)
     async with LineWriter(writing, lambda: None) as writer:
         written = 0
 

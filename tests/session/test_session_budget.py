@@ -16,7 +16,6 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.budget import (
     DEFAULT_LIMITS,
     HANDLING,
-    MAX_STREAK,
     UNLIMITED,
     YIELD_AFTER,
     PeerBudget,
@@ -59,8 +58,9 @@ def test_reading_goes_on_within_the_burst_and_then_at_the_rate(
 
 def test_without_limits_nothing_pauses_and_the_others_still_have_their_turn() -> None:
     budget = PeerBudget(UNLIMITED)
-    turns = [budget.charge(10**6, 0.0, now=0.0) for _ in range(2 * MAX_STREAK)]
-    assert turns == ([None] * (MAX_STREAK - 1) + [0.0]) * 2
+    streak = round(YIELD_AFTER / HANDLING)
+    turns = [budget.charge(10**6, 1e-9, now=0.0) for _ in range(2 * streak)]
+    assert turns == ([None] * (streak - 1) + [0.0]) * 2
     assert budget.charge(1, YIELD_AFTER, now=0.0) == 0.0
     assert budget.slowed == 0
 
