@@ -308,3 +308,15 @@ def test_nobody_reads_the_result(rm: Path) -> None:
     assert process.wait(patience(20)) == 0
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+def test_pairings_that_are_lost_are_named_and_begin_anew(rm: Path, capsys: Capture) -> None:
+    (rm / "secrets" / "was-paired").write_bytes(b"yes")
+    (rm / "secrets" / "was-paired").chmod(0o600)
+    (rm / "state.sqlite").unlink(missing_ok=True)
+    _, err = said(capsys, "pairings", "--home", str(rm), code=7)
+    assert "although this endpoint had pairings" in err
+    assert "s2connect unpair --all" in err
+    assert said(capsys, "unpair", "--home", str(rm), code=2)[1]
+    assert result(capsys, "unpair", "--all", "--yes", "--home", str(rm)) == {"pairings_ended": 0}
+    assert result(capsys, "pairings", "--home", str(rm)) == {"pairings": []}
