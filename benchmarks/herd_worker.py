@@ -57,8 +57,9 @@ TICK: Final = 0.01
 class Refused(Exception):
     """The server did not want this attempt. The text says how far it came."""
 
-    def __init__(self, what: str, retry_after: float | None = None) -> None:
+    def __init__(self, what: str, *, busy: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(what)
+        self.busy = busy
         self.retry_after = retry_after
 
 
@@ -158,7 +159,7 @@ class Herd:
             )
         except ConnectionError:
             sock.close()
-            raise Refused("closed before TLS") from None
+            raise Refused("closed before TLS", busy=True) from None
         except OSError as error:
             sock.close()
             raise Refused(f"no connection: {error.strerror}") from None
@@ -188,7 +189,8 @@ class Herd:
             raise Refused("closed in the middle") from None
         if status in (429, 503):
             wait = headers.get(b"retry-after")
-            raise Refused(f"{status} for {path.rpartition('/')[2] or 'index'}", float(wait) if wait else None)
+            what = f"{status} for {path.rpartition('/')[2] or 'index'}"
+            raise Refused(what, busy=True, retry_after=float(wait or 0))
         return status, content
 
     async def attempt(self, device: Device) -> None:
@@ -216,7 +218,7 @@ class Herd:
         except TimeoutError:
             raise Refused("timeout of the upgrade") from None
         except Refused as refused:
-            raise Refused(f"upgrade: {refused}", refused.retry_after) from None
+            raise Refused(f"upgrade: {refused}", busy=refused.busy, retry_after=refused.retry_after) from None
         if status != 101:
             streams[1].transport.abort()
             raise Refused(f"{status} for the upgrade")
@@ -284,7 +286,12 @@ class Herd:
                 return
             except Refused as refused:
                 self.fates[str(refused)] += 1
-                await asyncio.sleep(device.backoff.failed(random.random()))
+                chance = random.random()
+                if refused.busy:
+                    delay = device.backoff.busy(chance, retry_after=refused.retry_after)
+                else:
+                    delay = device.backoff.failed(chance)
+                await asyncio.sleep(delay)
 
     async def one_of_many(self, device: Device) -> None:
         """One attempt without a second one; a session is cut at once."""

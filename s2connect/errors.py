@@ -155,9 +155,15 @@ class NetworkError(S2ConnectError):
 
 
 class NotReachable(NetworkError):
-    """No connection to the peer: name not found, refused, or no route."""
+    """No connection to the peer: name not found, refused, or no route.
+
+    Attributes:
+        cut: Whether the peer took the connection and ended it before anything was said, as a server does that has too
+            much to do.
+    """
 
     kind = "not_reachable"
+    cut = False
     default_hint = "Check that the other device is on, that both are in the same network, and the address."
 
     @classmethod
@@ -172,7 +178,9 @@ class NotReachable(NetworkError):
         # asyncio puts sentences of its own into strerror, and joins several refusals in one error without a number.
         number = getattr(inner, "errno", None)
         reason = os.strerror(number).lower() if isinstance(number, int) and number > 0 else ""
-        return cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
+        made = cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
+        made.cut = isinstance(inner, ConnectionResetError)
+        return made
 
 
 class PeerTimeout(NetworkError, TimeoutError):
@@ -187,14 +195,16 @@ class PeerBusy(NetworkError):
 
     Attributes:
         status: The HTTP status.
+        retry_after: Seconds after which the peer asks us to come again; 0 where it does not say.
     """
 
     kind = "peer_busy"
     default_hint = "Wait a little, then try again."
 
-    def __init__(self, what: str, *, status: int, hint: str | None = None) -> None:
+    def __init__(self, what: str, *, status: int, retry_after: float = 0.0, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.status = status
+        self.retry_after = retry_after
 
 
 class TrustError(S2ConnectError):

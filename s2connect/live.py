@@ -15,6 +15,7 @@ from s2connect.errors import (
     NoLongerPaired,
     NotPaired,
     NotReachable,
+    PeerBusy,
     PeerTimeout,
     S2ConnectError,
     StorageError,
@@ -109,6 +110,16 @@ class Live:
                 await self.session.close(reason)
         finally:
             await self.connection.close(GOING_AWAY, reason)
+
+
+def _delay(backoff: Backoff, error: S2ConnectError) -> float:
+    """Seconds until the next attempt after one that failed (REC-02)."""
+    chance = random.random()  # noqa: S311 - spreads load, guards nothing
+    if isinstance(error, PeerBusy) and error.status in (429, 503):
+        return backoff.busy(chance, retry_after=error.retry_after)
+    if isinstance(error, NotReachable) and error.cut:
+        return backoff.busy(chance)
+    return backoff.failed(chance)
 
 
 def _possible(check: Check, s2_version: str) -> Check:
@@ -352,7 +363,7 @@ class NodeConnections:
                     await self._owner.ended_by_peer(pairing)
                 return
             except S2ConnectError as error:
-                delay = backoff.failed(random.random())  # noqa: S311 - spreads load, guards nothing
+                delay = _delay(backoff, error)
                 self._tell(pairing, error, delay)
                 if await self._pause(pairing, delay):
                     backoff.established()

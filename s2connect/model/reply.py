@@ -17,3 +17,12 @@ class Reply:
 
 UNAUTHORIZED = Reply(401)
 BUSY = Reply(503)
+
+MAX_RETRY_AFTER = 600.0
+"""Longest ``Retry-After`` in seconds that is heeded."""
+
+
+def retry_after_of(header: str | None) -> float:
+    """Return the seconds of a ``Retry-After`` header; 0 where there is none, or a date."""
+    text = (header or "").strip()
+    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0

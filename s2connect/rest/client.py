@@ -25,6 +25,7 @@ from s2connect.errors import (
 )
 from s2connect.model.common import Wire
 from s2connect.model.proxy import Proxy
+from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
@@ -43,10 +44,11 @@ MAX_API_VERSIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """Status and body of an answer. The body may hold secrets."""
+    """Status and body of an answer, and the seconds of ``Retry-After``. The body may hold secrets."""
 
     status: int
     body: bytes = field(repr=False)
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,8 @@ class HttpsClient:
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
-                return HttpReply(response.status, await _read_bounded(response.content, max_bytes))
+                body_read = await _read_bounded(response.content, max_bytes)
+                return HttpReply(response.status, body_read, retry_after_of(response.headers.get(hdrs.RETRY_AFTER)))
         except S2ConnectError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -240,7 +243,11 @@ class HttpsClient:
 
 def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:
     if reply.status == 429 or reply.status >= 500:
-        raise PeerBusy(f"{for_display(base.host)} cannot do it now (HTTP {reply.status}).", status=reply.status)
+        raise PeerBusy(
+            f"{for_display(base.host)} cannot do it now (HTTP {reply.status}).",
+            status=reply.status,
+            retry_after=reply.retry_after,
+        )
     return reply
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
+import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -14,6 +16,7 @@ from s2connect.errors import (
     AccessRefused,
     CertificateRefused,
     NotLocal,
+    NotReachable,
     PeerBusy,
     ProtocolViolation,
     SessionRefused,
@@ -47,6 +50,10 @@ INITIATE_TIMEOUT = 30.0
 """Seconds for ``initiateSession``; a gateway opens its far side meanwhile."""
 
 CONFIRM_TIMEOUT = 10.0
+
+UPGRADE_TRIES = 8
+UPGRADE_PAUSE = 1.0
+"""How often, and after how many seconds on average, an offered connection is tried that the server cuts."""
 
 
 class SessionClient:
@@ -164,7 +171,8 @@ class SessionClient:
             f"{url.host}:{url.port}",
         )
         transport = self._transports[accepted.selected_communication_protocol]
-        connection = await transport.connect(info, details, await self._trust(url, route, details))
+        trust = await self._trust(url, route, details)
+        connection = await _connected(lambda: transport.connect(info, details, trust))
         return connection, accepted
 
     async def _trust(self, url: BaseUrl, route: Route, details: CommunicationDetails) -> Trust:
@@ -236,6 +244,18 @@ def _websocket_host(details: CommunicationDetails) -> str | None:
         return WebSocketCommunicationDetails.from_value(details.to_value()).websocket_url.host
     except MalformedMessage:
         return None  # the transport refuses it
+
+
+async def _connected(connect: Callable[[], Awaitable[Connection]]) -> Connection:
+    """Connect to what was offered; again where a busy server cuts the connection, because the offer stands."""
+    for _ in range(UPGRADE_TRIES - 1):
+        try:
+            return await connect()
+        except NotReachable as error:
+            if not error.cut:
+                raise
+        await asyncio.sleep(UPGRADE_PAUSE * (0.5 + random.random()))  # noqa: S311 - spreads load, guards nothing
+    return await connect()
 
 
 def with_descriptions(pairing: Pairing, answer: InitiateSessionResponse) -> Pairing:

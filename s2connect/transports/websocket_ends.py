@@ -30,6 +30,7 @@ from s2connect.errors import (
     SessionRefused,
 )
 from s2connect.model.proxy import Proxy
+from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import (
@@ -643,13 +644,16 @@ def _connect_error(error: Exception, host: str, port: int) -> Exception | None:
     if isinstance(error, TimeoutError):
         return PeerTimeout(f"{where} did not open the WebSocket in time.")
     if isinstance(error, OSError):
-        return NotReachable(f"{where} cannot be reached.")
+        refused = NotReachable(f"{where} cannot be reached.")
+        refused.cut = isinstance(error, ConnectionResetError)
+        return refused
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status == 401:
             return SessionRefused(f"{where} did not accept the token of the session.", reason="Other")
         if status >= 500 or status == _BUSY_STATUS:
-            return PeerBusy(f"{where} is busy or has a problem of its own ({status}).", status=status)
+            wait = retry_after_of(error.response.headers.get("Retry-After"))
+            return PeerBusy(f"{where} is busy or has a problem of its own ({status}).", status=status, retry_after=wait)
         return ProtocolViolation(f"{where} answered {status} instead of opening the WebSocket.")
     if isinstance(error, InvalidHandshake):
         if isinstance(error.__cause__, (EOFError, OSError)):

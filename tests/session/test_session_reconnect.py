@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.session.reconnect import BASE_DELAY, MAX_DELAY, SHORT_SESSION, Backoff
+from s2connect.transports.backoff import BUSY_DELAY, MAX_BUSY
 
 chances = st.floats(0, 1, exclude_max=True)
 
@@ -59,3 +60,23 @@ def test_a_server_that_asks_again_at_once_is_slowed_like_one_that_fails() -> Non
     delays = [backoff.restart(lasted=0.1, chance=1.0) for _ in range(11)]
     assert delays == [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
     assert backoff.restart(lasted=SHORT_SESSION, chance=1.0) == 0.0
+
+
+@pytest.mark.rule("REC-02")
+@given(chances=st.lists(chances, min_size=1, max_size=30), retry_after=st.floats(0, 600))
+def test_a_busy_server_is_asked_again_soon_and_not_by_all_at_once(chances: list[float], retry_after: float) -> None:
+    backoff = Backoff()
+    for number, chance in enumerate(chances):
+        delay = backoff.busy(chance, retry_after=retry_after)
+        spread = max(min(BUSY_DELAY, BASE_DELAY * 2.0**number), retry_after)
+        assert delay == pytest.approx(retry_after + chance * spread)
+
+
+@pytest.mark.rule("REC-02")
+def test_a_server_that_is_busy_for_ever_is_asked_as_rarely_as_one_that_fails() -> None:
+    backoff = Backoff()
+    delays = [backoff.busy(0.5) for _ in range(MAX_BUSY + 1)]
+    assert max(delays[:-1]) == BUSY_DELAY / 2
+    assert delays[-1] == MAX_DELAY / 2
+    backoff.established()
+    assert backoff.busy(0.5) == BASE_DELAY / 2
