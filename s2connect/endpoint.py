@@ -104,8 +104,9 @@ class Endpoint:
         self._connections: dict[NodeId, NodeConnections] = {}
         self._tls: ServerContext | None = None
         self._serving: Serving | None = None
-        self._ready = False
+        self._ready = self._serve = False
         self._port = config.port
+        self._serve = False
         self._config_lock = asyncio.Lock()
         self._pairing_server = PairingServer(
             lambda: self._local,
@@ -137,6 +138,7 @@ class Endpoint:
         *,
         config: EndpointConfig | None = None,
         serve: bool = True,
+        listen: bool = True,
         addresses: Mapping[str, str] | None = None,
         zeroconf: AsyncZeroconf | None = None,
     ) -> AsyncIterator[Endpoint]:
@@ -147,6 +149,8 @@ class Endpoint:
                 for tests and for software that shall forget.
             config: Settings; None reads those of the home.
             serve: Listen. Without it the endpoint can only be pairing client and communication client.
+            listen: Listen from the start; otherwise once :meth:`listen` is called, for an application that has much to
+                prepare before it can take sessions.
             addresses: Where to connect to for a host name, instead of resolving it.
             zeroconf: An instance to find and be found with, instead of one of our own; it is not closed here.
 
@@ -177,6 +181,8 @@ class Endpoint:
             endpoint = cls(config, store, vault, identity, opened, addresses or {}, zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start(serve=serve)
+            if listen:
+                await endpoint.listen()
             yield endpoint
 
     async def _start(self, *, serve: bool) -> None:
@@ -221,12 +227,23 @@ class Endpoint:
                 zeroconf=self._zeroconf,
             )
             self._desk.open_to(self._lan)
+        self._serve = serve
+        self.supervisor.keep(self._keep_identity_fresh, "renewal")
+
+    async def listen(self) -> None:
+        """Listen and be found, where the endpoint was opened without; does nothing where it does already.
+
+        Raises:
+            ConfigurationError: The port is taken.
+        """
+        if self._ready:
+            return
+        serve = self._serve
         if serve and self.config.server:
             await self._listen()
         self._ready = True
         if self._lan is not None:
             self._lan.start(self.pairing_url if self._serving else None, self._port)
-        self.supervisor.keep(self._keep_identity_fresh, "renewal")
         await self.book.settle_unconfirmed()
         if serve and (doubt := self._identity.doubt()) is not None:
             self.publish(Notice(kind="clock", sentence=doubt))
@@ -328,33 +345,47 @@ class Endpoint:
         return found[0]
 
     async def create_node(self, node: NodeConfig) -> Node:
-        """Add a node and keep it in the settings.
+        """Add a node and keep it in the settings. The errors are those of :meth:`create_nodes`."""
+        return (await self.create_nodes([node]))[0]
+
+    async def create_nodes(self, nodes: Sequence[NodeConfig]) -> list[Node]:
+        """Add nodes and keep them in the settings, which are written once: all of them, or none.
 
         Raises:
-            ConfigurationError: Its id or alias is taken, or an alias is missing.
+            ConfigurationError: An id or alias is taken, or an alias is missing.
             StorageError: The settings could not be written.
         """
+        if not nodes:
+            return []
         async with self._config_lock:
-            await self._write_config([*self.config.nodes, node])
-        if MQTT in node.communication_protocols and self._mqtt is None:
+            await self._write_config([*self.config.nodes, *nodes])
+        if self._mqtt is None and any(MQTT in node.communication_protocols for node in nodes):
             await self._start_mqtt()
-        added = await self._add_node(self._local.nodes[node.id])
+        added = [await self._add_node(self._local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._ready:
             self._lan.nodes_changed()
         return added
 
     async def describe_node(self, node: NodeConfig) -> None:
-        """Change how a node presents itself, and keep it in the settings; peers learn it with their next session.
+        """Change how a node presents itself, and keep it in the settings. See :meth:`describe_nodes`."""
+        await self.describe_nodes([node])
+
+    async def describe_nodes(self, nodes: Sequence[NodeConfig]) -> None:
+        """Change how nodes present themselves, with one write of the settings; peers learn it with their next session.
 
         Raises:
             ConfigurationError: There is no such node, or its new settings cannot be used.
             StorageError: The settings could not be written; nothing is changed.
         """
-        if node.id not in self.nodes:
-            raise ConfigurationError(f"There is no node {node.id}.")
+        changed = {node.id: node for node in nodes}
+        if missing := next((node for node in changed if node not in self.nodes), None):
+            raise ConfigurationError(f"There is no node {missing}.")
+        if not changed:
+            return
         async with self._config_lock:
-            await self._write_config([node if known.id == node.id else known for known in self.config.nodes])
-        self.nodes[node.id].described(self._local.nodes[node.id])
+            await self._write_config([changed.get(known.id, known) for known in self.config.nodes])
+        for node in changed:
+            self.nodes[node].described(self._local.nodes[node])
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
         settings = {**self.config.model_dump(), "nodes": nodes}

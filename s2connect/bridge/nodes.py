@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
@@ -84,6 +84,8 @@ class NodeDevicePort(DevicePort):
         pairings = [pairing for pairing in await self.node.pairings() if pairing.confirmed]
         for gone in self._sides.keys() - {pairing.key.remote for pairing in pairings}:
             await self._gone(gone)
+        with _logged("the devices that are paired"):  # one by one it may do
+            await self._switchboard.coming([_device(pairing) for pairing in pairings])
         for pairing in pairings:
             await self._known(pairing)
 
@@ -102,7 +104,7 @@ class NodeDevicePort(DevicePort):
         changed = side.pairing is None or side.pairing.key != pairing.key
         side.pairing, side.title = pairing, for_display(description.title)
         try:
-            await self._switchboard.found(Device(str(remote), description.title, description), side)
+            await self._switchboard.found(_device(pairing), side)
         except S2ConnectError as error:
             _log.error("%s cannot be linked: %s", side.title, error)
             self._sides.pop(remote, None)
@@ -137,6 +139,10 @@ class NodeDevicePort(DevicePort):
                                 self._switchboard.pairing_changed(str(event.peer.id))
                 case Unpaired() if event.node == self.node.id:
                     await self._gone(event.peer.id)
+
+
+def _device(pairing: Pairing) -> Device:
+    return Device(str(pairing.key.remote), pairing.peer.title, pairing.peer)
 
 
 def representative_id(bridge: NodeId, key: str) -> NodeId:
@@ -175,6 +181,15 @@ class NodeManagerPort(ManagerPort):
         """See :meth:`Port.close`."""
         for side in self._sides.values():
             side.node.set_gate(_shut)
+
+    async def prepare(self, devices: Sequence[Device]) -> None:
+        """See :meth:`ManagerPort.prepare`."""
+        wanted = {(config := self._config(device)).id: config for device in devices}
+        known = {node.id: node for node in self._endpoint.config.nodes}
+        await self._endpoint.create_nodes([config for node, config in wanted.items() if node not in known])
+        await self._endpoint.describe_nodes(
+            [config for node, config in wanted.items() if node in known and known[node] != config]
+        )
 
     async def represent(self, device: Device) -> Side:
         """See :meth:`ManagerPort.represent`."""

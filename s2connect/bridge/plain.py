@@ -274,6 +274,9 @@ class PlainClientDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, PlainTa
     async def close(self) -> None:
         """See :meth:`Port.close`."""
 
+    def _device(self, entry: tuple[ConfiguredDevice, PlainTarget]) -> Device:
+        return entry[0].device()
+
     async def _add(self, key: str, entry: tuple[ConfiguredDevice, PlainTarget]) -> None:
         known, target = entry
         side = PlainTargetSide(target, target.url, known.name, Role.CEM, self._bridge)
@@ -309,6 +312,9 @@ class PlainServerDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, str, Pa
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         await self._keeper.close()
+
+    def _device(self, entry: tuple[ConfiguredDevice, str, Path | None]) -> Device:
+        return entry[0].device()
 
     async def _add(self, key: str, entry: tuple[ConfiguredDevice, str, Path | None]) -> None:
         known, path, token_file = entry

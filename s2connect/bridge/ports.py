@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -37,6 +37,9 @@ class Switchboard(Protocol):
 
     async def found(self, device: Device, side: Side) -> None:
         """A device belongs here, connected or not. Told again when its description has changed."""
+
+    async def coming(self, devices: Sequence[Device]) -> None:
+        """Prepare for many devices that :meth:`found` tells of next."""
 
     async def gone(self, key: str, *, for_good: bool = True) -> None:
         """A device does not belong here any more.
@@ -92,6 +95,7 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
     async def start(self, switchboard: Switchboard) -> None:
         """See :meth:`Port.start`."""
         self._switchboard = switchboard
+        await switchboard.coming([self._device(entry) for entry in self._entries.values()])
         for key, entry in self._entries.items():
             await self._add(key, entry)
 
@@ -118,6 +122,10 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
         return touched
 
     @abstractmethod
+    def _device(self, entry: Entry) -> Device:
+        """Return the device of an entry."""
+
+    @abstractmethod
     async def _add(self, key: str, entry: Entry) -> None:
         """Tell the switchboard of a device, and let it come."""
 
@@ -127,6 +135,13 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
 
 class ManagerPort(Port):
     """The end at which the energy manager (CEM) is. The bridge represents each device there."""
+
+    async def prepare(self, devices: Sequence[Device]) -> None:
+        """Make ready to represent many devices, with one write instead of one for each; :meth:`represent` follows.
+
+        Raises:
+            StorageError: It could not be stored.
+        """
 
     @abstractmethod
     async def represent(self, device: Device) -> Side:

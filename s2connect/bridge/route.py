@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -111,6 +111,10 @@ class Route:
             )
             self.links[device.key] = link
             self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)
+
+    async def coming(self, devices: Sequence[Device]) -> None:
+        """See :meth:`Switchboard.coming <s2connect.bridge.ports.Switchboard.coming>`."""
+        await self.manager.prepare(devices[:MAX_LINKS])
 
     async def gone(self, key: str, *, for_good: bool = True) -> None:
         """See :meth:`Switchboard.gone <s2connect.bridge.ports.Switchboard.gone>`."""

@@ -105,11 +105,14 @@ class Bridge:
         """
         settings, bridge = await asyncio.to_thread(prepare_home, config)
         nodes = any(_is_node(route) for route in config.routes)
-        async with Endpoint.open(config.home, config=settings, serve=nodes, addresses=addresses) as endpoint:
+        async with Endpoint.open(
+            config.home, config=settings, serve=nodes, listen=False, addresses=addresses
+        ) as endpoint:
             made = cls(config, endpoint, bridge, on_change)
             try:
                 for route in config.routes:
                     await made._begin(route)
+                await endpoint.listen()  # now there is somebody for each device that comes
                 yield made
             finally:
                 await made._close()

@@ -163,6 +163,9 @@ class StaticDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, StaticPeer]]
         """See :meth:`Port.close`."""
         await self._peers.close()
 
+    def _device(self, entry: tuple[ConfiguredDevice, StaticPeer]) -> Device:
+        return entry[0].device()
+
     async def _add(self, key: str, entry: tuple[ConfiguredDevice, StaticPeer]) -> None:
         known, peer = entry
         side = await self._peers.side(self._bridge, peer, known.name)

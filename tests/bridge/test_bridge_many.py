@@ -1,0 +1,104 @@
+"""The first start of a bridge with many devices: what it costs grows with their number, and not with its square."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
+from s2connect.bridge.config import load
+from s2connect.bridge.service import Bridge
+from s2connect.config import CONFIG_FILE
+from s2connect.endpoint import create_home
+from s2connect.errors import UsageError
+from s2connect.store.home import Home
+from tests.bridge.test_bridge_service import free_port
+
+
+def write(directory: Path, devices: int, model: str = "one") -> Path:
+    entries = "".join(
+        f'[[route.devices.device]]\nname = "device-{number}"\nmodel = "{model}"\n' for number in range(devices)
+    )
+    file = directory / "bridge.toml"
+    file.write_text(
+        'home = "home"\n[endpoint]\nhost = "127.0.0.1"\nbind = "127.0.0.1"\nport = 0\nvault = "files"\n'
+        f'[[route]]\nname = "many"\n[route.devices]\ntype = "plain-server"\nport = {free_port()}\n{entries}'
+        '[route.manager]\ntype = "s2-connect"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that a home has written since."""
+    written: list[str] = []
+    real = Home.write_private
+
+    def counted(self: Home, name: str, content: bytes) -> None:
+        written.append(name)
+        real(self, name, content)
+
+    monkeypatch.setattr(Home, "write_private", counted)
+    return written
+
+
+@pytest.mark.parametrize("devices", [3, 60])
+async def test_the_first_start_writes_and_validates_its_settings_once_for_all_devices(
+    tmp_path: Path, writes: list[str], monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    validated: list[int] = []
+    real = EndpointConfig.model_validate
+
+    def counted(settings: Any) -> EndpointConfig:
+        validated.append(len(settings["nodes"]))
+        return real(settings)
+
+    monkeypatch.setattr(EndpointConfig, "model_validate", counted)
+    file = write(tmp_path, devices)
+    async with Bridge.open(load(file)[0]) as bridge:
+        assert len(bridge.endpoint.nodes) == len(bridge.routes["many"].links) == devices
+    assert writes.count(CONFIG_FILE) == 2  # the home, and its nodes
+    assert validated[-2:] == [0, devices]
+    writes.clear()
+    # Devices that present themselves in another way cost one write as well, and those that do not, none.
+    async with Bridge.open(load(write(tmp_path, devices, "two"))[0]) as bridge:
+        assert {node.model_name for node in bridge.endpoint.config.nodes} == {"two"}
+    assert writes == [CONFIG_FILE]
+    async with Bridge.open(load(write(tmp_path, devices, "two"))[0]):
+        pass
+    assert writes == [CONFIG_FILE]
+
+
+async def test_it_listens_when_there_is_somebody_for_every_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    real = Endpoint._listen
+
+    async def listening(self: Endpoint) -> None:
+        there.append(len(self.nodes) == 20 and all(c.gate is not None for c in self._connections.values()))
+        await real(self)
+
+    monkeypatch.setattr(Endpoint, "_listen", listening)
+    async with Bridge.open(load(write(tmp_path, 20))[0]) as bridge:
+        assert there == [True]
+        assert bridge.endpoint._serving is not None
+        await bridge.endpoint.listen()  # it does already
+    assert there == [True]
+
+
+async def test_nodes_are_added_all_or_none(tmp_path: Path) -> None:
+    create_home(tmp_path / "home", EndpointConfig(host="127.0.0.1", port=0, vault="files"))
+    async with Endpoint.open(tmp_path / "home", serve=False) as endpoint:
+        nodes = [NodeConfig(role=Role.RM, alias=f"N{number}") for number in range(3)]
+        assert [node.id for node in await endpoint.create_nodes(nodes)] == [node.id for node in nodes]
+        more = [NodeConfig(role=Role.RM, alias="N4"), NodeConfig(role=Role.RM, alias="N1")]
+        with pytest.raises(UsageError):
+            await endpoint.create_nodes(more)
+        assert set(endpoint.nodes) == {node.id for node in nodes}
+        with pytest.raises(UsageError):
+            await endpoint.describe_nodes([nodes[0].model_copy(update={"model_name": "x"}), more[0]])
+        assert endpoint.config.nodes[0].model_name != "x"
+        assert await endpoint.create_nodes([]) == []
