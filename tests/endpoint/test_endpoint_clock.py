@@ -17,7 +17,8 @@ from s2connect.identity import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.certs.certs_kit import make_root
-from tests.endpoint.conftest import OpenEndpoint, lan_config, until
+from tests.endpoint.conftest import OpenEndpoint, lan_config
+from tests.waits import until
 
 EPOCH = datetime(1970, 1, 1, 0, 1, tzinfo=UTC)
 FUTURE = datetime(2150, 1, 1, tzinfo=UTC)

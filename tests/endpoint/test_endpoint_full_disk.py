@@ -13,6 +13,7 @@ import pytest
 from s2connect import Endpoint, Role, create_home, events
 from s2connect.errors import PairingError, StorageUnavailable
 from tests.endpoint.conftest import OpenEndpoint, lan_config
+from tests.waits import within
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def test_a_server_that_cannot_store_says_so_and_blames_nobody(
     filling = await asyncio.to_thread(fill, small_disk)
     with pytest.raises(PairingError, match="could not store the pairing"):
         await rm.node().pair(cem.pairing_url, code)
-    async with asyncio.timeout(20):
+    async with within(20):
         event = await anext(news)
     assert isinstance(event, events.PairingFailed)
     assert event.reason == "not_stored"

@@ -515,7 +515,7 @@ async def test_no_port_of_an_endpoint_answers_without_tls(open_endpoint: OpenEnd
             writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
             answered = b""
             with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(20):
+                async with within(20):
                     answered = await reader.read()
             writer.close()
             assert b"HTTP/" not in answered, f"port {port} answers in the clear"

@@ -22,6 +22,7 @@ from s2connect.transports.mqtt.details import MqttCommunicationDetails
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.endpoint.conftest import OpenEndpoint, Wan
 from tests.store.store_examples import pairing, token
+from tests.waits import within
 
 PUBLIC = ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = [
@@ -179,7 +180,7 @@ async def test_a_broker_that_a_peer_names_is_checked_as_well(trap: Trap) -> None
     )
     info = ConnectionInfo(MQTT, NodeId(pairing(1).key.local), NodeId(pairing(1).key.remote), "v1.0.0")
     try:
-        async with asyncio.timeout(20):
+        async with within(20):
             with pytest.raises(NotPublic):
                 await transport.connect(info, details, None)
     finally:

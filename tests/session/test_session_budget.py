@@ -25,6 +25,7 @@ from s2connect.session.session import Session
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.memory import memory_pair
 from tests.bridge.link_kit import message
+from tests.waits import within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 
@@ -93,7 +94,7 @@ async def test_a_session_reads_more_slowly_from_a_peer_that_sends_too_much_and_r
 ) -> None:
     session, peer = session_of(limits(messages_per_second=100, message_burst=10))
     begun = time.monotonic()
-    async with asyncio.timeout(20):
+    async with within(20):
         for number in range(40):
             await peer.send(message(f"m{number}"))  # type: ignore[attr-defined]
         statuses = [json.loads(await peer.recv()) for _ in range(40)]  # type: ignore[attr-defined]
@@ -110,6 +111,6 @@ async def test_a_session_that_pauses_ends_at_once(*, by_us: bool) -> None:
     for number in range(3):
         await peer.send(reception_status(f"m{number}", "OK"))  # type: ignore[attr-defined,arg-type]
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(3):
+    async with within(3):
         await (session.close() if by_us else peer.close())  # type: ignore[attr-defined]
         await session.wait_closed()

@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 from s2connect.errors import ConnectionClosed, NotReachable
 from s2connect.transports.frame_budget import MAX_FRAMES, FrameBudget, FrameCounter, FrameGuard
 from tests.transports.test_websocket import MINE, THEIRS, foreign_server, raw_pair
+from tests.waits import within
 
 pytestmark = pytest.mark.rule("SEC-03")
 
@@ -83,7 +84,7 @@ FLOODS = {
 
 
 async def until_closed(connection: Any) -> int:
-    async with asyncio.timeout(20):
+    async with within(20):
         try:
             while True:
                 await connection.recv()
@@ -136,7 +137,7 @@ async def test_a_server_that_floods_at_once_is_not_waited_for(rig: Any) -> None:
         request.transport.write(b"\x00\x00" * 500_000)
         return response
 
-    async with rig() as made, foreign_server(made, handler) as details, asyncio.timeout(5):
+    async with rig() as made, foreign_server(made, handler) as details, within(5):
         with contextlib.suppress(NotReachable):
             client = await made.client.connect(THEIRS, details, made.trust)
             await until_closed(client)
@@ -146,7 +147,7 @@ async def test_nobody_has_to_read_for_that(rig: Any) -> None:
     async with rig() as made:
         server, client = await raw_pair(made, ping_interval=None)
         client.transport.write(b"\x01\x80" + MASK + b"\x00\x80" + MASK * 1 + (b"\x00\x80" + MASK) * 20_000)
-        async with asyncio.timeout(20):
+        async with within(20):
             await server.closed.wait()
         client.transport.abort()
 
@@ -186,7 +187,7 @@ async def test_messages_may_come_as_fast_as_they_like_and_wait_for_a_slow_reader
 
             task = asyncio.create_task(send_all())
             await asyncio.sleep(0.3)
-            async with asyncio.timeout(40):
+            async with within(40):
                 assert [await receiver.recv() for _ in texts] == texts
                 await task
         await asyncio.gather(server.close(), client.close())
