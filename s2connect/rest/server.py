@@ -87,7 +87,7 @@ class HttpsServer:
         self.port = port
         self._limiter = AddressLimiter()
         self._bearers = AddressLimiter(burst=BEARER_BURST, refill=BEARER_REFILL)
-        self._app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
+        self._app = web.Application(client_max_size=MAX_BODY_BYTES + 1, middlewares=[self._guard])
         self._app.on_response_prepare.append(self._prepare)
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         self._acceptor = Acceptor(self._new_connection, context, limits=limits)
@@ -254,6 +254,8 @@ async def read_body(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout from None
     except PEER_FAULTS:
         raise web.HTTPBadRequest from None
+    if len(body) > MAX_BODY_BYTES:  # the versions of aiohttp do not agree about its bound by a byte
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
     current = _current.get()
     if current is not None and current.connection is not None:
         current.connection.complete()
