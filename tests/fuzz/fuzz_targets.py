@@ -37,7 +37,14 @@ from s2connect.session.server_core import Request, read_initiate, read_unpair
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.doors import Doors
-from s2connect.transports.mqtt.publish import MalformedPublish, read_puback, read_publish, write_publish
+from s2connect.transports.mqtt.publish import (
+    MalformedPublish,
+    UnusablePublish,
+    read_head,
+    read_puback,
+    read_publish,
+    write_publish,
+)
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 STATUSES = frozenset({200, 204, 400, 401, 403, 429, 503})
@@ -234,9 +241,10 @@ def mqtt_packets(data: bytes) -> None:
     """A PUBLISH to ``open`` and to the topic of a session without sealing, which co-tenants of a broker can send."""
     with contextlib.suppress(MalformedPublish):
         read_puback(data)
+    command, rest = (data[0], data[1:]) if data else (0x30, b"")
     try:
-        packet, _, _ = read_publish(data[0] if data else 0x30, data[1:])
-    except MalformedPublish:
+        packet = read_publish(command, rest, read_head(command, rest))
+    except (MalformedPublish, UnusablePublish):
         return
     doors = Doors(mqtt_kit.SPACE)
     doors.offer(mqtt_kit.terms(mc=""), mqtt_kit.TOKEN, now=0.0)
