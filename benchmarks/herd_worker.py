@@ -38,6 +38,7 @@ from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
 from s2connect.endpoint import Endpoint
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.session.reconnect import Backoff
+from s2connect.transports.slices import new_event_loop
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket_ends import OPEN_TIMEOUT
 
@@ -377,4 +378,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # as `s2connect serve` does
+        runner.run(main())

@@ -18,6 +18,7 @@ import typer
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.errors import UsageError
 from s2connect.store.home import HOME_VARIABLE, default_home
+from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
 _Result = TypeVar("_Result")
 
@@ -137,7 +138,7 @@ def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> 
     Raises:
         Failure: It shall run on uvloop, which is not installed.
     """
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    factory: Callable[[], asyncio.AbstractEventLoop] = sliced_event_loop
     if on_uvloop:
         try:
             from uvloop import new_event_loop
