@@ -272,15 +272,20 @@ class PairingBook:
     async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
         """See :meth:`Node.unpair`."""
         key = PairKey(node, peer)
-        pairings = await self._store.pairings_of(key)
+        # What is still being agreed on comes after this.
+        pairings = [p for p in await self._store.pairings_of(key) if not self.is_under_way(p)]
         if not pairings:
             raise NotPaired(f"There is no pairing with {peer}.")
         ours = [p for p in pairings if p.communication_role is CommunicationRole.CLIENT]
         if ours:
-            await self._connections[node].end(peer, "unpaired")
             try:
-                for pairing in ours:
-                    await self._owner.unpair_at_server(pairing, await self._tokens(pairing))
+                told: dict[float, list[AccessToken]] = {}
+                while any([told.get(p.paired_at) != await self._tokens(p) for p in ours]):
+                    # Also again: a session that began meanwhile may have got another token.
+                    await self._connections[node].end(peer, "unpaired")
+                    for pairing in ours:
+                        told[pairing.paired_at] = tokens = await self._tokens(pairing)
+                        await self._owner.unpair_at_server(pairing, tokens)
             except S2ConnectError as error:
                 if not forget:
                     self._connections[node].connect(ours[0])

@@ -187,6 +187,9 @@ class Side:
     def add_post(self, path: str, handler: Any) -> None:
         self.handlers[path.rsplit("/", 1)[-1]] = handler
 
+    def begins_session(self, request: web.Request) -> None:
+        """It is never too busy for one."""
+
     # What the pairings need of their endpoint
 
     def publish(self, event: Event) -> None:
