@@ -394,12 +394,17 @@ class PairingBook:
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
         """A communication client has connected, with a token of a pairing."""
-        key = pairing.key
-        async with self._lock(key.local):
+        connections = self._connections.get(pairing.key.local)
+        while connections is not None:
+            # Without the lock, because thousands come at once, and each would wait for the reading of all before it.
+            drops = connections.drops
             standing = await self._stored(pairing)
-            if standing is not None and key.local in self._connections:
-                self._connections[key.local].attach(connection, standing)
-                return
+            if connections.drops != drops:
+                continue  # a pairing has ended while we read: it may be this one
+            if standing is None:
+                break
+            connections.attach(connection, standing)
+            return
         await connection.close(reason="unpaired")
 
     def session_failed(self, event: SessionFailed) -> None:

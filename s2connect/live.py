@@ -197,6 +197,7 @@ class NodeConnections:
         self._owner = owner
         self._routes_of = routes_of
         self._supervisor = supervisor
+        self.drops = 0  # how often a session was ended because of its pairing
         self._live: dict[NodeId, Live] = {}
         self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
@@ -281,6 +282,7 @@ class NodeConnections:
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
     ) -> None:
         """End the session with a peer, if there is one, without waiting for its farewell."""
+        self.drops += 1
         if not keep_connecting and (connector := self._connectors.pop(remote, None)) is not None:
             connector.cancel()
         if (live := self._live.pop(remote, None)) is not None:
@@ -288,6 +290,7 @@ class NodeConnections:
 
     async def end(self, remote: NodeId, reason: str) -> None:
         """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
+        self.drops += 1
         if (connector := self._connectors.pop(remote, None)) is not None:
             await self._supervisor.end([connector])
         if (live := self._live.pop(remote, None)) is not None:
