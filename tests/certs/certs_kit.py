@@ -87,6 +87,8 @@ def make(
         )
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    if ca:  # without it Python 3.13 refuses a CA
+        builder = builder.add_extension(_signs_certificates(), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), critical=False)
         if usage is not None:
@@ -94,6 +96,12 @@ def make(
     signing_key = sign_with or (issuer.key if issuer else key)
     hash_ = hash_ if hash_ is not None else hashes.SHA256()
     return Made(builder.sign(signing_key, None if hash_ == "none" else hash_), key, issuer)
+
+
+def _signs_certificates() -> x509.KeyUsage:
+    uses = "content_commitment key_encipherment data_encipherment key_agreement encipher_only"
+    others = dict.fromkeys((*uses.split(), "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **others)
 
 
 def _san(name: str) -> x509.GeneralName:
