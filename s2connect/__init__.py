@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from s2connect.node import Node
     from s2connect.pairing.code import PairingCode
     from s2connect.plain import PlainServer
+    from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.session import Session, SessionEnd
     from s2connect.store.base import Pairing, PairKey, Pin
     from s2connect.transports.base import Connection, ConnectionInfo, Transport
@@ -59,6 +60,8 @@ _HOMES = {
     "Node": "s2connect.node",
     "PairingCode": "s2connect.pairing.code",
     "PlainServer": "s2connect.plain",
+    "LATER": "s2connect.session.answers",
+    "RefuseMessage": "s2connect.session.answers",
     "Session": "s2connect.session.session",
     "SessionEnd": "s2connect.session.session",
     "Pairing": "s2connect.store.base",
@@ -99,6 +102,8 @@ __all__ = [
     "Pin",
     "Session",
     "SessionEnd",
+    "RefuseMessage",
+    "LATER",
     "Message",
     "Check",
     "parse",

@@ -26,9 +26,10 @@ from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.text import for_display
+from s2connect.session.answers import PermanentRefusals
 from s2connect.session.http_client import SessionClient, with_descriptions
 from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff
-from s2connect.session.session import Observer, Session, SessionEnd
+from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
@@ -138,10 +139,13 @@ def _possible(check: Check, s2_version: str) -> Check:
 class Sessions:
     """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
 
-    def __init__(self, live: NodeConnections, observer: Observer | None, check: Check) -> None:
+    def __init__(
+        self, live: NodeConnections, observer: Observer | None, check: Check, answer: Answerer | None = None
+    ) -> None:
         self._live = live
         self._observer = observer
         self._check = check
+        self._answer = answer
 
     def __aiter__(self) -> Sessions:
         return self
@@ -156,6 +160,8 @@ class Sessions:
             role=self._live.node.description.role,
             check=_possible(self._check, live.connection.info.s2_version),
             on_message=self._observer,
+            answer=self._answer,
+            refusals=self._live.refusals(live.pairing),
         )
         return live.session
 
@@ -207,6 +213,7 @@ class NodeConnections:
         self._closed = False
         self._news: dict[NodeId, asyncio.Event] = {}  # of connectors that wait
         self._hosts: dict[NodeId, str] = {}
+        self._refusals: dict[NodeId, tuple[float, PermanentRefusals]] = {}
 
     # The application's side
 
@@ -232,6 +239,14 @@ class NodeConnections:
     def peers(self) -> dict[NodeId, Live]:
         """What is connected now."""
         return dict(self._live)
+
+    def refusals(self, pairing: Pairing) -> PermanentRefusals:
+        """What the peer of a pairing has refused for good; a new pairing begins anew (MSG-07)."""
+        since, known = self._refusals.get(pairing.key.remote, (pairing.paired_at, PermanentRefusals()))
+        if since != pairing.paired_at:
+            known = PermanentRefusals()
+        self._refusals[pairing.key.remote] = pairing.paired_at, known
+        return known
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Whether the application takes a connection now: None, or a sentence for the peer's user (SES-01)."""
@@ -283,14 +298,17 @@ class NodeConnections:
     ) -> None:
         """End the session with a peer, if there is one, without waiting for its farewell."""
         self.drops += 1
-        if not keep_connecting and (connector := self._connectors.pop(remote, None)) is not None:
-            connector.cancel()
+        if not keep_connecting:
+            self._refusals.pop(remote, None)
+            if (connector := self._connectors.pop(remote, None)) is not None:
+                connector.cancel()
         if (live := self._live.pop(remote, None)) is not None:
             self._later(live.end(reason, ask_to_reconnect=ask_to_reconnect), "end")
 
     async def end(self, remote: NodeId, reason: str) -> None:
         """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
         self.drops += 1
+        self._refusals.pop(remote, None)
         if (connector := self._connectors.pop(remote, None)) is not None:
             await self._supervisor.end([connector])
         if (live := self._live.pop(remote, None)) is not None:
@@ -376,7 +394,8 @@ class NodeConnections:
             end = await live.ended()
             lasted = asyncio.get_running_loop().time() - live.since
             if end is not SessionEnd.RECONNECT_REQUESTED:
-                backoff.established()
+                if end is not SessionEnd.PERMANENT_ERROR or lasted >= SHORT_SESSION:
+                    backoff.established()
                 delay = backoff.failed(chance)
             else:
                 if lasted >= SHORT_SESSION:

@@ -10,7 +10,7 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
-from s2connect.session.session import Observer
+from s2connect.session.session import Answerer, Observer
 from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
@@ -206,7 +206,9 @@ class Node:
 
     # Sessions
 
-    def sessions(self, *, on_message: Observer | None = None, check: Check = Check.RULES) -> Sessions:
+    def sessions(
+        self, *, on_message: Observer | None = None, check: Check = Check.RULES, answer: Answerer | None = None
+    ) -> Sessions:
         """Sessions of this node as they come up, for ever: a communication client reconnects by itself (REC).
 
         Sessions are opened and accepted from the first step of the iteration on, until the endpoint closes. Several may
@@ -216,8 +218,10 @@ class Node:
             on_message: Sees every message of every session, e.g. for a log.
             check: How much of each message is judged, in both directions, before it is delivered or sent. Where the
                 two sides agreed on an S2 JSON version that is unknown here, it is the envelope only.
+            answer: Called with the session and each valid message before it is answered. Returns None for ``OK``, or
+                raises :class:`~s2connect.session.answers.RefuseMessage`; see :class:`Session` for what takes longer.
         """
-        return Sessions(self._connections, on_message, check)
+        return Sessions(self._connections, on_message, check, answer)
 
     def connections(self, *, connect: bool = True) -> Connections:
         """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from s2connect import RefuseMessage
 from s2connect.messages.envelope import read_message
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "messages.md"
@@ -20,7 +22,7 @@ def blocks() -> list[str]:
 def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_imported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    typed, judged, plain = blocks()
+    typed, judged, answered, plain = blocks()
     names: dict[str, Any] = {}
     exec(typed, names)
     written, refused = capsys.readouterr().out.splitlines()
@@ -32,5 +34,12 @@ def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_importe
     status, _, why = capsys.readouterr().out.strip().partition(" ")
     assert status == "INVALID_CONTENT"
     assert why.startswith("MSG-02")
+
+    exec(answered, names)
+    names["heater"] = SimpleNamespace(is_locked=True)
+    instruction = read_message('{"message_type": "FRBC.Instruction", "message_id": "m-1"}')
+    with pytest.raises(RefuseMessage) as refusal:
+        names["answer"](None, instruction)
+    assert refusal.value.status == "TEMPORARY_ERROR"
 
     exec(plain, names)

@@ -249,7 +249,8 @@ def _documented_in_source(name: str, module: ModuleType) -> bool:
     """Whether a string stands under the assignment of a name that cannot carry a docstring itself."""
     body = ast.parse(inspect.getsource(module)).body
     for node, after in itertools.pairwise(body):
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     return False
 

@@ -245,6 +245,13 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
     ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="With --json: messages of this type, or all, are answered by the command answer. Can be repeated.",
+        ),
+    ] = None,
     verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
@@ -261,7 +268,12 @@ def serve(
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
-    return run_work(run_service(home_path(home), form, commands=as_json, codes=code, check=check, record=record))
+    if answer and not as_json:
+        raise Failure("usage", "With --answer nobody answers unless there is --json.", code=ExitCode.USAGE)
+    work = run_service(
+        home_path(home), form, commands=as_json, codes=code, check=check, record=record, kept=answer or ()
+    )
+    return run_work(work)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -107,7 +107,14 @@ class Output:
 
 
 async def serve(
-    path: Path, form: Form, *, commands: bool, codes: bool, check: Check, record: Path | None = None
+    path: Path,
+    form: Form,
+    *,
+    commands: bool,
+    codes: bool,
+    check: Check,
+    record: Path | None = None,
+    kept: Collection[str] = (),
 ) -> ExitCode:
     """Run the service of a state directory until it is told to stop.
 
@@ -118,6 +125,7 @@ async def serve(
         codes: Issue a code for every node at the start.
         check: How much of every message is judged.
         record: File to which every message is appended.
+        kept: Types of messages that the command ``answer`` answers.
 
     Returns:
         The exit code.
@@ -150,6 +158,7 @@ async def serve(
                         show_codes=not commands,
                         check=check,
                         recorder=recorder,
+                        kept=kept,
                     )
                     async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
                         await output.put(service.ready())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from s2connect import Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
+from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
 from s2connect.cli.certificates import describe
 from s2connect.cli.failures import STOPPING, Failure, no_service
 from s2connect.cli.record import Recorder
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
 from s2connect.messages.checks import Check
-from s2connect.messages.envelope import write_message
+from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.session.answers import ANSWER_WITHIN, MAX_RETRIES, Later
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 
@@ -37,6 +38,9 @@ Object = dict[str, Any]
 
 ENOUGH_LEFT = 60.0
 """Seconds that a code has to be valid still to be shown again to somebody who is asked for it now."""
+
+ALL_TYPES = "all"
+"""Stands for every type of message."""
 
 MIN_PREFIX = 4
 """Shortest beginning of a node id that stands for the whole."""
@@ -82,6 +86,7 @@ class Service:
         show_codes: Tell a code with every announced pairing; otherwise whoever reads the events asks for one.
         check: How much of every message is judged.
         recorder: Writes down every message of every session.
+        kept: Types of messages that the command ``answer`` answers; :data:`ALL_TYPES` stands for all.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Service:
         show_codes: bool = False,
         check: Check = Check.RULES,
         recorder: Recorder | None = None,
+        kept: Collection[str] = (),
     ) -> None:
         self.endpoint = endpoint
         self._home = home
@@ -104,6 +110,7 @@ class Service:
         self._show_codes = show_codes
         self._check = check
         self._recorder = recorder
+        self._kept_types = frozenset(kept)
         self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, Object] = {}
         self._not_found: Object | None = None
@@ -117,6 +124,7 @@ class Service:
             "announce": self._announce_pairing,
             "pair": self._pair,
             "send": self._send,
+            "answer": self._answer_message,
             "close": self._close,
             "unpair": self._unpair,
             "status": self._status,
@@ -200,7 +208,8 @@ class Service:
         return made
 
     async def _take_sessions(self, node: Node) -> None:
-        async for session in node.sessions(check=self._check):
+        answer = self._answer_for if self._kept_types else None
+        async for session in node.sessions(check=self._check, answer=answer):
             self._named += 1
             name = f"s{self._named}"
             try:
@@ -230,10 +239,11 @@ class Service:
                 )
                 async for message in session:
                     opened.messages += 1
+                    fields: Object = {"session": opened.name, "direction": "received", "message": message.body}
+                    if self._kept(message):
+                        fields["answer_within"] = ANSWER_WITHIN
                     # A slow reader of our output slows the session down here.
-                    await self._sink.put(
-                        event_object("message", session=opened.name, direction="received", message=message.body)
-                    )
+                    await self._sink.put(event_object("message", **fields))
                 await session.wait_closed()
         except Exception as error:
             failure = error  # it costs this session, and no other
@@ -366,14 +376,28 @@ class Service:
         message = command.get("message")
         if not isinstance(message, dict):
             raise UsageError("The command has no message, which is a JSON object.")
-        text, identifier = write_message(message)
-        body = {**message, "message_id": identifier}
+        text, _ = write_message(message)
+        retries = command.get("retries", 0)
+        if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+            raise UsageError(f"The command's retries are a number from 0 to {MAX_RETRIES}.")
 
-        def tell() -> None:
-            self._sink.put_nowait(event_object("message", session=opened.name, direction="sent", message=body))
+        def tell(message: Message) -> None:
+            self._sink.put_nowait(event_object("message", session=opened.name, direction="sent", message=message.body))
 
-        await opened.session.send(text, leaving=tell)
-        return {"message_id": identifier}
+        return {"message_id": await opened.session.send(text, retries=retries, leaving=tell)}
+
+    async def _answer_message(self, command: Object) -> Object:
+        opened = self._session(command)
+        status, label = (_text(command, name, optional=True) or "" for name in ("status", "label"))
+        opened.session.answer(_text(command, "message_id"), status or "OK", label)
+        return {}
+
+    def _kept(self, message: Message) -> bool:
+        """Whether the program that reads the events answers a message."""
+        return message.type in self._kept_types or ALL_TYPES in self._kept_types
+
+    def _answer_for(self, session: Session, message: Message) -> Later | None:
+        return LATER if self._kept(message) else None
 
     async def _close(self, command: Object) -> Object:
         await self._session(command).session.close()

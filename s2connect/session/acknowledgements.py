@@ -37,6 +37,9 @@ class Acknowledgements:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, message_id: object) -> bool:
+        return message_id in self._waiting
+
     def sent(self, message_id: str, *, now: float) -> None:
         """Note a message that is being sent; ``now`` never goes back.
 

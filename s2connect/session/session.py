@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -31,7 +33,18 @@ from s2connect.messages.envelope import (
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
+from s2connect.session.answers import (
+    ANSWER_WITHIN,
+    LATER,
+    MAX_RETRIES,
+    Later,
+    PermanentRefusals,
+    RefuseMessage,
+    retry_pause,
+    with_new_id,
+)
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
+from s2connect.session.inbox import Inbox
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -67,12 +80,17 @@ class SessionEnd(StrEnum):
     LOST = "lost"
     RECONNECT_REQUESTED = "reconnect_requested"
     TERMINATE_REQUESTED = "terminate_requested"
+    PERMANENT_ERROR = "permanent_error"
+    """The peer refused a message of ours for good (MSG-07)."""
 
 
 _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionEnd.TERMINATE_REQUESTED}
 
 Direction = Literal["received", "sent"]
 Observer = Callable[[Direction, Message], None]
+Answerer = Callable[["Session", Message], Later | None]
+"""How an application answers a message: it returns None for ``OK``, raises :class:`RefuseMessage`, or returns
+:data:`LATER` and calls :meth:`Session.answer` soon."""
 
 
 class Session:
@@ -90,6 +108,14 @@ class Session:
     goes beyond :data:`WAITING_LIMIT` characters, and the message is not kept. So two applications that send to each
     other without reading do not block each other, and memory is bounded.
 
+    With ``answer`` the application has a say: it is called with every message that is valid, before its ``OK``, and may
+    refuse it; then :meth:`receive` does not deliver it. It does not wait for anything (MSG-04). What it cannot decide
+    at once it keeps (:data:`LATER`): such a message is delivered, and answered with :meth:`answer`. Each message has
+    exactly one ReceptionStatus whatever the application does: if ``answer`` fails, or nobody has answered after
+    ``answer_within`` seconds, that is ``TEMPORARY_ERROR``, and a message that was not received yet never will be.
+
+    A peer that refuses a message of ours with ``PERMANENT_ERROR`` ends the session (MSG-07).
+
     Args:
         connection: What carries the session; the session owns and closes it.
         peer: The peer's node.
@@ -101,6 +127,9 @@ class Session:
         limits: How much of this process the peer may use; reading pauses for a peer that uses more.
         on_message: Called with every message in the order on the wire, ReceptionStatuses included, for logs. What it
             raises is logged.
+        answer: See above; its CPU time counts as the peer's.
+        answer_within: See above, in seconds.
+        refusals: What the peer refused for good in earlier sessions; it is not sent again.
 
     Attributes:
         info: Facts of the connection.
@@ -125,6 +154,9 @@ class Session:
         overflow_limit: int = OVERFLOW_LIMIT,
         limits: PeerLimits = DEFAULT_LIMITS,
         on_message: Observer | None = None,
+        answer: Answerer | None = None,
+        answer_within: float = ANSWER_WITHIN,
+        refusals: PermanentRefusals | None = None,
     ) -> None:
         self.info: ConnectionInfo = connection.info
         self.peer = peer
@@ -139,10 +171,11 @@ class Session:
         self._ledger = Acknowledgements(timeout=ack_timeout)
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._inbox: deque[Message] = deque()
-        self._waiting = 0  # characters in the inbox
-        self._inbox_limit = inbox_limit
-        self._overflow_limit = overflow_limit
+        self._answerer = answer
+        self._answer_within = answer_within
+        self._kept_timer: asyncio.TimerHandle | None = None
+        self._refusals = refusals if refusals is not None else PermanentRefusals()
+        self._inbox = Inbox(inbox_limit, overflow_limit, WAITING_LIMIT, answer_within)
         self._budget = PeerBudget(limits)
         self._arrived = asyncio.Event()
         self._outbox: deque[str] = deque()
@@ -200,13 +233,42 @@ class Session:
             self._check_open()
             self._arrived.clear()
             await self._arrived.wait()
-        message = self._inbox.popleft()
-        self._waiting -= len(message.text)
-        if len(self._inbox) >= self._inbox_limit and self._closed is None:
-            withheld = self._inbox[self._inbox_limit - 1].id
-            self._answer(withheld or NIL_ID, ReceptionStatusValue.OK)
-            self._to_write.set()
+        message = self._inbox.take()
+        self._release()
         return message
+
+    def answer(
+        self,
+        message: Message | str,
+        status: ReceptionStatusValue | str = ReceptionStatusValue.OK,
+        label: str = "",
+    ) -> None:
+        """Answer a message that the application has kept (:data:`LATER`), before or after it was received.
+
+        Args:
+            message: The message, or its id.
+            status: ``OK``, or one of those that :class:`RefuseMessage` names.
+            label: Why it is refused, for the developers of the peer.
+
+        Raises:
+            UsageError: No such message waits for an answer: it was not kept, or is answered; after ``answer_within``
+                seconds the session did that. Or the status is another one.
+            ConnectionClosed: The session has ended.
+        """
+        self._check_open()
+        identifier = message if isinstance(message, str) else message.id or NIL_ID
+        refusal = None if status == ReceptionStatusValue.OK else RefuseMessage(status, label)
+        if not self._inbox.answered(identifier):
+            raise UsageError(
+                f"No message {for_display(identifier)} waits for an answer of the application.",
+                hint=f"It was not kept, or is answered already: after {self._answer_within:g} s the session does that.",
+            )
+        self._conversation.answered(self.role.other, identifier, ok=refusal is None, now=datetime.now(UTC))
+        if refusal is None:
+            self._answer(identifier, ReceptionStatusValue.OK)
+        else:
+            self._answer(identifier, refusal.status, refusal.label)
+        self._to_write.set()
 
     @property
     def control_type(self) -> ControlType | None:
@@ -214,8 +276,12 @@ class Session:
         return self._conversation.state.control_type
 
     async def send(
-        self, message: S2Message | Mapping[str, Any] | str, *, leaving: Callable[[], None] | None = None
-    ) -> None:
+        self,
+        message: S2Message | Mapping[str, Any] | str,
+        *,
+        retries: int = 0,
+        leaving: Callable[[Message], None] | None = None,
+    ) -> str:
         """Send a message and wait for its ReceptionStatus. Many may be on their way at the same time.
 
         Messages leave in the order in which they were begun to be sent, and after the answers to what was received
@@ -224,19 +290,41 @@ class Session:
         Args:
             message: A typed message, an object, whose missing ``message_id`` becomes a new UUID, or a text that is sent
                 unchanged.
-            leaving: Called just before the message goes out, if it does.
+            retries: How often it is sent again, each time with a new ``message_id``, while the peer answers
+                ``TEMPORARY_ERROR``: after a second, and at most eight (MSG-07). At most :data:`MAX_RETRIES`.
+            leaving: Called with the message just before it goes out, if it does.
+
+        Returns:
+            The ``message_id`` that the peer has acknowledged.
 
         Raises:
             UsageError: It is no message that may be sent, with the number of the rule; its id waits for its
                 ReceptionStatus already, or 1000 wait. Nothing was sent. A message of a control type is refused as well
                 where the energy manager has meanwhile selected another one, whose SelectControlType is in the inbox.
-            MessageRefused: The peer's ReceptionStatus is other than ``OK``.
+            MessageRefused: The peer's ReceptionStatus is other than ``OK``. After ``PERMANENT_ERROR`` the session ends,
+                and for an hour the same message is refused here with the same error, and not sent (MSG-07).
             AcknowledgementTimeout: No ReceptionStatus in time; the session goes on, and a late one is only counted.
             ConnectionClosed: The session has ended, before or while waiting; the peer may have the message.
         """
         written = self._written_form(message)
+        for attempt in range(min(retries, MAX_RETRIES)):
+            try:
+                return await self._send(written, leaving)
+            except MessageRefused as error:
+                if error.status != ReceptionStatusValue.TEMPORARY_ERROR:
+                    raise
+            chance = random.random()  # noqa: S311 - spreads load, guards nothing
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(retry_pause(attempt, chance)):
+                    await self._ended.wait()
+            written = with_new_id(written)
+        return await self._send(written, leaving)
+
+    async def _send(self, written: Message, leaving: Callable[[Message], None] | None = None) -> str:
         identifier = written.id or NIL_ID
         self._check_open()
+        if (known := self._refusals.label_of(written, now=self._loop.time())) is not None:
+            raise _refused("PERMANENT_ERROR", known, "The peer has refused this message for good; it was not sent")
         self._ledger.sent(identifier, now=self._loop.time())
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._answers[identifier] = answer
@@ -248,17 +336,17 @@ class Session:
                 self._judge_own(written)
                 self._conversation.sent(self.role, written, now=datetime.now(UTC))
                 if leaving is not None:
-                    leaving()
+                    leaving(written)
                 await self._transmit(written.text, written)
             status = await answer
         finally:
             if self._answers.pop(identifier, None) is not None:
                 self._ledger.give_up(identifier)
+        if status.status == ReceptionStatusValue.PERMANENT_ERROR:
+            self._refusals.add(written, status.label or "", now=self._loop.time())
         if status.status != ReceptionStatusValue.OK:
-            shown = for_display(f"{status.status}: {status.label}" if status.label else f"{status.status}", 200)
-            raise MessageRefused(
-                f"The peer refused the message ({shown}).", status=status.status or "", label=status.label or ""
-            )
+            raise _refused(status.status or "", status.label or "", "The peer refused the message")
+        return identifier
 
     async def request_reconnect(self) -> None:
         """Ask the peer to start a new session at once, then close (REC-03)."""
@@ -397,8 +485,7 @@ class Session:
         if self._on_message is not None:
             self._observe("received", message)
         if message.type == RECEPTION_STATUS:
-            self._acknowledged(message)
-            return False
+            return self._acknowledged(message)
         verdict = self._conversation.judge(self.role.other, message, now=datetime.now(UTC))
         self._log_warnings("it sent", verdict)
         if not verdict.ok:
@@ -408,25 +495,66 @@ class Session:
         identifier = message.id or NIL_ID
         if message.type == SESSION_REQUEST:
             return self._requested(identifier, message)
-        fits = not self._inbox or self._waiting + len(message.text) <= WAITING_LIMIT
-        if fits and len(self._inbox) < self._inbox_limit:
-            self._deliver(message)
-            self._answer(identifier, ReceptionStatusValue.OK)
-        elif fits and len(self._inbox) < self._inbox_limit + self._overflow_limit:
-            self._deliver(message)
+        if self._inbox.has_room(message):
+            self._admit(identifier, message)
         else:
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "too many messages wait to be handled")
         return False
 
+    def _admit(self, identifier: str, message: Message) -> None:
+        """Answer a valid message as the application says, or later, and deliver it unless it is refused."""
+        try:
+            if self._inbox.keeps(identifier):
+                raise RefuseMessage("TEMPORARY_ERROR", "a message with this message_id waits for its answer")
+            kept = self._answerer is not None and self._answerer(self, message) is LATER
+            self._inbox.put(message, kept=kept, now=self._loop.time())
+        except RefuseMessage as refusal:
+            _log.info("a %s of %s is refused: %s", for_display(message.type, 60), self.info.remote, refusal)
+            self._answer(identifier, refusal.status, refusal.label)
+            return
+        except Exception as error:
+            process_failures.failed("answer", error, name=f"the application, asked about a message of {self.peer.id},")
+            self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "the application failed")
+            return
+        self._arrived.set()
+        if kept:
+            self._conversation.sent(self.role.other, message, now=datetime.now(UTC))
+            self._arm_kept()
+        else:
+            self._conversation.accepted(self.role.other, message, now=datetime.now(UTC))
+            self._release()
+
+    def _release(self) -> None:
+        """Say ``OK`` about what has room in the inbox now."""
+        for identifier in self._inbox.due() if self._closed is None else ():
+            self._answer(identifier, ReceptionStatusValue.OK)
+            self._to_write.set()
+
+    def _arm_kept(self) -> None:
+        deadline = self._inbox.deadline
+        if self._kept_timer is None and deadline is not None:
+            self._kept_timer = self._loop.call_at(deadline, self._kept_too_long)
+
+    def _kept_too_long(self) -> None:
+        self._kept_timer = None
+        label = f"the application has not answered within {self._answer_within:g} s"
+        self._answer_kept(self._loop.time(), label)
+        self._arm_kept()
+
+    def _answer_kept(self, until: float, label: str) -> None:
+        """Answer for the application what it had to answer by then."""
+        overdue = self._inbox.overdue(until)
+        if overdue:
+            _log.warning("session with %s: %s (%d messages)", self.info.remote, label, len(overdue))
+        for identifier in overdue:
+            self._conversation.answered(self.role.other, identifier, ok=False, now=datetime.now(UTC))
+            self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+            self._to_write.set()
+        self._release()
+
     def _log_warnings(self, whose: str, verdict: Verdict) -> None:
         for finding in verdict.warnings:
             _log.info("session with %s: %s %s", self.info.remote, whose, finding.label)
-
-    def _deliver(self, message: Message) -> None:
-        self._conversation.accepted(self.role.other, message, now=datetime.now(UTC))
-        self._inbox.append(message)
-        self._waiting += len(message.text)
-        self._arrived.set()
 
     def _requested(self, identifier: str, message: Message) -> bool:
         request = message.body.get("request")
@@ -436,24 +564,31 @@ class Session:
             return False
         if self._intent is None:
             self._intent = end
+        self._answer_kept(math.inf, "the session ends")
         self._answer(identifier, ReceptionStatusValue.OK)
         return True
 
-    def _acknowledged(self, message: Message) -> None:
+    def _acknowledged(self, message: Message) -> bool:
+        """Deal with a ReceptionStatus; True if it ends the session (MSG-07)."""
         subject = message.subject_id or NIL_ID
         found = self._ledger.acknowledged(subject)
         if found is Acknowledged.UNKNOWN:
             _log.info("%s sent a ReceptionStatus about nothing that waits for one", self.info.remote)
-            return
+            return False
+        ends = message.status == ReceptionStatusValue.PERMANENT_ERROR
+        if ends:
+            _log.warning("%s refuses a message for good, so the session ends (MSG-07)", self.info.remote)
+            self._intent = self._intent or SessionEnd.PERMANENT_ERROR
         taken = message.status == ReceptionStatusValue.OK
         self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
         if found is Acknowledged.LATE:
             self.late_acknowledgements += 1
             _log.warning("%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
-            return
+            return ends
         answer = self._answers.pop(subject, None)
         if answer is not None and not answer.done():
             answer.set_result(message)
+        return ends
 
     # Answering: a task of its own, because the pump must go on reading while there is no room to write.
 
@@ -515,8 +650,9 @@ class Session:
         lost = closed.code == ABNORMAL_CLOSURE
         self._closed = closed
         self._end = self._intent or (SessionEnd.LOST if lost else SessionEnd.CLOSED_BY_PEER)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._kept_timer):
+            if timer is not None:
+                timer.cancel()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionClosed(closed.code, closed.reason))
@@ -529,3 +665,8 @@ class Session:
         except Exception as error:
             name = f"the observer of the session with {self.info.remote}"
             process_failures.failed("observer", error, name=name)
+
+
+def _refused(status: str, label: str, what: str) -> MessageRefused:
+    shown = for_display(f"{status}: {label}" if label else status, 200)
+    return MessageRefused(f"{what} ({shown}).", status=status, label=label)

@@ -114,7 +114,9 @@ class Fleet:
                     "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
                 }
                 try:
-                    await session.send(value, leaving=lambda i=identifier: self.left.update({i: time.perf_counter()}))
+                    await session.send(
+                        value, leaving=lambda _, i=identifier: self.left.update({i: time.perf_counter()})
+                    )
                     self.acknowledged.add(identifier)
                 except SessionError as error:
                     self.refused[error.kind] += 1

@@ -8,6 +8,7 @@ import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_kit import Running, SilentServer, pair, run
@@ -22,6 +23,17 @@ MEASUREMENT = {
     "message_type": "PowerMeasurement",
     "measurement_timestamp": "2026-01-01T00:00:00Z",
     "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
+}
+
+FORECAST = {
+    "message_type": "PowerForecast",
+    "start_time": "2026-01-01T00:00:00Z",
+    "elements": [
+        {
+            "duration": 900_000,
+            "power_values": [{"value_expected": 1.0, "commodity_quantity": "ELECTRIC.POWER.L1"}],
+        }
+    ],
 }
 
 
@@ -148,6 +160,63 @@ def test_what_breaks_a_rule_is_refused_with_its_number_before_it_is_sent_unless_
     messages = [(e["direction"], e["message"]["message_type"]) for e in battery.events if e["event"] == "message"]
     assert messages == [("sent", "SelectControlType")]
     assert not [e for e in manager.events if e["event"] == "message"]
+
+
+@pytest.mark.rule("MSG-03", "MSG-07")
+def test_a_program_answers_the_types_that_it_names_and_what_it_forgets_is_answered_for_it(
+    cem: Path, rm: Path, start: Start
+) -> None:
+    manager, battery = start(cem, "--answer", "PowerMeasurement"), start(rm)
+    at_manager, at_battery = pair(manager, battery)
+
+    def send(message: object, **more: object) -> tuple[int, dict[str, Any]]:
+        sending = battery.begin("send", session=at_battery, message=message, **more)
+        return sending, manager.event("message", direction="received")
+
+    sending, event = send(MEASUREMENT)
+    assert event["answer_within"] == 3.0
+    about = {"session": at_manager, "message_id": event["message"]["message_id"]}
+    assert manager.command("answer", **about)["ok"]
+    assert battery.event("result", id=sending)["ok"]
+    again = manager.command("answer", **about)
+    assert (again["ok"], again["error"]["kind"]) == (False, "usage")
+
+    sending, event = send(MEASUREMENT)
+    about["message_id"] = event["message"]["message_id"]
+    assert manager.command("answer", **about, status="INVALID_DATA")["error"]["kind"] == "usage"
+    assert manager.command("answer", **about, status="INVALID_CONTENT", label="no such phase")["ok"]
+    error = battery.event("result", id=sending)["error"]
+    assert (error["kind"], error["status"], error["label"]) == ("message_refused", "INVALID_CONTENT", "no such phase")
+
+    sending, event = send(MEASUREMENT, retries=1)
+    about["message_id"] = event["message"]["message_id"]
+    assert manager.command("answer", **about, status="TEMPORARY_ERROR")["ok"]
+    event = manager.event("message", direction="received")
+    assert event["message"] == {**MEASUREMENT, "message_id": event["message"]["message_id"]}
+    about["message_id"] = event["message"]["message_id"]
+    assert manager.command("answer", **about)["ok"]
+    assert battery.event("result", id=sending)["message_id"] == about["message_id"]
+
+    sending, event = send(FORECAST)
+    assert "answer_within" not in event
+    assert battery.event("result", id=sending)["ok"]
+
+    sending, _ = send(MEASUREMENT)
+    error = battery.event("result", id=sending)["error"]
+    assert (error["status"], error["label"]) == ("TEMPORARY_ERROR", "the application has not answered within 3 s")
+    assert battery.command("send", session=at_battery, message=MEASUREMENT, retries=99)["error"]["kind"] == "usage"
+
+    sending, event = send(MEASUREMENT)
+    about["message_id"] = event["message"]["message_id"]
+    assert manager.command("answer", **about, status="PERMANENT_ERROR")["ok"]
+    assert battery.event("result", id=sending)["error"]["status"] == "PERMANENT_ERROR"
+    assert battery.event("session_closed", session=at_battery)["reason"] == "permanent_error"
+
+
+def test_answers_need_a_program_that_gives_them(cem: Path) -> None:
+    ended = run("serve", "--home", str(cem), "--answer", "all")
+    assert ended.returncode == 2
+    assert "--json" in ended.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -14,12 +15,13 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from s2connect import Endpoint, NodeConfig, Role, SessionEnd, events
+from s2connect import Endpoint, Message, NodeConfig, RefuseMessage, Role, Session, SessionEnd, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import (
     CertificateRefused,
     ConnectionClosed,
+    MessageRefused,
     NetworkError,
     NotPaired,
     NotReachable,
@@ -42,6 +44,12 @@ DETAILS = {
     "available_control_types": ["FILL_RATE_BASED_CONTROL"],
     "provides_forecast": False,
     "provides_power_measurement_types": ["ELECTRIC.POWER.L1"],
+}
+
+MEASUREMENT = {
+    "message_type": "PowerMeasurement",
+    "measurement_timestamp": "2026-01-01T00:00:00Z",
+    "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
 }
 
 
@@ -125,6 +133,49 @@ async def test_how_far_messages_are_judged_is_a_setting_and_nothing_is_judged_of
         await ours.send(early)
         assert (await theirs.receive()).type == "FRBC.StorageStatus"
     assert ("messages are not judged" in caplog.text) is (version == "v9")
+
+
+@pytest.mark.rule("MSG-03", "MSG-07")
+async def test_what_an_energy_manager_refuses_for_good_ends_one_session_and_not_every_next_one(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2connect.live.random.random", lambda: 0.0)
+    await paired(cem, rm)
+
+    def decide(_: Session, message: Message) -> None:
+        if message.type == "ResourceManagerDetails":
+            raise RefuseMessage("PERMANENT_ERROR", "no batteries here")
+
+    refused: list[MessageRefused] = []
+    measured = asyncio.Event()
+
+    async def manage() -> None:
+        async for session in cem.node().sessions(answer=decide):
+            async for message in session:
+                assert message.type == "PowerMeasurement"
+                measured.set()
+
+    async def measure() -> None:
+        async for session in rm.node().sessions():
+            try:
+                await session.send(DETAILS)
+            except MessageRefused as error:
+                refused.append(error)
+            ends.append(session)
+            with suppress(ConnectionClosed):
+                await session.send(MEASUREMENT)
+            await session.wait_closed()
+
+    ends: list[Session] = []
+    tasks = [asyncio.create_task(work()) for work in (manage, measure)]
+    async with within(20):
+        await measured.wait()
+    assert [end.end_reason for end in ends] == [SessionEnd.PERMANENT_ERROR, SessionEnd.OPEN]
+    assert [(error.status, error.label) for error in refused] == [("PERMANENT_ERROR", "no batteries here")] * 2
+    assert "was not sent" in str(refused[1])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.rule("REC-01", "REC-02")

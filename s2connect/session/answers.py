@@ -1,0 +1,117 @@
+"""Answers of applications to messages (MSG-03), and what follows from those of the peer (MSG-07). Sans-I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from enum import Enum
+from typing import Final
+
+from s2connect.errors import UsageError
+from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, Message, ReceptionStatusValue, read_message, write_message
+
+ANSWER_WITHIN: Final = 3.0
+"""Seconds from its receipt in which an application answers a message that it keeps (:data:`LATER`). Software in the
+field waits for five, and a bridge in between for four."""
+
+REMEMBERED_FOR: Final = 3600.0
+"""Seconds for which a message that was refused with ``PERMANENT_ERROR`` is not sent again: the peer may be mended."""
+
+MAX_REMEMBERED: Final = 64
+"""Messages of one pair that are remembered so; beyond it the oldest is forgotten."""
+
+FIRST_RETRY: Final = 1.0
+"""Seconds after which a message that was refused with ``TEMPORARY_ERROR`` is sent again; doubled each time."""
+
+LAST_RETRY: Final = 8.0
+"""Longest pause between two attempts, in seconds."""
+
+MAX_RETRIES: Final = 10
+"""Times that a message can be sent again."""
+
+_REFUSALS: Final = frozenset(
+    {ReceptionStatusValue.INVALID_CONTENT, ReceptionStatusValue.TEMPORARY_ERROR, ReceptionStatusValue.PERMANENT_ERROR}
+)
+
+
+class RefuseMessage(Exception):
+    """An application refuses a message: raised by the ``answer`` of a session (MSG-03).
+
+    ``INVALID_CONTENT``: what the message says cannot be done. ``TEMPORARY_ERROR``: send it again later.
+    ``PERMANENT_ERROR``: never send it again; it ends the session.
+
+    Args:
+        status: One of these.
+        label: Why, for the developers of the peer; they read it in their log.
+
+    Raises:
+        UsageError: ``status`` is another one.
+    """
+
+    def __init__(self, status: ReceptionStatusValue | str, label: str = "") -> None:
+        try:
+            self.status = ReceptionStatusValue(status)
+        except ValueError:
+            self.status = ReceptionStatusValue.OK
+        if self.status not in _REFUSALS:
+            raise UsageError(f"An application refuses a message with {', '.join(sorted(_REFUSALS))}.")
+        self.label = label.encode("utf-8", "replace").decode()[:MAX_LABEL_CHARACTERS]
+        super().__init__(f"{self.status}: {self.label}" if self.label else str(self.status))
+
+
+class Later(Enum):
+    """The type of :data:`LATER`."""
+
+    LATER = "later"
+
+
+LATER: Final = Later.LATER
+"""An application keeps a message: it answers it with ``Session.answer``, within :data:`ANSWER_WITHIN`."""
+
+
+class PermanentRefusals:
+    """Messages that a peer refused with ``PERMANENT_ERROR`` (MSG-07), through all sessions of a pair.
+
+    Two messages are the same if only their ``message_id`` differs.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+
+    def add(self, message: Message, label: str, *, now: float) -> None:
+        """Remember a message and the label of its refusal; ``now`` never goes back."""
+        key = _content(message)
+        self._known.pop(key, None)
+        self._known[key] = now + REMEMBERED_FOR, label
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+
+    def label_of(self, message: Message, *, now: float) -> str | None:
+        """Return the label with which a message was refused for good; None for a message that may be sent."""
+        while self._known and next(iter(self._known.values()))[0] <= now:
+            self._known.popitem(last=False)
+        found = self._known.get(_content(message)) if self._known else None
+        return None if found is None else found[1]
+
+
+def retry_pause(attempt: int, chance: float) -> float:
+    """Return the seconds before a message is sent again that was refused for the time being (MSG-07).
+
+    Args:
+        attempt: How often it has been sent again already.
+        chance: Random, from 0 to 1; spreads senders over the second half of the pause.
+    """
+    pause = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(attempt, MAX_RETRIES))
+    return pause * (0.5 + chance / 2)
+
+
+def with_new_id(message: Message) -> Message:
+    """Return the same message under a new ``message_id``: one id has one ReceptionStatus."""
+    text, _ = write_message({**message.body, "message_id": None})
+    return read_message(text)
+
+
+def _content(message: Message) -> bytes:
+    body = {name: value for name, value in message.body.items() if name != "message_id"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()

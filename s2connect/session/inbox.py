@@ -1,0 +1,90 @@
+"""Inbox: messages that wait for the application, and those of them whose answer waits, too (MSG-03). Sans-I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from s2connect.messages.envelope import NIL_ID, Message
+from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
+
+
+class Inbox:
+    """Messages in the order in which they came, bounded in number and in characters.
+
+    Args:
+        limit: Messages that get their ``OK`` at once, at least 1.
+        overflow: Messages beyond it that are kept without one until there is room.
+        characters: Of all of them, unless it is one.
+        answer_within: Seconds in which the application answers a message that it has kept.
+    """
+
+    def __init__(self, limit: int, overflow: int, characters: int, answer_within: float) -> None:
+        self._messages: deque[Message] = deque()
+        self._limit = limit
+        self._overflow = overflow
+        self._characters = characters
+        self._waiting = 0
+        self._withheld: deque[str] = deque()
+        self._kept = Acknowledgements(timeout=answer_within)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def has_room(self, message: Message) -> bool:
+        """Whether one more message fits in."""
+        if not self._messages:
+            return True
+        fits = self._waiting + len(message.text) <= self._characters
+        return fits and len(self._messages) < self._limit + self._overflow
+
+    def put(self, message: Message, *, kept: bool, now: float) -> None:
+        """Add a message.
+
+        Args:
+            message: The message.
+            kept: The application answers it; otherwise :meth:`due` tells when it gets its ``OK``.
+            now: Never goes back.
+
+        Raises:
+            UsageError: Too many are kept.
+        """
+        if kept:
+            self._kept.sent(message.id or NIL_ID, now=now)
+        else:
+            self._withheld.append(message.id or NIL_ID)
+        self._messages.append(message)
+        self._waiting += len(message.text)
+
+    def take(self) -> Message:
+        """Take the oldest message out."""
+        message = self._messages.popleft()
+        self._waiting -= len(message.text)
+        return message
+
+    def due(self) -> list[str]:
+        """Return the ids of the messages that get their ``OK`` now, each once."""
+        beyond = max(0, len(self._messages) - self._limit)
+        return [self._withheld.popleft() for _ in range(len(self._withheld) - beyond)]
+
+    # Messages that the application answers
+
+    def keeps(self, message_id: str) -> bool:
+        """Whether the application has to answer this one."""
+        return message_id in self._kept
+
+    def answered(self, message_id: str) -> bool:
+        """Note that the application answers a message; False if it has not to."""
+        return self._kept.acknowledged(message_id) is Acknowledged.EXPECTED
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`overdue` has something to tell; None while nothing is kept."""
+        return self._kept.deadline
+
+    def overdue(self, now: float) -> list[str]:
+        """Return the ids of kept messages whose time is over; they are no longer delivered or to be answered."""
+        over = self._kept.expired(now)
+        if gone := set(over):
+            self._messages = deque(message for message in self._messages if message.id not in gone)
+            self._waiting = sum(len(message.text) for message in self._messages)
+        return over
