@@ -335,7 +335,10 @@ class PlainDoor:
             if self._gate is not None and (refusal := await self._gate(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
-            end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
+            try:
+                end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
+            except ConnectionClosed:
+                return web.Response(status=400)  # nobody is there to read it
             self._ends.add(end)
             if accepted is not None:
                 accepted()

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from s2connect.errors import ProtocolViolation
+from s2connect.errors import ConnectionClosed, ProtocolViolation
 from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
@@ -93,6 +93,9 @@ class WebSocketTransport:
         info, future = entered
         try:
             connection = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
+        except ConnectionClosed:
+            future.cancel()
+            return web.Response(status=400)  # nobody is there to read it
         except BaseException:
             future.cancel()
             raise

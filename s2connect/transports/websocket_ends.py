@@ -545,7 +545,10 @@ async def accept(
     # What a client has sent before it got the answer lies in aiohttp's protocol, whose attribute is private.
     guard = FrameGuard(_protocol_of(transport), getattr(request.protocol, "_message_tail", b""))
     transport.set_protocol(guard)
-    writer = await socket.prepare(request)
+    try:
+        writer = await socket.prepare(request)
+    except ConnectionError:
+        raise ConnectionClosed from None
     assert writer is not None
     return ServerEnd(_with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard)
 

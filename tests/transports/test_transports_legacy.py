@@ -490,6 +490,25 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             await connection.close()
 
 
+async def test_a_client_that_goes_before_it_was_let_in_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def gate(_: str) -> None:
+        asked.set()
+        await answer.wait()
+
+    async with listening(gate=gate) as server:
+        coming = asyncio.create_task(device(server.port))
+        async with within(5):
+            await asked.wait()
+        coming.cancel()
+        await until(lambda: not server._server._connections)
+        answer.set()
+        await gone_but(server, 0)
+        await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
+
+
 async def test_a_connection_that_nobody_takes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legacy, "CLAIM_TIMEOUT", 0.05)
     async with listening() as server:

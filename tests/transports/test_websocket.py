@@ -38,7 +38,7 @@ from s2connect.transports.websocket_ends import (
     PeerWatch,
     WebSocketTimings,
 )
-from tests.waits import slowed, until_still, within
+from tests.waits import slowed, until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
@@ -213,6 +213,26 @@ async def test_the_longest_message_passes_and_one_byte_more_ends_with_1009_and_a
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1, warnings
     assert f"longer than {MAX_MESSAGE_BYTES} bytes" in warnings[0]
+
+
+async def test_a_client_that_goes_while_it_is_answered_is_no_error(
+    rig: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare = web.WebSocketResponse.prepare
+
+    async def late(self: web.WebSocketResponse, request: web.Request) -> Any:
+        request.transport.abort()
+        await until(lambda: request.transport is None)
+        return await prepare(self, request)
+
+    monkeypatch.setattr(web.WebSocketResponse, "prepare", late)
+    async with rig() as r:
+        offer = r.server.offer(MINE)
+        with pytest.raises(NotReachable):
+            await r.client.connect(THEIRS, offer.details, r.trust)
+        await until(offer.connection.cancelled)
+        await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
 
 
 def test_the_watch_counts_only_silence_that_was_listened_to() -> None:
