@@ -24,7 +24,7 @@ MARGIN = 3.0
 QUIET_START = 0.35
 """Seconds that the command needs to load on the machine for which the tests name their seconds."""
 
-SLOWEST = 10.0
+SLOWEST = 5.0
 """Beyond this factor a machine is not slow but stuck."""
 
 

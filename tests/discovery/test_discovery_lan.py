@@ -218,6 +218,7 @@ def test_a_name_nobody_has_is_said_to_be_unknown_in_a_sentence() -> None:
         assert answer["error"].startswith("No device named nobody.local answered in this network.")
 
 
+@pytest.mark.long
 @pytest.mark.rule("SEC-03", "DISC-03")
 def test_odd_names_and_garbage_are_listed_safely_or_dropped() -> None:
     with Lan(2, ipv6=False) as lan:

@@ -15,7 +15,6 @@ from aiohttp import web
 from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext
-from tests.waits import until as until
 
 OpenEndpoint = Callable[..., Awaitable[Endpoint]]
 

@@ -22,7 +22,7 @@ from s2connect.rest.rate import BEARER_COST, MAX_BEARER_DELAY, AddressLimiter
 from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.websocket import WebSocketTransport
-from tests.waits import within
+from tests.waits import patience, within
 
 pytestmark = pytest.mark.rule("SEC-03")
 
@@ -141,7 +141,7 @@ async def test_any_content_encoding_is_415_and_nothing_is_inflated(
         before = time.process_time()
         response = await response_to(server, POST + head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert status_of(response) == 415
-        assert time.process_time() - before < 0.05
+        assert time.process_time() - before < patience(0.05)
     assert not caplog.records
 
 
@@ -202,7 +202,7 @@ async def test_no_request_up_to_its_bounds_costs_more_than_50_ms(server: HttpsSe
             before = time.process_time()
             await response_to(server, request)
             costs.append(time.process_time() - before)
-        assert min(costs) < 0.05, (request[:100], costs)
+        assert min(costs) < patience(0.05), (request[:100], costs)
 
 
 async def test_a_connection_is_bounded_from_one_request_to_the_next_only(

@@ -18,13 +18,6 @@ from tests.store.store_examples import contents, key
 # Each starts a hundred processes, on machines that may be busy.
 pytestmark = pytest.mark.timeout(600)
 
-THOROUGH = pytest.mark.parametrize(
-    "thorough", [pytest.param(False, id="each_kind"), pytest.param(True, id="every_one", marks=pytest.mark.long)]
-)
-
-ALWAYS_THOROUGH = pytest.mark.parametrize("thorough", [pytest.param(True, id="every_one", marks=pytest.mark.long)])
-"""For what takes the default suite too long."""
-
 CHILD = [sys.executable, "-m", "tests.store.power_cut_child", "{home}"]
 KEYS = [key(number) for number in range(1, 5)]
 
@@ -83,16 +76,16 @@ def done(outcome: Outcome) -> int:
     return max((int(line) for line in outcome.output.split()), default=0)
 
 
-@THOROUGH
+@pytest.mark.long
 @pytest.mark.rule("PAIR-10", "SES-03", "SESC-02", "SESC-03", "SESC-06", "ROLE-05", "ROLE-06")
 def test_killed_at_any_change_the_state_is_that_before_or_after_the_operation(
-    tmp_path: Path, states: list[object], thorough: bool
+    tmp_path: Path, states: list[object]
 ) -> None:
     def check(outcome: Outcome) -> None:
         step = done(outcome)
         assert left(outcome.home) in states[step : step + 2], f"killed at {outcome.change} after step {step}"
 
-    assert kill_points([*CHILD, "stop"], tmp_path, prepare, check, thorough=thorough) > len(STEPS)
+    assert kill_points([*CHILD, "stop"], tmp_path, prepare, check, thorough=True) > len(STEPS)
 
 
 @pytest.mark.rule("SESC-06")
@@ -122,27 +115,27 @@ def test_a_rotation_is_synced_before_it_replaces_the_old_tokens_and_before_it_is
         assert calls[number + 1].arguments.split(">")[0].endswith("/vault")
 
 
-@ALWAYS_THOROUGH
+@pytest.mark.long
 @pytest.mark.rule("PAIR-10", "SES-03", "SESC-06")
 def test_a_disk_that_is_full_for_a_moment_fails_the_operation_and_the_next_attempt_succeeds(
-    tmp_path: Path, states: list[object], thorough: bool
+    tmp_path: Path, states: list[object]
 ) -> None:
     def check(outcome: Outcome) -> None:
         assert outcome.returncode == 0, f"at {outcome.change}: {outcome.errors}"
         # Only a store that could not be opened at all has done nothing.
         assert left(outcome.home) == states[-1 if done(outcome) else 0], f"full at {outcome.change}"
 
-    assert full_disk_points([*CHILD, "retry"], tmp_path, prepare, check, stays_full=False, thorough=thorough)
+    assert full_disk_points([*CHILD, "retry"], tmp_path, prepare, check, stays_full=False, thorough=True)
 
 
-@ALWAYS_THOROUGH
+@pytest.mark.long
 @pytest.mark.rule("PAIR-10", "SES-03", "SESC-06")
 def test_a_disk_that_stays_full_leaves_the_state_before_or_after_the_operation(
-    tmp_path: Path, states: list[object], thorough: bool
+    tmp_path: Path, states: list[object]
 ) -> None:
     def check(outcome: Outcome) -> None:
         assert outcome.returncode == 0, f"at {outcome.change}: {outcome.errors}"
         step = done(outcome)
         assert left(outcome.home) in states[step : step + 2], f"full at {outcome.change} after step {step}"
 
-    assert full_disk_points([*CHILD, "stop"], tmp_path, prepare, check, stays_full=True, thorough=thorough)
+    assert full_disk_points([*CHILD, "stop"], tmp_path, prepare, check, stays_full=True, thorough=True)
