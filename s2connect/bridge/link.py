@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
 from s2connect.bridge.outbox import Outbox
+from s2connect.bridge.recording import Record
+from s2connect.bridge.refusals import Counts, Refusal, Refusals
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages.envelope import (
@@ -128,6 +130,9 @@ class LinkStatus:
         counts: By the role of the sender, what became of the messages, since the bridge started.
         queued: By the role of the receiver, what waits to be sent.
         times_up: How often it has been up.
+        refused: How many messages were refused, since the bridge started.
+        last_refused: The last refused message of each side, by the role of the sender.
+        now: The clock of the link, by which that was.
     """
 
     name: str
@@ -139,6 +144,9 @@ class LinkStatus:
     counts: Mapping[Role, Mapping[str, int]]
     queued: Mapping[Role, int]
     times_up: int
+    refused: Counts
+    last_refused: Mapping[Role, Refusal]
+    now: float
 
 
 class _Asked:
@@ -156,6 +164,7 @@ class Link:
         policy: What may pass.
         on_change: Called with the link after every change of its state.
         failures: Reports errors of ours.
+        record: Given each connection before anything passes on it, to observe it.
     """
 
     def __init__(
@@ -166,8 +175,11 @@ class Link:
         *,
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
+        record: Record | None = None,
     ) -> None:
         self.name = name
+        self._record = record
+        self._refusals = Refusals(name)
         self.sides = dict(sides)
         self.policy = policy
         self._on_change = on_change
@@ -250,6 +262,9 @@ class Link:
             counts=counts,
             queued={role: len(outbox) for role, outbox in self._outboxes.items()},
             times_up=self._times_up,
+            refused=self._refusals.counts(),
+            last_refused=self._refusals.last(),
+            now=now,
         )
 
     def _side_status(self, role: Role) -> SideStatus:
@@ -353,7 +368,7 @@ class Link:
                 raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
             meeting.result()
             versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
-            return Relay(versions, self.policy, name=self.name)
+            return Relay(versions, self.policy, name=self.name, refusals=self._refusals)
         except BaseException:
             self._answer_all(NOT_NOW)
             raise
@@ -383,6 +398,8 @@ class Link:
 
     def _joined(self, role: Role, connection: Connection) -> None:
         """A side is there; whether it stays is noticed only by listening (WS-04)."""
+        if self._record is not None:
+            connection = self._record(self.name, self.sides[role].title, role, connection)
         self._connections[role] = connection
         early = self._early[role] = deque()
         listener = self._listen(role, connection, early, self._lost)

@@ -132,6 +132,14 @@ class Metrics:
                         slowed.add_metric([name, role], number)
                     else:
                         messages.add_metric([name, role, fate], number)
+        refusals = CounterMetricFamily(
+            "s2connect_bridge_refusals",
+            "Messages whose ReceptionStatus is not OK, by who refused them.",
+            labels=["route", "sender", "by", "status"],
+        )
+        for name, counted in self._bridge.refused().items():
+            for (sender, by, status), number in counted.items():
+                refusals.add_metric([name, sender, by, status], number)
         failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
         tasks = CounterMetricFamily(
@@ -139,7 +147,7 @@ class Metrics:
         )
         for task, number in self._bridge.task_failures().items():
             tasks.add_metric([task], number)
-        return [states, up, sides, queued, messages, texts, slowed, failed, tasks]
+        return [states, up, sides, queued, messages, texts, slowed, refusals, failed, tasks]
 
 
 def _for_this_machine(show: Callable[[], web.Response]) -> Handler:

@@ -137,7 +137,8 @@ def _route(route: Object) -> Iterator[str]:
 
 
 def _row(row: Row) -> str:
-    why = f'<small class="why">{_text(row.reason, 200)}</small>' if row.reason else ""
+    lines = [(row.reason, 200)] * bool(row.reason) + [(one, 400) for one in row.refused]
+    why = "".join(f'<small class="why">{_text(text, limit)}</small>' for text, limit in lines)
     colour = _COLOURS.get(LinkState(row.state), "")
     state = f'<div><span class="state {colour}">{row.state}</span> <small>{row.since}</small>{why}</div>'
     others = (row.device, row.manager, row.from_device, row.from_manager, row.retry)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from s2connect.bridge.refusals import BRIDGE, PEER, Refusals
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import data_model
 from s2connect.messages.checks import Check
@@ -27,7 +28,7 @@ from s2connect.messages.envelope import (
 )
 from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
-from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
+from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
@@ -77,7 +78,7 @@ class Fate(StrEnum):
 
 
 # Python 3.11 looks a member up more slowly than it counts.
-_FORWARDED, _ACKNOWLEDGED = Fate.FORWARDED, Fate.ACKNOWLEDGED
+_FORWARDED, _ACKNOWLEDGED, _OK = Fate.FORWARDED, Fate.ACKNOWLEDGED, ReceptionStatusValue.OK
 
 
 class Out(NamedTuple):
@@ -117,6 +118,7 @@ class _Side:
         self.budget = PeerBudget(policy.limits)
         self.counts = dict.fromkeys(Fate, 0)
         self.bytes = 0
+        self.types: dict[str, str] = {}  # of what was forwarded, by id, until it is answered
         self.points = float(policy.burst)
         self.at: float | None = None
 
@@ -132,6 +134,7 @@ class Relay:
         versions: S2 JSON version by side, in any spelling (VER-06).
         policy: What may pass.
         name: Of the link, for the log.
+        refusals: Where refused messages are noted.
         wall: The time of the day; a translation depends on it.
 
     Raises:
@@ -144,10 +147,13 @@ class Relay:
         policy: Policy,
         *,
         name: str = "",
+        refusals: Refusals | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
         self._name = name
+        self._refusals = refusals if refusals is not None else Refusals(name)
+        self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
         self._sides = {role: _Side(role, policy) for role in (Role.RM, Role.CEM)}
@@ -167,6 +173,7 @@ class Relay:
         Returns:
             What to send, in this order.
         """
+        self._clock = now
         from_ = self._sides[side]
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         from_.bytes += size
@@ -179,7 +186,7 @@ class Relay:
             if not error.answerable:
                 from_.counts[Fate.STRAY] += 1
                 return []
-            return self._refuse(side, error.subject_id, error.status, error.label)
+            return self._refuse(side, None, error.subject_id, error.status, error.label)
 
     def charge(self, side: Role, text: str, worked: float, *, now: float) -> float | None:
         """Charge a text to the side that it came from. Arguments and result are those of ``PeerBudget.charge``."""
@@ -191,28 +198,35 @@ class Relay:
 
     def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
         from_, identifier, policy = self._sides[side], message.id or NIL_ID, self.policy
+        kind = message.type
         if size > policy.max_message_bytes:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
             label = f"longer than the {policy.max_message_bytes} bytes that this link carries: {size}"
-            return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
+            return self._refuse(side, kind, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
         if policy.messages_per_second and not self._has_points(from_, now):
             label = f"more than {policy.messages_per_second:g} messages a second"
-            return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+            return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._judges_all or message.type in HANDSHAKES:
             verdict = self._conversations[side].judge(side, message, now=self._now())
             if not verdict.ok:
-                return self._refuse(side, verdict.subject_id, verdict.status, verdict.label)
+                return self._refuse(side, kind, verdict.subject_id, verdict.status, verdict.label)
         try:
             from_.ledger.sent(identifier, now=now)
         except UsageError:
             label = "a message with this message_id, or too many, wait for their ReceptionStatus"
-            return self._refuse(side, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+            return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+        self._remember(from_, identifier, kind)
         if self._translator is not None:
             return self._translated(self._translator, side, message)
         if self._looks_back:
             self._conversations[side].sent(side, message, now=self._now())
         self._forwarded(from_, message)
         return [Out(from_.other, message.text, identifier)]
+
+    def _remember(self, from_: _Side, identifier: str, kind: str) -> None:
+        from_.types[identifier] = kind
+        if len(from_.types) > 2 * MAX_OUTSTANDING:  # those that wait, and those that were given up
+            del from_.types[next(iter(from_.types))]
 
     def _forwarded(self, from_: _Side, message: Message) -> None:
         from_.counts[_FORWARDED] += 1
@@ -225,13 +239,15 @@ class Relay:
             translation = translator.translate(side, message, now=self._wall())
         except (Untranslatable, InvalidMessage) as error:
             from_.ledger.acknowledged(identifier)
+            from_.types.pop(identifier, None)
             if isinstance(error, InvalidMessage):
                 raise
-            return self._refuse(side, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
+            return self._refuse(side, message.type, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
         self._conversations[side].sent(side, message, now=self._now())
         self._forwarded(from_, message)
         if translation.back:
             from_.ledger.acknowledged(identifier)
+            from_.types.pop(identifier, None)
             self._conversations[side].answered(side, identifier, ok=True, now=self._now())
         for text in translation.onward:
             onward, there = read_message(text), self._conversations[side.other]
@@ -258,6 +274,9 @@ class Relay:
         if found is Acknowledged.UNKNOWN:
             of.counts[Fate.STRAY] += 1
             return []
+        kind = of.types.pop(subject, None)
+        if message.status != _OK:
+            self._refusals.add(sender, kind, message.status or "", message.label, by=PEER, now=self._clock)
         if self._looks_back:
             ok = message.status == ReceptionStatusValue.OK
             self._conversations[sender].answered(sender, subject, ok=ok, now=self._now())
@@ -268,12 +287,11 @@ class Relay:
         of.counts[_ACKNOWLEDGED] += 1
         return [Out(sender, message.text)]
 
-    def _refuse(self, side: Role, subject: str, status: ReceptionStatusValue, label: str | None) -> list[Out]:
-        counts = self._sides[side].counts
-        counts[Fate.REFUSED] += 1
-        # The first one is for the operator; whoever sends many must not fill the log, and they are counted.
-        level = logging.INFO if counts[Fate.REFUSED] == 1 else logging.DEBUG
-        _log.log(level, "link %s: a message of the %s was refused: %s %s", self._name, side, status, label)
+    def _refuse(
+        self, side: Role, kind: str | None, subject: str, status: ReceptionStatusValue, label: str | None
+    ) -> list[Out]:
+        self._sides[side].counts[Fate.REFUSED] += 1
+        self._refusals.add(side, kind, status, label, by=BRIDGE, now=self._clock)
         return [Out(side, reception_status(subject, status, label))]
 
     def _has_points(self, from_: _Side, now: float) -> bool:
@@ -298,7 +316,14 @@ class Relay:
 
     def overdue(self, now: float) -> list[Overdue]:
         """Messages whose ReceptionStatus has not come in time, of each side the oldest first."""
-        return self._given_up(now, f"no answer of the other side within {self.policy.patience:g} s")
+        self._clock = now
+        label = f"no answer of the other side within {self.policy.patience:g} s"
+        found = self._given_up(now, label)
+        for overdue in found:
+            sender = overdue.to.other
+            kind = self._sides[sender].types.get(overdue.key)
+            self._refusals.add(sender, kind, ReceptionStatusValue.TEMPORARY_ERROR, label, by=BRIDGE, now=now)
+        return found
 
     def ended(self) -> list[Overdue]:
         """The same of all messages that wait: nobody will hear of an answer any more."""

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from s2connect.bridge.link import NOT_NOW, Link, LinkStatus, Side
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort
+from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
@@ -32,6 +33,7 @@ class Route:
         policy: What its links let pass.
         on_change: Called with a link after every change of its state.
         failures: Reports errors of ours in background tasks.
+        record: See :class:`Link`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Route:
         *,
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
+        record: Record | None = None,
     ) -> None:
         self.name = name
         self.supervisor = Supervisor(f"s2connect-bridge-{name}", failures)
@@ -51,6 +54,7 @@ class Route:
         self.links: dict[str, Link] = {}
         self._policy = policy
         self._on_change = on_change
+        self._record = record
         self._known: dict[str, Device] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -108,6 +112,7 @@ class Route:
                 self._policy,
                 on_change=self._on_change,
                 failures=self.supervisor.failures,
+                record=self._record,
             )
             self.links[device.key] = link
             self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)

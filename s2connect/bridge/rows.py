@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -33,6 +33,7 @@ class Row:
         from_device: What became of the messages of the device, by :data:`FATES`.
         from_manager: What became of those of the energy manager.
         retry: When the bridge connects by itself, otherwise empty.
+        refused: A sentence on the last refused message of each side; empty where there was none.
     """
 
     link: str
@@ -44,6 +45,7 @@ class Row:
     from_device: str
     from_manager: str
     retry: str
+    refused: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, link: Object) -> Self:
@@ -60,6 +62,7 @@ class Row:
             from_device=_counts(messages["rm"]),
             from_manager=_counts(messages["cem"]),
             retry="" if up or link["retry_in"] is None else f"in {span(link['retry_in'])}",
+            refused=tuple(_refused(link.get("refusals", {}))),
         )
 
 
@@ -94,6 +97,17 @@ def _side(side: Object) -> str:
     if not side["connected"]:
         return "-"
     return f"{for_display(side['protocol'], 20)} {for_display(side['s2_version'], 20)}"
+
+
+def _refused(refusals: Object) -> Iterator[str]:
+    names = {"rm": "the device", "cem": "the energy manager"}
+    for role, other in (("rm", "cem"), ("cem", "rm")):
+        if (last := refusals.get(role, {}).get("last")) is None:
+            continue
+        who = names[other] if last["by"] == "peer" else "the bridge"
+        why = f" ({for_display(last['label'], 200)})" if last["label"] else ""
+        what = f"{for_display(last['type'], 60) or 'a message'} of {names[role]}"
+        yield f"{span(last['seconds_ago'])} ago {who} refused {what}: {for_display(last['status'], 40)}{why}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

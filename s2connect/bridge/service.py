@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import Link, LinkStatus
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.bridge.plain import PlainServerManagerPort
+from s2connect.bridge.recording import Record
+from s2connect.bridge.refusals import refusals_object
 from s2connect.bridge.route import Route
 from s2connect.config import EndpointConfig, checked, default_host
 from s2connect.endpoint import Endpoint, create_home, read_config
@@ -74,23 +77,37 @@ class Bridge:
         failed: Routes that do not run, and why.
     """
 
-    def __init__(self, config: BridgeConfig, endpoint: Endpoint, bridge: NodeId, on_change: OnChange | None) -> None:
+    def __init__(
+        self,
+        config: BridgeConfig,
+        endpoint: Endpoint,
+        bridge: NodeId,
+        on_change: OnChange | None,
+        record: Record | None = None,
+    ) -> None:
         """Use :meth:`open`."""
         self.config = config
         self.endpoint = endpoint
         self.id = bridge
         self.failed: dict[str, str] = {}
         self._on_change = on_change
+        self._record = record
         self._builder = Builder(endpoint, bridge)
         self._running: dict[str, _Running] = {}
         self._past: dict[str, dict[Role, dict[str, int]]] = {}
+        self._past_refused: dict[str, Counter[tuple[Role, str, str]]] = {}
         self._since = time.time()
         self._reloading = asyncio.Lock()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, config: BridgeConfig, *, on_change: OnChange | None = None, addresses: Mapping[str, str] | None = None
+        cls,
+        config: BridgeConfig,
+        *,
+        on_change: OnChange | None = None,
+        addresses: Mapping[str, str] | None = None,
+        record: Record | None = None,
     ) -> AsyncIterator[Bridge]:
         """Run a bridge until the context ends; then it tells its peers and stops. The home is made on the first run.
 
@@ -98,6 +115,7 @@ class Bridge:
             config: Its settings.
             on_change: Called with the name of the route and the link after every change of a link's state.
             addresses: Where to connect to for a host name, instead of resolving it.
+            record: Given every connection of every link, to observe it.
 
         Raises:
             ConfigurationError: A setting cannot be used, or a port is taken.
@@ -108,7 +126,7 @@ class Bridge:
         async with Endpoint.open(
             config.home, config=settings, serve=nodes, listen=False, addresses=addresses
         ) as endpoint:
-            made = cls(config, endpoint, bridge, on_change)
+            made = cls(config, endpoint, bridge, on_change, record)
             try:
                 for route in config.routes:
                     await made._begin(route)
@@ -125,7 +143,13 @@ class Bridge:
 
         devices, manager = await self._builder.devices(config), await self._builder.manager(config)
         route = Route(
-            name, devices, manager, policy(config), on_change=changed, failures=self.endpoint.supervisor.failures
+            name,
+            devices,
+            manager,
+            policy(config),
+            on_change=changed,
+            failures=self.endpoint.supervisor.failures,
+            record=self._record,
         )
         try:
             await route.start()
@@ -141,6 +165,7 @@ class Bridge:
             for role, counts in status.counts.items():
                 for fate, number in counts.items():
                     past[role][fate] = past[role].get(fate, 0) + number
+            self._past_refused.setdefault(route, Counter()).update(status.refused)
         if self._on_change is not None:
             self._on_change(route, status)
 
@@ -258,6 +283,10 @@ class Bridge:
                 for role, side in status.sides.items()
             },
             "messages": {role.lower(): dict(counts) for role, counts in status.counts.items()},
+            "refusals": {
+                role.lower(): refusals_object(role, status.refused, status.last_refused, status.now)
+                for role in status.sides
+            },
             "queued": {role.lower(): number for role, number in status.queued.items()},
         }
         manager = route.manager
@@ -284,6 +313,16 @@ class Bridge:
                 for role, counts in status.counts.items():
                     for fate, number in counts.items():
                         sums[role][fate] = sums[role].get(fate, 0) + number
+        return found
+
+    def refused(self) -> Mapping[str, Mapping[tuple[Role, str, str], int]]:
+        """By route, how many messages were refused since the start: by sender, who refused, and status."""
+        found = {name: Counter(past) for name, past in self._past_refused.items()}
+        for name, running in self._running.items():
+            for link in running.route.links.values():
+                status = link.status()
+                if status.state is not LinkState.STOPPED:
+                    found.setdefault(name, Counter()).update(status.refused)
         return found
 
 

@@ -43,6 +43,14 @@ RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", he
 def run(
     file: FileArgument,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Run on uvloop: a fifth less CPU per message.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="LOG", help="Append every message of every link to this file, for s2connect replay."),
+    ] = None,
+    record_only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Record this route or link (ROUTE/DEVICE) only. Can be repeated."),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> ExitCode:
@@ -53,7 +61,10 @@ def run(
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     form = json_form if as_json else BridgeText()
-    work = run_bridge(file, form, show_codes=not as_json and sys.stdout.isatty())
+    if record_only and record is None:
+        raise Failure("usage", "--record-only needs --record LOG.", code=ExitCode.USAGE)
+    show_codes = not as_json and sys.stdout.isatty()
+    work = run_bridge(file, form, show_codes=show_codes, record=record, only=record_only or ())
     return ExitCode(_of_file(work, as_json=as_json, on_uvloop=uvloop))
 
 

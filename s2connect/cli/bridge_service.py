@@ -8,20 +8,23 @@ import logging
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from s2connect.bridge.config import BridgeFileError, load
+from s2connect.bridge.config import BridgeConfig, BridgeFileError, load
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.service import Bridge, Reloaded
 from s2connect.cli.control import control_socket
 from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.lines import LineWriter
-from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, report_callbacks
+from s2connect.cli.record import LinkRecorder, Recorder, open_log
+from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, recording_stopped, report_callbacks
 from s2connect.cli.service import Object, Service, Sink, event_object
 from s2connect.cli.systemd import Notifier
 from s2connect.errors import S2ConnectError
+from s2connect.model.text import for_display
 from s2connect.rest.acceptor import raise_descriptor_limit
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -113,25 +116,31 @@ class _Changes:
             await self._news.wait()
 
 
-async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
+async def run_bridge(
+    file: Path, form: Form, *, show_codes: bool, record: Path | None = None, only: Collection[str] = ()
+) -> ExitCode:
     """Run a bridge until it is told to stop; SIGHUP has it read its file again.
 
     Args:
         file: Its file.
         form: How events look on standard output.
         show_codes: Tell a code with every announced pairing: only where nobody keeps the output.
+        record: File to which every message is appended.
+        only: Routes and links that are recorded; empty for all.
 
     Returns:
         The exit code.
 
     Raises:
         S2ConnectError: The file has mistakes, or the bridge cannot be started.
+        Failure: ``only`` names no route of the file.
     """
     use_small_tls_buffers()  # this process is ours
     raise_descriptor_limit()
     stop, notifier, changes = Stop(), Notifier(), _Changes()
     with stop.on_signals():
         config, warnings = await asyncio.to_thread(load, file)
+        _check_names(only, config)
         async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
             # Codes are for whoever asks for one, and this output is usually kept.
             output = Output(writer, lambda event: None if event["event"] == "pairing_code" else form(event))
@@ -140,7 +149,13 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
             service: BridgeService | None = None
             try:
                 async with contextlib.AsyncExitStack() as stack:
-                    bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add))
+                    links: LinkRecorder | None = None
+                    if record is not None:
+                        descriptor = await asyncio.to_thread(open_log, record)
+                        recorder = Recorder(descriptor, partial(recording_stopped, output, record))
+                        links = LinkRecorder(await stack.enter_async_context(recorder), only)
+                    opening = Bridge.open(config, on_change=changes.add, record=links)
+                    bridge = await stack.enter_async_context(opening)
                     stack.enter_context(report_callbacks(bridge.endpoint))
                     if config.metrics is not None:
                         from s2connect.bridge.metrics import Metrics
@@ -165,6 +180,18 @@ async def run_bridge(file: Path, form: Form, *, show_codes: bool) -> ExitCode:
     if stop.error is not None:
         raise stop.error
     return stop.code
+
+
+def _check_names(only: Collection[str], config: BridgeConfig) -> None:
+    routes = [route.name for route in config.routes]
+    for name in only:
+        if name.partition("/")[0] not in routes:
+            raise Failure(
+                "usage",
+                f"{config.file} has no route {for_display(name.partition('/')[0], 60)} to be recorded.",
+                f"Name a route ({', '.join(routes)}) or a link as bridge status --json shows it.",
+                code=ExitCode.USAGE,
+            )
 
 
 @contextlib.contextmanager

@@ -93,4 +93,6 @@ def _narrow(row: Row) -> Text:
 
 def _state(row: Row) -> Text:
     text = Text(row.state, style=_STYLES.get(row.state, "")).append(f" {row.since}", "dim")
-    return text.append(f"\n{row.reason}", "dim") if row.reason else text
+    for line in ([row.reason] if row.reason else []) + list(row.refused):
+        text.append(f"\n{line}", "dim")
+    return text

@@ -1,22 +1,24 @@
-"""``serve --record``: every message of every session as a line of a file, for ``s2connect replay``."""
+"""``--record`` of ``serve`` and ``bridge run``: every message as a line of a file, for ``s2connect replay``."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from s2connect import Session
+from s2connect.bridge.recording import ObservedConnection
 from s2connect.cli.lines import LineWriter
 from s2connect.errors import StorageUnavailable
 from s2connect.messages.envelope import Message
 from s2connect.model.common import Role
-from s2connect.session.session import Direction, Observer
+from s2connect.session.session import Direction, Observer, SessionEnd
 from s2connect.store.files import open_private, unavailable
+from s2connect.transports.base import Connection
 
 
 def open_log(path: Path) -> int:
@@ -70,14 +72,22 @@ class Recorder:
 
     def session_opened(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
         """A session has come up, and nothing was said yet; from now on all of it is written."""
-        role = session.role
-        about = {"node": node, "role": str(role), "peer": peer, "s2_version": session.info.s2_version}
-        self._put({"time": _now(), "session": name, "event": "session_opened", **about})
-        session.observe(self._observer(name, node, role))
+        version = session.info.s2_version
+        session.observe(self.opened(name, node=node, role=session.role, peer=peer, s2_version=version))
 
     def session_closed(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
         """A session has ended."""
-        about = {"node": node, "role": str(session.role), "peer": peer, "reason": str(session.end_reason)}
+        self.closed(name, node=node, role=session.role, peer=peer, reason=session.end_reason)
+
+    def opened(self, name: str, *, node: str, role: Role, peer: dict[str, Any], s2_version: str) -> Observer:
+        """Write that a session has come up, and return who writes its messages. ``role`` is our own."""
+        about = {"node": node, "role": str(role), "peer": peer, "s2_version": s2_version}
+        self._put({"time": _now(), "session": name, "event": "session_opened", **about})
+        return self._observer(name, node, role)
+
+    def closed(self, name: str, *, node: str, role: Role, peer: dict[str, Any], reason: SessionEnd) -> None:
+        """Write that a session has ended."""
+        about = {"node": node, "role": str(role), "peer": peer, "reason": str(reason)}
         self._put({"time": _now(), "session": name, "event": "session_closed", **about})
 
     def _observer(self, name: str, node: str, role: Role) -> Observer:
@@ -104,6 +114,34 @@ class Recorder:
             lost = {"time": _now(), "session": "", "event": "left_out", "lines": self._left_out}
             self._left_out = 0
             self._writer.put_nowait(json.dumps(lost).encode("ascii"))
+
+
+class LinkRecorder:
+    """Writes down what passes on the links of a bridge: each side of a link is a session, in which we are the bridge.
+
+    Args:
+        recorder: Where it is written.
+        only: Names of routes and links; what is of none of them is not recorded. Empty for all.
+    """
+
+    def __init__(self, recorder: Recorder, only: Collection[str] = ()) -> None:
+        self._recorder = recorder
+        self._only = frozenset(only)
+        self._count = 0
+
+    def __call__(self, link: str, title: str, role: Role, connection: Connection) -> Connection:
+        """See :data:`s2connect.bridge.recording.Record`."""
+        if self._only and not {link, link.partition("/")[0]} & self._only:
+            return connection
+        self._count += 1
+        name, info = f"{link} {role.lower()} {self._count}", connection.info
+        node, own, peer = str(info.local), role.other, {"id": str(info.remote), "role": str(role), "title": title}
+        observer = self._recorder.opened(name, node=node, role=own, peer=peer, s2_version=info.s2_version)
+
+        def ended(why: SessionEnd) -> None:
+            self._recorder.closed(name, node=node, role=own, peer=peer, reason=why)
+
+        return ObservedConnection(connection, observer, ended)
 
 
 def _now() -> str:

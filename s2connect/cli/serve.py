@@ -143,7 +143,7 @@ async def serve(
             recorder: Recorder | None = None
             if record is not None:
                 descriptor = await asyncio.to_thread(open_log, record)
-                stopped = partial(_recording_stopped, output, record)
+                stopped = partial(recording_stopped, output, record)
                 recorder = await stack.enter_async_context(Recorder(descriptor, stopped))
             service: Service | None = None
             try:
@@ -185,7 +185,8 @@ def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
         loop.set_exception_handler(None)
 
 
-def _recording_stopped(output: Output, record: Path) -> None:
+def recording_stopped(output: Output, record: Path) -> None:
+    """Tell that a record cannot be written any more."""
     text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
     output.put_nowait(event_object("warning", reason="recording_stopped", text=text))
 

@@ -13,16 +13,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from cli_kit import Running, make_home, run
 from rich.console import Console
 
+from s2connect import NodeId, PlainDoor, PlainServer, Role, connect_plain
 from s2connect.bridge.rows import span
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
 from s2connect.cli.systemd import Notifier
-from tests.waits import patience
+from s2connect.messages.envelope import ReceptionStatusValue, reception_status
+from tests.waits import patience, within
 
 
 def free_port() -> int:
@@ -157,6 +160,65 @@ def test_a_bridge_runs_reloads_and_stops_tidily_and_systemd_knows(file: Path, br
         assert bridge.ended() == 0
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.sendto(b"", address)
+
+
+@pytest.mark.parametrize(
+    ("only", "recorded"), [((), {"one", "two"}), (("house/two",), {"two"}), (("house",), {"one", "two"})]
+)
+async def test_a_bridge_records_what_passes_in_the_format_that_replay_reads(
+    tmp_path: Path, bridges: list[Running], only: tuple[str, ...], recorded: set[str]
+) -> None:
+    file, log, port = tmp_path / "bridge.toml", tmp_path / "log.jsonl", free_port()
+    door = PlainDoor(role=Role.CEM, local=NodeId(uuid4()), tokens=None)
+    async with PlainServer(door) as server, within(40):
+        devices = "".join(f'[[route.devices.device]]\nname = "{name}"\n' for name in ("one", "two"))
+        file.write_text(
+            f'home = "home"\n[[route]]\nname = "house"\n[route.devices]\ntype = "plain-server"\nport = {port}\n'
+            f'{devices}[route.manager]\ntype = "plain-client"\nurl = "ws://127.0.0.1:{server.port}/"\n'
+        )
+        options = [part for name in only for part in ("--record-only", name)]
+        bridge = run_bridge(file, "--record", str(log), *options)
+        bridges.append(bridge)
+        await asyncio.to_thread(bridge.event, "bridge_ready")
+        for name in ("one", "two"):
+            device = await connect_plain(f"ws://127.0.0.1:{port}/{name}", role=Role.RM, local=NodeId(uuid4()))
+            manager = await anext(server)
+            text = (
+                f'{{"message_type": "PowerMeasurement",\n "message_id": "m-{name}", "values": [{{"commodity_quantity":'
+                ' "ELECTRIC.POWER.L1", "value": 1.50}], "measurement_timestamp": "2026-01-01T00:00:00Z"}'
+            )
+            await device.send(text)
+            assert await manager.recv() == text
+            await manager.send(reception_status(f"m-{name}", ReceptionStatusValue.INVALID_CONTENT, "no"))
+            await device.recv()
+            await device.close()
+            await manager.close()
+        bridge.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(bridge.ended) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["session"].split()[0].partition("/")[2] for line in lines} == recorded
+    assert log.stat().st_mode & 0o077 == 0
+    opened = [line for line in lines if line.get("event") == "session_opened"]
+    closed = [line for line in lines if line.get("event") == "session_closed"]
+    assert [(line["role"], line["peer"]["role"]) for line in opened[:2]] in (
+        [("RM", "CEM"), ("CEM", "RM")],
+        [("CEM", "RM"), ("RM", "CEM")],
+    )
+    assert len(opened) == len(closed) == 2 * len(recorded)
+    said = [(line["role"], line["direction"], line["message"]) for line in lines if "message" in line]
+    measured = [(role, way) for role, way, message in said if message["message_type"] == "PowerMeasurement"]
+    assert measured == [("CEM", "received"), ("RM", "sent")] * len(recorded)
+    replayed = run("replay", str(log), "--json")
+    found = json.loads(replayed.stdout)
+    assert found["summary"]["sessions"] == 2 * len(recorded)
+    assert {remark["problem"] for remark in found["remarks"]} == {"not_ok"}
+    assert replayed.returncode == 0
+
+
+def test_a_record_of_a_route_that_is_not_in_the_file_is_a_mistake(file: Path) -> None:
+    ended = run("bridge", "run", str(file), "--record", str(file.parent / "log"), "--record-only", "hose/battery")
+    assert (ended.returncode, "hose" in ended.stderr, "(house)" in ended.stderr) == (2, True, True)
+    assert run("bridge", "run", str(file), "--record-only", "house").returncode == 2
 
 
 def test_a_bridge_runs_on_uvloop_where_its_operator_wishes_so(file: Path, bridges: list[Running]) -> None:

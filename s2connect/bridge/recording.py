@@ -1,0 +1,77 @@
+"""Recording of links: a connection whose messages an observer sees, both those received and those sent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from s2connect.errors import ConnectionClosed
+from s2connect.messages.envelope import InvalidMessage, read_message
+from s2connect.model.common import Role
+from s2connect.session.session import Direction, Observer, SessionEnd
+from s2connect.transports.base import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Connection
+
+Record = Callable[[str, str, Role, Connection], Connection]
+"""Given the names of a link and of its side, the role of the peer there and its connection, returns the connection to
+use: the same, or one that is observed."""
+
+
+class ObservedConnection(Connection):
+    """A connection that behaves as the one inside, and shows every message to an observer, in the order on the wire.
+
+    What is no message is not shown.
+
+    Args:
+        inner: The connection; owned by this one.
+        observer: Sees every message.
+        ended: Called once, when the connection has ended, with why.
+    """
+
+    def __init__(self, inner: Connection, observer: Observer, ended: Callable[[SessionEnd], None]) -> None:
+        self.info = inner.info
+        self.local_address = inner.local_address
+        self.remote_address = inner.remote_address
+        self._inner = inner
+        self._observer = observer
+        self._ended = ended
+        self._over = False
+
+    async def send(self, text: str) -> None:
+        """See :meth:`Connection.send`."""
+        self._show("sent", text)
+        await self._inner.send(text)
+
+    async def recv(self) -> str:
+        """See :meth:`Connection.recv`."""
+        try:
+            text = await self._inner.recv()
+        except ConnectionClosed as error:
+            self._end(SessionEnd.LOST if error.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
+            raise
+        self._show("received", text)
+        return text
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """See :meth:`Connection.close`."""
+        try:
+            await self._inner.close(code, reason)
+        finally:
+            self._end(SessionEnd.CLOSED_BY_US)
+
+    def has_room(self) -> bool:
+        """See :meth:`Connection.has_room`."""
+        return self._inner.has_room()
+
+    async def wait_closed(self) -> None:
+        """See :meth:`Connection.wait_closed`."""
+        await self._inner.wait_closed()
+
+    def _show(self, direction: Direction, text: str) -> None:
+        if not self._over:
+            with contextlib.suppress(InvalidMessage):
+                self._observer(direction, read_message(text))
+
+    def _end(self, why: SessionEnd) -> None:
+        if not self._over:
+            self._over = True
+            self._ended(why)
