@@ -374,10 +374,8 @@ class PairingBook:
                     f"A later pairing with {for_display(pairing.peer.title)} is here already; this one is over.",
                     hint="If it is not, unpair the two first, then import it again.",
                 )
-            first, *further = transfer.access_tokens
-            replaced = await self._store.save_pairing(pairing, first, alone=self._is_device(pairing.key.local))
-            for token in further:
-                await self._store.add_pending_token(pairing, token)
+            alone = self._is_device(pairing.key.local)
+            replaced = await self._store.save_pairing(pairing, *transfer.access_tokens, alone=alone)
             self._took_effect(pairing, replaced)
         return pairing
 

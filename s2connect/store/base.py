@@ -119,10 +119,12 @@ class Store(Protocol):
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """The pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
-        """Store a pairing with its first access token (PAIR-10).
+    async def save_pairing(
+        self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
+    ) -> list[Replaced]:
+        """Store a pairing with its first access token (PAIR-10), and with further candidates where it has some (SESC-01).
 
-        As communication client the token itself is kept, as communication server its digest. A confirmed pairing
+        As communication client the tokens themselves are kept, as communication server a digest. A confirmed pairing
         replaces, in the same transaction, the confirmed one of the same pair, and clears the tombstone of that pair
         (ROLE-06). With ``alone`` it also ends everything that its node has with other peers, confirmed or not, which
         leaves a tombstone for each (ROLE-05). An unconfirmed one (``pairing.confirmed`` is false) replaces an

@@ -67,13 +67,15 @@ class MemoryStore:
         self._check_open()
         return [self._entries[key, which].pairing for which in (True, False) if (key, which) in self._entries]
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
+    async def save_pairing(
+        self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
+    ) -> list[Replaced]:
         """See :meth:`Store.save_pairing`."""
         self._check_open()
         check_alone(pairing, alone)
         self._entries.pop((pairing.key, pairing.confirmed), None)
         if pairing.communication_role is CommunicationRole.CLIENT:
-            entry = _Entry(pairing, tokens=[token])
+            entry = _Entry(pairing, tokens=[token, *further])
         else:
             entry = _Entry(pairing, digest=token_digest(token))
         self._entries[pairing.key, pairing.confirmed] = entry

@@ -169,10 +169,12 @@ class SqliteStore:
         """See :meth:`Store.pairings_of`."""
         return await self._run("read", lambda: self._database.pairings_of(key))
 
-    async def save_pairing(self, pairing: Pairing, token: AccessToken, *, alone: bool = False) -> list[Replaced]:
+    async def save_pairing(
+        self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
+    ) -> list[Replaced]:
         """See :meth:`Store.save_pairing`."""
         check_alone(pairing, alone)
-        return await self._run("write", lambda: self._database.save_pairing(pairing, token, alone))
+        return await self._run("write", lambda: self._database.save_pairing(pairing, [token, *further], alone))
 
     async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
@@ -424,17 +426,17 @@ class _Database:
                 f"A pairing in {self._path} cannot be understood: {error}.", hint="Restore the file from a backup."
             ) from error
 
-    def save_pairing(self, pairing: Pairing, token: AccessToken, alone: bool) -> list[Replaced]:
+    def save_pairing(self, pairing: Pairing, tokens: Sequence[AccessToken], alone: bool) -> list[Replaced]:
         self._mark()
         row = _row(pairing)
         if pairing.communication_role is CommunicationRole.SERVER:
-            row["active_digest"] = token_digest(token)
+            row["active_digest"] = token_digest(tokens[0])
             return self._insert(pairing, row, alone)
         name = row["vault_name"] = f"{_TOKENS}{uuid.uuid4().hex}"
         with self._transaction():
             self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
         try:
-            self._put_tokens(name, [token])
+            self._put_tokens(name, tokens)
         except BaseException:
             self._sweep_later()
             raise

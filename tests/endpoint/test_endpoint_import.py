@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from s2connect import Endpoint, events
-from s2connect.errors import UsageError
+from s2connect.errors import StorageUnavailable, UsageError
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.transfer import PairingTransfer
 from tests.store.store_examples import pairing, token
@@ -48,4 +49,20 @@ async def test_an_older_parcel_does_not_replace_a_later_one(rm: Endpoint) -> Non
 async def test_all_tokens_of_a_parcel_are_kept_because_any_may_be_the_one_that_counts(rm: Endpoint) -> None:
     made, data = parcel(rm, "active", "pending")
     await rm.node().import_pairing(data)
+    assert await rm._store.candidate_tokens(made) == [token("active"), token("pending")]
+
+
+@pytest.mark.rule("SESC-01", "PAIR-10")
+async def test_a_parcel_is_stored_with_all_its_tokens_or_not_at_all(
+    rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StorageUnavailable("The disk is full.")
+
+    made, data = parcel(rm, "active", "pending")
+    monkeypatch.setattr(rm._store, "add_pending_token", full)
+    with contextlib.suppress(StorageUnavailable):
+        await rm.node().import_pairing(data)
+    monkeypatch.undo()
+    await rm.node().import_pairing(data)  # as a vendor does that has not heard that it went well
     assert await rm._store.candidate_tokens(made) == [token("active"), token("pending")]

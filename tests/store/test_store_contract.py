@@ -101,6 +101,12 @@ async def test_pending_tokens_follow_the_active_one_each_once(store: Store) -> N
     assert await store.candidate_tokens(pairing(1)) == [token("a"), token("b"), token("c")]
 
 
+@pytest.mark.rule("SESC-01")
+async def test_all_candidates_of_a_pairing_can_be_saved_with_it(store: Store) -> None:
+    await store.save_pairing(pairing(), token("a"), token("b"), token("c"))
+    assert await store.candidate_tokens(pairing(1)) == [token("a"), token("b"), token("c")]
+
+
 @pytest.mark.rule("SESC-01", "SESC-03")
 async def test_the_token_that_was_accepted_is_kept_alone(store: Store) -> None:
     await store.save_pairing(pairing(), token("a"))
