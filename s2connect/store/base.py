@@ -122,7 +122,7 @@ class Store(Protocol):
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
     ) -> list[Replaced]:
-        """Store a pairing with its first access token (PAIR-10), and with further candidates where it has some (SESC-01).
+        """Store a pairing with its first access token (PAIR-10), and with further candidates (SESC-01).
 
         As communication client the tokens themselves are kept, as communication server a digest. A confirmed pairing
         replaces, in the same transaction, the confirmed one of the same pair, and clears the tombstone of that pair

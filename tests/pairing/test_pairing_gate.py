@@ -90,6 +90,17 @@ def test_the_whole_queue_is_bounded() -> None:
     assert sum(turn is not None for turn in turns) == MAX_QUEUED
 
 
+def test_whoever_is_answered_or_leaves_makes_room_in_the_whole_queue() -> None:
+    gate = NodeGate()
+    turns = [turn for n in range(MAX_QUEUED) if (turn := gate.queue(f"10.0.0.{n}", now=0.0)) is not None]
+    assert gate.queue(OTHER, now=0.0) is None
+    [taken] = [turn for turn in turns if gate.wait(turn, now=1.0) is None]
+    assert gate.queue(OTHER, now=1.0) is not None
+    assert gate.queue(ONE, now=1.0) is None
+    gate.leave(next(turn for turn in turns if turn is not taken))
+    assert gate.queue(ONE, now=1.0) is not None
+
+
 def test_who_has_left_is_not_waited_for() -> None:
     gate = NodeGate()
     gone, stays = gate.queue(ONE, now=0.0), gate.queue(OTHER, now=0.0)
@@ -119,15 +130,19 @@ def test_an_address_that_fails_again_and_again_is_slowed_down_for_a_while_and_ot
     assert lone(ONE, now + 1) == RESPONSE_DELAY
     assert lone(ONE, now + 2) == SLOWED_DELAY
     assert lone(OTHER, now + 8) == RESPONSE_DELAY
-    assert lone(ONE, now + 1 + FAILURES_KEPT_FOR) == RESPONSE_DELAY
+    later = now + 1 + FAILURES_KEPT_FOR
+    assert lone(ONE, later) == RESPONSE_DELAY
+    gate.failed(ONE, now=later + 1)
+    assert [lone(ONE, later + 1), lone(ONE, later + 2)] == [RESPONSE_DELAY] * 2, "what it did before is forgotten"
 
 
 def test_the_addresses_that_failed_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
     gate = NodeGate()
     for number in range(50):
-        gate.failed(f"10.0.0.{number}", now=float(number))
-    assert len(gate._failures) == 3
+        for _ in range(FREE_FAILURES + 1):
+            gate.failed(f"10.0.0.{number}", now=float(number))
+    assert list(gate._failures) == ["10.0.0.47", "10.0.0.48", "10.0.0.49"], "the last ones"
 
 
 # Multiples of 1/64 second add up without rounding.
