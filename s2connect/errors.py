@@ -19,7 +19,6 @@ a peer: peers get the enumerated reasons of the standard.
     ├── TrustError                    the peer's certificate
     │   ├── CertificateRefused
     │   ├── CertificateChanged
-    │   ├── NotLocal
     │   └── NotPublic
     ├── PeerError                     the peer breaks the protocol, or speaks another version
     │   ├── ProtocolViolation
@@ -66,7 +65,6 @@ __all__ = [
     "TrustError",
     "CertificateRefused",
     "CertificateChanged",
-    "NotLocal",
     "NotPublic",
     "PeerError",
     "ProtocolViolation",
@@ -233,13 +231,6 @@ class CertificateChanged(TrustError):
 
     kind = "certificate_changed"
     default_hint = "Try again; if it happens once more, somebody may be between you and the device."
-
-
-class NotLocal(TrustError):
-    """A self-signed server has an address outside the local network (TRUST-04)."""
-
-    kind = "not_local"
-    default_hint = "Self-signed certificates are accepted from private addresses only."
 
 
 class NotPublic(TrustError):

@@ -57,6 +57,8 @@ class Node:
     def issue_pairing_code(self, *, lifetime: float = DYNAMIC_LIFETIME, token: str | None = None) -> PairingCode:
         """Issue a dynamic code for the user to type at the other side; it replaces the one issued before (TOK-02).
 
+        A pairing that is under way with the one before goes on.
+
         Args:
             lifetime: Seconds until it expires.
             token: A token of your own instead of a random one of 64 bits; short ones can be guessed (TOK-05).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ssl
 import asyncio
+import base64
 import hashlib
 import ipaddress
 import re
@@ -66,7 +67,7 @@ class CapturedChain:
     def check_self_signed(self, host: str, now: datetime) -> None:
         """Check everything but authenticity: name, dates, algorithms, and that the root signed the leaf (TRUST-04).
 
-        Says nothing about who the server is, nor about its address (:func:`is_local_address`).
+        Says nothing about who the server is. Its address plays no part.
 
         Args:
             host: Name or address in the URL.
@@ -338,35 +339,6 @@ def _is_for_servers(leaf: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
 
 
-_LOCAL_NETWORKS = [
-    ipaddress.ip_network(text)
-    for text in (
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "169.254.0.0/16",
-        "127.0.0.0/8",
-        "fe80::/10",
-        "fc00::/7",
-        "::1/128",
-    )
-]
-
-
-def is_local_address(text: str) -> bool:
-    """Whether an IP address is private, link-local, unique-local or loopback (TRUST-04).
-
-    An IPv4 address mapped into IPv6 counts as the IPv4 address. What is no address is not local.
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in _LOCAL_NETWORKS)
-
-
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
@@ -393,36 +365,49 @@ def is_public_address(text: str) -> bool:
 
 # --- certificateFingerprint
 
-FINGERPRINT_KEY = "SHA256"
-"""TRUST-07: key of the one fingerprint that is sent."""
+FINGERPRINT_KEYS = ("SHA256", "SHA265")
+"""TRUST-07: keys of the fingerprint: that of the standard's text, and the one in its OpenAPI file (errata S2C-02)."""
 
-_READ_KEYS = {"sha256", "sha265"}
+_FINGERPRINT_BYTES = hashlib.sha256().digest_size
 _HEX = re.compile(r"[0-9a-fA-F]{64}|(?:[0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2}")
+_BASE64 = re.compile(r"[0-9a-zA-Z+/_-]{43}=?")
+_NO_LETTER = re.compile(r"[^0-9a-z]")
 
 
 def fingerprint_map(ca_fingerprint: bytes) -> dict[str, str]:
-    """Write ``certificateFingerprint``: the fingerprint of our *CA* under the key ``SHA256`` (TRUST-07).
+    """Write ``certificateFingerprint``: the fingerprint of our *CA*, in hex under both keys (TRUST-07).
 
     Raises:
         ValueError: It has not 32 bytes.
     """
-    if len(ca_fingerprint) != hashlib.sha256().digest_size:
+    if len(ca_fingerprint) != _FINGERPRINT_BYTES:
         raise ValueError("a SHA-256 fingerprint has 32 bytes")
-    return {FINGERPRINT_KEY: ca_fingerprint.hex(":").upper()}
+    return dict.fromkeys(FINGERPRINT_KEYS, ca_fingerprint.hex(":").upper())
 
 
 def parse_fingerprint_map(map: Mapping[str, str] | None) -> bytes | None:  # noqa: A002 - the word of the interface
     """Read ``certificateFingerprint``: the 32 bytes of the peer's *CA*, or None where there is no SHA-256 (TRUST-07).
 
-    The key counts in any case, and so does the misprint ``SHA265``; the value is hex with or without colons.
+    The key counts in any spelling (``sha-256``), and so does the misprint ``SHA265``; the value is hex with or without
+    colons, or Base64.
 
     Raises:
-        ValueError: The value is not 32 bytes in hex, or two keys disagree.
+        ValueError: The value is not 32 bytes in one of these, or two keys disagree; says so after the member's name.
     """
-    values = {value for key, value in (map or {}).items() if key.lower() in _READ_KEYS}
-    if any(not _HEX.fullmatch(value) for value in values):
-        raise ValueError("not a SHA-256 fingerprint in hex")
-    read = {bytes.fromhex(value.replace(":", "")) for value in values}
+    wanted = {key.lower() for key in FINGERPRINT_KEYS}
+    values = {value.strip() for key, value in (map or {}).items() if _NO_LETTER.sub("", key.lower()) in wanted}
+    read = {_read_fingerprint(value) for value in values}
     if len(read) > 1:
-        raise ValueError("two different SHA-256 fingerprints")
+        raise ValueError("holds two different SHA-256 fingerprints")
     return read.pop() if read else None
+
+
+def _read_fingerprint(value: str) -> bytes:
+    if _HEX.fullmatch(value):
+        return bytes.fromhex(value.replace(":", ""))
+    if _BASE64.fullmatch(value):
+        return base64.urlsafe_b64decode(value.translate(_URL_SAFE).rstrip("=") + "=")
+    raise ValueError("holds no SHA-256 fingerprint: 32 bytes in hex, with or without colons, or in Base64")
+
+
+_URL_SAFE = str.maketrans("+/", "-_")

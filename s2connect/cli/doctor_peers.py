@@ -8,13 +8,13 @@ import ssl
 import time
 from pathlib import Path
 
-from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
+from s2connect.certs.chain import CapturedChain, capture_chain, verify_pki
 from s2connect.certs.tls import pinned_client_context, refusal, wan_client_context
 from s2connect.cli.doctor_checks import Check, Layer, Result, hint_of, milliseconds
 from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, addresses_of, now_utc
 from s2connect.cli.service import Object, pairing_object
 from s2connect.cli.show import name_of
-from s2connect.errors import NotLocal, NotReachable, PeerTimeout, S2ConnectError, TrustError
+from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError, TrustError
 from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
 from s2connect.rest.client import HttpsClient, Route
@@ -124,8 +124,6 @@ class Peer:
 
     async def _compare(self, url: BaseUrl, pin: Pin, chain: CapturedChain) -> ssl.SSLContext:
         """Check the certificate as a session does (TRUST-06)."""
-        if not is_local_address(chain.address):
-            raise NotLocal(f"{chain.address} is not in the local network, but has a self-signed certificate.")
         if chain.ca_der is None or chain.ca_fingerprint != pin.ca_fingerprint:
             raise refusal(url.host, "pin")
         chain.check_self_signed(url.host, now_utc())

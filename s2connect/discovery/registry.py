@@ -12,6 +12,7 @@ from s2connect.errors import ProtocolViolation, UsageError
 from s2connect.model.common import MalformedMessage, Role
 from s2connect.model.proxy import Proxy
 from s2connect.model.registry import EndpointRecord, RegistryStatus
+from s2connect.model.reply import succeeded
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
@@ -116,12 +117,12 @@ class RegistryClient:
             reply = await self._get(http, version, f"endpoint/{record_id}", {})
         if reply.status == 404:
             return None
-        if reply.status == 200:
-            try:
-                return EndpointRecord.from_json(reply.body)
-            except MalformedMessage as error:
-                _log.warning("record %s of the registry is invalid: %s", record_id, error)
-        raise ProtocolViolation("The registry's record is not as the standard says.")
+        if not succeeded(reply.status):
+            raise ProtocolViolation(f"The registry answered the question for a record with HTTP {reply.status}.")
+        try:
+            return EndpointRecord.from_json(reply.body)
+        except MalformedMessage as error:
+            raise ProtocolViolation(f"The registry's record is not as the standard says: {error}.") from None
 
     async def _get(self, http: HttpsClient, version: str, operation: str, query: dict[str, str]) -> HttpReply:
         return await http.get(
@@ -130,7 +131,7 @@ class RegistryClient:
 
     def _list(self, reply: HttpReply) -> list[object]:
         try:
-            values = read_json(reply.body) if reply.status == 200 else None
+            values = read_json(reply.body) if succeeded(reply.status) else None
         except MalformedJson:
             values = None
         if not isinstance(values, list):

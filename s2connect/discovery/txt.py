@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from s2connect.errors import ConfigurationError, InvalidUrl
-from s2connect.model.common import Role
+from s2connect.model.common import Deployment, Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 
@@ -62,6 +62,7 @@ class Txt:
             "e_logoUrl": self.logo_url,
             "pairingUrl": self.pairing_url,
             "longpollingUrl": self.longpolling_url,
+            "deployment": Deployment.LAN,  # an early implementation ignores records without it (errata S2C-33)
         }
         return b"".join(_entry(key, value) for key, value in values.items() if value)
 

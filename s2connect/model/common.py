@@ -10,8 +10,8 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from s2connect.model.faults import describe_faults
 from s2connect.model.strict_json import MalformedJson, read_json
-from s2connect.model.text import for_display
 
 NodeId = NewType("NodeId", UUID)
 """Globally unique identifier of a node."""
@@ -30,7 +30,11 @@ DEFAULT_S2_VERSION = "v1.0.0"
 
 
 class MalformedMessage(ValueError):
-    """A body is not JSON or does not follow its schema. The text names members, never values."""
+    """A body is not JSON or does not follow its schema.
+
+    The text names the member and what is wrong with it, e.g. ``connectionDetails.accessToken is missing``, in our own
+    words. Of values it repeats those alone that should be a name of an enumeration, cleaned and cut.
+    """
 
 
 class Role(StrEnum):
@@ -98,12 +102,12 @@ class Wire(BaseModel):
             MalformedMessage: Not this schema.
         """
         if not isinstance(value, dict):
-            raise MalformedMessage("not an object")
+            raise MalformedMessage("it is not an object")
         # Only the wire's spelling counts here, whatever the constructor accepts.
         try:
             return cls.model_validate(value, by_alias=True, by_name=False)
         except ValidationError as error:
-            raise MalformedMessage(_places(error)) from None
+            raise MalformedMessage(describe_faults(error)) from None
 
     def to_json(self) -> bytes:
         """Write the object; members without a value are left out."""
@@ -112,11 +116,6 @@ class Wire(BaseModel):
     def to_value(self) -> dict[str, Any]:
         """The object as JSON value, as ``to_json`` writes it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _places(error: ValidationError) -> str:
-    found = (for_display("/".join(str(part) for part in e["loc"])) + ": " + e["msg"] for e in error.errors()[:3])
-    return "; ".join(found)
 
 
 def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:
@@ -130,7 +129,7 @@ def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:
     except MalformedJson as error:
         raise MalformedMessage(str(error)) from None
     if not isinstance(value, list):
-        raise MalformedMessage("not an array")
+        raise MalformedMessage("it is not an array")
     return [item.from_value(element) for element in value]
 
 

@@ -49,6 +49,18 @@ def _known_or_other(value: Any) -> Any:
     return value if not isinstance(value, str) or value in set(PairingErrorReason) else PairingErrorReason.OTHER
 
 
+def _false_for_null(value: Any) -> Any:
+    return False if value is None else value
+
+
+def _text_values(value: Any) -> Any:
+    """Bring a map into one order, and keep only its texts: an object of another kind is an empty map."""
+    if value is None:
+        return None
+    entries = value.items() if isinstance(value, dict) else ()
+    return {key: text for key, text in sorted(entries) if isinstance(text, str)}
+
+
 class RequestPairing(Wire):
     """Body of ``requestPairing``."""
 
@@ -60,7 +72,7 @@ class RequestPairing(Wire):
     supported_s2_message_versions: Names
     supported_hmac_hashing_algorithms: Names
     client_hmac_challenge: HmacChallenge
-    force_pairing: StrictBool = False
+    force_pairing: Annotated[StrictBool, BeforeValidator(_false_for_null)] = False
 
 
 class RequestPairingResponse(Wire):
@@ -75,11 +87,14 @@ class RequestPairingResponse(Wire):
 
 
 class ConnectionDetails(Wire):
-    """How the communication client reaches the communication server."""
+    """How the communication client reaches the communication server.
+
+    ``certificate_fingerprint`` holds what a peer wrote, right or wrong: who needs it reads it (TRUST-07).
+    """
 
     initiate_session_url: BaseUrl
     access_token: AccessToken
-    certificate_fingerprint: dict[str, str] | None = None
+    certificate_fingerprint: Annotated[dict[str, str] | None, BeforeValidator(_text_values)] = None
 
 
 class RequestConnectionDetails(Wire):

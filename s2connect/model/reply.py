@@ -1,4 +1,4 @@
-"""An HTTP answer as the cores give it."""
+"""HTTP answers as the cores give and read them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def retry_after_of(header: str | None) -> float:
     """Return the seconds of a ``Retry-After`` header; 0 where there is none, or a date."""
     text = (header or "").strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
+
+
+def succeeded(status: int) -> bool:
+    """Whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
+    return 200 <= status < 300

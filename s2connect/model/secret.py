@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-MIN_TOKEN_BYTES = 32
-"""PAIR-08, SES-02, SES-04: access tokens and WebSocket tokens have at least 32 bytes."""
+TOKEN_BYTES = 32
+"""PAIR-08, SES-02, SES-04: random bytes of the access tokens and WebSocket tokens that we issue."""
 
 MIN_CHALLENGE_BYTES = 32
 """HMAC-01: a challenge has at least 32 bytes."""
@@ -20,7 +21,9 @@ MIN_ATTEMPT_ID_CHARACTERS = 32
 """PAIR-03: a pairing attempt id has at least 32 characters."""
 
 MAX_SECRET_CHARACTERS = 4096
-"""Longest secret read from a peer; ten times what any implementation sends."""
+"""Longest secret read from a peer (SES-04); ten times what any implementation sends."""
+
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 class Secret:
@@ -31,6 +34,8 @@ class Secret:
 
     __slots__ = ("_value",)
     min_characters: ClassVar[int] = 1
+    described: ClassVar[str] = "a text"
+    """What a value has to be, for who wrote another."""
 
     def __init__(self, value: str) -> None:
         """Take over the value.
@@ -79,7 +84,7 @@ class Secret:
                     return cls(value)
                 except ValueError:
                     pass
-            raise PydanticCustomError("secret", f"not a valid {cls.__name__}")
+            raise PydanticCustomError("secret", "{what}", {"what": f"is not {cls.described}"})
 
         return core_schema.no_info_plain_validator_function(
             read, serialization=core_schema.plain_serializer_function_ser_schema(cls.reveal)
@@ -91,6 +96,7 @@ class Base64Secret(Secret):
 
     __slots__ = ("_raw",)
     min_bytes: ClassVar[int] = 1
+    described = "Base64"
 
     def __init__(self, value: str) -> None:
         text = "".join(value.split())
@@ -113,18 +119,42 @@ class Base64Secret(Secret):
         return self._raw
 
 
-class AccessToken(Base64Secret):
+class BearerToken(Secret):
+    """What a request is authorised with, opaque to whoever did not issue it: visible ASCII (SES-04).
+
+    Line breaks in it, as some encoders of Base64 write them, and white space around its lines are dropped.
+    """
+
+    __slots__ = ()
+    described = f"a text of 1 to {MAX_SECRET_CHARACTERS} visible ASCII characters"
+
+    def __init__(self, value: str) -> None:
+        """Take over the value.
+
+        Raises:
+            ValueError: Too short, too long or not visible ASCII; the text does not repeat the value.
+        """
+        text = "".join(line.strip() for line in value.splitlines())
+        if not _VISIBLE.fullmatch(text):
+            raise ValueError(f"not a valid {type(self).__name__}")
+        super().__init__(text)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Encode random bytes; they come from the caller, so that cores need no randomness of their own."""
+        return cls(base64.b64encode(raw).decode("ascii"))
+
+
+class AccessToken(BearerToken):
     """One-time token of the communication client for the next session (PAIR-08)."""
 
     __slots__ = ()
-    min_bytes = MIN_TOKEN_BYTES
 
 
-class CommunicationToken(Base64Secret):
+class CommunicationToken(BearerToken):
     """Token for one WebSocket connection (SES-04)."""
 
     __slots__ = ()
-    min_bytes = MIN_TOKEN_BYTES
 
 
 class HmacChallenge(Base64Secret):
@@ -132,6 +162,7 @@ class HmacChallenge(Base64Secret):
 
     __slots__ = ()
     min_bytes = MIN_CHALLENGE_BYTES
+    described = f"Base64 of at least {MIN_CHALLENGE_BYTES} bytes"
 
 
 class HmacChallengeResponse(Base64Secret):
@@ -140,8 +171,9 @@ class HmacChallengeResponse(Base64Secret):
     __slots__ = ()
 
 
-class PairingAttemptId(Secret):
+class PairingAttemptId(BearerToken):
     """Bearer of the later requests of one pairing attempt (PAIR-03). Opaque to the client."""
 
     __slots__ = ()
     min_characters = MIN_ATTEMPT_ID_CHARACTERS
+    described = f"a text of {MIN_ATTEMPT_ID_CHARACTERS} to {MAX_SECRET_CHARACTERS} visible ASCII characters"

@@ -46,6 +46,7 @@ class _Url(str):
     port: int
 
     def __new__(cls, text: str) -> Self:
+        text = cls._mended(text)
         if len(text) > MAX_URL_CHARACTERS:
             raise InvalidUrl(f"The URL is longer than {MAX_URL_CHARACTERS} characters.")
         if _FORBIDDEN.search(text):
@@ -72,6 +73,11 @@ class _Url(str):
         return self
 
     @classmethod
+    def _mended(cls, text: str) -> str:
+        """Add what only this kind of URL may lack."""
+        return text
+
+    @classmethod
     def _check(cls, text: str, query: str) -> None:
         """Check what only this kind of URL demands."""
 
@@ -82,8 +88,10 @@ class _Url(str):
                 try:
                     return cls(value)
                 except InvalidUrl as error:
-                    raise PydanticCustomError("url", "{what}", {"what": error.what}) from None
-            raise PydanticCustomError("url", "not a URL")
+                    raise PydanticCustomError(
+                        "url", "{what}", {"what": f"cannot be used: {error.what.rstrip('.')}"}
+                    ) from None
+            raise PydanticCustomError("url", "{what}", {"what": "is not a text"})
 
         return core_schema.no_info_plain_validator_function(
             read, serialization=core_schema.plain_serializer_function_ser_schema(str)
@@ -92,6 +100,8 @@ class _Url(str):
 
 class BaseUrl(_Url):
     """Base URL of an API: ``https://``, a slash at the end, no version segment, no query (VER-03).
+
+    The slash is added where it is missing: the standard demands it of the pairing URL only.
 
     Attributes:
         host: Host name in lower case as IDNA A-label, or an address without brackets.
@@ -102,11 +112,15 @@ class BaseUrl(_Url):
     ports: ClassVar[Mapping[str, int]] = {"https": 443}
 
     @classmethod
+    def _mended(cls, text: str) -> str:
+        return text if text.endswith("/") or "?" in text or "#" in text else f"{text}/"
+
+    @classmethod
     def _check(cls, text: str, query: str) -> None:
         if query or "?" in text:
             raise InvalidUrl("The URL must not contain a query ('?').")
-        if not text.endswith("/"):
-            raise InvalidUrl("The URL does not end with a slash.")
+        if "#" in text:
+            raise InvalidUrl("The URL must not contain a fragment ('#').")
         if _VERSION_SEGMENT.search(text):
             raise InvalidUrl("The URL must not contain the version of the API.")
 
@@ -122,8 +136,7 @@ class BaseUrl(_Url):
             text = f"https://{text}"
         if text.lower().startswith("http://"):
             raise InvalidUrl("S2 Connect never uses plain http.", hint="Type the URL with https:// in front.")
-        text = _VERSION_SEGMENT.sub("/", text)
-        return cls(text if text.endswith("/") else f"{text}/")
+        return cls(_VERSION_SEGMENT.sub("/", text))
 
     def operation(self, version: str, name: str) -> str:
         """URL of one operation, e.g. ``…/pairing/v1/requestPairing``."""

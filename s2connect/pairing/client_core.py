@@ -26,6 +26,7 @@ from s2connect.model.pairing import (
     RequestPairing,
     RequestPairingResponse,
 )
+from s2connect.model.reply import succeeded
 from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, PairingAttemptId
 from s2connect.model.strict_json import MalformedJson, read_json
@@ -113,11 +114,6 @@ _REFUSALS: dict[PairingErrorReason, tuple[str, str]] = {
     ),
     PairingErrorReason.OTHER: ("The other device refused to pair.", ""),
 }
-
-
-def succeeded(status: int) -> bool:
-    """Whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
-    return 200 <= status < 300
 
 
 def refused(body: bytes) -> PairingRefused:
@@ -230,10 +226,10 @@ class PairingClientAttempt:
         self.deadline = now + ATTEMPT_LIFETIME
         try:
             answer = RequestPairingResponse.from_json(body)
-        except MalformedMessage:
+        except MalformedMessage as error:
             self.attempt_id = _attempt_id_of(body)
             raise ProtocolViolation(
-                "The other device's answer to the pairing request is not as the standard says."
+                f"The other device's answer to the pairing request is not as the standard says: {error}."
             ) from None
         self.attempt_id = answer.pairing_attempt_id
         if answer.selected_hmac_hashing_algorithm != SHA256:
@@ -299,15 +295,17 @@ class PairingClientAttempt:
         assert self._answer is not None
         url, pin, token = None, None, self._own_token
         if self._role is CommunicationRole.CLIENT:
+            if not succeeded(status):
+                raise _without_details("gave no connection details", status, body)
             try:
-                details = ConnectionDetails.from_json(body) if succeeded(status) else None
-            except MalformedMessage:
-                details = None
-            if details is None:
-                raise ProtocolViolation("The other device's connection details are not as the standard says.")
+                details = ConnectionDetails.from_json(body)
+            except MalformedMessage as error:
+                raise ProtocolViolation(
+                    f"The other device's connection details are not as the standard says: {error}."
+                ) from None
             url, pin, token = details.initiate_session_url, self._proof.pin, details.access_token
         elif not succeeded(status):
-            raise ProtocolViolation("The other device did not accept the connection details.")
+            raise _without_details("did not accept the connection details", status, body)
         assert self._role is not None
         self._state = _State.AGREED
         peer = self._answer.server_node_description
@@ -345,6 +343,16 @@ class PairingClientAttempt:
     def _check_time(self, now: float) -> None:
         if self.deadline is not None and now > self.deadline:
             raise PairingExpired("The pairing attempt took longer than 15 seconds.")
+
+
+def _without_details(what: str, status: int, body: bytes) -> ProtocolViolation:
+    """The error for a refusal of the details request, with what the server says for a person, where it does."""
+    try:
+        said = PairingResponseErrorMessage.from_json(body).additional_info
+    except MalformedMessage:
+        said = None
+    info = for_display(said or "", 200).rstrip(".")
+    return ProtocolViolation(f"The other device {what} (HTTP {status}{f', saying: {info}' if info else ''}).")
 
 
 def _attempt_id_of(body: bytes) -> PairingAttemptId | None:

@@ -26,9 +26,6 @@ MAX_FAILED_ATTEMPTS = 5
 STRONG_BITS = 60.0
 """TOK-05: a token of that many bits is not withdrawn by failures, or any stranger could keep everybody from pairing."""
 
-EXPIRED_KEPT_FOR = 60.0
-"""Seconds an expired token is kept for attempts that began with it; longer than any lasts."""
-
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Characters of the tokens we issue: none looks like another one, none needs a change of case."""
 TOKEN_CHARACTERS = 13
@@ -121,13 +118,15 @@ class AfterFailure(Enum):
 class IssuedToken:
     """A token of one of our nodes, with what decides whether it still counts.
 
-    A dynamic token is reserved while a pairing with it is being stored: one token makes one pairing (TOK-05).
+    A dynamic token is reserved while a pairing with it is being stored: one token makes one pairing (TOK-05). It is
+    void once it has been spent or withdrawn; that it expires or is replaced does not end what began with it (TOK-02).
     """
 
     token: PairingToken
     expires_at: float | None
     failed_attempts: int = 0
     reserved: bool = False
+    void: bool = False
 
     @property
     def static(self) -> bool:
@@ -146,7 +145,8 @@ class TokenTable:
     def issue(self, token: PairingToken, *, now: float, lifetime: float | None) -> IssuedToken:
         """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
 
-        What the user asked for last counts: a static token withdraws the dynamic one (errata S2C-06).
+        What the user asked for last counts: a static token takes the place of the dynamic one (errata S2C-06). Attempts
+        that began with one that is replaced go on (TOK-02).
 
         Raises:
             InvalidPairingCode: A static token shorter than six characters (TOK-01).
@@ -166,8 +166,7 @@ class TokenTable:
 
         It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
         """
-        # Expiry does not end an attempt that has begun (TOK-02), so that they are kept a little longer.
-        self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now - EXPIRED_KEPT_FOR)}
+        self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now)}
         self._typed[client] = IssuedToken(token, now + lifetime)
 
     def expects(self, client: NodeId, *, now: float) -> bool:
@@ -177,7 +176,9 @@ class TokenTable:
 
     def withdraw_expected(self, client: NodeId) -> None:
         """Withdraw what was typed for a client node."""
-        self._typed.pop(client, None)
+        typed = self._typed.pop(client, None)
+        if typed is not None:
+            typed.void = True
 
     def valid(self, *, now: float, client: NodeId | None = None) -> IssuedToken | None:
         """The token that counts at ``now``: typed for this client, else dynamic while it lives, else static.
@@ -192,15 +193,10 @@ class TokenTable:
             return dynamic
         return self._static
 
-    def holds(self, issued: IssuedToken) -> bool:
-        """Whether this token has been neither spent nor withdrawn nor replaced. Expiry does not matter (TOK-02)."""
-        return issued is self._dynamic or issued is self._static or self._typed_for(issued) is not None
-
     def spend(self, issued: IssuedToken) -> None:
         """A pairing succeeded with it: a dynamic token is gone (TOK-05), and one typed for the client."""
-        if issued is self._dynamic:
-            self._dynamic = None
-        self._drop_typed(issued)
+        if not issued.static:
+            self._end(issued)
 
     def failed(self, issued: IssuedToken) -> AfterFailure:
         """An attempt failed with it: a short one that is not static is withdrawn after some (TOK-05).
@@ -209,25 +205,26 @@ class TokenTable:
             What became of the node's own token.
         """
         issued.failed_attempts += 1
-        if issued.failed_attempts < MAX_FAILED_ATTEMPTS or not self.holds(issued):
+        if issued.failed_attempts < MAX_FAILED_ATTEMPTS or issued.void:
             return AfterFailure.NOTHING
         if not issued.static and not issued.token.strong:
             own = issued is self._dynamic
-            self.spend(issued)
+            self._end(issued)
             return AfterFailure.WITHDRAWN if own else AfterFailure.NOTHING
-        return AfterFailure.TELL if issued.failed_attempts == MAX_FAILED_ATTEMPTS else AfterFailure.NOTHING
+        counts = any(issued is own for own in (self._dynamic, self._static, *self._typed.values()))
+        tell = counts and issued.failed_attempts == MAX_FAILED_ATTEMPTS
+        return AfterFailure.TELL if tell else AfterFailure.NOTHING
 
     def withdraw(self) -> None:
         """Withdraw the dynamic token."""
-        self._dynamic = None
+        if self._dynamic is not None:
+            self._end(self._dynamic)
 
-    def _typed_for(self, issued: IssuedToken) -> NodeId | None:
-        return next((client for client, typed in self._typed.items() if typed is issued), None)
-
-    def _drop_typed(self, issued: IssuedToken) -> None:
-        client = self._typed_for(issued)
-        if client is not None:
-            del self._typed[client]
+    def _end(self, issued: IssuedToken) -> None:
+        issued.void = True
+        if issued is self._dynamic:
+            self._dynamic = None
+        self._typed = {client: typed for client, typed in self._typed.items() if typed is not issued}
 
 
 def _lives(issued: IssuedToken, now: float) -> bool:

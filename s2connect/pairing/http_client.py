@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from s2connect.certs.chain import CapturedChain, capture_chain, is_local_address, verify_pki
+from s2connect.certs.chain import CapturedChain, capture_chain, verify_pki
 from s2connect.certs.tls import leaf_client_context
 from s2connect.errors import (
     CertificateRefused,
     NetworkError,
-    NotLocal,
     NotPublic,
     PairingError,
     PairingExpired,
@@ -34,6 +33,7 @@ from s2connect.errors import (
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxy
+from s2connect.model.reply import succeeded
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import lan_binding, wan_binding
@@ -44,7 +44,6 @@ from s2connect.pairing.client_core import (
     ServerProof,
     Step,
     refused,
-    succeeded,
 )
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.keeper import PairingKeeper
@@ -98,7 +97,7 @@ async def authenticate(
     """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
-    self-signed one in the local network by its leaf certificate (F). What the peer says of itself plays no part.
+    self-signed one by its leaf certificate (F), at whatever address. What the peer says of itself plays no part.
     The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
     Without ``self_signed`` the latter is refused: a WAN endpoint has no local network of its own (ROLE-03 a).
     ``addresses`` are tried in turn instead of resolving the URL's host; ``proxy`` is used where there are none.
@@ -140,17 +139,13 @@ async def _authenticate_at(
             return ServerProof(wan_binding(url.host), None), route
     if not self_signed:
         raise untrusted or NotPublic(f"{for_display(url.host, 100)} is no name of a server on the internet.")
-    # A certificate of its own counts in the local network only, where no proxy is.
+    # A certificate of its own counts where the server is reached directly, at whatever address (errata S2C-31).
     try:
         chain = await capture_chain(url.host, url.port, address=address, timeout=timeout)
     except NetworkError as error:
         if proxy is None or untrusted is None:
             raise
         raise untrusted from error
-    if not is_local_address(chain.address):
-        raise untrusted or NotLocal(
-            f"{for_display(url.host, 100)} has a self-signed certificate and is not in the local network."
-        )
     chain.check_self_signed(url.host, now)
     assert chain.ca_der is not None
     assert chain.ca_fingerprint is not None

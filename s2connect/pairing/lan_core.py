@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDe
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import CancelPreparePairing, PairingErrorReason, PreparePairing
 from s2connect.model.reply import Reply
-from s2connect.pairing.refusals import refusal
+from s2connect.pairing.refusals import malformed, refusal
 from s2connect.rest.rate import AddressLimiter
+
+_log = logging.getLogger(__name__)
 
 REPEAT_AFTER = 1.0
 """Seconds after which the same client may call for the user's attention at the same node again (SEC-03)."""
@@ -85,8 +88,9 @@ class LanOperations:
         self.expire(now=now)
         try:
             request = PreparePairing.from_json(body)
-        except MalformedMessage:
-            return refusal(PairingErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+        except MalformedMessage as error:
+            _log.info("preparePairing refused: %s", error)
+            return malformed(error)
         node = self._endpoint().nodes.get(request.server_node_id)
         if node is None:
             return _NO_CONTENT
@@ -115,8 +119,9 @@ class LanOperations:
         self.expire(now=now)
         try:
             request = CancelPreparePairing.from_json(body)
-        except MalformedMessage:
-            return refusal(PairingErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+        except MalformedMessage as error:
+            _log.info("cancelPreparePairing refused: %s", error)
+            return malformed(error)
         key = (request.server_node_id, request.client_node_id)
         if key in self._prepared:
             self._cancel(key)

@@ -17,6 +17,7 @@ from s2connect.model.common import (
     read_list,
 )
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing
+from s2connect.model.reply import succeeded
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
 from s2connect.pairing.interfaces import Neighbourhood
@@ -143,11 +144,11 @@ async def get_endpoint(http: HttpsClient, url: BaseUrl, version: str) -> Endpoin
         NetworkError: Not reachable, too slow or busy.
         TrustError: The certificate is not what it has to be.
     """
-    reply = _expect(200, await http.get(url, version, "endpoint"))
+    reply = _answered(await http.get(url, version, "endpoint"))
     try:
         return EndpointDescription.from_json(reply.body)
-    except MalformedMessage:
-        raise _malformed() from None
+    except MalformedMessage as error:
+        raise _malformed(error) from None
 
 
 async def get_nodes(http: HttpsClient, url: BaseUrl, version: str) -> list[NodeDescription]:
@@ -155,11 +156,11 @@ async def get_nodes(http: HttpsClient, url: BaseUrl, version: str) -> list[NodeD
 
     The first :data:`MAX_NODES` are returned. Their texts are a stranger's.
     """
-    reply = _expect(200, await http.get(url, version, "nodes", max_bytes=MAX_NODES_BYTES))
+    reply = _answered(await http.get(url, version, "nodes", max_bytes=MAX_NODES_BYTES))
     try:
         nodes: list[NodeDescription] = read_list(reply.body, NodeDescription)
-    except MalformedMessage:
-        raise _malformed() from None
+    except MalformedMessage as error:
+        raise _malformed(error) from None
     return nodes[:MAX_NODES]
 
 
@@ -204,10 +205,10 @@ async def _notify(http: HttpsClient, url: BaseUrl, version: str, operation: str,
     reply = await http.post(url, version, operation, body)
     if reply.status == 400:
         raise refused(reply.body)
-    _expect(204, reply)
+    _answered(reply)
 
 
-def _expect(status: int, reply: HttpReply) -> HttpReply:
+def _answered(reply: HttpReply) -> HttpReply:
     if reply.status == 401:
         raise PairingRefused(
             "The other device answers this only to devices in its own network.",
@@ -220,10 +221,10 @@ def _expect(status: int, reply: HttpReply) -> HttpReply:
             reason="NotOffered",
             hint="Type the code that it shows; nothing else is needed.",
         )
-    if reply.status != status:
+    if not succeeded(reply.status):
         raise ProtocolViolation(f"The other device answered with HTTP {reply.status}.")
     return reply
 
 
-def _malformed() -> ProtocolViolation:
-    return ProtocolViolation("The other device's description of itself is not as the standard says.")
+def _malformed(error: MalformedMessage) -> ProtocolViolation:
+    return ProtocolViolation(f"The other device's description of itself is not as the standard says: {error}.")

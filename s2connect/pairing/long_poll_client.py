@@ -205,7 +205,8 @@ def _read_orders(body: bytes) -> dict[NodeId, WaitForPairingAction] | None:
             continue
         try:
             order = WaitForPairingOrder.from_value(element)
-        except MalformedMessage:
+        except MalformedMessage as error:
+            _log.warning("an answer to waitForPairing is not as the standard says: %s", error)
             return None
         orders.setdefault(order.client_node_id, order.action)
     return orders
@@ -221,8 +222,8 @@ async def wait_for_pairing(
 ) -> AfterPoll:
     """Wait at a server until it does not want that any more; cancel it when the advertisement goes (LP-01).
 
-    Before pairing the server's certificate is accepted as in the first step of pairing (TRUST-04): a self-signed one
-    from an address of the local network only. Nothing secret is sent. May be cancelled at any time.
+    Before pairing the server's certificate is accepted as in the first step of pairing (TRUST-04), a self-signed one
+    too. Nothing secret is sent. May be cancelled at any time.
 
     Args:
         url: The server's ``longpollingUrl``.

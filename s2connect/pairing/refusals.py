@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from s2connect.model.common import SHA256, Deployment, choose_name, choose_version
+from s2connect.model.common import SHA256, Deployment, MalformedMessage, choose_name, choose_version
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import PairingErrorReason, PairingResponseErrorMessage, RequestPairing
 from s2connect.model.reply import Reply
 
 
 def refusal(reason: PairingErrorReason, info: str) -> Reply:
-    """A 400 with its reason; ``info`` is a fixed sentence for a person (PAIR-01)."""
+    """A 400 with its reason; ``info`` is a sentence of ours for a person (PAIR-01)."""
     return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
+
+
+def malformed(fault: MalformedMessage | str) -> Reply:
+    """A 400 for a request that breaks its schema. It names the member, which helps its maker and tells no secret."""
+    return refusal(PairingErrorReason.PARSING_ERROR, f"The request does not follow its schema: {fault}.")
 
 
 def incompatible(node: LocalNode, request: RequestPairing, *, ready: bool, wan_clients_only: bool) -> Reply | None:

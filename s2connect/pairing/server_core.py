@@ -37,6 +37,7 @@ from s2connect.model.pairing import (
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
+from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import matches, respond
 from s2connect.pairing.code import (
@@ -49,7 +50,7 @@ from s2connect.pairing.code import (
 )
 from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
-from s2connect.pairing.refusals import incompatible, refusal
+from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.rest.rate import network_of
 from s2connect.store.base import Pairing, PairKey, Pin
@@ -250,8 +251,8 @@ class PairingServer:
         try:
             request = RequestPairing.from_json(body)
         except MalformedMessage as error:
-            _log.info("requestPairing refused: %s", error)
-            return refusal(PairingErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+            _log.info("requestPairing of %s refused: %s", for_display(address, 60), error)
+            return malformed(error)
         endpoint = self._endpoint()
         node = self._target(endpoint, request, now=now)
         if isinstance(node, Reply):
@@ -393,12 +394,12 @@ class PairingServer:
         if attempt is None:
             return UNAUTHORIZED
         request = _read(RequestConnectionDetails, body)
-        digest = _digest("requestConnectionDetails", request or body)
+        digest = _digest("requestConnectionDetails", body if isinstance(request, str) else request)
         reply = self._due(attempt, digest)
         if reply is not None:
             return reply
-        if request is None:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
+        if isinstance(request, str):
+            return self._malformed(attempt, digest, "requestConnectionDetails", request, now=now)
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
             return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
@@ -414,23 +415,20 @@ class PairingServer:
         if attempt is None:
             return UNAUTHORIZED
         request = _read(PostConnectionDetails, body)
-        digest = _digest("postConnectionDetails", request or body)
+        digest = _digest("postConnectionDetails", body if isinstance(request, str) else request)
         reply = self._due(attempt, digest)
         if reply is not None:
             return reply
-        if request is None:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
-        try:
-            fingerprint = parse_fingerprint_map(request.connection_details.certificate_fingerprint)
-        except ValueError:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
+        if isinstance(request, str):
+            return self._malformed(attempt, digest, "postConnectionDetails", request, now=now)
         if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.CLIENT:
             return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if not self._proves_token(attempt, request.server_hmac_challenge_response):
             return self._fail(attempt, digest, Reply(403), "wrong_code", now=now)
         if (attempt.peer_deployment or self._endpoint().deployment) is Deployment.LAN:
-            if fingerprint is None:
-                return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
+            fingerprint = _read_fingerprint(request.connection_details)
+            if isinstance(fingerprint, str):
+                return self._malformed(attempt, digest, "postConnectionDetails", fingerprint, now=now)
             attempt.pin = Pin(fingerprint)
         attempt.details = request.connection_details
         attempt.token = request.connection_details.access_token
@@ -447,16 +445,16 @@ class PairingServer:
         if attempt is None:
             return UNAUTHORIZED
         request = _read(FinalizePairing, body)
-        digest = _digest("finalizePairing", request or body)
+        digest = _digest("finalizePairing", body if isinstance(request, str) else request)
         reply = self._due(attempt, digest)
         if reply is not None:
             return reply
-        if request is None or request.success is None:
-            return self._fail(attempt, digest, _BAD_REQUEST, "malformed", now=now)
+        if isinstance(request, str) or request.success is None:
+            fault = request if isinstance(request, str) else "success is missing"
+            return self._malformed(attempt, digest, "finalizePairing", fault, now=now)
         if not request.success:
             return self._fail(attempt, digest, Reply(204), "refused_by_client", now=now)
-        table = self._table(attempt.node.id)
-        if attempt.state is not _State.EXCHANGED or attempt.token is None or not table.holds(attempt.issued):
+        if attempt.state is not _State.EXCHANGED or attempt.token is None or attempt.issued.void:
             return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
         if attempt.issued.reserved:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
@@ -539,6 +537,10 @@ class PairingServer:
         if not self._in_flight[source]:
             del self._in_flight[source]
 
+    def _malformed(self, attempt: _Attempt, digest: bytes, operation: str, fault: str, *, now: float) -> Reply:
+        _log.warning("%s of %s refused: %s", operation, for_display(attempt.address, 60), fault)
+        return self._fail(attempt, digest, malformed(fault), "malformed", now=now)
+
     def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str, *, now: float) -> Reply:
         self._failed(attempt, reason, now=now)
         return self._remember(attempt, digest, reply)
@@ -585,11 +587,24 @@ class PairingServer:
 _W = TypeVar("_W", bound=Wire)
 
 
-def _read(kind: type[_W], body: bytes) -> _W | None:
+def _read(kind: type[_W], body: bytes) -> _W | str:
+    """Read a body; where it is malformed, say which member is wrong."""
     try:
         return kind.from_json(body)
-    except MalformedMessage:
-        return None
+    except MalformedMessage as error:
+        return str(error)
+
+
+def _read_fingerprint(details: ConnectionDetails) -> bytes | str:
+    """Read the fingerprint that a communication server in the LAN has to send (TRUST-07); or say what is wrong."""
+    member, found = "connectionDetails.certificateFingerprint", details.certificate_fingerprint
+    try:
+        fingerprint = parse_fingerprint_map(found)
+    except ValueError as error:
+        return f"{member} {error}"
+    if fingerprint is None:
+        return f"{member} {'is missing' if found is None else 'holds no text under the key SHA256'}"
+    return fingerprint
 
 
 def _digest(operation: str, request: Wire | bytes) -> bytes:

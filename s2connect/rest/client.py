@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,18 +26,23 @@ from s2connect.errors import (
 )
 from s2connect.model.common import Wire
 from s2connect.model.proxy import Proxy
-from s2connect.model.reply import retry_after_of
+from s2connect.model.reply import retry_after_of, succeeded
 from s2connect.model.secret import Secret
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.rest import API_VERSIONS
 
+_log = logging.getLogger(__name__)
+
 MAX_REPLY_BYTES = 64 * 1024
 """Longest answer that is read."""
 
 REQUEST_TIMEOUT = 10.0
 """Seconds for one request where nothing else is said."""
+
+VERSION_WITHOUT_INDEX = "v1"
+"""VER-08: what is spoken with a server that has no version index."""
 
 MAX_API_VERSIONS = 32
 """Longest version index that is read."""
@@ -89,6 +95,7 @@ class HttpsClient:
 
     def __init__(self, route: Route) -> None:
         self._proxy = route.proxy
+        self._without_index = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=route.context,
@@ -114,6 +121,9 @@ class HttpsClient:
     async def api_version(self, base: BaseUrl) -> str:
         """Fetch the version index of an API and pick the best version that both know (VER-02).
 
+        Where there is no index (404) it is taken for ``v1``, which the log says (VER-08). If there is nothing at the
+        URL at all, the next request raises :class:`ProtocolViolation`.
+
         Raises:
             IncompatibleApiVersion: None in common.
             ProtocolViolation: There is no such index.
@@ -121,20 +131,22 @@ class HttpsClient:
             TrustError: The certificate is not what it has to be.
         """
         reply = _unless_busy(base, await self._request("GET", base, str(base)))
-        if reply.status != 200:
-            raise ProtocolViolation(
-                f"There is no S2 Connect at {for_display(str(base), 200)} (HTTP {reply.status}).",
-                hint="Check the URL; it usually ends with /pairing/.",
+        if reply.status == 404:
+            self._without_index = True
+            _log.warning(
+                "%s has no version index (HTTP 404), which the standard demands; trying %s",
+                for_display(str(base), 200),
+                VERSION_WITHOUT_INDEX,
             )
+            return VERSION_WITHOUT_INDEX
+        if not succeeded(reply.status):
+            raise _no_api(base, f" (HTTP {reply.status})")
         try:
             versions = read_json(reply.body)
         except MalformedJson:
             versions = None
         if not isinstance(versions, list) or len(versions) > MAX_API_VERSIONS:
-            raise ProtocolViolation(
-                f"There is no S2 Connect at {for_display(str(base), 200)}.",
-                hint="Check the URL; it usually ends with /pairing/.",
-            )
+            raise _no_api(base)
         for version in API_VERSIONS:
             if version in versions:
                 return version
@@ -160,7 +172,7 @@ class HttpsClient:
             NotReachable: No connection.
             PeerTimeout: No whole answer in ``timeout`` seconds.
             TrustError: The certificate is not what it has to be; nothing was sent.
-            ProtocolViolation: The answer is too long or no HTTP.
+            ProtocolViolation: The answer is too long or no HTTP, or there is neither index nor operation at the URL.
         """
         data = body.to_json() if body is not None else None
         return await self.post_json(base, version, operation, data, bearer=bearer, timeout=timeout)
@@ -177,7 +189,10 @@ class HttpsClient:
     ) -> HttpReply:
         """Like :meth:`post`, for a body that is JSON text already."""
         url = base.operation(version, operation)
-        return _unless_busy(base, await self._request("POST", base, url, body, bearer, timeout))
+        reply = _unless_busy(base, await self._request("POST", base, url, body, bearer, timeout))
+        if reply.status == 404 and self._without_index:
+            raise _no_api(base, " (HTTP 404)")
+        return reply
 
     async def get(
         self,
@@ -239,6 +254,13 @@ class HttpsClient:
         if self._proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError):
             return NotReachable(f"The proxy {for_display(self._proxy.place)} cannot be reached.")
         return network_error(error, base.host, base.port)
+
+
+def _no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
+    return ProtocolViolation(
+        f"There is no S2 Connect at {for_display(str(base), 200)}{because}.",
+        hint="Check the URL; it usually ends with /pairing/.",
+    )
 
 
 def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:

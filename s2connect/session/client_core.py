@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s2connect.errors import NoLongerPaired, ProtocolViolation, SessionError, SessionRefused
-from s2connect.model.common import MalformedMessage
+from s2connect.model.common import MalformedMessage, spelled_by_peer
+from s2connect.model.reply import succeeded
 from s2connect.model.session_init import (
     CommunicationDetails,
     CommunicationDetailsErrorMessage,
@@ -27,6 +28,8 @@ def read_initiate_answer(
 ) -> InitiateSessionResponse | None:
     """Read the answer to ``initiateSession``; None means 401: try the next token (SESC-01).
 
+    The selected version is in the spelling in which it was offered: ``1.0.0`` selects ``v1.0.0`` (VER-06).
+
     Raises:
         NoLongerPaired: The pair was unpaired; do not retry (SESC-05).
         SessionRefused: Refused with another reason; retry later.
@@ -36,17 +39,20 @@ def read_initiate_answer(
         return None
     if status == 400:
         raise _refused(body)
-    if status != 200:
+    if not succeeded(status):
         raise ProtocolViolation(f"The other side answered the session request with HTTP {status}.")
     try:
         answer = InitiateSessionResponse.from_json(body)
-    except MalformedMessage:
-        raise ProtocolViolation("The other side's answer to the session request is not as the standard says.") from None
+    except MalformedMessage as error:
+        raise ProtocolViolation(
+            f"The other side's answer to the session request is not as the standard says: {error}."
+        ) from None
     if answer.selected_communication_protocol not in offered_protocols:
         raise ProtocolViolation("The other side selected a communication protocol that was not offered.")
-    if answer.selected_s2_message_version not in offered_versions:
+    version = spelled_by_peer(offered_versions, answer.selected_s2_message_version)
+    if version is None:
         raise ProtocolViolation("The other side selected a version of the S2 messages that was not offered.")
-    return answer
+    return answer.model_copy(update={"selected_s2_message_version": version})
 
 
 def read_confirm_answer(status: int, body: bytes, *, protocol: str) -> CommunicationDetails:
@@ -58,12 +64,12 @@ def read_confirm_answer(status: int, body: bytes, *, protocol: str) -> Communica
     """
     if status == 401:
         raise SessionRefused("The other side did not accept the new access token.", reason="Other")
-    if status != 200:
+    if not succeeded(status):
         raise ProtocolViolation(f"The other side answered the confirmation with HTTP {status}.")
     try:
         details = CommunicationDetails.from_json(body)
-    except MalformedMessage:
-        raise ProtocolViolation("The other side's connection details are not as the standard says.") from None
+    except MalformedMessage as error:
+        raise ProtocolViolation(f"The other side's connection details are not as the standard says: {error}.") from None
     if details.communication_protocol != protocol:
         raise ProtocolViolation("The other side sent connection details of another protocol than it had selected.")
     return details

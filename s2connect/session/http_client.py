@@ -10,12 +10,11 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from s2connect.certs.chain import capture_chain, is_local_address
+from s2connect.certs.chain import capture_chain
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import (
     AccessRefused,
     CertificateRefused,
-    NotLocal,
     NotReachable,
     PeerBusy,
     ProtocolViolation,
@@ -26,6 +25,7 @@ from s2connect.errors import (
 from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxies
+from s2connect.model.reply import succeeded
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import (
     CommunicationDetails,
@@ -107,8 +107,6 @@ class SessionClient:
     async def _complete(self, pairing: Pairing, pin: Pin, url: BaseUrl, address: str | None) -> Pin:
         chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
         name = for_display(url.host, 100)
-        if not is_local_address(chain.address):
-            raise NotLocal(f"{name} has a self-signed certificate and is not in the local network.")
         if chain.ca_fingerprint is None or not hmac.compare_digest(chain.ca_fingerprint, pin.ca_fingerprint):
             raise CertificateRefused(
                 f"{name} shows another certificate authority than the one that was agreed on when pairing.",
@@ -231,7 +229,7 @@ class SessionClient:
             version = await http.api_version(url)
             for token in tokens:
                 reply = await http.post(url, version, "unpair", body, bearer=token)
-                if reply.status == 204:
+                if succeeded(reply.status):
                     return
                 if reply.status != 401:
                     raise ProtocolViolation(f"The other side answered the unpairing with HTTP {reply.status}.")

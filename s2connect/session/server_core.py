@@ -92,7 +92,7 @@ class _Pending:
 
 
 def refusal(reason: SessionErrorReason, info: str) -> Reply:
-    """A 400 with its reason; ``info`` is a fixed sentence for a person (SES-01)."""
+    """A 400 with its reason; ``info`` is a sentence of ours for a person (SES-01)."""
     return Reply(400, CommunicationDetailsErrorMessage(error_message=reason, additional_info=info))
 
 
@@ -106,7 +106,7 @@ def read_initiate(body: bytes) -> Request | Reply:
         message = InitiateSession.from_json(body)
     except MalformedMessage as error:
         _log.info("initiateSession refused: %s", error)
-        return refusal(SessionErrorReason.PARSING_ERROR, "The request does not follow its schema.")
+        return refusal(SessionErrorReason.PARSING_ERROR, f"The request does not follow its schema: {error}.")
     return Request(PairKey(message.server_node_id, message.client_node_id), message)
 
 
@@ -114,8 +114,9 @@ def read_unpair(body: bytes) -> PairKey | Reply:
     """Read an ``unpair``."""
     try:
         message = Unpair.from_json(body)
-    except MalformedMessage:
-        return Reply(400)
+    except MalformedMessage as error:
+        _log.info("unpair refused: %s", error)
+        return refusal(SessionErrorReason.PARSING_ERROR, f"The request does not follow its schema: {error}.")
     return PairKey(message.server_node_id, message.client_node_id)
 
 

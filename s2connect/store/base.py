@@ -19,7 +19,7 @@ from typing import Protocol
 
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
-from s2connect.model.secret import AccessToken
+from s2connect.model.secret import MAX_SECRET_CHARACTERS, AccessToken
 from s2connect.model.url import BaseUrl
 
 
@@ -233,8 +233,8 @@ MAX_TOMBSTONES = 10_000
 GONE = "The pairing has been removed."
 """What :class:`~s2connect.errors.NotPaired` says of a pairing that is not there any more."""
 
-MAX_VAULT_BYTES = 65_536
-"""Bound on one secret: the longest tokens that are read from a peer, eight of them, fit in."""
+MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
+"""Bound on one secret: the longest tokens that are read from a peer, eight of them, fit in, each character escaped."""
 
 
 def check_alone(pairing: Pairing, alone: bool) -> None:

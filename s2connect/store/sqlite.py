@@ -395,7 +395,10 @@ class _Database:
             _log.warning("The vault of %s holds no tokens for a pairing; it has to be paired again", self._path)
             return []
         try:
-            return [AccessToken(text) for text in read_json(content)]
+            texts = read_json(content)
+            if not isinstance(texts, list):
+                raise ValueError
+            return [AccessToken(text) for text in texts]
         except (ValueError, TypeError, AttributeError):
             raise StorageUnavailable(
                 f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."

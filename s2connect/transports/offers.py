@@ -7,7 +7,8 @@ import hashlib
 from dataclasses import dataclass
 
 from s2connect.errors import SessionRefused
-from s2connect.model.secret import MIN_TOKEN_BYTES, CommunicationToken
+from s2connect.model.secret import TOKEN_BYTES as TOKEN_BYTES
+from s2connect.model.secret import CommunicationToken
 from s2connect.transports.base import Connection, ConnectionInfo
 
 OFFER_LIFETIME = 30.0
@@ -15,9 +16,6 @@ OFFER_LIFETIME = 30.0
 
 MAX_OFFERS = 1000
 """Bound on offers that wait for their client; each belongs to an authenticated pairing."""
-
-TOKEN_BYTES = MIN_TOKEN_BYTES
-"""SES-04: random bytes of a communication token."""
 
 
 @dataclass(frozen=True, slots=True)

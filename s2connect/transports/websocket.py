@@ -114,8 +114,10 @@ class WebSocketTransport:
         if not isinstance(details, WebSocketCommunicationDetails):
             try:
                 details = WebSocketCommunicationDetails.from_value(details.to_value())
-            except MalformedMessage:
-                raise ProtocolViolation("The other side gave no usable WebSocket address and token.") from None
+            except MalformedMessage as error:
+                raise ProtocolViolation(
+                    f"The other side gave no usable WebSocket address and token: {error}."
+                ) from None
         if details.communication_protocol != WEBSOCKET:
             raise ProtocolViolation("The other side gave the address of another communication protocol.")
         url = details.websocket_url

@@ -29,7 +29,6 @@ from s2connect.certs.chain import (
     CapturedChain,
     capture_chain,
     fingerprint_map,
-    is_local_address,
     parse_fingerprint_map,
     verify_pki,
 )
@@ -82,7 +81,7 @@ async def test_the_name_is_looked_up_where_no_address_is_given() -> None:
     identity = CertificateAuthority.create("Test", now=now()).issue(["localhost"], now=now())
     async with serving(ServerContext(identity).context) as server:
         chain = await capture_chain("localhost", server.port, timeout=5)
-    assert is_local_address(chain.address)
+    assert ipaddress.ip_address(chain.address).is_loopback
 
 
 async def test_an_ipv6_address_is_asked(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_capturing_works_on_uvloop() -> None:
             chain = await capture_chain("localhost", server.port, timeout=5)
             assert chain.leaf_fingerprint == identity.leaf_fingerprint
             assert chain.ca_fingerprint == authority.fingerprint
-            assert is_local_address(chain.address)
+            assert ipaddress.ip_address(chain.address).is_loopback
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
@@ -432,91 +431,28 @@ def test_junk_is_refused(junk: bytes) -> None:
 # --- addresses
 
 
-@pytest.mark.rule("TRUST-04")
-@pytest.mark.parametrize(
-    ("text", "local"),
-    [
-        ("10.0.0.0", True),
-        ("10.255.255.255", True),
-        ("11.0.0.0", False),
-        ("9.255.255.255", False),
-        ("172.15.255.255", False),
-        ("172.16.0.1", True),
-        ("172.31.255.255", True),
-        ("172.32.0.0", False),
-        ("192.167.255.255", False),
-        ("192.168.0.1", True),
-        ("192.169.0.0", False),
-        ("169.254.1.1", True),
-        ("169.253.1.1", False),
-        ("127.0.0.1", True),
-        ("127.255.255.254", True),
-        ("100.64.0.1", False),
-        ("8.8.8.8", False),
-        ("0.0.0.0", False),
-        ("255.255.255.255", False),
-        ("192.0.2.1", False),
-        ("198.18.0.1", False),
-        ("::1", True),
-        ("::", False),
-        ("::2", False),
-        ("fe80::1", True),
-        ("fe80::1%eth0", True),
-        ("fe80::1%2", True),
-        ("febf::1", True),
-        ("fec0::1", False),
-        ("fbff::1", False),
-        ("fc00::1", True),
-        ("fd12:3456::1", True),
-        ("fdff:ffff::1", True),
-        ("fe00::1", False),
-        ("2001:db8::1", False),
-        ("2a00:1450:4001::1", False),
-        ("ff02::fb", False),
-        ("::ffff:192.168.1.1", True),
-        ("::ffff:8.8.8.8", False),
-        ("::ffff:a00:1", True),
-        ("::192.168.1.1", False),
-        ("64:ff9b::c0a8:101", False),
-        ("2002:c0a8:101::1", False),
-        ("", False),
-        ("localhost", False),
-        ("heatpump-1.local", False),
-        ("192.168.1", False),
-        ("192.168.001.001", False),
-        ("192.168.1.1%eth0", False),
-        ("192.168.1.1/24", False),
-        ("[fe80::1]", False),
-        (" 10.0.0.1", False),
-    ],
-)
-def test_what_is_local(text: str, local: bool) -> None:
-    assert is_local_address(text) is local
-
-
-@given(st.ip_addresses())
-def test_no_address_of_the_internet_is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    if address.is_global:
-        assert not is_local_address(str(address))
-
-
 # --- certificateFingerprint
 
 DIGEST = hashlib.sha256(b"").digest()
 HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 COLONS = ":".join(HEX[i : i + 2] for i in range(0, 64, 2))
+URL_SAFE = str.maketrans("+/", "-_")
+BASE64 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 
 @pytest.mark.rule("TRUST-07")
 def test_a_fingerprint_is_written_as_the_standard_shows_it() -> None:
-    assert fingerprint_map(DIGEST) == {"SHA256": COLONS.upper()}
+    assert fingerprint_map(DIGEST) == {"SHA256": COLONS.upper(), "SHA265": COLONS.upper()}
     with pytest.raises(ValueError, match="32 bytes"):
         fingerprint_map(DIGEST[:20])
 
 
 @pytest.mark.rule("TRUST-07")
-@pytest.mark.parametrize("key", ["SHA256", "sha256", "Sha256", "SHA265", "sha265"])
-@pytest.mark.parametrize("value", [HEX, HEX.upper(), COLONS, COLONS.upper()])
+@pytest.mark.parametrize("key", ["SHA256", "sha256", "Sha256", "SHA-256", "sha_256", "SHA265", "sha-265"])
+@pytest.mark.parametrize(
+    "value",
+    [HEX, HEX.upper(), COLONS, COLONS.upper(), f"{HEX}\n", BASE64, BASE64.rstrip("="), BASE64.translate(URL_SAFE)],
+)
 def test_fingerprints_are_read_in_all_spellings(key: str, value: str) -> None:
     assert parse_fingerprint_map({"SHA1": "00", key: value}) == DIGEST
     assert parse_fingerprint_map({"sha256": HEX, key: value}) == DIGEST
@@ -537,7 +473,10 @@ def test_no_fingerprint_is_none() -> None:
         HEX[:-2],
         HEX[:-1],
         HEX + "00",
-        HEX + "\n",
+        BASE64[:-2] + "==",
+        BASE64[4:],
+        BASE64 + "AAAA",
+        BASE64.replace("+", "*", 1),
         HEX[:-1] + "g",
         HEX[:2] + " " + HEX[2:],
         HEX[:2] + ":" + HEX[2:],

@@ -400,7 +400,6 @@ async def test_a_lost_answer_to_the_last_step_is_asked_for_again(cem: Endpoint, 
 @pytest.mark.parametrize(
     ("step", "status", "body", "error"),
     [
-        ("index", 404, b"", ProtocolViolation),
         ("index", 200, b"<html>router login</html>", ProtocolViolation),
         ("index", 302, b"", ProtocolViolation),
         ("index", 200, b'["v2"]', http_client.S2ConnectError),

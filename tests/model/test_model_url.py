@@ -42,6 +42,21 @@ def test_good_base_urls(text: str, host: str, port: int) -> None:
     assert (url.host, url.port) == (host, port)
 
 
+@pytest.mark.rule("VER-03")
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("https://ems.local", "https://ems.local/"),
+        ("https://ems.local:8443", "https://ems.local:8443/"),
+        ("https://ems.local/session", "https://ems.local/session/"),
+        ("https://[fe80::1]:8443/s2/session", "https://[fe80::1]:8443/s2/session/"),
+    ],
+)
+def test_the_slash_at_the_end_is_added(text: str, meant: str) -> None:
+    assert BaseUrl(text) == BaseUrl(meant) == meant
+    assert BaseUrl(text).operation("v1", "x") == f"{meant}v1/x"
+
+
 @pytest.mark.rule("VER-03", "VER-05")
 @pytest.mark.parametrize(
     "text",
@@ -63,8 +78,7 @@ def test_good_base_urls(text: str, host: str, port: int) -> None:
         "https://:8443/",
         "https://./",
         "https://...:8443/",
-        "https://ems.local",
-        "https://ems.local/pairing",
+        "https://ems.local/v1",
         "https://ems.local/v1/",
         "https://ems.local/pairing/v1/",
         "https://ems.local/pairing/v12/",

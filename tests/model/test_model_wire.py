@@ -226,16 +226,108 @@ def test_what_is_said_of_a_malformed_object_is_bounded_and_shows_no_control_char
     assert text.isprintable()
 
 
-def test_what_is_said_of_a_malformed_map_does_not_repeat_the_control_characters_of_its_keys() -> None:
-    value = {
-        "initiateSessionUrl": "https://ems.local/",
-        "accessToken": "A" * 44,
-        "certificateFingerprint": {"\n" * 500: 1},
+DETAILS = {"initiateSessionUrl": "https://ems.local/", "accessToken": "A" * 44}
+REQUEST = {
+    "clientNodeDescription": NODE,
+    "clientEndpointDescription": {},
+    "supportedCommunicationProtocols": ["WebSocket"],
+    "supportedS2MessageVersions": ["v1.0.0"],
+    "supportedHmacHashingAlgorithms": ["SHA256"],
+    "clientHmacChallenge": "A" * 43 + "=",
+}
+POST = {"serverHmacChallengeResponse": "AAAA", "connectionDetails": DETAILS}
+
+
+@pytest.mark.rule("TRUST-07", "VER-07")
+@pytest.mark.parametrize("map", ["AA:BB", 7, [], {"\n" * 500: 1, "SHA256": None}, {"SHA256": {"a": 1}}, True], ids=str)
+def test_a_fingerprint_that_nobody_may_need_is_read_as_it_is(map: object) -> None:  # noqa: A002 - as on the wire
+    read = pairing.ConnectionDetails.from_value({**DETAILS, "certificateFingerprint": map})
+    assert read.certificate_fingerprint == {}
+
+
+@pytest.mark.rule("PAIR-07")
+def test_the_order_of_a_fingerprint_map_makes_no_difference() -> None:
+    one, other = {"SHA256": "a", "SHA265": "b"}, {"SHA265": "b", "SHA256": "a"}
+    texts = {
+        pairing.ConnectionDetails.from_value({**DETAILS, "certificateFingerprint": found}).to_json()
+        for found in (one, other)
     }
+    assert len(texts) == 1
+
+
+@pytest.mark.rule("VER-07")
+@pytest.mark.parametrize("absent", [{}, {"forcePairing": None}])
+def test_null_counts_as_absent_also_where_there_is_a_default(absent: dict[str, object]) -> None:
+    read = pairing.RequestPairing.from_value({**REQUEST, **absent})
+    assert read.force_pairing is False
+    assert read == pairing.RequestPairing.from_value({**REQUEST, "forcePairing": False})
+
+
+def _without(value: dict[str, object], member: str) -> dict[str, object]:
+    return {name: given for name, given in value.items() if name != member}
+
+
+@pytest.mark.rule("SEC-01", "PAIRC-07")
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (pairing.ConnectionDetails, _without(DETAILS, "accessToken"), "accessToken is missing"),
+        (
+            pairing.PostConnectionDetails,
+            {**POST, "connectionDetails": _without(DETAILS, "accessToken")},
+            "connectionDetails.accessToken is missing",
+        ),
+        (
+            pairing.PostConnectionDetails,
+            {**POST, "connectionDetails": {**DETAILS, "accessToken": "not \x07 visible"}},
+            "connectionDetails.accessToken is not a text of 1 to 4096 visible ASCII characters",
+        ),
+        (pairing.PostConnectionDetails, {**POST, "connectionDetails": "secret"}, "connectionDetails is not an object"),
+        (
+            pairing.ConnectionDetails,
+            {**DETAILS, "initiateSessionUrl": "http://ems.local/"},
+            "initiateSessionUrl cannot be used: The URL does not start with https://",
+        ),
+        (pairing.ConnectionDetails, {**DETAILS, "initiateSessionUrl": 7}, "initiateSessionUrl is not a text"),
+        (pairing.RequestPairing, {**REQUEST, "forcePairing": "yes"}, "forcePairing is neither true nor false"),
+        (
+            pairing.RequestPairing,
+            {**REQUEST, "clientHmacChallenge": "c2hvcnQ="},
+            "clientHmacChallenge is not Base64 of at least 32 bytes",
+        ),
+        (
+            pairing.RequestPairing,
+            {**REQUEST, "clientNodeDescription": {**NODE, "role": "cem\x1b"}},
+            'clientNodeDescription.role is "cem", not CEM or RM',
+        ),
+        (
+            pairing.RequestPairing,
+            {**REQUEST, "clientNodeDescription": {**NODE, "id": "7"}},
+            "clientNodeDescription.id is not a UUID",
+        ),
+        (
+            pairing.RequestPairing,
+            {**REQUEST, "supportedS2MessageVersions": "v1.0.0"},
+            "supportedS2MessageVersions is not a list",
+        ),
+        (pairing.RequestPairing, {**REQUEST, "nodeIdAlias": "a b"}, "nodeIdAlias has characters that it may not have"),
+        (pairing.RequestPairing, {**REQUEST, "nodeIdAlias": "a" * 65}, "nodeIdAlias is longer than 64 characters"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_is_named_by_its_member_in_our_words(kind: type[Wire], value: dict[str, object], said: str) -> None:
     with pytest.raises(MalformedMessage) as caught:
-        pairing.ConnectionDetails.from_value(value)
-    assert len(str(caught.value)) < 1000
-    assert str(caught.value).isprintable()
+        kind.from_json(json.dumps(value))
+    assert str(caught.value) == said
+
+
+def test_of_many_faults_the_first_three_are_named() -> None:
+    with pytest.raises(MalformedMessage) as caught:
+        pairing.RequestPairing.from_value({})
+    assert str(caught.value) == (
+        "clientNodeDescription is missing; clientEndpointDescription is missing; "
+        "supportedCommunicationProtocols is missing; 3 more"
+    )
 
 
 # Versions

@@ -79,6 +79,14 @@ def answered(reply: Reply | Queued | Commit) -> dict[str, Any]:
     return json.loads(reply.body.to_json()) if reply.body is not None else {}
 
 
+def faulty(reply: Reply | Queued | Commit) -> str:
+    """What a refusal of a malformed request says of it."""
+    assert isinstance(reply, Reply)
+    said = answered(reply)
+    assert (reply.status, said["errorMessage"]) == (400, "ParsingError")
+    return str(said["additionalInfo"]).removeprefix("The request does not follow its schema: ")
+
+
 class Bench:
     """A pairing server whose clock and random numbers are in the test's hand."""
 

@@ -75,7 +75,8 @@ def answer(role: str = "CEM", deployment: str | None = "LAN", binding: bytes = F
     return {k: v for k, v in value.items() if v is not None}
 
 
-DETAILS = dump({"initiateSessionUrl": "https://server.local:8443/session/", "accessToken": SERVER_TOKEN})
+DETAILS_URL = "https://server.local:8443/session/"
+DETAILS = dump({"initiateSessionUrl": DETAILS_URL, "accessToken": SERVER_TOKEN})
 
 
 def body(step: Step) -> dict[str, Any]:
@@ -266,8 +267,8 @@ def test_a_future_communication_server_in_the_lan_sends_its_url_token_and_ca() -
     assert details.keys() == {"initiateSessionUrl", "accessToken", "certificateFingerprint"}
     assert details["initiateSessionUrl"] == URL
     assert details["accessToken"] == OWN_TOKEN
-    (key, value), *rest = details["certificateFingerprint"].items()
-    assert (key, value.replace(":", "").lower(), rest) == ("SHA256", CA.hex(), [])
+    fingerprints = {key: value.replace(":", "").lower() for key, value in details["certificateFingerprint"].items()}
+    assert fingerprints == {"SHA256": CA.hex(), "SHA265": CA.hex()}
     agreed = client.on_details(204, b"", now=101, wall_time=5.0)
     pairing = agreed.pairing
     assert pairing.communication_role is CommunicationRole.SERVER
@@ -351,11 +352,11 @@ def test_details_that_were_not_accepted_with_204_are_not_accepted(status: int) -
     "change",
     [
         {"initiateSessionUrl": "http://server.local/session/"},
-        {"initiateSessionUrl": "https://server.local/session"},
         {"initiateSessionUrl": "https://server.local/session/v1/"},
         {"initiateSessionUrl": None},
-        {"accessToken": b64(bytes(31))},
-        {"accessToken": "short"},
+        {"accessToken": ""},
+        {"accessToken": "two words"},
+        {"accessToken": "x" * 4097},
         {"accessToken": None},
     ],
     ids=str,
@@ -365,7 +366,34 @@ def test_details_that_break_their_schema_are_a_violation_and_are_told_to_the_ser
     with pytest.raises(ProtocolViolation) as caught:
         client.on_details(200, dump({**json.loads(DETAILS), **change}), now=101, wall_time=0)
     assert client.owes_refusal
+    assert f"{next(iter(change))} " in str(caught.value)
     assert SERVER_TOKEN not in str(caught.value)
+
+
+@pytest.mark.rule("VER-03", "SES-04", "TRUST-07")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"initiateSessionUrl": DETAILS_URL.removesuffix("/")},
+        {"accessToken": b64(bytes(24))},
+        {"accessToken": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJybSJ9.c2lnbmF0dXJl"},
+        {"certificateFingerprint": {"SHA256": 7}},
+    ],
+    ids=str,
+)
+def test_details_that_conform_in_another_way_are_taken(change: dict[str, Any]) -> None:
+    client, _ = answered(Role.RM)
+    agreed = client.on_details(200, dump({**json.loads(DETAILS), **change}), now=101, wall_time=0)
+    assert agreed.pairing.initiate_session_url == DETAILS_URL
+    assert agreed.token.reveal() == change.get("accessToken", SERVER_TOKEN)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_what_the_server_says_of_refused_details_reaches_the_user(role: Role) -> None:
+    client, _ = answered(role)
+    said = dump({"errorMessage": "ParsingError", "additionalInfo": "connectionDetails.accessToken is missing."})
+    with pytest.raises(ProtocolViolation, match=r"HTTP 400, saying: connectionDetails\.accessToken is missing\)"):
+        client.on_details(400, said, now=101, wall_time=0)
 
 
 @pytest.mark.rule("PAIRC-03")

@@ -127,7 +127,7 @@ def test_a_dynamic_token_counts_for_five_minutes() -> None:
     assert table.valid(now=100) is issued
     assert table.valid(now=399.999) is issued
     assert table.valid(now=400) is None
-    assert table.holds(issued), "expiry is checked in requestPairing only"
+    assert not issued.void, "expiry is checked in requestPairing only"
 
 
 @pytest.mark.rule("TOK-01", "TOK-02")
@@ -155,7 +155,7 @@ def test_the_dynamic_token_counts_before_the_static_one_while_it_lives() -> None
     assert table.valid(now=10) is static
     table.withdraw()
     assert table.valid(now=1) is static
-    assert not table.holds(dynamic)
+    assert dynamic.void
 
 
 @pytest.mark.rule("TOK-05")
@@ -164,7 +164,23 @@ def test_a_dynamic_token_is_spent_once_used() -> None:
     issued = table.issue(_token(), now=0, lifetime=10)
     table.spend(issued)
     assert table.valid(now=0) is None
-    assert not table.holds(issued)
+    assert issued.void
+
+
+@pytest.mark.rule("TOK-02", "TOK-05")
+def test_a_token_that_is_replaced_is_not_void_and_can_be_spent_once() -> None:
+    table = TokenTable()
+    old = table.issue(_token(), now=0, lifetime=10)
+    new = table.issue(_token("efgh"), now=0, lifetime=10)
+    assert (old.void, new.void) == (False, False)
+    assert table.valid(now=0) is new
+    table.spend(old)
+    assert (old.void, new.void) == (True, False)
+    assert table.valid(now=0) is new
+    static = table.issue(_token("static6"), now=0, lifetime=None)
+    assert (new.void, table.valid(now=0)) == (False, static)
+    assert [table.failed(new) for _ in range(6)] == [AfterFailure.NOTHING] * 6, "nobody sees that code any more"
+    assert new.void
 
 
 @pytest.mark.rule("TOK-05")

@@ -17,6 +17,7 @@ from s2connect.pairing import server_core
 from s2connect.pairing.code import AfterFailure, PairingToken
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
 from tests.pairing.pairing_kit import (
+    ADDRESS,
     CA,
     CLIENT_TOKEN,
     OTHER_TOKEN,
@@ -27,6 +28,7 @@ from tests.pairing.pairing_kit import (
     answered,
     dump,
     endpoint,
+    faulty,
     hmac_response,
     node,
     request,
@@ -412,9 +414,9 @@ def test_malformed_details_end_the_attempt(branch: CommunicationRole, body: byte
     bench = _in_branch(branch)
     attempt = _begin(bench)
     if branch is CommunicationRole.SERVER:
-        assert attempt.request_details(body=body) == Reply(400)
+        assert faulty(attempt.request_details(body=body))
     else:
-        assert attempt.post_details(body=body) == Reply(400)
+        assert faulty(attempt.post_details(body=body))
     assert [e.reason for e in bench.events()] == ["malformed"]
     assert attempt.finalize() == Reply(401)
 
@@ -440,6 +442,7 @@ def test_the_access_token_is_32_random_bytes_and_usable_only_after_finalization(
         {"SHA256": CA.hex()},
         {"SHA265": CA.hex()},
         {"sha256": CA.hex(":").upper()},
+        {"SHA-256": base64.b64encode(CA).decode()},
         {"MD5": "00", "Sha265": CA.hex(":")},
         {"SHA256": CA.hex(), "SHA265": CA.hex().upper()},
     ],
@@ -475,7 +478,9 @@ def test_the_fingerprint_of_the_clients_ca_is_pinned(fingerprints: dict[str, str
 def test_a_client_in_the_lan_without_a_usable_fingerprint_is_refused(fingerprints: dict[str, str] | None) -> None:
     bench = _in_branch(CommunicationRole.CLIENT)
     attempt = _begin(bench)
-    assert attempt.post_details(certificateFingerprint=fingerprints) == Reply(400)
+    assert faulty(attempt.post_details(certificateFingerprint=fingerprints)).startswith(
+        "connectionDetails.certificateFingerprint "
+    )
     assert attempt.finalize() == Reply(401)
     assert [e.reason for e in bench.events()] == ["malformed"]
 
@@ -488,6 +493,44 @@ def test_a_client_in_the_wan_needs_no_fingerprint_and_gets_no_pin() -> None:
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
     assert commit.pairing.pin is None
+
+
+@pytest.mark.rule("TRUST-07")
+@pytest.mark.parametrize("fingerprint", [{"SHA256": "nonsense"}, "AA:BB", {"SHA256": 7}, []], ids=str)
+def test_the_fingerprint_of_a_client_in_the_wan_is_ignored_whatever_it_is(fingerprint: object) -> None:
+    bench = Bench(endpoint(Role.RM, LAN))
+    attempt = bench.begin(role="CEM", deployment="WAN")
+    assert attempt.post_details(certificateFingerprint=fingerprint) == Reply(204)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    assert commit.pairing.pin is None
+
+
+@pytest.mark.rule("TRUST-07", "PAIRC-07")
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ({"accessToken": None}, "connectionDetails.accessToken is missing."),
+        ({"certificateFingerprint": None}, "connectionDetails.certificateFingerprint is missing."),
+        (
+            {"certificateFingerprint": "AA:BB"},
+            "connectionDetails.certificateFingerprint holds no text under the key SHA256.",
+        ),
+        (
+            {"certificateFingerprint": {"SHA256": "AA:BB"}},
+            "connectionDetails.certificateFingerprint holds no SHA-256 fingerprint: 32 bytes in hex, with or without "
+            "colons, or in Base64.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_details_is_named_to_both_sides(
+    details: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(bench)
+    assert faulty(attempt.post_details(**details)) == said
+    assert f"postConnectionDetails of {ADDRESS} refused: {said.removesuffix('.')}" in caplog.messages
+    assert CLIENT_TOKEN not in caplog.text
 
 
 # finalizePairing
@@ -503,7 +546,7 @@ def test_finalize_without_a_usable_success_is_400_and_the_attempt_has_failed(
     bench = _in_branch(branch)
     attempt = _begin(bench)
     _exchange(attempt, branch)
-    assert attempt.finalize(body) == Reply(400)
+    assert faulty(attempt.finalize(body))
     assert attempt.finalize() == Reply(401)
     assert [e.reason for e in bench.events()] == ["malformed"]
 
@@ -693,7 +736,7 @@ def test_the_same_bytes_at_another_operation_are_another_request() -> None:
     bench = Bench()
     for number, body in enumerate((b"x", b"{}")):
         attempt = bench.begin(number)
-        assert attempt.request_details(body=body) == Reply(400)
+        assert faulty(attempt.request_details(body=body))
         assert attempt.finalize(body) == Reply(401), "not the answer to the other request"
 
 
@@ -716,7 +759,8 @@ def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -
         (lambda: attempt.request_details(body=b"{}"), 400),
         (attempt.finalize, 400),
     ][number]
-    assert [step() for _ in range(8)] == [Reply(status)] * 8
+    replies = [step() for _ in range(8)]
+    assert all(reply == replies[0] and reply.status == status for reply in replies)
     assert [e.code_after for e in bench.events()] == [AfterFailure.NOTHING]
     assert bench.in_flight == 0
     bench.now += 15
@@ -724,6 +768,41 @@ def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -
 
 
 # Tokens
+
+
+@pytest.mark.rule("TOK-02")
+@pytest.mark.parametrize("lifetime", [300.0, None], ids=["another dynamic code", "a static code"])
+def test_asking_for_a_new_code_does_not_end_the_attempt_under_way(lifetime: float | None) -> None:
+    bench = Bench()
+    own = next(iter(bench.own.nodes.values()))
+    attempt = bench.begin()
+    bench.server.issue_code(own, PairingToken(OTHER_TOKEN), now=bench.now, lifetime=lifetime)
+    assert attempt.request_details().status == 200
+    assert isinstance(attempt.finalize(), Commit)
+    assert attempt.committed() == Reply(204)
+    later = bench.begin(1)
+    assert later.request_details(OTHER_TOKEN).status == 200, "the new code counts"
+
+
+@pytest.mark.rule("TOK-02", "TOK-05")
+def test_a_code_that_is_replaced_still_makes_one_pairing_only() -> None:
+    bench = Bench()
+    own = next(iter(bench.own.nodes.values()))
+    attempts = [bench.begin(), bench.begin(1)]
+    bench.server.issue_code(own, PairingToken(OTHER_TOKEN), now=bench.now)
+    assert [attempt.request_details().status for attempt in attempts] == [200, 200]
+    assert isinstance(attempts[0].finalize(), Commit)
+    assert attempts[0].committed() == Reply(204)
+    assert attempts[1].finalize() == Reply(400)
+
+
+@pytest.mark.rule("TOK-02")
+def test_a_code_that_its_user_withdraws_ends_the_attempt_under_way() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    assert attempt.request_details().status == 200
+    bench.server.withdraw_code(next(iter(bench.own.nodes)))
+    assert attempt.finalize() == Reply(400)
 
 
 @pytest.mark.rule("TOK-02")

@@ -42,6 +42,7 @@ async def server() -> AsyncIterator[HttpsServer]:
     made.add_index("/pairing/")
     made.add_post("/pairing/v1/echo", echo)
     made.add_post("/pairing/v1/refuse", refuse)
+    made.add_post("/bare/v1/echo", echo)
     await made.start()
     yield made
     await made.close()
@@ -109,8 +110,21 @@ async def test_the_client_fetches_the_index_and_says_when_no_version_fits(
         monkeypatch.setattr("s2connect.rest.server.API_VERSIONS", ("v2", "v3"))
         with pytest.raises(IncompatibleApiVersion, match="v2, v3"):
             await http.api_version(BaseUrl(url(server)))
-        with pytest.raises(ProtocolViolation, match="no S2 Connect"):
-            await http.api_version(BaseUrl(f"https://127.0.0.1:{server.port}/elsewhere/"))
+
+
+@pytest.mark.rule("VER-08")
+async def test_a_server_without_an_index_is_taken_for_v1_and_the_log_says_so(
+    server: HttpsServer, context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare, nothing = (BaseUrl(f"https://127.0.0.1:{server.port}/{path}/") for path in ("bare", "nothing"))
+    async with HttpsClient(Route(context)) as http:
+        assert await http.api_version(bare) == "v1"
+        assert f"{bare} has no version index (HTTP 404), which the standard demands; trying v1" in caplog.messages
+        assert (await http.post_json(bare, "v1", "echo", b"{}")).status == 200
+    async with HttpsClient(Route(context)) as http:
+        assert await http.api_version(nothing) == "v1"
+        with pytest.raises(ProtocolViolation, match=r"There is no S2 Connect at .*/nothing/ \(HTTP 404\)"):
+            await http.post(nothing, "v1", "echo")
 
 
 async def test_the_client_bounds_time_and_names_a_busy_server(server: HttpsServer, context: ssl.SSLContext) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from s2connect.errors import NotPaired, StorageUnavailable
 from s2connect.model.common import EndpointDescription, NodeId
+from s2connect.model.secret import MAX_SECRET_CHARACTERS, AccessToken
 from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Record, Replaced, Store, Vault, token_digest
 from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
@@ -426,3 +427,12 @@ async def test_a_closed_store_refuses_everything(store: Store) -> None:
     for call in CALLS:
         with pytest.raises(StorageUnavailable, match="closed"):
             await call(store)  # type: ignore[misc]  # operations differ in what they return
+
+
+@pytest.mark.rule("SES-04", "SEC-03")
+async def test_the_longest_tokens_of_a_peer_fit_in(store: Store) -> None:
+    """Eight of 4 KiB each, of characters that JSON escapes."""
+    await store.save_pairing(pairing(1, CLIENT), AccessToken('"' * MAX_SECRET_CHARACTERS))
+    for number in range(1, MAX_CANDIDATE_TOKENS):
+        await store.add_pending_token(pairing(1, CLIENT), AccessToken(f"{number}" + "\\" * (MAX_SECRET_CHARACTERS - 1)))
+    assert len(await store.candidate_tokens(pairing(1, CLIENT))) == MAX_CANDIDATE_TOKENS

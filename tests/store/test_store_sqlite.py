@@ -98,10 +98,11 @@ async def test_no_secret_is_in_the_files_of_the_database(path: Path, vault: File
     assert len(files) >= 2, "the write-ahead log is looked at, too"
     for content in [found.read_bytes() for found in files]:
         for name in "abcde":
+            raw = base64.b64decode(token(name).reveal())
             assert token(name).reveal().encode() not in content
-            assert token(name).raw not in content
-            assert token(name).raw.hex().encode() not in content
-            assert base64.urlsafe_b64encode(token(name).raw) not in content
+            assert raw not in content
+            assert raw.hex().encode() not in content
+            assert base64.urlsafe_b64encode(raw) not in content
     assert any(token_digest(token("d")) in found.read_bytes() for found in files)
     await store.close()
 
@@ -210,7 +211,7 @@ async def test_a_vault_that_was_emptied_leaves_a_pairing_without_candidates(
     await store.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b'["short"]', b"[1]", b"\xff", b"7"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b'[""]', b'["two words"]', b"[1]", b"\xff", b"7"])
 async def test_a_damaged_vault_entry_is_named_and_never_repeated(path: Path, tmp_path: Path, content: bytes) -> None:
     store = await SqliteStore.open(path, FileVault(tmp_path / "vault"))
     await store.save_pairing(pairing(1), token("a"))

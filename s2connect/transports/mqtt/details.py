@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import BeforeValidator, field_validator
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import MQTT as MQTT
 from s2connect.model.common import NodeId, Role
-from s2connect.model.secret import MIN_TOKEN_BYTES, Base64Secret, Secret
+from s2connect.model.secret import TOKEN_BYTES, Base64Secret, Secret
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix, check_session_id
@@ -33,13 +34,17 @@ class SessionToken(Base64Secret):
     """Secret of one session over MQTT, or the configured one of static mode; the broker never sees it (MQ-02)."""
 
     __slots__ = ()
-    min_bytes = MIN_TOKEN_BYTES
+    min_bytes = TOKEN_BYTES
 
 
 class MqttPassword(Secret):
     """Password at a broker."""
 
     __slots__ = ()
+
+
+def _sealed_for_null(value: Any) -> Any:
+    return Protection.SEALED if value is None else value
 
 
 class MqttCommunicationDetails(CommunicationDetails):
@@ -61,7 +66,7 @@ class MqttCommunicationDetails(CommunicationDetails):
     session_token: SessionToken
     username: str | None = None
     password: MqttPassword | None = None
-    protection: Protection = Protection.SEALED
+    protection: Annotated[Protection, BeforeValidator(_sealed_for_null)] = Protection.SEALED
 
     @field_validator("topic_prefix")
     @classmethod

@@ -95,6 +95,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
         return f"Frame({self.kind}, {self.seq}, {len(self.payload)} bytes)"
 
 
+_PROPERTIES: Final = frozenset({"s2-frame", "s2-seq", "s2-ver", "s2-salt"})
 _KINDS: Final = {str(kind): kind for kind in FrameKind}
 
 
@@ -132,8 +133,8 @@ def write_frame(
 def read_frame(packet: Packet, *, sealed: bool) -> Frame:
     """Read what was published.
 
-    Exactly the properties of its kind must be there, each once; properties whose name does not begin with ``s2-`` are
-    ignored, and so is Correlation Data.
+    Exactly the properties of its kind must be there, each once; properties of other names are ignored, and so is
+    Correlation Data.
 
     Args:
         packet: As received.
@@ -144,7 +145,7 @@ def read_frame(packet: Packet, *, sealed: bool) -> Frame:
     """
     kind = sequence = version = salt = None
     for name, value in packet.user_properties:
-        if not name.startswith("s2-"):
+        if name not in _PROPERTIES:
             continue
         if name == "s2-frame" and kind is None:
             kind = _KINDS.get(value)
@@ -157,7 +158,7 @@ def read_frame(packet: Packet, *, sealed: bool) -> Frame:
         elif name == "s2-salt" and salt is None:
             salt = _read_salt(value)
         else:
-            raise InvalidFrame("an s2- property that is unknown or stands there twice")
+            raise InvalidFrame(f"{name} stands there twice")
     if kind is None:
         raise InvalidFrame("no s2-frame")
     if (sequence is None) is not (kind is FrameKind.OPEN):

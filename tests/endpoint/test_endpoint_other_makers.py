@@ -1,0 +1,222 @@
+"""Peers that conform in another way than we do are paired with and get their sessions; what is wrong is named."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2connect import Endpoint, Session
+from s2connect.errors import ProtocolViolation
+from s2connect.pairing import http_client
+from s2connect.pairing.http_client import PairingTimings
+from tests.endpoint.other_maker import CODE, JWT, OtherMaker
+from tests.endpoint.test_endpoint_lan import House
+from tests.endpoint.test_endpoint_pairing import pair_impatiently
+from tests.netns import Lan, require_netns
+from tests.waits import within
+
+PATIENT = PairingTimings(busy_delay=0.01)
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[OtherMaker]:
+    async with OtherMaker().running() as running:
+        yield running
+
+
+async def session_of(rm: Endpoint) -> Session:
+    async with within(10):
+        return await anext(rm.node().sessions())
+
+
+@pytest.mark.rule("VER-03", "SES-04", "VER-06", "VER-08", "PAIRC-04")
+@pytest.mark.parametrize(
+    "quirk",
+    [
+        {},
+        {"slash": ""},
+        {"token": JWT},
+        {"token": base64.b64encode(bytes(24)).decode()},
+        {"token": "x" * 4095},
+        {"version": "1.0.0"},
+        {"lacks": {"index"}},
+        {"answers": {"finalizePairing": (200, {})}},
+        {"answers": {"finalizePairing": (202, None), "requestPairing": (201, None)}},
+        {"answers": {"requestConnectionDetails": (203, None)}},
+        {"answers": {"initiateSession": (201, None), "confirmAccessToken": (202, None), "index": (203, None)}},
+        {"busy": {"index": 1, "requestPairing": 1, "requestConnectionDetails": 2, "finalizePairing": 1}},
+    ],
+    ids=str,
+)
+async def test_our_device_pairs_and_gets_its_session(rm: Endpoint, other: OtherMaker, quirk: dict[str, Any]) -> None:
+    for name, value in quirk.items():
+        setattr(other, name, other.busy + type(other.busy)(value) if name == "busy" else value)
+    pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    assert isinstance(pairing, http_client.Pairing)
+    assert pairing.initiate_session_url == f"https://127.0.0.1:{other.port}/s2/start/"
+    session = await session_of(rm)
+    assert session.info.s2_version == "v1.0.0"
+    assert other.bearers["initiateSession"] == other.token
+    assert other.bearers["confirmAccessToken"] == f"{other.token}2"
+    assert other.bearers["websocket"] == f"{other.token}3"
+    assert [t.reveal() for t in await rm._store.candidate_tokens(pairing)] == [f"{other.token}2"]
+
+
+@pytest.mark.rule("PAIRC-04", "UNP-01")
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_any_2xx_ends_the_pairing_at_the_other_side(rm: Endpoint, other: OtherMaker, status: int) -> None:
+    other.answers["unpair"] = (status, None)
+    await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    [pairing] = await rm.pairings()
+    await rm.node().unpair(pairing.key.remote)
+    assert other.seen[-1] == "unpair"
+    assert await rm.pairings() == []
+
+
+@pytest.mark.rule("VER-08")
+async def test_a_missing_version_index_is_in_the_log(
+    rm: Endpoint, other: OtherMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    other.lacks = {"index"}
+    await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    [warned] = [r for r in caplog.records if "version index" in r.getMessage()]
+    assert warned.levelno == logging.WARNING
+    assert other.pairing_url in warned.getMessage()
+
+
+@pytest.mark.rule("VER-03", "TRUST-07", "VER-07", "PAIR-07")
+@pytest.mark.parametrize("again", [False, True], ids=["once", "every step twice, written otherwise"])
+@pytest.mark.parametrize(
+    ("request_more", "details"),
+    [
+        ({}, {}),
+        ({}, {"initiateSessionUrl": "no slash"}),
+        ({}, {"accessToken": JWT}),
+        ({}, {"certificateFingerprint": "base64"}),
+        ({"forcePairing": None, "nodeId": None, "nodeIdAlias": None}, {}),
+    ],
+    ids=str,
+)
+async def test_another_manager_pairs_with_our_device(
+    rm: Endpoint, other: OtherMaker, again: bool, request_more: dict[str, Any], details: dict[str, Any]
+) -> None:
+    if "initiateSessionUrl" in details:
+        details = {"initiateSessionUrl": other.details["initiateSessionUrl"].removesuffix("/")}
+    if "certificateFingerprint" in details:
+        details = {"certificateFingerprint": {"SHA-256": base64.b64encode(other.authority.fingerprint).decode()}}
+    rm._pairing_server._delay = 0.0
+    rm.node().issue_pairing_code(token=CODE)
+    replies = await other.pair_with(rm, again=again, request=request_more, **details)
+    expected = [200, 204, 204]
+    assert [status for status, _ in replies] == [s for s in expected for _ in range(2 if again else 1)]
+    if again:
+        assert replies[0] == replies[1]
+    [pairing] = await rm.pairings()
+    assert pairing.pin is not None
+    assert pairing.pin.ca_fingerprint == other.authority.fingerprint
+    await session_of(rm)
+    assert other.bearers["initiateSession"] == details.get("accessToken", other.token)
+
+
+@pytest.mark.rule("PAIRC-07", "SEC-01")
+@pytest.mark.parametrize(
+    ("operation", "answer", "said"),
+    [
+        ("requestConnectionDetails", {"initiateSessionUrl": "https://127.0.0.1/s/"}, "accessToken is missing"),
+        ("requestConnectionDetails", {"accessToken": JWT}, "initiateSessionUrl is missing"),
+        (
+            "requestConnectionDetails",
+            {"accessToken": JWT, "initiateSessionUrl": f"http://x/{JWT}"},
+            "initiateSessionUrl cannot be used: The URL does not start with https://",
+        ),
+        (
+            "requestConnectionDetails",
+            {"accessToken": [JWT], "initiateSessionUrl": "https://x/"},
+            "accessToken is not a text of 1 to 4096 visible ASCII characters",
+        ),
+        ("requestConnectionDetails", [JWT], "it is not an object"),
+        (
+            "requestPairing",
+            {"pairingAttemptId": JWT, "serverNodeDescription": {"role": "EMS"}},
+            "serverNodeDescription.id is missing",
+        ),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_in_an_answer_is_named_by_its_member_and_without_a_secret(
+    rm: Endpoint, other: OtherMaker, operation: str, answer: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other.answers[operation] = (200, answer)
+    with caplog.at_level(logging.DEBUG), pytest.raises(ProtocolViolation) as raised:
+        await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    assert said in str(raised.value)
+    assert "pydantic" not in str(raised.value).lower()
+    assert "Field required" not in str(raised.value)
+    for text in (str(raised.value), caplog.text):
+        assert JWT not in text
+        assert other.token not in text
+
+
+@pytest.mark.rule("PAIRC-07", "SEC-01", "TRUST-07")
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ({"accessToken": None}, "connectionDetails.accessToken is missing"),
+        ({"certificateFingerprint": None}, "connectionDetails.certificateFingerprint is missing"),
+        ({"certificateFingerprint": {"SHA256": "00"}}, "connectionDetails.certificateFingerprint holds no SHA-256"),
+    ],
+    ids=str,
+)
+async def test_both_sides_learn_what_is_wrong_with_the_details_of_a_client(
+    rm: Endpoint, other: OtherMaker, details: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rm._pairing_server._delay = 0.0
+    rm.node().issue_pairing_code(token=CODE)
+    _, (status, answer), *_ = await other.pair_with(rm, **details)
+    assert status == 400
+    assert said in answer["additionalInfo"]
+    [logged] = [r.getMessage() for r in caplog.records if "postConnectionDetails" in r.getMessage()]
+    assert said in logged
+    assert other.token not in caplog.text
+
+
+@pytest.mark.rule("TOK-02")
+async def test_asking_for_a_new_code_does_not_end_the_pairing_under_way(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalize = cem._pairing_server.finalize
+
+    def asked_meanwhile(*arguments: Any, **more: Any) -> Any:
+        cem.node().issue_pairing_code()
+        return finalize(*arguments, **more)
+
+    monkeypatch.setattr(cem._pairing_server, "finalize", asked_meanwhile)
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    assert len(await cem.pairings()) == len(await rm.pairings()) == 1
+
+
+@pytest.mark.rule("TRUST-04", "TRUST-07")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("responder", "address"), [("RM", "100.64.3.1"), ("CEM", "2001:db8:7::1")])
+def test_the_address_of_a_self_signed_server_plays_no_part(tmp_path: Path, address: str, responder: str) -> None:
+    """A provider's address, and a global one of IPv6 as every house has: both are ordinary in a LAN."""
+    require_netns()
+    numbers = itertools.count(2)
+    homes: Iterator[Path] = (tmp_path / f"home-{number}" for number in numbers)
+    length, sibling = (64, "2001:db8:7::2") if ":" in address else (24, "100.64.3.2")
+    with Lan(2) as lan:
+        places = {"CEM": (lan.hosts[0], address), "RM": (lan.hosts[1], sibling)}
+        for machine, own in places.values():
+            machine.add_address(f"{own}/{length}")
+        houses = {role: House(machine, next(homes), role=role, host=own) for role, (machine, own) in places.items()}
+        initiator = "RM" if responder == "CEM" else "CEM"
+        code = houses[responder].do("code")
+        assert houses[initiator].do("pair", houses[responder].url, code, None) == houses[responder].id
+        for house in houses.values():
+            house.event("session")
