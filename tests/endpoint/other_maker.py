@@ -33,6 +33,10 @@ def b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
+ORDINARY = b64(bytes(range(32)))
+"""A token as we issue it."""
+
+
 class OtherMaker:
     """A CEM in the LAN: pairing server, pairing client and communication server.
 
@@ -57,7 +61,7 @@ class OtherMaker:
         self.answers: dict[str, tuple[int | None, Any]] = {}
         self.busy: Counter[str] = Counter()
         self.lacks: set[str] = set()
-        self.token = b64(bytes(range(32)))
+        self.token = ORDINARY
         self.version: str | None = None
         self.slash = "/"
         self.websockets = 0
@@ -74,6 +78,10 @@ class OtherMaker:
     @property
     def node(self) -> dict[str, Any]:
         return {"id": self.id, "brand": "Other", "type": "EMS", "modelName": "One", "role": "CEM"}
+
+    def issued(self, number: int) -> str:
+        """The second and the third token of a session, of the kind of the first."""
+        return b64(bytes([number]) * 32) if self.token == ORDINARY else f"{self.token}{number}"
 
     def proof(self, challenge: str, leaf: bytes) -> str:
         return b64(hmac.new(base64.b64decode(challenge), CODE.encode() + leaf, hashlib.sha256).digest())
@@ -136,12 +144,12 @@ class OtherMaker:
                 return 200, {
                     "selectedCommunicationProtocol": "WebSocket",
                     "selectedS2MessageVersion": self.version or offered[0],
-                    "accessToken": f"{self.token}2",
+                    "accessToken": self.issued(2),
                 }
             case "confirmAccessToken":
                 return 200, {
                     "communicationProtocol": "WebSocket",
-                    "websocketToken": f"{self.token}3",
+                    "websocketToken": self.issued(3),
                     "websocketUrl": f"wss://127.0.0.1:{self.port}/s2/websocket",
                 }
         return 404, None

@@ -63,9 +63,9 @@ async def test_our_device_pairs_and_gets_its_session(rm: Endpoint, other: OtherM
     session = await session_of(rm)
     assert session.info.s2_version == "v1.0.0"
     assert other.bearers["initiateSession"] == other.token
-    assert other.bearers["confirmAccessToken"] == f"{other.token}2"
-    assert other.bearers["websocket"] == f"{other.token}3"
-    assert [t.reveal() for t in await rm._store.candidate_tokens(pairing)] == [f"{other.token}2"]
+    assert other.bearers["confirmAccessToken"] == other.issued(2)
+    assert other.bearers["websocket"] == other.issued(3)
+    assert [t.reveal() for t in await rm._store.candidate_tokens(pairing)] == [other.issued(2)]
 
 
 @pytest.mark.rule("PAIRC-04", "UNP-01")
