@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
@@ -17,6 +20,13 @@ _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
 """Events kept for a follower that does not read; the oldest go first."""
+
+MAX_FAILED_LINES: Final = 20
+"""Lines of the log within :data:`FAILED_LINES_PERIOD` about attempts to pair that failed. Strangers decide how many
+attempts there are, one a second at each node, and an endpoint may have hundreds of nodes (SEC-03)."""
+
+FAILED_LINES_PERIOD: Final = 60.0
+"""Seconds."""
 
 
 class UnpairedBy(StrEnum):
@@ -216,10 +226,17 @@ class EventStream:
 
 
 class EventHub:
-    """Tells all who follow what happens, and the log."""
+    """Tells all who follow what happens, and the log.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Seconds of a clock that never goes back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams: list[EventStream] = []
+        self._clock = clock
+        self._period_began = float("-inf")
+        self._failed_lines = self._not_logged = 0
 
     def follow(self) -> EventStream:
         """Follow what happens from now on."""
@@ -241,13 +258,25 @@ class EventHub:
             case Unpaired():
                 _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
             case PairingFailed():
-                _log.warning("%s tried in vain to pair with %s: %s", event.peer.id, event.node, event.reason)
+                self._log_failed(event)
             case CodeWithdrawn():
                 _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
             case Notice():
                 _log.warning("%s", event.sentence)
         for stream in self._streams:
             stream.publish(event)
+
+    def _log_failed(self, event: PairingFailed) -> None:
+        now = self._clock()
+        if now >= self._period_began + FAILED_LINES_PERIOD:
+            self._period_began, self._failed_lines = now, 0
+        if self._failed_lines >= MAX_FAILED_LINES:
+            self._not_logged += 1
+            return
+        self._failed_lines += 1
+        others, self._not_logged = self._not_logged, 0
+        more = f"; {others} such attempts before were not logged" if others else ""
+        _log.warning("%s tried in vain to pair with %s: %s%s", event.peer.id, event.node, event.reason, more)
 
     def close(self) -> None:
         """End all streams."""
