@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +26,7 @@ from s2connect.messages.envelope import (
     read_message,
     reception_status,
 )
+from s2connect.messages.rules.base import Finding
 from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
@@ -120,6 +121,7 @@ class _Side:
         self.bytes = 0
         self.types: dict[str, str] = {}  # of what was forwarded, by id, until it is answered
         self.points = float(policy.burst)
+        self.warned: set[str] = set()
         self.at: float | None = None
 
 
@@ -208,6 +210,8 @@ class Relay:
             return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._judges_all or message.type in HANDSHAKES:
             verdict = self._conversations[side].judge(side, message, now=self._now())
+            if verdict.warnings:
+                self._warn(side, message, verdict.warnings)
             if not verdict.ok:
                 return self._refuse(side, kind, verdict.subject_id, verdict.status, verdict.label)
         try:
@@ -236,6 +240,7 @@ class Relay:
     def _translated(self, translator: Translator, side: Role, message: Message) -> list[Out]:
         from_, identifier = self._sides[side], message.id or NIL_ID
         try:
+            message = translator.conforming(side, message)
             translation = translator.translate(side, message, now=self._wall())
         except (Untranslatable, InvalidMessage) as error:
             from_.ledger.acknowledged(identifier)
@@ -293,6 +298,15 @@ class Relay:
         self._sides[side].counts[Fate.REFUSED] += 1
         self._refusals.add(side, kind, status, label, by=BRIDGE, now=self._clock)
         return [Out(side, reception_status(subject, status, label))]
+
+    def _warn(self, side: Role, message: Message, warnings: Iterable[Finding]) -> None:
+        """Log what was found in a message that is taken: each rule once for each side (MSG-08)."""
+        warned = self._sides[side].warned
+        for finding in warnings:
+            level = logging.DEBUG if finding.rule.id in warned else logging.WARNING
+            warned.add(finding.rule.id)
+            what = "link %s: %s of the %s has a fault that does no harm: %s"
+            _log.log(level, what, self._name, message.type, side, finding.label)
 
     def _has_points(self, from_: _Side, now: float) -> bool:
         then, from_.at = from_.at, now

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from annotated_types import Ge
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from s2connect.errors import UsageError
+
 T = TypeVar("T")
 
 ID_PATTERN: Final = r"[a-zA-Z0-9\-_:]{2,64}"
 """As in the schema, which does not anchor it: a text that holds such a part is representable (MSG-05, S2C-21)."""
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 _RFC3339: Final = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$"
 
@@ -36,11 +41,24 @@ class _Rfc3339:
         return core_schema.json_or_python_schema(core_schema.chain_schema([text, moment]), python)
 
 
-class _WholeNumber:
-    """JSON Schema calls 5.0 an integer."""
+class _IdOfUuid:
+    """An identifier of a constructor may be a UUID."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        python = handler(source)
+        text = handler(source)
+        python = core_schema.no_info_before_validator_function(_id_of, text)
+        return core_schema.json_or_python_schema(text, python)
+
+
+def _id_of(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
+
+
+class _WholeNumber:
+    """JSON Schema calls 5.0 an integer. A duration of a constructor may be a timedelta."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        python = core_schema.no_info_before_validator_function(_milliseconds_of, handler(source))
         whole = core_schema.no_info_after_validator_function(_whole, core_schema.float_schema(strict=True, ge=0))
         both = core_schema.union_schema(
             [core_schema.int_schema(strict=True, ge=0), whole],
@@ -57,22 +75,39 @@ def _whole(value: float) -> int:
     return int(value)
 
 
+def _milliseconds_of(value: object) -> object:
+    return round(value / _MILLISECOND) if isinstance(value, timedelta) else value
+
+
 Maybe = Annotated[T | None, _AbsentNotNull()]
 """A member that may be missing: None here, left out on the wire."""
 
-Id = Annotated[str, Field(pattern=ID_PATTERN)]
-"""An identifier (MSG-05)."""
+Id = Annotated[str, Field(pattern=ID_PATTERN), _IdOfUuid()]
+"""An identifier (MSG-05). Constructors take a UUID, too."""
 
 Timestamp = Annotated[AwareDatetime, _Rfc3339()]
 """A moment, with its time zone. On the wire RFC 3339, with up to nine digits of a second; microseconds are kept."""
 
 Duration = Annotated[int, Ge(0), _WholeNumber()]
-"""Milliseconds."""
+"""Milliseconds. Constructors take a timedelta, too, to the nearest millisecond."""
 
 
 def new_id() -> str:
     """A new identifier, a UUID (MSG-05)."""
     return str(uuid4())
+
+
+_AS_ON_THE_WIRE: Final = {"by_alias": True, "exclude_none": True}
+_HARMLESS: Final = _AS_ON_THE_WIRE | {"round_trip": False, "warnings": True}
+
+
+def _check_writing(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in ("indent", "ensure_ascii") and (name not in _HARMLESS or _HARMLESS[name] != value):
+            raise UsageError(
+                f"With {name}={value!r} the text would be no message of S2.",
+                hint="to_json() and to_value() write it as on the wire; model_dump() gives the attributes.",
+            )
 
 
 class S2Object(BaseModel):
@@ -94,11 +129,31 @@ class S2Object(BaseModel):
 
     def to_json(self) -> str:
         """Write it as JSON; members without a value are left out."""
-        return self.model_dump_json(by_alias=True, exclude_none=True)
+        return super().model_dump_json(by_alias=True, exclude_none=True)
 
     def to_value(self) -> dict[str, Any]:
         """The object as JSON value, as ``to_json`` writes it."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return super().model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def model_dump_json(self, **options: Any) -> str:
+        """The same as :meth:`to_json`: there is one way to write a message.
+
+        Raises:
+            UsageError: An option of pydantic was given that would write something else.
+        """
+        _check_writing(options)
+        return super().model_dump_json(**(options | _AS_ON_THE_WIRE))
+
+    def model_dump(self, *, mode: str = "python", **options: Any) -> dict[str, Any]:
+        """The attributes by name; with ``mode="json"`` the same as :meth:`to_value`.
+
+        Raises:
+            UsageError: With ``mode="json"``, an option of pydantic was given that would write something else.
+        """
+        if mode == "json":
+            _check_writing(options)
+            options |= _AS_ON_THE_WIRE
+        return super().model_dump(mode=mode, **options)
 
 
 class S2Message(S2Object):

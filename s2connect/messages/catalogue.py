@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,9 +14,13 @@ from s2connect.errors import UsageError
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.envelope import NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
+from s2connect.messages.labels import problems, shown
 from s2connect.messages.once import each_member_once
 from s2connect.model.common import spelled_by_peer
 from s2connect.model.text import for_display
+
+if TYPE_CHECKING:
+    from s2connect.messages.rules.base import Finding
 
 V1: Final = "v1.0.0"
 """The data model of S2 Connect 1.0.0."""
@@ -24,12 +29,6 @@ BETA: Final = "0.0.2-beta"
 """The data model that plain S2 over WebSocket speaks; it differs in DDBC only."""
 
 _MODULES: Final = (general, pebc, ppbc, ombc, frbc, ddbc)
-
-MAX_PROBLEMS: Final = 3
-"""Problems that a label names."""
-
-MAX_COLLECTED: Final = 1000
-"""Problems of one message up to which they are looked at; a hostile one has a hundred thousand."""
 
 
 def _messages() -> dict[str, type[S2Message]]:
@@ -65,10 +64,15 @@ def data_model(version: str) -> str:
     raise UsageError(f"S2 JSON {for_display(version, 40)} is unknown here; known are {', '.join(MESSAGES)}.")
 
 
-def parse(text: str | bytes, version: str = V1) -> S2Message:
+def parse(text: str | bytes, version: str = V1, *, strict: bool = False) -> S2Message:
     """Read a message, its envelope first and then all of it by its schema.
 
     Whether it makes sense is another question, which :mod:`s2connect.messages.rules` answers.
+
+    Args:
+        text: The message.
+        version: S2 JSON version, in any spelling.
+        strict: Refuse what a session takes with a warning (MSG-08, rules READ-01 and READ-02).
 
     Raises:
         InvalidMessage: It is no JSON (strictly: no member twice, no NaN, at most 64 levels) or has no usable
@@ -81,64 +85,60 @@ def parse(text: str | bytes, version: str = V1) -> S2Message:
             text = text.decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidMessage(ReceptionStatusValue.INVALID_DATA, NIL_ID, "not UTF-8") from None
-    return parse_message(read_message(text), version)
+    return read_typed(read_message(text), version, strict=strict).parsed
 
 
 def parse_message(message: Message, version: str = V1) -> S2Message:
     """Read the whole of a message whose envelope has been read. The errors are those of :func:`parse`."""
+    return read_typed(message, version).parsed
+
+
+class Reading(NamedTuple):
+    """A message that was read as a whole.
+
+    Attributes:
+        parsed: The typed message.
+        warnings: What was tolerated (MSG-08).
+    """
+
+    parsed: S2Message
+    warnings: tuple[Finding, ...] = ()
+
+
+def read_typed(message: Message, version: str = V1, *, strict: bool = False) -> Reading:
+    """Read the whole of a message whose envelope has been read. Arguments and errors are those of :func:`parse`."""
     kinds = MESSAGES.get(version) or MESSAGES[data_model(version)]
     kind = kinds.get(message.type)
     if kind is None:
         message.body  # noqa: B018 - what is no strict JSON is INVALID_DATA whatever else it is
-        raise _invalid_message(message, "unknown message_type")
+        raise _invalid_message(message, f"message_type: {shown(message.type)} is none of the data model")
     try:
         parsed: S2Message = kind.__pydantic_validator__.validate_json(message.text, by_alias=True, by_name=False)
     except ValidationError as error:
-        message.body  # noqa: B018 - likewise
-        raise _invalid_message(message, problems(error)) from None
+        body = message.body  # likewise
+        if strict:
+            raise _invalid_message(message, problems(error, body)) from None
+        return _tolerantly(message, kind, error, nulls=kinds is MESSAGES[BETA])
     if not each_member_once(message.text, parsed):  # which pydantic does not mind
         message.body  # noqa: B018 - reads it strictly
-    return parsed
+    return Reading(parsed)
+
+
+def _tolerantly(message: Message, kind: type[S2Message], error: ValidationError, *, nulls: bool) -> Reading:
+    """Read a message that the strict reading has refused with ``error``."""
+    from s2connect.messages.rules.tolerance import mended  # loads the rules; most programs never need it
+
+    value, found = mended(message.body, kind, nulls=nulls)
+    try:
+        if not found:
+            raise error
+        text = json.dumps(value, ensure_ascii=False)
+        parsed = kind.__pydantic_validator__.validate_json(text, by_alias=True, by_name=False)
+    except ValidationError as wrong:
+        raise _invalid_message(message, problems(wrong, value)) from None
+    return Reading(parsed, tuple(found))
 
 
 def _invalid_message(message: Message, label: str) -> InvalidMessage:
     answerable = message.id is not None
     return InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, message.id or NIL_ID, label, answerable=answerable)
-
-
-def problems(error: ValidationError) -> str:
-    """Where a message departs from its schema, and how; holds no value of it."""
-    if error.error_count() > MAX_COLLECTED:
-        return f"{error.error_count()} departures from the schema"
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    named = [f"{_place(e['loc'])}: {_problem(e['type'], e['msg'])}" for e in found[:MAX_PROBLEMS]]
-    if len(found) > MAX_PROBLEMS:
-        named.append(f"and {len(found) - MAX_PROBLEMS} more")
-    return "; ".join(named)
-
-
-_PROBLEMS: Final = {
-    "extra_forbidden": "is no member of it",
-    "missing": "is missing",
-    "model_type": "is not an object",
-    "enum": "has a value that is not of its list",
-    "literal_error": "has another value than it must",
-    "string_pattern_mismatch": "does not have its form",
-}
-
-_MAX_PROBLEM_CHARACTERS: Final = 60
-
-
-def _place(loc: tuple[str | int, ...]) -> str:
-    """As in ``actuators[0].id``; names that are no members come from the network."""
-    place = ""
-    for part in loc:
-        if isinstance(part, int):
-            place += f"[{part}]"
-        else:
-            place += f"{'.' if place else ''}{for_display(part, 40)}"
-    return place or "message"
-
-
-def _problem(kind: str, text: str) -> str:
-    return _PROBLEMS.get(kind) or text[:_MAX_PROBLEM_CHARACTERS]

@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from s2connect.messages.base import IdentifiedMessage, S2Message
-from s2connect.messages.catalogue import data_model, parse_message
+from s2connect.messages.catalogue import data_model, parse_message, read_typed
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
 from s2connect.messages.general import SelectControlType
 from s2connect.messages.rules import Finding, Severity, check
+from s2connect.messages.rules.base import with_value
 from s2connect.messages.rules.history import History
 from s2connect.messages.state import SessionState
 from s2connect.model.common import Role
@@ -32,7 +33,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         status: What its ReceptionStatus says (MSG-03).
-        label: What is wrong with it, with the number of the rule; None where nothing is. Holds no value of the message.
+        label: What is wrong with it: the number of the rule, where, the value (cut) and what is allowed; None where
+            nothing is.
         subject_id: Which id the ReceptionStatus names.
         parsed: The typed message, where it was read that far.
         warnings: Rules that it breaks without being refused for it.
@@ -76,7 +78,7 @@ class Conversation:
         self._in_flight: OrderedDict[tuple[Role, str], tuple[IdentifiedMessage, int]] = OrderedDict()
         self._in_flight_characters = 0
 
-    def judge(self, sender: Role, message: Message, *, now: datetime | None = None) -> Verdict:
+    def judge(self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False) -> Verdict:
         """Judge a message as if it came now; changes nothing but that its ``parsed`` is set.
 
         The first of these decides: a handshake (MSG-01, ``INVALID_CONTENT``), the schema (``INVALID_MESSAGE``, or
@@ -87,6 +89,7 @@ class Conversation:
             sender: Who sends it.
             message: The message.
             now: Wall clock, with its time zone, for the rules that know of time; None leaves them out.
+            strict: Refuse what is read with a warning only because deployed software writes it (MSG-08).
         """
         identifier = message.id or NIL_ID
         if message.type in HANDSHAKES:
@@ -95,23 +98,25 @@ class Conversation:
         if self.check is Check.ENVELOPE:
             return Verdict(ReceptionStatusValue.OK, None, identifier)
         try:
-            parsed = parse_message(message, self._version)
+            parsed, tolerated = read_typed(message, self._version, strict=strict)
         except InvalidMessage as error:
             return Verdict(error.status, error.label, error.subject_id)
         msgspec.structs.force_setattr(message, "_parsed", parsed)
         if self.check is Check.SCHEMA:
-            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed)
-        if problem := self.state.problem(sender, message.type):
-            return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed)
+            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
+        problem = self.state.problem(sender, message.type)
+        if problem and not self.state.is_late(sender, message.type):
+            return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
         found: list[Finding] = check(parsed)
         if not any(finding.rule.severity is Severity.ERROR for finding in found):
             found += self._in_history(sender, parsed, now)
         errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
-        warnings = tuple(finding for finding in found if finding.rule.severity is Severity.WARNING)
+        warnings = (*tolerated, *(finding for finding in found if finding.rule.severity is Severity.WARNING))
         if not errors:
             return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, warnings)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        return Verdict(ReceptionStatusValue.INVALID_CONTENT, f"{errors[0].label}{more}", identifier, parsed, warnings)
+        label = f"{with_value(errors[0], message.body)}{more}"
+        return Verdict(ReceptionStatusValue.INVALID_CONTENT, label, identifier, parsed, warnings)
 
     def accepted(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """A message that was judged is, or will be, answered ``OK``."""

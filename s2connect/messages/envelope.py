@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import msgspec
 
 from s2connect.errors import UsageError
+from s2connect.messages.wire_enum import WireEnum
 from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
 
 if TYPE_CHECKING:
     from s2connect.messages.base import S2Message
@@ -34,10 +35,19 @@ MAX_LABEL_CHARACTERS: Final = 200
 
 _CROWDED: Final = f"more than {MAX_VALUES} values"
 
-_is_id = re.compile(r"[a-zA-Z0-9\-_:]{2,64}").fullmatch
+BINARY_FRAME: Final = "(binary frame)"
+"""What a connection receives in place of a binary frame: no message, with a label that says why (WS-05)."""
+
+MAX_ID_CHARACTERS: Final = 256
+"""SEC-03: longest ``message_id`` that is taken and answered; MSG-05 has 64."""
+
+_ID: Final = re.compile(r"[a-zA-Z0-9\-_:]{2,64}")
+
+ID_WORDS: Final = "2 to 64 letters, digits, '-', '_' or ':'"
+"""What an identifier is (MSG-05)."""
 
 
-class ReceptionStatusValue(StrEnum):
+class ReceptionStatusValue(WireEnum):
     """What a ReceptionStatus can say (MSG-03)."""
 
     OK = "OK"
@@ -54,7 +64,7 @@ class InvalidMessage(ValueError):
     Attributes:
         status: ``INVALID_DATA`` or ``INVALID_MESSAGE``.
         subject_id: The id of the message, or the nil UUID where it has none.
-        label: What is wrong with it; holds nothing of the message itself.
+        label: What is wrong with it: where, the value, cut and fit for a terminal, and what is allowed.
         answerable: False for a broken ReceptionStatus, which is not answered.
     """
 
@@ -124,6 +134,16 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
         return self._parsed  # type: ignore[no-any-return]
 
 
+def is_identifier(text: str) -> bool:
+    """Whether a text is an identifier as a whole (MSG-05), as every one that is written here."""
+    return _ID.fullmatch(text) is not None
+
+
+def _can_be_answered(identifier: str) -> bool:
+    """Whether a received identifier is of the schema, whose pattern is not anchored (MSG-05, errata S2C-21)."""
+    return len(identifier) <= MAX_ID_CHARACTERS and _ID.search(identifier) is not None
+
+
 _decode_header = msgspec.json.Decoder(_Header).decode
 
 
@@ -134,8 +154,9 @@ def _invalid_data(label: str) -> InvalidMessage:
 def _read_object(text: str) -> dict[str, Any]:
     try:
         value = read_json(text)
-    except MalformedJson:
-        raise _invalid_data("not JSON") from None
+    except MalformedJson as error:
+        what = "a binary frame; S2 messages are text" if text == BINARY_FRAME else f"not strict JSON: {error}"
+        raise _invalid_data(what) from None
     if not isinstance(value, dict):
         raise _invalid_data("not a JSON object")
     return value
@@ -165,19 +186,21 @@ def read_message(text: str) -> Message:
     kind = header.message_type
     if kind == RECEPTION_STATUS:
         subject = header.subject_message_id
-        if subject is None or not _is_id(subject) or header.status is None or crowded:
+        if subject is None or not _can_be_answered(subject) or header.status is None or crowded:
             raise InvalidMessage(
                 ReceptionStatusValue.INVALID_MESSAGE, NIL_ID, "incomplete ReceptionStatus", answerable=False
             )
         return Message(text, kind, None, subject, header.status, header.diagnostic_label)
     identifier = header.message_id
-    if identifier is None or not _is_id(identifier):
-        raise _invalid_data("no valid message_id")
+    if identifier is None:
+        raise _invalid_data("message_id: is missing, or no text")
+    if not _can_be_answered(identifier):
+        raise _invalid_data(f'message_id: "{for_display(identifier, 40)}"; allowed are {ID_WORDS}')
     if crowded:
         raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, _CROWDED)
     if kind is None:
         _read_object(text)  # what is no strict JSON is INVALID_DATA whatever else it is
-        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, "no message_type")
+        raise InvalidMessage(ReceptionStatusValue.INVALID_MESSAGE, identifier, "message_type: is missing, or no text")
     return Message(text, kind, identifier)
 
 
@@ -206,8 +229,8 @@ def write_message(message: Mapping[str, Any]) -> tuple[str, str]:
     if identifier is None:
         identifier = str(uuid4())
         message = {**message, "message_id": identifier}
-    elif not isinstance(identifier, str) or not _is_id(identifier):
-        raise UsageError("A message_id has 2 to 64 letters, digits, dashes, underscores or colons.")
+    elif not isinstance(identifier, str) or not is_identifier(identifier):
+        raise UsageError(f"A message_id has {ID_WORDS}.")
     try:
         text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode("utf-8")

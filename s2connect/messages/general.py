@@ -1,6 +1,5 @@
 """Messages and objects that all control types share."""
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -8,9 +7,10 @@ from pydantic import FailFast, Field
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Message, S2Object, Timestamp
 from s2connect.messages.envelope import ReceptionStatusValue
+from s2connect.messages.wire_enum import WireEnum
 
 
-class Commodity(StrEnum):
+class Commodity(WireEnum):
     """What kind of energy."""
 
     GAS = "GAS"
@@ -19,7 +19,7 @@ class Commodity(StrEnum):
     OIL = "OIL"
 
 
-class CommodityQuantity(StrEnum):
+class CommodityQuantity(WireEnum):
     """A commodity and what is measured of it. Positive values are consumed, negative ones produced."""
 
     ELECTRIC_POWER_L1 = "ELECTRIC.POWER.L1"
@@ -44,7 +44,7 @@ class CommodityQuantity(StrEnum):
     """Litres per hour."""
 
 
-class ControlType(StrEnum):
+class ControlType(WireEnum):
     """How a device can be controlled."""
 
     POWER_ENVELOPE_BASED_CONTROL = "POWER_ENVELOPE_BASED_CONTROL"
@@ -56,7 +56,7 @@ class ControlType(StrEnum):
     NO_SELECTION = "NO_SELECTION"
 
 
-class Currency(StrEnum):
+class Currency(WireEnum):
     """ISO 4217 code of a currency."""
 
     AED = "AED"
@@ -161,14 +161,14 @@ class Currency(StrEnum):
     ZWL = "ZWL"
 
 
-class EnergyManagementRole(StrEnum):
+class EnergyManagementRole(WireEnum):
     """Which side of a conversation somebody is."""
 
     CEM = "CEM"
     RM = "RM"
 
 
-class InstructionStatus(StrEnum):
+class InstructionStatus(WireEnum):
     """How far the device is with an instruction."""
 
     NEW = "NEW"
@@ -180,7 +180,7 @@ class InstructionStatus(StrEnum):
     ABORTED = "ABORTED"
 
 
-class RevokableObjects(StrEnum):
+class RevokableObjects(WireEnum):
     """Kinds of objects that can be revoked."""
 
     PEBC_POWERCONSTRAINTS = "PEBC.PowerConstraints"
@@ -198,7 +198,7 @@ class RevokableObjects(StrEnum):
     DDBC_INSTRUCTION = "DDBC.Instruction"
 
 
-class RoleType(StrEnum):
+class RoleType(WireEnum):
     """What a device does with a commodity."""
 
     ENERGY_PRODUCER = "ENERGY_PRODUCER"
@@ -206,7 +206,7 @@ class RoleType(StrEnum):
     ENERGY_STORAGE = "ENERGY_STORAGE"
 
 
-class SessionRequestType(StrEnum):
+class SessionRequestType(WireEnum):
     """What is asked for with a SessionRequest."""
 
     RECONNECT = "RECONNECT"

@@ -36,9 +36,9 @@ def _strings(kind: type[S2Object]) -> int | Callable[[Any], int]:
     simple_lists: list[tuple[str, int]] = []
     lists: list[tuple[str, Callable[[Any], int]]] = []
     for name, field in kind.model_fields.items():
-        shape, may_be_missing = _bare(field.annotation)
+        shape, may_be_missing = bare(field.annotation)
         if get_origin(shape) is list:
-            each = _strings_of(_bare(get_args(shape)[0])[0])
+            each = _strings_of(bare(get_args(shape)[0])[0])
             if isinstance(each, int):
                 simple_lists.append((name, each))
             else:
@@ -80,11 +80,11 @@ def _strings_of(shape: Any) -> int | Callable[[Any], int]:
     return 0 if shape in (bool, float, int) else 1
 
 
-def _bare(annotation: Any) -> tuple[Any, bool]:
+def bare(annotation: Any) -> tuple[Any, bool]:
     """A type without what is said about it, and whether it may be missing."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return bare(get_args(annotation)[0])
     kinds = get_args(annotation)
     if NoneType in kinds:
-        return _bare(next(kind for kind in kinds if kind is not NoneType))[0], True
+        return bare(next(kind for kind in kinds if kind is not NoneType))[0], True
     return annotation, False

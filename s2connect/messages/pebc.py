@@ -1,6 +1,5 @@
 """Power Envelope Based Control: messages ``PEBC.…`` and their objects."""
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -8,16 +7,17 @@ from pydantic import FailFast
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import CommodityQuantity, NumberRange
+from s2connect.messages.wire_enum import WireEnum
 
 
-class PowerEnvelopeConsequenceType(StrEnum):
+class PowerEnvelopeConsequenceType(WireEnum):
     """What becomes of energy that a power limit cuts off: it is lost, or used later."""
 
     VANISH = "VANISH"
     DEFER = "DEFER"
 
 
-class PowerEnvelopeLimitType(StrEnum):
+class PowerEnvelopeLimitType(WireEnum):
     """Which limit."""
 
     UPPER_LIMIT = "UPPER_LIMIT"

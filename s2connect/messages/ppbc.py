@@ -1,6 +1,5 @@
 """Power Profile Based Control: messages ``PPBC.…`` and their objects."""
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -8,9 +7,10 @@ from pydantic import FailFast
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
 from s2connect.messages.general import PowerForecastValue
+from s2connect.messages.wire_enum import WireEnum
 
 
-class PowerSequenceStatus(StrEnum):
+class PowerSequenceStatus(WireEnum):
     """How far the device is with a power sequence container."""
 
     NOT_SCHEDULED = "NOT_SCHEDULED"

@@ -39,6 +39,9 @@ _SPECIFIC: Final[Mapping[ControlType, tuple[str, str]]] = {
 }
 """By control type: what the CEM sends, and what the RM sends."""
 
+AFTERWARDS: Final = frozenset({"InstructionStatusUpdate", "RevokeObject"})
+"""Types that are about something of a control type, which may have ended, or of an earlier session (HIST-29)."""
+
 _BOTH: Final = frozenset({"ReceptionStatus", "SessionRequest"})
 _CEM: Final = _BOTH | {"SelectControlType"}
 _RM: Final = _BOTH | {"ResourceManagerDetails", "PowerMeasurement", "PowerForecast"}
@@ -92,6 +95,14 @@ class SessionState:
             return f"MSG-02: {message_type} is never sent by the {sender}"
         selected = f"{self._selected} is selected" if self._selected else "no control type is selected"
         return f"MSG-02: {message_type} is not sent by the {sender} while {selected}"
+
+    def is_late(self, sender: Role, message_type: str) -> bool:
+        """Whether a message that may not be sent now is about a control type that has ended: harmless (MSG-08)."""
+        return (
+            self._selected is None
+            and message_type in AFTERWARDS
+            and any(message_type in row[sender] for row in TABLE.values())
+        )
 
     def selecting(self, message_id: str, control_type: ControlType) -> None:
         """The CEM sends a SelectControlType, whose answer is to come."""

@@ -21,6 +21,7 @@ from s2connect.messages.envelope import (
     InvalidMessage,
     Message,
     ReceptionStatusValue,
+    read_message,
     reception_status,
 )
 from s2connect.messages.general import ControlType
@@ -112,6 +113,18 @@ class Translator:
         """Whether a message was written here, so that its sender knows nothing of it."""
         return message_id in self._own
 
+    def conforming(self, sender: Role, message: Message) -> Message:
+        """Return a message as one of the version of the other side: a v1.0.0 peer gets no null (MSG-08)."""
+        kind = MESSAGES[self._versions[sender]].get(message.type)
+        if self._versions[sender] != BETA or self._versions[sender.other] == BETA or kind is None:
+            return message
+        if "null" not in message.text:
+            return message
+        from s2connect.messages.rules.tolerance import mended
+
+        value, found = mended(message.body, kind, nulls=True, moments=False)
+        return read_message(_text(value)) if found else message
+
     def translate(self, sender: Role, message: Message, *, now: datetime) -> Translation:
         """Translate the next message of one side, ReceptionStatuses included.
 
@@ -119,6 +132,8 @@ class Translator:
             sender: Whose message it is.
             message: The message.
             now: Wall clock, with its time zone; decides which of several descriptions is valid.
+
+        The message is passed on as it is, so take what :meth:`conforming` makes of it.
 
         Raises:
             Untranslatable: The message is not of the version of its sender, or has no counterpart in the other one.

@@ -19,6 +19,7 @@ from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRe
 from s2connect.messages.base import S2Message
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import (
+    ID_WORDS,
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
@@ -26,6 +27,7 @@ from s2connect.messages.envelope import (
     Message,
     ReceptionStatusValue,
     check_sendable,
+    is_identifier,
     read_message,
     reception_status,
     write_message,
@@ -177,6 +179,7 @@ class Session:
         self._refusals = refusals if refusals is not None else PermanentRefusals()
         self._inbox = Inbox(inbox_limit, overflow_limit, WAITING_LIMIT, answer_within)
         self._budget = PeerBudget(limits)
+        self._warned: set[tuple[str, str]] = set()  # who, and the number of the rule
         self._arrived = asyncio.Event()
         self._outbox: deque[str] = deque()
         self._to_write = asyncio.Event()
@@ -382,10 +385,12 @@ class Session:
         except InvalidMessage as error:
             raise UsageError(f"The text is no S2 message: {error.label}.") from None
         check_sendable(read.type)
+        if read.id is not None and not is_identifier(read.id):
+            raise UsageError(f"A message_id has {ID_WORDS}.")
         return read
 
     def _judge_own(self, message: Message) -> None:
-        verdict = self._conversation.judge(self.role, message, now=datetime.now(UTC))
+        verdict = self._conversation.judge(self.role, message, now=datetime.now(UTC), strict=True)
         if not verdict.ok:
             raise UsageError(f"The message was not sent. {verdict.label}.")
         self._log_warnings("we sent", verdict)
@@ -553,8 +558,13 @@ class Session:
         self._release()
 
     def _log_warnings(self, whose: str, verdict: Verdict) -> None:
+        """Log what was found, each rule once for each side; more of it must not fill the log (MSG-08)."""
         for finding in verdict.warnings:
-            _log.info("session with %s: %s %s", self.info.remote, whose, finding.label)
+            first = (whose, finding.rule.id) not in self._warned
+            self._warned.add((whose, finding.rule.id))
+            level = logging.WARNING if first else logging.DEBUG
+            what = "session with %s: %s %s; a message with this is taken all the same"
+            _log.log(level, what, self.info.remote, whose, finding.label)
 
     def _requested(self, identifier: str, message: Message) -> bool:
         request = message.body.get("request")

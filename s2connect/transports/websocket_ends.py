@@ -29,6 +29,7 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
+from s2connect.messages.envelope import BINARY_FRAME
 from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
@@ -66,6 +67,9 @@ WRITE_BUFFER_BYTES = 64 * 1024
 
 MAX_REASON_BYTES = 123
 """Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
+
+MAX_BINARY_FRAMES = 10
+"""WS-05: binary frames of one connection that are answered; one more ends it."""
 
 _DEFLATE = ClientPerMessageDeflateFactory(
     server_max_window_bits=11, client_max_window_bits=11, compress_settings={"memLevel": 3}
@@ -150,6 +154,7 @@ class _End(Connection):
         self.info = info
         self._frames = frames
         self._max_bytes = max_bytes
+        self._binary_frames = 0
         self._expelling: asyncio.Task[None] | None = None
         self._transport = transport
         self._timings = timings
@@ -208,6 +213,19 @@ class _End(Connection):
         if ended is not None:
             raise ConnectionClosed(ended.code, ended.reason)
         await self._transmit(text)
+
+    async def _binary(self) -> str:
+        """Return what stands for a binary frame, which is answered as no message; too many end the connection (WS-05).
+
+        Raises:
+            ConnectionClosed: It was one too many.
+        """
+        self._binary_frames += 1
+        if self._binary_frames <= MAX_BINARY_FRAMES:
+            return BINARY_FRAME
+        _log.warning("%s sends binary frames; S2 messages are text", self.info.remote)
+        await self.close(UNSUPPORTED_DATA, "text frames only")
+        raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
 
     def _expel(self) -> None:
         """End the connection of a peer that sends frames and no messages."""
@@ -358,8 +376,7 @@ class ServerEnd(_End):
         if kind is WSMsgType.PONG:
             return None
         if kind is WSMsgType.BINARY:
-            await self.close(UNSUPPORTED_DATA, "text frames only")
-            raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
+            return await self._binary()
         if kind is WSMsgType.CLOSE:
             code, reason = message.data or NORMAL_CLOSURE, message.extra or ""
             with contextlib.suppress(TimeoutError, OSError, RuntimeError):
@@ -427,8 +444,7 @@ class ClientEnd(_End):
             raise self._too_big() if ours else _closed(error) from None
         if isinstance(data, str):
             return data
-        await self.close(UNSUPPORTED_DATA, "text frames only")
-        raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
+        return await self._binary()
 
     async def _transmit(self, text: str) -> None:
         socket = self._socket

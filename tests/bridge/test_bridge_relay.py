@@ -68,6 +68,58 @@ def test_a_good_message_is_forwarded_byte_for_byte_and_answered_by_nobody_here(c
     assert link.counts()[RM]["bytes"] == len(text)
 
 
+ROOF = """{"message_type": "PEBC.PowerConstraints", "message_id": "m1", "id": "roof", "valid_from":
+ "2026-01-01T00:00:00.1234567890Z", "valid_until": %s"consequence_type": "DEFER", "allowed_limit_ranges": [
+ {"commodity_quantity": "ELECTRIC.POWER.L1", "limit_type": "UPPER_LIMIT", "range_boundary": {"start_of_range": 0,
+ "end_of_range": 1}, "abnormal_condition_only": false}, {"commodity_quantity": "ELECTRIC.POWER.L1", "limit_type":
+ "LOWER_LIMIT", "range_boundary": {"start_of_range": 0, "end_of_range": 1}, "abnormal_condition_only": false}]}"""
+NULL_ROOF = ROOF % "null, "
+
+
+def selected(link: Relay) -> Relay:
+    control = {"control_type": "POWER_ENVELOPE_BASED_CONTROL"}
+    link.received(CEM, message("s1", "SelectControlType", **control), now=0.0)
+    link.received(RM, answer("s1"), now=0.0)
+    return link
+
+
+@pytest.mark.rule("MSG-08", "MSG-06")
+@pytest.mark.parametrize("check", Check)
+def test_a_null_of_a_beta_device_is_left_out_of_what_a_v1_energy_manager_gets(check: Check) -> None:
+    link = selected(relay(Policy(check=check), rm=BETA, cem=V1))
+    (out,) = link.received(RM, NULL_ROOF, now=0.0)
+    expected = json.loads(NULL_ROOF)
+    del expected["valid_until"]
+    assert (out.to, out.key, json.loads(out.text)) == (CEM, "m1", expected)
+    assert link.received(CEM, answer("m1"), now=0.0) == [Out(RM, answer("m1"))]
+    other = selected(relay(Policy(check=check), rm=BETA, cem=BETA))
+    assert other.received(RM, NULL_ROOF, now=0.0) == [Out(CEM, NULL_ROOF, "m1")]
+
+
+@pytest.mark.rule("MSG-08")
+def test_a_null_of_a_beta_energy_manager_is_left_out_and_one_of_a_v1_device_refused() -> None:
+    link = relay(rm=V1, cem=BETA)
+    farewell = message("m1", "SessionRequest", request="TERMINATE", diagnostic_label=None)
+    (out,) = link.received(CEM, farewell, now=0.0)
+    assert (out.to, out.key, "diagnostic_label" in json.loads(out.text)) == (RM, "m1", False)
+    (refused,) = selected(relay(Policy(check=Check.RULES), rm=V1, cem=BETA)).received(RM, NULL_ROOF, now=0.0)
+    assert said(refused) == ("m1", "INVALID_MESSAGE")
+
+
+@pytest.mark.rule("MSG-08")
+def test_warnings_of_a_link_are_logged_once_for_each_rule_and_side(caplog: pytest.LogCaptureFixture) -> None:
+    link = selected(relay(Policy(check=Check.RULES), rm=BETA, cem=V1))
+    for _ in range(20):
+        assert link.received(RM, NULL_ROOF, now=0.0)
+        link.received(CEM, answer("m1"), now=0.0)
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert [next(rule for rule in ("READ-01", "READ-02", "HIST-01") if rule in text) for text in warned] == [
+        "READ-01",
+        "READ-02",
+        "HIST-01",
+    ]
+
+
 @pytest.mark.parametrize("status", ["OK", "INVALID_CONTENT", "PERMANENT_ERROR", "A_VALUE_OF_TOMORROW"])
 def test_the_far_sides_answer_is_passed_on_whatever_it_says(status: str) -> None:
     link = relay()

@@ -47,6 +47,18 @@ def judged(capsys: Capture, path: Path | str, *options: str, code: int) -> list[
     return messages
 
 
+NULL = '{"message_type":"SessionRequest","message_id":"m.7x","request":"TERMINATE","diagnostic_label":null}'
+
+
+@pytest.mark.rule("MSG-08")
+def test_what_is_tolerated_is_a_warning(capsys: Capture, file: Path) -> None:
+    file.write_text(NULL, "utf-8")
+    (tolerated,) = judged(capsys, file, "--version", "0.0.2-beta", code=0)
+    assert (tolerated["status"], {one["rule"] for one in tolerated["findings"]}) == ("OK", {"READ-01", "COM-01"})
+    (refused,) = judged(capsys, file, code=1)
+    assert refused["label"] == "diagnostic_label: is null, which no member may be"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "messages"
@@ -89,7 +101,7 @@ def test_every_message_gets_its_status_its_place_and_the_number_of_the_rule(file
         "path": "operation_mode_factor",
         "detail": "",
     }
-    assert found[2]["label"] == "present_fill_level: Input should be a valid number"
+    assert found[2]["label"] == 'present_fill_level: "[31m5"; a number is expected'
     assert any(finding["severity"] == "error" for finding in found[4]["findings"])
 
 

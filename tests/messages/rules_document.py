@@ -35,6 +35,7 @@ _GROUPS = {
     "FRBC": "Fill Rate Based Control",
     "DDBC": "Demand Driven Based Control",
     "HIST": "With what was said before",
+    "READ": "How it is written",
 }
 
 

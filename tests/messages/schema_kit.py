@@ -141,6 +141,4 @@ def _strict(rules: Any) -> Any:
         strict |= {"minimum": -sys.float_info.max, "maximum": sys.float_info.max}
     if "properties" in rules and "additionalProperties" in rules:
         strict["type"] = "object"
-        for name in {"message_id", "subject_message_id"} & rules["properties"].keys():
-            strict["properties"][name] = {"type": "string", "pattern": r"\A[a-zA-Z0-9\-_:]{2,64}\Z"}
     return strict

@@ -14,7 +14,7 @@ from s2connect.messages import conversation
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import BETA, V1
 from s2connect.messages.checks import Check
-from s2connect.messages.conversation import MAX_IN_FLIGHT, Conversation, Verdict
+from s2connect.messages.conversation import MAX_IN_FLIGHT, MAX_IN_FLIGHT_CHARACTERS, Conversation, Verdict
 from s2connect.messages.envelope import NIL_ID, Message, read_message
 from s2connect.messages.general import ControlType, PowerMeasurement
 from s2connect.messages.rules.base import Finding, Rule, Severity
@@ -81,7 +81,7 @@ def test_handshakes_are_refused_however_little_is_checked(check: Check, sender: 
     [
         (measurement(values=[]), "INVALID_MESSAGE", "values", "m1"),
         (measurement(values=[{**MEASURED, "value": "1"}]), "INVALID_MESSAGE", "values[0].value", "m1"),
-        (message("FRBC.Nonsense"), "INVALID_MESSAGE", "unknown message_type", "m1"),
+        (message("FRBC.Nonsense"), "INVALID_MESSAGE", 'message_type: "FRBC.Nonsense" is none of the data model', "m1"),
         (read_message('{"message_type":"FRBC.Nonsense","message_id":"m1","a":1,"a":1}'), "INVALID_DATA", "not", NIL_ID),
         (
             read_message('{"message_type":"SessionRequest","message_id":"m1","a":1,"a":1}'),
@@ -247,6 +247,24 @@ def test_messages_that_nobody_answers_are_forgotten_in_the_end() -> None:
         talk.sent(RM, one.parsed.model_copy(update={"message_id": f"m{number}"}))
     talk.answered(CEM, "s1", ok=True)
     assert talk.state.control_type is None
+
+
+@pytest.mark.rule("SEC-03")
+def test_what_waits_for_its_answer_is_bounded_in_characters_but_for_the_newest() -> None:
+    talk = Conversation(V1)
+    talk.sent(CEM, judged(talk, CEM, select()))
+    padding = " " * (MAX_IN_FLIGHT_CHARACTERS // 4)
+    for number in range(6):
+        talk.sent(RM, judged(talk, RM, read_message(measurement(f"m{number}").text + padding)))
+        assert talk._in_flight_characters <= MAX_IN_FLIGHT_CHARACTERS
+    assert [identifier for _, identifier in talk._in_flight] == ["m3", "m4", "m5"]
+    talk.answered(CEM, "s1", ok=True)
+    assert talk.state.control_type is None, "the selection was forgotten, for it was the oldest"
+    huge = judged(talk, RM, read_message(measurement("m9").text + padding * 5))
+    talk.sent(RM, huge)
+    assert [identifier for _, identifier in talk._in_flight] == ["m9"]
+    talk.answered(RM, "m9", ok=True)
+    assert talk._in_flight_characters == 0
 
 
 @settings(max_examples=200, deadline=None)

@@ -85,7 +85,7 @@ def strictly(data: bytes) -> Any:
 
 
 def is_identifier(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9\-_:]{2,64}", value) is not None
+    return isinstance(value, str) and len(value) <= 256 and re.search(r"[a-zA-Z0-9\-_:]{2,64}", value) is not None
 
 
 def right_answers(data: bytes, version: str) -> set[Answer]:
@@ -115,7 +115,7 @@ def right_answers(data: bytes, version: str) -> set[Answer]:
 
 def our_answer(data: bytes, version: str) -> Answer:
     try:
-        message = parse(data, version)
+        message = parse(data, version, strict=True)
     except InvalidMessage as error:
         refused = error
     else:

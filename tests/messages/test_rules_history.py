@@ -17,7 +17,7 @@ from s2connect.messages.catalogue import V1, parse
 from s2connect.messages.rules import Finding, check
 from s2connect.messages.rules.base import MAX_LABEL_LENGTH
 from s2connect.messages.rules.history import History
-from s2connect.messages.rules.known import MAX_OBJECTS, MAX_REMEMBERED, Remembered
+from s2connect.messages.rules.known import MAX_DESCRIPTIONS, MAX_OBJECTS, MAX_REMEMBERED, Remembered
 from s2connect.model.common import Role
 from tests.messages.rule_kit import MISSING, NIGHT, NOON, ONE, Changes, broken, build, numbers
 from tests.messages.schema_kit import documents, names
@@ -80,6 +80,9 @@ def order(kind: str, **changes: Any) -> Said:
 
 def progress(status: str, instruction: str = "order-1") -> Said:
     return ("InstructionStatusUpdate", {"status_type": status, "instruction_id": instruction})
+
+
+AT_OFF: Said = ("FRBC.ActuatorStatus", {"active_operation_mode_id": "off"})
 
 
 class Case(NamedTuple):
@@ -152,7 +155,7 @@ CASES = [
     Case("HIST-08", DDBC, ("DDBC.TimerStatus", {"timer_id": "egg"}), "DDBC.TimerStatus", "timer_id"),
     Case("HIST-08", FRBC, ("FRBC.TimerStatus", {"actuator_id": "egg"}), "FRBC.TimerStatus", "actuator_id"),
     Case(
-        "HIST-08",
+        "HIST-28",
         PPBC,
         ("PPBC.PowerProfileStatus", {"sequence_container_status.0.power_profile_id": "dishes"}),
         "PPBC.PowerProfileStatus",
@@ -185,6 +188,13 @@ CASES = [
         ("PPBC.ScheduleInstruction", {"power_sequence_id": "cold"}),
         ("PPBC.ScheduleInstruction", {"power_sequence_id": "cold", "abnormal_condition": True}),
         "power_sequence_id",
+    ),
+    Case(
+        "HIST-09",
+        [*FRBC, ("FRBC.SystemDescription", {"actuators.0.transitions.0.abnormal_condition_only": True}), AT_OFF],
+        order("FRBC", operation_mode="on"),
+        order("FRBC", operation_mode="on", abnormal_condition=True),
+        "operation_mode",
     ),
     Case(
         "HIST-10",
@@ -272,6 +282,14 @@ CASES = [
         ("PPBC.ScheduleInstruction", {"execution_time": "2026-05-04T20:00:00Z"}),
         "execution_time",
     ),
+    Case(
+        "HIST-29",
+        [*FRBC, order("FRBC"), select("NO_SELECTION")],
+        progress("ABORTED"),
+        ("PowerMeasurement", {"values.0.value": 1}),
+        "",
+    ),
+    Case("HIST-29", [*PEBC, select("NO_SELECTION")], REVOKE_ROOF, "PowerMeasurement", ""),
     Case("HIST-18", [*FRBC, order("FRBC")], progress("NEW", "order-9"), progress("NEW"), "instruction_id"),
     Case(
         "HIST-19",
@@ -300,6 +318,13 @@ CASES = [
         progress("SUCCEEDED"),
         progress("REVOKED"),
         "status_type",
+    ),
+    Case(
+        "HIST-21",
+        [*FRBC, order("FRBC"), ("RevokeObject", {"object_id": "order-1", "message_id": "revoke-1"})],
+        ("RevokeObject", {"object_id": "order-1"}),
+        progress("REVOKED"),
+        "object_id",
     ),
     Case("HIST-21", [*PEBC, REVOKE_ROOF], REVOKE_ROOF, "PowerMeasurement", "object_id"),
     Case("HIST-21", PPBC[:2], REVOKE_LAUNDRY, "PowerMeasurement", "object_id"),
@@ -478,24 +503,38 @@ def test_a_description_that_is_valid_at_once_replaces_the_one_before() -> None:
     assert broken(judge([*FRBC, PLAN_B], order("FRBC"), AFTER)) == {"HIST-06"}
 
 
-def test_of_descriptions_to_come_the_last_one_counts() -> None:
+@pytest.mark.rule("MSG-08")
+def test_several_descriptions_to_come_are_remembered() -> None:
     plan_c: Said = ("FRBC.SystemDescription", {"valid_from": ONE, "actuators.0.id": "third"})
     history = told([*FRBC, PLAN_B, plan_c], BEFORE)
-    assert broken(history.check(*spoken(OTHER), BEFORE)) == {"HIST-06"}
-    assert history.check(*spoken(order("FRBC")), BEFORE) == []
-    assert history.check(*spoken(order("FRBC", actuator_id="third", id="order-3")), BEFORE) == []
+    third = order("FRBC", actuator_id="third", id="order-3")
+    for now, old, second, last in (
+        (BEFORE, set(), set(), set()),
+        (BEFORE + timedelta(hours=2), {"HIST-06"}, set(), set()),
+        (AFTER, {"HIST-06"}, set(), {"HIST-06"}),
+    ):
+        assert broken(history.check(*spoken(order("FRBC")), now)) == old
+        assert broken(history.check(*spoken(OTHER), now)) == second
+        assert broken(history.check(*spoken(third), now)) == last
     later = told([*FRBC, PLAN_B], BEFORE)
     later.accept(*spoken(plan_c), AFTER)
     assert broken(later.check(*spoken(OTHER), AFTER)) == {"HIST-06"}
 
 
-def test_without_a_clock_the_last_two_descriptions_may_be_in_force() -> None:
+def test_without_a_clock_every_description_that_is_remembered_may_be_in_force() -> None:
     history = told([*FRBC, PLAN_B])
     assert history.check(*spoken(order("FRBC"))) == []
     assert history.check(*spoken(OTHER)) == []
-    history.accept(*spoken(("FRBC.SystemDescription", {"actuators.0.id": "third"})))
-    assert broken(history.check(*spoken(order("FRBC")))) == {"HIST-06"}
-    assert history.check(*spoken(OTHER)) == []
+    assert broken(history.check(*spoken(order("FRBC", actuator_id="none")))) == {"HIST-06"}
+
+
+@pytest.mark.rule("SEC-03")
+def test_descriptions_are_bounded_and_one_that_was_forgotten_is_never_missed() -> None:
+    many: list[Said] = [("FRBC.SystemDescription", {"actuators.0.id": f"charger-{n}"}) for n in range(MAX_DESCRIPTIONS)]
+    history = told([*FRBC, *many])
+    assert len(history._machines["FRBC"].descriptions) == MAX_DESCRIPTIONS
+    assert history.check(*spoken(order("FRBC"))) == []
+    assert history.check(*spoken(order("FRBC", actuator_id="charger-0"))) == []
 
 
 @pytest.mark.parametrize("revoked", ["plan-a", "plan-b"])
@@ -526,7 +565,7 @@ def test_what_overtakes_the_answer_to_its_selection_is_kept() -> None:
 
 
 def test_instructions_outlive_the_control_type() -> None:
-    assert judge([*FRBC, order("FRBC"), select("NO_SELECTION")], progress("ABORTED")) == []
+    assert broken(judge([*FRBC, order("FRBC"), select("NO_SELECTION")], progress("ABORTED"))) == {"HIST-29"}
 
 
 # Memory

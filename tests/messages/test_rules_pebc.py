@@ -52,12 +52,26 @@ CASES = [
     Case(
         "PEBC-04",
         "PEBC.PowerConstraints",
+        {"valid_until": "2026-05-04T13:59:59.999+02:00"},
+        {"valid_until": "2026-05-04T14:00:00.001+02:00"},
+        "valid_until",
+    ),
+    Case(
+        "PEBC-04",
+        "PEBC.EnergyConstraint",
+        {"valid_from": "2026-05-04T22:00:01Z"},
+        {"valid_from": "2026-05-04T21:59:59Z"},
+        "valid_until",
+    ),
+    Case(
+        "PEBC-08",
+        "PEBC.PowerConstraints",
         {"valid_until": NOON},
         {"valid_until": "2026-05-04T14:00:00.001+02:00"},
         "valid_until",
     ),
     Case(
-        "PEBC-04", "PEBC.EnergyConstraint", {"valid_from": NIGHT}, {"valid_from": "2026-05-04T21:59:59Z"}, "valid_until"
+        "PEBC-08", "PEBC.EnergyConstraint", {"valid_from": NIGHT}, {"valid_from": "2026-05-04T21:59:59Z"}, "valid_until"
     ),
     Case(
         "PEBC-05",

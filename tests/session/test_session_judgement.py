@@ -236,7 +236,7 @@ async def test_messages_that_build_on_each_other_need_not_wait_for_their_answers
     with pytest.raises(UsageError, match="HIST-"):
         await cem.send(battery_messages.instruction(0.0) | {"operation_mode": "never-described"})
     with pytest.raises(UsageError, match="HIST-"):
-        await rm.send(battery_messages.instruction_status("never-instructed", "ACCEPTED"))
+        await rm.send(battery_messages.actuator_status(0.0) | {"actuator_id": "never-described"})
 
 
 async def test_messages_beyond_all_room_change_nothing() -> None:
@@ -270,10 +270,58 @@ async def test_a_version_that_is_unknown_can_be_spoken_unjudged_only() -> None:
             _ = received.parsed
 
 
+@pytest.mark.rule("MSG-08", "MSG-05", "MSG-03")
+@pytest.mark.parametrize("identifier", ["rm1.msg.12", "{3F2504E0-4F89-11D3-9A0C-0305E82C3301}", "x" * 65, 'ü "a1"'])
+async def test_an_odd_id_is_answered_about_itself_delivered_and_warned_of(
+    identifier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = connections()
+    async with session(a) as cem, within(10):
+        await b.send(json.dumps({**MEASUREMENT, "message_id": identifier}))
+        answer = await said(b)
+        assert (answer["subject_message_id"], answer["status"]) == (identifier, "OK")
+        assert (await cem.receive()).id == identifier
+        assert "COM-01" in caplog.text
+
+
+@pytest.mark.rule("MSG-08", "MSG-05")
+async def test_what_we_write_is_strict() -> None:
+    a, b = connections(version="0.0.2-beta")
+    async with session(b) as rm, within(10):
+        for message in (
+            {**MEASUREMENT, "message_id": "rm1.msg.12"},
+            json.dumps({**MEASUREMENT, "message_id": "rm1.msg.12"}),
+            {**MEASUREMENT, "measurement_timestamp": "2016-12-31T23:59:60Z"},
+            {"message_type": "SessionRequest", "request": "RECONNECT", "diagnostic_label": None},
+        ):
+            with pytest.raises(UsageError):
+                await rm.send(message)
+        await a.send(json.dumps({**MEASUREMENT, "message_id": "m1"}))
+        assert (await said(a))["subject_message_id"] == "m1"
+
+
+@pytest.mark.rule("MSG-08")
+async def test_a_warning_is_logged_once_for_each_rule_and_side_of_a_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a, b = connections(version="0.0.2-beta")
+    async with session(a) as cem, within(10):
+        for number in range(30):
+            request = {"object_type": "PEBC.PowerConstraints", "object_id": "roof"}
+            await b.send(json.dumps({"message_type": "RevokeObject", "message_id": f"m.{number}x", **request}))
+            assert (await said(b))["status"] == "INVALID_CONTENT"
+        for number in range(30):
+            await b.send(json.dumps({**MEASUREMENT, "message_id": f"m.{number}x"}))
+            assert (await said(b))["status"] == "OK"
+            await cem.receive()
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    warned = [text for text in warned if "it sent " in text]
+    assert sorted(text.split("it sent ")[1][:7] for text in warned) == ["COM-01:", "HIST-29"]
+
+
 async def test_warnings_are_logged_and_nothing_else(
     pair: tuple[Session, Session], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
     cem, rm = pair
     values = [
         {"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0},

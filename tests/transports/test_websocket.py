@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import logging
 import socket
 import ssl
@@ -26,13 +27,16 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
-from s2connect.model.common import NodeId
+from s2connect.messages.envelope import BINARY_FRAME, NIL_ID
+from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.secret import CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
+from s2connect.session.session import Session
 from s2connect.supervisor import FailureLog
 from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
 from s2connect.transports.websocket_ends import (
+    MAX_BINARY_FRAMES,
     OPEN_TIMEOUT,
     PEER_TIMEOUT,
     PING_INTERVAL,
@@ -45,6 +49,8 @@ CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
 THEIRS = ConnectionInfo("WebSocket", RM, CEM, "v1.0.0")
 FAST = WebSocketTimings(ping_interval=0.05, peer_timeout=slowed(0.3), close_timeout=slowed(0.3))
+MEASUREMENT = """{"message_type": "PowerMeasurement", "message_id": "m-1", "measurement_timestamp":
+ "2026-01-01T00:00:00Z", "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1}]}"""
 TOKEN = CommunicationToken.from_bytes(bytes(32))
 
 
@@ -154,10 +160,30 @@ async def test_our_client_offers_deflate(rig: Any) -> None:
 
 
 @pytest.mark.rule("WS-05")
-async def test_a_binary_frame_ends_the_connection_with_1003(rig: Any) -> None:
+async def test_a_binary_frame_is_answered_and_the_session_goes_on(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
+    peer = NodeDescription(id=RM, brand="B", type="T", model_name="M", role=Role.RM)
     async with rig() as made:
         server, client = await raw_pair(made)
-        await client.send(b"binary")
+        async with Session(server, peer=peer, role=Role.CEM) as session, within(10):
+            await client.send(b"\x00binary")
+            answer = json.loads(await client.recv())
+            assert (answer["subject_message_id"], answer["status"]) == (NIL_ID, "INVALID_DATA")
+            assert answer["diagnostic_label"] == "a binary frame; S2 messages are text"
+            await client.send(MEASUREMENT)
+            assert json.loads(await client.recv())["status"] == "OK"
+            assert (await session.receive()).id == "m-1"
+        await client.close()
+    assert "a binary frame" in caplog.text
+
+
+@pytest.mark.rule("WS-05")
+async def test_repeated_binary_frames_end_the_connection_with_1003(rig: Any) -> None:
+    async with rig() as made:
+        server, client = await raw_pair(made)
+        for _ in range(MAX_BINARY_FRAMES + 1):
+            await client.send(b"binary")
+        for _ in range(MAX_BINARY_FRAMES):
+            assert await server.recv() == BINARY_FRAME
         with pytest.raises(ConnectionClosed) as ours:
             await server.recv()
         with pytest.raises(ConnectionClosedError) as theirs:
@@ -166,17 +192,20 @@ async def test_a_binary_frame_ends_the_connection_with_1003(rig: Any) -> None:
 
 
 @pytest.mark.rule("WS-05")
-async def test_a_binary_frame_from_a_server_ends_the_connection_with_1003(rig: Any) -> None:
+async def test_repeated_binary_frames_from_a_server_end_the_connection_with_1003(rig: Any) -> None:
     async def handler(request: web.Request) -> web.WebSocketResponse:
         response = web.WebSocketResponse()
         await response.prepare(request)
-        await response.send_bytes(b"binary")
+        for _ in range(MAX_BINARY_FRAMES + 1):
+            await response.send_bytes(b"binary")
         seen.set_result((await response.receive()).data)
         return response
 
     seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with rig() as made, foreign_server(made, handler) as details:
         client = await made.client.connect(THEIRS, details, made.trust)
+        for _ in range(MAX_BINARY_FRAMES):
+            assert await client.recv() == BINARY_FRAME
         with pytest.raises(ConnectionClosed) as ours:
             await client.recv()
         assert (ours.value.code, await seen) == (1003, 1003)

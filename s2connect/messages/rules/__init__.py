@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from s2connect.messages.base import S2Message
-from s2connect.messages.rules import common, ddbc, frbc, general, history, ombc, pebc, ppbc
+from s2connect.messages.rules import common, ddbc, frbc, general, history, ombc, pebc, ppbc, tolerance
 from s2connect.messages.rules.base import Finding, Findings, Rule, Severity
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "check"]
@@ -15,7 +15,7 @@ __all__ = ["RULES", "Finding", "Rule", "Severity", "check"]
 _CONTROL_TYPES: Final = (general, pebc, ppbc, ombc, frbc, ddbc)
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
-    {rule.id: rule for module in (common, *_CONTROL_TYPES, history) for rule in module.RULES}
+    {rule.id: rule for module in (common, *_CONTROL_TYPES, history, tolerance) for rule in module.RULES}
 )
 """All rules, by their number."""
 

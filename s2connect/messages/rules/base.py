@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from s2connect.messages.labels import shown
 
 MAX_LABEL_LENGTH: Final = 200
 """Characters of a label, which goes into ``diagnostic_label``."""
 
 MAX_FINDINGS_PER_RULE: Final = 10
 """Places in one message that are named for one rule; the rest of them is passed over in silence."""
+
+
+_STEP: Final = re.compile(r"\[\d+\]|[^.\[\]]+")
 
 
 class Severity(StrEnum):
@@ -43,7 +49,7 @@ class Finding(NamedTuple):
     Attributes:
         rule: The rule.
         path: Where in the message, such as ``actuators[0].operation_modes[1]``; empty for the message as a whole.
-        detail: What is wrong there. Holds no value of the message.
+        detail: What is wrong there, and what is allowed.
     """
 
     rule: Rule
@@ -53,9 +59,29 @@ class Finding(NamedTuple):
     @property
     def label(self) -> str:
         """Number, place and what is wrong, on one line of at most ``MAX_LABEL_LENGTH`` characters."""
-        place = f"{self.path}: " if self.path else ""
+        return self._label("")
+
+    def _label(self, value: str) -> str:
+        place = f"{self.path}: {value}" if self.path else ""
         label = f"{self.rule.id}: {place}{self.detail}"
         return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
+
+
+def with_value(finding: Finding, body: Any) -> str:
+    """The label of a finding with the value that is at its place, cut and fit for a terminal, if that is no object.
+
+    Args:
+        finding: What was found.
+        body: The message as JSON value.
+    """
+    value = body
+    for step in _STEP.findall(finding.path):
+        index = step[1:-1] if step.startswith("[") else step
+        try:
+            value = value[int(index) if isinstance(value, list) else index]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return finding.label
+    return finding.label if isinstance(value, dict | list) else finding._label(f"{shown(value)}, ")
 
 
 class Findings(list[Finding]):

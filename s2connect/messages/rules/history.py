@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.general import ControlType, InstructionStatus, RevokableObjects
+from s2connect.messages.labels import listed
 from s2connect.messages.rules import history_rules as rules
-from s2connect.messages.rules.base import Finding, Findings
+from s2connect.messages.rules.base import Finding, Findings, Rule
 from s2connect.messages.rules.common import TOLERANCE
 from s2connect.messages.rules.known import (
     MAX_OBJECTS,
@@ -91,6 +93,9 @@ class History:
     """
 
     def __init__(self) -> None:
+        self._selected: ControlType | None = None
+        self._revoked: Remembered[str, str] = Remembered()
+        self._ended: Remembered[str, None] = Remembered()
         self._message_ids: dict[Role, Remembered[str, None]] = {role: Remembered() for role in Role}
         self._details: general.ResourceManagerDetails | None = None
         self._instructions: Remembered[str, _Instructed] = Remembered()
@@ -137,6 +142,8 @@ class History:
         other._constraints = self._constraints.copy()
         other._energy = self._energy.copy()
         other._profiles = self._profiles.copy()
+        other._revoked = self._revoked.copy()
+        other._ended = self._ended.copy()
         return other
 
     # What the device is, and how it is controlled
@@ -152,13 +159,25 @@ class History:
 
     def _accept_selection(self, message: general.SelectControlType, _: _Context) -> None:
         prefix = _PREFIX.get(message.control_type, "")
+        self._selected = message.control_type if prefix else None
         # What the new control type has already is from messages that came before the answer to this one.
         self._machines = {known: machines for known, machines in self._machines.items() if known == prefix}
         if prefix != "PEBC":
+            self._end_of(self._constraints, self._energy)
             self._constraints = Remembered(MAX_OBJECTS)
             self._energy = Remembered()
         if prefix != "PPBC":
+            self._end_of(self._profiles)
             self._profiles = Remembered(MAX_OBJECTS)
+
+    def _end_of(self, *objects: Iterable[str]) -> None:
+        """What belonged to a control type is no more; it may be revoked all the same."""
+        for identifier in itertools.chain(*objects):
+            self._ended.put(identifier, None)
+
+    def _check_selected(self, found: Findings) -> None:
+        if self._selected is None:
+            found.add(rules.AFTERWARDS, "", "no control type is selected")
 
     def _accept_details(self, message: general.ResourceManagerDetails, _: _Context) -> None:
         self._details = message
@@ -197,14 +216,30 @@ class History:
         found.add(rules.DESCRIPTION_FIRST, "", "no system description is in force")
         return False
 
+    def _no_actuator(self, rule: Rule, message: S2Message, found: Findings, context: _Context) -> None:
+        """A message names an actuator that no description has."""
+        machines = self._machines.get(_prefix(message), _NO_MACHINES)
+        if machines.complete:
+            names = {name for description in machines.known(context.now) for name in description.actuators}
+            found.add(rule, "actuator_id", f"no actuator that is described: {listed(sorted(names))}")
+
+    def _none_of(
+        self, rule: Rule, message: S2Message, member: str, names: Iterable[str], what: str, found: Findings
+    ) -> None:
+        """A message names something that no description of its actuator has."""
+        if self._machines.get(_prefix(message), _NO_MACHINES).complete:
+            found.add(rule, member, f"no {what} that is described: {listed(sorted(set(names))) or 'none'}")
+
     def _check_status(self, message: _Status, found: Findings, context: _Context) -> None:
         if not self._is_described(message, found, context):
             return
         actuators = self._actuators(message, _actuator_id(message), context)
         if not actuators:
-            found.add(rules.STATUS_OF_KNOWN, "actuator_id", "no actuator that is described")
+            self._no_actuator(rules.STATUS_OF_KNOWN, message, found, context)
         elif not any(message.active_operation_mode_id in actuator.modes for actuator in actuators):
-            found.add(rules.STATUS_OF_KNOWN, "active_operation_mode_id", "no operation mode that is described")
+            modes = itertools.chain(*(actuator.modes for actuator in actuators))
+            member = "active_operation_mode_id"
+            self._none_of(rules.STATUS_OF_KNOWN, message, member, modes, "operation mode", found)
 
     def _accept_status(self, message: _Status, _: _Context) -> None:
         machines = self._machines.setdefault(_prefix(message), Machines())
@@ -215,9 +250,10 @@ class History:
             return
         actuators = self._actuators(message, _actuator_id(message), context)
         if not actuators:
-            found.add(rules.STATUS_OF_KNOWN, "actuator_id", "no actuator that is described")
+            self._no_actuator(rules.STATUS_OF_KNOWN, message, found, context)
         elif not any(message.timer_id in actuator.timers for actuator in actuators):
-            found.add(rules.STATUS_OF_KNOWN, "timer_id", "no timer that is described")
+            timers = itertools.chain(*(actuator.timers for actuator in actuators))
+            self._none_of(rules.STATUS_OF_KNOWN, message, "timer_id", timers, "timer", found)
 
     def _accept_timer(self, message: _TimerStatus, _: _Context) -> None:
         machines = self._machines.setdefault(_prefix(message), Machines())
@@ -262,11 +298,12 @@ class History:
         actuator_id, (member, mode) = _actuator_id(message), _instructed_mode(message)
         actuators = self._actuators(message, actuator_id, context)
         if not actuators:
-            found.add(rules.INSTRUCTED_KNOWN, "actuator_id", "no actuator that is described")
+            self._no_actuator(rules.INSTRUCTED_KNOWN, message, found, context)
             return
         actuator = next((known for known in actuators if mode in known.modes), None)
         if actuator is None:
-            found.add(rules.INSTRUCTED_KNOWN, member, "no operation mode that is described")
+            modes = itertools.chain(*(known.modes for known in actuators))
+            self._none_of(rules.INSTRUCTED_KNOWN, message, member, modes, "operation mode", found)
             return
         if actuator.modes[mode] and not message.abnormal_condition:
             found.add(rules.ABNORMAL, member, "only for abnormal conditions, which the instruction does not declare")
@@ -281,6 +318,7 @@ class History:
         machines.instructed.put(_actuator_id(message), _instructed_mode(message)[1])
 
     def _check_instruction_status(self, message: general.InstructionStatusUpdate, found: Findings, _: _Context) -> None:
+        self._check_selected(found)
         known = self._instructions.get(message.instruction_id)
         if known is None:
             identifier = self._instruction_messages.get(message.instruction_id)
@@ -288,7 +326,7 @@ class History:
                 found.add(rules.NOT_MESSAGE_ID, "instruction_id", "names the message, and not the instruction in it")
                 known = self._instructions.get(identifier)
             elif self._instructions.never_had(message.instruction_id):
-                found.add(rules.INSTRUCTION_KNOWN, "instruction_id", "no instruction that was sent")
+                found.add(rules.INSTRUCTION_KNOWN, "instruction_id", "no instruction that was sent in this session")
         if known is None or known.status is None or known.status is message.status_type:
             return
         if known.status in _FINAL or _RANK[message.status_type] < _RANK[known.status]:
@@ -307,6 +345,7 @@ class History:
     def _check_revoke(self, message: general.RevokeObject, found: Findings, context: _Context) -> None:
         kind, name = message.object_type, message.object_id
         is_instruction = kind.endswith("Instruction")
+        self._check_selected(found)
         if context.sender is not (Role.CEM if is_instruction else Role.RM):
             found.add(rules.OWN, "object_type", "of a kind that the other side sends")
         if kind.endswith("SystemDescription"):
@@ -318,6 +357,8 @@ class History:
             if name not in self._instructions and name in self._instruction_messages:
                 found.add(rules.NOT_MESSAGE_ID, "object_id", "names the message, and not the instruction in it")
                 return
+            if self._revoked.get(name) not in (None, message.message_id):
+                found.add(rules.REVOKED_KNOWN, "object_id", "was revoked before")
             unknown = self._instructions.never_had(name)
         elif kind is RevokableObjects.PEBC_POWERCONSTRAINTS:
             unknown = self._constraints.never_had(name)
@@ -325,7 +366,7 @@ class History:
             unknown = self._energy.never_had(name)
         else:
             unknown = self._profiles.never_had(name)
-        if unknown:
+        if unknown and name not in self._ended:
             found.add(rules.REVOKED_KNOWN, "object_id", "nothing of this kind that was sent and not yet revoked")
 
     def _accept_revoke(self, message: general.RevokeObject, _: _Context) -> None:
@@ -338,6 +379,9 @@ class History:
             self._profiles.drop(name)
         elif kind.endswith("SystemDescription") and kind[:4] in self._machines:
             self._machines[kind[:4]].revoke(name)
+        elif kind.endswith("Instruction"):
+            self._revoked.put(name, message.message_id)
+        self._ended.drop(name)
 
     # Power envelopes
 
@@ -386,11 +430,13 @@ class History:
             return
         container = known.containers.get(message.sequence_container_id)
         if container is None:
-            found.add(rules.SEQUENCE_KNOWN, "sequence_container_id", "not in the power profile")
+            detail = f"not in the power profile: {listed(known.containers)}"
+            found.add(rules.SEQUENCE_KNOWN, "sequence_container_id", detail)
             return
         sequence = container.get(message.power_sequence_id)
         if sequence is None:
-            found.add(rules.SEQUENCE_KNOWN, "power_sequence_id", "not in the sequence container")
+            detail = f"not in the sequence container: {listed(container)}"
+            found.add(rules.SEQUENCE_KNOWN, "power_sequence_id", detail)
             return
         if sequence.abnormal_only and not message.abnormal_condition:
             detail = "only for abnormal conditions, which the instruction does not declare"
@@ -406,13 +452,15 @@ class History:
             known = self._profiles.get(status.power_profile_id)
             if known is None:
                 if self._profiles.never_had(status.power_profile_id):
-                    found.add(rules.STATUS_OF_KNOWN, f"{place}.power_profile_id", "not sent, or revoked since")
+                    found.add(rules.PROFILE_KNOWN, f"{place}.power_profile_id", "not sent, or revoked since")
                 continue
             container = known.containers.get(status.sequence_container_id)
             if container is None:
-                found.add(rules.STATUS_OF_KNOWN, f"{place}.sequence_container_id", "not in the power profile")
+                detail = f"not in the power profile: {listed(known.containers)}"
+                found.add(rules.STATUS_OF_KNOWN, f"{place}.sequence_container_id", detail)
             elif status.selected_sequence_id is not None and status.selected_sequence_id not in container:
-                found.add(rules.STATUS_OF_KNOWN, f"{place}.selected_sequence_id", "not in the sequence container")
+                detail = f"not in the sequence container: {listed(container)}"
+                found.add(rules.STATUS_OF_KNOWN, f"{place}.selected_sequence_id", detail)
 
 
 _NO_MACHINES: Final = Machines()
@@ -453,8 +501,13 @@ def _check_way(
     if mode in starts or not starts:
         return
     ways = [way for start in starts for way in actuator.ways.get((start, mode), ())]
-    ways = [way for way in ways if message.abnormal_condition or not way.abnormal_only]
     member = _instructed_mode(message)[0]
+    if ways and not message.abnormal_condition:
+        ways = [way for way in ways if not way.abnormal_only]
+        if not ways:
+            detail = "every transition there is only for abnormal conditions, which the instruction does not declare"
+            found.add(rules.ABNORMAL, member, detail)
+            return
     if not ways:
         found.add(rules.TRANSITION, member, "no transition leads there from the active operation mode")
         return

@@ -44,14 +44,15 @@ STATUS_OF_KNOWN: Final = Rule(
     "HIST-08",
     _ERROR,
     "statuses of OMBC, PPBC, FRBC and DDBC",
-    "A status names an actuator, operation mode, timer, power profile, sequence container or power sequence that the "
-    "device has described.",
+    "A status names an actuator, operation mode, timer, sequence container or power sequence that the device has "
+    "described.",
 )
 ABNORMAL: Final = Rule(
     "HIST-09",
     _ERROR,
     f"{_INSTRUCTIONS}, instructions of PPBC",
-    "What is for abnormal conditions only is instructed only with abnormal_condition.",
+    "What is for abnormal conditions only, an operation mode, the only transitions to it, or a power sequence, is "
+    "instructed only with abnormal_condition.",
 )
 TRANSITION: Final = Rule(
     "HIST-10",
@@ -100,7 +101,10 @@ SCHEDULED: Final = Rule(
     "A power sequence is scheduled between the start and the end of its power profile.",
 )
 INSTRUCTION_KNOWN: Final = Rule(
-    "HIST-18", _ERROR, "InstructionStatusUpdate", "The instruction was sent in this session."
+    "HIST-18",
+    _WARNING,
+    "InstructionStatusUpdate",
+    "The instruction was sent in this session. (It may have been in the one before.)",
 )
 NOT_MESSAGE_ID: Final = Rule(
     "HIST-19",
@@ -137,6 +141,18 @@ FORECAST: Final = Rule(
     "The device provides what it has announced to provide.",
 )
 FILL_LEVEL: Final = Rule("HIST-27", _WARNING, "FRBC.StorageStatus", "The fill level is in the range of the storage.")
+PROFILE_KNOWN: Final = Rule(
+    "HIST-28",
+    _WARNING,
+    "PPBC.PowerProfileStatus",
+    "The power profile that a status names was sent in this session and not revoked. (It may be of the one before.)",
+)
+AFTERWARDS: Final = Rule(
+    "HIST-29",
+    _WARNING,
+    "InstructionStatusUpdate, RevokeObject",
+    "What is about a control type is sent while one is selected. (It may be on its way when that ends.)",
+)
 
 RULES: Final = (
     MESSAGE_ID_ONCE,
@@ -166,4 +182,6 @@ RULES: Final = (
     MEASURED,
     FORECAST,
     FILL_LEVEL,
+    PROFILE_KNOWN,
+    AFTERWARDS,
 )

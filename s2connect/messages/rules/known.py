@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -16,6 +16,9 @@ MAX_REMEMBERED: Final = 1000
 
 MAX_OBJECTS: Final = 20
 """Power constraints, and power profiles, whose contents are remembered; beyond it the oldest is forgotten as well."""
+
+MAX_DESCRIPTIONS: Final = 8
+"""System descriptions that are in force or to come; beyond it the oldest is forgotten, and never missed."""
 
 MAX_ID_LENGTH: Final = 64
 """Longer identifiers are not remembered (MSG-05), and never missed either."""
@@ -85,6 +88,9 @@ class Remembered(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._items)
+
 
 class Way(NamedTuple):
     """A transition, as far as an instruction depends on it."""
@@ -120,9 +126,10 @@ class Described:
 class Machines:
     """The device under one control type with operation modes."""
 
-    in_force: Described | None = None
-    coming: Described | None = None
-    """The one that was sent after it, which may or may not have replaced it already."""
+    descriptions: tuple[tuple[Described, datetime | None], ...] = ()
+    """Those in force or to come, in the order of their arrival; and from when on they count, where that is known."""
+    complete: bool = True
+    """Whether none was forgotten."""
     active: Remembered[str, str] = field(default_factory=Remembered)
     """By actuator: the mode of the last status."""
     instructed: Remembered[str, str] = field(default_factory=Remembered)
@@ -132,33 +139,34 @@ class Machines:
 
     def known(self, now: datetime | None) -> list[Described]:
         """The descriptions that an identifier may come from, the newest first."""
-        if self.in_force is None:
-            return []
-        if self.coming is None:
-            return [self.in_force]
-        if now is not None and self.coming.valid_from <= now:
-            return [self.coming]
-        return [self.coming, self.in_force]
+        return [described for described, _ in reversed(self._left(now))]
 
     def copy(self) -> Machines:
         """Another one with the same contents."""
-        return Machines(self.in_force, self.coming, self.active.copy(), self.instructed.copy(), self.finished.copy())
+        other = Machines(self.descriptions, self.complete)
+        other.active, other.instructed = self.active.copy(), self.instructed.copy()
+        other.finished = self.finished.copy()
+        return other
 
     def describe(self, description: Described, now: datetime | None) -> None:
-        """Another description was taken, which replaces what is there once it is valid."""
-        known = self.known(now)
-        if not known or (now is not None and description.valid_from <= now):
-            self.in_force, self.coming = description, None
-        elif now is None:
-            self.in_force, self.coming = known[0], description
-        else:
-            self.in_force, self.coming = known[-1], description
+        """Another description was taken, which replaces those before it once it is valid."""
+        begins = None if now is None else max(description.valid_from, now)
+        left = [*self._left(now), (description, begins)]
+        self.complete = self.complete and len(left) <= MAX_DESCRIPTIONS
+        self.descriptions = tuple(left[-MAX_DESCRIPTIONS:])
 
     def revoke(self, message_id: str) -> None:
         """A description is taken back."""
-        remaining = [d for d in (self.coming, self.in_force) if d is not None and d.message_id != message_id]
-        self.coming = remaining[0] if len(remaining) == 2 else None
-        self.in_force = remaining[-1] if remaining else None
+        self.descriptions = tuple(one for one in self.descriptions if one[0].message_id != message_id)
+
+    def _left(self, now: datetime | None) -> tuple[tuple[Described, datetime | None], ...]:
+        """What is in force or to come: of those that have begun, only the one that did so last."""
+        if now is None or len(self.descriptions) < 2:
+            return self.descriptions
+        begins = [begin or described.valid_from for described, begin in self.descriptions]
+        begun = [index for index, begin in enumerate(begins) if begin <= now]
+        last = max(begun, key=lambda index: (begins[index], index), default=0)
+        return tuple(one for index, one in enumerate(self.descriptions) if index == last or begins[index] > now)
 
 
 class SequenceFacts(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from s2connect.messages import pebc
@@ -30,7 +31,7 @@ VALIDITY: Final = Rule(
     "PEBC-04",
     Severity.ERROR,
     "PEBC.PowerConstraints, PEBC.EnergyConstraint",
-    "What is valid for a time ends to be so after it began.",
+    "What is valid for a time does not end to be so before it began.",
 )
 AVERAGE_ORDER: Final = Rule(
     "PEBC-05",
@@ -47,6 +48,12 @@ ONE_ENVELOPE: Final = Rule(
 LIMIT_ORDER: Final = Rule(
     "PEBC-07", Severity.ERROR, "PEBC.Instruction", "The lower limit of a power envelope is not above its upper limit."
 )
+EMPTY_VALIDITY: Final = Rule(
+    "PEBC-08",
+    Severity.WARNING,
+    "PEBC.PowerConstraints, PEBC.EnergyConstraint",
+    "What is valid for a time is so for longer than no time.",
+)
 
 RULES: Final = (
     BOTH_LIMITS,
@@ -56,6 +63,7 @@ RULES: Final = (
     AVERAGE_ORDER,
     ONE_ENVELOPE,
     LIMIT_ORDER,
+    EMPTY_VALIDITY,
 )
 
 _object_ids: Final = Ids("message_id", "id")
@@ -63,10 +71,18 @@ _instruction_ids: Final = Ids("message_id", "id", "power_constraints_id")
 _envelope_id: Final = Ids("id")
 
 
+def _validity(begin: datetime, end: datetime, found: Findings) -> None:
+    """Note a validity that does not end after it began."""
+    if end < begin:
+        found.add(VALIDITY, "valid_until", "before valid_from")
+    else:
+        found.add(EMPTY_VALIDITY, "valid_until", "equal to valid_from")
+
+
 def _power_constraints(message: pebc.PowerConstraints, found: Findings) -> None:
     _object_ids(message, found)
     if message.valid_until is not None and message.valid_until <= message.valid_from:
-        found.add(VALIDITY, "valid_until", "not after valid_from")
+        _validity(message.valid_from, message.valid_until, found)
     upper: set[CommodityQuantity] = set()
     lower: set[CommodityQuantity] = set()
     for index, allowed in enumerate(message.allowed_limit_ranges):
@@ -85,7 +101,7 @@ def _power_constraints(message: pebc.PowerConstraints, found: Findings) -> None:
 def _energy_constraint(message: pebc.EnergyConstraint, found: Findings) -> None:
     _object_ids(message, found)
     if message.valid_until <= message.valid_from:
-        found.add(VALIDITY, "valid_until", "not after valid_from")
+        _validity(message.valid_from, message.valid_until, found)
     if message.upper_average_power < message.lower_average_power:
         found.add(AVERAGE_ORDER, "upper_average_power", "below the lower average power")
 

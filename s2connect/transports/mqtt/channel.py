@@ -477,4 +477,4 @@ def _correlation(text: str) -> bytes | None:
         message = read_message(text)
     except InvalidMessage:
         return None
-    return (message.id or message.subject_id or "").encode("ascii") or None
+    return (message.id or message.subject_id or "").encode("utf-8", "replace") or None
