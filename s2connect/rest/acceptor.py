@@ -35,11 +35,8 @@ BACKLOG: Final = 1024
 """Connections that wait in the kernel to be accepted."""
 
 ACCEPTS_PER_TURN: Final = 64
-"""Connections that are accepted in one turn of the event loop."""
-
-REFUSALS_PER_TURN: Final = 4
-"""Connections that are refused in one turn: a crowd that is refused must not take the time of those that are not. The
-others wait in the kernel, at no cost of ours."""
+"""Connections that are accepted, or refused, in one turn of the event loop: some milliseconds. Fewer would leave those
+that come behind a crowd in the kernel's queue for seconds."""
 
 HANDSHAKES_PER_TURN: Final = 4
 """TLS handshakes that begin in one turn of the event loop: each holds it up for a millisecond or more."""
@@ -236,10 +233,7 @@ class Acceptor:
             self._loop.remove_reader(listening.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
-        refused = 0
         for _ in range(ACCEPTS_PER_TURN):
-            if refused >= REFUSALS_PER_TURN:
-                return
             try:
                 connection, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -252,13 +246,13 @@ class Acceptor:
                     return
                 continue  # ended before it was accepted
             try:
-                refused += not self._arrive(connection, network_of(str(address[0])))
+                self._arrive(connection, network_of(str(address[0])))
             except BaseException:
                 connection.close()
                 raise
 
-    def _arrive(self, connection: socket.socket, network: str) -> bool:
-        """Take a connection in, or refuse it; return whether it was taken in."""
+    def _arrive(self, connection: socket.socket, network: str) -> None:
+        """Take a connection in, or refuse it."""
         # The kernel gives the lowest free number, so that all below this one are in use.
         scarce = connection.fileno() >= self._first_scarce
         place, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
@@ -267,12 +261,11 @@ class Acceptor:
         if isinstance(place, Refusal):
             self._note(place.value, network)
             _reset(connection)
-            return False
+            return
         connection.setblocking(False)
         task = self._loop.create_task(self._take_in(connection, place), name=f"s2connect-arrival-{network}")
         place.evict = task.cancel
         self._arriving[place] = task
-        return True
 
     def _evict(self, victim: Place) -> None:
         self._note("idle while others came", victim.network)

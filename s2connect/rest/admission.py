@@ -208,35 +208,49 @@ class Admission:
         return longest
 
     def next_handshake(self, *, now: float) -> tuple[Place | None, Place | None]:
-        """Return whose handshake begins now, one network after the other; and the place that makes room for it."""
+        """Return whose handshake begins now, one network after the other; and the place that makes room for it.
+
+        Where no more may begin, a few do all the same, of the networks that have fewest connections and no handshake
+        under way: so crowds, and peers that stall, hold up their own networks and no others.
+        """
         for network in self._in_turn():
-            waiting = self._ready[network]
+            if not self.overload.begins(network, now=now):
+                break
+            begun = self._begin(network, now)
+            if begun is not None:
+                return begun
+        calm = [name for name in self._ready if not self._networks[name].owing[Stage.HANDSHAKE]]
+        if calm and self.overload.begins_beyond(now=now):
+            begun = self._begin(min(calm, key=lambda name: self._networks[name].count), now)
+            if begun is not None:
+                return begun
+        return None, None
+
+    def _begin(self, network: str, now: float) -> tuple[Place, Place | None] | None:
+        """Begin the next handshake of a network, unless its bounds are full of handshakes that come on."""
+        own = self._networks[network].owing[Stage.HANDSHAKE]
+        victim = None
+        if len(own) >= max(self.limits.handshakes // 2, 1):
+            victim = next(iter(own))
+        elif len(self._handshakes) >= self.limits.handshakes:
+            victim = next(iter(self._handshakes))
+        if victim is not None:
+            if now - victim.since < PATIENCE:
+                return None
+            self.leave(victim)
+        place = self._ready[network].popleft()
+        self._ready.move_to_end(network)
+        self._move(place, Stage.HANDSHAKE, now)
+        self._handshakes[place] = None
+        return place, victim
+
+    def _in_turn(self) -> list[str]:
+        """Networks with handshakes that wait: first those of peers that were offered a session."""
+        for network, waiting in list(self._ready.items()):
             while waiting and waiting[0].stage is not Stage.READY:
                 waiting.popleft()  # it has left
             if not waiting:
                 del self._ready[network]
-                continue
-            if not self.overload.begins(network, now=now):
-                break
-            own = self._networks[network].owing[Stage.HANDSHAKE]
-            victim = None
-            if len(own) >= max(self.limits.handshakes // 2, 1):
-                victim = next(iter(own))
-            elif len(self._handshakes) >= self.limits.handshakes:
-                victim = next(iter(self._handshakes))
-            if victim is not None:
-                if now - victim.since < PATIENCE:
-                    continue
-                self.leave(victim)
-            place = waiting.popleft()
-            self._ready.move_to_end(network)
-            self._move(place, Stage.HANDSHAKE, now)
-            self._handshakes[place] = None
-            return place, victim
-        return None, None
-
-    def _in_turn(self) -> list[str]:
-        """Networks with handshakes that wait: first those of peers that were offered a session."""
         offered = [network for network in self.overload.expected if network in self._ready]
         return offered + [network for network in self._ready if not self.overload.is_expected(network)]
 

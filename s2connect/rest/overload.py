@@ -23,8 +23,11 @@ INTERVAL: Final = 0.3
 MIN_LIMIT: Final = 32
 """Conversations that are under way at the same time at least, whatever the lag says: it may have other causes."""
 
-MAX_LIMIT: Final = 1024
-"""And at most."""
+MAX_LIMIT: Final = 8192
+"""And at most: as many as a server has connections, because many that cost nothing may count as under way."""
+
+BEYOND_EVERY: Final = 0.03
+"""Seconds between two conversations that begin although as many as may are under way."""
 
 GROWTH: Final = 1.1
 """Factor of the limit after a look at the lag that was low, where the limit held conversations up."""
@@ -66,6 +69,7 @@ class Overload:
         self._looked: float | None = None
         self._expected: Counter[str] = Counter()
         self._offers = 0
+        self._next_beyond = 0.0
 
     # What is measured
 
@@ -132,6 +136,14 @@ class Overload:
         if self.under_way(now=now) >= self._limit + (self._offers if self.is_expected(network) else 0):
             self._held_up = True
             return False
+        self._turns += 1
+        return True
+
+    def begins_beyond(self, *, now: float) -> bool:
+        """Return whether one may begin although as many as may are under way. Call :meth:`step` when it does."""
+        if now < self._next_beyond:
+            return False
+        self._next_beyond = now + BEYOND_EVERY
         self._turns += 1
         return True
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.rest.admission import PATIENCE, Admission, Limits, Place, Refusal, Stage, reserve_of
+from s2connect.rest.overload import BEYOND_EVERY, MIN_LIMIT, MIN_QUEUE
 
 pytestmark = pytest.mark.rule("SEC-03")
 
@@ -98,6 +99,29 @@ def test_handshakes_take_turns_by_network_and_are_bounded() -> None:
     assert admission.next_handshake(now=PATIENCE) == (places[2], places[0]), "a stalled one of its own makes room"
     assert admission.next_handshake(now=PATIENCE) == (None, None)
     assert not admission.waiting
+
+
+def test_stalled_handshakes_hold_up_their_own_network_and_no_other() -> None:
+    admission = Admission(Limits())
+    crowd = [taken(admission, A if number % 2 else B) for number in range(MIN_QUEUE)]
+    for place in crowd:
+        admission.ready(place, now=0.0)
+    while admission.next_handshake(now=0.0)[0] is not None:
+        pass
+    assert admission.waiting, "the others of A and B have to wait"
+    honest = taken(admission, C)
+    admission.ready(honest, now=0.0)
+    assert admission.next_handshake(now=BEYOND_EVERY) == (honest, None)
+
+
+def test_of_many_networks_as_many_begin_as_may_and_a_few_a_second_more() -> None:
+    admission = Admission(Limits())
+    for number in range(MIN_QUEUE):
+        admission.ready(taken(admission, f"198.51.100.{number}"), now=0.0)
+    begun = [admission.next_handshake(now=0.0)[0] for _ in range(MIN_QUEUE)]
+    assert sum(place is not None for place in begun) == MIN_LIMIT + 1
+    assert admission.next_handshake(now=BEYOND_EVERY / 2) == (None, None)
+    assert admission.next_handshake(now=BEYOND_EVERY)[0] is not None
 
 
 def test_who_left_while_it_waited_gets_no_turn() -> None:
