@@ -39,13 +39,14 @@ def _start_server(home: Path, log: Path) -> tuple[subprocess.Popen[str], dict[st
     init = [sys.executable, "-m", "s2connect", "init", "--home", str(home), "--role", "rm", "--vault", "files"]
     local = ["--host", "127.0.0.1", "--bind", "127.0.0.1", "--port", "0"]
     subprocess.run([*init, *local], check=True, capture_output=True, timeout=60)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "s2connect", "serve", "--home", str(home), "--json"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        text=True,
-    )
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "s2connect", "serve", "--home", str(home), "--json"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     assert process.stdout is not None
     ready: dict[str, Any] = {}
     for line in process.stdout:
