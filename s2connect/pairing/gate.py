@@ -26,20 +26,22 @@ FAILURES_KEPT_FOR = 300.0
 """Seconds after its last failure for which an address is slowed down; a dynamic code lives as long (TOK-02)."""
 
 MAX_REMEMBERED = 1024
-"""Addresses whose failures are remembered at one node; the one that failed longest ago goes first (SEC-03)."""
+"""Addresses whose turns and failures are remembered at one node; the longest unseen one goes first (SEC-03)."""
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Turn:
     """A request that waits for its turn.
 
     Attributes:
         source: Where it came from, as it is counted: an IPv4 address or the /64 of an IPv6 address.
         ready_at: It is answered no sooner.
+        displaced: Its place was given to a request of another source, which had fewer waiting.
     """
 
     source: str
     ready_at: float
+    displaced: bool = False
 
 
 @dataclass(slots=True)
@@ -52,7 +54,9 @@ class _Failures:
 class NodeGate:
     """Queue of the requests on one node: sources take turns, so that none can keep another waiting; sans-I/O.
 
-    A request joins with :meth:`queue` and asks with :meth:`wait` until its turn has come.
+    Sources that had no turn of late come before those that had one. In a full queue, a request takes the place of the
+    last one of the source that has most waiting. A request joins with :meth:`queue` and asks with :meth:`wait` until
+    its turn has come.
     """
 
     def __init__(
@@ -67,30 +71,41 @@ class NodeGate:
         self._max_per_address = max_per_address
         self._free_at = float("-inf")
         self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()  # the source served longest ago first
+        self._served: OrderedDict[str, float] = OrderedDict()  # last turn; the source served longest ago first
         self._failures: OrderedDict[str, _Failures] = OrderedDict()  # the source that failed longest ago first
         self._queued = 0
 
     def queue(self, address: str, *, now: float) -> Turn | None:
         """Join the queue; None where there is no room for this address or for anybody."""
         source = network_of(address)
-        mine = self._waiting.get(source)
-        if self._queued >= self._max_queued or (mine is not None and len(mine) >= self._max_per_address):
+        mine = self._waiting.get(source, ())
+        if len(mine) >= self._max_per_address:
             return None
-        if mine is None:
-            mine = self._waiting[source] = deque()
+        if self._queued >= self._max_queued:
+            longest = max(self._waiting, key=lambda name: len(self._waiting[name]))
+            if len(self._waiting[longest]) <= len(mine) + 1:
+                return None
+            displaced = self._waiting[longest][-1]
+            displaced.displaced = True
+            self._remove(displaced)
+        mine = self._waiting.setdefault(source, deque())
         turn = Turn(source, now + self._delay)
         mine.append(turn)
         self._queued += 1
         return turn
 
     def wait(self, turn: Turn, *, now: float) -> float | None:
-        """Return None when the turn has come, and takes it; otherwise the time at which to ask again."""
+        """Return None when the turn has come, and take it; otherwise the time at which to ask again.
+
+        A displaced one gets no turn: look at that first.
+        """
         if now < self._free_at:
             return self._free_at
         following = self._following(now)
         if following is turn:
             self._remove(turn)
             self._free_at = now + self._delay
+            self._remember(turn.source, now)
             if turn.source in self._waiting:
                 self._waiting.move_to_end(turn.source)
             failures = self._failures.get(turn.source)
@@ -100,6 +115,13 @@ class NodeGate:
         if following is not None:
             return now + self._delay  # that one is about to ask, and the next turn comes a delay later
         return min(max(waiting[0].ready_at, self._not_before(source, now)) for source, waiting in self._waiting.items())
+
+    def _remember(self, source: str, now: float) -> None:
+        self._served.pop(source, None)
+        self._served[source] = now
+        oldest = next(iter(self._served))
+        if len(self._served) > MAX_REMEMBERED or self._served[oldest] <= now - FAILURES_KEPT_FOR:
+            del self._served[oldest]
 
     def leave(self, turn: Turn) -> None:
         """The request will not be answered. Does nothing where its turn has come before."""
@@ -119,11 +141,14 @@ class NodeGate:
             self._failures.popitem(last=False)
 
     def _following(self, now: float) -> Turn | None:
-        """The request whose turn it is now."""
+        """Return the request whose turn it is now."""
+        following = None
         for source, waiting in self._waiting.items():
             if waiting[0].ready_at <= now and self._not_before(source, now) <= now:
-                return waiting[0]
-        return None
+                if source not in self._served:
+                    return waiting[0]
+                following = following or waiting[0]
+        return following
 
     def _not_before(self, source: str, now: float) -> float:
         failures = self._failures.get(source)

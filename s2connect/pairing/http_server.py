@@ -100,25 +100,25 @@ class PairingService:
         if isinstance(queued, Reply):
             return self._finish(queued)
         try:
-            answered = await self._has_turn(queued, request) and self._ready()
+            refused = await self._turn(queued, request)
         except BaseException:
             self._core.abandon(queued)
             raise
-        if not answered:
+        if refused is not None:
             self._core.abandon(queued)
-            return self._finish(refusal(PairingErrorReason.OTHER, "This endpoint is stopping."))
+            return self._finish(refused)
         return self._finish(await self._answer(queued))
 
-    async def _has_turn(self, queued: Queued, request: web.Request) -> bool:
-        """Wait for the turn of a request; False where its client has gone, or this service closes, before that."""
-        while not self._closing.is_set() and request.transport is not None:
+    async def _turn(self, queued: Queued, request: web.Request) -> Reply | None:
+        """Wait for the turn of a request; a refusal where it gets none."""
+        while not self._closing.is_set() and self._ready() and request.transport is not None:
             at = self._core.wait(queued, now=_now())
-            if at is None:
-                return True
+            if at is None or isinstance(at, Reply):
+                return at
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(at - _now(), LOOK_EVERY)):
                     await self._closing.wait()
-        return False
+        return refusal(PairingErrorReason.OTHER, "This endpoint is stopping.")
 
     async def _answer(self, queued: Queued) -> Reply:
         answer = self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY))

@@ -297,9 +297,12 @@ class PairingServer:
         ]
         return found[0] if len(found) == 1 else None
 
-    def wait(self, queued: Queued, *, now: float) -> float | None:
-        """Return None when it is this request's turn, which it takes; otherwise the time at which to ask again."""
-        return self._gate(queued.node.id).wait(queued.turn, now=now)
+    def wait(self, queued: Queued, *, now: float) -> float | Reply | None:
+        """Return None when it is this request's turn, which it takes; otherwise the time at which to ask again.
+
+        It is a 503 where its place was given to somebody else; :meth:`abandon` it then.
+        """
+        return BUSY if queued.turn.displaced else self._gate(queued.node.id).wait(queued.turn, now=now)
 
     def abandon(self, queued: Queued) -> None:
         """The request will not be answered (its connection or this server is closing)."""

@@ -101,6 +101,26 @@ def test_whoever_is_answered_or_leaves_makes_room_in_the_whole_queue() -> None:
     assert gate.queue(ONE, now=1.0) is not None
 
 
+def test_in_a_full_queue_a_newcomer_takes_the_place_of_the_longest_line() -> None:
+    gate = NodeGate()
+    crowd = [turn for n in range(MAX_QUEUED) if (turn := gate.queue(f"10.0.0.{n // 5}", now=0.0)) is not None]
+    assert len(crowd) == MAX_QUEUED
+    honest = gate.queue(ONE, now=0.5)
+    assert honest is not None
+    assert [turn.displaced for turn in crowd] == [n == 4 for n in range(MAX_QUEUED)]
+
+
+def test_who_had_no_turn_of_late_comes_before_those_that_had() -> None:
+    gate = NodeGate()
+    crowd = [turn for n in range(MAX_QUEUED) if (turn := gate.queue(f"10.0.0.{n // 5}", now=0.0)) is not None]
+    taken = [turn for _, turn in run(gate, crowd, 0.0, until=25.0)]
+    rest = [turn for turn in crowd if turn not in taken]
+    honest = gate.queue(ONE, now=26.0)
+    assert honest is not None
+    [at] = [at for at, turn in run(gate, [*rest, honest], 26.0) if turn is honest]
+    assert at == 27.0
+
+
 def test_who_has_left_is_not_waited_for() -> None:
     gate = NodeGate()
     gone, stays = gate.queue(ONE, now=0.0), gate.queue(OTHER, now=0.0)
