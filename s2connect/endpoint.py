@@ -106,7 +106,6 @@ class Endpoint:
         self._serving: Serving | None = None
         self._ready = self._serve = False
         self._port = config.port
-        self._serve = False
         self._config_lock = asyncio.Lock()
         self._pairing_server = PairingServer(
             lambda: self._local,
