@@ -624,6 +624,18 @@ def test_a_pairing_that_could_not_be_stored_fails_with_the_15_seconds(branch: Co
     assert bench.in_flight == 0
 
 
+@pytest.mark.rule("TOK-05", "PAIR-10")
+def test_what_is_wrong_after_a_pairing_could_not_be_stored_is_a_failure_all_the_same(branch: CommunicationRole) -> None:
+    bench = _in_branch(branch)
+    attempt = _begin(bench)
+    _exchange(attempt, branch)
+    commit = attempt.finalize()
+    assert isinstance(commit, Commit)
+    bench.server.commit_failed(commit.attempt_id)
+    assert attempt.finalize(b"nonsense") == Reply(400)
+    assert [e.reason for e in bench.events()] == ["malformed"]
+
+
 @pytest.mark.rule("PAIR-04")
 def test_a_slow_store_does_not_keep_other_attempts_alive() -> None:
     bench = Bench()
