@@ -632,7 +632,9 @@ def test_what_is_wrong_after_a_pairing_could_not_be_stored_is_a_failure_all_the_
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
     bench.server.commit_failed(commit.attempt_id)
-    assert attempt.finalize(b"nonsense") == Reply(400)
+    reply = attempt.finalize(b"nonsense")
+    assert isinstance(reply, Reply)
+    assert reply.status == 400
     assert [e.reason for e in bench.events()] == ["malformed"]
 
 
@@ -701,6 +703,17 @@ def test_a_repeat_of_a_finished_attempt_is_a_new_attempt() -> None:
     assert two.request_details().status == 200
     bench.server.expire(now=bench.now + 14)
     assert bench.in_flight == 1
+
+
+@pytest.mark.rule("PAIR-07")
+def test_a_repeat_of_a_new_attempt_is_still_one_when_the_finished_one_is_forgotten() -> None:
+    bench = Bench()
+    one = bench.begin()
+    one.finalize(FAILURE)
+    bench.now += 10
+    two = bench.begin()
+    bench.now += 6  # the 15 seconds of the first are over, those of the second are not
+    assert bench.begin().id == two.id != one.id
 
 
 @pytest.mark.rule("PAIR-07", "PAIR-08")
