@@ -135,6 +135,10 @@ def _detach_stdout() -> None:
         os.close(nowhere)
 
 
+MAX_SHOWN = 6000
+"""Characters of an error that are shown: the longest name of a file, and a sentence about it."""
+
+
 def _report(failure: Failure, *, as_json: bool) -> None:
     from s2connect.model.text import for_display
 
@@ -142,11 +146,11 @@ def _report(failure: Failure, *, as_json: bool) -> None:
         print(json.dumps({"error": failure.to_object()}), flush=True)
         return
     added = failure.details.get("additional_info") or failure.details.get("label")
-    print(f"Error: {for_display(failure.what, 1000)}", file=sys.stderr)
+    print(f"Error: {for_display(failure.what, MAX_SHOWN)}", file=sys.stderr)
     if added:
         print(f"The other side adds: {for_display(str(added), 300)}", file=sys.stderr)
     if failure.hint:
-        print(for_display(failure.hint, 1000), file=sys.stderr)
+        print(for_display(failure.hint, MAX_SHOWN), file=sys.stderr)
 
 
 @app.command()

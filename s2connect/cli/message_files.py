@@ -1,182 +1,425 @@
-"""Messages in files: one, an array, one a line, or a recorded conversation; told apart by what is in the file."""
+"""Messages in files: bare, in an array, one a line, in a log of ours or of others; told apart by what is there."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from s2connect.cli.failures import ExitCode, Failure
-from s2connect.model.text import for_display
+from s2connect.cli.message_lines import (
+    MAX_PREFIX,
+    direction_of,
+    facts_of,
+    frame_is_cut,
+    is_frame,
+    phrase_of,
+    role_of,
+    time_of,
+)
+from s2connect.model.common import Role
 
-MAX_FILE_BYTES: Final = 256 * 1_048_576
-"""Largest file that is read; it is in memory as a whole."""
+MAX_WASTE: Final = 8
+"""Characters that may be read in vain, as a multiple of those of the file."""
 
-MAX_BROKEN: Final = 1000
-"""Places of a file that may be no JSON. To find each takes as long as the file is large."""
+FREE_WASTE: Final = 1_048_576
+"""Characters that may be read in vain whatever the file is."""
 
-STDIN: Final = "-"
-"""The name of standard input."""
+EVERY_WASTE: Final = 64
+"""Characters that each reading in vain counts beside."""
+
+FIRST_WINDOW: Final = 4096
+"""Characters in which the end of a JSON value is looked for at first."""
+
+LONGEST_TOKEN: Final = 12
+"""Characters of a piece of JSON that is not read if it is cut, but for strings: an escaped pair of surrogates."""
+
+MAX_WRAPPERS: Final = 6
+"""Objects, lists and strings around a message that are looked into."""
+
+MAX_ENTRIES: Final = 1_000_000
+"""Messages of one file."""
+
+RAWEST: Final = ("message", "msg", "s2_msg")
+"""Members that wrappers have for the message; where there are several, the first is as it was on the wire."""
+
+MARKS: Final = ("message_type", "message_id", "subject_message_id")
+"""Members by which an S2 message is known, even a broken one."""
 
 
 class Record(NamedTuple):
     """What a log says beside a message.
 
     Attributes:
-        session: Name of the session.
-        time: When it was sent or had come, if the log says so.
+        session: Name of the session; empty where the log has no names.
+        time: When it was sent or had come, if the log says so; without a time zone where the log has none.
         direction: ``received`` or ``sent``, by whoever wrote the log.
         role: Role of whoever wrote the log.
         event: ``session_opened``, ``session_closed`` or another event, where there is no message.
         s2_version: Where a session was opened: its version.
         reason: Where a session was closed: why.
+        sender: Who sent the message, where the log names the role.
+        foreign: The log is not of ``serve --record``: it may have other lines, and a handshake.
     """
 
-    session: str
-    time: datetime | None
-    direction: str | None
-    role: str | None
-    event: str | None
-    s2_version: str | None
-    reason: str | None
+    session: str = ""
+    time: datetime | None = None
+    direction: str | None = None
+    role: str | None = None
+    event: str | None = None
+    s2_version: str | None = None
+    reason: str | None = None
+    sender: Role | None = None
+    foreign: bool = False
+
+
+NOTHING: Final = Record()
+"""What is known of a message that stands alone."""
 
 
 class Entry(NamedTuple):
-    """Something in a file that should be a message.
+    """Something in a file.
 
     Attributes:
         line: Where it begins, from 1 on.
         text: The text of the message, as it is in the file; None for an event of a log.
         record: What the log says about it, where the file is one.
         broken: It is no JSON, so nobody knows where it ends.
+        other: Nothing of an S2 message is in it: text, or other JSON.
     """
 
     line: int
     text: str | None
     record: Record | None = None
     broken: bool = False
-
-
-def shown_name(name: str) -> str:
-    """What a person is told that the file is called."""
-    return "standard input" if name == STDIN else for_display(name, 200)
-
-
-def read_file(name: str) -> str:
-    """The content of a file, or of standard input for ``-``. Blocks.
-
-    Bytes that are no UTF-8 become what no message may hold.
-
-    Raises:
-        Failure: It cannot be read, or is too large.
-    """
-    shown = shown_name(name)
-    try:
-        if name == STDIN:
-            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with Path(name).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise Failure("unreadable", f"Cannot read {shown}: {why}.", code=ExitCode.USAGE) from None
-    if len(data) > MAX_FILE_BYTES:
-        what = f"Cannot read {shown}: it has more than {MAX_FILE_BYTES // 1_048_576} MiB."
-        raise Failure("unreadable", what, "Split it; every line is on its own.", code=ExitCode.USAGE)
-    return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    other: bool = False
 
 
 _decode = json.JSONDecoder().raw_decode  # tells where a value ends; what is in it is judged by others
-_NEXT_TOP: Final = re.compile(r"\n(?=[{\[])")
 _skip_space = re.compile(r"[ \t\n\r]*").match
+_skip_between = re.compile(r"[ \t\n\r,]*").match
+_NEXT_LINE: Final = re.compile(r"\n(?=[^\s}\],\"])")
+"""Where what is no JSON ends at the latest: a line that cannot go on in it."""
+_looks_like_json = re.compile(r"\{|\[\s*[{\[\"]|\[\s*$|\"\s*\{").match
+_begins_json = re.compile(r"\"(?=\s*[{\[]\s*(?:\\\"|\{))|\{").search
+"""Where in a line of text an object may begin, also one in a string."""
+_marked = re.compile("|".join(MARKS)).search
+
+
+def is_log(entries: list[Entry]) -> bool:
+    """Whether the messages of a file stand in something else, so that what is no message is no mistake."""
+    return any(entry.record is not None for entry in entries)
 
 
 def entries_of(content: str) -> Iterator[Entry]:
-    """What is in a file, in its order: JSON values that follow each other; arrays are taken apart.
+    """What is in a file, in its order.
 
-    What is no JSON is one entry, up to the next line that begins with a bracket or brace.
+    JSON values that follow each other; arrays are taken apart, and wrappers and strings looked into. Text between them
+    is searched for objects, line by line. What is no JSON but begins like it is one entry, up to the next line that
+    begins with something else. A message that several loggers tell is taken from the first of them.
 
     Raises:
-        Failure: There is too much of that.
+        Failure: There is too much in it, or too much of what is no JSON.
     """
-    at, line, counted, broken = 0, 1, 0, 0
-    while (at := _after_space(content, at)) < len(content):
-        line, counted = line + content.count("\n", counted, at), at
+    budget = _Budget(FREE_WASTE + MAX_WASTE * len(content))
+    for number, entry in enumerate(_Scan(content, budget).run(), 1):
+        if number > MAX_ENTRIES:
+            what = f"There are more than {MAX_ENTRIES:,} messages in the file."
+            raise Failure("unreadable", what, "Split it.", code=ExitCode.USAGE)
+        yield entry
+
+
+@dataclass
+class _Budget:
+    """What is shared by all texts of a file, those in strings, too."""
+
+    waste: int
+    told: dict[tuple[str | None, ...], str] = field(default_factory=dict)
+
+
+class _Scan:
+    """The search of one text: of a file, or of a string in it."""
+
+    def __init__(self, content: str, budget: _Budget, outer: Record = NOTHING, depth: int = 0) -> None:
+        self._content = content
+        self._budget = budget
+        self._outer = outer
+        self._depth = depth
+        self._line, self._counted = 1, 0
+        self._line_begin = self._line_seen = 0
+        self._line_end = -1
+
+    def run(self) -> Iterator[Entry]:
+        at, length = _skip(self._content, 0, _skip_between), len(self._content)
+        text_from: int | None = None  # text of something else is one entry, however many lines it has
+        while at < length:
+            entries, end = self._at(at, after_text=text_from)
+            if entries is None:
+                text_from = at if text_from is None else text_from
+            elif text_from is not None:
+                yield self._text_of_something_else(text_from, at)
+                text_from = None
+            for entry in entries or ():
+                yield entry._replace(line=self._line_of(entry.line))
+            at = _skip(self._content, end, _skip_between)
+        if text_from is not None:
+            yield self._text_of_something_else(text_from, length)
+
+    def _at(self, at: int, *, after_text: int | None) -> tuple[list[Entry] | None, int]:
+        """What is at a place that is not searched yet, None for text of something else; and where to go on."""
+        if self._content[at] not in '{["':
+            return self._text(at)
+        if (found := self._read(at)) is not None:
+            value, end = found
+            record = self._said_before(after_text, at) if after_text is not None else self._outer
+            entries = sorted(self._values(at, end, value, record, self._depth), key=lambda entry: entry.line)
+            return entries, end
+        begin, _ = self._line_around(at)
+        if self._content[begin:at].strip() or not _looks_like_json(self._content[at : at + 80]):
+            return self._text(at)
+        following = _NEXT_LINE.search(self._content, at)
+        end = following.start() if following else len(self._content)
+        if _marked(self._content, at, end) is None:
+            return None, end
+        return [Entry(at, self._content[at:end].rstrip(), broken=True)], end
+
+    def _text_of_something_else(self, begin: int, end: int) -> Entry:
+        return Entry(self._line_of(begin), self._content[begin:end].rstrip(), broken=True, other=True)
+
+    def _read(self, at: int) -> tuple[Any, int] | None:
+        """The JSON value that begins there; None if there is none.
+
+        Raises:
+            Failure: Too much was read in vain.
+        """
+        size = FIRST_WINDOW
+        while True:
+            window = self._content[at : at + size]  # because a failure takes as long as what it is given is long
+            try:
+                value, end = _decode(window)
+            except json.JSONDecodeError as error:
+                open_ended = error.msg.startswith("Unterminated")
+                cut = open_ended or error.pos > len(window) - LONGEST_TOKEN
+                if cut and at + size < len(self._content):
+                    size *= 8
+                    continue
+                vain = len(window) if open_ended else error.pos + 1
+                break
+            except (ValueError, RecursionError):  # a number of too many digits; nesting that is too deep
+                vain = len(window)
+                break
+            return value, at + end
+        self._budget.waste -= vain + EVERY_WASTE
+        if self._budget.waste < 0:
+            what = f"Too much of the file looks like JSON and is none, the last of it in line {self._line_of(at)}."
+            hint = "A file holds one message, an array of messages, one message a line, or a log of messages."
+            raise Failure("unreadable", what, hint, code=ExitCode.USAGE)
+        return None
+
+    def _text(self, at: int) -> tuple[list[Entry] | None, int]:
+        """The next messages in the rest of a line of text, and where to go on."""
+        begin = at
+        line_begin, end = self._line_around(at)
+        while begin < end and (candidate := _begins_json(self._content, begin, end)) is not None:
+            begin = candidate.start()
+            if (found := self._read(begin)) is None:
+                begin += 1
+                continue
+            value, after = found
+            if _marked(self._content, begin, after) is None:
+                begin = after
+                continue
+            prefix = self._prefix(line_begin, begin)
+            if is_frame(prefix) and frame_is_cut(self._content, begin, after):
+                return None, end
+            entries = self._values(begin, after, value, self._facts_of(prefix), self._depth)
+            kept = [one for one in entries if not one.other and not self._told_already(one, prefix)]
+            return kept or None, after
+        mark = _marked(self._content, at, end)
+        brace = self._content.find("{", at, mark.start()) if mark is not None else -1
+        if brace < 0 or is_frame(prefix := self._prefix(line_begin, brace)):
+            return None, max(end, begin)
+        return [Entry(brace, self._content[brace:end].rstrip(), self._facts_of(prefix), broken=True)], end
+
+    def _said_before(self, text_from: int, at: int) -> Record:
+        """What the line of text before JSON that begins a line says of it."""
+        before = self._content[max(text_from, at - MAX_PREFIX) : at].rstrip().rpartition("\n")[2]
+        facts = facts_of(before)
+        return self._facts_of(before) if any(facts) and self._line_around(at)[0] > text_from else self._outer
+
+    def _facts_of(self, prefix: str) -> Record:
+        facts, outer = facts_of(prefix), self._outer
+        return outer._replace(
+            time=facts.time or outer.time,
+            direction=facts.direction or outer.direction,
+            sender=facts.sender or outer.sender,
+            foreign=True,
+        )
+
+    def _prefix(self, line_begin: int, at: int) -> str:
+        """What stands in a line before a place, without the middle of it where it is long."""
+        first = min(line_begin + MAX_PREFIX, at)
+        return self._content[line_begin:first] + self._content[max(at - MAX_PREFIX, first) : at]
+
+    def _told_already(self, entry: Entry, prefix: str) -> bool:
+        """Whether another logger, or another line of the same one, has told of the same message."""
         try:
-            value, end = _decode(content, at)
+            message, _ = _decode(entry.text or "")
         except (ValueError, RecursionError):
-            following = _NEXT_TOP.search(content, at)
-            end = following.end() if following else len(content)
-            broken += 1
-            if broken > MAX_BROKEN:
-                what = f"More than {MAX_BROKEN} places of a file are no JSON, the last one in line {line}."
-                hint = "A file holds one message, an array of messages, one message a line, or a log of serve --record."
-                raise Failure("unreadable", what, hint, code=ExitCode.USAGE) from None
-            yield Entry(line, content[at:end].rstrip(), broken=True)
+            return False
+        kind, own, subject, status = (_text(message, name) for name in (*MARKS, "status"))
+        if own is None and subject is None:
+            return False
+        phrase = phrase_of(prefix)
+        return self._budget.told.setdefault((kind, own, subject, status), phrase) != phrase
+
+    def _line_of(self, at: int) -> int:
+        self._line += self._content.count("\n", self._counted, at)
+        self._counted = at
+        return self._line
+
+    def _line_around(self, at: int) -> tuple[int, int]:
+        """Where the line of a place begins and ends; places only go up, but for those within a line."""
+        if at > self._line_end:
+            found = self._content.rfind("\n", self._line_seen, at)
+            self._line_begin = found + 1 if found >= 0 else self._line_begin
+            end = self._content.find("\n", at)
+            self._line_end = end if end >= 0 else len(self._content)
+            self._line_seen = at
+        return self._line_begin, self._line_end
+
+    def _values(self, begin: int, end: int, value: Any, record: Record, depth: int) -> Iterator[Entry]:
+        """The messages in a JSON value; ``line`` of each is its place in the text. What holds none is ``other``."""
+        marked = depth < MAX_WRAPPERS and _marked(self._content, begin, end) is not None
+        found: Iterator[Entry] = iter(())
+        if isinstance(value, list) and (marked or depth == self._depth):
+            yield from self._list(begin, value, record, depth)
+            return
+        if isinstance(value, dict):
+            if (entry := self._object(begin, end, value, record)) is not None:
+                yield entry
+                return
+            found = self._wrapped(begin, value, record, depth) if marked else found
+        elif isinstance(value, str) and marked:
+            inner = _Scan(value, self._budget, record._replace(foreign=True), depth + 1).run()
+            found = (_as_foreign(one, begin, record) for one in inner if not one.other)
+        first = next(found, None)
+        if first is not None:
+            yield first
+            yield from found
         else:
-            if isinstance(value, list):
-                yield from _elements(content, at, line)
-            else:
-                yield _entry(content, at, end, line, value)
-        at = end
+            yield Entry(begin, self._content[begin:end], other=True)
+
+    def _list(self, begin: int, value: list[Any], record: Record, depth: int) -> Iterator[Entry]:
+        scalars = False
+        for element, (at, after) in zip(value, _elements(self._content, begin), strict=True):
+            if not isinstance(element, dict | list | str):
+                if not scalars:  # all that follow each other are one
+                    yield Entry(at, self._content[at:after], other=True)
+                scalars = True
+                continue
+            scalars = False
+            yield from self._values(at, after, element, record, depth + 1)
+
+    def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> Iterator[Entry]:
+        """The messages in the members of an object that is none itself; of those that tell the same, the rawest."""
+        record = _facts(value, outer)
+        members = dict(_members(self._content, begin))  # the last one counts of several with one name
+        groups: list[list[str]] = [[name] for name in RAWEST if name in members]
+        groups.append([name for name in members if name not in RAWEST])
+        for names in groups:
+            some = False
+            for name in names:
+                at, after = members[name]
+                for entry in self._values(at, after, value[name], record, depth + 1):
+                    if not entry.other:
+                        some = True
+                        yield entry
+            if some:
+                return
+
+    def _object(self, begin: int, end: int, value: dict[str, Any], outer: Record) -> Entry | None:
+        """What an object is by itself: a message, a line of a log of ours, an event; None if it is none of these."""
+        if "origin" in value and not {"msg", "s2_msg"}.isdisjoint(value):  # the S2 analyzer
+            state = {"SESSION_STARTED": "session_opened", "SESSION_ENDED": "session_closed"}.get(
+                str(value.get("message_type"))
+            )
+            return Entry(begin, None, _facts(value, outer)._replace(event=state)) if state is not None else None
+        if not {"message_type", "message_id", "subject_message_id"}.isdisjoint(value):
+            return Entry(begin, self._content[begin:end], outer if outer != NOTHING else None)
+        own = "session" in value
+        if not own and "event" not in value:
+            return None
+        record = _facts(value, outer)._replace(
+            direction=direction_of(value.get("direction")) or _text(value, "direction"), foreign=not own
+        )
+        message = value.get("message")
+        if own and "message" in value:
+            at, after = dict(_members(self._content, begin))["message"]
+            return Entry(begin, message if isinstance(message, str) else self._content[at:after], record)
+        return Entry(begin, None, record) if _marked(self._content, begin, end) is None else None
 
 
-def _after_space(text: str, at: int) -> int:
-    found = _skip_space(text, at)
+def _as_foreign(entry: Entry, place: int, outer: Record) -> Entry:
+    """An entry of a string, as one of what the string stands in."""
+    return entry._replace(line=place, record=(entry.record or outer)._replace(foreign=True))
+
+
+def _facts(value: Mapping[str, Any], outer: Record) -> Record:
+    """What an object around a message says of it, and what those around that one have said."""
+
+    def first(*names: str) -> Any:
+        return next((value[name] for name in names if value.get(name) is not None), None)
+
+    session = first("session", "session_id")
+    if session is None and "cem_id" in value and "rm_id" in value:
+        session = f"{value['cem_id']} {value['rm_id']}"
+    return Record(
+        session=session if isinstance(session, str) else outer.session,
+        time=time_of(first("time", "timestamp", "@timestamp", "ts")) or outer.time,
+        direction=direction_of(first("direction", "dir")) or direction_of(value.get("type")) or outer.direction,
+        role=_text(value, "role") or outer.role,
+        event=_text(value, "event"),
+        s2_version=_text(value, "s2_version"),
+        reason=_text(value, "reason"),
+        sender=role_of(first("origin", "sender", "from")) or outer.sender,
+        foreign=True,
+    )
+
+
+def _skip(text: str, at: int, skip: Callable[[str, int], re.Match[str] | None] = _skip_space) -> int:
+    found = skip(text, at)
     assert found is not None, "it matches nothing as well"
     return found.end()
 
 
-def _elements(text: str, at: int, line: int) -> Iterator[Entry]:
-    counted = at
-    at = _after_space(text, at + 1)
-    while text[at] != "]":
-        value, end = _decode(text, at)
-        line, counted = line + text.count("\n", counted, at), at
-        yield _entry(text, at, end, line, value)
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
-
-
-def _entry(text: str, begin: int, end: int, line: int, value: Any) -> Entry:
-    if not isinstance(value, dict) or "message_type" in value or not {"session", "direction", "event"} & value.keys():
-        return Entry(line, text[begin:end])
-    time, direction, event = (_text(value, name) for name in ("time", "direction", "event"))
-    moment = None
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(time or "")
-    if moment is not None and moment.tzinfo is None:
-        moment = None
-    role, version, reason = (_text(value, name) for name in ("role", "s2_version", "reason"))
-    record = Record(_text(value, "session") or "", moment, direction, role, event, version, reason)
-    message = value.get("message")
-    if "message" not in value:
-        return Entry(line, None, record)
-    return Entry(line, message if isinstance(message, str) else _member(text, begin, "message"), record)
-
-
-def _text(value: dict[str, Any], name: str) -> str | None:
-    found = value.get(name)
+def _text(value: Any, name: str) -> str | None:
+    found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, str) else None
 
 
-def _member(text: str, at: int, wanted: str) -> str:
-    """The text of the last member with a name of the object that begins there."""
-    found = ""
-    at = _after_space(text, at + 1)
+def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
+    """Where each element of the list that begins there begins and ends."""
+    at = _skip(text, at + 1)
+    while text[at] != "]":
+        _, end = _decode(text, at)
+        yield at, end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The name of each member of the object that begins there, and where its value begins and ends."""
+    at = _skip(text, at + 1)
     while text[at] != "}":
         name, at = _decode(text, at)
-        begin = _after_space(text, _after_space(text, at) + 1)
-        _, at = _decode(text, begin)
-        if name == wanted:
-            found = text[begin:at]
-        at = _after_space(text, at)
+        begin = _skip(text, _skip(text, at) + 1)
+        _, end = _decode(text, begin)
+        yield name, (begin, end)
+        at = _skip(text, end)
         if text[at] == ",":
-            at = _after_space(text, at + 1)
-    return found
+            at = _skip(text, at + 1)

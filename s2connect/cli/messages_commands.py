@@ -21,7 +21,7 @@ def validate(
         list[str],
         typer.Argument(
             metavar="FILE…",
-            help="One message, an array of messages, one a line, or a log of serve --record; '-' is standard input.",
+            help="Messages (one, an array, one a line) or a log, also of other software; '-' is standard input.",
         ),
     ],
     version: VersionOption = None,
@@ -31,23 +31,30 @@ def validate(
     """Check S2 messages in files: their schema, and what they say. Needs no set-up.
 
     Each message is judged on its own; for a whole conversation there is s2connect replay.
-    Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read.
+    Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read or has no message.
     """
-    from s2connect.cli.show import console
+    from s2connect.cli.show import console, say
     from s2connect.cli.validate import judge_files, report, show
 
     log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
-        judged = judge_files(files, version)
+        judged, failures = judge_files(files, version)
     if as_json:
-        print_json(report(judged))
+        print_json(report(judged, failures))
     else:
-        show(judged, console())
+        if judged:
+            show(judged, console(), several=len(files) > 1)
+        for failure in failures.values():
+            say(f"{failure.what} {failure.hint}".rstrip(), error=True)
+    if failures:
+        return ExitCode.USAGE
     return ExitCode.OK if all(one.ok for one in judged) else ExitCode.FAILED
 
 
 def replay(
-    log: Annotated[str, typer.Argument(metavar="LOG", help="What serve --record wrote; '-' is standard input.")],
+    log: Annotated[
+        str, typer.Argument(metavar="LOG", help="What serve --record or other software wrote; '-' is standard input.")
+    ],
     role: Annotated[
         RoleChoice | None,
         typer.Option("--role", case_sensitive=False, help="Who wrote the log, if it does not say: cem or rm."),
@@ -59,7 +66,7 @@ def replay(
     """Check a recorded conversation: every message after what was said before it, and the answers. Needs no set-up.
 
     Exit code 0 if nothing is wrong (warnings, late answers and refusals by the other side are allowed), otherwise 1;
-    2 if the log cannot be read.
+    2 if the log cannot be read, or there is no conversation in it.
     """
     from s2connect.cli.replay import passes, replay_file, report, show
     from s2connect.cli.show import console

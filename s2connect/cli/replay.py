@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,13 +13,16 @@ from rich.console import Console
 from rich.text import Text
 
 from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.message_files import Entry, Record, entries_of, read_file, shown_name
+from s2connect.cli.message_files import Entry, Record, entries_of
+from s2connect.cli.message_lines import is_frame, role_of
+from s2connect.cli.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
 from s2connect.cli.service import Object
-from s2connect.cli.validate import counted, finding_line, finding_object, known_version
+from s2connect.cli.validate import agreed_version, counted, finding_line, finding_object, known_version
 from s2connect.errors import UsageError
-from s2connect.messages.catalogue import V1
-from s2connect.messages.conversation import Conversation
+from s2connect.messages.catalogue import V1, parse_message
+from s2connect.messages.conversation import Conversation, Verdict
 from s2connect.messages.envelope import (
+    HANDSHAKES,
     NIL_ID,
     RECEPTION_STATUS,
     InvalidMessage,
@@ -103,8 +107,12 @@ class _Told:
 
     name: str
     conversation: Conversation
-    own_role: Role
+    own_role: Role | None = None
     last: datetime | None = None
+    heard: dict[Role, int] = field(default_factory=dict)
+    """By role the line of its last message."""
+    shook: set[Role] = field(default_factory=set)
+    """Who has sent its Handshake."""
     complete: bool = True
     said: dict[tuple[Role, str], _Said] = field(default_factory=dict)
 
@@ -121,15 +129,18 @@ def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list
         What there is to say, by line; and the summary.
 
     Raises:
-        Failure: The file cannot be read, or is no log.
+        Failure: The file cannot be read, or there is no conversation in it.
         UsageError: The version is unknown, or nobody can say who is who.
     """
-    entries = list(entries_of(read_file(name)))
+    content = read_file(name)
+    entries = list(entries_of(content))
     if not any(entry.record is not None and entry.text is not None for entry in entries):
-        hint = "A log is what serve --record writes. Messages alone: s2connect validate"
-        raise Failure(
-            "unreadable", f"There is no recorded conversation in {shown_name(name)}.", hint, code=ExitCode.USAGE
+        what = f"There is no recorded conversation in {shown_name(name)}."
+        hint = (
+            "Understood are what serve --record writes, and logs of other software in which messages stand as JSON. "
+            "Messages alone: s2connect validate"
         )
+        raise Failure(NO_MESSAGES, what, UNCUT if is_frame(content) else hint, code=ExitCode.USAGE)
     replay = _Replay(version, role, entries)
     remarks = sorted(replay.run(), key=lambda remark: remark.line)
     return remarks, replay.summary(remarks)
@@ -141,14 +152,18 @@ class _Replay:
         self._role = role
         self._entries = entries
         self._open: dict[str, _Told] = {}
+        self._foreign = any(entry.record is not None and entry.record.foreign for entry in entries)
         self._sessions = self._messages = self._answers = 0
 
     def run(self) -> Iterator[Remark]:
         following: list[Entry | None] = [*self._entries[1:], None]
         for entry, after in zip(self._entries, following, strict=True):
             record = entry.record
-            if record is None:
-                yield self._no_record(entry, after)
+            if record is not None and record.foreign and entry.broken:
+                yield self._cut(entry, record)
+            elif record is None:
+                if not (self._foreign and entry.other):
+                    yield self._no_record(entry, after)
             elif record.event == "session_opened":
                 yield from self._end(record.session)
                 self._begin(record, entry.line)
@@ -158,14 +173,30 @@ class _Replay:
                 for told in self._open.values():
                     told.complete = False
                 yield Remark(entry.line, "", None, None, Problem.LEFT_OUT, "Here the log is not complete.")
-            elif entry.text is not None and record.direction in ("sent", "received"):
-                told = self._open.get(record.session) or self._begin(record, entry.line)
-                yield from self._message(told, entry, entry.text, record)
             elif entry.text is not None:
-                detail = "It does not say whether the message was received or sent."
-                yield Remark(entry.line, record.session, None, None, Problem.UNREADABLE, detail)
+                yield from self._text(entry, entry.text, record)
         for name in list(self._open):
             yield from self._end(name)
+
+    def _text(self, entry: Entry, text: str, record: Record) -> Iterator[Remark]:
+        told = self._open.get(record.session) or self._begin(record, entry.line)
+        sender = self._sender(told, text, record, entry.line)
+        if sender is None:
+            detail = "It does not say whether the message was received or sent, and either side may send it."
+            yield Remark(entry.line, record.session, None, None, Problem.UNREADABLE, detail)
+            return
+        if record.foreign and _type_of(text) == "Handshake":
+            if sender in told.shook:  # they have met again
+                yield from self._end(record.session)
+                told = self._begin(record, entry.line)
+            told.shook.add(sender)
+        yield from self._message(told, entry, text, record, sender)
+
+    def _cut(self, entry: Entry, record: Record) -> Remark:
+        """A message of a text log that its logger did not write as a whole: what follows from it, nobody knows."""
+        if (told := self._open.get(record.session)) is not None:
+            told.complete = False
+        return Remark(entry.line, record.session, None, None, Problem.LEFT_OUT, "The message in this line is cut off.")
 
     @staticmethod
     def _no_record(entry: Entry, after: Entry | None) -> Remark:
@@ -180,10 +211,27 @@ class _Replay:
 
     def _begin(self, record: Record, line: int) -> _Told:
         conversation = Conversation(known_version(self._version or record.s2_version or V1))
-        told = _Told(record.session, conversation, self._role_of(record, line))
+        told = _Told(record.session, conversation)
         self._open[record.session] = told
         self._sessions += 1
         return told
+
+    def _sender(self, told: _Told, text: str, record: Record, line: int) -> Role | None:
+        """Who sent a message: as the log says, or as follows from the message; None if nobody can say."""
+        if record.sender is not None:
+            return record.sender
+        if record.direction in ("sent", "received"):
+            if told.own_role is None:
+                told.own_role = self._role_of(record, line)
+            return told.own_role if record.direction == "sent" else told.own_role.other
+        if not record.foreign:
+            return None
+        if (alone := _only_sender(text)) is not None:
+            return alone
+        with suppress(InvalidMessage):
+            subject = read_message(text).subject_id
+            return next((said.sender.other for (_, id), said in told.said.items() if id == subject), None)  # noqa: A001
+        return None
 
     def _role_of(self, record: Record, line: int) -> Role:
         """Role of whoever wrote the log: as said, or by the first message that only one of the two may send."""
@@ -202,9 +250,10 @@ class _Replay:
             hint="Say it: --role cem or --role rm",
         )
 
-    def _message(self, told: _Told, entry: Entry, text: str, record: Record) -> Iterator[Remark]:
-        sender = told.own_role if record.direction == "sent" else told.own_role.other
+    def _message(self, told: _Told, entry: Entry, text: str, record: Record, sender: Role) -> Iterator[Remark]:
+        now = record.time if record.time is not None and record.time.tzinfo is not None else None
         told.last = record.time or told.last
+        told.heard[sender] = entry.line
         self._messages += 1
 
         def remark(problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
@@ -217,7 +266,13 @@ class _Replay:
             yield remark(Problem.REFUSED, f"{error.status}: {error.label}")
             return
         kind = message.type
-        verdict = told.conversation.judge(sender, message, now=record.time)
+        handshake = record.foreign and kind in HANDSHAKES
+        if handshake:
+            verdict = _handshake_verdict(message)
+            if self._version is None and (agreed := agreed_version(text)) is not None:
+                told.conversation = Conversation(agreed)
+        else:
+            verdict = told.conversation.judge(sender, message, now=now)
         if not verdict.ok:
             yield remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
         for finding in verdict.warnings:
@@ -229,7 +284,8 @@ class _Replay:
         if key in told.said:
             yield remark(Problem.DUPLICATE_ID, f"Line {told.said[key].line} has a message with the same id.")
         told.said[key] = _Said(entry.line, message, sender, record.time)
-        told.conversation.sent(sender, message, now=record.time)
+        if not handshake:
+            told.conversation.sent(sender, message, now=now)
 
     def _answer(
         self, told: _Told, entry: Entry, sender: Role, status: Message, time: datetime | None
@@ -251,14 +307,15 @@ class _Replay:
             yield remark(Problem.ANSWERED_TWICE, f"Line {entry.line} answers it once more.")
             return
         said.answered = True
-        seconds = (time - said.time).total_seconds() if time is not None and said.time is not None else 0.0
+        seconds = _seconds(said.time, time) or 0.0
         if seconds > ACKNOWLEDGEMENT_TIMEOUT:
             yield remark(Problem.LATE, f"Answered after {seconds:.1f} s, in line {entry.line}.")
         ok = status.status == ReceptionStatusValue.OK
         if not ok:
             label = f": {status.label}" if status.label else ""
             yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
-        told.conversation.answered(said.sender, subject, ok=ok, now=time)
+        now = time if time is not None and time.tzinfo is not None else None
+        told.conversation.answered(said.sender, subject, ok=ok, now=now)
 
     def _closed(self, record: Record) -> Iterator[Remark]:
         told = self._open.get(record.session)
@@ -274,19 +331,48 @@ class _Replay:
         for said in told.said.values():
             if said.answered:
                 continue
-            if said.time is None or told.last is None:
-                detail = "It was never answered."
-            elif (left := (told.last - said.time).total_seconds()) > ACKNOWLEDGEMENT_TIMEOUT:
+            left = _seconds(said.time, told.last)
+            if left is None:
+                if told.heard.get(said.sender.other, 0) < said.line:  # the log ends before it can have been answered
+                    continue
+                detail = "It was never answered, though the other side went on."
+            elif left > ACKNOWLEDGEMENT_TIMEOUT:
                 detail = f"It was never answered, though the session went on for {left:.1f} s."
             else:
                 continue
             yield Remark(said.line, name, said.sender, said.message.type, Problem.UNANSWERED, detail)
 
 
-def _only_sender(text: str) -> Role | None:
-    """The role that alone may send a message of this type."""
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    """Seconds between two times of a log; None where one is missing, or only one has a time zone."""
+    if begin is None or end is None or (begin.tzinfo is None) is not (end.tzinfo is None):
+        return None
+    return (end - begin).total_seconds()
+
+
+def _type_of(text: str) -> str | None:
     try:
-        kind = read_message(text).type
+        return read_message(text).type
+    except InvalidMessage:
+        return None
+
+
+def _handshake_verdict(message: Message) -> Verdict:
+    """What becomes of a message of the handshake of plain S2, by its schema."""
+    try:
+        parse_message(message, V1)
+    except InvalidMessage as error:
+        return Verdict(error.status, error.label, error.subject_id)
+    return Verdict(ReceptionStatusValue.OK, None, message.id or NIL_ID)
+
+
+def _only_sender(text: str) -> Role | None:
+    """The role that alone may send a message of this type, or that a Handshake names."""
+    try:
+        message = read_message(text)
+        kind = message.type
+        if kind in HANDSHAKES:
+            return Role.CEM if kind == "HandshakeResponse" else role_of(message.body.get("role"))
     except InvalidMessage:
         return None
     senders = {role for row in TABLE.values() for role in Role if kind in row[role]}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.message_files import Entry, entries_of, read_file, shown_name
+from s2connect.cli.failures import Failure
+from s2connect.cli.message_files import Entry, entries_of, is_log
+from s2connect.cli.message_lines import is_frame
+from s2connect.cli.message_sources import STDIN, UNCUT, no_messages, read_file, shown_name
 from s2connect.cli.service import Object
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, read_typed
 from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue, read_message
 from s2connect.messages.rules import Finding, Severity, check
 from s2connect.model.text import for_display
+
+_NO_JSON: Final = "is no JSON, or ends before its end"
+_PYTHON: Final = "is no JSON: so Python prints an object, and JSON has double quotes"
 
 
 class Judged(NamedTuple):
@@ -49,34 +54,65 @@ class Judged(NamedTuple):
         return self.status is ReceptionStatusValue.OK
 
 
-def judge_files(names: Iterable[str], version: str | None) -> list[Judged]:
+def judge_files(names: Iterable[str], version: str | None) -> tuple[list[Judged], dict[str, Failure]]:
     """Judge all messages of files. Blocks.
 
     Args:
         names: The files; ``-`` is standard input.
         version: S2 JSON version; None takes that of the session in a log, and otherwise v1.0.0.
 
+    Returns:
+        What was found out about each message; and by file, why it could not be read or is no file of messages.
+
     Raises:
-        Failure: A file cannot be read, or holds no message.
+        Failure: That is so of the only file, or a log is in a version that is unknown.
         UsageError: The version is unknown.
     """
     wanted = data_model(version) if version is not None else None
-    return [judged for name in names for judged in _judge_file(name, wanted)]
+    judged: list[Judged] = []
+    failures: dict[str, Failure] = {}
+    names = list(names)
+    for name in names:
+        try:
+            judged += _judge_file(name, wanted)
+        except Failure as failure:
+            if len(names) == 1:
+                raise
+            failures[name] = failure
+    return judged, failures
 
 
 def _judge_file(name: str, wanted: str | None) -> list[Judged]:
+    content = read_file(name)
+    entries = list(entries_of(content))
+    if not any(entry.text is not None and not entry.other for entry in entries):
+        raise no_messages(name, *((": all are cut off", UNCUT) if is_frame(content) else ()))
+    log = is_log(entries)
     found = []
     versions: dict[str, str] = {}
-    for entry in entries_of(read_file(name)):
+    for entry in entries:
         record = entry.record
         if record is not None and record.event == "session_opened" and record.s2_version is not None:
             versions[record.session] = record.s2_version
-        if entry.text is not None:
-            spoken = versions.get(record.session, V1) if record is not None else V1
-            found.append(_judge(name, entry, entry.text, wanted or known_version(spoken)))
-    if not found:
-        raise Failure("unreadable", f"There is no message in {shown_name(name)}.", code=ExitCode.USAGE)
+        if entry.text is None or (log and entry.other):
+            continue
+        session = record.session if record is not None else ""
+        if (agreed := agreed_version(entry.text)) is not None:
+            versions[session] = agreed
+        found.append(_judge(name, entry, entry.text, wanted or known_version(versions.get(session, V1))))
     return found
+
+
+def agreed_version(text: str) -> str | None:
+    """The version that both sides speak from this message on: in plain S2 a HandshakeResponse names it."""
+    if "HandshakeResponse" not in text:
+        return None
+    try:
+        message = read_message(text)
+        selected = message.body.get("selected_protocol_version") if message.type == "HandshakeResponse" else None
+        return data_model(selected) if isinstance(selected, str) else None
+    except (InvalidMessage, UsageError):
+        return None
 
 
 def known_version(version: str) -> str:
@@ -99,7 +135,10 @@ def _judge(name: str, entry: Entry, text: str, version: str) -> Judged:
         parsed, tolerated = read_typed(message, version)
         findings = (*tolerated, *check(parsed))
     except InvalidMessage as error:
-        return Judged(name, entry.line, kind, error.status, error.label)
+        label = error.label
+        if entry.broken:
+            label = _PYTHON if text.startswith("{'") else _NO_JSON
+        return Judged(name, entry.line, kind, error.status, label)
     wrong = any(finding.rule.severity is Severity.ERROR for finding in findings)
     status = ReceptionStatusValue.INVALID_CONTENT if wrong else ReceptionStatusValue.OK
     return Judged(name, entry.line, kind, status, None, findings)
@@ -122,7 +161,7 @@ def finding_object(finding: Finding) -> Object:
     return {"rule": rule.id, "severity": str(rule.severity), "path": finding.path, "detail": finding.detail}
 
 
-def report(judged: list[Judged]) -> Object:
+def report(judged: list[Judged], failures: Mapping[str, Failure]) -> Object:
     """The result for programs."""
     return {
         "messages": [
@@ -136,15 +175,15 @@ def report(judged: list[Judged]) -> Object:
             }
             for one in judged
         ],
+        "failures": [{"file": name} | failure.to_object() for name, failure in failures.items()],
         "summary": summary(judged),
     }
 
 
-def show(judged: list[Judged], out: Console) -> None:
-    """The result for people."""
-    several = len({one.file for one in judged}) > 1
+def show(judged: list[Judged], out: Console, *, several: bool) -> None:
+    """The result for people, which names the file of each message if there are several."""
     for one in judged:
-        place = f"{for_display(one.file, 60)}:{one.line}" if several else f"{one.line}"
+        place = f"{_place(one.file)}:{one.line}" if several else f"{one.line}"
         line = Text(f"{place:>4}  {for_display(one.type or 'no message_type', 60)}  ")
         line.append(_word(one), style="green" if one.ok else "bold red")
         out.print(line, soft_wrap=True)
@@ -156,6 +195,10 @@ def show(judged: list[Judged], out: Console) -> None:
     warned = f", of which {number['with_warnings']} with warnings" if number["with_warnings"] else ""
     messages = counted(number["messages"], "message")
     out.print(f"{messages}: {number['valid']} valid{warned}, {number['invalid']} invalid.", soft_wrap=True)
+
+
+def _place(name: str) -> str:
+    return name if name == STDIN else shown_name(name)
 
 
 def counted(number: int, what: str) -> str:

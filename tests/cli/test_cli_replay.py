@@ -239,7 +239,7 @@ def test_who_wrote_the_log_is_said_seen_or_asked_for(path: Path, capsys: Capture
 
 
 def test_what_is_no_log_ends_with_two(path: Path, capsys: Capture) -> None:
-    for content in ("", "{}", '{"message_type":"FRBC.StorageStatus","message_id":"m-1","present_fill_level":5}'):
+    for content in (" ", "{}", '{"message_type":"FRBC.StorageStatus","message_id":"m-1","present_fill_level":5}'):
         path.write_text(content)
         assert main(["replay", str(path)]) == 2
         assert "no recorded conversation in" in capsys.readouterr().err

@@ -2,11 +2,12 @@
 
 Standard input holds ``{"role": "RM", "kind": "FRBC", "url": "ws://…", "token": "…", "rounds": 1}``, for an energy
 manager also ``handshake``. Without a URL it listens, says on which port, and serves as many clients as there are
-rounds, one after the other.
+rounds, one after the other. With ``log`` it writes its log into that file, of everything, in the form ``log_format``.
 """
 
 import asyncio
 import json
+import logging
 import sys
 
 from s2python.connection.async_.medium.s2_medium import MediumClosedConnectionError, S2AsyncMediumConnection
@@ -69,6 +70,10 @@ async def listen(task):
 
 async def main():
     task = json.load(sys.stdin)
+    if "log" in task:
+        logging.basicConfig(
+            filename=task["log"], level=logging.DEBUG, format=task.get("log_format", logging.BASIC_FORMAT)
+        )
     if "url" not in task:
         await listen(task)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext
+from s2connect.cli import main
 from s2connect.errors import SessionRefused
 from s2connect.model.common import Role
 from s2connect.model.secret import Secret
@@ -163,3 +165,29 @@ async def test_their_device_is_told_that_there_is_no_common_version() -> None:
         assert caught.value.reason == "IncompatibleS2MessageVersions"
         assert "0.0.2-beta" in caught.value.what
         assert "INVALID_CONTENT" in (await peer.until("refused"))["text"]
+
+
+# Its log
+
+
+@pytest.mark.parametrize(
+    "form", ["%(levelname)s:%(name)s:%(message)s", "%(asctime)s %(name)s %(message)s", "%(message)s"]
+)
+async def test_the_log_of_either_side_is_a_conversation_for_replay(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As people have it: everything at DEBUG, so what comes in stands there three times, once cut in the middle."""
+    logs = tmp_path / "rm.log", tmp_path / "cem.log"
+    async with s2python("RM", "FRBC", log=str(logs[0]), log_format=form) as device:
+        url = f"ws://127.0.0.1:{(await device.until('listening'))['port']}/"
+        async with s2python("CEM", "FRBC", url=url, log=str(logs[1]), log_format=form) as manager:
+            await manager.until("stopped")
+            await device.until("stopped")
+    for log in logs:
+        assert main(["validate", str(log), "--json"]) == 0
+        validated = json.loads(capsys.readouterr().out)["summary"]
+        assert main(["replay", str(log), "--json"]) == 0
+        replayed = json.loads(capsys.readouterr().out)["summary"]
+        assert (replayed["sessions"], replayed["messages"]) == (1, validated["messages"])
+        assert replayed["answers"] == replayed["messages"] / 2
+        assert replayed["unanswered"] == replayed["left_out"] == 0

@@ -1,0 +1,90 @@
+"""What a line of a text log says of the message in it: when, who to whom, and in which words."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from s2connect.model.common import Role
+
+MAX_PREFIX: Final = 200
+"""Characters before a message that are looked at."""
+
+
+class Facts(NamedTuple):
+    """What is known of a message beside it.
+
+    Attributes:
+        time: When it was sent or had come; without a time zone where the log names none.
+        direction: ``sent`` or ``received``, by whoever wrote the log.
+        sender: Role of the sender, where the log names it.
+    """
+
+    time: datetime | None
+    direction: str | None
+    sender: Role | None
+
+
+_SENT: Final = frozenset({"sending", "sent", "send", "out", "outgoing", "outbound", "tx", "transmit", ">"})
+_RECEIVED: Final = frozenset(
+    {"receiving", "received", "receive", "recv", "in", "incoming", "inbound", "rx", "got", "<"}
+)
+_find_time = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:\s?(?:Z|[+-]\d\d:?\d\d))?(?![\d:])"
+).search
+_find_words = re.compile(
+    r"(?i)\b(?:sending|sent|send|outgoing|outbound|tx|receiving|received|receive|recv|incoming|inbound|rx|got)\b"
+    r"|[<>](?= (?:TEXT|BINARY|CONT)\b)"
+).findall
+_find_way = re.compile(r"\b(RM|CEM)\s?(?:->|=>|\u2192|to)\s?(?:RM|CEM)\b|\bfrom (?:the )?(RM|CEM)\b").findall
+is_frame = re.compile(r"[<>] (?:TEXT|BINARY|CONT)\b").search
+"""Finds what the debug log of Python's websockets puts before a message, which it mostly cuts in the middle."""
+_frame_size = re.compile(r"'?\s*\[(\d{1,12}) bytes").match
+_strip_digits = re.compile(r"[\d\W_]+").sub
+
+
+def direction_of(word: Any) -> str | None:
+    """``sent`` or ``received`` for one of the usual words for it."""
+    word = word.casefold() if isinstance(word, str) else None
+    return "sent" if word in _SENT else "received" if word in _RECEIVED else None
+
+
+def role_of(word: Any) -> Role | None:
+    """The role that a word names."""
+    word = word.upper() if isinstance(word, str) else None
+    return Role(word) if word in tuple(Role) else None
+
+
+def time_of(value: Any) -> datetime | None:
+    """A point in time as logs write it: ISO 8601, also with a comma; seconds or milliseconds since 1970."""
+    try:
+        if isinstance(value, str):
+            return datetime.fromisoformat(value.replace(",", ".").replace(" Z", "Z").replace(" +", "+"))
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 1e9:
+            return datetime.fromtimestamp(value / 1000 if value > 1e11 else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+def facts_of(prefix: str) -> Facts:
+    """What the text before a message in its line says of it."""
+    prefix = prefix[:MAX_PREFIX] + prefix[MAX_PREFIX:][-MAX_PREFIX:]
+    found = _find_time(prefix)
+    words, ways = _find_words(prefix), _find_way(prefix)
+    sender = role_of("".join(ways[-1])) if ways else None
+    return Facts(
+        time_of(found.group()) if found is not None else None, direction_of(words[-1]) if words else None, sender
+    )
+
+
+def phrase_of(prefix: str) -> str:
+    """The words before a message, without what changes from line to line; two lines about one message differ in it."""
+    return _strip_digits(" ", prefix[-MAX_PREFIX:])
+
+
+def frame_is_cut(text: str, begin: int, end: int) -> bool:
+    """Whether the JSON there is not all of its frame: what is cut in the middle of a string may still be JSON."""
+    size = _frame_size(text, end)
+    return size is None or int(size.group(1)) != len(text[begin:end].encode("utf-8", "surrogateescape"))

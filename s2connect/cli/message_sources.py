@@ -1,0 +1,142 @@
+"""Files as people have them, as text: their encoding, and what a file is that holds no text."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from s2connect.cli.failures import ExitCode, Failure
+from s2connect.model.text import for_display
+
+MAX_FILE_BYTES: Final = 256 * 1_048_576
+"""Largest file that is read; it is in memory as a whole."""
+
+MAX_NAME: Final = 4096
+"""Characters of the longest name of a file that is shown; longer ones no system has."""
+
+STDIN: Final = "-"
+"""The name of standard input."""
+
+NO_MESSAGES: Final = "no_messages"
+"""Kind of the failure of a file that was read and is no file of messages."""
+
+_SNIFFED: Final = 512
+"""Bytes of the beginning from which UTF-16 without a byte order mark is told."""
+
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as the next one does
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+)
+
+
+class _Kind(NamedTuple):
+    magic: bytes
+    what: str
+    hint: str
+
+
+_CAPTURE = (
+    "a capture of packets",
+    "S2 goes through TLS, so it cannot be read there. Record it at an end: s2connect serve --record FILE",
+)
+_UNPACK = "Unpack it first: "
+_KINDS: Final = (
+    _Kind(b"\x1f\x8b", "packed with gzip", _UNPACK + "gunzip -c FILE | s2connect validate -"),
+    _Kind(b"\xfd7zXZ\0", "packed with xz", _UNPACK + "xz -dc FILE | s2connect validate -"),
+    _Kind(b"BZh", "packed with bzip2", _UNPACK + "bunzip2 -c FILE | s2connect validate -"),
+    _Kind(b"\x28\xb5\x2f\xfd", "packed with zstd", _UNPACK + "zstd -dc FILE | s2connect validate -"),
+    _Kind(b"PK\x03\x04", "a ZIP archive", "Unpack it first."),
+    *(
+        _Kind(magic, *_CAPTURE)
+        for magic in (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
+    ),
+    _Kind(
+        b"SQLite format 3\0",
+        "an SQLite database",
+        "That of the S2 analyzer: sqlite3 -json FILE 'select * from communication' | s2connect validate -",
+    ),
+    _Kind(b"%PDF-", "a PDF document", ""),
+    _Kind(b"\x89PNG", "a picture", ""),
+    _Kind(b"\xff\xd8\xff", "a picture", ""),
+    _Kind(b"\x7fELF", "a program", ""),
+    _Kind(b"MZ\x90\0", "a program", ""),
+)
+"""Files that people take for what they are not, by their first bytes."""
+
+_SHAPES: Final = (
+    "Understood are one message, an array of messages, one a line, a log of serve --record, and logs of other software "
+    "in which messages stand as JSON."
+)
+
+
+UNCUT: Final = "Where the program with that log runs, set WEBSOCKETS_MAX_LOG_SIZE=1000000; or log messages yourself."
+"""What helps where Python's websockets has cut all messages of a log."""
+
+
+def shown_name(name: str) -> str:
+    """What a person is told that the file is called: whole, and without control characters."""
+    return "standard input" if name == STDIN else for_display(name, MAX_NAME)
+
+
+def no_messages(name: str, why: str = "", hint: str = "") -> Failure:
+    """The failure of a file that could be read, in which there is no S2 message."""
+    what = f"There is no message in {shown_name(name)}{why}."
+    return Failure(NO_MESSAGES, what, hint or _SHAPES, code=ExitCode.USAGE)
+
+
+def read_file(name: str) -> str:
+    """The content of a file, or of standard input for ``-``: UTF-8, or UTF-16 or -32 where it begins like that. Blocks.
+
+    What is wrong in it becomes a lone surrogate, which no message may hold.
+
+    Raises:
+        Failure: It cannot be read, is too large, or is a file of something else.
+    """
+    shown = shown_name(name)
+    try:
+        if name == STDIN:
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        why = getattr(error, "strerror", None) or "no such name is possible"
+        hint = "Name the files in it." if isinstance(error, IsADirectoryError) else ""
+        raise Failure("unreadable", f"Cannot read {shown}: {why}.", hint, code=ExitCode.USAGE) from None
+    if not data:
+        raise no_messages(name, ": it is empty")
+    for kind in _KINDS:
+        if data.startswith(kind.magic):
+            raise no_messages(name, f": it is {kind.what}", kind.hint)
+    if len(data) > MAX_FILE_BYTES:
+        what = f"Cannot read {shown}: it has more than {MAX_FILE_BYTES // 1_048_576} MiB."
+        raise Failure("unreadable", what, "Split it; every line is on its own.", code=ExitCode.USAGE)
+    encoding = _encoding(data)
+    try:
+        if encoding == "utf-8":
+            text = data.decode(encoding, "surrogateescape")
+        else:
+            width = int(encoding[4:6]) // 8
+            text = data[: len(data) - len(data) % width].decode(encoding, "surrogatepass")
+    except UnicodeDecodeError:
+        raise no_messages(name, f": it begins like {encoding.upper()}, and is not") from None
+    if "\0" in text[:_SNIFFED]:
+        raise no_messages(name, ": it is a binary file")
+    return text.removeprefix("\ufeff")
+
+
+def _encoding(data: bytes) -> str:
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    begin = data[:_SNIFFED]
+    if len(begin) > 1 and not any(begin[1::2]) and all(begin[0::2]):
+        return "utf-16-le"
+    if len(begin) > 1 and not any(begin[0::2]) and all(begin[1::2]):
+        return "utf-16-be"
+    return "utf-8"
