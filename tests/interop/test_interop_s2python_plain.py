@@ -183,6 +183,7 @@ async def test_the_log_of_either_side_is_a_conversation_for_replay(
         async with s2python("CEM", "FRBC", url=url, log=str(logs[1]), log_format=form) as manager:
             await manager.until("stopped")
             await device.until("stopped")
+    capsys.readouterr()
     for log in logs:
         assert main(["validate", str(log), "--json"]) == 0
         validated = json.loads(capsys.readouterr().out)["summary"]
