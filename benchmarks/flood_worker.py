@@ -17,7 +17,7 @@ from uuid import UUID
 from benchmarks.kit import Task, answer_questions, my_task, percentile
 from benchmarks.worst import hostile_texts, rich_messages, with_escape
 from s2connect.bridge.devices import ConfiguredDevice
-from s2connect.bridge.plain import PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
+from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.certs.tls import wan_client_context
@@ -44,7 +44,7 @@ _STATUS = '"ReceptionStatus"'
 async def bridge(task: Task, stack: AsyncExitStack) -> Task:
     directory = Path(task["directory"])
     listen = PlainListen(certificate=directory / "chain.pem", private_key=directory / "key.pem")
-    entries = [(ConfiguredDevice(key=name, name=name), f"/{name}", None) for name in NAMES]
+    entries = [(ConfiguredDevice(key=name, name=name), f"/{name}", PlainAccess()) for name in NAMES]
     devices = PlainServerDevicePort(BRIDGE, listen, entries)
     manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=task["manager"]))
     route = Route("flood", devices, manager, Policy(check=Check(task["check"])))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from s2connect.errors import ConfigurationError
 from s2connect.rest.server import HttpsServer
-from s2connect.transports.base import Connection
-from s2connect.transports.legacy import EAVESDROPPING, PlainDoor, is_this_machine
+from s2connect.transports.legacy import EAVESDROPPING, PlainConnection, PlainDoor, is_this_machine
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -34,7 +33,7 @@ class PlainServer:
         door: Decides who comes in; belongs to the server from now on.
         host: Address to listen on; None for all.
         port: TCP port, 0 for any.
-        path: Path of the URL.
+        path: Path of the URL; with ``{id}`` where the door tells its clients by their paths (``by_path``).
         tls: TLS server context, e.g. ``ServerContext(…).context``; None for ``ws://``.
 
     Attributes:
@@ -42,7 +41,7 @@ class PlainServer:
 
     Raises:
         ConfigurationError: Without TLS, ``host`` is not of this machine only, and the door does not allow that; or
-            ``path`` does not begin with a slash.
+            ``path`` does not begin with a slash, or has ``{id}`` without ``by_path``, or the other way round.
     """
 
     def __init__(
@@ -56,6 +55,8 @@ class PlainServer:
     ) -> None:
         if not path.startswith("/"):
             raise ConfigurationError("The path of a URL begins with a slash.")
+        if ("{id}" in path) is not door.by_path:
+            raise ConfigurationError("A path has {id} if the door tells its clients by their paths, and only then.")
         if host is None or not is_this_machine(host):
             if tls is None and not door.allow_unencrypted:
                 raise ConfigurationError(
@@ -92,9 +93,10 @@ class PlainServer:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Connection:
+    async def __anext__(self) -> PlainConnection:
         """Wait for the next connection. Cancel-safe."""
         return await anext(self._door)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        return await self._door.handler(request, accepted=lambda: self._server.release(request))
+        name = request.match_info.get("id")
+        return await self._door.handler(request, accepted=lambda: self._server.release(request), name=name)

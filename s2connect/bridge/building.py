@@ -16,6 +16,7 @@ from s2connect.bridge.config import (
     PlainClientDevice,
     PlainClientDevices,
     PlainClientManager,
+    PlainServerDevice,
     PlainServerDevices,
     PlainServerManager,
     RouteConfig,
@@ -23,12 +24,15 @@ from s2connect.bridge.config import (
 from s2connect.bridge.devices import ConfiguredDevice
 from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort, representative_alias
 from s2connect.bridge.plain import (
+    PlainAccess,
     PlainClientDevicePort,
     PlainClientManagerPort,
     PlainListen,
     PlainServerDevicePort,
+    PlainServerEntry,
     PlainServerManagerPort,
     PlainTarget,
+    PlainTemplate,
 )
 from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
@@ -69,7 +73,7 @@ class Builder:
             case PlainClientDevices():
                 return PlainClientDevicePort(own, client_entries(config, self.endpoint.proxies))
             case PlainServerDevices():
-                return PlainServerDevicePort(own, _listen(config), server_entries(config))
+                return PlainServerDevicePort(own, _listen(config), server_entries(config), _template(config))
             case MqttDevices():
                 return StaticDevicePort(*await self._mqtt(), own, mqtt_entries(config))
 
@@ -86,7 +90,7 @@ class Builder:
             case PlainClientManager():
                 return PlainClientManagerPort(own, _target(config, self.endpoint.proxies))
             case PlainServerManager():
-                return PlainServerManagerPort(own, _listen(config), config.path, config.token_file)
+                return PlainServerManagerPort(own, _listen(config), config.path, _access(config))
             case MqttManager():
                 return StaticManagerPort(*await self._mqtt(), own, _peer(config))
 
@@ -138,9 +142,19 @@ def client_entries(config: PlainClientDevices, proxies: Proxies) -> list[tuple[C
     return [(_device(device), _target(device, proxies)) for device in config.device]
 
 
-def server_entries(config: PlainServerDevices) -> list[tuple[ConfiguredDevice, str, Any]]:
+def server_entries(config: PlainServerDevices) -> list[PlainServerEntry]:
     """What :class:`PlainServerDevicePort` takes."""
-    return [(_device(device), device.at, device.token_file) for device in config.device]
+    return [(_device(device), device.at, _access(device)) for device in config.device]
+
+
+def _template(config: PlainServerDevices) -> PlainTemplate | None:
+    if config.path is None:
+        return None
+    return PlainTemplate(path=config.path, access=_access(config), max_devices=config.max_devices)
+
+
+def _access(config: PlainServerDevice | PlainServerDevices | PlainServerManager) -> PlainAccess:
+    return PlainAccess(token_file=config.token_file, login_file=config.login_file)
 
 
 def mqtt_entries(config: MqttDevices) -> list[tuple[ConfiguredDevice, StaticPeer]]:
@@ -170,6 +184,7 @@ def _target(config: PlainClientDevice | PlainClientManager, proxies: Proxies) ->
     return PlainTarget(
         url=config.url,
         token_file=config.token_file,
+        login_file=config.login_file,
         trust_anchors=config.trust_anchors,
         allow_unencrypted=config.allow_unencrypted,
         proxies=proxies,

@@ -14,6 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from s2connect.bridge.devices import GENERIC, UNKNOWN
 from s2connect.bridge.nodes import VERSIONS
 from s2connect.bridge.toml_lines import Place, line_of, lines_of
 from s2connect.config import DEFAULT_PORT, MqttConfig
@@ -78,9 +79,9 @@ class DeviceSection(Section):
 
     name: Shown
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    brand: Shown = "unknown"
-    type: Shown = "Generic"
-    model: Shown = "unknown"
+    brand: Shown = UNKNOWN
+    type: Shown = GENERIC
+    model: Shown = UNKNOWN
 
     @property
     def key(self) -> str:
@@ -93,6 +94,7 @@ class PlainClientDevice(DeviceSection):
 
     url: str
     token_file: Path | None = None
+    login_file: Path | None = None
     trust_anchors: Path | None = None
     allow_unencrypted: bool = False
 
@@ -102,6 +104,7 @@ class PlainServerDevice(DeviceSection):
 
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")] | None = None
     token_file: Path | None = None
+    login_file: Path | None = None
 
     @property
     def at(self) -> str:
@@ -124,9 +127,9 @@ class MqttDevice(MqttPeer):
     """A device at a broker."""
 
     name: Shown
-    brand: Shown = "unknown"
-    type: Shown = "Generic"
-    model: Shown = "unknown"
+    brand: Shown = UNKNOWN
+    type: Shown = GENERIC
+    model: Shown = UNKNOWN
 
     @property
     def key(self) -> str:
@@ -165,7 +168,11 @@ class PlainServerDevices(Listening):
     """Devices that connect to the bridge, without S2 Connect."""
 
     type: Literal["plain-server"]
-    device: tuple[PlainServerDevice, ...]
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] | None = None
+    max_devices: Annotated[int, Field(ge=1, le=10_000)] = 100
+    token_file: Path | None = None
+    login_file: Path | None = None
+    device: tuple[PlainServerDevice, ...] = ()
 
 
 class MqttDevices(Section):
@@ -188,6 +195,7 @@ class PlainClientManager(Section):
     type: Literal["plain-client"]
     url: str
     token_file: Path | None = None
+    login_file: Path | None = None
     trust_anchors: Path | None = None
     allow_unencrypted: bool = False
 
@@ -198,6 +206,7 @@ class PlainServerManager(Listening):
     type: Literal["plain-server"]
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] = "/{id}"
     token_file: Path | None = None
+    login_file: Path | None = None
 
 
 class MqttManager(MqttPeer):
@@ -534,6 +543,7 @@ FILES: Final = frozenset(
         "private_key",
         "trust_anchors",
         "token_file",
+        "login_file",
         "secret_file",
         "password_file",
         "ca_file",

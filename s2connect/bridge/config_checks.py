@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,7 +45,7 @@ from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, chec
 if TYPE_CHECKING:
     from s2connect.bridge.config import Reading
 
-PRIVATE: Final = ("token_file", "secret_file", "password_file")
+PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 """Settings that name files with a secret."""
 
 NO_TLS: Final = "anybody on the way can read along and give commands"
@@ -130,7 +131,8 @@ def _end(reading: Reading, place: Place, end: BaseModel, mqtt: MqttConfig | None
 
 
 def _devices(reading: Reading, place: Place, devices: ConfiguredDevices) -> None:
-    if not devices.device:
+    by_path = isinstance(devices, PlainServerDevices) and devices.path is not None
+    if not devices.device and not by_path:
         reading.problem((*place, "device"), "there is no device: at least one [[route.devices.device]] is needed")
     keys: list[tuple[Place, Hashable]] = []
     items: tuple[PlainClientDevice | PlainServerDevice | MqttDevice, ...] = devices.device
@@ -148,9 +150,28 @@ def _devices(reading: Reading, place: Place, devices: ConfiguredDevices) -> None
         paths = [((*place, "device", n, "path"), device.at) for n, device in enumerate(devices.device)]
         _distinct(reading, paths, "another device has this path")
         for number, server in enumerate(devices.device):
-            if server.token_file is None and not is_this_machine(devices.host):
+            if server.token_file is None and server.login_file is None and not is_this_machine(devices.host):
                 what = f"whoever reaches port {devices.port} can pose as {server.name}: give it a token_file"
                 reading.problem((*place, "device", number), what, fatal=False)
+        _by_path(reading, place, devices)
+
+
+def _by_path(reading: Reading, place: Place, devices: PlainServerDevices) -> None:
+    if devices.path is None:
+        for name in ("token_file", "login_file", "max_devices"):
+            if name in devices.model_fields_set:
+                what = f"{name}: this is for devices by path; each [[route.devices.device]] has its own token_file"
+                reading.problem((*place, name), what)
+        return
+    if re.fullmatch(r"[^{}]*\{id\}(?:/[^{}]*)?", devices.path) is None or "/{id}" not in devices.path:
+        what = "path: it has /{id} once, which stands for the id of a device, e.g. /s2/{id}"
+        reading.problem((*place, "path"), what)
+    if devices.token_file is None and devices.login_file is None and not is_this_machine(devices.host):
+        what = (
+            f"whoever reaches port {devices.port} can pose as any device and use up max_devices: give a token_file or"
+            " login_file"
+        )
+        reading.problem((*place, "path"), what, fatal=False)
 
 
 def _mqtt_peer(reading: Reading, place: Place, peer: MqttPeer, mqtt: MqttConfig | None) -> None:
@@ -223,6 +244,9 @@ def _secrets(reading: Reading, place: Place, section: BaseModel) -> None:
             continue
         if not content.strip():
             reading.problem((*place, name), f"{name}: {for_display(str(file), 300)} is empty")
+        elif name == "login_file" and b":" not in content:
+            what = f"{name}: {for_display(str(file), 300)} does not hold user:password"
+            reading.problem((*place, name), what)
         elif name == "secret_file":
             try:
                 SessionToken(content.decode("utf-8"))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from s2connect.bridge.ports import Device
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.model.text import for_display
 from s2connect.store.files import read_private
 
 MAX_SECRET_BYTES: Final = 4096
 """Longest file with a token or a secret."""
+
+UNKNOWN: Final = "unknown"
+GENERIC: Final = "Generic"
+
+_TYPES: Final = {
+    "ENERGY_PRODUCER": "Energy producer",
+    "ENERGY_CONSUMER": "Energy consumer",
+    "ENERGY_STORAGE": "Energy storage",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +35,18 @@ class ConfiguredDevice:
     Attributes:
         key: What it is recognised by for ever.
         name: For people.
-        brand: Its maker.
+        brand: Its maker; :data:`UNKNOWN` where the configuration does not say.
         type: Kind of device, e.g. ``Heat pump``.
         model_name: Model.
+        named: The name is one for people; otherwise it is the id from the device's path.
     """
 
     key: str
     name: str
-    brand: str = "unknown"
-    type: str = "Generic"
-    model_name: str = "unknown"
+    brand: str = UNKNOWN
+    type: str = GENERIC
+    model_name: str = UNKNOWN
+    named: bool = True
 
     def device(self) -> Device:
         """The device, as a route knows it."""
@@ -49,6 +62,29 @@ class ConfiguredDevice:
                 role=Role.RM,
             ),
         )
+
+    def introduced(self, details: Mapping[str, Any]) -> Device:
+        """The device with what its ``ResourceManagerDetails`` say where the configuration says nothing.
+
+        Args:
+            details: The message; from the network, anything may be in it.
+        """
+
+        def told(name: str) -> str | None:
+            value = details.get(name)
+            return (for_display(value, 200) or None) if isinstance(value, str) else None
+
+        roles = details.get("roles")
+        first = roles[0].get("role") if isinstance(roles, list) and roles and isinstance(roles[0], dict) else None
+        device = self.device()
+        changes = {
+            "brand": told("manufacturer") if self.brand == UNKNOWN else None,
+            "model_name": told("model") if self.model_name == UNKNOWN else None,
+            "type": _TYPES.get(first) if self.type == GENERIC and isinstance(first, str) else None,
+            "user_defined_name": None if self.named else told("name"),
+        }
+        known = {name: value for name, value in changes.items() if value is not None}
+        return replace(device, description=device.description.model_copy(update=known))
 
     def node_id(self) -> NodeId:
         """The key, where it is a UUID; otherwise one that is made of it, always the same."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
+from s2connect.bridge.devices import GENERIC, UNKNOWN
 from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
 from s2connect.config import NodeConfig
@@ -227,12 +228,15 @@ class NodeManagerPort(ManagerPort):
 
     def _config(self, device: Device) -> NodeConfig:
         node, shown = representative_id(self._bridge, device.key), device.description
+        represented = self._endpoint.nodes.get(node)
+        known = represented.description if represented is not None else shown
         return NodeConfig(
             id=node,
             role=Role.RM,
-            brand=_shown(shown.brand),
-            type=_shown(shown.type),
-            model_name=_shown(shown.model_name),
+            # What a device has said of itself stays until it says something else (ConfiguredDevice.introduced).
+            brand=_shown(known.brand if shown.brand == UNKNOWN else shown.brand),
+            type=_shown(known.type if shown.type == GENERIC else shown.type),
+            model_name=_shown(known.model_name if shown.model_name == UNKNOWN else shown.model_name),
             user_defined_name=_shown(shown.user_defined_name) if shown.user_defined_name else None,
             alias=representative_alias(device.name, node),
             communication_protocols=self._protocols,

@@ -7,24 +7,27 @@ import functools
 import logging
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
-from s2connect.bridge.link import Side, Way
+from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
+from s2connect.bridge.recording import ObservedConnection
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
-from s2connect.errors import ConfigurationError, UsageError
+from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
+from s2connect.messages.envelope import InvalidMessage, Message
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.rest.server import HttpsServer
+from s2connect.session.session import Direction
 from s2connect.transports.base import GOING_AWAY, Connection, Trust
 from s2connect.transports.legacy import EAVESDROPPING, PlainDoor, connect_plain, is_this_machine
 
@@ -44,6 +47,7 @@ class PlainTarget:
     Attributes:
         url: ``wss://…`` or ``ws://…``. Towards an energy manager ``{name}`` and ``{id}`` stand for those of the device.
         token_file: File with the bearer token, which only its owner may read; read again for every connection.
+        login_file: Likewise, with ``user:password`` for Basic authentication.
         trust_anchors: PEM file with CAs to trust beside those of the system.
         allow_unencrypted: Let ``ws://`` lead to another machine.
         proxies: For ``wss://`` towards the internet.
@@ -51,9 +55,38 @@ class PlainTarget:
 
     url: str
     token_file: Path | None = None
+    login_file: Path | None = None
     trust_anchors: Path | None = None
     allow_unencrypted: bool = False
     proxies: Proxies = field(default_factory=Proxies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainAccess:
+    """What a client of plain S2 has to show; nothing lets everybody in.
+
+    Attributes:
+        token_file: File with a bearer token, which only its owner may read.
+        login_file: Likewise, with ``user:password`` for Basic authentication. Of the two either will do.
+    """
+
+    token_file: Path | None = None
+    login_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainTemplate:
+    """Where devices come in that the configuration does not name.
+
+    Attributes:
+        path: With ``{id}``, which stands for the id of the device.
+        access: What they all have to show.
+        max_devices: Ids that are taken as long as the bridge runs; further ones are refused.
+    """
+
+    path: str
+    access: PlainAccess
+    max_devices: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +126,8 @@ class PlainTargetSide(Side):
 
     async def open(self) -> Connection:
         """See :meth:`Side.open`."""
-        target, token = self._target, None
-        if target.token_file is not None:
-            token = Secret(await read_secret(target.token_file, "a token"))
+        target = self._target
+        token, login = await _secrets(target.token_file, target.login_file)
         if self._context is None and not self._url.lower().startswith("ws:"):
             self._context = await asyncio.to_thread(wan_client_context, target.trust_anchors)
         return await connect_plain(
@@ -103,6 +135,7 @@ class PlainTargetSide(Side):
             role=self._role,
             local=self._local,
             token=token,
+            login=login,
             trust=self._trust(),
             allow_unencrypted=target.allow_unencrypted,
         )
@@ -111,6 +144,20 @@ class PlainTargetSide(Side):
         if self._context is None:
             return None
         return Trust(self._context, None, self._target.proxies.towards(urlsplit(self._url).hostname or ""))
+
+
+class PlainDeviceSide(PlainTargetSide):
+    """A device that is a server of plain S2.
+
+    Attributes:
+        on_open: Given every connection, returns the one to use.
+    """
+
+    on_open: Callable[[Connection], Connection]
+
+    async def open(self) -> Connection:
+        """See :meth:`Side.open`."""
+        return self.on_open(await super().open())
 
 
 class PlainDoorSide(Side):
@@ -145,6 +192,7 @@ class PlainListener:
         self._settings = settings
         self._server: HttpsServer | None = None
         self._doors: dict[str, PlainDoor] = {}
+        self._template: tuple[re.Pattern[str], PlainDoor] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -178,6 +226,11 @@ class PlainListener:
             raise ConfigurationError(f"The path {for_display(path, 200)} is that of another device already.")
         self._doors[path] = door
 
+    def open_to_ids(self, path: str, door: PlainDoor) -> None:
+        """Let clients in at the paths of a template, after those of :meth:`open`; the door tells them by their ids."""
+        before, _, after = path.partition("{id}")
+        self._template = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), door
+
     async def shut(self, path: str) -> None:
         """Let nobody in there any more; connections of the door end."""
         if (door := self._doors.pop(path, None)) is not None:
@@ -185,19 +238,23 @@ class PlainListener:
 
     async def close(self) -> None:
         """End everything; idempotent."""
-        await asyncio.gather(*(door.close() for door in self._doors.values()))
+        doors = [*self._doors.values(), *([] if self._template is None else [self._template[1]])]
+        await asyncio.gather(*(door.close() for door in doors))
         self._doors.clear()
+        self._template = None
         if self._server is not None:
             await self._server.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web
 
-        door = self._doors.get(request.path)
+        door, name = self._doors.get(request.path), None
+        if door is None and self._template is not None and (fits := self._template[0].fullmatch(request.path)):
+            door, name = self._template[1], fits[1]
         if door is None:
             raise web.HTTPNotFound
         assert self._server is not None
-        return await door.handler(request, accepted=functools.partial(self._server.release, request))
+        return await door.handler(request, accepted=functools.partial(self._server.release, request), name=name)
 
 
 def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
@@ -206,6 +263,44 @@ def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be read ({error.strerror}).") from None
     return ServerContext(ServerIdentity.load(chain, key)).context
+
+
+async def _secrets(token_file: Path | None, login_file: Path | None) -> tuple[Secret | None, Secret | None]:
+    """Read a token and a login, where there are files with them."""
+    return await _secret(token_file, "a token"), await _secret(login_file, "user:password")
+
+
+async def _secret(file: Path | None, what: str) -> Secret | None:
+    if file is None:
+        return None
+    try:
+        return Secret(await read_secret(file, what))
+    except ValueError:
+        raise ConfigurationError(f"{file} does not hold {what} in ASCII.") from None
+
+
+def _introduced(switchboard: Switchboard, known: ConfiguredDevice, side: Side, connection: Connection) -> Connection:
+    """Have the details of a device that passes on its connection complete its description, once a session."""
+
+    def watch(direction: Direction, message: Message) -> None:
+        if message.type != "ResourceManagerDetails" or direction != "received":
+            return
+        observed.stop()
+        try:
+            device = known.introduced(message.body)
+        except InvalidMessage:
+            return  # the link answers it
+        switchboard.supervisor.spawn(switchboard.found(device, side), "describe", known.key[:40])
+
+    observed = ObservedConnection(connection, watch, lambda _: None)
+    return observed
+
+
+_Observe = Callable[[str, Connection], Connection]
+
+
+def _unobserved(key: str, connection: Connection) -> Connection:
+    return connection
 
 
 class _Doorkeeper:
@@ -226,33 +321,54 @@ class _Doorkeeper:
         self._switchboard = switchboard
         await self.listener.start()
 
-    async def admit(self, key: str, path: str, local: NodeId, token_file: Path | None) -> None:
-        tokens = None
-        if token_file is not None:
-            tokens = {key: Secret(await read_secret(token_file, "a token"))}
-
+    async def admit(
+        self, key: str, path: str, local: NodeId, access: PlainAccess, observe: _Observe = _unobserved
+    ) -> None:
         async def gate(_: str) -> str | None:
             # Which version the client will choose is not known before the handshake.
             return await self._switchboard.ask(key, self._role, "")
 
-        door = PlainDoor(
+        door = await self._door(local, access, gate, by_path=False)
+        self.listener.open(path, door)
+        self._paths[key] = path
+        self._switchboard.supervisor.keep(lambda: self._accept(key, door, observe), "accept", key[:40])
+
+    async def admit_by_path(
+        self,
+        template: PlainTemplate,
+        local: NodeId,
+        known: Callable[[str], Awaitable[bool]],
+        observe: _Observe,
+    ) -> None:
+        async def gate(name: str) -> str | None:
+            return await self._switchboard.ask(name, self._role, "") if await known(name) else NOT_NOW
+
+        door = await self._door(local, template.access, gate, by_path=True)
+        self.listener.open_to_ids(template.path, door)
+        self._switchboard.supervisor.keep(lambda: self._accept(None, door, observe), "accept", "by path")
+
+    async def _door(
+        self, local: NodeId, access: PlainAccess, gate: Callable[[str], Awaitable[str | None]], *, by_path: bool
+    ) -> PlainDoor:
+        token, login = await _secrets(access.token_file, access.login_file)
+        return PlainDoor(
             role=self._role.other,
             local=local,
-            tokens=tokens,
+            tokens={"client": token} if token is not None else None,
+            logins={"client": login} if login is not None else None,
+            by_path=by_path,
             gate=gate,
             allow_unencrypted=self._allow_unencrypted,
         )
-        self.listener.open(path, door)
-        self._paths[key] = path
-        self._switchboard.supervisor.keep(lambda: self._accept(key, door), "accept", key[:40])
 
     async def shut(self, key: str) -> None:
         if (path := self._paths.pop(key, None)) is not None:
             await self.listener.shut(path)
 
-    async def _accept(self, key: str, door: PlainDoor) -> None:
+    async def _accept(self, key: str | None, door: PlainDoor, observe: _Observe) -> None:
         async for connection in door:
-            if not self._switchboard.arrived(key, self._role, connection):
+            device = connection.name if key is None else key
+            if not self._switchboard.arrived(device, self._role, observe(device, connection)):
                 await connection.close(GOING_AWAY, "too late")
 
     async def close(self) -> None:
@@ -279,25 +395,36 @@ class PlainClientDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, PlainTa
 
     async def _add(self, key: str, entry: tuple[ConfiguredDevice, PlainTarget]) -> None:
         known, target = entry
-        side = PlainTargetSide(target, target.url, known.name, Role.CEM, self._bridge)
+        side = PlainDeviceSide(target, target.url, known.name, Role.CEM, self._bridge)
+        side.on_open = lambda connection: _introduced(self._switchboard, known, side, connection)
         await self._switchboard.found(known.device(), side)
 
 
-class PlainServerDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, str, Path | None]]):
-    """Devices that are clients of plain S2; each connects to a path of its own.
+PlainServerEntry = tuple[ConfiguredDevice, str, PlainAccess]
+
+
+class PlainServerDevicePort(ConfiguredDevicePort[PlainServerEntry]):
+    """Devices that are clients of plain S2: each connects to a path of its own, as configured or with its id in it.
 
     Args:
         bridge: Id that stands for the bridge.
         listen: Where they come in.
-        devices: The devices, each with its path and the file with its token, None for no token.
+        devices: The devices, each with its path and what it has to show.
+        template: Where further devices come in.
     """
 
     def __init__(
-        self, bridge: NodeId, listen: PlainListen, devices: Sequence[tuple[ConfiguredDevice, str, Path | None]]
+        self,
+        bridge: NodeId,
+        listen: PlainListen,
+        devices: Sequence[PlainServerEntry],
+        template: PlainTemplate | None = None,
     ) -> None:
         super().__init__({entry[0].key: entry for entry in devices})
         self._bridge = bridge
         self._keeper = _Doorkeeper(listen, Role.RM)
+        self._template = template
+        self._by_path: dict[str, tuple[ConfiguredDevice, PlainDoorSide]] = {}
 
     @property
     def port(self) -> int:
@@ -308,21 +435,56 @@ class PlainServerDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, str, Pa
         """See :meth:`Port.start`."""
         await self._keeper.start(switchboard)
         await super().start(switchboard)
+        if self._template is not None:
+            await self._keeper.admit_by_path(self._template, self._bridge, self._comes, self._observe_by_path)
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         await self._keeper.close()
 
-    def _device(self, entry: tuple[ConfiguredDevice, str, Path | None]) -> Device:
+    def _device(self, entry: PlainServerEntry) -> Device:
         return entry[0].device()
 
-    async def _add(self, key: str, entry: tuple[ConfiguredDevice, str, Path | None]) -> None:
-        known, path, token_file = entry
-        await self._switchboard.found(known.device(), PlainDoorSide(known.name, path))
-        await self._keeper.admit(key, path, self._bridge, token_file)
+    async def _add(self, key: str, entry: PlainServerEntry) -> None:
+        known, path, access = entry
+        side = PlainDoorSide(known.name, path)
+        await self._switchboard.found(known.device(), side)
+
+        def observe(_: str, connection: Connection) -> Connection:
+            return _introduced(self._switchboard, known, side, connection)
+
+        await self._keeper.admit(key, path, self._bridge, access, observe)
 
     async def _remove(self, key: str) -> None:
         await self._keeper.shut(key)
+
+    async def _comes(self, key: str) -> bool:
+        """A device asks under an id from its path: whether it may."""
+        template = self._template
+        assert template is not None
+        if key in self._entries:
+            return False  # it has a path of its own, and perhaps a token
+        if key not in self._by_path:
+            if len(self._by_path) >= template.max_devices:
+                _log.warning("%s is one device more than max_devices = %d", for_display(key), template.max_devices)
+                return False
+            known = ConfiguredDevice(key=key, name=key, named=False)
+            side = PlainDoorSide(key, template.path.replace("{id}", key))
+            self._by_path[key] = known, side
+            try:
+                await self._switchboard.found(known.device(), side)
+            except S2ConnectError as error:
+                del self._by_path[key]
+                _log.error("the device %s is not taken: %s", for_display(key), error)
+                return False
+            except BaseException:
+                del self._by_path[key]
+                raise
+        return True
+
+    def _observe_by_path(self, key: str, connection: Connection) -> Connection:
+        known, side = self._by_path[key]
+        return _introduced(self._switchboard, known, side, connection)
 
 
 class PlainClientManagerPort(ManagerPort):
@@ -360,13 +522,13 @@ class PlainServerManagerPort(ManagerPort):
         bridge: What the ids of the representatives are derived from.
         listen: Where it comes in.
         path: Of a device, with ``{name}`` or ``{id}`` for those of the device.
-        token_file: File with the token that it has to know, None for none.
+        access: What it has to show.
     """
 
-    def __init__(self, bridge: NodeId, listen: PlainListen, path: str, token_file: Path | None) -> None:
+    def __init__(self, bridge: NodeId, listen: PlainListen, path: str, access: PlainAccess) -> None:
         self._bridge = bridge
         self._path = path
-        self._token_file = token_file
+        self._access = access
         self._keeper = _Doorkeeper(listen, Role.CEM)
         self._sides: dict[str, PlainDoorSide] = {}
 
@@ -406,7 +568,7 @@ class PlainServerManagerPort(ManagerPort):
             local = representative_id(self._bridge, device.key)
             self._sides[device.key] = side
             try:
-                await self._keeper.admit(device.key, side.path, local, self._token_file)
+                await self._keeper.admit(device.key, side.path, local, self._access)
             except BaseException:
                 del self._sides[device.key]
                 raise

@@ -71,6 +71,10 @@ class ObservedConnection(Connection):
             with contextlib.suppress(InvalidMessage):
                 self._observer(direction, read_message(text))
 
+    def stop(self) -> None:
+        """Show nothing any more, and do not tell of the end."""
+        self._over = True
+
     def _end(self, why: SessionEnd) -> None:
         if not self._over:
             self._over = True

@@ -8,10 +8,13 @@ is demanded, is the peer. The versions are agreed in a handshake on the open Web
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import hashlib
 import ipaddress
 import logging
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -67,6 +70,9 @@ CLAIM_TIMEOUT = 30.0
 
 _LATER = {"Retry-After": "5"}
 
+_is_path_id = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._~-]{1,64}").fullmatch
+"""Ids that clients may have in a path: they become keys, names in logs and parts of URLs."""
+
 EAVESDROPPING = (
     "Plain S2 without TLS: anybody on the way can read along, take over the token, and give commands to the device."
 )
@@ -78,9 +84,17 @@ def plain_node_id(name: str) -> NodeId:
 
 
 class PlainConnection(Connection):
-    """A WebSocket after the handshake. Made by :func:`connect_plain` and :class:`PlainDoor`."""
+    """A WebSocket after the handshake. Made by :func:`connect_plain` and :class:`PlainDoor`.
 
-    def __init__(self, end: ClientEnd | ServerEnd, handshake: PlainHandshake, received: Iterable[str]) -> None:
+    Attributes:
+        name: What the node id of the peer is made of; of a client of a door the name of its token or login, the id from
+            its path, or its address.
+    """
+
+    def __init__(
+        self, end: ClientEnd | ServerEnd, handshake: PlainHandshake, received: Iterable[str], name: str
+    ) -> None:
+        self.name = name
         self.info = replace(end.info, s2_version=handshake.version)
         self.local_address = end.local_address
         self.remote_address = end.remote_address
@@ -132,6 +146,7 @@ async def connect_plain(
     role: Role,
     local: NodeId,
     token: Secret | None = None,
+    login: Secret | None = None,
     name: str | None = None,
     versions: Iterable[str] | None = None,
     trust: Trust | None = None,
@@ -148,6 +163,7 @@ async def connect_plain(
         role: Our role; the peer has to have the other one.
         local: Our node.
         token: Bearer token, where the server demands one.
+        login: ``user:password`` for Basic authentication, where the server demands that; not together with a token.
         name: What the peer's node id is made of (:func:`plain_node_id`), for a server whose URL may change; else the
             URL.
         versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
@@ -160,7 +176,8 @@ async def connect_plain(
 
     Raises:
         InvalidUrl: ``url`` is neither ``wss://`` nor ``ws://``.
-        ConfigurationError: ``ws://`` to another machine without ``allow_unencrypted``, or ``versions`` is empty.
+        ConfigurationError: ``ws://`` to another machine without ``allow_unencrypted``; ``versions`` is empty; there are
+            a token and a login, or the login has no colon.
         NetworkError: Not reachable, busy, or the WebSocket or the handshake was not finished in time.
         TrustError: The certificate is not what it has to be.
         SessionRefused: The server refused the token or the handshake, or there is no common version (then ``reason``
@@ -169,6 +186,10 @@ async def connect_plain(
         ConnectionClosed: The other side ended the connection during the handshake.
     """
     spoken = _checked(versions)
+    if login is not None:
+        if token is not None:
+            raise ConfigurationError("A client of plain S2 has a token or a login, not both.")
+        token = Secret(base64.b64encode(_login(login).encode()).decode())
     timings = timings or WebSocketTimings()
     target: WebSocketUrl | UnencryptedWebSocketUrl
     if url.lower().startswith("ws://"):
@@ -196,13 +217,14 @@ async def connect_plain(
         host=target.host,
         port=target.port,
         token=token,
+        scheme="Bearer" if login is None else "Basic",
         context=context,
         address=address,
         proxy=proxy,
         compression=compression,
         max_message_bytes=max_message_bytes,
     )
-    return await _shake_hands(end, role, spoken, handshake_timeout)
+    return await _shake_hands(end, role, spoken, handshake_timeout, name or str(target))
 
 
 @dataclass(eq=False)
@@ -210,6 +232,7 @@ class _Visitor:
     """A client between the upgrade and the application."""
 
     name: str
+    address: str
     deadline: asyncio.Timeout | None = None
 
 
@@ -226,14 +249,21 @@ class PlainDoor:
     A connection is handed out after its handshake. One that nobody takes within :data:`CLAIM_TIMEOUT` is closed, and
     while :data:`MAX_PENDING` of them shake hands or wait, further clients get 503.
 
-    A client gets 401 without a valid token, 403 without TLS from another machine, and also from a web page that asks
-    for a connection without a token: browsers let every page reach this machine.
+    A client gets 401 without a valid token or login, 403 without TLS from another machine, and also from a web page
+    that asks for a connection without a token: browsers let every page reach this machine.
+
+    With ``by_path`` one door is for many clients, whose names are the ids in their paths: 1 to 64 letters, digits and
+    ``._~-``, otherwise the client gets 404. A token or login lets in whoever has it, under any id. The second
+    connection of an id replaces the first; without tokens and logins, where anybody can take any id, only if it comes
+    from the same address, and otherwise gets 409.
 
     Args:
         role: Our role; clients have to have the other one.
         local: Our node.
         tokens: The bearer token of each client, by a name that its node id is made of (:func:`plain_node_id`). None
-            lets everybody in that reaches the port, and makes the node id of the address.
+            lets everybody in that reaches the port, unless there are logins, and makes the node id of the address.
+        logins: Likewise ``user:password`` of each client, for Basic authentication.
+        by_path: The name of a client is the id in its path, which whoever calls :meth:`handler` hands over.
         versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
         gate: Awaited with the client's name before the upgrade. It returns None, or a sentence for the client's user:
             the client gets 503 then, and is expected to come again.
@@ -245,7 +275,7 @@ class PlainDoor:
         handshake_timeout: Seconds from the open WebSocket to the agreed version.
 
     Raises:
-        ConfigurationError: ``versions`` is empty, or two clients have the same token.
+        ConfigurationError: ``versions`` is empty, two clients have the same token or login, or a login has no colon.
     """
 
     def __init__(
@@ -254,6 +284,8 @@ class PlainDoor:
         role: Role,
         local: NodeId,
         tokens: Mapping[str, Secret] | None,
+        logins: Mapping[str, Secret] | None = None,
+        by_path: bool = False,
         versions: Iterable[str] | None = None,
         gate: Callable[[str], Awaitable[str | None]] | None = None,
         allow_unencrypted: bool = False,
@@ -274,10 +306,15 @@ class PlainDoor:
         self._timings = timings or WebSocketTimings()
         self._handshake_timeout = handshake_timeout
         # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
-        self._names = None if tokens is None else {_digest(token.reveal()): name for name, token in tokens.items()}
-        if tokens is not None and self._names is not None and len(self._names) < len(tokens):
-            raise ConfigurationError("Two clients have the same token, so that they cannot be told apart.")
-        self._ends: set[ServerEnd] = set()
+        known = [(_digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
+        known += [(_digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
+        self._names = None if tokens is None and logins is None else dict(known)
+        if self._names is not None and len(self._names) < len(known):
+            raise ConfigurationError("Two clients have the same token or login, so that they cannot be told apart.")
+        schemes = [("Bearer", tokens), ('Basic realm="S2", charset="UTF-8"', logins)]
+        self._challenge = ", ".join(scheme for scheme, given in schemes if given is not None)
+        self.by_path = by_path
+        self._ends: dict[ServerEnd, _Visitor] = {}
         self._pending: set[_Visitor] = set()
         self._ready: deque[tuple[_Visitor, PlainConnection]] = deque()
         self._changed = asyncio.Event()
@@ -285,13 +322,13 @@ class PlainDoor:
 
     @property
     def open_to_all(self) -> bool:
-        """Whether no token is demanded."""
+        """Whether neither a token nor a login is demanded."""
         return self._names is None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Connection:
+    async def __anext__(self) -> PlainConnection:
         """Wait for the next connection. Cancel-safe."""
         while True:
             while not self._ready:
@@ -313,23 +350,26 @@ class PlainDoor:
         self._changed.set()
         await asyncio.gather(*(end.close(GOING_AWAY) for end in tuple(self._ends)))
 
-    async def handler(self, request: web.Request, *, accepted: Callable[[], None] | None = None) -> web.StreamResponse:
+    async def handler(
+        self, request: web.Request, *, accepted: Callable[[], None] | None = None, name: str | None = None
+    ) -> web.StreamResponse:
         """Serve a GET route of aiohttp: check the client before the upgrade, then stay until the connection ends.
 
         Args:
             request: The request.
             accepted: Called once the client may come in: with its token right, where one is demanded.
+            name: The id in the path of the request, for a door with ``by_path``.
         """
         from aiohttp import web  # a device that only connects does without aiohttp's server
 
-        name = self._name_of(request)
-        if isinstance(name, int):
-            headers = {401: {"WWW-Authenticate": "Bearer"}, 503: _LATER}
-            return web.Response(status=name, headers=headers.get(name))
+        visitor = self._visitor(request, name)
+        if isinstance(visitor, int):
+            headers = {401: {"WWW-Authenticate": self._challenge}, 503: _LATER}
+            return web.Response(status=visitor, headers=headers.get(visitor))
         socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)
         if not socket.can_prepare(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
-        visitor = _Visitor(name)
+        name = visitor.name
         self._pending.add(visitor)
         try:
             if self._gate is not None and (refusal := await self._gate(name)) is not None:
@@ -339,7 +379,10 @@ class PlainDoor:
                 end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
             except ConnectionClosed:
                 return web.Response(status=400)  # nobody is there to read it
-            self._ends.add(end)
+            if self.by_path:
+                replaced = [old for old, known in self._ends.items() if known.name == name]
+                await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
+            self._ends[end] = visitor
             if accepted is not None:
                 accepted()
             try:
@@ -348,13 +391,13 @@ class PlainDoor:
                 _log.warning("%s did not come in: %s", for_display(name), error.what)
             finally:
                 await end.close(GOING_AWAY)
-                self._ends.discard(end)
+                self._ends.pop(end, None)
         finally:
             self._pending.discard(visitor)
         return socket
 
     async def _receive(self, visitor: _Visitor, end: ServerEnd) -> None:
-        connection = await _shake_hands(end, self._role, self._versions, self._handshake_timeout)
+        connection = await _shake_hands(end, self._role, self._versions, self._handshake_timeout, visitor.name)
         if self._closed:
             return
         entry = visitor, connection
@@ -369,7 +412,7 @@ class PlainDoor:
             if entry in self._ready:
                 self._ready.remove(entry)
 
-    def _name_of(self, request: web.Request) -> str | int:
+    def _visitor(self, request: web.Request, path_id: str | None) -> _Visitor | int:
         """Who comes, or the HTTP status that refuses it."""
         transport = request.transport
         if self._closed or transport is None or len(self._ends) >= self._max_connections:
@@ -381,23 +424,30 @@ class PlainDoor:
                 _log.info("A client at %s without TLS was refused", address)
                 return 403
             _log.warning("A client at %s comes without TLS. %s", address, EAVESDROPPING)
-        if self._names is None:
-            if "Origin" in request.headers:
-                return 403
-            name = address or "this machine"
-        else:
-            presented = bearer_of(request)
+        name, presented = address or "this machine", _presented(request)
+        if "Origin" in request.headers and bearer_of(request) is None:
+            return 401 if self._names is not None and presented is None else 403
+        if self._names is not None:
             known = self._names.get(_digest(presented)) if presented is not None else None
             if known is None:
                 return 401
             name = known
-            if sum(visitor.name == name for visitor in self._pending) >= MAX_PENDING_PER_PEER:
-                return 503
-        return name if len(self._pending) < MAX_PENDING else 503
+        if self.by_path:
+            if path_id is None or not _is_path_id(path_id):
+                return 404
+            name = path_id
+        here = (visitor for visitor in (*self._pending, *self._ends.values()) if visitor.name == name)
+        if self.by_path and self._names is None and any(other.address != address for other in here):
+            _log.warning("%s is connected from another address than %s, which was refused", name, address)
+            return 409
+        told_apart = self.by_path or self._names is not None
+        if told_apart and sum(visitor.name == name for visitor in self._pending) >= MAX_PENDING_PER_PEER:
+            return 503
+        return _Visitor(name, address) if len(self._pending) < MAX_PENDING else 503
 
 
 async def _shake_hands(
-    end: ClientEnd | ServerEnd, role: Role, versions: tuple[str, ...] | None, timeout: float
+    end: ClientEnd | ServerEnd, role: Role, versions: tuple[str, ...] | None, timeout: float, name: str
 ) -> PlainConnection:
     """Lead a WebSocket through the handshake; on any error it is closed."""
     loop = asyncio.get_running_loop()
@@ -427,7 +477,7 @@ async def _shake_hands(
     except BaseException:
         await end.close(*goodbye)
         raise
-    return PlainConnection(end, handshake, received)
+    return PlainConnection(end, handshake, received, name)
 
 
 def _checked(versions: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -435,6 +485,27 @@ def _checked(versions: Iterable[str] | None) -> tuple[str, ...] | None:
     if checked == ():
         raise ConfigurationError("Plain S2 needs at least one version of S2 JSON.")
     return checked
+
+
+def _login(login: Secret) -> str:
+    """Check a login; no character of it could be taken for the end of another's."""
+    text = login.reveal()
+    if ":" not in text:
+        raise ConfigurationError("A login for Basic authentication is user:password.")
+    return text
+
+
+def _presented(request: web.Request) -> str | None:
+    """What a client shows, as ``Bearer token`` or ``Basic user:password``; None for nothing. It is a secret."""
+    if (token := bearer_of(request)) is not None:
+        return f"Bearer {token}"
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return f"Basic {base64.b64decode(encoded.strip(), validate=True).decode()}"
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _digest(token: str) -> bytes:

@@ -581,6 +581,7 @@ async def open_client(
     host: str,
     port: int,
     token: Secret | None,
+    scheme: str = "Bearer",
     context: ssl.SSLContext | None,
     address: str | None,
     proxy: Proxy | None = None,
@@ -595,7 +596,8 @@ async def open_client(
         timings: Seconds.
         host: Host of the URL, whose name is verified.
         port: Port of the URL.
-        token: Sent as bearer token.
+        token: Sent as bearer token, or as what another scheme takes.
+        scheme: Of the header ``Authorization``.
         context: TLS context; None for a ``ws://`` URL.
         address: Where to connect instead of the host.
         proxy: Connect through it instead; what goes through it is encrypted, and the proxy sees no token.
@@ -608,7 +610,7 @@ async def open_client(
         SessionRefused: The server refused the token.
         ProtocolViolation: The server does not open a WebSocket.
     """
-    headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+    headers = {} if token is None else {"Authorization": f"{scheme} {token.reveal()}"}
     options: dict[str, Any] = {}
     if proxy is None:
         options = {"host": address or host, "port": port}

@@ -16,7 +16,7 @@ from s2connect import CommunicationRole, Endpoint, EndpointConfig, NodeConfig, P
 from s2connect.bridge.devices import ConfiguredDevice
 from s2connect.bridge.link import Link
 from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort, representative_id
-from s2connect.bridge.plain import PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
+from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.config import MqttConfig
@@ -177,7 +177,7 @@ class House:
         devices: NodeDevicePort | PlainServerDevicePort
         if self.kinds[Role.RM] == PLAIN:
             battery = ConfiguredDevice(key=self.key, name="Battery")
-            devices = PlainServerDevicePort(self.ids["bridge"], PlainListen(), [(battery, "/battery", None)])
+            devices = PlainServerDevicePort(self.ids["bridge"], PlainListen(), [(battery, "/battery", PlainAccess())])
         else:
             devices = NodeDevicePort(self.bridge, self.bridge.node(role=Role.CEM))
         manager: NodeManagerPort | PlainClientManagerPort

@@ -133,6 +133,10 @@ tokenfile = "x"
     assert len(found) == 8
 
 
+BY_PATH = (
+    HEAD + '[[route]]\nname = "a"\n[route.devices]\ntype = "plain-server"\nport = 8081\n{}\n'
+    '[route.manager]\ntype = "s2-connect"\n'
+)
 MISTAKES = {
     "no home": (NODES, 1, "home is missing"),
     "no route": (HEAD, 1, "there is no route"),
@@ -176,6 +180,26 @@ MISTAKES = {
         '[route.manager]\ntype = "s2-connect"\n',
         7,
         "there is no device",
+    ),
+    "a template without an id": (
+        BY_PATH.format('path = "/s2"'),
+        7,
+        "path: it has /{id} once",
+    ),
+    "a template with a part of an id": (
+        BY_PATH.format('path = "/s2-{id}"'),
+        7,
+        "path: it has /{id} once",
+    ),
+    "a token for nobody": (
+        BY_PATH.format('token_file = "secret"\n[[route.devices.device]]\nname = "A"'),
+        7,
+        "this is for devices by path",
+    ),
+    "a login without a colon": (
+        BY_PATH.format('login_file = "secret"\npath = "/{id}"'),
+        7,
+        "does not hold user:password",
     ),
     "a device twice": (
         HEAD + '[[route]]\nname = "a"\n[route.manager]\ntype = "s2-connect"\n[route.devices]\ntype = "plain-client"\n'

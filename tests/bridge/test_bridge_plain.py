@@ -15,12 +15,14 @@ from service_kit import converse, ended, part, private_file, until_up
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.plain import (
+    PlainAccess,
     PlainClientDevicePort,
     PlainClientManagerPort,
     PlainListen,
     PlainServerDevicePort,
     PlainServerManagerPort,
     PlainTarget,
+    PlainTemplate,
 )
 from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
@@ -31,7 +33,8 @@ from s2connect.model.secret import Secret
 from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
-from tests.waits import within
+from tests.bridge.bridge_kit import PLAIN, WSS, House, both
+from tests.waits import until, within
 
 BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())
 BATTERY = ConfiguredDevice(key="battery", name="Battery in the cellar", brand="ACME", type="Battery")
@@ -61,7 +64,7 @@ async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_
     token, far = private_file(tmp_path / "device", "for-the-device\n"), private_file(tmp_path / "far", "for-the-cem")
     async with PlainServer(door(Role.CEM, "for-the-cem")) as cem_server:
         target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
-        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", token)])
+        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess(token_file=token))])
         async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, within(10):
             with pytest.raises(SessionRefused):
                 await connect(devices.port, "/battery", Role.RM, "another")
@@ -78,7 +81,7 @@ async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_
 async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_be_opened() -> None:
     async with PlainServer(door(Role.CEM)) as cem_server:
         gone = cem_server.port
-    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", None)])
+    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess())])
     manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
     async with opened(devices, manager) as route, within(10):
         with pytest.raises(PeerBusy):
@@ -126,7 +129,7 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
                 (ConfiguredDevice(key="two", name="Heat pump 2"), PlainTarget(url=f"ws://127.0.0.1:{two.port}/")),
             ],
         )
-        manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", token)
+        manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", PlainAccess(token_file=token))
         async with opened(devices, manager) as route, within(10):
             assert (manager.path_of("one"), manager.path_of("two")) == ("/s2/Heat-pump-1", "/s2/Heat-pump-2")
             first = await connect(manager.port, "/s2/Heat-pump-1", Role.CEM, "for-the-cem")
@@ -143,7 +146,9 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
 
 
 async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Path) -> None:
-    manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", private_file(tmp_path / "token", "t"))
+    manager = PlainServerManagerPort(
+        BRIDGE, PlainListen(), "/s2/{name}", PlainAccess(token_file=private_file(tmp_path / "token", "t"))
+    )
     devices = PlainClientDevicePort(BRIDGE, [])
     async with opened(devices, manager):
         for key in ("one", "two"):
@@ -178,3 +183,116 @@ def test_a_device_of_the_configuration_has_the_same_node_id_for_ever() -> None:
     assert BATTERY.node_id() == ConfiguredDevice(key="battery", name="Other").node_id()
     own = uuid4()
     assert ConfiguredDevice(key=str(own), name="x").node_id() == own
+
+
+DETAILS = """{"message_type": "ResourceManagerDetails", "message_id": "d-1", "resource_id": "r-1", "name": "Cellar",
+ "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}], "instruction_processing_delay": 0,
+ "available_control_types": ["NOT_CONTROLABLE"], "provides_forecast": false, "manufacturer": "ACME \\u001b[31m",
+ "provides_power_measurement_types": ["ELECTRIC.POWER.L1"], "model": "X 5"}"""
+
+
+@contextlib.asynccontextmanager
+async def by_path(access: PlainAccess, max_devices: int = 2) -> AsyncIterator[tuple[Route, int, PlainServer]]:
+    async with PlainServer(door(Role.CEM)) as cem_server:
+        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/")
+        template = PlainTemplate(path="/s2/{id}", access=access, max_devices=max_devices)
+        entries = [(BATTERY, "/battery", PlainAccess())]
+        devices = PlainServerDevicePort(BRIDGE, PlainListen(), entries, template)
+        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, within(20):
+            yield route, devices.port, cem_server
+
+
+async def test_devices_that_nobody_configured_come_in_by_their_ids_up_to_a_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with by_path(PlainAccess()) as (route, port, cem_server):
+        pairs = []
+        for name in ("pump-1", "6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"):
+            device = await connect(port, f"/s2/{name}", Role.RM)
+            cem = await anext(cem_server)
+            await converse(device, cem)
+            pairs += [device, cem]
+        for name in ("a-third", "battery"):  # one too many, and one that has a path of its own
+            with pytest.raises(PeerBusy):
+                await connect(port, f"/s2/{name}", Role.RM)
+        assert "a-third is one device more than max_devices = 2" in caplog.text
+        configured = await connect(port, "/battery", Role.RM)
+        pairs += [configured, await anext(cem_server)]
+        assert [status.name for status in route.status()] == [
+            "house/6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31",
+            "house/Battery in the cellar",
+            "house/pump-1",
+        ]
+        await pairs[0].close()
+        await pairs[1].close()
+        again = await connect(port, "/s2/pump-1", Role.RM)
+        pairs += [again, await anext(cem_server)]
+        await converse(*pairs[-2:])
+        assert len(route.links) == 3
+        await asyncio.gather(*(end.close() for end in pairs))
+
+
+async def test_a_device_by_path_shows_the_token_or_login_that_all_of_them_have(tmp_path: Path) -> None:
+    access = PlainAccess(
+        token_file=private_file(tmp_path / "token", "for-all"),
+        login_file=private_file(tmp_path / "login", "s2:for-all\n"),
+    )
+    async with by_path(access) as (route, port, cem_server):
+        for shown in ({}, {"token": Secret("other")}, {"login": Secret("s2:other")}):
+            with pytest.raises(SessionRefused):
+                await connect_plain(f"ws://127.0.0.1:{port}/s2/stranger", role=Role.RM, local=PEER, **shown)
+        assert list(route.links) == ["battery"], "a stranger's id takes no place"
+        for shown in ({"token": Secret("for-all")}, {"login": Secret("s2:for-all")}):
+            name = "-".join(shown)
+            device = await connect_plain(f"ws://127.0.0.1:{port}/s2/{name}", role=Role.RM, local=PEER, **shown)
+            cem = await anext(cem_server)
+            await converse(device, cem)
+            await asyncio.gather(device.close(), cem.close())
+
+
+async def test_an_energy_manager_with_a_login_is_connected_to(tmp_path: Path) -> None:
+    login = private_file(tmp_path / "login", "bridge:its password\n")
+    far = PlainDoor(role=Role.CEM, local=PEER, tokens=None, logins={"bridge": Secret("bridge:its password")})
+    async with PlainServer(far) as cem_server:
+        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", login_file=login)
+        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess())])
+        async with opened(devices, PlainClientManagerPort(BRIDGE, target)), within(10):
+            device = await connect(devices.port, "/battery", Role.RM)
+            cem = await anext(cem_server)
+            await converse(device, cem)
+            await asyncio.gather(device.close(), cem.close())
+
+
+async def test_what_a_device_says_of_itself_becomes_its_description_where_the_file_says_nothing(tmp_path: Path) -> None:
+    async with House(tmp_path, PLAIN, WSS) as house:
+        represented = house.bridge.nodes[house.ids["representative"]]
+        assert (represented.description.brand, represented.description.type) == ("unknown", "Generic")
+        async with within(20):
+            sessions = {role: house.sessions(role) for role in Role}
+            ends = await both(house, sessions)
+            await ends[Role.RM].send(DETAILS)
+            await until(lambda: represented.description.brand != "unknown")
+        shown = represented.description
+        assert (shown.brand, shown.model_name, shown.type) == ("ACME [31m", "X 5", "Energy storage")
+        assert shown.user_defined_name == "Battery", "the file has a name for it"
+        # What it said stays, also when the bridge begins anew and nobody has said anything yet.
+        await house.route.manager.represent(ConfiguredDevice(key=house.key, name="Battery").device())
+        assert represented.description.brand == "ACME [31m"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{}, {"roles": 1}, {"roles": []}, {"roles": [1]}, {"roles": [{"role": []}]}, {"manufacturer": ["x"], "model": " "}],
+)
+def test_details_that_say_nothing_useful_change_nothing(details: dict[str, object]) -> None:
+    device = ConfiguredDevice(key="k1", name="k1", named=False)
+    assert device.introduced(details) == device.device()
+
+
+def test_what_the_configuration_says_counts_more_than_what_a_device_says() -> None:
+    told = {"manufacturer": "Other", "model": "M", "name": "Mine", "roles": [{"role": "ENERGY_PRODUCER"}]}
+    shown = BATTERY.introduced(told).description
+    assert (shown.brand, shown.type, shown.model_name) == ("ACME", "Battery", "M")
+    assert shown.user_defined_name == "Battery in the cellar"
+    by_path = ConfiguredDevice(key="k1", name="k1", named=False).introduced(told)
+    assert (by_path.name, by_path.description.user_defined_name) == ("k1", "Mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -538,3 +539,147 @@ async def test_closing_the_server_ends_whatever_there_is() -> None:
         with pytest.raises(ConnectionClosed):
             await rm.recv()
     await silent.close()
+
+
+# Basic authentication, and ids from the path
+
+
+LOGIN = Secret("battery:pass:word")
+
+
+def basic(text: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+async def test_a_client_with_a_login_comes_in_beside_those_with_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(logins={"charger": LOGIN}) as server, within(20):
+        near = await device(server.port, None, login=LOGIN)
+        far = await anext(server)
+        assert (far.name, far.info.remote) == ("charger", plain_node_id("charger"))
+        await near.close()
+        await (await device(server.port, "pump")).close()
+        assert (await anext(server)).name == "pump"
+    assert "word" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        basic("battery:pass"),
+        basic("battery"),
+        basic("token-of-the-battery"),
+        basic(""),
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic /////w=="},
+        {"Authorization": "Bearer battery:pass:w"},
+        {"Authorization": "Digest battery"},
+    ],
+)
+async def test_with_another_login_nobody_comes_in_and_both_schemes_are_named(headers: dict[str, str]) -> None:
+    async with listening(logins={"charger": LOGIN}) as server, within(20):
+        with pytest.raises(InvalidStatus) as refused:
+            async with raw_client(server.port, None, headers=headers):
+                pass
+        assert refused.value.response.status_code == 401
+        challenge = refused.value.response.headers["WWW-Authenticate"]
+        assert challenge == 'Bearer, Basic realm="S2", charset="UTF-8"'
+
+
+async def test_a_web_page_cannot_use_a_login_that_a_browser_remembers() -> None:
+    async with listening(tokens=None, logins={"charger": LOGIN}) as server, within(20):
+        headers = {**basic(LOGIN.reveal()), "Origin": "https://evil.example"}
+        with pytest.raises(InvalidStatus) as refused:
+            async with raw_client(server.port, None, headers=headers):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_logins_that_are_none_or_the_same_are_mistakes_of_the_caller() -> None:
+    with pytest.raises(ConfigurationError, match="user:password"):
+        door(logins={"charger": Secret("no colon")})
+    with pytest.raises(ConfigurationError, match="told apart"):
+        door(logins={"charger": LOGIN, "pump": LOGIN})
+    for options in ({"login": Secret("no colon")}, {"login": LOGIN, "token": Secret("t")}):
+        with pytest.raises(ConfigurationError):
+            await connect_plain("ws://127.0.0.1:9/", role=Role.RM, local=RM, **options)
+
+
+@contextlib.asynccontextmanager
+async def by_path(**options: Any) -> AsyncIterator[PlainServer]:
+    async with PlainServer(door(**({"by_path": True, "tokens": None} | options)), path="/s2/{id}/ws") as server:
+        yield server
+
+
+async def at(port: int, name: str, **options: Any) -> Connection:
+    url = f"ws://127.0.0.1:{port}/s2/{name}/ws"
+    return await connect_plain(url, role=Role.RM, local=RM, timings=SHORT, **options)
+
+
+async def test_one_door_is_for_many_clients_without_tokens_told_by_the_ids_in_their_paths() -> None:
+    async with by_path() as server, within(20):
+        for name in ("heat-pump.1", "A_b~C", "x" * 64):
+            near = await at(server.port, name)
+            far = await anext(server)
+            assert (far.name, far.info.remote) == (name, plain_node_id(name))
+            await near.send(f"from {name}")
+            assert await far.recv() == f"from {name}"
+            await near.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 65, "..", ".", "-", "a%2Fb", "a%00b", "%C3%BC", "a b", "a%0d%0ab", "%7Bid%7D", "a:b"]
+)
+async def test_other_ids_are_not_found(name: str) -> None:
+    async with by_path() as server, within(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        path = name.replace(" ", "%20")
+        writer.write(
+            f"GET /s2/{path}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert (await reader.readline()).split()[1] == b"404"
+        writer.close()
+
+
+async def test_an_id_comes_anew_from_its_own_address_and_cannot_be_taken_from_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with by_path() as server, within(20):
+        first = await at(server.port, "pump")
+        await anext(server)
+        url = f"ws://127.0.0.1:{server.port}/s2/pump/ws"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, proxy=None, local_addr=("127.0.0.2", 0)):
+                pass
+        assert refused.value.response.status_code == 409
+        assert "pump is connected from another address than 127.0.0.2" in caplog.text
+        second = await at(server.port, "pump")
+        again = await anext(server)
+        with pytest.raises(ConnectionClosed):
+            await first.recv()
+        await asyncio.gather(again.close(), first.close(), second.close())
+        await until(lambda: not server._door._ends)
+        async with connect(url, proxy=None, local_addr=("127.0.0.2", 0)) as other:
+            assert "Handshake" in str(await other.recv())
+
+
+async def test_a_token_for_all_lets_in_under_any_id_and_from_anywhere() -> None:
+    async with by_path(tokens={"all": Secret("for-all")}) as server, within(20):
+        with pytest.raises(SessionRefused):
+            await at(server.port, "pump")
+        first = await at(server.port, "pump", token=Secret("for-all"))
+        assert (await anext(server)).name == "pump"
+        headers = {"Authorization": "Bearer for-all"}
+        url = f"ws://127.0.0.1:{server.port}/s2/pump/ws"
+        async with connect(url, proxy=None, local_addr=("127.0.0.2", 0), additional_headers=headers):
+            with pytest.raises(ConnectionClosed):
+                await first.recv()
+            await first.close()
+
+
+@pytest.mark.parametrize(("path", "told"), [("/s2", True), ("/{id}", False)])
+def test_a_path_has_an_id_if_the_door_needs_it(path: str, told: bool) -> None:
+    with pytest.raises(ConfigurationError, match="id"):
+        PlainServer(door(by_path=told), path=path)
