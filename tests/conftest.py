@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis
 import pytest
 
+from s2connect.model.seldom import process_lines
 from tests import waits
 
 # How long an example takes says how busy the machine is; a limit on what input may cost is a test of its own.
@@ -44,6 +45,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         marker = item.get_closest_marker("timeout")
         item.add_marker(pytest.mark.timeout(waits.patience(marker.args[0] if marker else usual)), append=False)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged_before() -> None:
+    process_lines.forget()
 
 
 @pytest.fixture(autouse=True)

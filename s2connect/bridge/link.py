@@ -30,6 +30,7 @@ from s2connect.messages.envelope import (
     write_message,
 )
 from s2connect.model.common import Role
+from s2connect.model.seldom import Seldom
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
@@ -180,6 +181,7 @@ class Link:
         self.name = name
         self._record = record
         self._refusals = Refusals(name)
+        self._lines = Seldom()
         self.sides = dict(sides)
         self.policy = policy
         self._on_change = on_change
@@ -368,7 +370,7 @@ class Link:
                 raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
             meeting.result()
             versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
-            return Relay(versions, self.policy, name=self.name, refusals=self._refusals)
+            return Relay(versions, self.policy, name=self.name, refusals=self._refusals, lines=self._lines)
         except BaseException:
             self._answer_all(NOT_NOW)
             raise

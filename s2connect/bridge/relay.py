@@ -29,6 +29,7 @@ from s2connect.messages.envelope import (
 from s2connect.messages.rules.base import Finding
 from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
+from s2connect.model.seldom import Seldom
 from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.transports.base import MAX_MESSAGE_BYTES
@@ -137,6 +138,7 @@ class Relay:
         policy: What may pass.
         name: Of the link, for the log.
         refusals: Where refused messages are noted.
+        lines: Limits the log, for as long as the link is made anew.
         wall: The time of the day; a translation depends on it.
 
     Raises:
@@ -150,11 +152,13 @@ class Relay:
         *,
         name: str = "",
         refusals: Refusals | None = None,
+        lines: Seldom | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
         self._name = name
         self._refusals = refusals if refusals is not None else Refusals(name)
+        self._lines = lines if lines is not None else Seldom()
         self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
@@ -194,8 +198,9 @@ class Relay:
         """Charge a text to the side that it came from. Arguments and result are those of ``PeerBudget.charge``."""
         budget = self._sides[side].budget
         pause = budget.charge(len(text), worked, now=now)
-        if pause and budget.slowed == 1:
-            _log.warning("link %s: the %s sends more than it may and is read from more slowly", self._name, side)
+        if pause and budget.slowed == 1 and (more := self._lines.due((side, "slowed"), now)) is not None:
+            what = "link %s: the %s sends more than it may and is read from more slowly%s"
+            _log.warning(what, self._name, side, more)
         return pause
 
     def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
@@ -211,7 +216,7 @@ class Relay:
         if self._judges_all or message.type in HANDSHAKES:
             verdict = self._conversations[side].judge(side, message, now=self._now())
             if verdict.warnings:
-                self._warn(side, message, verdict.warnings)
+                self._warn(side, message, verdict.warnings, now)
             if not verdict.ok:
                 return self._refuse(side, kind, verdict.subject_id, verdict.status, verdict.label)
         try:
@@ -299,14 +304,16 @@ class Relay:
         self._refusals.add(side, kind, status, label, by=BRIDGE, now=self._clock)
         return [Out(side, reception_status(subject, status, label))]
 
-    def _warn(self, side: Role, message: Message, warnings: Iterable[Finding]) -> None:
-        """Log what was found in a message that is taken: each rule once for each side (MSG-08)."""
+    def _warn(self, side: Role, message: Message, warnings: Iterable[Finding], now: float) -> None:
+        """Log what was found, each rule once for each side, and once a minute where the link begins anew (MSG-08)."""
         warned = self._sides[side].warned
         for finding in warnings:
-            level = logging.DEBUG if finding.rule.id in warned else logging.WARNING
+            if finding.rule.id in warned:
+                continue
             warned.add(finding.rule.id)
-            what = "link %s: %s of the %s has a fault that does no harm: %s"
-            _log.log(level, what, self._name, message.type, side, finding.label)
+            if (more := self._lines.due((side, finding.rule.id), now)) is not None:
+                what = "link %s: %s of the %s has a fault that does no harm: %s%s"
+                _log.warning(what, self._name, message.type, side, finding.label, more)
 
     def _has_points(self, from_: _Side, now: float) -> bool:
         then, from_.at = from_.at, now

@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -33,6 +33,7 @@ from s2connect.messages.envelope import (
     write_message,
 )
 from s2connect.model.common import NodeDescription, Role
+from s2connect.model.seldom import process_lines
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
 from s2connect.session.answers import (
@@ -471,7 +472,7 @@ class Session:
             await asyncio.sleep(0)
             return
         if self._budget.slowed == 1:
-            _log.warning("%s sends more than it may: it is read from more slowly", self.info.remote)
+            self._warn("slowed", "%s sends more than it may: it is read from more slowly", self.info.remote)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._connection.wait_closed()
@@ -483,7 +484,7 @@ class Session:
             if self._conversation.check is Check.ENVELOPE and message.type != RECEPTION_STATUS:
                 message.body  # noqa: B018 - strict reading belongs before the OK
         except InvalidMessage as error:
-            _log.warning("%s sent what is no message: %s", self.info.remote, error.label)
+            self._warn(("no message", error.status), "%s sent what is no message: %s", self.info.remote, error.label)
             if error.answerable:
                 self._answer(error.subject_id, error.status, error.label)
             return False
@@ -494,7 +495,8 @@ class Session:
         verdict = self._conversation.judge(self.role.other, message, now=datetime.now(UTC))
         self._log_warnings("it sent", verdict)
         if not verdict.ok:
-            _log.warning("%s sent a message that is refused: %s, %s", self.info.remote, verdict.status, verdict.label)
+            what = "%s sent a message that is refused: %s, %s"
+            self._warn((message.type[:60], verdict.status), what, self.info.remote, verdict.status, verdict.label)
             self._answer(verdict.subject_id, verdict.status, verdict.label)
             return False
         identifier = message.id or NIL_ID
@@ -560,11 +562,19 @@ class Session:
     def _log_warnings(self, whose: str, verdict: Verdict) -> None:
         """Log what was found, each rule once for each side; more of it must not fill the log (MSG-08)."""
         for finding in verdict.warnings:
-            first = (whose, finding.rule.id) not in self._warned
-            self._warned.add((whose, finding.rule.id))
-            level = logging.WARNING if first else logging.DEBUG
-            what = "session with %s: %s %s; a message with this is taken all the same"
-            _log.log(level, what, self.info.remote, whose, finding.label)
+            kind = (whose, finding.rule.id)
+            if kind not in self._warned:
+                self._warned.add(kind)
+                what = "session with %s: %s %s; a message with this is taken all the same"
+                self._warn(kind, what, self.info.remote, whose, finding.label)
+            else:
+                _log.debug("session with %s: %s %s", self.info.remote, whose, finding.label)
+
+    def _warn(self, kind: Hashable, what: str, *arguments: object) -> None:
+        """Log a line that the peer causes, once a minute for each kind, across sessions."""
+        more = process_lines.due((self.info.local, self.info.remote, kind), self._loop.time())
+        if more is not None:
+            _log.warning(f"{what}%s", *arguments, more)
 
     def _requested(self, identifier: str, message: Message) -> bool:
         request = message.body.get("request")
@@ -593,7 +603,7 @@ class Session:
         self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
         if found is Acknowledged.LATE:
             self.late_acknowledgements += 1
-            _log.warning("%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
+            self._warn("late", "%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
             return ends
         answer = self._answers.pop(subject, None)
         if answer is not None and not answer.done():

@@ -33,6 +33,7 @@ from s2connect.messages.envelope import BINARY_FRAME
 from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
+from s2connect.model.seldom import process_lines
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
@@ -223,16 +224,22 @@ class _End(Connection):
         self._binary_frames += 1
         if self._binary_frames <= MAX_BINARY_FRAMES:
             return BINARY_FRAME
-        _log.warning("%s sends binary frames; S2 messages are text", self.info.remote)
+        self._warn("binary", "%s sends binary frames; S2 messages are text", self.info.remote)
         await self.close(UNSUPPORTED_DATA, "text frames only")
         raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
 
     def _expel(self) -> None:
         """End the connection of a peer that sends frames and no messages."""
         if self._expelling is None and self._ended is None:
-            _log.warning("%s sends too many frames that carry no message", self.info.remote)
+            self._warn("frames", "%s sends too many frames that carry no message", self.info.remote)
             name = f"s2connect-websocket-close-{self.info.remote}"
             self._expelling = asyncio.create_task(self.close(POLICY_VIOLATION, "too many frames"), name=name)
+
+    def _warn(self, kind: str, what: str, *arguments: object) -> None:
+        """Log a line that the peer causes, once a minute for each kind, across connections."""
+        more = process_lines.due((self.info.local, self.info.remote, kind), self._loop.time())
+        if more is not None:
+            _log.warning(f"{what}%s", *arguments, more)
 
     async def _wait(self, room: Coroutine[Any, Any, None]) -> None:
         """Wait for room in a write buffer that is full."""
@@ -290,7 +297,7 @@ class _End(Connection):
     def _too_big(self) -> ConnectionClosed:
         """The end that a message of the peer makes that is too long (WS-05)."""
         what = "%s sent a message that is longer than %d bytes; the session ends with %d"
-        _log.warning(what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
+        self._warn("too big", what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
         return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
 
     async def _beat(self) -> None:

@@ -18,6 +18,7 @@ from s2connect.errors import UsageError
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
+from s2connect.model.seldom import Seldom
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
 from tests.bridge.link_kit import answer, message
 from tests.messages.rule_kit import build
@@ -115,6 +116,15 @@ def test_warnings_of_a_link_are_logged_once_for_each_rule_and_side(caplog: pytes
     warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     found = [text.split("harm: ")[1][:7] for text in warned]
     assert found == ["HIST-02", "READ-02", "READ-01", "HIST-01"]
+
+
+@pytest.mark.rule("MSG-08", "SEC-03")
+def test_a_link_that_begins_anew_again_and_again_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    lines = Seldom()
+    for second in range(100):
+        link = Relay({RM: BETA, CEM: V1}, Policy(check=Check.SCHEMA), wall=lambda: NOON, lines=lines)
+        link.received(RM, NULL_ROOF, now=float(second))
+    assert len([one for one in caplog.records if "READ-01" in one.getMessage()]) == 2
 
 
 @pytest.mark.parametrize("status", ["OK", "INVALID_CONTENT", "PERMANENT_ERROR", "A_VALUE_OF_TOMORROW"])

@@ -319,6 +319,25 @@ async def test_a_warning_is_logged_once_for_each_rule_and_side_of_a_session(
     assert sorted(text.split("it sent ")[1][:7] for text in warned) == ["COM-01:", "HIST-29"]
 
 
+@pytest.mark.rule("MSG-08", "SEC-03")
+async def test_a_peer_that_comes_again_and_again_or_sends_nonsense_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(10):
+        a, b = connections()
+        async with session(a), within(10):
+            for text in (
+                "nonsense",
+                json.dumps({**MEASUREMENT, "values": []}),
+                json.dumps({**MEASUREMENT, "message_id": "m.1x"}),
+            ):
+                for _ in range(5):
+                    await b.send(text)
+                    await said(b)
+    lines = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(lines) == len(set(lines)) == 4, "no message; refused; two rules: an odd id, and the same one again"
+
+
 async def test_warnings_are_logged_and_nothing_else(
     pair: tuple[Session, Session], caplog: pytest.LogCaptureFixture
 ) -> None:

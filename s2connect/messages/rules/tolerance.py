@@ -34,7 +34,7 @@ MOMENT: Final = Rule(
 RULES: Final = (NULL, MOMENT)
 
 _MOMENT: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d):(\d\d)(?:(\.\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d):(\d\d)(?:(\.\d{1,9}+)\d*+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 ).fullmatch
 
 
