@@ -340,7 +340,7 @@ class AccessRefused(SessionError):
     """The peer accepts none of our access tokens (401, SESC-05)."""
 
     kind = "access_refused"
-    default_hint = "The other side does not know this pairing any more; pair the two again."
+    default_hint = "The other side does not know this pairing any more, or it is too old; pair the two again."
 
 
 class SessionRefused(SessionError):

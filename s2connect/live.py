@@ -28,7 +28,7 @@ from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.http_client import SessionClient, with_descriptions
-from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff
+from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff, after_refusal
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
@@ -379,10 +379,14 @@ class NodeConnections:
                 if not pairing.confirmed:
                     await self._owner.drop(pairing)
                     continue
-                self._tell(pairing, error, None)
                 if isinstance(error, NoLongerPaired):
+                    self._tell(pairing, error, None)
                     await self._owner.ended_by_peer(pairing)
-                return
+                    return
+                delay = after_refusal(random.random())  # noqa: S311 - spreads load, guards nothing
+                self._tell(pairing, error, delay)
+                await asyncio.sleep(delay)
+                continue
             except S2ConnectError as error:
                 delay = _delay(backoff, error)
                 self._tell(pairing, error, delay)

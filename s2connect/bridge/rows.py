@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from s2connect.bridge.life import LinkState
-from s2connect.model.text import for_display
+from s2connect.model.text import for_display, span
 
 FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
 """What becomes of messages, in the order in which they are shown."""
@@ -83,14 +83,6 @@ def no_links(route: Object) -> str:
 def failed_sentence(failed: Object) -> str:
     """Why a route of the file does not run."""
     return f"{for_display(failed['name'], 60)} does not run: {for_display(failed['reason'], 400)}"
-
-
-def span(seconds: float) -> str:
-    """A length of time, roughly."""
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _side(side: Object) -> str:

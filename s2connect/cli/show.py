@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2connect.cli.service import Object, title
-from s2connect.model.text import for_display
+from s2connect.model.text import for_display, span
 
 TABLE_WIDTH = 100
 """Columns of a terminal from which on a table of pairings can be read."""
@@ -239,7 +239,7 @@ def sentence(event: Object) -> str | None:
             return f"Too many attempts with a wrong code: the code is withdrawn. {_NO_CODE}"
         case "warning":
             retry = event.get("retry_in")
-            again = f" Next try in {retry:.0f} s." if retry is not None else ""
+            again = f" Next try in {span(retry)}." if retry is not None else ""
             return f"Warning: {for_display(str(event.get('text', event['reason'])), 400)}{again}"
     return None
 

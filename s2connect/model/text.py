@@ -1,4 +1,4 @@
-"""Making text from the network fit for a terminal and a log."""
+"""Text for a person: names from the network made fit for a terminal and a log, and lengths of time."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def for_display(text: str, limit: int = 80) -> str:
     shown = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text[: limit * 4])
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time, roughly, e.g. ``6 h``."""
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -129,7 +129,7 @@ class SessionClient:
 
         Raises:
             NoLongerPaired: The peer has removed the pairing; do not retry.
-            AccessRefused: It accepts none of our tokens; do not retry.
+            AccessRefused: It accepts none of our tokens; retry after hours.
             NotPaired: The pairing was removed or replaced meanwhile.
             SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
         """

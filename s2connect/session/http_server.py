@@ -161,7 +161,7 @@ class SessionService:
             return await self._activate(again, request)
 
     async def _activate(self, activation: Activation, request: web.Request) -> web.Response:
-        if not await self._store.activate_token(activation.pairing, activation.digest):
+        if not await self._store.activate_token(activation.pairing, activation.digest, time.time()):
             return answer(UNAUTHORIZED.status)
         key = activation.pairing.key
         self._core.activated(key)

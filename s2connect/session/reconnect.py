@@ -11,6 +11,20 @@ SHORT_SESSION = 5.0
 a server which always asks cannot make us spin (REC-03)."""
 
 
+REFUSED_DELAY = 6 * 3600.0
+"""SESC-05 [D]: seconds between two tries at a server that accepts none of our tokens. It may have been restored from an
+older copy, and be put right."""
+
+
+def after_refusal(chance: float) -> float:
+    """Return the seconds until a server that accepts none of our tokens is asked again (SESC-05).
+
+    Args:
+        chance: Uniform in [0, 1): the devices of a server do not all come at once.
+    """
+    return REFUSED_DELAY * (0.75 + chance / 2)
+
+
 class Backoff(_Backoff):
     """The delays of sessions: those of REC-02, and none where the server asks for a new session (REC-03)."""
 

@@ -31,6 +31,12 @@ PENDING_LIFETIME = 15.0
 UNCONFIRMED_LIFETIME = 15.0
 """PAIRC-06 [D]: seconds within which the first token of an unconfirmed pairing must be presented."""
 
+ACCESS_TOKEN_LIFETIME = 5 * 365 * 86_400.0
+"""SES-07: seconds for which an access token is valid."""
+
+CLOCK_IS_SET_FROM = 1_735_689_600.0
+"""Wall-clock seconds (1 January 2025) before which a clock was not set: of a token's age it says nothing."""
+
 MAX_PENDING = 20_000
 """Pending tokens of one endpoint."""
 
@@ -123,20 +129,29 @@ def read_unpair(body: bytes) -> PairKey | Reply:
 def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -> Pairing | None:
     """The pairing whose active token this is, or None (SES-01).
 
-    The token of an unconfirmed pairing counts for 15 seconds (PAIRC-06).
+    The token of an unconfirmed pairing counts for 15 seconds (PAIRC-06), any other for five years (SES-07).
     """
     if token is None:
         return None
     if record.confirmed is not None:
         pairing, digest = record.confirmed
         if pairing.communication_role is CommunicationRole.SERVER and _same(digest, token):
-            return pairing
+            if not _is_expired(record.issued_at, wall_time=wall_time):
+                return pairing
+            _log.warning("the access token of %s is older than five years; pair the two again", pairing.key.remote)
     if record.unconfirmed is not None:
         pairing, digest = record.unconfirmed
         young = wall_time - pairing.paired_at <= UNCONFIRMED_LIFETIME
         if young and pairing.communication_role is CommunicationRole.SERVER and _same(digest, token):
             return pairing
     return None
+
+
+def _is_expired(issued_at: float | None, *, wall_time: float) -> bool:
+    """Whether a token is too old (SES-07); no, where a clock that was not set says when it was issued."""
+    if issued_at is None or issued_at < CLOCK_IS_SET_FROM:
+        return False
+    return wall_time - issued_at > ACCESS_TOKEN_LIFETIME
 
 
 class SessionServer:

@@ -95,11 +95,14 @@ class Record:
         confirmed: The pairing and the digest of its active token, if there is one.
         unconfirmed: The same for a pairing whose last step is unconfirmed (PAIRC-06).
         unpaired: Whether the pair has a tombstone.
+        issued_at: Wall-clock seconds at which the active token of the confirmed pairing was issued (SES-07); None where
+            that is not known.
     """
 
     confirmed: tuple[Pairing, bytes | None] | None = None
     unconfirmed: tuple[Pairing, bytes | None] | None = None
     unpaired: bool = False
+    issued_at: float | None = None
 
 
 class Store(Protocol):
@@ -185,8 +188,10 @@ class Store(Protocol):
     async def record(self, key: PairKey) -> Record:
         """Communication server: everything that decides on a session request of a pair, as it is at one moment."""
 
-    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
+    async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """Communication server: make this the only active token of the pairing (SES-03).
+
+        ``issued_at`` are wall-clock seconds; the first token of a pairing was issued when it was paired.
 
         False where there is no such pairing in which we are communication server (any more).
         """

@@ -32,6 +32,7 @@ class _Entry:
     pairing: Pairing
     tokens: list[AccessToken] = field(default_factory=list)
     digest: bytes | None = None
+    issued_at: float | None = None
 
 
 class MemoryStore:
@@ -77,7 +78,7 @@ class MemoryStore:
         if pairing.communication_role is CommunicationRole.CLIENT:
             entry = _Entry(pairing, tokens=[token, *further])
         else:
-            entry = _Entry(pairing, digest=token_digest(token))
+            entry = _Entry(pairing, digest=token_digest(token), issued_at=pairing.paired_at)
         self._entries[pairing.key, pairing.confirmed] = entry
         return self._supersede(pairing.key, alone) if pairing.confirmed else []
 
@@ -158,14 +159,15 @@ class MemoryStore:
             (confirmed.pairing, confirmed.digest) if confirmed else None,
             (unconfirmed.pairing, unconfirmed.digest) if unconfirmed else None,
             key in self._tombstones,
+            confirmed.issued_at if confirmed else None,
         )
 
-    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
+    async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`."""
         entry = self._entry(pairing)
         if entry is None or entry.pairing.communication_role is not CommunicationRole.SERVER:
             return False
-        entry.digest = digest
+        entry.digest, entry.issued_at = digest, issued_at
         return True
 
     async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:

@@ -51,7 +51,7 @@ __all__ = ["SCHEMA_VERSION", "SqliteStore"]
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the tables, in the database's ``user_version``."""
 
 MAX_ACTIVATIONS = 256
@@ -82,6 +82,7 @@ _SCHEMA = (
         paired_at REAL NOT NULL,
         vault_name TEXT,
         active_digest BLOB,
+        token_issued_at REAL,
         UNIQUE (local, remote, confirmed)
     )
     """,
@@ -91,6 +92,11 @@ _SCHEMA = (
     "CREATE TABLE vault_journal (name TEXT PRIMARY KEY, attempts INTEGER NOT NULL DEFAULT 0)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+_MIGRATIONS = {
+    1: ("ALTER TABLE pairing ADD COLUMN token_issued_at REAL", f"PRAGMA user_version = {SCHEMA_VERSION}"),
+}
+"""What brings the tables of an earlier version to this one."""
 
 _log = logging.getLogger(__name__)
 
@@ -204,9 +210,9 @@ class SqliteStore:
         """See :meth:`Store.record`."""
         return await self._run("read", lambda: self._database.record(key))
 
-    async def activate_token(self, pairing: Pairing, digest: bytes) -> bool:
+    async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. What is asked for while a commit is under way shares the next one."""
-        batch, change = self._activations, (pairing, digest)
+        batch, change = self._activations, (pairing, digest, issued_at)
         if batch is None or (place := batch.join(change)) is None:
             batch = self._activations = _Activations(change)
             place = 0
@@ -248,8 +254,8 @@ class SqliteStore:
             self._database.close()
 
 
-_Activation = tuple[Pairing, bytes]
-"""A pairing and the digest of its new token."""
+_Activation = tuple[Pairing, bytes, float]
+"""A pairing, the digest of its new token, and when that was issued."""
 
 
 class _Activations:
@@ -343,7 +349,7 @@ class _Database:
     def _create_tables(self) -> None:
         with self._transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            for statement in _SCHEMA[: 0 if version else None]:
+            for statement in _MIGRATIONS.get(version, ()) if version else _SCHEMA:
                 self._db.execute(statement)
 
     def close(self) -> None:
@@ -433,7 +439,7 @@ class _Database:
         self._mark()
         row = _row(pairing)
         if pairing.communication_role is CommunicationRole.SERVER:
-            row["active_digest"] = token_digest(tokens[0])
+            row["active_digest"], row["token_issued_at"] = token_digest(tokens[0]), pairing.paired_at
             return self._insert(pairing, row, alone)
         name = row["vault_name"] = f"{_TOKENS}{uuid.uuid4().hex}"
         with self._transaction():
@@ -578,17 +584,21 @@ class _Database:
 
     def record(self, key: PairKey) -> Record:
         entries = {pairing.confirmed: (pairing, self.active_digest(pairing)) for pairing in self.pairings_of(key)}
-        return Record(entries.get(True), entries.get(False), self.was_unpaired(key))
+        found = self._db.execute(
+            "SELECT token_issued_at FROM pairing WHERE local = ? AND remote = ? AND confirmed = 1", _ids(key)
+        ).fetchone()
+        return Record(entries.get(True), entries.get(False), self.was_unpaired(key), found[0] if found else None)
 
     def activate_tokens(self, changes: Sequence[_Activation]) -> list[bool]:
         with self._transaction():
             return [
                 self._db.execute(
-                    f"UPDATE pairing SET active_digest = ? WHERE {_SAME} AND communication_role = ?",  # noqa: S608 - constants
-                    (digest, *_identity(pairing), CommunicationRole.SERVER),
+                    "UPDATE pairing SET active_digest = ?, token_issued_at = ?"  # noqa: S608 - constants
+                    f" WHERE {_SAME} AND communication_role = ?",
+                    (digest, issued_at, *_identity(pairing), CommunicationRole.SERVER),
                 ).rowcount
                 > 0
-                for pairing, digest in changes
+                for pairing, digest, issued_at in changes
             ]
 
 
@@ -619,7 +629,7 @@ _COLUMNS = (
 
 
 def _row(pairing: Pairing) -> dict[str, Any]:
-    """The columns of a new row. The two about tokens are not filled in."""
+    """The columns of a new row. Those about tokens are not filled in."""
     url, pin = pairing.initiate_session_url, pairing.pin
     values = (
         *_ids(pairing.key),
@@ -632,7 +642,11 @@ def _row(pairing: Pairing) -> dict[str, Any]:
         None if pin is None else pin.ca_der,
         pairing.paired_at,
     )
-    return dict(zip(_COLUMNS, values, strict=True)) | {"vault_name": None, "active_digest": None}
+    return dict(zip(_COLUMNS, values, strict=True)) | {
+        "vault_name": None,
+        "active_digest": None,
+        "token_issued_at": None,
+    }
 
 
 def _pairing(row: tuple[Any, ...]) -> Pairing:

@@ -6,8 +6,10 @@ import asyncio
 import base64
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -31,6 +33,7 @@ from s2connect.errors import (
 from s2connect.messages.checks import Check
 from s2connect.model.session_init import InitiateSession
 from s2connect.rest.client import HttpsClient, Route
+from s2connect.session import reconnect
 from s2connect.store.base import PairKey, Pin, Record, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
 from tests.waits import until, within
@@ -283,19 +286,53 @@ async def test_unpairing_from_a_server_that_is_gone_says_so_and_can_be_forced(
 
 
 @pytest.mark.rule("SES-01", "SESC-05")
-async def test_a_server_that_knows_nothing_of_the_pairing_is_not_asked_again(
-    cem: Endpoint, rm: Endpoint, applications: Any
+async def test_a_server_that_knows_nothing_of_the_pairing_is_asked_again_after_hours(
+    cem: Endpoint, rm: Endpoint, applications: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was restored from an older copy, and is put right."""
+    assert 3600 <= reconnect.after_refusal(0.0) < reconnect.after_refusal(0.999) <= 86_400
+    await paired(cem, rm)
+    [pairing] = await cem.pairings()
+    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    await cem._store.remove_pairing(pairing, tombstone=False)
+    seen = rm.events()
+    monkeypatch.setattr(reconnect, "REFUSED_DELAY", 0.2)
+    manager, device = applications(cem), applications(rm)
+    for _ in range(2):
+        async with within(5):
+            event = await anext(seen)
+        assert isinstance(event, events.SessionFailed)
+        assert event.kind == "access_refused"
+        assert event.retry_in is not None
+        assert "pair" in event.sentence
+    assert len(await rm.pairings()) == 1
+    await cem._store.save_pairing(pairing, token)
+    await until(lambda: bool(manager.sessions and device.sessions))
+
+
+@pytest.mark.rule("SES-07", "SESC-05")
+async def test_an_access_token_of_five_years_counts_as_unknown_and_a_session_renews_it(
+    cem: Endpoint, rm: Endpoint, applications: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await paired(cem, rm)
-    await cem._store.remove_pairing((await cem.pairings())[0], tombstone=False)
+    [pairing] = await cem.pairings()
+    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    issued_at, years = time.time(), 365 * 86_400
+    await cem._store.activate_token(pairing, token_digest(token), issued_at)
+    clock = [issued_at + 5.1 * years]
+    monkeypatch.setattr("s2connect.session.http_server.time", SimpleNamespace(time=lambda: clock[0]))
     seen = rm.events()
-    applications(cem), applications(rm)
+    monkeypatch.setattr(reconnect, "REFUSED_DELAY", 0.2)
+    manager, device = applications(cem), applications(rm)
     async with within(5):
         event = await anext(seen)
     assert isinstance(event, events.SessionFailed)
-    assert (event.kind, event.retry_in) == ("access_refused", None)
-    assert "pair" in event.sentence
-    assert len(await rm.pairings()) == 1
+    assert event.kind == "access_refused"
+    assert any("older than five years" in text for text in caplog.messages), "the server's log says why"
+    clock[0] = issued_at + 4.9 * years
+    await until(lambda: bool(manager.sessions and device.sessions))
+    record = await cem._store.record(pairing.key)
+    assert record.issued_at == clock[0]
 
 
 @pytest.mark.rule("SES-01")

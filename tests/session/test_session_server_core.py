@@ -17,6 +17,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.session import server_core
 from s2connect.session.server_core import (
+    CLOCK_IS_SET_FROM,
     MAX_PENDING_PER_PAIR,
     Accepted,
     Activation,
@@ -310,6 +311,33 @@ def test_pending_tokens_are_bounded_in_all_and_time_makes_room(monkeypatch: pyte
 
 
 # unpair
+
+
+YEAR = 365 * 86_400.0
+NOW = 1_900_000_000.0  # 2030
+
+
+@pytest.mark.rule("SES-07")
+@pytest.mark.parametrize(
+    ("issued_at", "counts"),
+    [
+        (NOW, True),
+        (NOW - 4.99 * YEAR, True),
+        (NOW - 5 * YEAR, True),
+        (NOW - 5 * YEAR - 1, False),
+        (NOW + YEAR, True),
+        (None, True),
+        (0.0, True),
+        (CLOCK_IS_SET_FROM - 1, True),
+    ],
+    ids=["new", "old", "just", "too old", "the clock was ahead", "not known", "the clock was not set", "nor here"],
+)
+def test_an_access_token_counts_for_five_years(issued_at: float | None, counts: bool) -> None:
+    record = Record(confirmed=(pairing(), digest("active")), issued_at=issued_at)
+    found = authorised(record, token("active"), wall_time=NOW)
+    assert (found is not None) == counts
+    reply = Desk().initiate(initiate(), token("active"), record, wall_time=NOW)
+    assert (reply == Reply(401)) is not counts
 
 
 @pytest.mark.rule("SES-05")

@@ -25,7 +25,7 @@ STEPS: list[Callable[[Store], Awaitable[object]]] = [
     lambda store: store.save_pairing(pairing(1), token("third")),
     lambda store: store.confirm_pairing(pairing(3, confirmed=False), alone=True),
     lambda store: store.save_pairing(pairing(4, SERVER), token("fourth")),
-    lambda store: store.activate_token(pairing(4, SERVER), bytes(32)),
+    lambda store: store.activate_token(pairing(4, SERVER), bytes(32), 1e9),
     lambda store: store.save_pairing(pairing(5), token("fifth"), alone=True),
     lambda store: store.remove_pairing(pairing(5), tombstone=True),
 ]

@@ -149,16 +149,16 @@ async def test_a_token_is_never_lost_silently_where_there_is_no_such_pairing(sto
 @pytest.mark.rule("SES-03")
 async def test_activating_a_token_voids_the_one_before(store: Store) -> None:
     await store.save_pairing(pairing(1, SERVER), token("a"))
-    assert await store.activate_token(pairing(1), token_digest(token("b")))
+    assert await store.activate_token(pairing(1), token_digest(token("b")), 1e9)
     assert await store.active_digest(pairing(1)) == token_digest(token("b"))
-    assert not await store.activate_token(pairing(1, confirmed=False), bytes(32))
-    assert not await store.activate_token(pairing(2), bytes(32))
+    assert not await store.activate_token(pairing(1, confirmed=False), bytes(32), 1e9)
+    assert not await store.activate_token(pairing(2), bytes(32), 1e9)
     assert await store.active_digest(pairing(2)) is None
 
 
 async def test_a_communication_client_has_no_active_digest(store: Store) -> None:
     await store.save_pairing(pairing(1, CLIENT), token("a"))
-    assert not await store.activate_token(pairing(1), bytes(32))
+    assert not await store.activate_token(pairing(1), bytes(32), 1e9)
     assert await store.active_digest(pairing(1)) is None
 
 
@@ -176,7 +176,7 @@ async def test_an_unconfirmed_pairing_stands_beside_the_confirmed_one(store: Sto
         assert await store.candidate_tokens(pairing(1)) == [token("old")]
         assert await store.candidate_tokens(pairing(1, confirmed=False)) == [token("new"), token("next")]
     else:
-        assert await store.activate_token(new, token_digest(token("next")))
+        assert await store.activate_token(new, token_digest(token("next")), 1e9)
         assert await store.active_digest(old) == token_digest(token("old"))
         assert await store.active_digest(new) == token_digest(token("next"))
 
@@ -249,7 +249,7 @@ async def test_who_works_with_a_pairing_that_was_replaced_meanwhile_spoils_nothi
         for spoils in (store.add_pending_token(old, token("x")), store.keep_token(old, token("x"))):
             with pytest.raises(NotPaired):
                 await spoils
-        assert not await store.activate_token(old, bytes(32))
+        assert not await store.activate_token(old, bytes(32), 1e9)
         assert not await store.remove_pairing(old, tombstone=True)
         assert not await store.drop_unconfirmed(old)
         await store.set_pin(old, Pin(bytes(32)))
@@ -374,7 +374,9 @@ async def test_a_record_is_all_that_decides_on_a_session_request(store: Store) -
     await store.save_pairing(confirmed, token("a"))
     await store.save_pairing(unconfirmed, token("b"))
     digests = token_digest(token("a")), token_digest(token("b"))
-    assert await store.record(key(1)) == Record((confirmed, digests[0]), (unconfirmed, digests[1]), unpaired=False)
+    assert await store.record(key(1)) == Record(
+        (confirmed, digests[0]), (unconfirmed, digests[1]), unpaired=False, issued_at=confirmed.paired_at
+    )
     await store.remove_pairing(confirmed, tombstone=True)
     assert await store.record(key(1)) == Record(unconfirmed=(unconfirmed, digests[1]), unpaired=True)
     await store.drop_unconfirmed(unconfirmed)
@@ -386,7 +388,9 @@ async def test_activations_at_once_each_have_their_own_answer(store: Store) -> N
     for number in range(0, 40, 2):
         await store.save_pairing(pairing(number, SERVER), token("a"))
     digests = {number: token_digest(token(str(number))) for number in range(40)}
-    answers = await asyncio.gather(*(store.activate_token(pairing(n, SERVER), digest) for n, digest in digests.items()))
+    answers = await asyncio.gather(
+        *(store.activate_token(pairing(n, SERVER), digest, 1e9) for n, digest in digests.items())
+    )
     assert answers == [number % 2 == 0 for number in range(40)]
     for number in range(0, 40, 2):
         assert await store.active_digest(pairing(number, SERVER)) == digests[number]
@@ -413,7 +417,7 @@ CALLS: list[Callable[[Store], object]] = [
     lambda store: store.keep_token(pairing(1), token("a")),
     lambda store: store.active_digest(pairing(1)),
     lambda store: store.record(key(1)),
-    lambda store: store.activate_token(pairing(1), bytes(32)),
+    lambda store: store.activate_token(pairing(1), bytes(32), 1e9),
     lambda store: store.remove_pairing(pairing(1), tombstone=True),
     lambda store: store.was_unpaired(key(1)),
     lambda store: store.update_descriptions(key(1), node=None, endpoint=None),
@@ -436,3 +440,11 @@ async def test_the_longest_tokens_of_a_peer_fit_in(store: Store) -> None:
     for number in range(1, MAX_CANDIDATE_TOKENS):
         await store.add_pending_token(pairing(1, CLIENT), AccessToken(f"{number}" + "\\" * (MAX_SECRET_CHARACTERS - 1)))
     assert len(await store.candidate_tokens(pairing(1, CLIENT))) == MAX_CANDIDATE_TOKENS
+
+
+@pytest.mark.rule("SES-07")
+async def test_it_is_remembered_when_a_token_was_issued(store: Store) -> None:
+    await store.save_pairing(pairing(1, SERVER), token("a"))
+    assert (await store.record(key(1))).issued_at == pairing(1, SERVER).paired_at
+    await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1.9e9)
+    assert (await store.record(key(1))).issued_at == 1.9e9

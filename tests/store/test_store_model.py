@@ -34,7 +34,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(lambda p: lambda s: s.drop_unconfirmed(p), pairings),
     st.builds(lambda p, t: lambda s: s.add_pending_token(p, t), pairings, tokens),
     st.builds(lambda p, t: lambda s: s.keep_token(p, t), pairings, tokens),
-    st.builds(lambda p, t: lambda s: s.activate_token(p, token_digest(t)), pairings, tokens),
+    st.builds(lambda p, t: lambda s: s.activate_token(p, token_digest(t), 1e9), pairings, tokens),
     st.builds(lambda p, t: lambda s: s.remove_pairing(p, tombstone=t), pairings, booleans),
 )
 

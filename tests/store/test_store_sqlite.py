@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import os
 import sqlite3
@@ -105,6 +106,23 @@ async def test_no_secret_is_in_the_files_of_the_database(path: Path, vault: File
             assert base64.urlsafe_b64encode(raw) not in content
     assert any(token_digest(token("d")) in found.read_bytes() for found in files)
     await store.close()
+
+
+async def test_tables_of_the_version_before_are_brought_to_this_one(path: Path, vault: FileVault) -> None:
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(1, SERVER), token("a"))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE pairing DROP COLUMN token_issued_at")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    for issued_at in (None, 1.9e9):
+        store = await SqliteStore.open(path, vault)
+        record = await store.record(pairing(1, SERVER).key)
+        assert record.confirmed == (pairing(1, SERVER), token_digest(token("a")))
+        assert record.issued_at == issued_at
+        await store.activate_token(pairing(1, SERVER), token_digest(token("a")), 1.9e9)
+        await store.close()
 
 
 @pytest.mark.rule("SEC-02")
@@ -369,7 +387,8 @@ async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Pa
     assert await asyncio.to_thread(vault.reached.wait, 10)
     begun.clear()
     asked = [
-        asyncio.create_task(store.activate_token(pairing(n, SERVER), token_digest(token(str(n))))) for n in range(1, 31)
+        asyncio.create_task(store.activate_token(pairing(n, SERVER), token_digest(token(str(n))), 1e9))
+        for n in range(1, 31)
     ]
     await asyncio.sleep(0)
     asked[3].cancel()
@@ -394,12 +413,12 @@ async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(p
         await store.save_pairing(pairing(number, SERVER), token("a"))
     database = store._database._db
     await store._run("break", lambda: database.execute("PRAGMA query_only = 1"))
-    asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b"))) for n in range(5))
+    asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b")), 1e9) for n in range(5))
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, StorageUnavailable) for answer in answers)
     await store._run("mend", lambda: database.execute("PRAGMA query_only = 0"))
     assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
-    assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")))
+    assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9)
     await store.close()
 
 
