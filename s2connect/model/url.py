@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -12,11 +13,14 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from s2connect.errors import InvalidUrl
+from s2connect.model.text import for_display
+
+_log = logging.getLogger(__name__)
 
 MAX_URL_CHARACTERS = 2048
 """Longest URL that is read from anywhere."""
 
-_VERSION_SEGMENT = re.compile(r"/v\d+/?$")
+_VERSION_SEGMENT = re.compile(r"(?<!/)/v\d+/?$")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
 _AFTER_BRACKET = re.compile(r"\][^:]")
 
@@ -101,7 +105,8 @@ class _Url(str):
 class BaseUrl(_Url):
     """Base URL of an API: ``https://``, a slash at the end, no version segment, no query (VER-03).
 
-    The slash is added where it is missing: the standard demands it of the pairing URL only.
+    The slash is added where it is missing: the standard demands it of the pairing URL only. A version at the end is
+    left out, with a warning in the log (S2C-41).
 
     Attributes:
         host: Host name in lower case as IDNA A-label, or an address without brackets.
@@ -111,9 +116,19 @@ class BaseUrl(_Url):
     __slots__ = ()
     ports: ClassVar[Mapping[str, int]] = {"https": 443}
 
+    def __new__(cls, text: str) -> Self:
+        """Read a URL. Raises InvalidUrl with what is wrong with it."""
+        self = super().__new__(cls, text)
+        if len(self) < len(text):
+            _log.warning("A URL names a version of the API at its end, which is left out: %s", for_display(self, 200))
+        return self
+
     @classmethod
     def _mended(cls, text: str) -> str:
-        return text if text.endswith("/") or "?" in text or "#" in text else f"{text}/"
+        if "?" in text or "#" in text:
+            return text
+        text = _VERSION_SEGMENT.sub("/", text)
+        return text if text.endswith("/") else f"{text}/"
 
     @classmethod
     def _check(cls, text: str, query: str) -> None:
@@ -121,8 +136,6 @@ class BaseUrl(_Url):
             raise InvalidUrl("The URL must not contain a query ('?').")
         if "#" in text:
             raise InvalidUrl("The URL must not contain a fragment ('#').")
-        if _VERSION_SEGMENT.search(text):
-            raise InvalidUrl("The URL must not contain the version of the API.")
 
     @classmethod
     def from_user(cls, text: str) -> Self:

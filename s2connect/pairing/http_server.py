@@ -79,7 +79,7 @@ class PairingService:
             ("postConnectionDetails", _of_an_attempt(self._post_connection_details)),
             ("finalizePairing", _of_an_attempt(self._finalize_pairing)),
         ):
-            server.add_post(f"{base_path}v1/{operation}", handler)
+            server.add_operation(base_path, operation, handler)
 
     def close(self) -> None:
         """Stop the clock of the attempts, and let those go that wait for their turn."""

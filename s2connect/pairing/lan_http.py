@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from s2connect.errors import PairingRefused, ProtocolViolation
 from s2connect.model.common import (
@@ -65,10 +65,10 @@ class LanService:
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
-        server.add_get(f"{base_path}v1/endpoint", self._local_only(self._get_endpoint))
-        server.add_get(f"{base_path}v1/nodes", self._local_only(self._get_nodes))
-        server.add_post(f"{base_path}v1/preparePairing", self._local_only(self._prepare_pairing))
-        server.add_post(f"{base_path}v1/cancelPreparePairing", self._local_only(self._cancel_prepare_pairing))
+        server.add_operation(base_path, "endpoint", self._local_only(self._get_endpoint), method=hdrs.METH_GET)
+        server.add_operation(base_path, "nodes", self._local_only(self._get_nodes), method=hdrs.METH_GET)
+        server.add_operation(base_path, "preparePairing", self._local_only(self._prepare_pairing))
+        server.add_operation(base_path, "cancelPreparePairing", self._local_only(self._cancel_prepare_pairing))
 
     def close(self) -> None:
         """Stop the clock of the announcements."""

@@ -49,7 +49,7 @@ class LongPollService:
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the route under a base path that ends with a slash (VER-03)."""
-        server.add_post(f"{base_path}v1/waitForPairing", self._wait_for_pairing)
+        server.add_operation(base_path, "waitForPairing", self._wait_for_pairing)
 
     def close(self) -> None:
         """Answer all that hangs with 503, so that they come back later; call it before the server closes."""

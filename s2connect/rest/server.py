@@ -39,6 +39,9 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
 """Seconds a request body may take to arrive."""
 
+MAX_WARNED = 100
+"""Networks whose fault is logged, once each; later ones are not."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -92,6 +95,7 @@ class HttpsServer:
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         self._acceptor = Acceptor(self._new_connection, context, limits=limits)
         self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
+        self._without_version: set[str] = set()
 
     def add_index(self, path: str) -> None:
         """Serve the version index of an API at its base path (VER-01)."""
@@ -101,9 +105,25 @@ class HttpsServer:
 
         self._app.router.add_get(path, index)
 
-    def add_post(self, path: str, handler: Handler) -> None:
-        """Serve an operation."""
-        self._app.router.add_post(path, handler)
+    def add_operation(self, base_path: str, name: str, handler: Handler, *, method: str = hdrs.METH_POST) -> None:
+        """Serve an operation of an API, with a warning also where a client leaves the version out (S2C-40)."""
+        self._app.router.add_route(method, f"{base_path}{API_VERSIONS[0]}/{name}", handler)
+        self._app.router.add_route(method, f"{base_path}{name}", self._warned(handler))
+
+    def _warned(self, handler: Handler) -> Handler:
+        async def served(request: web.Request) -> web.StreamResponse:
+            network = network_of(request.remote or "")
+            if network not in self._without_version and len(self._without_version) < MAX_WARNED:
+                self._without_version.add(network)
+                _log.warning(
+                    "%s asks for %s without the version of the API; its URLs have to have %s/ before the operation",
+                    request.remote,
+                    request.path,
+                    API_VERSIONS[0],
+                )
+            return await handler(request)
+
+        return served
 
     def add_get(self, path: str, handler: Handler) -> None:
         """Serve a resource."""

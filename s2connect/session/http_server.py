@@ -100,7 +100,7 @@ class SessionService:
             ("confirmAccessToken", self._confirm_access_token),
             ("unpair", self._unpair),
         ):
-            server.add_post(f"{base_path}v1/{operation}", _storage_is_500(handler))
+            server.add_operation(base_path, operation, _storage_is_500(handler))
 
     async def _initiate_session(self, request: web.Request) -> web.Response:
         body = await read_body(request)

@@ -205,7 +205,6 @@ def test_a_file_of_records_is_loaded(tmp_path: Path) -> None:
         ([record(1, regions=[])], "regions"),
         ([record(1, regions=["nl"])], r"regions\[0\]"),
         ([record(1, pairingUrl="http://cloud.example/pairing/")], "pairingUrl"),
-        ([record(1, pairingUrl="https://cloud.example/pairing/v1/")], "pairingUrl"),
         ([record(1, cem="yes")], "cem"),
         ([record(1, status="secret")], "status"),
         ([record(1), record(2), record(1)], "record 3: its id is that of record 1"),

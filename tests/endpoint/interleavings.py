@@ -184,8 +184,8 @@ class Side:
     def add_index(self, path: str) -> None:
         pass
 
-    def add_post(self, path: str, handler: Any) -> None:
-        self.handlers[path.rsplit("/", 1)[-1]] = handler
+    def add_operation(self, base_path: str, name: str, handler: Any) -> None:
+        self.handlers[name] = handler
 
     def begins_session(self, request: web.Request) -> None:
         """It is never too busy for one."""

@@ -78,10 +78,6 @@ def test_the_slash_at_the_end_is_added(text: str, meant: str) -> None:
         "https://:8443/",
         "https://./",
         "https://...:8443/",
-        "https://ems.local/v1",
-        "https://ems.local/v1/",
-        "https://ems.local/pairing/v1/",
-        "https://ems.local/pairing/v12/",
         "https://ems.local/pairing/?a=b",
         "https://ems.local/pairing/?",
         "https://ems.local/?/",
@@ -124,6 +120,32 @@ def test_bad_base_urls(text: str) -> None:
     with pytest.raises(InvalidUrl) as caught:
         BaseUrl(text)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.rule("VER-03")
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("https://ems.local/v1/", "https://ems.local/"),
+        ("https://ems.local:8443/pairing/v1", "https://ems.local:8443/pairing/"),
+        ("https://ems.local/pairing/v12/", "https://ems.local/pairing/"),
+        ("https://v1/", "https://v1/"),
+        ("https://v1/v1/", "https://v1/"),
+    ],
+)
+def test_a_version_at_the_end_is_left_out_with_a_warning(
+    text: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = BaseUrl(text)
+    assert url == meant
+    assert url.host in ("ems.local", "v1")
+    assert (f"which is left out: {meant}" in caplog.text) == (text != meant)
+
+
+def test_a_password_in_a_url_that_is_refused_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InvalidUrl):
+        BaseUrl("https://user:word@ems.local/v1/")
+    assert caplog.text == ""
 
 
 @pytest.mark.rule("SEC-03")

@@ -292,13 +292,13 @@ class Manager:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[HttpsServer]:
         def mount(server: HttpsServer) -> None:
-            server.add_post(f"{PATH}v1/waitForPairing", self.polls._wait_for_pairing)
+            server.add_operation(PATH, "waitForPairing", self.polls._wait_for_pairing)
             for operation, handler in (
                 ("requestPairing", self.service._request_pairing),
                 ("requestConnectionDetails", self.service._request_connection_details),
                 ("finalizePairing", self.service._finalize_pairing),
             ):
-                server.add_post(f"{PATH}v1/{operation}", handler)
+                server.add_operation(PATH, operation, handler)
 
         async with serving(mount) as server:
             try:
@@ -384,7 +384,7 @@ async def test_the_loop_goes_on_waits_and_stops_as_the_answers_say(
 
     device = Device()
     async with (
-        serving(lambda server: server.add_post(f"{PATH}v1/waitForPairing", scripted)) as server,
+        serving(lambda server: server.add_operation(PATH, "waitForPairing", scripted)) as server,
         device.waiting_at(base_url(server)) as task,
         within(10),
     ):
@@ -423,7 +423,7 @@ async def test_a_server_that_cannot_be_trusted_or_reached_is_sent_nothing_and_tr
         raise AssertionError("nothing may be sent")
 
     def mount(server: HttpsServer) -> None:
-        server.add_post(f"{PATH}v1/waitForPairing", never)
+        server.add_operation(PATH, "waitForPairing", never)
 
     async with serving(mount) as server:
         url = BaseUrl(f"https://localhost:{server.port}{PATH}")  # the certificate is made out to the address

@@ -60,8 +60,8 @@ async def server(websocket: WebSocketTransport) -> AsyncIterator[HttpsServer]:
 
     made.add_get("/ws", upgrade)
     made.add_index("/pairing/")
-    made.add_post("/pairing/v1/echo", echo)
-    made.add_post("/session/v1/secured", secured)
+    made.add_operation("/pairing/", "echo", echo)
+    made.add_operation("/session/", "secured", secured)
     await made.start()
     try:
         yield made

@@ -40,9 +40,9 @@ async def server() -> AsyncIterator[HttpsServer]:
         return answer(401)
 
     made.add_index("/pairing/")
-    made.add_post("/pairing/v1/echo", echo)
-    made.add_post("/pairing/v1/refuse", refuse)
-    made.add_post("/bare/v1/echo", echo)
+    made.add_operation("/pairing/", "echo", echo)
+    made.add_operation("/pairing/", "refuse", refuse)
+    made.add_operation("/bare/", "echo", echo)
     await made.start()
     yield made
     await made.close()
@@ -80,6 +80,19 @@ async def test_an_address_that_is_refused_too_often_has_to_wait(server: HttpsSer
         async with session.get(url(server), ssl=context) as response:
             assert response.status == 429
             assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.rule("VER-02")
+async def test_a_client_that_leaves_the_version_out_is_served_and_named_once(
+    server: HttpsServer, context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.post(url(server, "echo"), data=b"{}", ssl=context) as response:
+                assert response.status == 200
+                assert await response.json() == {"bearer": None, "size": 2}
+    assert caplog.text.count("127.0.0.1 asks for /pairing/echo without the version of the API") == 1
+    assert "v1/ before the operation" in caplog.text
 
 
 @pytest.mark.rule("SEC-03")
