@@ -174,6 +174,7 @@ class Acceptor:
         self.port = 0
         self._listening: list[socket.socket] = []
         self._arriving: dict[Place, asyncio.Task[None]] = {}
+        self._ours: dict[Place, socket.socket] = {}  # until asyncio has them
         self._turns: dict[Place, asyncio.Future[None]] = {}
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -265,7 +266,17 @@ class Acceptor:
         connection.setblocking(False)
         task = self._loop.create_task(self._take_in(connection, place), name=f"s2connect-arrival-{network}")
         place.evict = task.cancel
-        self._arriving[place] = task
+        self._arriving[place], self._ours[place] = task, connection
+        # A callback, because a task that is cancelled before its first step runs no line of its own.
+        task.add_done_callback(lambda task: self._arrived(place, task))
+
+    def _arrived(self, place: Place, task: asyncio.Task[None]) -> None:
+        self._arriving.pop(place, None)
+        if task.cancelled():
+            self.admission.leave(place)
+        connection = self._ours.pop(place, None)
+        if connection is not None:
+            _reset(connection)
 
     def _evict(self, victim: Place) -> None:
         self._note("idle while others came", victim.network)
@@ -275,7 +286,6 @@ class Acceptor:
     # From TCP to the protocol
 
     async def _take_in(self, connection: socket.socket, place: Place) -> None:
-        handed_over = False
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
                 with contextlib.suppress(OSError):  # it has ended already
@@ -285,7 +295,7 @@ class Acceptor:
                     deadline.reschedule(self._loop.time() + TURN_TIMEOUT)
                     await self._its_turn(place)
                     deadline.reschedule(self._loop.time() + HANDSHAKE_TIMEOUT)
-                handed_over = True
+                del self._ours[place]
                 await self._loop.connect_accepted_socket(
                     lambda: self._make_protocol(place),
                     connection,
@@ -298,13 +308,6 @@ class Acceptor:
         except Exception as error:
             self.admission.leave(place)
             process_failures.failed("arrival", error)
-        except BaseException:
-            self.admission.leave(place)
-            raise
-        finally:
-            self._arriving.pop(place, None)
-            if not handed_over:
-                _reset(connection)
 
     async def _client_hello(self, connection: socket.socket) -> None:
         """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it.

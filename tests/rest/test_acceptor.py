@@ -170,6 +170,17 @@ async def test_closing_ends_what_has_not_come_in_yet() -> None:
         writer.close()
 
 
+async def test_closing_ends_what_was_accepted_in_the_same_turn() -> None:
+    async with serving() as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=patience(1)) as client:
+            server._acceptor._accept(server._acceptor._listening[0])
+            assert server._acceptor._arriving
+            await server.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert not len(server._acceptor.admission)
+
+
 async def test_connections_have_no_delay(context: ssl.SSLContext) -> None:
     async with serving() as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
