@@ -190,8 +190,8 @@ async def _handshake(
         if isinstance(error, ConnectionResetError | ConnectionAbortedError):
             raise NotReachable(
                 f"{where} broke the TLS handshake off.",
-                hint="It may be busy: try again. Check the port, too; S2 Connect demands TLS 1.3, for which the other device "
-                "may be too old.",
+                hint="It may be busy: try again. Check the port, too; S2 Connect demands TLS 1.3, for which the other "
+                "device may be too old.",
             ) from error
         raise NotReachable.because(for_display(host), port, error) from error
     try:
