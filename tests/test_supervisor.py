@@ -415,12 +415,12 @@ ALLOWED = {
         "run": "a group: its errors are its function's",
     },
     "simulate/fleet.py": {"run_fleet": "a group: its errors are its function's"},
-    "transports/websocket_ends.py": {
+    "transports/websocket_end.py": {
         "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
-        "_room": "whoever sends awaits it",
         "_expel": "closes the connection, which is cut where that fails",
-        "_ping": "no task: the library's future",
     },
+    "transports/websocket_server.py": {"_room": "whoever sends awaits it"},
+    "transports/websocket_client.py": {"_ping": "no task: the library's future"},
     "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
     "keeping.py": {"_whole": "its caller awaits it; where the caller is cancelled, the supervisor sees how it ends"},
     "pairing/http_server.py": {"_finalize_pairing": "its function awaits it; the change it makes is supervised"},

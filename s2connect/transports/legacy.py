@@ -38,15 +38,9 @@ from s2connect.transports.base import (
     ConnectionInfo,
     Trust,
 )
-from s2connect.transports.websocket_ends import (
-    ClientEnd,
-    ServerEnd,
-    WebSocketTimings,
-    accept,
-    bearer_of,
-    open_client,
-    server_socket,
-)
+from s2connect.transports.websocket_client import ClientEnd, open_client
+from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_server import ServerEnd, accept, bearer_of, server_socket
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -12,7 +12,9 @@ from s2connect.model.session_init import CommunicationDetails, WebSocketCommunic
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import MAX_OFFERS, TOKEN_BYTES, OfferTable, OpenOffers
-from s2connect.transports.websocket_ends import WebSocketTimings, accept, bearer_of, open_client, server_socket
+from s2connect.transports.websocket_client import open_client
+from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_server import accept, bearer_of, server_socket
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -13,7 +13,7 @@ from s2connect.bridge.life import LinkState
 from s2connect.bridge.service import Bridge
 from s2connect.errors import S2ConnectError, SessionError
 from s2connect.transports.mqtt.terms import ChannelLimits
-from s2connect.transports.websocket_ends import WebSocketTimings
+from s2connect.transports.websocket_end import WebSocketTimings
 
 PEER_TIMEOUT = 4.0
 """Seconds of silence until a peer is taken for gone, with short times."""

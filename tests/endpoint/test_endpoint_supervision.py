@@ -18,7 +18,7 @@ from s2connect.live import Live
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
-from s2connect.transports.websocket_ends import ServerEnd
+from s2connect.transports.websocket_server import ServerEnd
 from tests.endpoint import supervision_house
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns

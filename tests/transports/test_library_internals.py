@@ -15,8 +15,9 @@ from aiohttp import web
 from websockets.asyncio.client import ClientConnection
 
 from s2connect.rest import connection as connection_module
-from s2connect.transports import websocket_ends
-from s2connect.transports.websocket_ends import ClientEnd, ServerEnd
+from s2connect.transports import websocket_client, websocket_end, websocket_server
+from s2connect.transports.websocket_client import ClientEnd
+from s2connect.transports.websocket_server import ServerEnd
 
 
 async def talk(server: Any, client: Any) -> None:
@@ -76,15 +77,15 @@ async def test_websockets_has_the_short_cut_past_its_send(rig: Any) -> None:
 @pytest.mark.parametrize("gone", ["websockets' short cut", "asyncio's buffers", "aiohttp's compressor"])
 async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
     if gone == "websockets' short cut":
-        monkeypatch.setattr(websocket_ends, "_has_short_cut", lambda _: False)
+        monkeypatch.setattr(websocket_client, "_has_short_cut", lambda _: False)
     elif gone == "asyncio's buffers":
-        monkeypatch.setattr(websocket_ends, "shrink_tls_buffer", lambda _: False)
+        monkeypatch.setattr(websocket_end, "shrink_tls_buffer", lambda _: False)
     else:
 
         def without(thing: Any, name: str, default: Any) -> Any:
             return default if name == "_writer" else getattr(thing, name, default)
 
-        monkeypatch.setattr(websocket_ends, "getattr", without, raising=False)
+        monkeypatch.setattr(websocket_server, "getattr", without, raising=False)
     async with rig() as made:
         await talk(*await made.pair())
 

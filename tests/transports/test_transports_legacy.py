@@ -38,7 +38,7 @@ from s2connect.session.session import Session
 from s2connect.transports import legacy
 from s2connect.transports.base import Connection, Trust
 from s2connect.transports.legacy import PlainConnection, PlainDoor, connect_plain, is_this_machine, plain_node_id
-from s2connect.transports.websocket_ends import WebSocketTimings
+from s2connect.transports.websocket_end import WebSocketTimings
 from tests.transports.conftest import contexts
 from tests.waits import slowed, until, within
 

@@ -1,0 +1,310 @@
+"""What both ends of a WebSocket share that carries S2 messages: liveness, one end, a bounded farewell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.exceptions import WebSocketException
+
+from s2connect.errors import ConnectionClosed
+from s2connect.messages.envelope import BINARY_FRAME
+from s2connect.model.seldom import process_lines
+from s2connect.supervisor import process_failures
+from s2connect.transports.base import (
+    ABNORMAL_CLOSURE,
+    MESSAGE_TOO_BIG,
+    NORMAL_CLOSURE,
+    PING_INTERVAL,
+    POLICY_VIOLATION,
+    UNSUPPORTED_DATA,
+    Connection,
+    ConnectionInfo,
+)
+from s2connect.transports.frame_budget import FrameBudget
+from s2connect.transports.offers import OFFER_LIFETIME
+from s2connect.transports.tls_buffer import shrink_tls_buffer
+
+_log = logging.getLogger(__name__)
+
+PEER_TIMEOUT = 75.0
+"""WS-04: seconds of listening in vain after which a peer is taken for gone: two pings and a half."""
+
+OPEN_TIMEOUT = 20.0
+"""Seconds for name, TCP, TLS and upgrade at the client; less than a token lives (SES-04)."""
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds for the farewell of both sides; then the connection is cut."""
+
+WRITE_BUFFER_BYTES = 64 * 1024
+"""WS-07: what waits in this process for a slow peer before ``send`` waits, at the server."""
+
+MAX_REASON_BYTES = 123
+"""Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
+
+MAX_BINARY_FRAMES = 10
+"""WS-05: binary frames of one connection that are answered; one more ends it."""
+
+_HELD_UP = 0.05
+"""Seconds after which a ``send`` counts as having waited for the peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketTimings:
+    """Seconds that decide about a WebSocket.
+
+    Attributes:
+        ping_interval: Between two pings.
+        peer_timeout: Of listening in vain until the peer counts as gone.
+        open_timeout: For opening, at the client.
+        close_timeout: For closing.
+        offer_lifetime: Until an offer expires.
+    """
+
+    ping_interval: float = PING_INTERVAL
+    peer_timeout: float = PEER_TIMEOUT
+    open_timeout: float = OPEN_TIMEOUT
+    close_timeout: float = CLOSE_TIMEOUT
+    offer_lifetime: float = OFFER_LIFETIME
+
+
+class PeerWatch:
+    """Adds up how long the peer has been listened to without a sign of life. Sans-I/O.
+
+    Time in which nobody listens does not count: then the signs of life of the peer stand in a queue of ours, and a slow
+    reader here must not cost a living peer its connection.
+    """
+
+    def __init__(self) -> None:
+        self._silence = 0.0
+        self._since: float | None = None
+
+    def listen(self, now: float) -> None:
+        """Somebody begins to wait for the peer."""
+        self._since = now
+
+    def stop(self, now: float) -> None:
+        """Nobody waits any more."""
+        if self._since is not None:
+            self._silence += now - self._since
+            self._since = None
+
+    def heard(self, now: float) -> None:
+        """The peer gave a sign of life."""
+        self._silence = 0.0
+        if self._since is not None:
+            self._since = now
+
+    def served(self) -> None:
+        """The peer gave what was waited for, and nobody waits any more."""
+        self._silence = 0.0
+        self._since = None
+
+    def silence(self, now: float) -> float:
+        """Seconds of listening in vain."""
+        return self._silence + (0.0 if self._since is None else now - self._since)
+
+
+class WebSocketEnd(Connection):
+    """What both sides share: liveness, one end, a bounded farewell. Subclasses speak to their library."""
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        transport: asyncio.Transport,
+        timings: WebSocketTimings,
+        frames: FrameBudget,
+        max_bytes: int,
+    ) -> None:
+        self.info = info
+        self._frames = frames
+        self._max_bytes = max_bytes
+        self._binary_frames = 0
+        self._expelling: asyncio.Task[None] | None = None
+        self._transport = transport
+        self._timings = timings
+        self._loop = asyncio.get_running_loop()
+        self._watch = PeerWatch()
+        self._ended: ConnectionClosed | None = None
+        self._goodbye: ConnectionClosed | None = None
+        self.closed = asyncio.Event()
+        self.local_address = _ip_of(transport.get_extra_info("sockname"))
+        self.remote_address = _ip_of(transport.get_extra_info("peername"))
+        shrink_tls_buffer(transport)
+        self._heart = asyncio.create_task(self._watch_peer(), name=f"s2connect-websocket-heartbeat-{info.remote}")
+
+    @abstractmethod
+    async def _receive(self) -> str | None:
+        """Next text, or None for what is none. Raises ConnectionClosed at the end; cancel-safe."""
+
+    @abstractmethod
+    async def _transmit(self, text: str) -> None:
+        """Write a text and wait for room. Raises ConnectionClosed."""
+
+    @abstractmethod
+    async def _ping(self) -> None:
+        """Write a ping. Raises anything when the connection is gone."""
+
+    @abstractmethod
+    async def _farewell(self, code: int, reason: str) -> None:
+        """Close handshake. Raises anything."""
+
+    async def recv(self) -> str:
+        """See :meth:`Connection.recv`."""
+        if self._ended is not None:
+            raise ConnectionClosed(self._ended.code, self._ended.reason)
+        watch, time = self._watch, self._loop.time
+        watch.listen(time())
+        try:
+            while (text := await self._receive()) is None:
+                watch.heard(time())
+        except ConnectionClosed as error:
+            watch.stop(time())
+            if self._goodbye is not None:
+                await self.closed.wait()  # bounded: our own close is at work
+            self._end(error)
+            assert self._ended is not None
+            raise ConnectionClosed(self._ended.code, self._ended.reason) from None
+        except BaseException:
+            watch.stop(time())
+            raise
+        watch.served()
+        self._frames.delivered(len(text))
+        return text
+
+    async def send(self, text: str) -> None:
+        """See :meth:`Connection.send`."""
+        ended = self._ended or self._goodbye
+        if ended is not None:
+            raise ConnectionClosed(ended.code, ended.reason)
+        await self._transmit(text)
+
+    async def _binary(self) -> str:
+        """Return what stands for a binary frame, which is answered as no message; too many end the connection (WS-05).
+
+        Raises:
+            ConnectionClosed: It was one too many.
+        """
+        self._binary_frames += 1
+        if self._binary_frames <= MAX_BINARY_FRAMES:
+            return BINARY_FRAME
+        self._warn("binary", "%s sends binary frames; S2 messages are text", self.info.remote)
+        await self.close(UNSUPPORTED_DATA, "text frames only")
+        raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
+
+    def _expel(self) -> None:
+        """End the connection of a peer that sends frames and no messages."""
+        if self._expelling is None and self._ended is None:
+            self._warn("frames", "%s sends too many frames that carry no message", self.info.remote)
+            name = f"s2connect-websocket-close-{self.info.remote}"
+            self._expelling = asyncio.create_task(self.close(POLICY_VIOLATION, "too many frames"), name=name)
+
+    def _warn(self, kind: str, what: str, *arguments: object) -> None:
+        """Log a line that the peer causes, once a minute for each kind, across connections."""
+        more = process_lines.due((self.info.local, self.info.remote, kind), self._loop.time())
+        if more is not None:
+            _log.warning(f"{what}%s", *arguments, more)
+
+    async def _wait(self, room: Coroutine[Any, Any, None]) -> None:
+        """Wait for room in a write buffer that is full."""
+        started = self._loop.time()
+        await room
+        now = self._loop.time()
+        if now - started > _HELD_UP:
+            self._watch.heard(now)  # room came after waiting: the peer takes in what we send
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """See :meth:`Connection.close`."""
+        if self._goodbye is not None or self._ended is not None:
+            await self.closed.wait()
+            return
+        self._goodbye = ConnectionClosed(code, reason)
+        try:
+            async with asyncio.timeout(self._timings.close_timeout):
+                await self._farewell(code, _fitting(reason))
+        except (TimeoutError, OSError, RuntimeError, WebSocketException) as error:
+            _log.debug("No farewell with %s: %s", self.info.remote, type(error).__name__)
+            self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
+        finally:
+            self._end(self._goodbye)
+
+    def has_room(self) -> bool:
+        """See :meth:`Connection.has_room`."""
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
+
+    def _is_full(self) -> bool:
+        """Whether more waits to be written than shall; a transport that is gone cannot be asked."""
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES
+
+    async def wait_closed(self) -> None:
+        """See :meth:`Connection.wait_closed`."""
+        await self.closed.wait()
+
+    def _end(self, error: ConnectionClosed) -> None:
+        if self._ended is None:
+            self._ended = error
+            self._heart.cancel()
+            self.closed.set()
+
+    async def _watch_peer(self) -> None:
+        """Beat; a connection whose heart fails ends, because nobody would notice that its peer is gone."""
+        try:
+            await self._beat()
+        except Exception as error:
+            process_failures.failed("websocket-heartbeat", error, name=f"the heartbeat of {self.info.remote}")
+            self._end(ConnectionClosed(ABNORMAL_CLOSURE, "an error in this program"))
+            self._transport.abort()
+
+    def _too_big(self) -> ConnectionClosed:
+        """The end that a message of the peer makes that is too long (WS-05)."""
+        what = "%s sent a message that is longer than %d bytes; the session ends with %d"
+        self._warn("too big", what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
+        return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
+
+    async def _beat(self) -> None:
+        loop, timings = self._loop, self._timings
+        next_ping = loop.time() + timings.ping_interval
+        while True:
+            now = loop.time()
+            left = timings.peer_timeout - self._watch.silence(now)
+            if left <= 0:
+                # Where this process itself stood still, what has come from the peer meanwhile is read first.
+                await asyncio.sleep(timings.peer_timeout / 10)
+                if self._watch.silence(loop.time()) < timings.peer_timeout:
+                    continue
+                _log.warning("No sign of life from %s for %g s", self.info.remote, timings.peer_timeout)
+                self._end(ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer"))
+                self._transport.abort()
+                return
+            if now >= next_ping:
+                next_ping = now + timings.ping_interval
+                try:
+                    async with asyncio.timeout(min(left, timings.ping_interval)):
+                        await self._ping()
+                except (TimeoutError, OSError, RuntimeError, WebSocketException):
+                    pass  # a receiver is told by its own call; a writer that is held up may come free
+            await asyncio.sleep(min(left, max(next_ping - loop.time(), 0.0)))
+
+
+def _ip_of(address: object) -> str:
+    return str(address[0]).partition("%")[0] if isinstance(address, tuple) and address else ""
+
+
+def _fitting(reason: str) -> str:
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+
+
+def with_address(info: ConnectionInfo, transport: asyncio.BaseTransport) -> ConnectionInfo:
+    """Return the facts of a connection with the peer's address, if they are without."""
+    if info.peer_address:
+        return info
+    name: Any = transport.get_extra_info("peername")
+    address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
+    return ConnectionInfo(info.protocol, info.local, info.remote, info.s2_version, address)

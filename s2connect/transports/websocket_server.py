@@ -1,0 +1,182 @@
+"""The communication server's end of a WebSocket that carries S2 messages, on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import WSCloseCode, WSMsgType
+from aiohttp.abc import AbstractStreamWriter
+
+from s2connect.errors import ConnectionClosed
+from s2connect.transports.base import (
+    ABNORMAL_CLOSURE,
+    MESSAGE_TOO_BIG,
+    NORMAL_CLOSURE,
+    ConnectionInfo,
+)
+from s2connect.transports.frame_budget import FrameGuard
+from s2connect.transports.websocket_end import (
+    WRITE_BUFFER_BYTES,
+    WebSocketEnd,
+    WebSocketTimings,
+    with_address,
+)
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+COMPRESS_FROM_BYTES = 512
+"""WS-03: shorter texts of the server go uncompressed, as the extension allows: they gain little, and a compressor costs
+more time than the rest of the way."""
+
+
+class ServerEnd(WebSocketEnd):
+    """The communication server's end, on aiohttp. Made by :func:`accept`.
+
+    aiohttp's own heartbeat is not used: it drops a living peer as soon as our application reads slowly, because the
+    pong then stands behind unread messages.
+    """
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        socket: web.WebSocketResponse,
+        writer: AbstractStreamWriter,
+        transport: asyncio.Transport,
+        timings: WebSocketTimings,
+        max_bytes: int,
+        guard: FrameGuard,
+    ) -> None:
+        self._socket = socket
+        self._writer = writer
+        self._draining: asyncio.Task[None] | None = None
+        self._window_bits = int(socket.compress)
+        frames: Any = getattr(socket, "_writer", None)
+        if getattr(frames, "compress", 0):
+            # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
+            frames.compress = 0
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        super().__init__(info, transport, timings, guard.budget, max_bytes)
+        guard.on_exceeded = self._expel
+        if guard.exceeded:
+            self._expel()
+
+    async def _receive(self) -> str | None:
+        message = await self._socket.receive()
+        kind = message.type
+        if kind is WSMsgType.TEXT:
+            text: str = message.data
+            # An inflated text may be one byte longer than aiohttp lets pass otherwise.
+            if 4 * len(text) > self._max_bytes and len(text.encode("utf-8")) > self._max_bytes:
+                await self.close(MESSAGE_TOO_BIG, "message too long")
+                raise self._too_big()
+            return text
+        if kind is WSMsgType.PING:
+            with contextlib.suppress(OSError):
+                await self._socket.pong(message.data)
+                if self._is_full():
+                    await self._room()
+            return None
+        if kind is WSMsgType.PONG:
+            return None
+        if kind is WSMsgType.BINARY:
+            return await self._binary()
+        if kind is WSMsgType.CLOSE:
+            code, reason = message.data or NORMAL_CLOSURE, message.extra or ""
+            with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+                async with asyncio.timeout(self._timings.close_timeout):
+                    await self._socket.close(code=NORMAL_CLOSURE if code == WSCloseCode.OK else code, drain=False)
+            raise ConnectionClosed(code, reason)
+        if kind is WSMsgType.ERROR:
+            # aiohttp has told the peer already: too long (1009), not UTF-8 (1007), not WebSocket (1002).
+            code = getattr(message.data, "code", ABNORMAL_CLOSURE)
+            raise self._too_big() if code == MESSAGE_TOO_BIG else ConnectionClosed(code)
+        raise ConnectionClosed(ABNORMAL_CLOSURE)
+
+    async def _transmit(self, text: str) -> None:
+        try:
+            compress = self._window_bits if len(text) >= COMPRESS_FROM_BYTES else 0
+            await self._socket.send_str(text, compress=compress or None)
+        except (OSError, RuntimeError):
+            raise ConnectionClosed(ABNORMAL_CLOSURE) from None
+        if self._is_full():
+            await self._wait(self._room())
+
+    async def _room(self) -> None:
+        """Wait until the peer has taken in what was written.
+
+        In a task, because aiohttp's writers share one future: to cancel one of them would be to cancel the others.
+        """
+        if self._draining is None:
+            name = f"s2connect-websocket-drain-{self.info.remote}"
+            self._draining = asyncio.create_task(self._writer.drain(), name=name)
+            self._draining.add_done_callback(self._drained)
+        draining = self._draining
+        await asyncio.wait({draining})
+        if draining.cancelled() or draining.exception() is not None:
+            raise ConnectionClosed(ABNORMAL_CLOSURE)
+
+    def _drained(self, draining: asyncio.Task[None]) -> None:
+        self._draining = None
+        if not draining.cancelled():
+            draining.exception()  # a writer that still waits is told by it; nobody else needs to know
+
+    async def _ping(self) -> None:
+        await self._socket.ping()
+
+    async def _farewell(self, code: int, reason: str) -> None:
+        await self._socket.close(code=code, message=reason.encode("utf-8"), drain=False)
+
+
+def server_socket(timings: WebSocketTimings, *, compression: bool, max_message_bytes: int) -> web.WebSocketResponse:
+    """Make the answer to a request for an upgrade, for :func:`accept`."""
+    from aiohttp import web  # a device that only connects does without aiohttp's server
+
+    return web.WebSocketResponse(
+        timeout=2 * timings.close_timeout,  # ours ends first, and cuts
+        autoclose=False,
+        autoping=False,
+        compress=compression,
+        writer_limit=sys.maxsize,  # see ServerEnd._room
+        max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as long as this
+    )
+
+
+async def accept(
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    info: ConnectionInfo,
+    timings: WebSocketTimings,
+    *,
+    max_message_bytes: int,
+) -> ServerEnd:
+    """Upgrade a request for which ``can_prepare`` is true.
+
+    Raises:
+        ConnectionClosed: The client has gone.
+    """
+    transport = request.transport
+    if transport is None:
+        raise ConnectionClosed
+    # What a client has sent before it got the answer lies in aiohttp's protocol, whose attribute is private.
+    guard = FrameGuard(_protocol_of(transport), getattr(request.protocol, "_message_tail", b""))
+    transport.set_protocol(guard)
+    try:
+        writer = await socket.prepare(request)
+    except ConnectionError:
+        raise ConnectionClosed from None
+    assert writer is not None
+    return ServerEnd(with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard)
+
+
+def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
+    return cast(asyncio.Protocol, transport.get_protocol())
+
+
+def bearer_of(request: web.Request) -> str | None:
+    """The bearer token of a request, or None. It is a secret."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else None
