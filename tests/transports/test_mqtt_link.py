@@ -33,6 +33,7 @@ from s2connect.errors import (
 from s2connect.model.secret import Secret
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
+from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt import link as link_module
 from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.drops import Drops
@@ -229,8 +230,8 @@ async def test_the_connection_is_read_in_large_pieces_even_where_the_process_has
     protocol: Any = getattr(a._stream._transport, "_ssl_protocol")  # noqa: B009
     assert protocol.max_size == len(protocol._ssl_buffer) == READ_BYTES
     queue = await inbox(a, topic("a"))
-    await (await connect(broker, ADMIN)).publish(Packet(topic("a"), b"x" * 900_000))
-    assert len((await queue.get()).payload) == 900_000
+    await (await connect(broker, ADMIN)).publish(Packet(topic("a"), b"x" * MAX_MESSAGE_BYTES))
+    assert len((await queue.get()).payload) == MAX_MESSAGE_BYTES
 
 
 # --- messages
