@@ -50,6 +50,9 @@ PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 
 NO_TLS: Final = "anybody on the way can read along and give commands"
 
+MIN_PASSWORD: Final = 16
+"""Characters of a password below which there is a warning: an address may try a hundred a second."""
+
 _Routes = Sequence[ReadRoute]
 
 
@@ -244,9 +247,12 @@ def _secrets(reading: Reading, place: Place, section: BaseModel) -> None:
             continue
         if not content.strip():
             reading.problem((*place, name), f"{name}: {for_display(str(file), 300)} is empty")
-        elif name == "login_file" and b":" not in content:
-            what = f"{name}: {for_display(str(file), 300)} does not hold user:password"
+        elif name == "login_file" and (b":" not in content or not content.isascii()):
+            what = f"{name}: {for_display(str(file), 300)} does not hold user:password in ASCII"
             reading.problem((*place, name), what)
+        elif name == "login_file" and len(content.strip().partition(b":")[2]) < MIN_PASSWORD:
+            what = f"{name}: a password of less than {MIN_PASSWORD} characters may be guessed; better take a random one"
+            reading.problem((*place, name), what, fatal=False)
         elif name == "secret_file":
             try:
                 SessionToken(content.decode("utf-8"))

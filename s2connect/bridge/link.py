@@ -247,6 +247,10 @@ class Link:
         self._paired_anew = True
         self._news.set()
 
+    def is_unused(self) -> bool:
+        """Whether it has never been up, nobody is connected, and nobody asks."""
+        return not self._times_up and not self._connections and not self._open_questions()
+
     def status(self) -> LinkStatus:
         """What to show."""
         now, life = self._loop.time(), self._life

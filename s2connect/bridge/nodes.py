@@ -165,6 +165,8 @@ class NodeManagerPort(ManagerPort):
         protocols: Communication protocols by preference.
     """
 
+    keeps = True
+
     def __init__(self, endpoint: Endpoint, bridge: NodeId, protocols: tuple[str, ...]) -> None:
         self._endpoint = endpoint
         self._bridge = bridge

@@ -81,7 +81,7 @@ class PlainTemplate:
     Attributes:
         path: With ``{id}``, which stands for the id of the device.
         access: What they all have to show.
-        max_devices: Ids that are taken as long as the bridge runs; further ones are refused.
+        max_devices: Ids that are taken; further ones are refused, unless one of these never became anything.
     """
 
     path: str
@@ -465,7 +465,7 @@ class PlainServerDevicePort(ConfiguredDevicePort[PlainServerEntry]):
         if key in self._entries:
             return False  # it has a path of its own, and perhaps a token
         if key not in self._by_path:
-            if len(self._by_path) >= template.max_devices:
+            if len(self._by_path) >= template.max_devices and not await self._make_room():
                 _log.warning("%s is one device more than max_devices = %d", for_display(key), template.max_devices)
                 return False
             known = ConfiguredDevice(key=key, name=key, named=False)
@@ -481,6 +481,15 @@ class PlainServerDevicePort(ConfiguredDevicePort[PlainServerEntry]):
                 del self._by_path[key]
                 raise
         return True
+
+    async def _make_room(self) -> bool:
+        """Forget the oldest of the ids that never became anything; strangers make up such."""
+        for key in self._by_path:
+            if self._switchboard.gives_way(key):
+                del self._by_path[key]
+                await self._switchboard.gone(key)
+                return True
+        return False
 
     def _observe_by_path(self, key: str, connection: Connection) -> Connection:
         known, side = self._by_path[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from s2connect.bridge.link import Side
 from s2connect.model.common import NodeDescription, Role
@@ -54,6 +54,9 @@ class Switchboard(Protocol):
 
     def arrived(self, key: str, role: Role, connection: Connection) -> bool:
         """That peer has come. False if nobody waits for it: the connection is the caller's to close."""
+
+    def gives_way(self, key: str) -> bool:
+        """Whether nothing is lost with a device: it was never connected through, is not now, and leaves nothing."""
 
     def pairing_changed(self, key: str) -> None:
         """One side of a device's link was paired or unpaired."""
@@ -134,7 +137,13 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
 
 
 class ManagerPort(Port):
-    """The end at which the energy manager (CEM) is. The bridge represents each device there."""
+    """The end at which the energy manager (CEM) is. The bridge represents each device there.
+
+    Attributes:
+        keeps: Whether something durable is made for each device.
+    """
+
+    keeps: ClassVar[bool] = False
 
     async def prepare(self, devices: Sequence[Device]) -> None:
         """Make ready to represent many devices, with one write instead of one for each; :meth:`represent` follows.

@@ -145,6 +145,11 @@ class Route:
             self.supervisor.failures.failed("arrival", error, name=key)
             return False
 
+    def gives_way(self, key: str) -> bool:
+        """See :meth:`Switchboard.gives_way <s2connect.bridge.ports.Switchboard.gives_way>`."""
+        link = self.links.get(key)
+        return not self.manager.keeps and (link is None or link.is_unused())
+
     def pairing_changed(self, key: str) -> None:
         """See :meth:`Switchboard.pairing_changed <s2connect.bridge.ports.Switchboard.pairing_changed>`."""
         if (link := self.links.get(key)) is not None:

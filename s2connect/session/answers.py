@@ -16,7 +16,8 @@ ANSWER_WITHIN: Final = 3.0
 field waits for five, and a bridge in between for four."""
 
 REMEMBERED_FOR: Final = 3600.0
-"""Seconds for which a message that was refused with ``PERMANENT_ERROR`` is not sent again: the peer may be mended."""
+"""Seconds for which a message that was refused with ``PERMANENT_ERROR`` is not sent again: the peer may be mended
+(errata S2C-44)."""
 
 MAX_REMEMBERED: Final = 64
 """Messages of one pair that are remembered so; beyond it the oldest is forgotten."""

@@ -31,7 +31,9 @@ class Inbox:
         return len(self._messages)
 
     def has_room(self, message: Message) -> bool:
-        """Whether one more message fits in."""
+        """Whether one more message fits in. What the application has received and not answered yet counts as well."""
+        if len(self._kept) >= self._limit + self._overflow:
+            return False
         if not self._messages:
             return True
         fits = self._waiting + len(message.text) <= self._characters
@@ -44,9 +46,6 @@ class Inbox:
             message: The message.
             kept: The application answers it; otherwise :meth:`due` tells when it gets its ``OK``.
             now: Never goes back.
-
-        Raises:
-            UsageError: Too many are kept.
         """
         if kept:
             self._kept.sent(message.id or NIL_ID, now=now)

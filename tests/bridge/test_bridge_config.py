@@ -217,6 +217,22 @@ MISTAKES = {
 }
 
 
+@pytest.mark.parametrize(("login", "warned"), [("s2:secret", True), ("s2:" + "x" * 16, False)])
+def test_a_password_that_can_be_guessed_is_a_warning(tmp_path: Path, login: str, *, warned: bool) -> None:
+    private_file(tmp_path / "login", login)
+    file = written(tmp_path, BY_PATH.format('path = "/s2/{id}"\nlogin_file = "login"'))
+    config, warnings = load(file)
+    assert [problem.line for problem in warnings if "may be guessed" in problem.what] == [8] * warned
+    assert isinstance(config.routes[0].devices, PlainServerDevices)
+    assert config.routes[0].devices.max_devices == 100
+
+
+def test_an_open_port_for_any_device_is_a_warning(tmp_path: Path) -> None:
+    text = BY_PATH.format('path = "/s2/{id}"\nhost = "*"\nallow_unencrypted = true')
+    _, warnings = load(written(tmp_path, text))
+    assert any("can pose as any device" in problem.what for problem in warnings)
+
+
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, case: str) -> None:
     text, line, words = MISTAKES[case]

@@ -232,6 +232,31 @@ async def test_devices_that_nobody_configured_come_in_by_their_ids_up_to_a_numbe
         await asyncio.gather(*(end.close() for end in pairs))
 
 
+async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do_not() -> None:
+    async with PlainServer(door(Role.CEM)) as cem_server:
+        gone = cem_server.port
+    template = PlainTemplate(path="/s2/{id}", access=PlainAccess(), max_devices=2)
+    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [], template)
+    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+    async with opened(devices, manager) as route, within(20):
+        for number in range(5):  # strangers
+            with pytest.raises(PeerBusy):
+                await connect(devices.port, f"/s2/stranger-{number}", Role.RM)
+        assert list(route.links) == ["stranger-3", "stranger-4"]
+        async with PlainServer(door(Role.CEM), port=gone) as cem_server:
+            ends = []
+            for name in ("pump", "battery"):
+                device = await connect(devices.port, f"/s2/{name}", Role.RM)
+                ends += [device, await anext(cem_server)]
+                await converse(*ends[-2:])
+            assert sorted(route.links) == ["battery", "pump"]
+            with pytest.raises(PeerBusy):
+                await connect(devices.port, "/s2/stranger", Role.RM)
+            await asyncio.gather(*(end.close() for end in ends))
+            with pytest.raises(PeerBusy):  # they are only away
+                await connect(devices.port, "/s2/stranger", Role.RM)
+
+
 async def test_a_device_by_path_shows_the_token_or_login_that_all_of_them_have(tmp_path: Path) -> None:
     access = PlainAccess(
         token_file=private_file(tmp_path / "token", "for-all"),

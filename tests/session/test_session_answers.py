@@ -181,6 +181,25 @@ async def test_the_same_id_again_while_the_first_is_kept_is_refused(raw: Raw) ->
     assert await answer(far) == ("m1", "OK")
 
 
+async def test_messages_that_are_kept_are_bounded_also_where_the_application_receives_them(
+    raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, far = raw
+    ours = make(answer=keep, inbox_limit=2, overflow_limit=1)
+    for number in range(4):
+        await far.send(text(f"m{number}"))
+        if number < 3:
+            await ours.receive()
+    refused = await whole_answer(far)
+    assert (refused["subject_message_id"], refused["status"]) == ("m3", "TEMPORARY_ERROR")
+    assert refused["diagnostic_label"] == "too many messages wait to be handled"
+    assert "Traceback" not in caplog.text
+    ours.answer("m0")
+    assert await answer(far) == ("m0", "OK")
+    await far.send(text("m4"))
+    assert (await ours.receive()).id == "m4"
+
+
 async def test_the_end_that_the_peer_asks_for_leaves_no_message_without_its_answer(raw: Raw) -> None:
     make, far = raw
     make(answer=keep)
