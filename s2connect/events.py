@@ -10,23 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
 
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
+from s2connect.model.seldom import Seldom
 from s2connect.model.url import BaseUrl
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
 """Events kept for a follower that does not read; the oldest go first."""
-
-MAX_FAILED_LINES: Final = 20
-"""Lines of the log within :data:`FAILED_LINES_PERIOD` about attempts to pair that failed. Strangers decide how many
-attempts there are, one a second at each node, and an endpoint may have hundreds of nodes (SEC-03)."""
-
-FAILED_LINES_PERIOD: Final = 60.0
-"""Seconds."""
 
 
 class UnpairedBy(StrEnum):
@@ -235,8 +228,7 @@ class EventHub:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams: list[EventStream] = []
         self._clock = clock
-        self._period_began = float("-inf")
-        self._failed_lines = self._not_logged = 0
+        self._failed_lines = Seldom()
 
     def follow(self) -> EventStream:
         """Follow what happens from now on."""
@@ -258,25 +250,18 @@ class EventHub:
             case Unpaired():
                 _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
             case PairingFailed():
-                self._log_failed(event)
+                # By reason alone: strangers decide how many attempts there are, and at how many nodes (SEC-03).
+                more = self._failed_lines.due(event.reason, self._clock())
+                if more is not None:
+                    _log.warning(
+                        "%s tried in vain to pair with %s: %s%s", event.peer.id, event.node, event.reason, more
+                    )
             case CodeWithdrawn():
                 _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
             case Notice():
                 _log.warning("%s", event.sentence)
         for stream in self._streams:
             stream.publish(event)
-
-    def _log_failed(self, event: PairingFailed) -> None:
-        now = self._clock()
-        if now >= self._period_began + FAILED_LINES_PERIOD:
-            self._period_began, self._failed_lines = now, 0
-        if self._failed_lines >= MAX_FAILED_LINES:
-            self._not_logged += 1
-            return
-        self._failed_lines += 1
-        others, self._not_logged = self._not_logged, 0
-        more = f"; {others} such attempts before were not logged" if others else ""
-        _log.warning("%s tried in vain to pair with %s: %s%s", event.peer.id, event.node, event.reason, more)
 
     def close(self) -> None:
         """End all streams."""
