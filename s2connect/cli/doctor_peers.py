@@ -120,6 +120,15 @@ class Peer:
                 version = await http.api_version(url)
         except TimeoutError as error:
             raise error if isinstance(error, S2ConnectError) else PeerTimeout("It did not answer in time.") from error
+        if http.without_index:
+            found.append(
+                self._check(
+                    Result.WARN,
+                    "It has no version index, which the standard demands, or the pairing leads to a wrong URL.",
+                    "If there are sessions, tell its maker; otherwise pair the two again.",
+                )
+            )
+            return
         found.append(self._ok(f"S2 Connect {version}, in {milliseconds(time.monotonic() - begun)}."))
 
     async def _compare(self, url: BaseUrl, pin: Pin, chain: CapturedChain) -> ssl.SSLContext:

@@ -91,11 +91,14 @@ class HttpsClient:
     """Requests to one server over kept-alive connections; use it with ``async with``.
 
     All requests of one procedure go through one instance, so that they share trust, address and connection.
+
+    Attributes:
+        without_index: Whether the server was found to have no version index (VER-08).
     """
 
     def __init__(self, route: Route) -> None:
         self._proxy = route.proxy
-        self._without_index = False
+        self.without_index = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=route.context,
@@ -132,7 +135,7 @@ class HttpsClient:
         """
         reply = _unless_busy(base, await self._request("GET", base, str(base)))
         if reply.status == 404:
-            self._without_index = True
+            self.without_index = True
             _log.warning(
                 "%s has no version index (HTTP 404), which the standard demands; trying %s",
                 for_display(str(base), 200),
@@ -140,13 +143,13 @@ class HttpsClient:
             )
             return VERSION_WITHOUT_INDEX
         if not succeeded(reply.status):
-            raise _no_api(base, f" (HTTP {reply.status})")
+            raise no_api(base, f" (HTTP {reply.status})")
         try:
             versions = read_json(reply.body)
         except MalformedJson:
             versions = None
         if not isinstance(versions, list) or len(versions) > MAX_API_VERSIONS:
-            raise _no_api(base)
+            raise no_api(base)
         for version in API_VERSIONS:
             if version in versions:
                 return version
@@ -190,8 +193,8 @@ class HttpsClient:
         """Like :meth:`post`, for a body that is JSON text already."""
         url = base.operation(version, operation)
         reply = _unless_busy(base, await self._request("POST", base, url, body, bearer, timeout))
-        if reply.status == 404 and self._without_index:
-            raise _no_api(base, " (HTTP 404)")
+        if reply.status == 404 and self.without_index:
+            raise no_api(base, " (HTTP 404)")
         return reply
 
     async def get(
@@ -208,7 +211,10 @@ class HttpsClient:
         url = base.operation(version, operation)
         if query:
             url += "?" + urlencode(query, safe=",")
-        return _unless_busy(base, await self._request("GET", base, url, timeout=timeout, max_bytes=max_bytes))
+        reply = _unless_busy(base, await self._request("GET", base, url, timeout=timeout, max_bytes=max_bytes))
+        if reply.status == 404 and self.without_index:
+            raise no_api(base, ", or it tells strangers nothing about itself (HTTP 404)")
+        return reply
 
     async def _request(
         self,
@@ -256,7 +262,8 @@ class HttpsClient:
         return network_error(error, base.host, base.port)
 
 
-def _no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
+def no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
+    """Return the error for a URL at which there is no S2 Connect."""
     return ProtocolViolation(
         f"There is no S2 Connect at {for_display(str(base), 200)}{because}.",
         hint="Check the URL; it usually ends with /pairing/.",

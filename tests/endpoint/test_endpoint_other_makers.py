@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, Session
+from s2connect.cli.doctor_checks import Check
+from s2connect.cli.doctor_peers import Peer
 from s2connect.errors import ProtocolViolation
+from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.other_maker import CODE, JWT, OtherMaker
@@ -88,6 +91,30 @@ async def test_a_missing_version_index_is_in_the_log(
     [warned] = [r for r in caplog.records if "version index" in r.getMessage()]
     assert warned.levelno == logging.WARNING
     assert other.pairing_url in warned.getMessage()
+
+
+@pytest.mark.rule("VER-08", "VER-02")
+@pytest.mark.parametrize(("lacks", "result"), [(set(), "ok"), ({"index"}, "warn")], ids=["with", "without"])
+async def test_doctor_does_not_take_a_server_without_an_index_for_a_sound_one(
+    rm: Endpoint, other: OtherMaker, lacks: set[str], result: str
+) -> None:
+    other.lacks = lacks
+    pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    found: list[Check] = []
+    await Peer(pairing, connected=None, trust_anchors=None, proxy=None).examine(found)
+    assert (found[-1].name.rpartition(".")[2], found[-1].result) == ("version", result)
+
+
+@pytest.mark.rule("VER-08", "LAN-01")
+async def test_where_there_is_neither_an_index_nor_anything_else_the_url_is_named(
+    rm: Endpoint, other: OtherMaker
+) -> None:
+    url = f"https://127.0.0.1:{other.port}/nowhere/"
+    other.lacks = {"index", "requestPairing", "endpoint"}
+    with pytest.raises(ProtocolViolation, match=r"no S2 Connect at .*/nowhere/ \(HTTP 404\)"):
+        await pair_impatiently(rm, url, CODE, PATIENT)
+    with pytest.raises(ProtocolViolation, match=r"no S2 Connect at .*/nowhere/, or it tells strangers nothing"):
+        await rm.look_at(BaseUrl(url))
 
 
 @pytest.mark.rule("VER-03", "TRUST-07", "VER-07", "PAIR-07")

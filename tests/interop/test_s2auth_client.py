@@ -141,8 +141,10 @@ async def test_client_in_the_lan_and_server_in_the_wan_do_not_agree_on_the_formu
     assert await endpoint.pairings() == []
 
 
-@pytest.mark.rule("PAIR-08", "TRUST-07")
-async def test_connection_details_of_a_cem_are_refused(s2auth: Path, tmp_path: Path) -> None:
+@pytest.mark.rule("TRUST-07", "PAIRC-07")
+async def test_connection_details_of_a_cem_are_refused_and_the_member_is_named_on_both_sides(
+    s2auth: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As CEM s2auth sends the pairing token as access token, no fingerprint, and a URL with version and operation."""
     home = tmp_path / "home"
     await asyncio.to_thread(create_home, home, lan(RM))
@@ -153,6 +155,9 @@ async def test_connection_details_of_a_cem_are_refused(s2auth: Path, tmp_path: P
         (paired,) = await client.run("pair")
 
         assert paired["status"] == 400, paired
+        fault = "connectionDetails.certificateFingerprint is missing"
+        assert fault in paired["answer"]
+        assert any(fault in text for text in caplog.messages)
         assert await endpoint.pairings() == []
         failed = await anext(events)
         assert isinstance(failed, PairingFailed)
