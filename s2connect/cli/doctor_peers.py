@@ -132,8 +132,9 @@ class Peer:
         found.append(self._ok(f"S2 Connect {version}, in {milliseconds(time.monotonic() - begun)}."))
 
     async def _compare(self, url: BaseUrl, pin: Pin, chain: CapturedChain) -> ssl.SSLContext:
-        """Check the certificate as a session does (TRUST-06)."""
-        if chain.ca_der is None or chain.ca_fingerprint != pin.ca_fingerprint:
+        """Check the certificate as a session does (TRUST-06, TRUST-07)."""
+        known = {chain.ca_fingerprint, chain.leaf_fingerprint} if pin.ca_der is None else {chain.ca_fingerprint}
+        if chain.ca_der is None or pin.ca_fingerprint not in known:
             raise refusal(url.host, "pin")
         chain.check_self_signed(url.host, now_utc())
         return await asyncio.to_thread(pinned_client_context, chain.ca_der)

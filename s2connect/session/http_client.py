@@ -107,13 +107,21 @@ class SessionClient:
     async def _complete(self, pairing: Pairing, pin: Pin, url: BaseUrl, address: str | None) -> Pin:
         chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
         name = for_display(url.host, 100)
-        if chain.ca_fingerprint is None or not hmac.compare_digest(chain.ca_fingerprint, pin.ca_fingerprint):
-            raise CertificateRefused(
-                f"{name} shows another certificate authority than the one that was agreed on when pairing.",
-                reason="pin",
-                hint="If that device was set up anew, pair it again; otherwise somebody sits in between.",
+        agreed = pin.ca_fingerprint
+        if chain.ca_fingerprint is None or not hmac.compare_digest(chain.ca_fingerprint, agreed):
+            if chain.ca_fingerprint is None or not hmac.compare_digest(chain.leaf_fingerprint, agreed):
+                raise CertificateRefused(
+                    f"{name} shows another certificate authority than the one that was agreed on when pairing.",
+                    reason="pin",
+                    hint="If that device was set up anew, pair it again; otherwise somebody sits in between.",
+                )
+            # Whoever has the key of that leaf shows its own root, as in a pairing with a server (TRUST-06).
+            _log.warning(
+                "%s gave the fingerprint of its certificate when pairing, not that of its certificate authority; the "
+                "authority that it shows with that certificate is pinned",
+                name,
             )
-        completed = Pin(pin.ca_fingerprint, chain.ca_der)
+        completed = Pin(chain.ca_fingerprint, chain.ca_der)
         await self._store.set_pin(pairing, completed)
         return completed
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect import Endpoint, Message, NodeConfig, RefuseMessage, Role, Session, SessionEnd, events
 from s2connect.certs.authority import CertificateAuthority
+from s2connect.certs.chain import capture_chain
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import (
     CertificateRefused,
@@ -36,7 +37,7 @@ from s2connect.rest.client import HttpsClient, Route
 from s2connect.session import reconnect
 from s2connect.store.base import PairKey, Pin, Record, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
-from tests.waits import until, within
+from tests.waits import slowed, until, within
 
 DETAILS = {
     "message_type": "ResourceManagerDetails",
@@ -431,11 +432,31 @@ async def test_a_server_of_another_ca_gets_no_token(cem: Endpoint, rm: Endpoint)
         [pairing] = await rm.pairings()
         url = type(cem.session_url)(f"https://127.0.0.1:{thief.port}/session/")
         node = rm._local.nodes[rm.node().id]
-        for pin in (pairing.pin, Pin(pairing.pin.ca_fingerprint)):  # type: ignore[union-attr]
+        leaf = (await capture_chain("127.0.0.1", cem.session_url.port, timeout=slowed(10))).leaf_fingerprint
+        for pin in (pairing.pin, Pin(pairing.pin.ca_fingerprint), Pin(leaf)):  # type: ignore[union-attr]
             with pytest.raises(CertificateRefused) as refused:
                 await rm._client.open(rm._local, node, replace(pairing, initiate_session_url=url, pin=pin))
             assert refused.value.reason == "pin"
         assert thief.seen == []
+
+
+@pytest.mark.rule("TRUST-07")
+async def test_the_fingerprint_of_the_leaf_pins_the_root_that_is_shown_with_it(
+    cem: Endpoint, rm: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dataclasses import replace
+
+    await paired(cem, rm)
+    [pairing] = await rm.pairings()
+    chain = await capture_chain("127.0.0.1", cem.session_url.port, timeout=slowed(10))
+    given = replace(pairing, pin=Pin(chain.leaf_fingerprint))
+
+    await rm._client.route(given, cem.session_url, None)
+
+    [pinned] = await rm.pairings()
+    assert chain.ca_fingerprint is not None
+    assert pinned.pin == Pin(chain.ca_fingerprint, chain.ca_der)
+    assert "gave the fingerprint of its certificate when pairing" in caplog.text
 
 
 @pytest.mark.rule("WS-02", "SES-04")

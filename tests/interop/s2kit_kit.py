@@ -1,0 +1,93 @@
+"""A device or an energy manager made with s2-kit, as a process (tests/interop/s2kit, built by tests/peers.sh)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from s2connect.model.common import NodeId
+from tests.interop.interop_kit import ROOT
+from tests.waits import within
+
+PROGRAM = ROOT / ".peers" / "s2kit" / "target" / "debug" / "s2kit-peer"
+CODE = "s2kitCode2345"
+
+
+class Failed(Exception):
+    """s2-kit has given up; its words."""
+
+
+class S2Kit:
+    """The program and what it has told so far.
+
+    Attributes:
+        id: Its node.
+        events: What it has told, each with ``event``.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, node: NodeId) -> None:
+        assert process.stdout is not None
+        self.id = node
+        self.events: list[dict[str, Any]] = []
+        self._output = process.stdout
+        self._told = asyncio.Condition()
+
+    async def listen(self) -> None:
+        """Take in what it tells, to its end."""
+        async for line in self._output:
+            sys.stdout.write(line.decode())
+            async with self._told:
+                self.events.append(json.loads(line))
+                self._told.notify_all()
+
+    async def until(self, event: str, *, times: int = 1) -> dict[str, Any]:
+        """Wait until it has told something so often; return the last.
+
+        Raises:
+            Failed: It has given up before.
+        """
+        async with within(20), self._told:
+            while True:
+                found = self.all(event)
+                if len(found) >= times:
+                    return found[times - 1]
+                if failed := self.all("failed"):
+                    raise Failed(failed[0]["error"])
+                await self._told.wait()
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        return [told for told in self.events if told["event"] == event]
+
+
+@contextlib.asynccontextmanager
+async def s2kit(**settings: str | int) -> AsyncIterator[S2Kit]:
+    """Run the program. Settings: see ``Settings`` in its source; ``id`` and ``code`` have values unless given."""
+    if not PROGRAM.exists():
+        reason = "s2-kit's program is not built; tests/peers.sh builds it, with cargo"
+        if os.environ.get("CI") and shutil.which("cargo"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    node = NodeId(uuid4())
+    process = await asyncio.create_subprocess_exec(
+        PROGRAM, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    peer = S2Kit(process, node)
+    listening = asyncio.create_task(peer.listen(), name="s2kit-output")
+    try:
+        process.stdin.write(json.dumps({"id": str(node), "code": CODE, **settings}).encode() + b"\n")
+        yield peer
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await listening
+        await process.communicate()
