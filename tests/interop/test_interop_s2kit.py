@@ -16,7 +16,7 @@ from s2kit_kit import CODE, Failed, S2Kit, s2kit
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.config import MqttConfig
 from s2connect.endpoint import create_home
-from s2connect.errors import WrongPairingCode
+from s2connect.errors import ProtocolViolation, WrongPairingCode
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
 from s2connect.node import Node
@@ -169,6 +169,20 @@ async def test_a_wrong_code_is_noticed_in_both_directions(cem: Endpoint) -> None
         port = (await peer.until("ready"))["port"]
         with pytest.raises(WrongPairingCode):
             await node.pair(f"https://localhost:{port}/", "another2345")
+    assert await cem.pairings() == []
+
+
+async def test_a_node_id_that_is_no_uuid_is_refused_by_name_on_both_sides(cem: Endpoint) -> None:
+    """Its documentation has such ids; the OpenAPI file has UUIDs."""
+    node = cem.node()
+    settings = {"pairing": "client", "role": "RM", "url": str(cem.pairing_url), "code": code_of(node)}
+    async with s2kit(**settings, id="rm-1") as peer:
+        with pytest.raises(Failed, match=r"400.*ParsingError.*clientNodeDescription\.id is not a UUID"):
+            await peer.until("paired")
+    async with s2kit(pairing="server", role="RM", id="rm-1") as peer:
+        port = (await peer.until("ready"))["port"]
+        with pytest.raises(ProtocolViolation, match=r"serverNodeDescription\.id is not a UUID"):
+            await node.pair(f"https://localhost:{port}/", CODE)
     assert await cem.pairings() == []
 
 
