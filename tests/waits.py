@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 VARIABLE = "S2CONNECT_TEST_SLOWNESS"
 
@@ -58,6 +58,14 @@ def patience(seconds: float) -> float:
 def within(seconds: float) -> asyncio.Timeout:
     """Fail where the block takes longer than a slow machine needs for what a quiet one does in so many seconds."""
     return asyncio.timeout(patience(seconds))
+
+
+@contextlib.asynccontextmanager
+async def at_most(seconds: float) -> AsyncIterator[None]:
+    """Leave the block after so many seconds, without an error: for what may never come."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            yield
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -14,7 +14,7 @@ from s2connect.bridge.outbox import MAX_QUEUED, MAX_QUEUED_CHARACTERS, Outbox
 from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import Connection
 from tests.bridge.link_kit import connection_pair
-from tests.waits import patience
+from tests.waits import within
 
 
 class Roomy(Connection):
@@ -138,7 +138,8 @@ async def test_a_few_long_texts_count_as_many_short_ones() -> None:
         await turns()
         assert not waiting.done()
         connection.room.set()
-        await asyncio.wait_for(waiting, patience(1))
+        async with within(1):
+            await waiting
 
 
 async def test_what_is_taken_back_never_leaves() -> None:
@@ -165,15 +166,18 @@ async def test_the_end_of_the_connection_is_told_by_its_task_whoever_notices() -
         connection.gone = True
         await outbox.put("directly")  # not this caller's connection, so not its error
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(task, patience(1))
+            async with within(1):
+                await task
     outbox = Outbox(connection)
     async with running(outbox) as task:
         outbox.put_nowait("queued")
         outbox.put_nowait("behind it")
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(task, patience(1))
+            async with within(1):
+                await task
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(outbox.flush(), patience(1))
+            async with within(1):
+                await outbox.flush()
 
 
 async def test_a_put_that_is_cancelled_while_it_waits_is_sent_all_the_same() -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.waits import patience
+from tests.waits import within
 
 DAY = timedelta(days=1)
 
@@ -199,7 +199,8 @@ async def ask(streams: Streams, text: bytes = b"ping") -> bytes:
     """Send and get the echo, so that the handshake is over on both sides."""
     reader, writer = streams
     writer.write(text)
-    return await asyncio.wait_for(reader.readexactly(len(text)), patience(5))
+    async with within(5):
+        return await reader.readexactly(len(text))
 
 
 def leaf_seen(streams: Streams) -> bytes:

@@ -34,7 +34,7 @@ from s2connect.certs.chain import (
 )
 from s2connect.certs.tls import ServerContext, pinned_client_context, wan_client_context
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout, ProtocolViolation
-from tests.waits import patience
+from tests.waits import patience, within
 
 HOST = "heatpump-1.local"
 
@@ -222,19 +222,22 @@ async def test_a_silent_server_does_not_hold_us_up() -> None:
     async with silent_server() as (port, heard):
         with pytest.raises(PeerTimeout, match=rf"{HOST}:{port}"):
             await capture_chain(HOST, port, address="127.0.0.1", timeout=0.05)
-        assert await asyncio.wait_for(heard.get(), patience(5))  # the hello
-        assert await asyncio.wait_for(heard.get(), patience(5)) == b""
+        async with within(5):
+            assert await heard.get()  # the hello
+            assert await heard.get() == b""
 
 
 async def test_cancelling_closes_the_connection_at_once() -> None:
     async with silent_server() as (port, heard):
         task = asyncio.create_task(capture_chain(HOST, port, address="127.0.0.1", timeout=60))
-        assert await asyncio.wait_for(heard.get(), patience(5))
+        async with within(5):
+            assert await heard.get()
         start = time.perf_counter()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.wait_for(heard.get(), patience(5)) == b""
+        async with within(5):
+            assert await heard.get() == b""
         assert time.perf_counter() - start < patience(1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.cli.lines import MAX_WAITING_BYTES, LineSplitter, LineWriter, chunks_of, converse
-from tests.waits import patience, until_still
+from tests.waits import until_still, within
 
 
 @given(st.lists(st.binary(max_size=12)), st.lists(st.integers(0, 40)))
@@ -92,7 +92,8 @@ async def test_a_reader_that_goes_away_is_noticed_once() -> None:
     broken = asyncio.Event()
     async with LineWriter(writing, broken.set) as writer:
         await writer.put(b"x")
-        await asyncio.wait_for(broken.wait(), patience(5))
+        async with within(5):
+            await broken.wait()
         await writer.put(b"y" * 10_000_000)
         await writer.put(b"z")
     os.close(writing)

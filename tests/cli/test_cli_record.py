@@ -21,7 +21,7 @@ from s2connect.cli.record import Recorder, open_log
 from s2connect.errors import InsecurePermissions, StorageUnavailable
 from s2connect.messages.envelope import read_message
 from s2connect.model.common import Role
-from tests.waits import patience
+from tests.waits import within
 
 Start = Callable[..., Running]
 Capture = pytest.CaptureFixture[str]
@@ -132,7 +132,8 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else() -> None:
     session: Any = FakeSession()
     async with Recorder(os.open("/dev/full", os.O_WRONLY), broken.set) as recorder:
         recorder.session_opened("s1", session, "node", {})
-        await asyncio.wait_for(broken.wait(), patience(10))
+        async with within(10):
+            await broken.wait()
         session.says(text())
         recorder.session_closed("s1", session, "node", {})
 

@@ -11,6 +11,7 @@ import pytest
 from s2connect import EndpointConfig, NodeConfig, Role, Session
 from tests.endpoint.conftest import OpenEndpoint, lan_config
 from tests.endpoint.test_endpoint_fleet import introduce
+from tests.waits import within
 
 HERD = 300
 
@@ -35,7 +36,7 @@ async def test_all_devices_that_come_at_once_are_connected_and_none_is_starved(o
         taking = tasks.create_task(take(), name="test-take")
         stack.callback(taking.cancel)
         coming = [tasks.create_task(anext(node.sessions()), name="test-come") for node in fleet.nodes.values()]
-        async with asyncio.timeout(240):
+        async with within(80):
             await asyncio.gather(*coming)
             while len(cem.connected()) < HERD or len(held) < HERD:
                 await asyncio.sleep(0.1)

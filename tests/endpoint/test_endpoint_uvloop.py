@@ -9,7 +9,7 @@ import pytest
 
 from s2connect import Endpoint, Role
 from tests.endpoint.conftest import MEASUREMENT, lan_config
-from tests.waits import patience
+from tests.waits import within
 
 if not os.environ.get("CI"):
     pytest.importorskip("uvloop", reason="uvloop is not installed")
@@ -17,6 +17,7 @@ if not os.environ.get("CI"):
 
 async def pair_and_talk() -> None:
     async with (
+        within(30),
         Endpoint.open(config=lan_config(Role.CEM)) as cem,
         Endpoint.open(config=lan_config(Role.RM)) as rm,
     ):
@@ -32,4 +33,4 @@ def test_two_endpoints_pair_and_talk_on_uvloop() -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(pair_and_talk(), patience(30)))
+        runner.run(pair_and_talk())

@@ -24,6 +24,7 @@ from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.streams import Stream
 from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
+from tests.waits import at_most, within
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ async def test_a_paho_that_makes_its_own_socket_works_over_one_of_ours(
         assert (await got.get()).payload.startswith(str(number).encode())
     assert await connection.publish(Packet(f"{PREFIX}/s2/0/x/a/y", b"x" * 500_000)) == NO_MATCHING_SUBSCRIBERS
     admin.abort("enough")
-    async with asyncio.timeout(5):
+    async with within(5):
         await admin.ended.wait()
         await admin.close()
         await connection.close()
@@ -164,8 +165,8 @@ async def test_what_paho_stumbles_over_ends_the_connection_and_nothing_else(brok
         connection.put(Packet("x", b""))
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(connection.ended.wait(), 0.3)
+        async with at_most(0.3):
+            await connection.ended.wait()
         await connection.close()
         assert connection.lost is not None
         assert not faults

@@ -43,7 +43,7 @@ from s2connect.transports.websocket_end import (
     PeerWatch,
     WebSocketTimings,
 )
-from tests.waits import slowed, until, until_still, within
+from tests.waits import at_most, slowed, until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
@@ -387,12 +387,13 @@ async def test_a_send_cancelled_while_it_waits_for_room_does_not_harm_the_next(r
     async with rig(compression=False) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if writer == "server" else (client, server)
-        sent = 0
-        with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(0.3):
-                    sent += 1
-                    await ours.send(f"{sent}:" + "x" * 100_000)
+        sent, full = 0, False
+        while not full:
+            sent += 1
+            full = True
+            async with at_most(0.3):
+                await ours.send(f"{sent}:" + "x" * 100_000)
+                full = False
         sending = asyncio.create_task(ours.send("next"))
         await asyncio.sleep(0.01)
         for number in range(1, sent + 1):
