@@ -75,6 +75,7 @@ def test_init_refuses_settings_that_cannot_be(tmp_path: Path, capsys: Capture) -
 # two homes
 
 
+@pytest.mark.rule("ROLE-08")
 def test_a_person_pairs_looks_and_unpairs(cem: Path, rm: Path, start: Start, capsys: Capture) -> None:
     service = start(cem, as_json=False)
     url = service.line(lambda line: "Pairing URL" in line).split()[-1]
@@ -196,7 +197,7 @@ def test_ctrl_c_in_serve_while_somebody_pairs_through_it(rm: Path, start: Start,
 # certificates
 
 
-@pytest.mark.rule("TRUST-09")
+@pytest.mark.rule("TRUST-09", "ROLE-08")
 def test_a_new_ca_ends_every_pairing_and_asks_before(cem: Path, rm: Path, start: Start, capsys: Capture) -> None:
     service = start(cem)
     url, code = service.ready()
