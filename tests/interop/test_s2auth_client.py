@@ -79,12 +79,14 @@ async def assert_healthy(endpoint: Endpoint, python: Path, directory: Path, ca: 
 
 
 @pytest.mark.rule("HMAC-02", "HMAC-03", "TRUST-02", "PAIR-03", "PAIR-05")
+@pytest.mark.parametrize("version", ["v1", ""], ids=["with the version", "without"])
 async def test_pairs_as_rm_with_our_cem_in_the_lan(
-    s2auth: Path, tmp_path: Path, lan_cem: tuple[Endpoint, Path]
+    s2auth: Path, tmp_path: Path, lan_cem: tuple[Endpoint, Path], version: str
 ) -> None:
     endpoint, ca = lan_cem
     events = endpoint.events()
-    client = client_of(s2auth, tmp_path, endpoint, ca, client_deployment="LAN")
+    url = f"{endpoint.pairing_url}{version}".removesuffix("/")
+    client = client_of(s2auth, tmp_path, endpoint, ca, client_deployment="LAN", server_url=url)
 
     (paired,) = await client.run("pair")
 
