@@ -105,11 +105,13 @@ class Conversation:
         if self.check is Check.SCHEMA:
             return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
         problem = self.state.problem(sender, message.type)
-        if problem and not self.state.is_late(sender, message.type):
+        if problem and (strict or not self.state.is_late(sender, message.type)):
             return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
         found: list[Finding] = check(parsed)
         if not any(finding.rule.severity is Severity.ERROR for finding in found):
             found += self._in_history(sender, parsed, now)
+        if not found:
+            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
         errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
         warnings = (*tolerated, *(finding for finding in found if finding.rule.severity is Severity.WARNING))
         if not errors:

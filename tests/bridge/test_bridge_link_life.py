@@ -454,7 +454,7 @@ def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queue
             while True:
                 texts.append(json.loads(await device.recv()))
                 if texts[-1]["message_type"] == "SessionRequest":
-                    await device.send(message("too late"))
+                    await device.send(message("x"))
                     await device.send(message("too-late"))
                     await device.send(answer(texts[-1]["message_id"]))
         told = [(t["subject_message_id"], t["status"]) for t in texts if t["message_type"] == "ReceptionStatus"]

@@ -174,6 +174,8 @@ def hostile() -> Iterator[tuple[str, bytes]]:
         yield f"the number {number.decode()}", head + number + b"}"
     element = b'{"duration":0,"power_values":[],"x":[]},'
     forecast = b'{"message_type":"PowerForecast","message_id":"m-1","start_time":"2026-01-01T00:00:00Z","elements":['
+    yield "a long fraction of a second", forecast.replace(b":00Z", b":00." + b"1" * 200_000) + b"]}"
+    yield "a long fraction of a second, and Z", forecast.replace(b":00Z", b":00." + b"1" * 200_000 + b"Z") + b"]}"
     yield "many wrong elements", forecast + (element * 25_000)[:-1] + b"]}"
     transition = b'{"id":1,"from":1,"to":1,"start_timers":[' + b"1," * 900 + b'1],"blocking_timers":[]},'
     description = b'{"message_type":"OMBC.SystemDescription","message_id":"m-1","transitions":['

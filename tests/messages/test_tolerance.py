@@ -171,6 +171,15 @@ ROWS = [
         'HIST-21: object_id: "order-1", was revoked before',
     ),
     Row(
+        "a second revocation that names the message",
+        [*CHARGER, ORDERED, (CEM, REVOKE % ("r-1", "FRBC.Instruction", "m-order"))],
+        CEM,
+        REVOKE % ("r-2", "FRBC.Instruction", "order-1"),
+        set(),
+        "INVALID_CONTENT",
+        'HIST-21: object_id: "order-1", was revoked before',
+    ),
+    Row(
         "the same revocation once more",
         [*CHARGER, ORDERED, (CEM, REVOKE % ("r-1", "FRBC.Instruction", "order-1"))],
         CEM,
@@ -298,6 +307,9 @@ def test_nulls_are_tolerated_wherever_a_member_may_be_missing_and_nowhere_else()
 
 @pytest.mark.rule("MSG-08")
 def test_strictly_read_and_what_is_written_are_not_tolerated() -> None:
+    late = read_message(PROGRESS % ("old", "STARTED"))
+    assert Conversation(V1).judge(RM, late).ok
+    assert (Conversation(V1).judge(RM, late, strict=True).label or "").startswith("MSG-02: ")
     for text in (CONSTRAINTS % "null", STATUS % '"2016-12-31T23:59:60Z"'):
         with pytest.raises(InvalidMessage):
             parse(text, BETA, strict=True)

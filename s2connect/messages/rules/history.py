@@ -333,9 +333,7 @@ class History:
             found.add(rules.STATUS_FORWARD, "status_type", "comes before what was said of the instruction already")
 
     def _accept_instruction_status(self, message: general.InstructionStatusUpdate, _: _Context) -> None:
-        identifier = message.instruction_id
-        if identifier not in self._instructions:
-            identifier = self._instruction_messages.get(identifier) or identifier
+        identifier = self._instruction_of(message.instruction_id)
         known = self._instructions.get(identifier)
         if known is not None:
             self._instructions.put(identifier, known._replace(status=message.status_type))
@@ -356,7 +354,7 @@ class History:
         if is_instruction:
             if name not in self._instructions and name in self._instruction_messages:
                 found.add(rules.NOT_MESSAGE_ID, "object_id", "names the message, and not the instruction in it")
-                return
+            name = self._instruction_of(name)
             if self._revoked.get(name) not in (None, message.message_id):
                 found.add(rules.REVOKED_KNOWN, "object_id", "was revoked before")
             unknown = self._instructions.never_had(name)
@@ -369,6 +367,10 @@ class History:
         if unknown and name not in self._ended:
             found.add(rules.REVOKED_KNOWN, "object_id", "nothing of this kind that was sent and not yet revoked")
 
+    def _instruction_of(self, name: str) -> str:
+        """The identifier of an instruction that may be named by its message instead (HIST-19)."""
+        return name if name in self._instructions else self._instruction_messages.get(name) or name
+
     def _accept_revoke(self, message: general.RevokeObject, _: _Context) -> None:
         kind, name = message.object_type, message.object_id
         if kind is RevokableObjects.PEBC_POWERCONSTRAINTS:
@@ -380,7 +382,7 @@ class History:
         elif kind.endswith("SystemDescription") and kind[:4] in self._machines:
             self._machines[kind[:4]].revoke(name)
         elif kind.endswith("Instruction"):
-            self._revoked.put(name, message.message_id)
+            self._revoked.put(self._instruction_of(name), message.message_id)
         self._ended.drop(name)
 
     # Power envelopes
