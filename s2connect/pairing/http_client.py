@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from s2connect.certs.chain import CapturedChain, capture_chain, verify_pki
@@ -62,7 +63,8 @@ class PairingTimings:
     Attributes:
         connect: For the handshake that captures the certificate.
         request_pairing: For ``requestPairing``, which waits for its turn at the server.
-        busy_retries: How often a 503 to any step but the last is tried again (PAIRC-04); the last has its own tries.
+        busy_retries: How often a busy server is asked again at any step but the last (PAIRC-04); the last has its own
+            tries. Once there is an attempt id, a 503 is asked again as long as its 15 seconds last.
         busy_delay: Before each of those.
         step: For every other request.
         finalize_tries: How often ``finalizePairing`` is sent at most; the 15 s end it as well.
@@ -76,7 +78,7 @@ class PairingTimings:
     busy_retries: int = 3
     busy_delay: float = 2.0
     step: float = 10.0
-    finalize_tries: int = 20
+    finalize_tries: int = 40
     finalize: float = 5.0
     finalize_delay: float = 0.5
     refusal: float = 3.0
@@ -296,21 +298,29 @@ class _Run:
         step = self._attempt.on_answer(reply.body, now=loop.time())
         try:
             async with asyncio.timeout_at(self._attempt.deadline):
-                reply = await self._patiently(lambda: self._post(step, self._timings.step))
+                ask = partial(self._post, step, self._timings.step)
+                reply = await self._patiently(ask, until=self._attempt.deadline)
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
             raise PairingExpired("The pairing attempt took longer than 15 seconds.") from error
         return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=time.time())
 
-    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04)."""
-        for _ in range(self._timings.busy_retries):
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]], *, until: float | None = None) -> _T:
+        """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04).
+
+        A few times; one that only says that it is busy (429, 503) also ``until`` there is no time left.
+        """
+        tries, delay = 0, self._timings.busy_delay
+        while True:
             try:
                 return await ask()
-            except PeerBusy:
-                await asyncio.sleep(self._timings.busy_delay)
-        return await ask()
+            except PeerBusy as error:
+                tries += 1
+                in_time = until is not None and asyncio.get_running_loop().time() + delay < until
+                if tries > self._timings.busy_retries and not (in_time and error.status in (429, 503)):
+                    raise
+            await asyncio.sleep(delay)
 
     async def finalize(self, agreed: Agreed, *, gives_way: Callable[[], bool]) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""

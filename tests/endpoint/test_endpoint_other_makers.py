@@ -14,7 +14,7 @@ import pytest
 from s2connect import Endpoint, Session
 from s2connect.cli.doctor_checks import Check
 from s2connect.cli.doctor_peers import Peer
-from s2connect.errors import ProtocolViolation
+from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
@@ -53,7 +53,7 @@ async def session_of(rm: Endpoint) -> Session:
         {"answers": {"finalizePairing": (202, None), "requestPairing": (201, None)}},
         {"answers": {"requestConnectionDetails": (203, None)}},
         {"answers": {"initiateSession": (201, None), "confirmAccessToken": (202, None), "index": (203, None)}},
-        {"busy": {"index": 1, "requestPairing": 1, "requestConnectionDetails": 2, "finalizePairing": 1}},
+        {"busy": {"index": 1, "requestPairing": 1, "requestConnectionDetails": 6, "finalizePairing": 1}},
     ],
     ids=str,
 )
@@ -69,6 +69,19 @@ async def test_our_device_pairs_and_gets_its_session(rm: Endpoint, other: OtherM
     assert other.bearers["confirmAccessToken"] == other.issued(2)
     assert other.bearers["websocket"] == other.issued(3)
     assert [t.reveal() for t in await rm._store.candidate_tokens(pairing)] == [other.issued(2)]
+
+
+@pytest.mark.rule("PAIRC-04", "PAIRC-03")
+async def test_a_server_that_stays_busy_is_asked_until_the_time_is_over(
+    rm: Endpoint, other: OtherMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2connect.pairing.client_core.ATTEMPT_LIFETIME", 0.5)
+    other.busy["requestConnectionDetails"] = 10_000
+    with pytest.raises((PeerBusy, PairingExpired)):
+        await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    assert other.seen.count("requestConnectionDetails") > PATIENT.busy_retries + 1
+    assert other.seen[-1] == "finalizePairing", "the server is told"
+    assert other.bodies["finalizePairing"] == {"success": False}
 
 
 @pytest.mark.rule("PAIRC-04", "UNP-01")
