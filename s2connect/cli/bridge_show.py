@@ -86,13 +86,13 @@ def _links(rows: list[Row], width: int) -> RenderableType:
 
 
 def _narrow(row: Row) -> Text:
-    text = Text(f"  {row.link}: ").append(_state(row))
+    text = Text(f"  {row.link}: ").append(_state(row, indent="    "))
     text.append(f" {row.retry}\n    device {row.device}, {row.from_device}")
     return text.append(f"\n    energy manager {row.manager}, {row.from_manager}")
 
 
-def _state(row: Row) -> Text:
+def _state(row: Row, *, indent: str = "") -> Text:
     text = Text(row.state, style=_STYLES.get(row.state, "")).append(f" {row.since}", "dim")
     for line in ([row.reason] if row.reason else []) + list(row.refused):
-        text.append(f"\n{line}", "dim")
+        text.append(f"\n{indent}{line}", "dim")
     return text
