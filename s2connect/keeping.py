@@ -208,7 +208,7 @@ class PairingBook:
         return True
 
     def is_under_way(self, pairing: Pairing) -> bool:
-        """Whether the attempt that agreed on a pairing has not ended yet: no session may use its token."""
+        """Return whether the attempt that agreed on a pairing has not ended yet: no session may use its token."""
         attempt = self._under_way.get(pairing.key)
         return attempt is not None and attempt.pairing.is_same(pairing)
 
@@ -217,7 +217,7 @@ class PairingBook:
         return self._pair_locks.setdefault(key, asyncio.Lock())
 
     def _is_device(self, node: NodeId) -> bool:
-        """Whether it is an RM, which has one energy manager only (ROLE-01)."""
+        """Return whether it is an RM, which has one energy manager only (ROLE-01)."""
         return self._local().nodes[node].description.role is Role.RM
 
     def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
@@ -386,7 +386,7 @@ class PairingBook:
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
     def is_full(self, node: NodeId) -> bool:
-        """Whether as many sessions wait for the application of a node as may."""
+        """Return whether as many sessions wait for the application of a node as may."""
         connections = self._connections.get(node)
         return connections is not None and connections.is_full()
 

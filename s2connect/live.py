@@ -73,7 +73,7 @@ class Owner(Protocol):
         """
 
     def is_under_way(self, pairing: Pairing) -> bool:
-        """Whether the attempt that agreed on an unconfirmed pairing has not ended yet."""
+        """Return whether the attempt that agreed on an unconfirmed pairing has not ended yet."""
 
     async def drop(self, pairing: Pairing) -> None:
         """An unconfirmed pairing proved not to stand."""
@@ -255,7 +255,7 @@ class NodeConnections:
         return await self.gate(pairing, s2_version) if self.gate is not None else None
 
     def is_full(self) -> bool:
-        """Whether as many sessions wait for the application as may."""
+        """Return whether as many sessions wait for the application as may."""
         return self._waiting.qsize() >= MAX_WAITING
 
     # Connections

@@ -345,7 +345,7 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def is_public_address(text: str) -> bool:
-    """Whether an IP address is one of the internet.
+    """Return whether an IP address is one of the internet.
 
     Private, shared, link-local, loopback, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses
     that lead to such an IPv4 address (mapped, 6to4, NAT64). What is no address is not public.

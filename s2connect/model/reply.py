@@ -29,5 +29,5 @@ def retry_after_of(header: str | None) -> float:
 
 
 def succeeded(status: int) -> bool:
-    """Whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
+    """Return whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
     return 200 <= status < 300

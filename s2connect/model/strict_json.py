@@ -39,7 +39,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_too_deep(text: str) -> bool:
-    """Whether the brackets outside strings nest deeper than ``MAX_DEPTH``, or do not pair up, which is no JSON either.
+    """Return whether the brackets outside strings nest deeper than ``MAX_DEPTH`` or do not pair up: no JSON either.
 
     Takes one innermost pair after the other away, at the speed of ``bytes.replace``.
     """

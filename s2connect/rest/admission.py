@@ -256,7 +256,7 @@ class Admission:
 
     @property
     def waiting(self) -> bool:
-        """Whether a handshake waits for its turn."""
+        """Return whether a handshake waits for its turn."""
         return bool(self._ready)
 
     def idle(self, place: Place, *, now: float) -> None:

@@ -50,7 +50,7 @@ class _Reader:
 
 
 def is_served(record: bytes) -> bool:
-    """Whether a handshake that begins with this record uses a group of ours. False for what is no client's hello.
+    """Return whether a handshake that begins with this record uses a group of ours. False for no client's hello.
 
     A client in whose first record the message is not whole is refused, too: what follows could not be seen.
 

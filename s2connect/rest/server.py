@@ -260,7 +260,7 @@ class HttpsServer:
 
 
 def _is_encoded(request: web.Request) -> bool:
-    """Whether a body would have to be unpacked: nothing of S2 Connect is packed, and little can become much."""
+    """Return whether a body would have to be unpacked: nothing of S2 Connect is packed, and little can become much."""
     transfer = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ())).strip().lower()
     return hdrs.CONTENT_ENCODING in request.headers or transfer not in {"", "chunked"}
 

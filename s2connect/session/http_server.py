@@ -43,7 +43,7 @@ class SessionKeeper(Protocol):
         """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
 
     def is_full(self, node: NodeId) -> bool:
-        """Whether as many sessions wait for the application of a node as may; nothing is spent on more of them."""
+        """Return whether as many sessions wait for the application of a node as may; nothing is spent on more."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
         """The client has come with the token of a pairing, which so stands, if it was unconfirmed (PAIRC-06).

@@ -75,7 +75,7 @@ class Pairing:
     confirmed: bool = True
 
     def is_same(self, other: Pairing) -> bool:
-        """Whether it is the same pairing, whatever is known of it now: not an earlier or later one of the same pair."""
+        """Return whether it is the same pairing, whatever is known of it now: not another one of the same pair."""
         return (self.key, self.paired_at) == (other.key, other.paired_at)
 
 

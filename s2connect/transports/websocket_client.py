@@ -97,7 +97,7 @@ class ClientEnd(WebSocketEnd):
 
 
 def _has_short_cut(socket: ClientConnection) -> bool:
-    """Whether the library has, undocumented, what :meth:`ClientEnd._transmit` goes past its ``send`` with."""
+    """Return whether the library has, undocumented, what :meth:`ClientEnd._transmit` goes past its ``send`` with."""
     return all(hasattr(socket, name) for name in ("send_data", "paused", "drain"))
 
 

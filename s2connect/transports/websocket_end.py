@@ -240,7 +240,7 @@ class WebSocketEnd(Connection):
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
 
     def _is_full(self) -> bool:
-        """Whether more waits to be written than shall; a transport that is gone cannot be asked."""
+        """Return whether more waits to be written than shall; a transport that is gone cannot be asked."""
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES
 
     async def wait_closed(self) -> None:

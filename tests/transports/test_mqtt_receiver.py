@@ -109,6 +109,16 @@ def test_a_long_packet_is_dropped_from_its_beginning_and_acknowledged_at_its_end
         assert rig.receiver.acknowledgements == [9]
 
 
+def test_a_long_packet_at_qos_2_is_not_dropped_because_the_broker_breaks_mqtt_with_it() -> None:
+    rig = Rig()
+    start = write_publish(Packet("open", b"x" * 1000), 9)[3:]
+    assert not rig.receiver.discard(0x34, start[:20], len(start))
+    with pytest.raises(MalformedPublish):
+        rig.receiver.receive(0x34, start)
+    assert rig.receiver.acknowledgements == []
+    assert not rig.drops.counts
+
+
 @given(st.binary(max_size=100), st.integers(0x30, 0x3F), st.integers(0, 1 << 28))
 def test_any_beginning_is_dropped_or_waited_for(start: bytes, command: int, length: int) -> None:
     Rig().receiver.discard(command, start, length)

@@ -79,7 +79,7 @@ class _Static:
         self.sids: deque[str] = deque(maxlen=REMEMBERED_SESSIONS)
 
     def knows(self, sid: str) -> bool:
-        """Whether a session with this id was opened lately or stands, however long ago it was opened."""
+        """Return whether a session with this id was opened lately or stands, however long ago it was opened."""
         return sid in self.sids or any(c.terms.sid == sid and c.state is not State.CLOSED for c in self.channels)
 
 
