@@ -52,7 +52,7 @@ from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
 from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
-from s2connect.rest.rate import network_of
+from s2connect.rest.rate import SeldomWarning, network_of
 from s2connect.store.base import Pairing, PairKey, Pin
 
 _log = logging.getLogger(__name__)
@@ -180,6 +180,7 @@ class PairingServer:
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
+        self._malformed_requests = SeldomWarning()
         self._reflections = 0  # refused since that was told last
         self._tell_reflection_at = float("-inf")
         self.events: list[PairingServerEvent] = []
@@ -251,7 +252,8 @@ class PairingServer:
         try:
             request = RequestPairing.from_json(body)
         except MalformedMessage as error:
-            _log.info("requestPairing of %s refused: %s", for_display(address, 60), error)
+            level = self._malformed_requests.level(now=now)
+            _log.log(level, "requestPairing of %s refused: %s", for_display(address, 60), error)
             return malformed(error)
         endpoint = self._endpoint()
         node = self._target(endpoint, request, now=now)

@@ -17,7 +17,8 @@ from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
-from s2connect.model.session_init import SessionErrorReason
+from s2connect.model.session_init import CommunicationDetailsErrorMessage, SessionErrorReason
+from s2connect.rest.rate import SeldomWarning
 from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.session.server_core import (
     TOKEN_ENTROPY,
@@ -87,6 +88,7 @@ class SessionService:
         self._keeper = keeper
         self._transports = transports
         self._supervisor = supervisor
+        self._malformed_requests = SeldomWarning()
         # Two confirmations of one pair must not activate two tokens.
         self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
@@ -106,6 +108,7 @@ class SessionService:
         body = await read_body(request)
         understood = read_initiate(body)
         if isinstance(understood, Reply):
+            self._log_malformed(request, understood)
             return answer(understood.status, understood.body)
         busy = self._server.begins_session(request)
         if busy is None and self._keeper.is_full(understood.key.local):
@@ -127,6 +130,11 @@ class SessionService:
             except NotPaired:
                 continue  # removed or replaced meanwhile: what is there now decides
             return answer(reply.status, reply.body)
+
+    def _log_malformed(self, request: web.Request, reply: Reply) -> None:
+        said = reply.body.additional_info if isinstance(reply.body, CommunicationDetailsErrorMessage) else None
+        level = self._malformed_requests.level(now=asyncio.get_running_loop().time())
+        _log.log(level, "initiateSession of %s refused: %s", request.remote, said)
 
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
         """Go on with an accepted request. Raises NotPaired where its pairing was removed or replaced meanwhile."""

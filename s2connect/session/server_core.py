@@ -111,7 +111,6 @@ def read_initiate(body: bytes) -> Request | Reply:
     try:
         message = InitiateSession.from_json(body)
     except MalformedMessage as error:
-        _log.info("initiateSession refused: %s", error)
         return refusal(SessionErrorReason.PARSING_ERROR, f"The request does not follow its schema: {error}.")
     return Request(PairKey(message.server_node_id, message.client_node_id), message)
 

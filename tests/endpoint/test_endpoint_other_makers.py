@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from s2connect import Endpoint, Session
+from s2connect import Endpoint, Role, Session
 from s2connect.cli.doctor_checks import Check
 from s2connect.cli.doctor_peers import Peer
 from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
@@ -19,6 +19,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.other_maker import CODE, JWT, OtherMaker
+from tests.endpoint.stranger import stranger
 from tests.endpoint.test_endpoint_lan import House
 from tests.endpoint.test_endpoint_pairing import pair_impatiently
 from tests.netns import Lan, require_netns
@@ -224,6 +225,31 @@ async def test_both_sides_learn_what_is_wrong_with_the_details_of_a_client(
     [logged] = [r.getMessage() for r in caplog.records if "postConnectionDetails" in r.getMessage()]
     assert said in logged
     assert other.token not in caplog.text
+
+
+@pytest.mark.rule("SEC-01", "SEC-03")
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("pairing/v1/requestPairing", "requestPairing of 127.0.0.1 refused: clientNodeDescription.role is "),
+        ("session/v1/initiateSession", "clientNodeDescription.role is "),
+    ],
+)
+async def test_the_log_names_the_member_of_a_malformed_request_and_strangers_cannot_fill_it(
+    cem: Endpoint, path: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stranger(cem) as other:
+        body = other.request_body(Role.RM, bytes(32))
+        body["clientNodeDescription"]["role"] = "EMS"
+        body |= {"clientNodeId": other.node, "serverNodeId": other.node}
+        for _ in range(20):
+            url = f"https://127.0.0.1:{cem.pairing_url.port}/{path}"
+            async with other.http.post(url, json=body, headers={"Authorization": f"Bearer {JWT}"}) as response:
+                assert response.status == 400
+                assert "clientNodeDescription.role" in (await response.json())["additionalInfo"]
+    [warned] = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said in warned.getMessage()
+    assert JWT not in caplog.text
 
 
 @pytest.mark.rule("TOK-02")
