@@ -284,6 +284,29 @@ async def test_an_odd_id_is_answered_about_itself_delivered_and_warned_of(
         assert "COM-01" in caplog.text
 
 
+@pytest.mark.rule("MSG-08", "MSG-03")
+@pytest.mark.parametrize(("version", "status"), [("0.0.2-beta", "OK"), ("v1.0.0", "INVALID_MESSAGE")])
+async def test_null_of_a_beta_peer_is_acknowledged_and_delivered_as_missing(
+    version: str, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    details = """{"message_type": "ResourceManagerDetails", "message_id": "m1", "resource_id": "ev-1", "name": null,
+     "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}], "instruction_processing_delay": 0,
+     "available_control_types": ["FILL_RATE_BASED_CONTROL"], "provides_forecast": false, "currency": null,
+     "provides_power_measurement_types": ["ELECTRIC.POWER.L1"]}"""
+    a, b = connections(version=version)
+    async with session(a) as cem, within(10):
+        await b.send(details)
+        answer = await said(b)
+        assert (answer["subject_message_id"], answer["status"]) == ("m1", status)
+        if status != "OK":
+            assert answer["diagnostic_label"].startswith("name: is null, which no member may be")
+            return
+        received = await cem.receive()
+        assert isinstance(received.parsed, general.ResourceManagerDetails)
+        assert (received.text, received.parsed.name, received.parsed.currency) == (details, None, None)
+    assert "READ-01: name: null is read as missing" in caplog.text
+
+
 @pytest.mark.rule("MSG-08", "MSG-05")
 async def test_what_we_write_is_strict() -> None:
     a, b = connections(version="0.0.2-beta")
