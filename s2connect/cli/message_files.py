@@ -379,13 +379,13 @@ def _facts(value: Mapping[str, Any], outer: Record) -> Record:
         session = f"{value['cem_id']} {value['rm_id']}"
     return Record(
         session=session if isinstance(session, str) else outer.session,
-        time=time_of(first("time", "timestamp", "@timestamp", "ts")) or outer.time,
+        time=time_of(first("time", "timestamp", "@timestamp", "ts", "t")) or outer.time,
         direction=direction_of(first("direction", "dir")) or direction_of(value.get("type")) or outer.direction,
         role=_text(value, "role") or outer.role,
         event=_text(value, "event"),
         s2_version=_text(value, "s2_version"),
         reason=_text(value, "reason"),
-        sender=role_of(first("origin", "sender", "from")) or outer.sender,
+        sender=role_of(first("origin", "sender", "from", "dir")) or outer.sender,
         foreign=True,
     )
 

@@ -51,8 +51,8 @@ def direction_of(word: Any) -> str | None:
 
 
 def role_of(word: Any) -> Role | None:
-    """The role that a word names."""
-    word = word.upper() if isinstance(word, str) else None
+    """The role that a word names, or that of the sender in ``rm>cem``."""
+    word = word.upper().partition(">")[0] if isinstance(word, str) else None
     return Role(word) if word in tuple(Role) else None
 
 

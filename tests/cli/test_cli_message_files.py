@@ -272,6 +272,20 @@ def test_what_the_s2_analyzer_tells_is_a_conversation(file: Path, capsys: Captur
     assert summary | {"sessions": 1, "messages": 12, "answers": 6} == summary
 
 
+def test_a_transcript_of_s2_kit_is_a_conversation(file: Path, capsys: Capture) -> None:
+    def line(number: int, sender: str, text: str) -> str:
+        way = "rm>cem" if sender == "RM" else "cem>rm"
+        return f'{{"t":"2026-11-28T12:25:21.{number:03d}Z","dir":"{way}","msg":{text}}}'
+
+    lines = [line(number, sender, text) for number, (sender, text) in enumerate(CONVERSATION)]
+    file.write_text("\n".join(lines))
+    assert [status for _, status in validated(capsys, file)] == ["OK"] * 12
+    summary = replayed(capsys, file)["summary"]
+    assert summary | {"sessions": 1, "messages": 12, "answers": 6} == summary
+    senders = [entry.record.sender for entry in entries_of(file.read_text()) if entry.record]
+    assert senders == [sender for sender, _ in CONVERSATION]
+
+
 def test_what_is_wrong_is_what_came_to_the_analyzer_and_not_what_it_made_of_it(file: Path, capsys: Capture) -> None:
     made = json.loads(STATUS) | {"message_id": "m-rm-9"}
     file.write_text(json.dumps(of_analyzer(1, "RM", WRONG, s2_msg=made, msg=json.loads(WRONG))))
