@@ -17,8 +17,9 @@ import pytest
 from s2connect.errors import InsecurePermissions, PairingsLost, StorageUnavailable
 from s2connect.model.roles import CommunicationRole
 from s2connect.store.base import Vault, token_digest
+from s2connect.store.database import SCHEMA_VERSION
 from s2connect.store.memory import MemoryVault
-from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
+from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault
 from tests.store.store_examples import CLIENT, SERVER, contents, key, pairing, token
 
