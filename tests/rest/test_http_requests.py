@@ -260,6 +260,13 @@ async def test_a_wrong_bearer_is_charged_as_refused(server: HttpsServer) -> None
     assert b"Retry-After: 1" in response
 
 
+async def test_whoever_has_no_bearer_does_not_pay_for_wrong_ones_of_its_neighbours(server: HttpsServer) -> None:
+    server._limiter = AddressLimiter(burst=5.0, refill=0.0)
+    for _ in range(10):
+        assert status_of(await response_to(server, secured(WRONG))) == 401
+    assert status_of(await response_to(server, secured(b""))) == 401, "not 429"
+
+
 @pytest.mark.parametrize("head", [WRONG, RIGHT, b"Authorization: Basic eDp5\r\n", b"Authorization:\r\n"])
 async def test_a_bearer_that_nobody_checks_exempts_from_nothing(server: HttpsServer, head: bytes) -> None:
     server._bearers = AddressLimiter(burst=4 * BEARER_COST, refill=0.001)
