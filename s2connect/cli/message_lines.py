@@ -26,16 +26,16 @@ class Facts(NamedTuple):
     sender: Role | None
 
 
-_SENT: Final = frozenset({"sending", "sent", "send", "out", "outgoing", "outbound", "tx", "transmit", ">"})
+_SENT: Final = frozenset({"sending", "sent", "send", "out", "outgoing", "outbound", "tx", "transmit", ">", "->", ">>"})
 _RECEIVED: Final = frozenset(
-    {"receiving", "received", "receive", "recv", "in", "incoming", "inbound", "rx", "got", "<"}
+    {"receiving", "received", "receive", "recv", "in", "incoming", "inbound", "rx", "got", "<", "<-", "<<"}
 )
 _find_time = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:\s?(?:Z|[+-]\d\d:?\d\d))?(?![\d:])"
 ).search
 _find_words = re.compile(
     r"(?i)\b(?:sending|sent|send|outgoing|outbound|tx|receiving|received|receive|recv|incoming|inbound|rx|got)\b"
-    r"|[<>](?= (?:TEXT|BINARY|CONT)\b)"
+    r"|[<>](?= (?:TEXT|BINARY|CONT)\b)|(?<!\S)(?:<-|->|<<|>>)(?=\s*$)"
 ).findall
 _find_way = re.compile(r"\b(RM|CEM)\s?(?:->|=>|\u2192|to)\s?(?:RM|CEM)\b|\bfrom (?:the )?(RM|CEM)\b").findall
 is_frame = re.compile(r"[<>] (?:TEXT|BINARY|CONT)\b").search

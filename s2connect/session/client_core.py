@@ -40,7 +40,7 @@ def read_initiate_answer(
     if status == 400:
         raise _refused(body)
     if not succeeded(status):
-        raise ProtocolViolation(f"The other side answered the session request with HTTP {status}.")
+        raise ProtocolViolation(f"The other side answered the session request initiateSession with HTTP {status}.")
     try:
         answer = InitiateSessionResponse.from_json(body)
     except MalformedMessage as error:

@@ -62,6 +62,9 @@ MAX_CONNECTIONS = 1000
 CLAIM_TIMEOUT = 30.0
 """Seconds that a connection waits for the application."""
 
+_REFUSALS = {401: "it has no valid token or login", 404: "the path has no id that can be taken"}
+"""What the log says of a client that is let in nowhere, at the level of information: strangers decide how many come."""
+
 _LATER = {"Retry-After": "5"}
 
 _is_path_id = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._~-]{1,64}").fullmatch
@@ -358,6 +361,8 @@ class PlainDoor:
 
         visitor = self._visitor(request, name)
         if isinstance(visitor, int):
+            if (why := _REFUSALS.get(visitor)) is not None:
+                _log.info("A client at %s was refused: %s (%d)", request.remote or "this machine", why, visitor)
             headers = {401: {"WWW-Authenticate": self._challenge}, 503: _LATER}
             return web.Response(status=visitor, headers=headers.get(visitor))
         socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)

@@ -522,6 +522,8 @@ def test_more_messages_than_are_counted_are_refused(
         ("2026-11-28 CEM -> RM: ", None, "CEM"),
         ("got from RM ", "received", "RM"),
         ("presented and received-ish x=1 ", "received", None),
+        ("28 Nov 12:25:21 - [info] [s2-websocket:cem] [s2-websocket] -> ", "sent", None),
+        ("28 Nov 12:25:21 - [info] [s2-websocket:cem] [s2-websocket] <- ", "received", None),
         ("essential ", None, None),
         ("", None, None),
     ],

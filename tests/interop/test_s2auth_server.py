@@ -110,7 +110,7 @@ async def test_session_initiation_fails_and_keeps_the_pairing(s2auth: Path, tmp_
 
         assert isinstance(failed, SessionFailed)
         assert failed.kind == "protocol_violation"
-        assert "404" in failed.sentence
+        assert "answered the session request initiateSession with HTTP 404" in failed.sentence
         assert failed.retry_in is not None
         assert await endpoint.pairings() == [pairing]
         waiting.cancel()

@@ -577,7 +577,10 @@ async def test_a_client_with_a_login_comes_in_beside_those_with_tokens(caplog: p
         {"Authorization": "Digest battery"},
     ],
 )
-async def test_with_another_login_nobody_comes_in_and_both_schemes_are_named(headers: dict[str, str]) -> None:
+async def test_with_another_login_nobody_comes_in_and_both_schemes_are_named(
+    headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     async with listening(logins={"charger": LOGIN}) as server, within(20):
         with pytest.raises(InvalidStatus) as refused:
             async with raw_client(server.port, None, headers=headers):
@@ -585,6 +588,8 @@ async def test_with_another_login_nobody_comes_in_and_both_schemes_are_named(hea
         assert refused.value.response.status_code == 401
         challenge = refused.value.response.headers["WWW-Authenticate"]
         assert challenge == 'Bearer, Basic realm="S2", charset="UTF-8"'
+        assert "A client at 127.0.0.1 was refused: it has no valid token or login (401)" in caplog.messages
+        assert "pass:w" not in caplog.text
 
 
 async def test_a_web_page_cannot_use_a_login_that_a_browser_remembers() -> None:

@@ -177,6 +177,7 @@ class BrokerConnection:
         self._acknowledging: asyncio.TimerHandle | None = None
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._ends: list[Callable[[BrokerLost], None]] = []
+        self._asked = False
         self.ended = asyncio.Event()
         self.local_address = self.remote_address = ""
 
@@ -236,6 +237,7 @@ class BrokerConnection:
         if options.url is not None:
             wishes.MaximumPacketSize = options.max_packet
         client.begin(options.keepalive, wishes)
+        self._asked = True
         await self._connected
         self._tick()
 
@@ -247,6 +249,11 @@ class BrokerConnection:
         if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
             return PeerTimeout(f"The broker {where} did not open the connection in time.")
         if isinstance(error, OSError) and not isinstance(error, S2ConnectError):
+            if self._asked:
+                return NotReachable(
+                    f"The broker {where} ended the connection instead of answering.",
+                    hint="Some do so for a wrong user name, password or client id; its log says why.",
+                )
             return NotReachable.because(for_display(self._options.host), self._options.port, error)
         return None
 
