@@ -31,6 +31,7 @@ def test_avahi_shows_our_records_as_the_standard_writes_them(where: str) -> None
         for line in shown:
             assert line[7] == "8443"
             assert sorted(line[8][1:-1].split('" "')) == [
+                "deployment=LAN",
                 "e_name=Ein Haus mit W\\195\\164rme",  # as avahi-browse -p writes UTF-8
                 "pairingUrl=https://ems-1a2b.local:8443/pairing/",
                 "txtver=1",

@@ -71,7 +71,13 @@ def test_sealed_is_the_default_and_credentials_are_optional() -> None:
 def test_details_that_cannot_be_used(name: str, value: Any) -> None:
     with pytest.raises(MalformedMessage) as caught:
         MqttCommunicationDetails.from_value({**WIRE, name: value})
-    assert not value or str(value) not in str(caught.value)
+    assert str(caught.value).startswith(f"{name} is ") or f"{name} cannot be used" in str(caught.value)
+    assert not value or name == "protection" or str(value) not in str(caught.value)
+
+
+@pytest.mark.rule("MQ-02", "VER-07")
+def test_null_for_the_protection_counts_as_absent() -> None:
+    assert MqttCommunicationDetails.from_value({**WIRE, "protection": None}).protection is Protection.SEALED
 
 
 @pytest.mark.rule("SEC-01")
