@@ -9,7 +9,7 @@ TESTS ?= tests
 # A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
 CONSTRAINTS ?=
 
-.PHONY: demo test test-long check bench peers clean
+.PHONY: demo test test-long retest check bench peers clean
 
 demo: $(STAMP)
 	$(BIN)/python -m s2connect demo
@@ -19,6 +19,10 @@ test: $(STAMP) peers
 
 test-long: $(STAMP) peers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
+
+# The tests that failed in the last run, once more and one by one.
+retest: $(STAMP)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
