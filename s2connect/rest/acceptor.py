@@ -51,7 +51,7 @@ PORT_TRIES: Final = 32
 """Numbers tried until one is free in every address family."""
 
 FIRST_PAUSE: Final = 0.005
-"""Seconds until it is looked again whether the rest of a client's first record has come; twice as long each time."""
+"""Seconds before the first new check whether a client's first record is complete; doubled for each further check."""
 
 MAX_RECORD: Final = RECORD_HEAD + 16384
 """RFC 8446, section 5.1."""
@@ -374,7 +374,7 @@ class Acceptor:
             delay = 0.0 if place is not None else 0.01  # else none ends before others get on
             self._turn = self._loop.call_later(delay, self._give_turns)
 
-    # What the log says
+    # Logging
 
     def _note(self, why: str, network: str) -> None:
         self._refused[why] = self._refused.get(why, 0) + 1

@@ -13,40 +13,40 @@ MAX_CONNECTIONS = 8192
 """Connections without a session, of one server, where there are descriptors enough."""
 
 MAX_CONNECTIONS_PER_NETWORK = 1024
-"""Those of one network (:func:`~s2connect.rest.rate.network_of`); a gateway may pair hundreds of nodes at once."""
+"""Same, for one network (:func:`~s2connect.rest.rate.network_of`); a gateway may pair hundreds of nodes at once."""
 
 MAX_HANDSHAKES = 256
 """TLS handshakes under way, of one server."""
 
 MIN_RESERVE = 32
-"""Descriptors that no stranger's connection gets, at least: for files, and for connections of our own."""
+"""Minimum of descriptors reserved for files and our own connections."""
 
 MAX_RESERVE = 1024
-"""And at most; between the two it is an eighth of what the process may open."""
+"""Maximum of reserved descriptors; between the two it is an eighth of the process limit."""
 
 PATIENCE = 1.0
 """Seconds after which a connection whose peer owes us bytes makes room for a new one, where room is short."""
 
 
 class Stage(enum.IntEnum):
-    """How far a connection has come."""
+    """Progress of a connection towards a session."""
 
     SILENT = 0
-    """Nothing has come from the peer, or not enough to begin with."""
+    """TCP connected; the client's first record is missing or incomplete."""
     READY = 1
-    """Its TLS handshake waits for its turn, which is ours to give."""
+    """TLS handshake queued here."""
     HANDSHAKE = 2
     """Its TLS handshake is under way."""
     IDLE = 3
-    """We wait for a request, or for the rest of one."""
+    """Waiting for a request, or for the rest of one."""
     BUSY = 4
-    """A whole request has come, and its response is ours to give."""
+    """A complete request was received; its response is not sent yet."""
     GONE = 5
-    """It has ended, or its peer has proved to be paired: it counts no more."""
+    """Closed, or the peer has proved to be paired; not counted any more."""
 
 
 class Refusal(enum.Enum):
-    """Why a connection is refused."""
+    """Reason for which a connection is refused."""
 
     NETWORK = "too many from one network"
     ALL = "too many in all"
@@ -70,7 +70,7 @@ class Limits:
 
     @classmethod
     def for_descriptors(cls, number: int) -> Limits:
-        """Return the limits of a process that may open so many descriptors: half are strangers', a quarter one's."""
+        """Return the limits for a number of descriptors: half of them for strangers, a quarter for one network."""
         return cls(
             connections=min(MAX_CONNECTIONS, max(number // 2, 1)),
             per_network=min(MAX_CONNECTIONS_PER_NETWORK, max(number // 4, 1)),
@@ -84,7 +84,7 @@ def reserve_of(descriptors: int) -> int:
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """A connection, as the admission counts it.
+    """Entry of one connection in the admission.
 
     Attributes:
         network: Where it comes from.
@@ -100,7 +100,7 @@ class Place:
 
 
 class _Network:
-    """The places of one network, those in which the peer owes us bytes by their stage, the oldest first."""
+    """Connections of one network; those with input pending from the peer by stage, oldest first."""
 
     __slots__ = ("count", "owing")
 
@@ -109,7 +109,7 @@ class _Network:
         self.owing: dict[Stage, dict[Place, None]] = {Stage.SILENT: {}, Stage.HANDSHAKE: {}, Stage.IDLE: {}}
 
     def owed(self) -> int:
-        """Number of those in which the peer owes us bytes."""
+        """Number of connections with input pending from the peer."""
         return sum(map(len, self.owing.values()))
 
 
@@ -178,7 +178,7 @@ class Admission:
         return place, victim
 
     def ready(self, place: Place, *, now: float) -> tuple[bool, Place | None]:
-        """Let a handshake wait for its turn: the client's first message has come.
+        """Queue the TLS handshake of a connection whose client has sent its first message.
 
         Returns:
             Whether it may wait; and the place that has to make room for it. Both count no more otherwise.
@@ -208,7 +208,7 @@ class Admission:
         return longest
 
     def next_handshake(self, *, now: float) -> tuple[Place | None, Place | None]:
-        """Return whose handshake begins now, one network after the other; and the place that makes room for it.
+        """Return the connection whose handshake begins now (round robin over networks), and the one that makes room.
 
         Where no more may begin, a few do all the same, of the networks that have fewest connections and no handshake
         under way: so crowds, and peers that stall, hold up their own networks and no others.
@@ -260,15 +260,15 @@ class Admission:
         return bool(self._ready)
 
     def idle(self, place: Place, *, now: float) -> None:
-        """The handshake is done, or a response given: now we wait for a request."""
+        """Note that the handshake is done, or a response sent: a request is expected now."""
         self._move(place, Stage.IDLE, now)
 
     def busy(self, place: Place, *, now: float) -> None:
-        """A whole request has come."""
+        """Note that a complete request was received."""
         self._move(place, Stage.BUSY, now)
 
     def leave(self, place: Place) -> None:
-        """The connection has ended, or its peer has proved to be paired: it counts no more. Idempotent."""
+        """Stop counting a connection that has ended, or whose peer has proved to be paired. Idempotent."""
         self.overload.end(place)
         if place.stage is Stage.GONE:
             return

@@ -42,7 +42,7 @@ REQUEST_TIMEOUT = 10.0
 """Seconds for one request where nothing else is said."""
 
 VERSION_WITHOUT_INDEX = "v1"
-"""VER-08: what is spoken with a server that has no version index."""
+"""VER-08: version used with a server that has no version index."""
 
 MAX_API_VERSIONS = 32
 """Longest version index that is read."""

@@ -22,10 +22,10 @@ GROUPS: Final = frozenset({_X25519, _P256, _P384})
 """Elliptic curves of the modern profile."""
 
 _PREFERRED: Final = frozenset({_X25519, _P256})
-"""Those of them that OpenSSL chooses before all others, where it may choose."""
+"""The groups that OpenSSL prefers to all others."""
 
 _FIRST_HYBRID: Final = 0x0200
-"""Below it are elliptic curves and finite fields; above it what stands against quantum computers, which is cheap."""
+"""First post-quantum hybrid group, cheap to serve; below it are elliptic curves and finite fields."""
 
 
 class _Reader:
@@ -74,7 +74,7 @@ def _is_foreign(group: int) -> bool:
 
 
 def _offers(record: bytes) -> tuple[list[int], list[int]]:
-    """The groups of a client's key shares, and all it knows. Raises ValueError."""
+    """Return the groups of a client's key shares, and all groups that it supports. Raises ValueError."""
     reader = _Reader(record)
     if reader.number(1) != HANDSHAKE_RECORD:
         raise ValueError("no handshake")

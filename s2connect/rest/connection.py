@@ -26,18 +26,18 @@ LINGER_TIMEOUT: Final = 2.0
 """Seconds in which the rest of a request that was answered already is read and dropped, so that the answer arrives."""
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
-"""What may come from one request to the next; more ends the connection. Of a body, far less is taken."""
+"""Bytes received from one request to the next; more ends the connection. The bound of a body is far lower."""
 
 MAX_REQUEST_LINES: Final = 2048
 """Line ends that may come from one request to the next: each header and each chunk costs the time of a few thousand
 bytes. Bodies that are sent in chunks come in few of them, and JSON in as many lines is nobody's."""
 
 PEER_FAULTS: Final = (OSError, HttpProcessingError, web.RequestPayloadError)
-"""What aiohttp raises where a peer has gone, or sends what is no HTTP."""
+"""Exceptions of aiohttp for a peer that has disconnected or does not speak HTTP."""
 
 
 class _RequestHandler(web.RequestHandler):
-    """aiohttp's protocol, which says nothing about itself to whoever sends no HTTP, and logs no fault of a peer."""
+    """aiohttp's protocol, without its own error pages, and without log lines about faults of a peer."""
 
     malformed: Callable[[], None] | None = None
 
@@ -72,7 +72,7 @@ def _bare(status: int) -> bytes:
 
 
 class HttpConnection(asyncio.Protocol):
-    """Bounds what a peer may send, says to the admission how the connection comes on, passes the rest to aiohttp.
+    """Protocol in front of aiohttp's: bounds a peer's input and reports the connection's progress to the admission.
 
     Args:
         place: Its place.
@@ -151,33 +151,33 @@ class HttpConnection(asyncio.Protocol):
         self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place free."""
+        """Take the connection out of the admission."""
         self._in_time()
         self._admission.leave(self._place)
         self._open_connections.pop(self.transport, None)
         self._handler.connection_lost(exc)
 
     def begun(self) -> None:
-        """The head of a request has come: its body may take a while."""
+        """Note that the head of a request was received; its body may take a while."""
         self._in_time()
         self._bytes = self._lines = 0
         self._admission.idle(self._place, now=self._loop.time())
 
     def complete(self) -> None:
-        """A request has come wholly: from now on the peer waits for us."""
+        """Note that a request was received completely: the response is ours to give."""
         self._admission.busy(self._place, now=self._loop.time())
 
     def answered(self) -> None:
-        """The response is given: from now on we wait for the peer."""
+        """Note that the response was sent: the next request is the peer's to send."""
         self._admission.idle(self._place, now=self._loop.time())
 
     def begins_session(self, overload: Overload) -> bool:
-        """Return whether a session may begin; another one than the first only where nobody waits for it."""
+        """Return whether a session may begin; a second one on a connection only while no other peer is queued."""
         first, self._begun_before = not self._begun_before, True
         return first or overload.begins_anew(self._place, now=self._loop.time())
 
     def release(self) -> None:
-        """The peer has proved to be paired: the connection counts no more against its network."""
+        """Stop counting the connection against its network: the peer has proved to be paired."""
         self._admission.leave(self._place)
 
     def _in_time(self) -> None:

@@ -1,4 +1,4 @@
-"""Lag of the event loop, as a socket sees it: how long one that is ready waits until the loop comes to it."""
+"""Lag of the event loop: seconds between the moment a socket is ready and the loop's handling of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import socket
 from typing import Final, Protocol
 
 LOOK_EVERY: Final = 0.05
-"""Seconds between two measurements, where the loop is in time."""
+"""Seconds between two measurements while the loop is not late."""
 
 
 class Look(Protocol):
-    """Takes in a measurement."""
+    """Callback for a measurement."""
 
     def __call__(self, lag: float, *, now: float) -> None:
-        """Take in that a socket which was ready has waited for ``lag`` seconds."""
+        """Record that a ready socket waited for ``lag`` seconds."""
 
 
 class LagProbe:

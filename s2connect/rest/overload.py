@@ -1,4 +1,4 @@
-"""Overload control, without I/O: how many conversations a server begins, so that it finishes those that it has begun.
+"""Overload control, without I/O: limits new conversations so that a server can finish those already begun.
 
 A server that takes in more than it can do does nothing in the end: everybody waits, gives up and starts again. So a
 conversation (TLS, session initiation or pairing, upgrade to a WebSocket) begins only where those that are under way
@@ -21,28 +21,28 @@ INTERVAL: Final = 0.3
 """Seconds in which the lag has to be above the target all the time before the limit is lowered."""
 
 MIN_LIMIT: Final = 32
-"""Conversations that are under way at the same time at least, whatever the lag says: it may have other causes."""
+"""Lowest limit of conversations under way, whatever the lag is: the lag may have other causes."""
 
 MAX_LIMIT: Final = 8192
-"""And at most: as many as a server has connections, because many that cost nothing may count as under way."""
+"""Highest limit: the connections of a server, because many that cost nothing may count as under way."""
 
 BEYOND_EVERY: Final = 0.03
-"""Seconds between two conversations that begin although as many as may are under way."""
+"""Seconds between two conversations that begin beyond the limit."""
 
 GROWTH: Final = 1.1
-"""Factor of the limit after a look at the lag that was low, where the limit held conversations up."""
+"""Factor by which the limit grows after a low lag, while it holds conversations up."""
 
 UNDER_WAY_SECONDS: Final = 3.0
-"""Seconds in which all that is under way is finished, at the rate of late, where the loop has much to do."""
+"""Seconds in which a busy loop can finish all conversations under way, at the recent rate."""
 
 QUIET: Final = 1.0
-"""Seconds without a step after which a conversation does not count: it waits for its peer, and costs nothing."""
+"""Seconds without a step after which a conversation does not count: it costs nothing until its peer sends."""
 
 QUEUE_SECONDS: Final = 2.0
-"""Seconds within which what waits gets its turn, at the rate of late; what comes beyond is refused."""
+"""Longest wait in the queue, in seconds at the recent rate; connections beyond it are refused."""
 
 MIN_QUEUE: Final = 64
-"""Connections that may wait for their turn at least."""
+"""Smallest bound of the queue, in connections."""
 
 RATE_MEMORY: Final = 2.0
 """Seconds over which the rate is averaged."""
@@ -52,7 +52,7 @@ MAX_RETRY_AFTER: Final = 30
 
 
 class Overload:
-    """Decides what a server begins and what it refuses. Times are of one clock that never goes back.
+    """Overload controller of a server: admits or refuses conversations. Times are of one clock that never goes back.
 
     A conversation is anything hashable that its owner names in :meth:`step` whenever it comes on.
     """
@@ -71,10 +71,10 @@ class Overload:
         self._offers = 0
         self._next_beyond = 0.0
 
-    # What is measured
+    # Measurements
 
     def step(self, conversation: Hashable, *, now: float) -> None:
-        """Note that a conversation begins or comes on."""
+        """Note that a conversation begins or progresses."""
         self._steps.pop(conversation, None)
         self._steps[conversation] = now
 
@@ -83,7 +83,7 @@ class Overload:
         self._steps.pop(conversation, None)
 
     def look(self, lag: float, *, now: float) -> None:
-        """Take in a measurement of the event loop's lag, several times a second.
+        """Record a measurement of the event loop's lag, several times a second.
 
         Args:
             lag: Seconds that a socket which was ready has waited.
@@ -104,7 +104,7 @@ class Overload:
             self._lowest, self._interval_ends = None, now + max(INTERVAL, 2 * lag)
 
     def _ceiling(self, lag: float) -> float:
-        """Return as many as finish in a few seconds; no bound where the loop is idle: then slow peers take the time."""
+        """Return the number that finishes in a few seconds; unbounded while the loop is idle: then peers are slow."""
         if lag <= TARGET_LAG / 4:
             return MAX_LIMIT
         return max(MIN_LIMIT, min(MAX_LIMIT, UNDER_WAY_SECONDS * self._rate))
@@ -120,7 +120,7 @@ class Overload:
         self._turns = self._refused = 0
 
     def under_way(self, *, now: float) -> int:
-        """Return how many conversations come on."""
+        """Return the number of conversations that progress."""
         quiet = now - QUIET - 10 * self._lag  # where we are late, a step takes longer
         while self._steps:
             conversation, then = next(iter(self._steps.items()))
@@ -129,7 +129,7 @@ class Overload:
             del self._steps[conversation]
         return len(self._steps)
 
-    # What is decided
+    # Decisions
 
     def begins(self, network: str, *, now: float) -> bool:
         """Return whether a conversation of a network may begin now. Call :meth:`step` when it does."""
@@ -140,7 +140,7 @@ class Overload:
         return True
 
     def begins_beyond(self, *, now: float) -> bool:
-        """Return whether one may begin although as many as may are under way. Call :meth:`step` when it does."""
+        """Return whether one may begin beyond the limit. Call :meth:`step` when it does."""
         if now < self._next_beyond:
             return False
         self._next_beyond = now + BEYOND_EVERY
@@ -148,7 +148,7 @@ class Overload:
         return True
 
     def takes(self, network: str, *, waiting: int) -> bool:
-        """Return whether another connection may wait for its turn.
+        """Return whether another connection may join the queue.
 
         Args:
             network: Where it comes from.
@@ -171,13 +171,13 @@ class Overload:
         return True
 
     def retry_after(self) -> int:
-        """Return in how many seconds a refused peer shall come again: when those that ask now had their turn."""
+        """Return the seconds after which a refused peer should retry: when the present queue has been served."""
         return min(MAX_RETRY_AFTER, 1 + int(QUEUE_SECONDS * self._refusal_rate / max(self._rate, 1.0)))
 
     # Conversations that have begun and go on over another connection
 
     def expect(self, network: str) -> None:
-        """Let the connection go first that a peer was offered; for each call one of :meth:`expect_no_more`."""
+        """Give priority to the connection that a peer was offered; each call needs one of :meth:`expect_no_more`."""
         self._expected[network] += 1
         self._offers += 1
 

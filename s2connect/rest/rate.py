@@ -16,7 +16,7 @@ READ_COST = 0.1
 STRANGER_COST = 1.0
 """Points of a request without a bearer."""
 REFUSED_COST = 3.0
-"""Further points of a request that was refused."""
+"""Additional points of a refused request."""
 BEARER_COST = 4.0
 """Points of a request with a bearer, from an account of its own; given back once the bearer has proved to be right."""
 BEARER_BURST = 4096.0
@@ -32,7 +32,7 @@ WARN_EVERY = 10.0
 
 
 class SeldomWarning:
-    """Level of a log line that any stranger can cause: now and then a warning, otherwise for those who look closer."""
+    """Level of a log line that any stranger can cause: a warning at times, INFO otherwise."""
 
     def __init__(self) -> None:
         self._next = float("-inf")
@@ -73,11 +73,11 @@ class AddressLimiter:
         return self._points(network_of(address), now) >= 1.0
 
     def delay(self, address: str, *, now: float) -> float:
-        """Seconds until an address owes nothing any more."""
+        """Return the seconds until the balance of an address is no longer negative."""
         return max(-self._points(network_of(address), now) / self._refill, 0.0)
 
     def charge(self, address: str, cost: float, *, now: float) -> None:
-        """Take points from an address, or give some back; it may owe some afterwards."""
+        """Take points from an address, or give some back; its balance may become negative."""
         key = network_of(address)
         points = min(self._points(key, now) - cost, self._burst)
         self._buckets.pop(key, None)

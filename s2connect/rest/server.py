@@ -40,7 +40,7 @@ BODY_TIMEOUT = 10.0
 """Seconds a request body may take to arrive."""
 
 MAX_WARNED = 100
-"""Networks whose fault is logged, once each; later ones are not."""
+"""Networks for which a fault is logged, once each; later ones are not logged."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -167,7 +167,7 @@ class HttpsServer:
         )
 
     def release(self, request: web.Request) -> None:
-        """The bearer of a request has proved to be right, and its connection becomes a session.
+        """Note that the bearer of a request was right, and its connection becomes a session.
 
         It counts no more against its network, and what comes on it is bounded by the session.
         """
@@ -177,7 +177,7 @@ class HttpsServer:
             connection.release()
 
     def begins_session(self, request: web.Request) -> web.Response | None:
-        """Ask whether a session may begin on this connection; the first may.
+        """Return whether a session may begin on this connection; the first may.
 
         Returns:
             None if so, else the response: 503 with the time to come again.
@@ -188,12 +188,12 @@ class HttpsServer:
         return self.too_busy()
 
     def too_busy(self) -> web.Response:
-        """Return a 503 that says when to come again."""
+        """Return a 503 with ``Retry-After``."""
         wait = self._acceptor.admission.overload.retry_after()
         return web.Response(status=503, headers={hdrs.RETRY_AFTER: str(wait)})
 
     def expect(self, request: web.Request) -> Callable[[], None]:
-        """Let the connection go first that the peer of this request was offered; call the result when it has come."""
+        """Give priority to the connection offered to the peer of this request; call the result when it was used."""
         overload, network = self._acceptor.admission.overload, network_of(request.remote or "")
         overload.expect(network)
         return lambda: overload.expect_no_more(network)
@@ -221,7 +221,7 @@ class HttpsServer:
             # aiohttp's own answers (404, 405, 413, 400) carry no text of ours or the peer's.
             return web.Response(status=error.status)
         except ConnectionError:
-            return web.Response(status=400)  # nobody is there to read it
+            return web.Response(status=400)  # the client has disconnected
         except Exception:
             _log.exception("%s failed", request.path)
             return web.Response(status=500)
@@ -230,7 +230,7 @@ class HttpsServer:
                 connection.answered()
 
     async def _in_turn(self, request: web.Request, current: _Current) -> bool:
-        """Charge a request to its address, and wait until it may be served; False where that is too long."""
+        """Charge a request to its address, and wait until it may be served; False if that takes too long."""
         loop = asyncio.get_running_loop()
         now, address = loop.time(), request.remote or ""
         if hdrs.AUTHORIZATION not in request.headers:
@@ -251,7 +251,7 @@ class HttpsServer:
         return True
 
     async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
-        """See to the headers of every response, and have strangers pay for one that refuses."""
+        """Set the headers of every response; charge a refusal to the address of a stranger."""
         response.headers.popall(hdrs.SERVER, None)
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         refused = 400 <= response.status < 500 and response.status != 429
@@ -260,7 +260,7 @@ class HttpsServer:
 
 
 def _is_encoded(request: web.Request) -> bool:
-    """Return whether a body would have to be unpacked: nothing of S2 Connect is packed, and little can become much."""
+    """Return whether a body is compressed. S2 Connect compresses nothing, and a short body may inflate hugely."""
     transfer = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ())).strip().lower()
     return hdrs.CONTENT_ENCODING in request.headers or transfer not in {"", "chunked"}
 
@@ -283,7 +283,7 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def bearer_proved() -> None:
-    """The bearer of the request that this task serves has proved to be right: the request costs its address nothing."""
+    """Note that the bearer of this task's request was right: the request costs its address nothing."""
     current = _current.get()
     if current is not None and current.refund is not None:
         current.refund()
