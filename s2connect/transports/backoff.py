@@ -9,9 +9,9 @@ MAX_DELAY = 600.0
 
 
 BUSY_DELAY = 30.0
-"""REC-02, S2C-26: longest delay in seconds after a server said that it is there and has too much to do."""
+"""REC-02, S2C-26: longest delay in seconds after a response that says that the server is busy."""
 MAX_BUSY = 40
-"""Such answers in a row, some ten minutes, after which the server counts as any other that fails."""
+"""Consecutive busy responses (some ten minutes) after which they count as failures."""
 
 
 class Backoff:
@@ -28,7 +28,7 @@ class Backoff:
         return chance * ceiling
 
     def busy(self, chance: float, *, retry_after: float = 0.0) -> float:
-        """The server has too much to do: seconds to wait from now.
+        """Return the seconds to wait after a busy response.
 
         Not as long as after another failure, because it goes on with those that came before us, and spread over as much
         time again as it asks for, so that those that it refused do not come back at the same moment.

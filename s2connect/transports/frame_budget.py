@@ -14,10 +14,10 @@ MAX_FRAMES: Final = 8192
 """Frames that may have come beyond those of the messages taken in. It has to hold what waits for a slow reader here."""
 
 FRAMES_PER_SECOND: Final = 200.0
-"""So many are forgiven each second: pings, and frames of messages that were cut into many."""
+"""Frames added to the budget each second, for pings and fragmented messages."""
 
 BYTES_PER_FRAME: Final = 256
-"""A message may come in a frame for each so many of its characters, and one more."""
+"""A message may have one frame for each so many of its characters, and one more."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -35,7 +35,7 @@ class FrameCounter:
         self._skip = 0
 
     def feed(self, data: bytes, most: int = MAX_FRAMES + 1) -> int:
-        """Return how many frames begin in these bytes, the next ones of the stream; counts up to ``most``."""
+        """Return the number of frames that begin in these next bytes of the stream; counts up to ``most``."""
         if self._head:
             data, self._head = self._head + data, b""
         if self._in_head:
@@ -66,7 +66,7 @@ class FrameCounter:
 
 
 class FrameBudget:
-    """Decides how many frames may come. Sans-I/O.
+    """Budget of the frames received on one connection. Sans-I/O.
 
     Args:
         now: Time.
@@ -81,19 +81,19 @@ class FrameBudget:
         self._then = now
 
     def came(self, frames: int, *, now: float) -> bool:
-        """Frames have come. Returns whether they are within the budget."""
+        """Count received frames. Returns whether they are within the budget."""
         self._level = max(self._level - (now - self._then) * self._per_second, 0.0) + frames
         self._then = now
         return self._level <= self._most
 
     def delivered(self, length: int) -> None:
-        """A message of so many characters was taken in: its frames were worth it. An empty one is worth nothing."""
+        """Credit the frames of a message with so many characters. An empty one earns nothing."""
         if length:
             self._level = max(self._level - 1 - length // BYTES_PER_FRAME, 0.0)
 
 
 class FrameGuard(asyncio.Protocol):
-    """Stands before the protocol of a WebSocket that is open, and passes nothing on once there are too many frames.
+    """Protocol in front of that of an open WebSocket: passes nothing on once the frame budget is exceeded.
 
     Args:
         protocol: The protocol.

@@ -234,7 +234,7 @@ class _Visitor:
 
 
 class PlainDoor:
-    """Where clients of plain S2 come in: :meth:`handler` for an aiohttp route, and the connections by iteration.
+    """Acceptor of plain S2 clients: :meth:`handler` for an aiohttp route, and the connections by iteration.
 
     ::
 
@@ -319,7 +319,7 @@ class PlainDoor:
 
     @property
     def open_to_all(self) -> bool:
-        """Whether neither a token nor a login is demanded."""
+        """True if neither a token nor a login is required."""
         return self._names is None
 
     def __aiter__(self) -> Self:
@@ -377,7 +377,7 @@ class PlainDoor:
             try:
                 end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
             except ConnectionClosed:
-                return web.Response(status=400)  # nobody is there to read it
+                return web.Response(status=400)  # the client has disconnected
             if self.by_path:
                 replaced = [old for old, known in self._ends.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
@@ -487,7 +487,7 @@ def _checked(versions: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _login(login: Secret) -> str:
-    """Check a login; no character of it could be taken for the end of another's."""
+    """Return a login as text. Raises ConfigurationError where it has no colon between user and password."""
     text = login.reveal()
     if ":" not in text:
         raise ConfigurationError("A login for Basic authentication is user:password.")
@@ -495,7 +495,7 @@ def _login(login: Secret) -> str:
 
 
 def _presented(request: web.Request) -> str | None:
-    """What a client shows, as ``Bearer token`` or ``Basic user:password``; None for nothing. It is a secret."""
+    """Return a client's credentials, as ``Bearer token`` or ``Basic user:password``; None without. They are secret."""
     if (token := bearer_of(request)) is not None:
         return f"Bearer {token}"
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")

@@ -9,11 +9,11 @@ from collections import deque
 from typing import Final
 
 SLICE: Final = 32
-"""Sockets that are handled in one turn of the loop: when thousands of peers vanish at once, each costs some 0.5 ms."""
+"""Sockets handled in one turn of the loop; each costs some 0.5 ms when thousands of peers vanish at once."""
 
 
 class SlicedSelector(selectors.DefaultSelector):
-    """Selector that reports at most :data:`SLICE` of what is ready at a time, and the rest before it looks again.
+    """Selector that reports at most :data:`SLICE` ready sockets at a time, and the rest before it polls again.
 
     So nobody is passed over for those that are always ready.
     """
@@ -30,7 +30,7 @@ class SlicedSelector(selectors.DefaultSelector):
         ready: list[tuple[selectors.SelectorKey, int]] = []
         while self._left and len(ready) < SLICE:
             key, events = self._left.popleft()
-            # What was unregistered or changed meanwhile is no business of this look; what is still ready comes again.
+            # Entries unregistered or changed meanwhile are left out; a later select reports those that are still ready.
             if registered.get(key.fileobj) is key:
                 ready.append((key, events))
         return ready

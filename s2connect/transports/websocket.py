@@ -97,7 +97,7 @@ class WebSocketTransport:
             connection = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
         except ConnectionClosed:
             future.cancel()
-            return web.Response(status=400)  # nobody is there to read it
+            return web.Response(status=400)  # the client has disconnected
         except BaseException:
             future.cancel()
             raise

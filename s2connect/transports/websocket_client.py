@@ -1,4 +1,4 @@
-"""The communication client's end of a WebSocket that carries S2 messages, on websockets."""
+"""WebSocket client: a connection for S2 messages, on the websockets library."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from s2connect.transports.websocket_end import (
 _DEFLATE = ClientPerMessageDeflateFactory(
     server_max_window_bits=11, client_max_window_bits=11, compress_settings={"memLevel": 3}
 )
-"""WS-03 at 25 KB of memory per connection: S2 messages are short, and a window of 2 KiB loses them little."""
+"""WS-03: compression with a window of 2 KiB takes 25 KB of memory per connection and costs short messages little."""
 
 _BUSY_STATUS: Final = 429
 
 
 class ClientEnd(WebSocketEnd):
-    """The communication client's end, on websockets. Made by :func:`open_client`."""
+    """Connection of the communication client, on websockets. Made by :func:`open_client`."""
 
     def __init__(
         self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings, max_bytes: int
@@ -97,7 +97,7 @@ class ClientEnd(WebSocketEnd):
 
 
 def _has_short_cut(socket: ClientConnection) -> bool:
-    """Return whether the library has, undocumented, what :meth:`ClientEnd._transmit` goes past its ``send`` with."""
+    """Return whether the library has the undocumented parts by which :meth:`ClientEnd._transmit` bypasses ``send``."""
     return all(hasattr(socket, name) for name in ("send_data", "paused", "drain"))
 
 
@@ -219,7 +219,7 @@ async def open_client(
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:
-    """Translate what ``connect`` raised; None for what is a bug of ours."""
+    """Translate an exception of ``connect``; None for a bug of ours."""
     where = f"{host}:{port}"
     if isinstance(error, ssl.SSLError):
         return describe_tls_error(error, host)

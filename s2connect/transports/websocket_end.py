@@ -1,4 +1,4 @@
-"""What both ends of a WebSocket share that carries S2 messages: liveness, one end, a bounded farewell."""
+"""Common part of WebSocket client and server: liveness, a single end, a bounded close handshake."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from s2connect.transports.tls_buffer import shrink_tls_buffer
 _log = logging.getLogger(__name__)
 
 PEER_TIMEOUT = 75.0
-"""WS-04: seconds of listening in vain after which a peer is taken for gone: two pings and a half."""
+"""WS-04: seconds without a sign of life after which a peer counts as gone: two and a half ping intervals."""
 
 OPEN_TIMEOUT = 20.0
 """Seconds for name, TCP, TLS and upgrade at the client; less than a token lives (SES-04)."""
 
 CLOSE_TIMEOUT = 3.0
-"""Seconds for the farewell of both sides; then the connection is cut."""
+"""Seconds for the close handshake of both sides; then the connection is cut."""
 
 WRITE_BUFFER_BYTES = 64 * 1024
-"""WS-07: what waits in this process for a slow peer before ``send`` waits, at the server."""
+"""WS-07: bytes buffered for a slow peer before ``send`` waits, at the server."""
 
 MAX_REASON_BYTES = 123
 """Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
@@ -55,7 +55,7 @@ _HELD_UP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketTimings:
-    """Seconds that decide about a WebSocket.
+    """Timeouts and intervals of a WebSocket, in seconds.
 
     Attributes:
         ping_interval: Between two pings.
@@ -73,7 +73,7 @@ class WebSocketTimings:
 
 
 class PeerWatch:
-    """Adds up how long the peer has been listened to without a sign of life. Sans-I/O.
+    """Adds up the seconds of reading without a sign of life of the peer. Sans-I/O.
 
     Time in which nobody listens does not count: then the signs of life of the peer stand in a queue of ours, and a slow
     reader here must not cost a living peer its connection.
@@ -84,33 +84,33 @@ class PeerWatch:
         self._since: float | None = None
 
     def listen(self, now: float) -> None:
-        """Somebody begins to wait for the peer."""
+        """Note that reading begins."""
         self._since = now
 
     def stop(self, now: float) -> None:
-        """Nobody waits any more."""
+        """Note that reading stops."""
         if self._since is not None:
             self._silence += now - self._since
             self._since = None
 
     def heard(self, now: float) -> None:
-        """The peer gave a sign of life."""
+        """Note a sign of life of the peer."""
         self._silence = 0.0
         if self._since is not None:
             self._since = now
 
     def served(self) -> None:
-        """The peer gave what was waited for, and nobody waits any more."""
+        """Note that the awaited input was received: reading stops."""
         self._silence = 0.0
         self._since = None
 
     def silence(self, now: float) -> float:
-        """Seconds of listening in vain."""
+        """Return the seconds of reading without a sign of life."""
         return self._silence + (0.0 if self._since is None else now - self._since)
 
 
 class WebSocketEnd(Connection):
-    """What both sides share: liveness, one end, a bounded farewell. Subclasses speak to their library."""
+    """Base of both sides: liveness, a single end, a bounded close handshake. Subclasses adapt a library."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class WebSocketEnd(Connection):
         await self._transmit(text)
 
     async def _binary(self) -> str:
-        """Return what stands for a binary frame, which is answered as no message; too many end the connection (WS-05).
+        """Return the stand-in for a binary frame, answered as an invalid message; too many end the connection (WS-05).
 
         Raises:
             ConnectionClosed: It was one too many.
@@ -197,7 +197,7 @@ class WebSocketEnd(Connection):
         raise ConnectionClosed(UNSUPPORTED_DATA, "text frames only")
 
     def _expel(self) -> None:
-        """End the connection of a peer that sends frames and no messages."""
+        """End the connection of a peer that sends frames without messages."""
         if self._expelling is None and self._ended is None:
             self._warn("frames", "%s sends too many frames that carry no message", self.info.remote)
             name = f"s2connect-websocket-close-{self.info.remote}"
@@ -240,7 +240,7 @@ class WebSocketEnd(Connection):
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
 
     def _is_full(self) -> bool:
-        """Return whether more waits to be written than shall; a transport that is gone cannot be asked."""
+        """Return whether the write buffer is above its limit; a closed transport has none."""
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES
 
     async def wait_closed(self) -> None:
@@ -254,7 +254,7 @@ class WebSocketEnd(Connection):
             self.closed.set()
 
     async def _watch_peer(self) -> None:
-        """Beat; a connection whose heart fails ends, because nobody would notice that its peer is gone."""
+        """Run the heartbeat. If it fails, end the connection: a vanished peer would not be noticed any more."""
         try:
             await self._beat()
         except Exception as error:
@@ -263,7 +263,7 @@ class WebSocketEnd(Connection):
             self._transport.abort()
 
     def _too_big(self) -> ConnectionClosed:
-        """The end that a message of the peer makes that is too long (WS-05)."""
+        """Return the error for a message of the peer that is too long (WS-05)."""
         what = "%s sent a message that is longer than %d bytes; the session ends with %d"
         self._warn("too big", what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
         return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
@@ -275,7 +275,7 @@ class WebSocketEnd(Connection):
             now = loop.time()
             left = timings.peer_timeout - self._watch.silence(now)
             if left <= 0:
-                # Where this process itself stood still, what has come from the peer meanwhile is read first.
+                # After this process itself was suspended, read the peer's pending input first.
                 await asyncio.sleep(timings.peer_timeout / 10)
                 if self._watch.silence(loop.time()) < timings.peer_timeout:
                     continue
@@ -289,7 +289,7 @@ class WebSocketEnd(Connection):
                     async with asyncio.timeout(min(left, timings.ping_interval)):
                         await self._ping()
                 except (TimeoutError, OSError, RuntimeError, WebSocketException):
-                    pass  # a receiver is told by its own call; a writer that is held up may come free
+                    pass  # a receiver gets the error from its own call; a blocked writer may still drain
             await asyncio.sleep(min(left, max(next_ping - loop.time(), 0.0)))
 
 
@@ -302,7 +302,7 @@ def _fitting(reason: str) -> str:
 
 
 def with_address(info: ConnectionInfo, transport: asyncio.BaseTransport) -> ConnectionInfo:
-    """Return the facts of a connection with the peer's address, if they are without."""
+    """Return the facts of a connection, with the peer's address added if it is missing."""
     if info.peer_address:
         return info
     name: Any = transport.get_extra_info("peername")

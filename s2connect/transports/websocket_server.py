@@ -1,4 +1,4 @@
-"""The communication server's end of a WebSocket that carries S2 messages, on aiohttp."""
+"""WebSocket server: a connection for S2 messages, on aiohttp."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ more time than the rest of the way."""
 
 
 class ServerEnd(WebSocketEnd):
-    """The communication server's end, on aiohttp. Made by :func:`accept`.
+    """Connection of the communication server, on aiohttp. Made by :func:`accept`.
 
     aiohttp's own heartbeat is not used: it drops a living peer as soon as our application reads slowly, because the
     pong then stands behind unread messages.
@@ -106,7 +106,7 @@ class ServerEnd(WebSocketEnd):
             await self._wait(self._room())
 
     async def _room(self) -> None:
-        """Wait until the peer has taken in what was written.
+        """Wait until the write buffer has drained.
 
         In a task, because aiohttp's writers share one future: to cancel one of them would be to cancel the others.
         """
@@ -122,7 +122,7 @@ class ServerEnd(WebSocketEnd):
     def _drained(self, draining: asyncio.Task[None]) -> None:
         self._draining = None
         if not draining.cancelled():
-            draining.exception()  # a writer that still waits is told by it; nobody else needs to know
+            draining.exception()  # releases a writer that still waits
 
     async def _ping(self) -> None:
         await self._socket.ping()
@@ -161,7 +161,7 @@ async def accept(
     transport = request.transport
     if transport is None:
         raise ConnectionClosed
-    # What a client has sent before it got the answer lies in aiohttp's protocol, whose attribute is private.
+    # Bytes that a client sent before it got the response are in aiohttp's protocol, in a private attribute.
     guard = FrameGuard(_protocol_of(transport), getattr(request.protocol, "_message_tail", b""))
     transport.set_protocol(guard)
     try:

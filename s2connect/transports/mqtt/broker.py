@@ -79,7 +79,7 @@ _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
-    """Where the broker is, and how to come in.
+    """Address and credentials of the broker.
 
     Attributes:
         host: Name or address, which the certificate has to name.
@@ -364,7 +364,7 @@ class BrokerConnection:
     # --- receiving
 
     def route(self, topic: str, route: Route | None) -> None:
-        """Give what comes on a topic to a handler, or to nobody any more (None)."""
+        """Set the handler of a topic; None removes it."""
         if route is None:
             self._receiver.routes.pop(topic, None)
         else:

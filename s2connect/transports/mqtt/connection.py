@@ -107,7 +107,7 @@ class MqttConnection(Connection):
             raise
 
     def abandon(self) -> None:
-        """Release everything of a session that did not open; idempotent, and nothing is said to the peer."""
+        """Release everything of a session that did not open, without a message to the peer. Idempotent."""
         self.channel.lost()
         assert self.channel.closed is not None
         self._over(self.channel.closed)

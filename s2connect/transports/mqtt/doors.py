@@ -38,7 +38,7 @@ MAX_UNCONFIRMED = 16
 publishes again are never confirmed, so a newer ``open`` takes the place of the oldest."""
 
 MAX_UNCONFIRMED_IN_ALL = 1000
-"""Likewise of all pairs together; the place is then taken from the pair that has the most."""
+"""Same, for all pairs together; the place is then taken from the pair that has the most."""
 
 CONFIRM_SECONDS = 1.0
 """Time that a session of static mode has at least to be confirmed before a newer one may take its place. It bounds what
@@ -52,13 +52,13 @@ MAX_STATIC = 10_000
 
 
 class Ignored(StrEnum):
-    """Why nobody comes in by what came on an ``open`` topic."""
+    """Reason for which a packet on an ``open`` topic opens no session."""
 
     MALFORMED = "malformed"
     UNKNOWN = "unknown"
-    """No offer and no configuration: perhaps those of another instance."""
+    """No offer and no configuration matches: they may be those of another instance."""
     PROOF = "proof"
-    """Not who was expected, or without the secret."""
+    """Not the expected client, or without the secret."""
     REPEATED = "repeated"
     TOO_MANY = "too_many"
 
@@ -71,7 +71,7 @@ class _Offer:
 
 
 class _Static:
-    """One configured pair of nodes, the sessions that it has, and what it opened last."""
+    """One configured pair of nodes, its sessions, and the ids that it opened last."""
 
     def __init__(self, session: StaticSession) -> None:
         self.session = session
@@ -97,7 +97,7 @@ class _Open:
 
 
 class Doors:
-    """Who may come in over the ``open`` topics of one prefix.
+    """Admission over the ``open`` topics of one prefix.
 
     Whatever does not fit is ignored without an answer: several instances may share the subscription, and a stranger
     learns nothing.
@@ -173,7 +173,7 @@ class Doors:
     def receive(
         self, packet: Packet, *, now: float, salt: bytes, limits: ChannelLimits | None = None
     ) -> ServerChannel | Ignored:
-        """Check what came on an ``open`` topic. Returns the session, or why nobody may come in by it.
+        """Check a packet on an ``open`` topic. Returns the session, or the reason why none opens.
 
         The driver then ends what :meth:`displaced` returns, subscribes to the channel's inbound topic and calls its
         ``start``. An earlier session of the same two nodes is superseded when the new one has *opened*, not before.
@@ -198,7 +198,7 @@ class Doors:
         return Ignored.UNKNOWN
 
     def displaced(self) -> list[ServerChannel]:
-        """Take the sessions whose place a newer one has got; they are over, and nothing is said to their clients."""
+        """Take the sessions displaced by newer ones; they are over, without a message to their clients."""
         displaced, self._displaced = self._displaced, []
         return displaced
 
@@ -244,7 +244,7 @@ class Doors:
         return channel
 
     def _make_place(self, static: _Static, now: float) -> bool:
-        """Make place for one more session that waits to be confirmed. Returns whether there is."""
+        """Make room for one more unconfirmed session. Returns whether there is room."""
         static.channels = [channel for channel in static.channels if channel.state is not State.CLOSED]
         waiting = [channel for channel in static.channels if _unconfirmed(channel, now)]
         if len(waiting) >= MAX_UNCONFIRMED:

@@ -1,4 +1,4 @@
-"""Counter of what was dropped on the topics of a broker, and what of it a log says. No I/O."""
+"""Counter of packets dropped on the topics of a broker, with rate-limited log lines. No I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Drops:
         self._next = float("-inf")
 
     def add(self, reason: str, now: float) -> str | None:
-        """Count one. Returns what to log, None where there is nothing to say or it was said lately.
+        """Count one. Returns the line to log, None for no line or one that was logged lately.
 
         Args:
             reason: Short name.

@@ -28,7 +28,7 @@ OVERHEAD_BYTES: Final = 256
 """Bound on what a PUBLISH of this binding holds beside topic and payload: headers, properties, seal."""
 
 PACKET_ROOM_BYTES: Final = 1024
-"""What the longest packet may hold beside the message: the topic, :data:`OVERHEAD_BYTES`, and properties of others."""
+"""Bytes of the longest packet beside the message: topic, :data:`OVERHEAD_BYTES`, properties added by others."""
 
 MAX_OPEN_PACKET_BYTES: Final = 2 * MAX_CONTROL_BYTES
 """Longest packet with an ``open`` that is read: a control payload, and as much again for topic and properties."""
@@ -100,7 +100,7 @@ _KINDS: Final = {str(kind): kind for kind in FrameKind}
 
 
 def longest_packet(receive_bytes: int) -> int:
-    """Longest packet that is read: what the longest message to be received needs (MQ-15)."""
+    """Return the longest packet that is read, from the longest message to be received (MQ-15)."""
     return receive_bytes + PACKET_ROOM_BYTES
 
 
@@ -131,7 +131,7 @@ def write_frame(
 
 
 def read_frame(packet: Packet, *, sealed: bool) -> Frame:
-    """Read what was published.
+    """Read a published packet.
 
     Exactly the properties of its kind must be there, each once; properties of other names are ignored, and so is
     Correlation Data.

@@ -124,7 +124,7 @@ class MqttLink:
         await self._supervisor.close()
 
     async def _run_or_tell(self) -> None:
-        """Keep an error of ours from leaving everybody waiting until the link is started again."""
+        """Run the link; on an error of ours fail all waiters, so that none hangs until the supervisor's restart."""
         try:
             await self._run()
         except Exception:

@@ -1,4 +1,4 @@
-"""paho-mqtt on a connection that stands already."""
+"""paho-mqtt on an established connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 64 * 1024
 
 
 class PackedProperties(Properties):
-    """Properties that are written already."""
+    """Properties that are already encoded."""
 
     raw: bytes
 
@@ -29,12 +29,12 @@ class PackedProperties(Properties):
         object.__setattr__(self, "raw", raw)
 
     def pack(self) -> bytes:
-        """Return the bytes, their length before them."""
+        """Return the bytes, with their length prefix."""
         return self.raw
 
 
 class PahoClient(Client):
-    """paho on a connection that stands: the one private name of paho that is used for it is ``_create_socket``.
+    """paho client on an established connection. ``_create_socket`` is the one private name of paho that it uses.
 
     A paho that does not call it would connect by itself, without TLS, and send the password. So it is given a Unix
     socket that is not there in place of the broker's address; then it gets one that is, and its bytes are carried
@@ -79,7 +79,7 @@ class PahoClient(Client):
             ) from None
 
     def read(self) -> None:
-        """Let it read what the stream has for it."""
+        """Let paho read the bytes that the stream holds."""
         if self._pair is not None:
             self._pair.bring()
             self.loop_read()
@@ -89,7 +89,7 @@ class PahoClient(Client):
 
 
 class _Carrier:
-    """Carries bytes between the socket that paho has made and the stream."""
+    """Carries bytes between paho's socket and the stream."""
 
     def __init__(self, end: socket.socket, stream: Stream) -> None:
         self._end = end
@@ -101,7 +101,7 @@ class _Carrier:
     @classmethod
     def connect(cls, client: Client, stream: Stream, keepalive: int, wishes: Properties) -> _Carrier:
         with (
-            tempfile.TemporaryDirectory(prefix="s2connect-") as directory,  # nobody else may enter it
+            tempfile.TemporaryDirectory(prefix="s2connect-") as directory,  # no other user may enter it
             socket.socket(socket.AF_UNIX) as listener,
         ):
             path = str(Path(directory) / "mqtt")
@@ -113,7 +113,7 @@ class _Carrier:
         return cls(end, stream)
 
     def bring(self) -> None:
-        """Give paho what the stream has, or its end."""
+        """Pass bytes of the stream to paho, or its end."""
         with contextlib.suppress(OSError):
             while piece := self._stream.recv(_PIECE):
                 self._end.send(piece)  # a control packet, shorter than what a socket takes

@@ -46,14 +46,14 @@ _KINDS = {
 
 
 class MalformedPublish(ValueError):
-    """The broker breaks MQTT: what it writes itself into a packet cannot be read.
+    """The broker breaks MQTT: a part of the packet that the broker itself writes cannot be read.
 
     That is the QoS, and where topic and packet identifier end. Without them nobody knows what to acknowledge.
     """
 
 
 class UnusablePublish(ValueError):
-    """This one message cannot be used, whoever is to blame: its publisher, or a broker that passed it on unseen.
+    """One message is unusable, by a fault of its publisher or of a broker that did not check it.
 
     Attributes:
         reason: Short name for a counter; holds nothing that was received.
@@ -65,7 +65,7 @@ class UnusablePublish(ValueError):
 
 
 class Head(NamedTuple):
-    """What a broker writes into a PUBLISH, before the properties.
+    """Fields of a PUBLISH before the properties, as the broker writes them.
 
     Attributes:
         topic: Topic name; what is no UTF-8 in it is replaced, so that it is no topic of anybody.
@@ -167,7 +167,7 @@ def _read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def read_head(command: int, raw: bytes) -> Head:
-    """Read where a PUBLISH goes and how it is acknowledged; ``raw`` may be cut behind that.
+    """Read topic, QoS and packet id of a PUBLISH; ``raw`` may be cut behind them.
 
     Args:
         command: First byte of the packet.

@@ -1,4 +1,4 @@
-"""Receiver: what becomes of each PUBLISH of a broker. No I/O."""
+"""Receiver: dispatches each PUBLISH of a broker to a handler, or drops it. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
-    """Handler of one topic, and which packets it gets.
+    """Handler of one topic, and the packets that it takes.
 
     Attributes:
         handler: Called with each message; returns why it is dropped, None where it is not. What it raises is logged,
@@ -110,19 +110,19 @@ class Receiver:
         return True
 
     def discarded(self) -> None:
-        """All of the packet that is dropped has come: it is to be acknowledged now."""
+        """Acknowledge a dropped packet, now that its last byte was received."""
         if self._discarding:
             self.acknowledgements.append(self._discarding)
 
     def _drop(self, reason: str) -> bool:
-        """Count what is dropped. Returns whether the log says so now."""
+        """Count a dropped packet. Returns whether it was logged."""
         said = self._drops.add(reason, self._clock())
         if said is not None:
             _log.warning("Messages on the topics of the broker %s: %s", self._where, said)
         return said is not None
 
     def _unwanted(self, route: Route | None, head: Head, command: int, length: int) -> str | None:
-        """Return why a packet is dropped before it is read, None where it is not."""
+        """Return the reason for which a packet is dropped before it is read; None if it is not."""
         if route is None:
             return "no_session"
         if length > (self._max_bytes if route.max_bytes is None else route.max_bytes):

@@ -23,7 +23,7 @@ from websockets.uri import parse_uri
 from s2connect.errors import ProtocolViolation
 
 WRITE_BUFFER_BYTES = 64 * 1024
-"""What waits in this process for a slow broker before nothing more is written."""
+"""Bytes buffered in this process for a slow broker before writing pauses."""
 
 UNACKNOWLEDGED_SECONDS = 20.0
 """After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
@@ -50,7 +50,7 @@ def _packet_length(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Stream(asyncio.Protocol):
-    """One connection. Also the socket that paho sees.
+    """Stream of one connection; stands in for the socket of paho.
 
     Args:
         max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
@@ -139,7 +139,7 @@ class Stream(asyncio.Protocol):
         self._idle()
 
     def _begin(self, rest: bytes, header: int, length: int) -> None:
-        """Keep the beginning of a packet, or drop it where nobody wants the rest."""
+        """Keep the beginning of a packet, or drop it if its route does not take the rest."""
         size, here = header + length, len(rest)
         self._needed = size or here + 1
         if header and rest[0] & 0xF0 == _PUBLISH and length != _TOO_LONG:

@@ -247,7 +247,7 @@ class MqttTransport:
             _log.warning("Sessions of %s over MQTT cannot be opened: %s", node, error)
 
     def _on_open(self, broker: BrokerConnection, packet: Packet) -> str | None:
-        """Handle what came on an ``open`` topic. Returns why it is ignored, None where a session opens by it."""
+        """Handle a packet on an ``open`` topic. Returns the reason why it is ignored; None if a session opens."""
         assert self._doors is not None
         if self._closed:
             return None
@@ -328,7 +328,7 @@ class MqttTransport:
                 raise
 
     async def _may_come(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
-        """Ask the gate once for all that wait: an old ``open`` takes the answer from no new one."""
+        """Call the admission hook once for all waiting, so that an old ``open`` cannot use up another one's answer."""
         asking = self._asking.get((pair, version))
         if asking is None:
             asking = asyncio.get_running_loop().create_future()
@@ -422,7 +422,7 @@ class MqttTransport:
         *,
         gate: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """Let a configured client in, now and after every reconnect, until :meth:`unlisten_static` (MQ-19).
+        """Accept a configured client, now and after every reconnect, until :meth:`unlisten_static` (MQ-19).
 
         Args:
             session: As configured; its prefix is that of the settings.

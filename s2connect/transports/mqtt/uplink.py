@@ -1,4 +1,4 @@
-"""Uplink: one link to a broker, with what is bound to the connection that it has now."""
+"""Uplink: one link to a broker, with the state of its present connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pace:
 
 @dataclass(slots=True)
 class Uplink:
-    """One link, and what is bound to the connection that it has now.
+    """One link to a broker, with the state of its present connection.
 
     Attributes:
         link: It makes the connections.
