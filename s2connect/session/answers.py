@@ -1,4 +1,4 @@
-"""Answers of applications to messages (MSG-03), and what follows from those of the peer (MSG-07). Sans-I/O."""
+"""Answers of applications to messages (MSG-03), and effects of the peer's refusals (MSG-07). Sans-I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMEMBERED_FOR: Final = 3600.0
 (errata S2C-44)."""
 
 MAX_REMEMBERED: Final = 64
-"""Messages of one pair that are remembered so; beyond it the oldest is forgotten."""
+"""Permanently refused messages remembered for one pair; beyond it the oldest is forgotten."""
 
 FIRST_RETRY: Final = 1.0
 """Seconds after which a message that was refused with ``TEMPORARY_ERROR`` is sent again; doubled each time."""
@@ -29,7 +29,7 @@ LAST_RETRY: Final = 8.0
 """Longest pause between two attempts, in seconds."""
 
 MAX_RETRIES: Final = 10
-"""Times that a message can be sent again."""
+"""Most repeats of one message."""
 
 _REFUSALS: Final = frozenset(
     {ReceptionStatusValue.INVALID_CONTENT, ReceptionStatusValue.TEMPORARY_ERROR, ReceptionStatusValue.PERMANENT_ERROR}
@@ -68,7 +68,7 @@ class Later(Enum):
 
 
 LATER: Final = Later.LATER
-"""An application keeps a message: it answers it with ``Session.answer``, within :data:`ANSWER_WITHIN`."""
+"""Result of a handler that answers a message later, with ``Session.answer`` within :data:`ANSWER_WITHIN`."""
 
 
 class PermanentRefusals:
@@ -89,7 +89,7 @@ class PermanentRefusals:
             self._known.popitem(last=False)
 
     def label_of(self, message: Message, *, now: float) -> str | None:
-        """Return the label with which a message was refused for good; None for a message that may be sent."""
+        """Return the label of a message's permanent refusal; None for a message that may be sent."""
         while self._known and next(iter(self._known.values()))[0] <= now:
             self._known.popitem(last=False)
         found = self._known.get(_content(message)) if self._known else None
@@ -97,7 +97,7 @@ class PermanentRefusals:
 
 
 def retry_pause(attempt: int, chance: float) -> float:
-    """Return the seconds before a message is sent again that was refused for the time being (MSG-07).
+    """Return the seconds before a temporarily refused message is sent again (MSG-07).
 
     Args:
         attempt: How often it has been sent again already.

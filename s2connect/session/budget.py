@@ -1,4 +1,4 @@
-"""Peer budget: how much of the event loop one peer may use before reading from it is paused. Sans-I/O."""
+"""Peer budget: limits the event loop's time for one peer; beyond it reading is paused. Sans-I/O."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 YIELD_AFTER: Final = 0.001
-"""Seconds of work for one peer after which the others have their turn."""
+"""Seconds of work for one peer before control goes back to the event loop."""
 
 HANDLING: Final = 0.0002
-"""Seconds of a processor that a message takes besides its validation: decrypted, received, passed on, answered."""
+"""CPU seconds of a message beside its validation: decryption, reception, forwarding, acknowledgement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLimits:
-    """What one peer may use in the long run, and at once; 0 in the long run is no limit.
+    """Sustained rate and burst of one peer; a rate of 0 is no limit.
 
     Real devices stay far below: some messages a second, and once some hundred kilobytes of description and forecast.
 
@@ -52,7 +52,7 @@ class _Bucket:
         self._paid_at = float("-inf")
 
     def take(self, amount: float, now: float) -> float:
-        """Take, and return how many seconds it needs until the debt is paid; not positive where there is none."""
+        """Take an amount, and return the seconds until the debt is paid; not positive without debt."""
         self._paid_at = max(self._paid_at, now - self._window) + amount * self._each
         return self._paid_at - now
 
@@ -75,7 +75,7 @@ class PeerBudget:
         self._worked = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
-        """Charge a message that was dealt with.
+        """Charge a processed message.
 
         Args:
             size: Its characters.

@@ -53,7 +53,7 @@ CONFIRM_TIMEOUT = 10.0
 
 UPGRADE_TRIES = 8
 UPGRADE_PAUSE = 1.0
-"""How often, and after how many seconds on average, an offered connection is tried that the server cuts."""
+"""Attempts at an offered connection that the server cuts, and the mean pause between them in seconds."""
 
 
 class SessionClient:
@@ -115,7 +115,7 @@ class SessionClient:
                     reason="pin",
                     hint="If that device was set up anew, pair it again; otherwise somebody sits in between.",
                 )
-            # Whoever has the key of that leaf shows its own root, as in a pairing with a server (TRUST-06).
+            # Only the holder of that leaf's key can show its root, as in a pairing with a server (TRUST-06).
             _log.warning(
                 "%s gave the fingerprint of its certificate when pairing, not that of its certificate authority; the "
                 "authority that it shows with that certificate is pinned",
@@ -182,7 +182,7 @@ class SessionClient:
         return connection, accepted
 
     async def _trust(self, url: BaseUrl, route: Route, details: CommunicationDetails) -> Trust:
-        """The WebSocket may be on another host, looked up or reached through the proxy on its own account."""
+        """Return the trust for the WebSocket, which may be on another host, with its own address or proxy."""
         host = _websocket_host(details)
         if host is None or host == url.host:
             return Trust(route.context, route.address, route.proxy)
@@ -253,7 +253,7 @@ def _websocket_host(details: CommunicationDetails) -> str | None:
 
 
 async def _connected(connect: Callable[[], Awaitable[Connection]]) -> Connection:
-    """Connect to what was offered; again where a busy server cuts the connection, because the offer stands."""
+    """Connect as offered; repeat where a busy server cuts the connection, because the offer stays valid."""
     for _ in range(UPGRADE_TRIES - 1):
         try:
             return await connect()

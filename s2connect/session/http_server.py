@@ -44,20 +44,20 @@ class SessionKeeper(Protocol):
         """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
 
     def is_full(self, node: NodeId) -> bool:
-        """Return whether as many sessions wait for the application of a node as may; nothing is spent on more."""
+        """Return whether the queue of sessions for a node's application is full; further ones are refused early."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """The client has come with the token of a pairing, which so stands, if it was unconfirmed (PAIRC-06).
+        """Confirm an unconfirmed pairing whose token the client has presented (PAIRC-06).
 
         Raises:
             NotPaired: The pairing was removed or replaced meanwhile.
         """
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
-        """A client has connected, with a token of a pairing."""
+        """Take over the connection of a client that presented a token of a pairing."""
 
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
-        """The communication client unpairs: remove the pairing with a tombstone, close the session (SES-05)."""
+        """Unpair for the communication client: remove the pairing with a tombstone, close the session (SES-05)."""
 
 
 class SessionService:
@@ -137,7 +137,7 @@ class SessionService:
         _log.log(level, "initiateSession of %s refused: %s", request.remote, said)
 
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
-        """Go on with an accepted request. Raises NotPaired where its pairing was removed or replaced meanwhile."""
+        """Process an accepted request. Raises NotPaired if its pairing was removed or replaced meanwhile."""
         pairing, message = accepted.pairing, accepted.message
         if not pairing.confirmed:
             pairing = await self._keeper.settle(pairing)
@@ -177,7 +177,7 @@ class SessionService:
         offer = self._transports[activation.protocol].offer(info)
         older = self._offered.get(key)
         if older is not None:
-            older.cancel()  # whoever comes with it now would put out the session of the newer one
+            older.cancel()  # a connection with it would displace the session of the newer pairing
         self._offered[key] = offer.connection
         if activation.protocol == WEBSOCKET:
             come = self._server.expect(request)

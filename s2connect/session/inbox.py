@@ -31,7 +31,7 @@ class Inbox:
         return len(self._messages)
 
     def has_room(self, message: Message) -> bool:
-        """Whether one more message fits in. What the application has received and not answered yet counts as well."""
+        """Return whether one more message fits in. Messages received and not answered yet count as well."""
         if len(self._kept) >= self._limit + self._overflow:
             return False
         if not self._messages:
@@ -68,20 +68,20 @@ class Inbox:
     # Messages that the application answers
 
     def keeps(self, message_id: str) -> bool:
-        """Whether the application has to answer this one."""
+        """Return whether the application has to answer this message."""
         return message_id in self._kept
 
     def answered(self, message_id: str) -> bool:
-        """Note that the application answers a message; False if it has not to."""
+        """Note that the application answers a message; False if none is expected."""
         return self._kept.acknowledged(message_id) is Acknowledged.EXPECTED
 
     @property
     def deadline(self) -> float | None:
-        """When :meth:`overdue` has something to tell; None while nothing is kept."""
+        """Return the time at which :meth:`overdue` has a result; None while nothing is kept."""
         return self._kept.deadline
 
     def overdue(self, now: float) -> list[str]:
-        """Return the ids of kept messages whose time is over; they are no longer delivered or to be answered."""
+        """Return the ids of kept messages whose time is over; they are neither delivered nor answerable any more."""
         over = self._kept.expired(now)
         if gone := set(over):
             self._messages = deque(message for message in self._messages if message.id not in gone)

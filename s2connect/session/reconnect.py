@@ -17,7 +17,7 @@ older copy, and be put right."""
 
 
 def after_refusal(chance: float) -> float:
-    """Return the seconds until a server that accepts none of our tokens is asked again (SESC-05).
+    """Return the seconds until the next attempt at a server that accepts none of our tokens (SESC-05).
 
     Args:
         chance: Uniform in [0, 1): the devices of a server do not all come at once.

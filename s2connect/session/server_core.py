@@ -35,7 +35,7 @@ ACCESS_TOKEN_LIFETIME = 5 * 365 * 86_400.0
 """SES-07: seconds for which an access token is valid."""
 
 CLOCK_IS_SET_FROM = 1_735_689_600.0
-"""Wall-clock seconds (1 January 2025) before which a clock was not set: of a token's age it says nothing."""
+"""Wall-clock seconds (1 January 2025) before which a clock was not set, and the age of a token is unknown."""
 
 MAX_PENDING = 20_000
 """Pending tokens of one endpoint."""
@@ -74,7 +74,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A pending token was confirmed: activate its digest durably, then open the door (SES-03).
+    """A pending token was confirmed: activate its digest durably, then accept the connection (SES-03).
 
     Attributes:
         pairing: The pairing that it was issued for; where that was replaced meanwhile, the token counts for nothing.
@@ -126,7 +126,7 @@ def read_unpair(body: bytes) -> PairKey | Reply:
 
 
 def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -> Pairing | None:
-    """The pairing whose active token this is, or None (SES-01).
+    """Return the pairing whose active token this is, or None (SES-01).
 
     The token of an unconfirmed pairing counts for 15 seconds (PAIRC-06), any other for five years (SES-07).
     """
@@ -147,7 +147,7 @@ def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -
 
 
 def _is_expired(issued_at: float | None, *, wall_time: float) -> bool:
-    """Whether a token is too old (SES-07); no, where a clock that was not set says when it was issued."""
+    """Return whether a token is too old (SES-07); False if it was issued while the clock was not set."""
     if issued_at is None or issued_at < CLOCK_IS_SET_FROM:
         return False
     return wall_time - issued_at > ACCESS_TOKEN_LIFETIME

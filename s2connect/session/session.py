@@ -84,7 +84,7 @@ class SessionEnd(StrEnum):
     RECONNECT_REQUESTED = "reconnect_requested"
     TERMINATE_REQUESTED = "terminate_requested"
     PERMANENT_ERROR = "permanent_error"
-    """The peer refused a message of ours for good (MSG-07)."""
+    """A message of ours was refused permanently (MSG-07)."""
 
 
 _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionEnd.TERMINATE_REQUESTED}
@@ -92,7 +92,7 @@ _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionE
 Direction = Literal["received", "sent"]
 Observer = Callable[[Direction, Message], None]
 Answerer = Callable[["Session", Message], Later | None]
-"""How an application answers a message: it returns None for ``OK``, raises :class:`RefuseMessage`, or returns
+"""Handler by which an application answers a message: returns None for ``OK``, raises :class:`RefuseMessage`, or returns
 :data:`LATER` and calls :meth:`Session.answer` soon."""
 
 
@@ -180,7 +180,7 @@ class Session:
         self._refusals = refusals if refusals is not None else PermanentRefusals()
         self._inbox = Inbox(inbox_limit, overflow_limit, WAITING_LIMIT, answer_within)
         self._budget = PeerBudget(limits)
-        self._warned: set[tuple[str, str]] = set()  # who, and the number of the rule
+        self._warned: set[tuple[str, str]] = set()  # sender, and id of the rule
         self._arrived = asyncio.Event()
         self._outbox: deque[str] = deque()
         self._to_write = asyncio.Event()
@@ -467,7 +467,7 @@ class Session:
             self._ended.set()
 
     async def _rest(self, pause: float) -> None:
-        """Read no more for a while; the end of the connection ends it."""
+        """Pause reading; returns early when the connection ends."""
         if pause == 0.0:
             await asyncio.sleep(0)
             return
@@ -509,7 +509,7 @@ class Session:
         return False
 
     def _admit(self, identifier: str, message: Message) -> None:
-        """Answer a valid message as the application says, or later, and deliver it unless it is refused."""
+        """Let the application answer a valid message, now or later; deliver it unless it is refused."""
         try:
             if self._inbox.keeps(identifier):
                 raise RefuseMessage("TEMPORARY_ERROR", "a message with this message_id waits for its answer")
@@ -532,7 +532,7 @@ class Session:
             self._release()
 
     def _release(self) -> None:
-        """Say ``OK`` about what has room in the inbox now."""
+        """Acknowledge with ``OK`` the messages that fit in the inbox now."""
         for identifier in self._inbox.due() if self._closed is None else ():
             self._answer(identifier, ReceptionStatusValue.OK)
             self._to_write.set()
@@ -549,7 +549,7 @@ class Session:
         self._arm_kept()
 
     def _answer_kept(self, until: float, label: str) -> None:
-        """Answer for the application what it had to answer by then."""
+        """Answer kept messages whose time is over in place of the application."""
         overdue = self._inbox.overdue(until)
         if overdue:
             _log.warning("session with %s: %s (%d messages)", self.info.remote, label, len(overdue))
@@ -560,7 +560,7 @@ class Session:
         self._release()
 
     def _log_warnings(self, whose: str, verdict: Verdict) -> None:
-        """Log what was found, each rule once for each side; more of it must not fill the log (MSG-08)."""
+        """Log findings, each rule once for each side, so that a peer cannot fill the log (MSG-08)."""
         for finding in verdict.warnings:
             kind = (whose, finding.rule.id)
             if kind not in self._warned:
@@ -632,7 +632,7 @@ class Session:
         except ConnectionClosed:
             self._outbox.clear()
         except Exception as error:
-            await self._failed(error)  # otherwise the session would stand, and answer nothing any more
+            await self._failed(error)  # otherwise the session would stay open without answering any more
         finally:
             self._written.set()
 
