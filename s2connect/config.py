@@ -245,7 +245,7 @@ class EndpointConfig(BaseModel):
 
     @property
     def connects_to_internet_only(self) -> bool:
-        """Whether it must not connect to private addresses: it runs in the WAN, where strangers name them (ROLE-03)."""
+        """True if the endpoint must not connect to private addresses: in the WAN strangers name them (ROLE-03)."""
         in_wan = self.deployment is Deployment.WAN or self.wan_pairing_server
         return in_wan and not self.allow_private_addresses
 

@@ -248,7 +248,7 @@ class Link:
         self._news.set()
 
     def is_unused(self) -> bool:
-        """Whether it has never been up, nobody is connected, and nobody asks."""
+        """Return whether the link has never been up, no side is connected, and no peer waits."""
         return not self._times_up and not self._connections and not self._open_questions()
 
     def status(self) -> LinkStatus:

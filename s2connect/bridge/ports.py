@@ -56,7 +56,7 @@ class Switchboard(Protocol):
         """That peer has come. False if nobody waits for it: the connection is the caller's to close."""
 
     def gives_way(self, key: str) -> bool:
-        """Whether nothing is lost with a device: it was never connected through, is not now, and leaves nothing."""
+        """Return whether a device may be forgotten: it was never connected through, is not now, and leaves no state."""
 
     def pairing_changed(self, key: str) -> None:
         """One side of a device's link was paired or unpaired."""

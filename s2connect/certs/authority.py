@@ -24,7 +24,7 @@ from s2connect.model.text import for_display
 from s2connect.model.url import host_as_ascii
 
 FIRST_CLOCK = datetime(2025, 1, 1, tzinfo=UTC)
-"""No clock of a machine that runs this software is right about an earlier moment."""
+"""A clock that shows an earlier moment than this is wrong."""
 
 CA_NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """TRUST-01, long validity: no end (RFC 5280, 4.1.2.5). A new CA voids every pairing (TRUST-09), so the dates of this
@@ -73,7 +73,7 @@ class ServerIdentity:
     names: tuple[str, ...]
 
     def needs_renewal(self, now: datetime) -> bool:
-        """Whether the leaf is in the last :data:`RENEW_BEFORE` of its life, or in the last third of a shorter one.
+        """Return whether the leaf is in the last :data:`RENEW_BEFORE` of its life, or the last third of a shorter one.
 
         So is one that is not valid yet: the clock was wrong when it was made. A clock that is certainly wrong now
         (:data:`FIRST_CLOCK`) says nothing about a leaf that was made by a better one, which peers may accept.

@@ -110,7 +110,7 @@ _marked = re.compile("|".join(MARKS)).search
 
 
 def is_log(entries: list[Entry]) -> bool:
-    """Whether the messages of a file stand in something else, so that what is no message is no mistake."""
+    """Return whether the messages of a file are embedded in other text, so that other text is no mistake."""
     return any(entry.record is not None for entry in entries)
 
 
@@ -265,7 +265,7 @@ class _Scan:
         return self._content[line_begin:first] + self._content[max(at - MAX_PREFIX, first) : at]
 
     def _told_already(self, entry: Entry, prefix: str) -> bool:
-        """Whether another logger, or another line of the same one, has told of the same message."""
+        """Return whether the same message was logged before, by another logger or in another line of the same one."""
         try:
             message, _ = _decode(entry.text or "")
         except (ValueError, RecursionError):

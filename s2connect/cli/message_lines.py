@@ -85,6 +85,6 @@ def phrase_of(prefix: str) -> str:
 
 
 def frame_is_cut(text: str, begin: int, end: int) -> bool:
-    """Whether the JSON there is not all of its frame: what is cut in the middle of a string may still be JSON."""
+    """Return whether the JSON is a cut part of its frame: a text cut in the middle of a string may still be JSON."""
     size = _frame_size(text, end)
     return size is None or int(size.group(1)) != len(text[begin:end].encode("utf-8", "surrogateescape"))

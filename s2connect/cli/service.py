@@ -393,7 +393,7 @@ class Service:
         return {}
 
     def _kept(self, message: Message) -> bool:
-        """Whether the program that reads the events answers a message."""
+        """Return whether a message is left for the program that reads the events to answer."""
         return message.type in self._kept_types or ALL_TYPES in self._kept_types
 
     def _answer_for(self, session: Session, message: Message) -> Later | None:

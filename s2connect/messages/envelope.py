@@ -135,12 +135,12 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text is an identifier as a whole (MSG-05), as every one that is written here."""
+    """Return whether a text is an identifier as a whole (MSG-05), as every one that is written here."""
     return _ID.fullmatch(text) is not None
 
 
 def _can_be_answered(identifier: str) -> bool:
-    """Whether a received identifier is of the schema, whose pattern is not anchored (MSG-05, errata S2C-21)."""
+    """Return whether a received identifier is of the schema, whose pattern is not anchored (MSG-05, errata S2C-21)."""
     return len(identifier) <= MAX_ID_CHARACTERS and _ID.search(identifier) is not None
 
 

@@ -97,7 +97,7 @@ class SessionState:
         return f"MSG-02: {message_type} is not sent by the {sender} while {selected}"
 
     def is_late(self, sender: Role, message_type: str) -> bool:
-        """Whether a message that may not be sent now is about a control type that has ended: harmless (MSG-08)."""
+        """Return whether a message not allowed now belongs to a control type that has ended: harmless (MSG-08)."""
         return (
             self._selected is None
             and message_type in AFTERWARDS

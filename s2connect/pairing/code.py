@@ -63,7 +63,7 @@ class PairingToken(Secret):
 
     @property
     def strong(self) -> bool:
-        """Whether it has :data:`STRONG_BITS` bits (TOK-05): drawn by us, or estimated where somebody else chose it.
+        """True if the token has :data:`STRONG_BITS` bits (TOK-05); estimated for tokens that were not drawn here.
 
         The estimate is low on purpose: different characters, times the bits of one of the kinds of characters used.
         """

@@ -129,7 +129,7 @@ class Machines:
     descriptions: tuple[tuple[Described, datetime | None], ...] = ()
     """Those in force or to come, in the order of their arrival; and from when on they count, where that is known."""
     complete: bool = True
-    """Whether none was forgotten."""
+    """True if no description was forgotten."""
     active: Remembered[str, str] = field(default_factory=Remembered)
     """By actuator: the mode of the last status."""
     instructed: Remembered[str, str] = field(default_factory=Remembered)
