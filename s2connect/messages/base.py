@@ -42,7 +42,7 @@ class _Rfc3339:
 
 
 class _IdOfUuid:
-    """An identifier of a constructor may be a UUID."""
+    """Type of identifiers: constructors accept a UUID."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         text = handler(source)
@@ -55,7 +55,7 @@ def _id_of(value: object) -> object:
 
 
 class _WholeNumber:
-    """JSON Schema calls 5.0 an integer. A duration of a constructor may be a timedelta."""
+    """Type of integers, among which JSON Schema counts 5.0. Constructors accept a timedelta for a duration."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         python = core_schema.no_info_before_validator_function(_milliseconds_of, handler(source))

@@ -94,7 +94,7 @@ def parse_message(message: Message, version: str = V1) -> S2Message:
 
 
 class Reading(NamedTuple):
-    """A message that was read as a whole.
+    """A completely parsed message.
 
     Attributes:
         parsed: The typed message.
@@ -106,7 +106,7 @@ class Reading(NamedTuple):
 
 
 def read_typed(message: Message, version: str = V1, *, strict: bool = False) -> Reading:
-    """Read the whole of a message whose envelope has been read. Arguments and errors are those of :func:`parse`."""
+    """Parse a message whose envelope was read before. Arguments and errors are those of :func:`parse`."""
     kinds = MESSAGES.get(version) or MESSAGES[data_model(version)]
     kind = kinds.get(message.type)
     if kind is None:
@@ -125,7 +125,7 @@ def read_typed(message: Message, version: str = V1, *, strict: bool = False) -> 
 
 
 def _tolerantly(message: Message, kind: type[S2Message], error: ValidationError, *, nulls: bool) -> Reading:
-    """Read a message that the strict reading has refused with ``error``."""
+    """Parse, with the tolerated deviations, a message that strict parsing refused with ``error``."""
     from s2connect.messages.rules.tolerance import mended  # loads the rules; most programs never need it
 
     value, found = mended(message.body, kind, nulls=nulls)

@@ -29,7 +29,7 @@ follows them may need all of them to be looked at."""
 
 
 class Verdict(NamedTuple):
-    """What becomes of a message.
+    """Result of validating a message.
 
     Attributes:
         status: What its ReceptionStatus says (MSG-03).
@@ -79,7 +79,7 @@ class Conversation:
         self._in_flight_characters = 0
 
     def judge(self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False) -> Verdict:
-        """Judge a message as if it came now; changes nothing but that its ``parsed`` is set.
+        """Validate a message as if received now; changes nothing but the message's ``parsed``.
 
         The first of these decides: a handshake (MSG-01, ``INVALID_CONTENT``), the schema (``INVALID_MESSAGE``, or
         ``INVALID_DATA`` for what is no strict JSON), the state (MSG-02, ``INVALID_CONTENT``), the rules
@@ -156,7 +156,7 @@ class Conversation:
             (self.state.selected if ok else self.state.refused)(message_id)
 
     def _landed(self, sender: Role, message_id: str) -> IdentifiedMessage | None:
-        """Take a message out of those that wait for their answer."""
+        """Remove a message from those that wait for their answer."""
         parsed, size = self._in_flight.pop((sender, message_id), (None, 0))
         self._in_flight_characters -= size
         return parsed

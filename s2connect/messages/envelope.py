@@ -36,15 +36,15 @@ MAX_LABEL_CHARACTERS: Final = 200
 _CROWDED: Final = f"more than {MAX_VALUES} values"
 
 BINARY_FRAME: Final = "(binary frame)"
-"""What a connection receives in place of a binary frame: no message, with a label that says why (WS-05)."""
+"""Stand-in that a connection receives for a binary frame: no message, with a label for the sender (WS-05)."""
 
 MAX_ID_CHARACTERS: Final = 256
-"""SEC-03: longest ``message_id`` that is taken and answered; MSG-05 has 64."""
+"""SEC-03: longest ``message_id`` that is accepted and answered; MSG-05 has 64."""
 
 _ID: Final = re.compile(r"[a-zA-Z0-9\-_:]{2,64}")
 
 ID_WORDS: Final = "2 to 64 letters, digits, '-', '_' or ':'"
-"""What an identifier is (MSG-05)."""
+"""Definition of an identifier, for labels (MSG-05)."""
 
 
 class ReceptionStatusValue(WireEnum):
@@ -59,7 +59,7 @@ class ReceptionStatusValue(WireEnum):
 
 
 class InvalidMessage(ValueError):
-    """A received text is no S2 message. The attributes are what the ReceptionStatus about it says (MSG-03).
+    """A received text is no S2 message. The attributes are those of the ReceptionStatus about it (MSG-03).
 
     Attributes:
         status: ``INVALID_DATA`` or ``INVALID_MESSAGE``.
@@ -135,12 +135,12 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 def is_identifier(text: str) -> bool:
-    """Return whether a text is an identifier as a whole (MSG-05), as every one that is written here."""
+    """Return whether a whole text is an identifier (MSG-05), as in every message written here."""
     return _ID.fullmatch(text) is not None
 
 
 def _can_be_answered(identifier: str) -> bool:
-    """Return whether a received identifier is of the schema, whose pattern is not anchored (MSG-05, errata S2C-21)."""
+    """Return whether a received identifier follows its unanchored pattern (MSG-05, errata S2C-21)."""
     return len(identifier) <= MAX_ID_CHARACTERS and _ID.search(identifier) is not None
 
 
@@ -169,7 +169,7 @@ def _read_odd_header(text: str) -> _Header:
 
 
 def read_message(text: str) -> Message:
-    """Read the envelope of a received text; a second look at everything in it happens when ``body`` is read.
+    """Parse the envelope of a received text; the rest is parsed when ``body`` is read.
 
     Raises:
         InvalidMessage: It is not JSON, not an object or has no usable ``message_id`` (``INVALID_DATA`` about the nil

@@ -1,4 +1,4 @@
-"""What is wrong with a message by its schema, for its sender: place, value (cut) and what is allowed (MSG-03)."""
+"""Labels of schema errors for the sender of a message: place, value (cut) and allowed values (MSG-03)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from s2connect.messages.envelope import ID_WORDS
 from s2connect.model.text import for_display
 
 MAX_PROBLEMS: Final = 3
-"""Problems that a label names."""
+"""Most problems named in a label."""
 
 MAX_COLLECTED: Final = 1000
-"""Problems of one message up to which they are looked at; a hostile one has a hundred thousand."""
+"""Most problems of one message that are collected; a hostile message has a hundred thousand."""
 
 MAX_SHOWN_CHARACTERS: Final = 40
 """Longest value, and name of a member, that a label shows."""
@@ -26,7 +26,7 @@ MAX_ALLOWED_CHARACTERS: Final = 90
 
 
 def problems(error: ValidationError, value: Any) -> str:
-    """Where a message departs from its schema, and how.
+    """Return the deviations of a message from its schema.
 
     Args:
         error: What the strict reading found.
@@ -42,7 +42,7 @@ def problems(error: ValidationError, value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a message, cut and fit for a terminal. Of an object or a list only what it is."""
+    """Return a value of a message, cut and fit for a terminal; for an object or a list only its kind."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -52,7 +52,7 @@ def shown(value: Any) -> str:
 
 
 def listed(values: Iterable[str]) -> str:
-    """Values that are allowed, as many as there is room for, fit for a terminal."""
+    """Return allowed values as a list fit for a terminal, cut to the room of a label."""
     text = ""
     for value in values:
         value = for_display(value, MAX_SHOWN_CHARACTERS)
@@ -79,7 +79,7 @@ def _problem(kind: str, loc: tuple[str | int, ...], context: Mapping[str, Any], 
 
 
 def _value_at(value: Any, loc: tuple[str | int, ...]) -> Any:
-    """What is at a place; an empty object where there is nothing."""
+    """Return the value at a place; an empty object if there is none."""
     for part in loc:
         try:
             value = value[part]
@@ -89,7 +89,7 @@ def _value_at(value: Any, loc: tuple[str | int, ...]) -> Any:
 
 
 def _place(loc: tuple[str | int, ...]) -> str:
-    """As in ``actuators[0].id``; names that are no members come from the network."""
+    """Format a place, e.g. ``actuators[0].id``; names that are no members come from the network."""
     place = ""
     for part in loc:
         if isinstance(part, int):
@@ -134,4 +134,4 @@ _ALLOWED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "too_long": lambda context: f"allowed: at most {context.get('max_length')}",
     "too_short": lambda context: f"needed: at least {context.get('min_length')}",
 }
-"""By the kind of problem, as pydantic names it: what is allowed."""
+"""Allowed values, by pydantic's kind of problem."""

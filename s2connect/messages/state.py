@@ -40,7 +40,7 @@ _SPECIFIC: Final[Mapping[ControlType, tuple[str, str]]] = {
 """By control type: what the CEM sends, and what the RM sends."""
 
 AFTERWARDS: Final = frozenset({"InstructionStatusUpdate", "RevokeObject"})
-"""Types that are about something of a control type, which may have ended, or of an earlier session (HIST-29)."""
+"""Types that refer to objects of a control type that may have ended, or of an earlier session (HIST-29)."""
 
 _BOTH: Final = frozenset({"ReceptionStatus", "SessionRequest"})
 _CEM: Final = _BOTH | {"SelectControlType"}

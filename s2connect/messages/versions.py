@@ -114,7 +114,7 @@ class Translator:
         return message_id in self._own
 
     def conforming(self, sender: Role, message: Message) -> Message:
-        """Return a message as one of the version of the other side: a v1.0.0 peer gets no null (MSG-08)."""
+        """Return a message in the form of the other side's version: a v1.0.0 peer gets no null (MSG-08)."""
         kind = MESSAGES[self._versions[sender]].get(message.type)
         if self._versions[sender] != BETA or self._versions[sender.other] == BETA or kind is None:
             return message

@@ -68,7 +68,7 @@ class Finding(NamedTuple):
 
 
 def with_value(finding: Finding, body: Any) -> str:
-    """The label of a finding with the value that is at its place, cut and fit for a terminal, if that is no object.
+    """Return the label of a finding, with the value at its place, cut and fit for a terminal, unless it is an object.
 
     Args:
         finding: What was found.

@@ -171,7 +171,7 @@ class History:
             self._profiles = Remembered(MAX_OBJECTS)
 
     def _end_of(self, *objects: Iterable[str]) -> None:
-        """What belonged to a control type is no more; it may be revoked all the same."""
+        """Note that objects ended with their control type; they may still be revoked."""
         for identifier in itertools.chain(*objects):
             self._ended.put(identifier, None)
 
@@ -217,7 +217,7 @@ class History:
         return False
 
     def _no_actuator(self, rule: Rule, message: S2Message, found: Findings, context: _Context) -> None:
-        """A message names an actuator that no description has."""
+        """Add a finding: the message names an actuator that no description has."""
         machines = self._machines.get(_prefix(message), _NO_MACHINES)
         if machines.complete:
             names = {name for description in machines.known(context.now) for name in description.actuators}
@@ -226,7 +226,7 @@ class History:
     def _none_of(
         self, rule: Rule, message: S2Message, member: str, names: Iterable[str], what: str, found: Findings
     ) -> None:
-        """A message names something that no description of its actuator has."""
+        """Add a finding: the message names an object that no description of its actuator has."""
         if self._machines.get(_prefix(message), _NO_MACHINES).complete:
             found.add(rule, member, f"no {what} that is described: {listed(sorted(set(names))) or 'none'}")
 
@@ -368,7 +368,7 @@ class History:
             found.add(rules.REVOKED_KNOWN, "object_id", "nothing of this kind that was sent and not yet revoked")
 
     def _instruction_of(self, name: str) -> str:
-        """The identifier of an instruction that may be named by its message instead (HIST-19)."""
+        """Return the identifier of an instruction, which may be named by its message instead (HIST-19)."""
         return name if name in self._instructions else self._instruction_messages.get(name) or name
 
     def _accept_revoke(self, message: general.RevokeObject, _: _Context) -> None:

@@ -18,7 +18,7 @@ MAX_OBJECTS: Final = 20
 """Power constraints, and power profiles, whose contents are remembered; beyond it the oldest is forgotten as well."""
 
 MAX_DESCRIPTIONS: Final = 8
-"""System descriptions that are in force or to come; beyond it the oldest is forgotten, and never missed."""
+"""Present and future system descriptions kept; beyond it the oldest is forgotten, and no finding is based on it."""
 
 MAX_ID_LENGTH: Final = 64
 """Longer identifiers are not remembered (MSG-05), and never missed either."""
@@ -127,7 +127,7 @@ class Machines:
     """The device under one control type with operation modes."""
 
     descriptions: tuple[tuple[Described, datetime | None], ...] = ()
-    """Those in force or to come, in the order of their arrival; and from when on they count, where that is known."""
+    """Present and future descriptions in the order of arrival, each with its start time if known."""
     complete: bool = True
     """True if no description was forgotten."""
     active: Remembered[str, str] = field(default_factory=Remembered)
@@ -149,18 +149,18 @@ class Machines:
         return other
 
     def describe(self, description: Described, now: datetime | None) -> None:
-        """Another description was taken, which replaces those before it once it is valid."""
+        """Add a description, which replaces the earlier ones once it is valid."""
         begins = None if now is None else max(description.valid_from, now)
         left = [*self._left(now), (description, begins)]
         self.complete = self.complete and len(left) <= MAX_DESCRIPTIONS
         self.descriptions = tuple(left[-MAX_DESCRIPTIONS:])
 
     def revoke(self, message_id: str) -> None:
-        """A description is taken back."""
+        """Remove a revoked description."""
         self.descriptions = tuple(one for one in self.descriptions if one[0].message_id != message_id)
 
     def _left(self, now: datetime | None) -> tuple[tuple[Described, datetime | None], ...]:
-        """What is in force or to come: of those that have begun, only the one that did so last."""
+        """Return the present and future descriptions: of those that have begun, only the latest."""
         if now is None or len(self.descriptions) < 2:
             return self.descriptions
         begins = [begin or described.valid_from for described, begin in self.descriptions]

@@ -1,4 +1,4 @@
-"""What is read although its schema does not have it, because deployed software writes it, harmlessly (MSG-08).
+"""Tolerated deviations from the schemas: harmless ones of deployed software (MSG-08).
 
 It stands in front of the models and comes into play only where the strict reading has failed: it gives a value that is
 strict again, with a warning for each change. What is written is never touched by it.
@@ -39,18 +39,18 @@ _MOMENT: Final = re.compile(
 
 
 class _Member(NamedTuple):
-    """What matters of a member of an object."""
+    """Facts about a member of an object."""
 
     optional: bool
     is_moment: bool
     inside: type[S2Object] | None
-    """Class of the object that it is, or of those that it is a list of."""
+    """Class of the member's object, or of the objects in its list."""
 
 
 def mended(
     value: dict[str, Any], kind: type[S2Object], *, nulls: bool, moments: bool = True
 ) -> tuple[dict[str, Any], Findings]:
-    """Return a JSON object with all put right that is tolerated, and what that was.
+    """Return a JSON object with the tolerated deviations corrected, and the findings about them.
 
     Args:
         value: The object, which is left as it is. What is no object of ``kind`` in it is passed over.
@@ -96,7 +96,7 @@ def _object(value: Any, kind: type[S2Object], path: str, wish: _Wish, found: Fin
 
 @cache
 def _members(kind: type[S2Object]) -> dict[str, _Member]:
-    """The members of an object, by their names on the wire."""
+    """Return the members of an object, by their names on the wire."""
     found = {}
     for name, field in kind.model_fields.items():
         shape, optional = bare(field.annotation)
@@ -108,7 +108,7 @@ def _members(kind: type[S2Object]) -> dict[str, _Member]:
 
 
 def _moment(text: str) -> str | None:
-    """The time as RFC 3339 and our models have it; None where it is that already, or is none at all."""
+    """Return a time in the form of RFC 3339; None if it has that form already, or is no time."""
     match = _MOMENT(text)
     if match is None:
         return None
