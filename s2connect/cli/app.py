@@ -136,7 +136,7 @@ def _detach_stdout() -> None:
 
 
 MAX_SHOWN = 6000
-"""Characters of an error that are shown: the longest name of a file, and a sentence about it."""
+"""Longest error shown, in characters: the longest file name, and a sentence about it."""
 
 
 def _report(failure: Failure, *, as_json: bool) -> None:
@@ -335,7 +335,7 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
 
 
 def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
-    """Ask, then end every pairing of a state directory; return how many there were."""
+    """End every pairing of a state directory, after a confirmation; return the number of pairings."""
     from s2connect.cli import setup
 
     warning = "This ends every pairing: each has to be made again, with a new code."

@@ -1,4 +1,4 @@
-"""Messages in files: bare, in an array, one a line, in a log of ours or of others; told apart by what is there."""
+"""Extracts S2 messages from files: bare, in an array, one per line, or in a log of ours or of others."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from s2connect.cli.message_lines import (
 from s2connect.model.common import Role
 
 MAX_WASTE: Final = 8
-"""Characters that may be read in vain, as a multiple of those of the file."""
+"""Limit of characters read without result, as a multiple of those of the file."""
 
 FREE_WASTE: Final = 1_048_576
-"""Characters that may be read in vain whatever the file is."""
+"""Characters that may be read without result in any file."""
 
 EVERY_WASTE: Final = 64
-"""Characters that each reading in vain counts beside."""
+"""Fixed cost of each reading without result, in characters."""
 
 FIRST_WINDOW: Final = 4096
-"""Characters in which the end of a JSON value is looked for at first."""
+"""Characters searched first for the end of a JSON value."""
 
 LONGEST_TOKEN: Final = 12
-"""Characters of a piece of JSON that is not read if it is cut, but for strings: an escaped pair of surrogates."""
+"""Longest JSON token, other than strings, that a cut makes unreadable: an escaped pair of surrogates."""
 
 MAX_WRAPPERS: Final = 6
-"""Objects, lists and strings around a message that are looked into."""
+"""Levels of objects, lists and strings around a message that are searched."""
 
 MAX_ENTRIES: Final = 1_000_000
 """Messages of one file."""
 
 RAWEST: Final = ("message", "msg", "s2_msg")
-"""Members that wrappers have for the message; where there are several, the first is as it was on the wire."""
+"""Members in which wrappers carry the message; of several, the first is closest to the wire."""
 
 MARKS: Final = ("message_type", "message_id", "subject_message_id")
-"""Members by which an S2 message is known, even a broken one."""
+"""Members that identify an S2 message, even an invalid one."""
 
 
 class Record(NamedTuple):
-    """What a log says beside a message.
+    """Facts that a log records beside a message.
 
     Attributes:
         session: Name of the session; empty where the log has no names.
@@ -77,7 +77,7 @@ class Record(NamedTuple):
 
 
 NOTHING: Final = Record()
-"""What is known of a message that stands alone."""
+"""Record of a message without a log."""
 
 
 class Entry(NamedTuple):
@@ -102,10 +102,10 @@ _decode = json.JSONDecoder().raw_decode  # tells where a value ends; what is in 
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _skip_between = re.compile(r"[ \t\n\r,]*").match
 _NEXT_LINE: Final = re.compile(r"\n(?=[^\s}\],\"])")
-"""Where what is no JSON ends at the latest: a line that cannot go on in it."""
+"""End of text that is not JSON, at the latest: before a line that cannot continue it."""
 _looks_like_json = re.compile(r"\{|\[\s*[{\[\"]|\[\s*$|\"\s*\{").match
 _begins_json = re.compile(r"\"(?=\s*[{\[]\s*(?:\\\"|\{))|\{").search
-"""Where in a line of text an object may begin, also one in a string."""
+"""Possible begin of an object in a line of text, or of one in a string."""
 _marked = re.compile("|".join(MARKS)).search
 
 
@@ -115,7 +115,7 @@ def is_log(entries: list[Entry]) -> bool:
 
 
 def entries_of(content: str) -> Iterator[Entry]:
-    """What is in a file, in its order.
+    """Yield the entries of a file, in its order.
 
     JSON values that follow each other; arrays are taken apart, and wrappers and strings looked into. Text between them
     is searched for objects, line by line. What is no JSON but begins like it is one entry, up to the next line that
@@ -134,14 +134,14 @@ def entries_of(content: str) -> Iterator[Entry]:
 
 @dataclass
 class _Budget:
-    """What is shared by all texts of a file, those in strings, too."""
+    """State shared by the scans of all texts of a file, including those in strings."""
 
     waste: int
     told: dict[tuple[str | None, ...], str] = field(default_factory=dict)
 
 
 class _Scan:
-    """The search of one text: of a file, or of a string in it."""
+    """Scan of one text: a file, or a string in it."""
 
     def __init__(self, content: str, budget: _Budget, outer: Record = NOTHING, depth: int = 0) -> None:
         self._content = content
@@ -169,7 +169,7 @@ class _Scan:
             yield self._text_of_something_else(text_from, length)
 
     def _at(self, at: int, *, after_text: int | None) -> tuple[list[Entry] | None, int]:
-        """What is at a place that is not searched yet, None for text of something else; and where to go on."""
+        """Return the entries at a position (None for other text), and the position to continue from."""
         if self._content[at] not in '{["':
             return self._text(at)
         if (found := self._read(at)) is not None:
@@ -190,7 +190,7 @@ class _Scan:
         return Entry(self._line_of(begin), self._content[begin:end].rstrip(), broken=True, other=True)
 
     def _read(self, at: int) -> tuple[Any, int] | None:
-        """The JSON value that begins there; None if there is none.
+        """Return the JSON value that begins at a position; None if there is none.
 
         Raises:
             Failure: Too much was read in vain.
@@ -220,7 +220,7 @@ class _Scan:
         return None
 
     def _text(self, at: int) -> tuple[list[Entry] | None, int]:
-        """The next messages in the rest of a line of text, and where to go on."""
+        """Return the next messages in the rest of a line of text, and the position to continue from."""
         begin = at
         line_begin, end = self._line_around(at)
         while begin < end and (candidate := _begins_json(self._content, begin, end)) is not None:
@@ -245,7 +245,7 @@ class _Scan:
         return [Entry(brace, self._content[brace:end].rstrip(), self._facts_of(prefix), broken=True)], end
 
     def _said_before(self, text_from: int, at: int) -> Record:
-        """What the line of text before JSON that begins a line says of it."""
+        """Return the facts that the preceding line of text states about JSON at the begin of a line."""
         before = self._content[max(text_from, at - MAX_PREFIX) : at].rstrip().rpartition("\n")[2]
         facts = facts_of(before)
         return self._facts_of(before) if any(facts) and self._line_around(at)[0] > text_from else self._outer
@@ -260,7 +260,7 @@ class _Scan:
         )
 
     def _prefix(self, line_begin: int, at: int) -> str:
-        """What stands in a line before a place, without the middle of it where it is long."""
+        """Return the text of a line before a position, its middle left out if it is long."""
         first = min(line_begin + MAX_PREFIX, at)
         return self._content[line_begin:first] + self._content[max(at - MAX_PREFIX, first) : at]
 
@@ -282,7 +282,7 @@ class _Scan:
         return self._line
 
     def _line_around(self, at: int) -> tuple[int, int]:
-        """Where the line of a place begins and ends; places only go up, but for those within a line."""
+        """Return begin and end of the line of a position; positions never go back to an earlier line."""
         if at > self._line_end:
             found = self._content.rfind("\n", self._line_seen, at)
             self._line_begin = found + 1 if found >= 0 else self._line_begin
@@ -292,7 +292,7 @@ class _Scan:
         return self._line_begin, self._line_end
 
     def _values(self, begin: int, end: int, value: Any, record: Record, depth: int) -> Iterator[Entry]:
-        """The messages in a JSON value; ``line`` of each is its place in the text. What holds none is ``other``."""
+        """Return the messages in a JSON value, each with its line in the text. A value without any is ``other``."""
         marked = depth < MAX_WRAPPERS and _marked(self._content, begin, end) is not None
         found: Iterator[Entry] = iter(())
         if isinstance(value, list) and (marked or depth == self._depth):
@@ -325,7 +325,7 @@ class _Scan:
             yield from self._values(at, after, element, record, depth + 1)
 
     def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> Iterator[Entry]:
-        """The messages in the members of an object that is none itself; of those that tell the same, the rawest."""
+        """Return the messages in the members of an object that is no message itself; of equal ones the rawest."""
         record = _facts(value, outer)
         members = dict(_members(self._content, begin))  # the last one counts of several with one name
         groups: list[list[str]] = [[name] for name in RAWEST if name in members]
@@ -342,7 +342,7 @@ class _Scan:
                 return
 
     def _object(self, begin: int, end: int, value: dict[str, Any], outer: Record) -> Entry | None:
-        """What an object is by itself: a message, a line of a log of ours, an event; None if it is none of these."""
+        """Classify an object by itself: a message, a line of our own log, an event; None for anything else."""
         if "origin" in value and not {"msg", "s2_msg"}.isdisjoint(value):  # the S2 analyzer
             state = {"SESSION_STARTED": "session_opened", "SESSION_ENDED": "session_closed"}.get(
                 str(value.get("message_type"))
@@ -364,12 +364,12 @@ class _Scan:
 
 
 def _as_foreign(entry: Entry, place: int, outer: Record) -> Entry:
-    """An entry of a string, as one of what the string stands in."""
+    """Return an entry found in a string as one of the surrounding text."""
     return entry._replace(line=place, record=(entry.record or outer)._replace(foreign=True))
 
 
 def _facts(value: Mapping[str, Any], outer: Record) -> Record:
-    """What an object around a message says of it, and what those around that one have said."""
+    """Return the facts that an object around a message states, combined with those of the objects around it."""
 
     def first(*names: str) -> Any:
         return next((value[name] for name in names if value.get(name) is not None), None)
@@ -402,7 +402,7 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
-    """Where each element of the list that begins there begins and ends."""
+    """Yield begin and end of each element of the list at a position."""
     at = _skip(text, at + 1)
     while text[at] != "]":
         _, end = _decode(text, at)
@@ -413,7 +413,7 @@ def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The name of each member of the object that begins there, and where its value begins and ends."""
+    """Yield the name of each member of the object at a position, with begin and end of its value."""
     at = _skip(text, at + 1)
     while text[at] != "}":
         name, at = _decode(text, at)

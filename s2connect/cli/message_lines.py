@@ -1,4 +1,4 @@
-"""What a line of a text log says of the message in it: when, who to whom, and in which words."""
+"""Facts in a line of a text log beside its message: time, direction, role, wording."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 from s2connect.model.common import Role
 
 MAX_PREFIX: Final = 200
-"""Characters before a message that are looked at."""
+"""Characters examined before a message."""
 
 
 class Facts(NamedTuple):
-    """What is known of a message beside it.
+    """Facts about a message, from the text beside it.
 
     Attributes:
         time: When it was sent or had come; without a time zone where the log names none.
@@ -39,25 +39,25 @@ _find_words = re.compile(
 ).findall
 _find_way = re.compile(r"\b(RM|CEM)\s?(?:->|=>|\u2192|to)\s?(?:RM|CEM)\b|\bfrom (?:the )?(RM|CEM)\b").findall
 is_frame = re.compile(r"[<>] (?:TEXT|BINARY|CONT)\b").search
-"""Finds what the debug log of Python's websockets puts before a message, which it mostly cuts in the middle."""
+"""Matches the prefix of a message in the debug log of Python's websockets, which mostly cuts its middle."""
 _frame_size = re.compile(r"'?\s*\[(\d{1,12}) bytes").match
 _strip_digits = re.compile(r"[\d\W_]+").sub
 
 
 def direction_of(word: Any) -> str | None:
-    """``sent`` or ``received`` for one of the usual words for it."""
+    """Return ``sent`` or ``received`` for one of the usual words for it."""
     word = word.casefold() if isinstance(word, str) else None
     return "sent" if word in _SENT else "received" if word in _RECEIVED else None
 
 
 def role_of(word: Any) -> Role | None:
-    """The role that a word names, or that of the sender in ``rm>cem``."""
+    """Return the role that a word names, or that of the sender in ``rm>cem``."""
     word = word.upper().partition(">")[0] if isinstance(word, str) else None
     return Role(word) if word in tuple(Role) else None
 
 
 def time_of(value: Any) -> datetime | None:
-    """A point in time as logs write it: ISO 8601, also with a comma; seconds or milliseconds since 1970."""
+    """Parse a point in time as logs write it: ISO 8601, also with a comma; seconds or milliseconds since 1970."""
     try:
         if isinstance(value, str):
             return datetime.fromisoformat(value.replace(",", ".").replace(" Z", "Z").replace(" +", "+"))
@@ -69,7 +69,7 @@ def time_of(value: Any) -> datetime | None:
 
 
 def facts_of(prefix: str) -> Facts:
-    """What the text before a message in its line says of it."""
+    """Return the facts in the text before a message in its line."""
     prefix = prefix[:MAX_PREFIX] + prefix[MAX_PREFIX:][-MAX_PREFIX:]
     found = _find_time(prefix)
     words, ways = _find_words(prefix), _find_way(prefix)
@@ -80,7 +80,7 @@ def facts_of(prefix: str) -> Facts:
 
 
 def phrase_of(prefix: str) -> str:
-    """The words before a message, without what changes from line to line; two lines about one message differ in it."""
+    """Return the words before a message without times and numbers; two lines about one message differ in them."""
     return _strip_digits(" ", prefix[-MAX_PREFIX:])
 
 

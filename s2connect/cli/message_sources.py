@@ -1,4 +1,4 @@
-"""Files as people have them, as text: their encoding, and what a file is that holds no text."""
+"""Reads files of messages as text: detects their encoding, and names the kind of a file that is no text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_FILE_BYTES: Final = 256 * 1_048_576
 """Largest file that is read; it is in memory as a whole."""
 
 MAX_NAME: Final = 4096
-"""Characters of the longest name of a file that is shown; longer ones no system has."""
+"""Longest file name that is shown, in characters; no system has longer ones."""
 
 STDIN: Final = "-"
 """The name of standard input."""
@@ -23,7 +23,7 @@ NO_MESSAGES: Final = "no_messages"
 """Kind of the failure of a file that was read and is no file of messages."""
 
 _SNIFFED: Final = 512
-"""Bytes of the beginning from which UTF-16 without a byte order mark is told."""
+"""Bytes at the begin of a file by which UTF-16 without a byte order mark is detected."""
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -66,7 +66,7 @@ _KINDS: Final = (
     _Kind(b"\x7fELF", "a program", ""),
     _Kind(b"MZ\x90\0", "a program", ""),
 )
-"""Files that people take for what they are not, by their first bytes."""
+"""Kinds of files often passed by mistake, by their first bytes."""
 
 _SHAPES: Final = (
     "Understood are one message, an array of messages, one a line, a log of serve --record, and logs of other software "
@@ -75,22 +75,22 @@ _SHAPES: Final = (
 
 
 UNCUT: Final = "Where the program with that log runs, set WEBSOCKETS_MAX_LOG_SIZE=1000000; or log messages yourself."
-"""What helps where Python's websockets has cut all messages of a log."""
+"""Hint for a log in which Python's websockets has cut all messages."""
 
 
 def shown_name(name: str) -> str:
-    """What a person is told that the file is called: whole, and without control characters."""
+    """Return the name of a file for messages to a person: in full, without control characters."""
     return "standard input" if name == STDIN else for_display(name, MAX_NAME)
 
 
 def no_messages(name: str, why: str = "", hint: str = "") -> Failure:
-    """The failure of a file that could be read, in which there is no S2 message."""
+    """Return the failure for a readable file without S2 messages."""
     what = f"There is no message in {shown_name(name)}{why}."
     return Failure(NO_MESSAGES, what, hint or _SHAPES, code=ExitCode.USAGE)
 
 
 def read_file(name: str) -> str:
-    """The content of a file, or of standard input for ``-``: UTF-8, or UTF-16 or -32 where it begins like that. Blocks.
+    """Read a file, or standard input for ``-``: UTF-8, or UTF-16 or -32 if it begins like that. Blocks.
 
     What is wrong in it becomes a lone surrogate, which no message may hold.
 

@@ -80,7 +80,7 @@ class Recorder:
         self.closed(name, node=node, role=session.role, peer=peer, reason=session.end_reason)
 
     def opened(self, name: str, *, node: str, role: Role, peer: dict[str, Any], s2_version: str) -> Observer:
-        """Write that a session has come up, and return who writes its messages. ``role`` is our own."""
+        """Write that a session was opened, and return the writer of its messages. ``role`` is our own."""
         about = {"node": node, "role": str(role), "peer": peer, "s2_version": s2_version}
         self._put({"time": _now(), "session": name, "event": "session_opened", **about})
         return self._observer(name, node, role)
@@ -117,7 +117,7 @@ class Recorder:
 
 
 class LinkRecorder:
-    """Writes down what passes on the links of a bridge: each side of a link is a session, in which we are the bridge.
+    """Recorder of a bridge's links: each side of a link is a session, in which we are the bridge.
 
     Args:
         recorder: Where it is written.

@@ -110,15 +110,15 @@ class _Told:
     own_role: Role | None = None
     last: datetime | None = None
     heard: dict[Role, int] = field(default_factory=dict)
-    """By role the line of its last message."""
+    """Line of the last message, by role."""
     shook: set[Role] = field(default_factory=set)
-    """Who has sent its Handshake."""
+    """Roles that have sent a Handshake."""
     complete: bool = True
     said: dict[tuple[Role, str], _Said] = field(default_factory=dict)
 
 
 def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list[Remark], Object]:
-    """Judge a recorded conversation. Blocks.
+    """Validate a recorded conversation. Blocks.
 
     Args:
         name: The log; ``-`` is standard input.
@@ -193,7 +193,7 @@ class _Replay:
         yield from self._message(told, entry, text, record, sender)
 
     def _cut(self, entry: Entry, record: Record) -> Remark:
-        """A message of a text log that its logger did not write as a whole: what follows from it, nobody knows."""
+        """Handle a message that its logger cut: its effects on the conversation are unknown."""
         if (told := self._open.get(record.session)) is not None:
             told.complete = False
         return Remark(entry.line, record.session, None, None, Problem.LEFT_OUT, "The message in this line is cut off.")
@@ -217,7 +217,7 @@ class _Replay:
         return told
 
     def _sender(self, told: _Told, text: str, record: Record, line: int) -> Role | None:
-        """Who sent a message: as the log says, or as follows from the message; None if nobody can say."""
+        """Return the sender of a message, from the log or from the message; None if unknown."""
         if record.sender is not None:
             return record.sender
         if record.direction in ("sent", "received"):
@@ -344,7 +344,7 @@ class _Replay:
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
-    """Seconds between two times of a log; None where one is missing, or only one has a time zone."""
+    """Return the seconds between two times of a log; None if one is missing, or only one has a time zone."""
     if begin is None or end is None or (begin.tzinfo is None) is not (end.tzinfo is None):
         return None
     return (end - begin).total_seconds()
@@ -358,7 +358,7 @@ def _type_of(text: str) -> str | None:
 
 
 def _handshake_verdict(message: Message) -> Verdict:
-    """What becomes of a message of the handshake of plain S2, by its schema."""
+    """Validate a handshake message of plain S2 by its schema."""
     try:
         parse_message(message, V1)
     except InvalidMessage as error:
@@ -367,7 +367,7 @@ def _handshake_verdict(message: Message) -> Verdict:
 
 
 def _only_sender(text: str) -> Role | None:
-    """The role that alone may send a message of this type, or that a Handshake names."""
+    """Return the only role that may send messages of this type, or the role that a Handshake names."""
     try:
         message = read_message(text)
         kind = message.type

@@ -176,7 +176,7 @@ async def serve(
 
 @contextlib.contextmanager
 def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
-    """Report what escapes from a callback of the event loop, which is this process's alone, as failed tasks are."""
+    """Report exceptions of callbacks of the event loop, which is this process's alone, like those of failed tasks."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(endpoint.supervisor.failures.loop_exception)
     try:
@@ -186,7 +186,7 @@ def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
 
 
 def recording_stopped(output: Output, record: Path) -> None:
-    """Tell that a record cannot be written any more."""
+    """Report that a record cannot be written any more."""
     text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
     output.put_nowait(event_object("warning", reason="recording_stopped", text=text))
 

@@ -217,7 +217,7 @@ class Service:
                 if self._recorder is not None:  # before the session runs for the first time
                     self._recorder.session_opened(name, session, str(node.id), peer_object(session.peer))
             except Exception:
-                await session.close()  # nobody would read it
+                await session.close()  # no program would read it
                 raise
             self._sessions[name] = opened
             self._supervisor.spawn(self._receive(opened), "session", name)

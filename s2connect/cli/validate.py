@@ -55,7 +55,7 @@ class Judged(NamedTuple):
 
 
 def judge_files(names: Iterable[str], version: str | None) -> tuple[list[Judged], dict[str, Failure]]:
-    """Judge all messages of files. Blocks.
+    """Validate all messages of files. Blocks.
 
     Args:
         names: The files; ``-`` is standard input.
@@ -104,7 +104,7 @@ def _judge_file(name: str, wanted: str | None) -> list[Judged]:
 
 
 def agreed_version(text: str) -> str | None:
-    """The version that both sides speak from this message on: in plain S2 a HandshakeResponse names it."""
+    """Return the version in use from this message on: in plain S2 a HandshakeResponse names it."""
     if "HandshakeResponse" not in text:
         return None
     try:
@@ -181,7 +181,7 @@ def report(judged: list[Judged], failures: Mapping[str, Failure]) -> Object:
 
 
 def show(judged: list[Judged], out: Console, *, several: bool) -> None:
-    """The result for people, which names the file of each message if there are several."""
+    """Format the result for people, with the file of each message if there are several."""
     for one in judged:
         place = f"{_place(one.file)}:{one.line}" if several else f"{one.line}"
         line = Text(f"{place:>4}  {for_display(one.type or 'no message_type', 60)}  ")
