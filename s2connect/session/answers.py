@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections import OrderedDict
 from enum import Enum
@@ -69,6 +70,23 @@ class Later(Enum):
 
 LATER: Final = Later.LATER
 """Result of a handler that answers a message later, with ``Session.answer`` within :data:`ANSWER_WITHIN`."""
+
+
+def decision(returned: object) -> bool:
+    """Return whether an application keeps a message, from what its ``answer`` has returned.
+
+    Raises:
+        UsageError: It is neither None nor :data:`LATER`: a refusal that was returned and not raised, or the coroutine
+            of an ``async def``, must not count as ``OK``.
+    """
+    if returned is not None and returned is not LATER:
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise UsageError(
+            f"The answer of an application is None or LATER, not a {type(returned).__name__}.",
+            hint="It is no coroutine, and raises RefuseMessage to refuse.",
+        )
+    return returned is LATER
 
 
 class PermanentRefusals:

@@ -38,11 +38,11 @@ from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
 from s2connect.session.answers import (
     ANSWER_WITHIN,
-    LATER,
     MAX_RETRIES,
     Later,
     PermanentRefusals,
     RefuseMessage,
+    decision,
     retry_pause,
     with_new_id,
 )
@@ -513,7 +513,7 @@ class Session:
         try:
             if self._inbox.keeps(identifier):
                 raise RefuseMessage("TEMPORARY_ERROR", "a message with this message_id waits for its answer")
-            kept = self._answerer is not None and self._answerer(self, message) is LATER
+            kept = self._answerer is not None and decision(self._answerer(self, message))
             self._inbox.put(message, kept=kept, now=self._loop.time())
         except RefuseMessage as refusal:
             _log.info("a %s of %s is refused: %s", for_display(message.type, 60), self.info.remote, refusal)

@@ -24,6 +24,7 @@ from s2connect.session.answers import (
     MAX_REMEMBERED,
     REMEMBERED_FOR,
     PermanentRefusals,
+    decision,
     retry_pause,
 )
 from s2connect.session.inbox import Inbox
@@ -106,6 +107,37 @@ async def test_an_application_that_fails_answers_temporary_error_and_its_words_r
     assert "KeyError" in caplog.text
     await far.send(text("m2"))
     assert await answer(far) == ("m2", "TEMPORARY_ERROR")
+
+
+async def wrongly_awaited(_: Session, __: Message) -> None:
+    raise RefuseMessage("PERMANENT_ERROR", "never comes out")
+
+
+@pytest.mark.rule("MSG-03")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        wrongly_awaited,
+        lambda _, __: RefuseMessage("INVALID_CONTENT", "returned, not raised"),
+        lambda _, __: "INVALID_CONTENT",
+        lambda _, __: False,
+    ],
+    ids=["coroutine", "returned refusal", "status", "bool"],
+)
+async def test_what_an_application_answers_in_a_wrong_way_is_no_ok(raw: Raw, wrong: Any) -> None:
+    make, far = raw
+    ours = make(answer=wrong)
+    await far.send(text("m1"))
+    assert await answer(far) == ("m1", "TEMPORARY_ERROR")
+    await ours.close()
+    assert [message async for message in ours] == [], "it was not taken, and is not delivered"
+
+
+def test_what_the_log_says_of_a_wrong_answer_names_what_is_allowed() -> None:
+    with pytest.raises(UsageError, match="None or LATER, not a RefuseMessage"):
+        decision(RefuseMessage("INVALID_CONTENT"))
+    assert (decision(None), decision(LATER)) == (False, True)
 
 
 async def test_what_the_session_refuses_by_itself_is_not_asked_of_the_application(raw: Raw) -> None:
