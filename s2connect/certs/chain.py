@@ -188,11 +188,13 @@ async def _handshake(
         if described is not None:
             raise described from error
         if isinstance(error, ConnectionResetError | ConnectionAbortedError):
-            raise NotReachable(
+            broken = NotReachable(
                 f"{where} broke the TLS handshake off.",
                 hint="It may be busy: try again. Check the port, too; S2 Connect demands TLS 1.3, for which the other "
                 "device may be too old.",
-            ) from error
+            )
+            broken.cut = True
+            raise broken from error
         raise NotReachable.because(for_display(host), port, error) from error
     try:
         chain = _chain_sent(transport.get_extra_info("ssl_object"))

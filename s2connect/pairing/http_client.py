@@ -20,6 +20,7 @@ from s2connect.errors import (
     CertificateRefused,
     NetworkError,
     NotPublic,
+    NotReachable,
     PairingError,
     PairingExpired,
     PairingRefused,
@@ -211,8 +212,11 @@ async def pair(
             itself).
         StorageError: It could not be stored; the server has been told.
     """
-    proof, route = await authenticate(
-        url, pki, addresses=addresses, proxy=proxy, self_signed=self_signed, timeout=timings.connect
+    proof, route = await _patiently(
+        lambda: authenticate(
+            url, pki, addresses=addresses, proxy=proxy, self_signed=self_signed, timeout=timings.connect
+        ),
+        timings,
     )
 
     def attempt_of(node: LocalNode) -> PairingClientAttempt:
@@ -275,6 +279,31 @@ async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
         ) from error
 
 
+async def _patiently(ask: Callable[[], Awaitable[_T]], timings: PairingTimings, *, until: float | None = None) -> _T:
+    """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04).
+
+    A server that is too busy for HTTP cuts connections. A few times; one that only says that it is busy (429, 503) also
+    ``until`` there is no time left.
+    """
+    tries = 0
+    while True:
+        try:
+            return await ask()
+        except NotReachable as error:
+            says_so = False
+            if not error.cut:
+                raise
+            last: S2ConnectError = error
+        except PeerBusy as error:
+            says_so = error.status in (429, 503)
+            last = error
+        tries += 1
+        in_time = until is not None and asyncio.get_running_loop().time() + timings.busy_delay < until
+        if tries > timings.busy_retries and not (says_so and in_time):
+            raise last
+        await asyncio.sleep(timings.busy_delay)
+
+
 class _Run:
     """The requests of one attempt."""
 
@@ -287,10 +316,10 @@ class _Run:
 
     async def agree(self) -> Agreed:
         """Go all steps but the last."""
-        self._version = await self._patiently(lambda: self._http.api_version(self._url))
+        self._version = await _patiently(lambda: self._http.api_version(self._url), self._timings)
         loop = asyncio.get_running_loop()
         request = self._attempt.request()
-        reply = await self._patiently(lambda: self._post(request, self._timings.request_pairing))
+        reply = await _patiently(lambda: self._post(request, self._timings.request_pairing), self._timings)
         if reply.status == 400:
             raise refused(reply.body)
         if not succeeded(reply.status):
@@ -299,28 +328,12 @@ class _Run:
         try:
             async with asyncio.timeout_at(self._attempt.deadline):
                 ask = partial(self._post, step, self._timings.step)
-                reply = await self._patiently(ask, until=self._attempt.deadline)
+                reply = await _patiently(ask, self._timings, until=self._attempt.deadline)
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
             raise PairingExpired("The pairing attempt took longer than 15 seconds.") from error
         return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=time.time())
-
-    async def _patiently(self, ask: Callable[[], Awaitable[_T]], *, until: float | None = None) -> _T:
-        """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04).
-
-        A few times; one that only says that it is busy (429, 503) also ``until`` there is no time left.
-        """
-        tries, delay = 0, self._timings.busy_delay
-        while True:
-            try:
-                return await ask()
-            except PeerBusy as error:
-                tries += 1
-                in_time = until is not None and asyncio.get_running_loop().time() + delay < until
-                if tries > self._timings.busy_retries and not (in_time and error.status in (429, 503)):
-                    raise
-            await asyncio.sleep(delay)
 
     async def finalize(self, agreed: Agreed, *, gives_way: Callable[[], bool]) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""

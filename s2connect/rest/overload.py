@@ -44,6 +44,9 @@ QUEUE_SECONDS: Final = 2.0
 MIN_QUEUE: Final = 64
 """Smallest bound of the queue, in connections."""
 
+QUIET_QUEUE: Final = 256
+"""Connections that may wait at least where the loop has little to do: a gateway that pairs all its nodes at once."""
+
 RATE_MEMORY: Final = 2.0
 """Seconds over which the rate is averaged."""
 
@@ -154,7 +157,8 @@ class Overload:
             network: Where it comes from.
             waiting: How many wait already.
         """
-        if waiting < max(MIN_QUEUE, QUEUE_SECONDS * self._rate) or self.is_expected(network):
+        least = QUIET_QUEUE if self._lag <= TARGET_LAG / 4 else MIN_QUEUE
+        if waiting < max(least, QUEUE_SECONDS * self._rate) or self.is_expected(network):
             return True
         self._refused += 1
         return False

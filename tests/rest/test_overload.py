@@ -20,6 +20,7 @@ from s2connect.rest.overload import (
     MIN_LIMIT,
     MIN_QUEUE,
     QUIET,
+    QUIET_QUEUE,
     TARGET_LAG,
     Overload,
 )
@@ -256,8 +257,17 @@ def test_idle_strangers_hold_up_nobody_for_longer_than_they_take_to_be_quiet() -
     assert overload.begins("honest", now=now + QUIET + 0.01)
 
 
+def test_a_burst_may_wait_where_the_loop_has_little_to_do() -> None:
+    overload = Overload()
+    assert overload.takes("gateway", waiting=QUIET_QUEUE - 1)
+    assert not overload.takes("gateway", waiting=QUIET_QUEUE)
+    overload.look(TARGET_LAG, now=0.0)
+    assert not overload.takes("gateway", waiting=MIN_QUEUE)
+
+
 def test_who_was_offered_a_session_goes_first() -> None:
     overload = Overload()
+    overload.look(2 * TARGET_LAG, now=0.0)
     for number in range(MIN_LIMIT):
         overload.step(number, now=0.0)
     assert not overload.begins("guest", now=0.0)
