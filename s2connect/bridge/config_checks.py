@@ -51,7 +51,7 @@ PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 NO_TLS: Final = "anybody on the way can read along and give commands"
 
 MIN_PASSWORD: Final = 16
-"""Characters of a password below which there is a warning: an address may try a hundred a second."""
+"""Shortest password without a warning, in characters: one address may try a hundred a second."""
 
 _Routes = Sequence[ReadRoute]
 

@@ -30,7 +30,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredDevice:
-    """A device as the configuration describes it.
+    """Configuration of a device.
 
     Attributes:
         key: What it is recognised by for ever.
@@ -64,7 +64,7 @@ class ConfiguredDevice:
         )
 
     def introduced(self, details: Mapping[str, Any]) -> Device:
-        """The device with what its ``ResourceManagerDetails`` say where the configuration says nothing.
+        """Return the device with gaps of its configuration filled from its ``ResourceManagerDetails``.
 
         Args:
             details: The message; from the network, anything may be in it.

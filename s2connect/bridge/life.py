@@ -48,7 +48,7 @@ class LinkEvent(StrEnum):
     LOST = "lost"
     PARTED = "parted"
     BROKEN = "broken"
-    """An error of ours ended what the link was doing; another attempt follows, from any state."""
+    """An error of ours ended the present step of the link; another attempt follows, from any state."""
     STOP = "stop"
 
 
@@ -72,7 +72,7 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
         _S.STOPPED: {},
     }
 )
-"""What follows from what. Besides, every state but the last goes to ``stopped`` when the link is stopped, and to
+"""Transitions. Besides, every state but the last goes to ``stopped`` when the link is stopped, and to
 ``failed`` when it is broken."""
 
 

@@ -119,7 +119,7 @@ class SideStatus:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """A link, for people.
+    """Status of a link for display.
 
     Attributes:
         name: Its name.
@@ -283,7 +283,7 @@ class Link:
     # The life
 
     async def run(self) -> None:
-        """Live until cancelled; then the sides that are connected are told and closed, which takes some seconds.
+        """Run until cancelled; then announce the end to connected sides and close them, which takes some seconds.
 
         An error of ours leaves the link where it can run again.
         """
@@ -523,7 +523,7 @@ class Link:
         try:
             self._answer(relay, relay.overdue(self._loop.time()))
             self._arm(relay)
-        except Exception as error:  # nothing would answer any more what is late
+        except Exception as error:  # no other code would answer late messages any more
             self._failures.failed("link", error, name=f"the timer of the link {self.name}")
             self._faulty = True
             self._news.set()
@@ -566,7 +566,7 @@ class Link:
                     while not _ends_farewell(read := early.popleft() if early else await connection.recv(), subject):
                         if (answer := _refusal(read)) is not None:
                             await connection.send(answer)
-                        await asyncio.sleep(0)  # however much comes, the others have their turn
+                        await asyncio.sleep(0)  # yields to other links under any load
         except (ConnectionClosed, TimeoutError):
             pass
         except Exception as error:

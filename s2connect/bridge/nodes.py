@@ -81,7 +81,7 @@ class NodeDevicePort(DevicePort):
         self.node.set_gate(_shut)
 
     async def _look(self) -> None:
-        """Link the devices that are paired, and no others."""
+        """Link the paired devices, and unlink all others."""
         pairings = [pairing for pairing in await self.node.pairings() if pairing.confirmed]
         for gone in self._sides.keys() - {pairing.key.remote for pairing in pairings}:
             await self._gone(gone)

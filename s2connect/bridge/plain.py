@@ -42,7 +42,7 @@ MAX_DOORS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainTarget:
-    """A server of plain S2.
+    """Address and credentials of a plain S2 server.
 
     Attributes:
         url: ``wss://…`` or ``ws://…``. Towards an energy manager ``{name}`` and ``{id}`` stand for those of the device.
@@ -63,7 +63,7 @@ class PlainTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainAccess:
-    """What a client of plain S2 has to show; nothing lets everybody in.
+    """Credentials required of a plain S2 client; without any, all clients are accepted.
 
     Attributes:
         token_file: File with a bearer token, which only its owner may read.
@@ -76,7 +76,7 @@ class PlainAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainTemplate:
-    """Where devices come in that the configuration does not name.
+    """Path template for devices that the configuration does not name.
 
     Attributes:
         path: With ``{id}``, which stands for the id of the device.
@@ -227,7 +227,7 @@ class PlainListener:
         self._doors[path] = door
 
     def open_to_ids(self, path: str, door: PlainDoor) -> None:
-        """Let clients in at the paths of a template, after those of :meth:`open`; the door tells them by their ids."""
+        """Accept clients at the paths of a template, after those of :meth:`open`; their ids identify them."""
         before, _, after = path.partition("{id}")
         self._template = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), door
 
@@ -266,7 +266,7 @@ def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
 
 
 async def _secrets(token_file: Path | None, login_file: Path | None) -> tuple[Secret | None, Secret | None]:
-    """Read a token and a login, where there are files with them."""
+    """Read the token and the login from their files, if configured."""
     return await _secret(token_file, "a token"), await _secret(login_file, "user:password")
 
 
@@ -280,7 +280,7 @@ async def _secret(file: Path | None, what: str) -> Secret | None:
 
 
 def _introduced(switchboard: Switchboard, known: ConfiguredDevice, side: Side, connection: Connection) -> Connection:
-    """Have the details of a device that passes on its connection complete its description, once a session."""
+    """Complete the description of a device from its ResourceManagerDetails, once a session."""
 
     def watch(direction: Direction, message: Message) -> None:
         if message.type != "ResourceManagerDetails" or direction != "received":
@@ -289,7 +289,7 @@ def _introduced(switchboard: Switchboard, known: ConfiguredDevice, side: Side, c
         try:
             device = known.introduced(message.body)
         except InvalidMessage:
-            return  # the link answers it
+            return  # the link acknowledges it
         switchboard.supervisor.spawn(switchboard.found(device, side), "describe", known.key[:40])
 
     observed = ObservedConnection(connection, watch, lambda _: None)
@@ -459,7 +459,7 @@ class PlainServerDevicePort(ConfiguredDevicePort[PlainServerEntry]):
         await self._keeper.shut(key)
 
     async def _comes(self, key: str) -> bool:
-        """A device asks under an id from its path: whether it may."""
+        """Return whether a device may connect under the id in its path."""
         template = self._template
         assert template is not None
         if key in self._entries:
@@ -483,7 +483,7 @@ class PlainServerDevicePort(ConfiguredDevicePort[PlainServerEntry]):
         return True
 
     async def _make_room(self) -> bool:
-        """Forget the oldest of the ids that never became anything; strangers make up such."""
+        """Forget the oldest id that never became a link, since strangers can invent ids."""
         for key in self._by_path:
             if self._switchboard.gives_way(key):
                 del self._by_path[key]

@@ -29,20 +29,20 @@ class Device:
 
 
 class Switchboard(Protocol):
-    """What ports tell; a route implements it and hands it to both of its ports."""
+    """Interface that the ports of a route call; the route implements it."""
 
     @property
     def supervisor(self) -> Supervisor:
         """Owns the background tasks of the ports, and ends them after the ports were closed."""
 
     async def found(self, device: Device, side: Side) -> None:
-        """A device belongs here, connected or not. Told again when its description has changed."""
+        """Add a device of this port, connected or not; called again when its description has changed."""
 
     async def coming(self, devices: Sequence[Device]) -> None:
-        """Prepare for many devices that :meth:`found` tells of next."""
+        """Prepare for many devices that will be passed to :meth:`found` next."""
 
     async def gone(self, key: str, *, for_good: bool = True) -> None:
-        """A device does not belong here any more.
+        """Remove a device from this port.
 
         Args:
             key: The device.
@@ -50,10 +50,10 @@ class Switchboard(Protocol):
         """
 
     async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
-        """The peer on one side of a device's link asks to be let in: None, or a sentence for its user."""
+        """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user."""
 
     def arrived(self, key: str, role: Role, connection: Connection) -> bool:
-        """That peer has come. False if nobody waits for it: the connection is the caller's to close."""
+        """Take over the connection of that peer. False if no link waits for it: the caller has to close it."""
 
     def gives_way(self, key: str) -> bool:
         """Return whether a device may be forgotten: it was never connected through, is not now, and leaves no state."""
@@ -137,7 +137,7 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
 
 
 class ManagerPort(Port):
-    """The end at which the energy manager (CEM) is. The bridge represents each device there.
+    """Port towards the energy manager (CEM). The bridge represents each device there.
 
     Attributes:
         keeps: Whether something durable is made for each device.

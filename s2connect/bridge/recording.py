@@ -1,4 +1,4 @@
-"""Recording of links: a connection whose messages an observer sees, both those received and those sent."""
+"""Recording of links: a connection that passes received and sent messages to an observer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ use: the same, or one that is observed."""
 
 
 class ObservedConnection(Connection):
-    """A connection that behaves as the one inside, and shows every message to an observer, in the order on the wire.
+    """Wrapper of a connection that passes every message to an observer, in the order on the wire.
 
     What is no message is not shown.
 
@@ -72,7 +72,7 @@ class ObservedConnection(Connection):
                 self._observer(direction, read_message(text))
 
     def stop(self) -> None:
-        """Show nothing any more, and do not tell of the end."""
+        """Stop observing, without a notice of the end."""
         self._over = True
 
     def _end(self, why: SessionEnd) -> None:

@@ -18,18 +18,18 @@ MAX_LOGGED: Final = 64
 """Pairs of message type and status of one link that are logged; peers choose the types. All are counted."""
 
 OTHER: Final = "OTHER"
-"""Stands for every status that the standard does not know; peers choose those."""
+"""Counts every status that is not in the standard, because peers can invent any."""
 
 PEER: Final = "peer"
 BRIDGE: Final = "bridge"
 
 Counts = Mapping[tuple[Role, str, str], int]
-"""By the role of the sender of refused messages, who refused them (:data:`PEER`, :data:`BRIDGE`), and the status."""
+"""Refused messages by role of their sender, refusing party (:data:`PEER`, :data:`BRIDGE`) and status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One message that was refused. All texts are clean.
+    """A refused message, its texts cleaned.
 
     Attributes:
         at: When, in seconds of the clock of the link.
@@ -47,7 +47,7 @@ class Refusal:
 
 
 class Refusals:
-    """What was refused on one link, through all its sessions.
+    """Refused messages of one link, through all its sessions.
 
     Args:
         name: Of the link, for the log.
@@ -78,16 +78,16 @@ class Refusals:
             _log.warning("link %s: %s refused %s: %s%s", self._name, who, what, refusal.status, why)
 
     def last(self) -> dict[Role, Refusal]:
-        """The last refusal of a message of each side, where there was one."""
+        """Last refusal of a message of each side, if any."""
         return dict(self._last)
 
     def counts(self) -> dict[tuple[Role, str, str], int]:
-        """How many there were; it never goes down."""
+        """Number of refusals since the start; never decreases."""
         return dict(self._counts)
 
 
 def refusals_object(role: Role, counts: Counts, last: Mapping[Role, Refusal], now: float) -> dict[str, Any]:
-    """What was refused of the messages of one side, for programs."""
+    """Return the refusals of one side's messages as a JSON object."""
     by: dict[str, dict[str, int]] = {PEER: {}, BRIDGE: {}}
     for (sender, who, status), number in counts.items():
         if sender is role:

@@ -44,7 +44,7 @@ FAR_SIDE_PATIENCE: Final = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a link lets pass.
+    """Limits and validation of a link.
 
     Attributes:
         check: How much of each message is judged.
@@ -120,14 +120,14 @@ class _Side:
         self.budget = PeerBudget(policy.limits)
         self.counts = dict.fromkeys(Fate, 0)
         self.bytes = 0
-        self.types: dict[str, str] = {}  # of what was forwarded, by id, until it is answered
+        self.types: dict[str, str] = {}  # forwarded messages by id, until they are answered
         self.points = float(policy.burst)
         self.warned: set[str] = set()
         self.at: float | None = None
 
 
 class Relay:
-    """The messages of one link, while both sides are connected.
+    """Relay of one link's messages while both sides are connected.
 
     The bridge says ``OK`` on nobody's behalf: the far side's ReceptionStatus is passed on, and where it does not come
     the sender is told ``TEMPORARY_ERROR``. The one exception is what the translation between two versions has to keep
@@ -195,7 +195,7 @@ class Relay:
             return self._refuse(side, None, error.subject_id, error.status, error.label)
 
     def charge(self, side: Role, text: str, worked: float, *, now: float) -> float | None:
-        """Charge a text to the side that it came from. Arguments and result are those of ``PeerBudget.charge``."""
+        """Charge a text to its sender's side. Arguments and result are those of ``PeerBudget.charge``."""
         budget = self._sides[side].budget
         pause = budget.charge(len(text), worked, now=now)
         if pause and budget.slowed == 1 and (more := self._lines.due((side, "slowed"), now)) is not None:
@@ -234,7 +234,7 @@ class Relay:
 
     def _remember(self, from_: _Side, identifier: str, kind: str) -> None:
         from_.types[identifier] = kind
-        if len(from_.types) > 2 * MAX_OUTSTANDING:  # those that wait, and those that were given up
+        if len(from_.types) > 2 * MAX_OUTSTANDING:  # waiting messages, and those given up
             del from_.types[next(iter(from_.types))]
 
     def _forwarded(self, from_: _Side, message: Message) -> None:
@@ -305,7 +305,7 @@ class Relay:
         return [Out(side, reception_status(subject, status, label))]
 
     def _warn(self, side: Role, message: Message, warnings: Iterable[Finding], now: float) -> None:
-        """Log what was found, each rule once for each side, and once a minute where the link begins anew (MSG-08)."""
+        """Log findings, each rule once for each side, and once a minute where sessions begin anew (MSG-08)."""
         warned = self._sides[side].warned
         for finding in warnings:
             if finding.rule.id in warned:
@@ -372,7 +372,7 @@ class Relay:
         return side in self._farewells
 
     def counts(self) -> Mapping[Role, Mapping[str, int]]:
-        """By side: what became of its messages, all its ``bytes``, and how often it was ``slowed``."""
+        """Counters by side: messages by fate, ``bytes``, and pauses in reading (``slowed``)."""
         return {
             role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes, "slowed": s.budget.slowed}
             for role, s in self._sides.items()

@@ -21,7 +21,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A link, its texts cleaned.
+    """Display row of a link, its texts cleaned.
 
     Attributes:
         link: Its name within the route.

@@ -109,7 +109,7 @@ class Bridge:
         addresses: Mapping[str, str] | None = None,
         record: Record | None = None,
     ) -> AsyncIterator[Bridge]:
-        """Run a bridge until the context ends; then it tells its peers and stops. The home is made on the first run.
+        """Run a bridge until the context ends; then end its sessions and stop. The first run creates the home.
 
         Args:
             config: Its settings.
@@ -130,7 +130,7 @@ class Bridge:
             try:
                 for route in config.routes:
                     await made._begin(route)
-                await endpoint.listen()  # now there is somebody for each device that comes
+                await endpoint.listen()  # now every device that connects finds its link
                 yield made
             finally:
                 await made._close()
@@ -298,7 +298,7 @@ class Bridge:
         return found
 
     def task_failures(self) -> Mapping[str, int]:
-        """How often background tasks failed because of an error of ours since the start, by what they do."""
+        """Failures of background tasks by errors of ours since the start, by purpose of the task."""
         return dict(self.endpoint.supervisor.failures.counts)
 
     def totals(self) -> Mapping[str, Mapping[Role, Mapping[str, int]]]:
@@ -316,7 +316,7 @@ class Bridge:
         return found
 
     def refused(self) -> Mapping[str, Mapping[tuple[Role, str, str], int]]:
-        """By route, how many messages were refused since the start: by sender, who refused, and status."""
+        """Refused messages since the start by route, then by sender, refusing party and status."""
         found = {name: Counter(past) for name, past in self._past_refused.items()}
         for name, running in self._running.items():
             for link in running.route.links.values():

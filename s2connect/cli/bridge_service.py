@@ -119,7 +119,7 @@ class _Changes:
 async def run_bridge(
     file: Path, form: Form, *, show_codes: bool, record: Path | None = None, only: Collection[str] = ()
 ) -> ExitCode:
-    """Run a bridge until it is told to stop; SIGHUP has it read its file again.
+    """Run a bridge until it is stopped; SIGHUP reloads its file.
 
     Args:
         file: Its file.
