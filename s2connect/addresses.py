@@ -1,4 +1,4 @@
-"""Where to connect to for a host name: what is known, what the local network says, or the operating system."""
+"""Addresses of a host name: from configuration, by mDNS in the local network, or from the operating system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Addresses:
-    """Finds addresses; those of ``.local`` names through one zeroconf instance, which stays open from the first on.
+    """Resolver; ``.local`` names use one zeroconf instance, which stays open after its first use.
 
     Args:
         known: Addresses by host name, which are not looked for.
@@ -51,7 +51,7 @@ class Addresses:
         self._known[host] = address
 
     async def of(self, host: str) -> list[str]:
-        """Addresses of a host, best first; empty where the operating system or the proxy is asked (DISC-06, VER-04).
+        """Return the addresses of a host, best first; none where the operating system or proxy resolves (DISC-06, VER-04).
 
         Raises:
             NotPublic: It has only addresses to which this endpoint does not connect.
@@ -91,7 +91,7 @@ class Addresses:
 
 
 async def _look_up(host: str) -> list[str]:
-    """Ask the operating system."""
+    """Resolve a name through the operating system."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

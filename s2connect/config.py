@@ -150,7 +150,7 @@ class MqttConfig(BaseModel):
 
 
 class EndpointConfig(BaseModel):
-    """An endpoint.
+    """Configuration of an endpoint.
 
     Attributes:
         deployment: ``LAN`` or ``WAN``: where the nodes run.

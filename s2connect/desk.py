@@ -35,7 +35,7 @@ LONG_POLL_PATIENCE = 5.0
 
 
 FAILURE_GRACE = 3.0
-"""Seconds after a first failed attempt for which the device that waits may still succeed."""
+"""Seconds after a first failed attempt in which the expected device may still succeed."""
 
 
 class Owner(Protocol):
@@ -47,7 +47,7 @@ class Owner(Protocol):
 
 
 class PairingDesk:
-    """Pairs the nodes of an endpoint, as initiator and as responder; what they agree on goes into the book.
+    """Pairing manager of an endpoint's nodes, as initiator and as responder; pairings are stored through the book.
 
     Args:
         config: Settings of the endpoint, but for its nodes.
@@ -141,7 +141,7 @@ class PairingDesk:
         self._server.withdraw_code(node)
 
     def attempt_failed(self, event: PairingServerEvent) -> None:
-        """Publish that somebody tried to pair with one of our nodes in vain."""
+        """Publish a failed pairing attempt on one of our nodes."""
         match event:
             case AttemptFailed():
                 self._events.publish(PairingFailed(node=event.node, peer=event.peer, reason=event.reason))
@@ -273,7 +273,7 @@ class PairingDesk:
                             )
                         case _:
                             continue
-                    # Anybody in the network can fail in the device's name; the device itself comes in a moment.
+                    # Anyone in the network can fail in the device's name; the device itself may still succeed.
                     if failure is None:
                         failure = failed
                         patience.reschedule(min(patience.when() or 0.0, _now() + FAILURE_GRACE))

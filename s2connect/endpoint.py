@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RENEWAL_CHECK = 30.0
-"""Seconds between two looks at the age of the leaf certificate (TRUST-01): many devices learn the time late."""
+"""Seconds between two checks of the leaf certificate's age (TRUST-01): many devices set their clock late."""
 
 RENEWAL_PAUSE = 6 * 3600.0
-"""Seconds until it is tried again where nothing better than the leaf that is shown could be had."""
+"""Seconds before renewal is retried after an attempt that gave no better leaf."""
 
 DATABASE = "state.sqlite"
 SECRETS = "secrets"
@@ -141,7 +141,7 @@ class Endpoint:
         addresses: Mapping[str, str] | None = None,
         zeroconf: AsyncZeroconf | None = None,
     ) -> AsyncIterator[Endpoint]:
-        """Open an endpoint until the context ends; then it withdraws, ends its sessions and stops, in this order.
+        """Open an endpoint until the context ends; then withdraw its records, end its sessions and stop, in this order.
 
         Args:
             home: State directory, made by ``s2connect init`` or :func:`create_home`. None keeps everything in memory:
@@ -230,7 +230,7 @@ class Endpoint:
         self.supervisor.keep(self._keep_identity_fresh, "renewal")
 
     async def listen(self) -> None:
-        """Listen and be found, where the endpoint was opened without; does nothing where it does already.
+        """Listen and advertise, if the endpoint was opened without; does nothing if it does so already.
 
         Raises:
             ConfigurationError: The port is taken.
@@ -488,7 +488,7 @@ class Endpoint:
         self._events.publish(event)
 
     def task_failed(self, failure: TaskFailure) -> None:
-        """Tell the application that a background task failed; the log was told already."""
+        """Publish that a background task failed, which was logged before."""
         self.publish(TaskFailed(task=failure.task, error=failure.error, retry_in=failure.retry_in, count=failure.count))
 
     async def renew_certificate(self) -> None:

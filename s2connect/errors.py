@@ -1,4 +1,4 @@
-"""Every exception of s2connect, in one tree.
+"""Exceptions of s2connect, in one tree.
 
 Each says what happened, to what, and (in ``hint``) what to do about it. Texts are for people; programs use the class,
 its attributes and the stable ``kind``. No exception ever carries a secret (SEC-01), and none of these texts is sent to
@@ -234,7 +234,7 @@ class CertificateChanged(TrustError):
 
 
 class NotPublic(TrustError):
-    """A WAN endpoint was to connect to an address that is not on the internet, e.g. of its own network (ROLE-03)."""
+    """The address is not on the internet, e.g. of the own network; WAN endpoints do not connect to it (ROLE-03)."""
 
     kind = "not_public"
     default_hint = (
@@ -300,7 +300,7 @@ class PairingExpired(PairingError, TimeoutError):
 
 
 class PairingReplaced(PairingError):
-    """Another pairing of the same node was finished first, or its user unpaired, while this one was (ROLE-05).
+    """A newer pairing of the same node, or its user, ended this one before it was finished (ROLE-05).
 
     The pairing is not kept, and the other side is told as well as it goes.
     """

@@ -52,7 +52,7 @@ class Paired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairingFailed(Event):
-    """Somebody tried to pair with one of our nodes in vain.
+    """A pairing attempt on one of our nodes failed.
 
     ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, ``unconfirmed``,
     ``replaced`` (another pairing of the node was finished first) or ``not_stored`` (it could not be stored here, e.g.
@@ -145,7 +145,7 @@ class SessionFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertised(Event):
-    """This endpoint is found in the local network from now on, under that name (DISC-01)."""
+    """This endpoint is advertised in the local network under that name (DISC-01)."""
 
     name: str
 
@@ -170,7 +170,7 @@ class TaskFailed(Event):
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """Return the event as a sentence for a person."""
         times = f" {self.count} times" if self.count > 1 else ""
         return f"A background task ({self.task}) failed{times} with {self.error}. The log has the details."
 
@@ -219,7 +219,7 @@ class EventStream:
 
 
 class EventHub:
-    """Tells all who follow what happens, and the log.
+    """Publishes events to subscribers and the log.
 
     Args:
         clock: Seconds of a clock that never goes back.
@@ -250,7 +250,7 @@ class EventHub:
             case Unpaired():
                 _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
             case PairingFailed():
-                # By reason alone: strangers decide how many attempts there are, and at how many nodes (SEC-03).
+                # By reason alone: strangers control the number of attempts and of nodes (SEC-03).
                 more = self._failed_lines.due(event.reason, self._clock())
                 if more is not None:
                     _log.warning(

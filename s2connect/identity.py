@@ -78,7 +78,7 @@ class IdentityKeeper:
         return identity
 
     def doubt(self) -> str | None:
-        """Say what is wrong with the clock as far as certificates show it, or return None."""
+        """Return a sentence about a fault of the clock that certificates reveal, or None."""
         now = self._clock()
         if now < FIRST_CLOCK:
             return (

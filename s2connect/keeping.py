@@ -46,7 +46,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A pairing of which we are the client, between its agreement and its end."""
+    """Pairing as client, between its agreement and its end."""
 
     pairing: Pairing
     token: AccessToken = field(repr=False)
@@ -74,7 +74,7 @@ class PairingBook:
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
-        self._waiting: Counter[PairKey] = Counter()  # commits, for the end of an attempt of ours
+        self._waiting: Counter[PairKey] = Counter()  # commits that wait for the end of an attempt of ours
         self._changes: set[asyncio.Task[Any]] = set()
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
@@ -82,24 +82,24 @@ class PairingBook:
         return self._locks.setdefault(node, asyncio.Lock())
 
     async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
-        """Do a change to its end, with its effects on sessions, also where the caller is cancelled meanwhile."""
+        """Complete a change with its effects on sessions, even if the caller is cancelled meanwhile."""
         task = asyncio.create_task(change, name="s2connect-change-of-pairings")
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._supervisor.spawn(_ended(task), "change")  # nobody else sees how it ends
+            self._supervisor.spawn(_ended(task), "change")  # its result is not observed elsewhere
             raise
 
     async def close(self) -> None:
-        """Finish what was begun."""
+        """Finish pending changes."""
         await asyncio.gather(*self._changes, return_exceptions=True)
 
     # Pairing (PairingKeeper)
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing server: store a pairing and give it its effects (PAIR-10).
+        """As pairing server: store a pairing and apply its effects (PAIR-10).
 
         Where the two nodes pair with each other in both directions at the same moment, both sides have to end with the
         same of the two pairings. So they come one after the other: a device refuses one while it is itself the client
@@ -118,7 +118,7 @@ class PairingBook:
                 del self._waiting[key]
 
     def gives_way(self, pairing: Pairing) -> bool:
-        """As pairing client: whether the other node waits to be paired from its side; then give up where that helps."""
+        """As pairing client: return whether to give up because the other node is pairing from its side."""
         return self._waiting[pairing.key] > 0
 
     async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
@@ -155,7 +155,7 @@ class PairingBook:
             ) from error
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """A session with the token of a pairing came about, which so stands (PAIRC-06).
+        """Confirm a pairing after a session with its token (PAIRC-06).
 
         Returns:
             The pairing as it is stored now.
@@ -169,7 +169,7 @@ class PairingBook:
             standing = await self._stored(pairing)
         if standing is None:
             raise NotPaired(GONE)
-        return standing  # without awaiting anything more: nothing changes until the caller does
+        return standing  # without a further await, so that nothing changes before the caller goes on
 
     async def _stored(self, pairing: Pairing) -> Pairing | None:
         return next((p for p in await self._store.pairings_of(pairing.key) if p.is_same(pairing)), None)
@@ -195,7 +195,7 @@ class PairingBook:
             self._owner.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
 
     def leave(self, pairing: Pairing) -> None:
-        """As pairing client: the attempt is over, and its outcome is not known; the first session settles it."""
+        """As pairing client: end an attempt with unknown outcome; the first session settles it."""
         if self._end_attempt(pairing):
             self._wait_for_proof(pairing)
 
@@ -213,11 +213,11 @@ class PairingBook:
         return attempt is not None and attempt.pairing.is_same(pairing)
 
     def _pair_lock(self, key: PairKey) -> asyncio.Lock:
-        """The end of two attempts of one pair must not overlap: on both sides the last one has to stand."""
+        """Return the lock of a pair: ends of attempts must not overlap, so that both sides keep the same last one."""
         return self._pair_locks.setdefault(key, asyncio.Lock())
 
     def _is_device(self, node: NodeId) -> bool:
-        """Return whether it is an RM, which has one energy manager only (ROLE-01)."""
+        """Return whether a node is an RM, which has one energy manager only (ROLE-01)."""
         return self._local().nodes[node].description.role is Role.RM
 
     def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
@@ -272,7 +272,7 @@ class PairingBook:
     async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
         """See :meth:`Node.unpair`."""
         key = PairKey(node, peer)
-        # What is still being agreed on comes after this.
+        # Pairings still being agreed on follow later.
         pairings = [p for p in await self._store.pairings_of(key) if not self.is_under_way(p)]
         if not pairings:
             raise NotPaired(f"There is no pairing with {peer}.")
@@ -303,10 +303,10 @@ class PairingBook:
         try:
             return await self._store.candidate_tokens(pairing)
         except NotPaired:
-            return []  # removed meanwhile: whoever did that tells the server
+            return []  # removed meanwhile; the remover notifies the server
 
     async def _end(self, pairings: Sequence[Pairing], by: UnpairedBy) -> None:
-        """Remove pairings of one pair, as far as they are still there, with the effects of that."""
+        """Remove the pairings of one pair that still exist, with the effects of that."""
         key = pairings[0].key
         server = any(p.communication_role is CommunicationRole.SERVER for p in pairings)
         async with self._lock(key.local):
@@ -320,7 +320,7 @@ class PairingBook:
             )
 
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
-        """The communication client unpairs, with a token of this pairing (SES-05).
+        """Unpair for the communication client, which used a token of this pairing (SES-05).
 
         The token of an unconfirmed pairing shows that the client has nothing older. A later pairing, of which we are
         pairing client at this moment, stays.
@@ -386,12 +386,12 @@ class PairingBook:
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
     def is_full(self, node: NodeId) -> bool:
-        """Return whether as many sessions wait for the application of a node as may."""
+        """Return whether the queue of sessions for a node's application is full."""
         connections = self._connections.get(node)
         return connections is not None and connections.is_full()
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
-        """A communication client has connected, with a token of a pairing."""
+        """Take over the connection of a communication client that used a token of a pairing."""
         connections = self._connections.get(pairing.key.local)
         while connections is not None:
             # Without the lock, because thousands come at once, and each would wait for the reading of all before it.

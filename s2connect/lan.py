@@ -55,7 +55,7 @@ from s2connect.supervisor import Supervisor
 _log = logging.getLogger(__name__)
 
 NO_MDNS_RETRY = 60.0
-"""Seconds until mDNS is tried again where this machine had no use of it; a change of its addresses comes before."""
+"""Seconds before mDNS is retried on a machine that could not use it; a change of its addresses retries earlier."""
 
 
 class Owner(Protocol):
@@ -200,7 +200,7 @@ class LocalNetwork:
             self._tasks[name] = self._supervisor.keep(lambda: self._over_mdns(trouble, work), name)
 
     async def _over_mdns(self, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do it; where this machine has no use of mDNS now, tell that once, and do it when there is a network."""
+        """Run an action over mDNS; if the machine cannot use mDNS now, report that once, and run it later."""
         told = False
         while True:
             self._network_changed.clear()

@@ -37,10 +37,10 @@ from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 1000
-"""Connections that wait to be taken by the application; beyond it a communication server answers 503."""
+"""Most connections queued for the application; beyond it a communication server answers 503."""
 
 _CONVERSATION = "s2connect.messages.conversation"
-"""What a session needs and an endpoint that only pairs does not."""
+"""Module loaded for sessions only, not by an endpoint that only pairs."""
 
 Gate = Callable[[Pairing, str], Awaitable[str | None]]
 
@@ -66,7 +66,7 @@ class Owner(Protocol):
     """What the live connections of a node need of its endpoint."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """A pairing proved to stand, if it was unconfirmed: return it as it is stored now.
+        """Confirm a pairing if it was unconfirmed; return it as stored.
 
         Raises:
             NotPaired: It was removed or replaced meanwhile.
@@ -114,7 +114,7 @@ class Live:
 
 
 def _delay(backoff: Backoff, error: S2ConnectError) -> float:
-    """Seconds until the next attempt after one that failed (REC-02)."""
+    """Return the seconds until the next attempt after a failed one (REC-02)."""
     chance = random.random()  # noqa: S311 - spreads load, guards nothing
     if isinstance(error, PeerBusy) and error.status in (429, 503):
         return backoff.busy(chance, retry_after=error.retry_after)
@@ -203,7 +203,7 @@ class NodeConnections:
         self._owner = owner
         self._routes_of = routes_of
         self._supervisor = supervisor
-        self.drops = 0  # how often a session was ended because of its pairing
+        self.drops = 0  # number of sessions ended because of their pairing
         self._live: dict[NodeId, Live] = {}
         self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
@@ -241,7 +241,7 @@ class NodeConnections:
         return dict(self._live)
 
     def refusals(self, pairing: Pairing) -> PermanentRefusals:
-        """What the peer of a pairing has refused for good; a new pairing begins anew (MSG-07)."""
+        """Return the permanent refusals of a pairing's peer; a new pairing starts without any (MSG-07)."""
         since, known = self._refusals.get(pairing.key.remote, (pairing.paired_at, PermanentRefusals()))
         if since != pairing.paired_at:
             known = PermanentRefusals()
@@ -255,7 +255,7 @@ class NodeConnections:
         return await self.gate(pairing, s2_version) if self.gate is not None else None
 
     def is_full(self) -> bool:
-        """Return whether as many sessions wait for the application as may."""
+        """Return whether the queue of sessions for the application is full."""
         return self._waiting.qsize() >= MAX_WAITING
 
     # Connections
@@ -287,7 +287,7 @@ class NodeConnections:
             await live.connection.wait_closed()
             _log.info("%s is no longer connected with %s", self.node.id, remote)
         except Exception:
-            await live.connection.close(INTERNAL_ERROR)  # nobody would see it go
+            await live.connection.close(INTERNAL_ERROR)  # its end would not be noticed
             raise
         finally:
             if self._live.get(remote) is live:
@@ -429,7 +429,7 @@ class NodeConnections:
             return connection
 
     def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
-        """The pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""
+        """Return the pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""
         ours = [p for p in pairings if p.initiate_session_url is not None and not self._owner.is_under_way(p)]
         return ours[-1] if ours else None
 
@@ -450,7 +450,7 @@ class NodeConnections:
         return True
 
     async def _open(self, pairing: Pairing) -> tuple[Connection, Pairing]:
-        """Connect to the server of a pairing. Returns the pairing as its answer describes it, confirmed if it was not.
+        """Connect to the server of a pairing. Returns the pairing, confirmed, with the descriptions of the response.
 
         The pairing stands then; a change of it comes only when the caller awaits something.
 

@@ -34,10 +34,10 @@ TRACEBACK_EVERY: Final = 86_400.0
 """Seconds until the same failure is logged with its traceback again, because logs are rotated."""
 
 MAX_KNOWN: Final = 256
-"""Different failures that are remembered; beyond it the oldest is forgotten."""
+"""Distinct failures remembered; beyond it the oldest is forgotten."""
 
 CLOSE_TIMEOUT: Final = 30.0
-"""Seconds in which tasks that are ended have to end: links and sessions take leave of their peers."""
+"""Seconds for cancelled tasks to end: links and sessions close towards their peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ class FailureLog:
                 _log.exception("The failure of %s could not be published", task)
 
     def loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Report what escaped from a callback: an exception handler of an event loop that is ours alone."""
+        """Report an exception that a callback raised; exception handler of an event loop that is ours alone."""
         error = context.get("exception")
         if isinstance(error, Exception):
             self.failed("callback", error, name=str(context.get("message", "")))
@@ -146,12 +146,12 @@ class FailureLog:
 
 
 process_failures: Final = FailureLog()
-"""Failures where no supervisor is at hand: in callbacks, and in tasks that live and die with one connection. They end
+"""Failures outside of supervisors: in callbacks, and in tasks bound to one connection. They end
 the connection, and that is what its owner is told."""
 
 
 def _place(error: BaseException) -> object:
-    """Where an exception was raised, and its class: the same for the same fault."""
+    """Return class and origin of an exception, which identify a fault."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -196,7 +196,7 @@ class Supervisor:
 
     @property
     def running(self) -> int:
-        """How many tasks there are now."""
+        """Number of running tasks."""
         return len(self._tasks)
 
     def spawn(
@@ -264,7 +264,7 @@ class Supervisor:
             self.failures.failed(task, error, name=made.get_name(), expected=expected)
 
     async def end(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-        """Cancel tasks and wait until they have ended, but for the one that calls this.
+        """Cancel tasks and wait until they have ended, except for the caller's.
 
         Cancelled itself, it does not wait any longer.
 
@@ -282,7 +282,7 @@ class Supervisor:
         return left
 
     async def close(self, *, grace: float = 0.0) -> None:
-        """End all tasks but the one that calls this; idempotent. From now on nothing is begun.
+        """End all tasks but the caller's; none begins afterwards. Idempotent.
 
         Args:
             grace: Seconds in which they may end by themselves before.

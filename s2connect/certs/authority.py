@@ -1,4 +1,4 @@
-"""What a server shows: the certificate authority of a LAN endpoint, its leaves, and the certificate of an operator.
+"""Certificates of a server: the certificate authority of a LAN endpoint, its leaves, and an operator's certificate.
 
 All functions block (key generation, signatures): call them in a thread. None reads a clock or a file.
 """
