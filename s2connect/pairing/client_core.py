@@ -346,7 +346,7 @@ class PairingClientAttempt:
 
 
 def _without_details(what: str, status: int, body: bytes) -> ProtocolViolation:
-    """The error for a refusal of the details request, with what the server says for a person, where it does."""
+    """Return the error for a refusal of the details request, with the server's sentence for a person, if any."""
     try:
         said = PairingResponseErrorMessage.from_json(body).additional_info
     except MalformedMessage:

@@ -22,9 +22,9 @@ MAX_TOKEN_CHARACTERS = 128
 DYNAMIC_LIFETIME = 300.0
 """TOK-02: seconds until a dynamic token expires."""
 MAX_FAILED_ATTEMPTS = 5
-"""TOK-05: failed attempts after which a short dynamic token is withdrawn, and the user hears of any other."""
+"""TOK-05: failed attempts after which a short dynamic token is withdrawn; for other tokens the user is notified."""
 STRONG_BITS = 60.0
-"""TOK-05: a token of that many bits is not withdrawn by failures, or any stranger could keep everybody from pairing."""
+"""TOK-05: bits from which failures do not withdraw a token; otherwise any stranger could prevent all pairing."""
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Characters of the tokens we issue: none looks like another one, none needs a change of case."""
@@ -105,18 +105,18 @@ class PairingCode:
 
 
 class AfterFailure(Enum):
-    """What a failed attempt means for the token it was made with (TOK-05)."""
+    """Effect of a failed attempt on its token (TOK-05)."""
 
     NOTHING = auto()
     WITHDRAWN = auto()
-    """It was short and has been withdrawn."""
+    """The token was short and has been withdrawn."""
     TELL = auto()
-    """It still counts; the user is told, once."""
+    """The token stays valid; the user is notified, once."""
 
 
 @dataclass(slots=True)
 class IssuedToken:
-    """A token of one of our nodes, with what decides whether it still counts.
+    """A token of one of our nodes, with the facts that decide about its validity.
 
     A dynamic token is reserved while a pairing with it is being stored: one token makes one pairing (TOK-05). It is
     void once it has been spent or withdrawn; that it expires or is replaced does not end what began with it (TOK-02).
@@ -162,7 +162,7 @@ class TokenTable:
         return self._dynamic
 
     def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float) -> None:
-        """Count a token that the user typed here, as the initiator, for one client node only (ROLE-03 b).
+        """Accept a token that the user entered here, as the initiator, for one client node only (ROLE-03 b).
 
         It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
         """
@@ -199,7 +199,7 @@ class TokenTable:
             self._end(issued)
 
     def failed(self, issued: IssuedToken) -> AfterFailure:
-        """An attempt failed with it: a short one that is not static is withdrawn after some (TOK-05).
+        """Count a failed attempt; a short dynamic token is withdrawn after some (TOK-05).
 
         Returns:
             What became of the node's own token.

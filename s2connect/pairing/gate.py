@@ -1,4 +1,4 @@
-"""Turns at one node: one attempt a second, fair between source addresses (PAIR-02)."""
+"""Rate limiter of pairing attempts: one a second per node, fair between source addresses (PAIR-02)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ RESPONSE_DELAY = 1.0
 """PAIR-02: seconds between a ``requestPairing`` and its answer, and between two answers of one node."""
 
 MAX_QUEUED_PER_ADDRESS = 5
-"""PAIR-02 [D]: attempts of one address that may wait on one node; clients give up after five seconds or so."""
+"""PAIR-02 [D]: most queued attempts of one address at one node; clients give up after some five seconds."""
 
 MAX_QUEUED = 100
-"""PAIR-02 [D]: attempts of all addresses that may wait on one node."""
+"""PAIR-02 [D]: most queued attempts at one node."""
 
 FREE_FAILURES = 5
-"""Failed attempts of one address at one node after which that address is slowed down (TOK-05)."""
+"""Failed attempts of one address at one node before that address is slowed down (TOK-05)."""
 
 SLOWED_DELAY = 5.0
-"""Seconds between two turns of an address that is slowed down."""
+"""Seconds between two attempts of an address that is slowed down."""
 
 FAILURES_KEPT_FOR = 300.0
-"""Seconds after its last failure for which an address is slowed down; a dynamic code lives as long (TOK-02)."""
+"""Seconds for which an address is slowed down after its last failure: the lifetime of a dynamic code (TOK-02)."""
 
 MAX_REMEMBERED = 1024
-"""Addresses whose turns and failures are remembered at one node; the longest unseen one goes first (SEC-03)."""
+"""Most addresses remembered at one node; the longest unseen one is forgotten first (SEC-03)."""
 
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """A request that waits for its turn.
+    """Queued request.
 
     Attributes:
         source: Where it came from, as it is counted: an IPv4 address or the /64 of an IPv6 address.
@@ -76,7 +76,7 @@ class NodeGate:
         self._queued = 0
 
     def queue(self, address: str, *, now: float) -> Turn | None:
-        """Join the queue; None where there is no room for this address or for anybody."""
+        """Join the queue; None if the queue is full, or full for this address."""
         source = network_of(address)
         mine = self._waiting.get(source, ())
         if len(mine) >= self._max_per_address:
@@ -95,7 +95,7 @@ class NodeGate:
         return turn
 
     def wait(self, turn: Turn, *, now: float) -> float | None:
-        """Return None when the turn has come, and take it; otherwise the time at which to ask again.
+        """Take the turn and return None if it has come; otherwise return the time at which to call again.
 
         A displaced one gets no turn: look at that first.
         """
@@ -113,7 +113,7 @@ class NodeGate:
                 failures.not_before = now + SLOWED_DELAY
             return None
         if following is not None:
-            return now + self._delay  # that one is about to ask, and the next turn comes a delay later
+            return now + self._delay  # that request is about to take its turn, and the next turn comes a delay later
         return min(max(waiting[0].ready_at, self._not_before(source, now)) for source, waiting in self._waiting.items())
 
     def _remember(self, source: str, now: float) -> None:
@@ -124,12 +124,12 @@ class NodeGate:
             del self._served[oldest]
 
     def leave(self, turn: Turn) -> None:
-        """The request will not be answered. Does nothing where its turn has come before."""
+        """Leave the queue: the request will not be answered. Does nothing after its turn."""
         if turn in self._waiting.get(turn.source, ()):
             self._remove(turn)
 
     def failed(self, address: str, *, now: float) -> None:
-        """Count a failed attempt of an address: after some its turns come more slowly."""
+        """Count a failed attempt of an address; after some, the address is slowed down."""
         source = network_of(address)
         failures = self._failures.pop(source, None)
         if failures is None or now >= failures.last + FAILURES_KEPT_FOR:
@@ -141,7 +141,7 @@ class NodeGate:
             self._failures.popitem(last=False)
 
     def _following(self, now: float) -> Turn | None:
-        """Return the request whose turn it is now."""
+        """Return the request whose turn is now."""
         following = None
         for source, waiting in self._waiting.items():
             if waiting[0].ready_at <= now and self._not_before(source, now) <= now:

@@ -59,7 +59,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairingTimings:
-    """How long the pairing client waits, in seconds. Only the 15 s of the attempt are the standard's (PAIRC-03).
+    """Timeouts of the pairing client, in seconds. Only the 15 s of the attempt are the standard's (PAIRC-03).
 
     Attributes:
         connect: For the handshake that captures the certificate.
@@ -97,7 +97,7 @@ async def authenticate(
     self_signed: bool = True,
     timeout: float = DEFAULT_TIMINGS.connect,
 ) -> tuple[ServerProof, Route]:
-    """Find out how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
+    """Determine how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
     self-signed one by its leaf certificate (F), at whatever address. What the peer says of itself plays no part.
@@ -261,7 +261,7 @@ async def _pair(
 
 
 async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
-    """Go the last step, and do what its answer says with the pairing that is held."""
+    """Send the last request; confirm or drop the held pairing by its response."""
     try:
         await run.finalize(agreed, gives_way=lambda: keeper.gives_way(agreed.pairing))
     except PairingUnconfirmed:

@@ -33,7 +33,7 @@ from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, re
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
-"""Seconds after which a waiting request looks whether its client is still there; one that has gone leaves the queue."""
+"""Seconds between checks whether the client of a queued request is still connected; otherwise it leaves the queue."""
 
 
 class PairingService:
@@ -82,7 +82,7 @@ class PairingService:
             server.add_operation(base_path, operation, handler)
 
     def close(self) -> None:
-        """Stop the clock of the attempts, and let those go that wait for their turn."""
+        """Stop the expiry of attempts, and release queued requests."""
         self._closing.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -110,7 +110,7 @@ class PairingService:
         return self._finish(await self._answer(queued))
 
     async def _turn(self, queued: Queued, request: web.Request) -> Reply | None:
-        """Wait for the turn of a request; a refusal where it gets none."""
+        """Wait for the turn of a request. Returns a refusal if it gets none."""
         while not self._closing.is_set() and self._ready() and request.transport is not None:
             at = self._core.wait(queued, now=_now())
             if at is None or isinstance(at, Reply):
@@ -155,7 +155,7 @@ class PairingService:
         async with lock:
             decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
             if isinstance(decision, Commit):
-                # To its end, also where the client goes away: its next request meets the result (PAIR-07).
+                # Completed even if the client disconnects: its repeated request gets the result (PAIR-07).
                 decision = await asyncio.shield(asyncio.create_task(self._commit(decision), name="s2connect-commit"))
         return self._finish(decision)
 

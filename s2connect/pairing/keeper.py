@@ -1,4 +1,4 @@
-"""What pairing needs of whoever keeps pairings: the endpoint."""
+"""Interface of the pairing protocols to the keeper of pairings (the endpoint)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from s2connect.store.base import Pairing
 
 
 class OtherWayRound(Exception):
-    """The node is finishing a pairing with the same peer of which it is the client; a moment later it is ready."""
+    """The node is finishing a pairing with the same peer as the client; a retry soon after can succeed."""
 
 
 class PairingKeeper(Protocol):
@@ -19,7 +19,7 @@ class PairingKeeper(Protocol):
     """
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing server: the pairing stands (PAIR-10).
+        """As pairing server: store the pairing as confirmed (PAIR-10).
 
         Raises:
             OtherWayRound: Not now; nothing was changed.
@@ -33,17 +33,17 @@ class PairingKeeper(Protocol):
         """
 
     async def confirm(self, pairing: Pairing) -> None:
-        """As pairing client: the last request was answered, the pairing stands.
+        """As pairing client: confirm the pairing after a response to the last request.
 
         Raises:
             PairingReplaced: Another pairing of the node, or its user, has removed it meanwhile; the server is told.
         """
 
     def gives_way(self, pairing: Pairing) -> bool:
-        """As pairing client: whether to give up, rather than to repeat a last request for which the server was busy."""
+        """As pairing client: return whether to give up instead of repeating the last request to a busy server."""
 
     async def drop(self, pairing: Pairing) -> None:
-        """As pairing client: the server refused the last request; forget the unconfirmed pairing."""
+        """As pairing client: forget the unconfirmed pairing, because the server refused the last request."""
 
     def leave(self, pairing: Pairing) -> None:
-        """As pairing client: whether the server has the pairing is not known; its first session settles it."""
+        """As pairing client: end an attempt with unknown outcome; its first session settles it."""

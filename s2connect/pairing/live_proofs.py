@@ -1,4 +1,4 @@
-"""The proofs that live pairing attempts accept, so that no answer of ours is one of them (HMAC-05)."""
+"""Registry of the proofs that live pairing attempts accept; no response of ours may be one of them (HMAC-05)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from s2connect.model.secret import HmacChallengeResponse
 
 @dataclass(frozen=True, slots=True)
 class ProofClaim:
-    """What is about to be sent in answer to a client's challenge, and what the new attempt will accept.
+    """Digests of our response to a client's challenge, and of the proof that the new attempt will accept.
 
     Both are SHA-256 digests of HMACs over 32 random bytes: whoever looks them up learns nothing from the time it takes.
 
@@ -27,10 +27,10 @@ class ProofClaim:
 
 
 class LiveProofs(Protocol):
-    """Shared by everything that answers ``requestPairing`` with one identity (certificate or domain name)."""
+    """Registry shared by all servers of ``requestPairing`` with one identity (certificate or domain name)."""
 
     async def claim(self, claim: ProofClaim, *, now: float) -> bool:
-        """Remember what the new attempt accepts, unless what is about to be sent is accepted by a live one.
+        """Register the proof that the new attempt accepts, unless a live attempt accepts the response to be sent.
 
         One atomic operation; nothing may be sent before it has returned true. The other order needs no check: a new
         challenge of ours has 32 random bytes, so that no answer given before it was drawn can be a proof for it.
@@ -58,7 +58,7 @@ class MemoryLiveProofs:
         return self.claim_at_once(claim, now=now)
 
     def claim_at_once(self, claim: ProofClaim, *, now: float) -> bool:
-        """As :meth:`claim`, for tests without a loop."""
+        """Synchronous :meth:`claim`, for tests without a loop."""
         while self._until:
             oldest = next(iter(self._until))
             if self._until[oldest] > now:
@@ -72,5 +72,5 @@ class MemoryLiveProofs:
 
 
 def proof_digest(proof: HmacChallengeResponse) -> bytes:
-    """The digest under which a proof is looked up."""
+    """Return the digest by which a proof is looked up."""
     return hashlib.sha256(proof.raw).digest()

@@ -220,7 +220,7 @@ async def wait_for_pairing(
     pki: ssl.SSLContext,
     address: str | None = None,
 ) -> AfterPoll:
-    """Wait at a server until it does not want that any more; cancel it when the advertisement goes (LP-01).
+    """Long-poll a server until it declines further polls; cancel when its advertisement is gone (LP-01).
 
     Before pairing the server's certificate is accepted as in the first step of pairing (TRUST-04), a self-signed one
     too. Nothing secret is sent. May be cancelled at any time.

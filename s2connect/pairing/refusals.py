@@ -9,17 +9,17 @@ from s2connect.model.reply import Reply
 
 
 def refusal(reason: PairingErrorReason, info: str) -> Reply:
-    """A 400 with its reason; ``info`` is a sentence of ours for a person (PAIR-01)."""
+    """Return a 400 with its reason; ``info`` is a sentence of ours for a person (PAIR-01)."""
     return Reply(400, PairingResponseErrorMessage(error_message=reason, additional_info=info))
 
 
 def malformed(fault: MalformedMessage | str) -> Reply:
-    """A 400 for a request that breaks its schema. It names the member, which helps its maker and tells no secret."""
+    """Return a 400 for a request that breaks its schema. It names the member, which helps and is no secret."""
     return refusal(PairingErrorReason.PARSING_ERROR, f"The request does not follow its schema: {fault}.")
 
 
 def incompatible(node: LocalNode, request: RequestPairing, *, ready: bool, wan_clients_only: bool) -> Reply | None:
-    """The refusal of a request that cannot lead to a pairing, whatever its token; None where it can (PAIR-01)."""
+    """Return the refusal of a request that no token could lead to a pairing; None if one could (PAIR-01)."""
     reasons = PairingErrorReason
     if not ready:
         return refusal(reasons.OTHER, "Not ready for pairing yet; try again in a moment.")

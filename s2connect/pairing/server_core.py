@@ -64,7 +64,7 @@ MAX_ATTEMPTS = 2000
 """PAIR-12: attempts in flight on one endpoint."""
 
 MAX_ATTEMPTS_PER_ADDRESS = 1000
-"""PAIR-12: attempts in flight of one address, so that it cannot take the places of all; a gateway pairs hundreds."""
+"""PAIR-12: most attempts in flight of one address, so that others keep theirs; a gateway pairs hundreds."""
 
 MAX_KEPT_ATTEMPTS = 10_000
 """Attempts in flight or ended within their 15 seconds, which are kept for identical repeats."""
@@ -84,7 +84,7 @@ TOKEN_ENTROPY = 32
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A request that passed every check that does not depend on the token; answer it when its turn has come."""
+    """Queued request that passed every check independent of the token; to be answered at its turn."""
 
     turn: Turn
     arrived_at: float
@@ -138,7 +138,7 @@ class _Attempt:
     details: ConnectionDetails | None = None
     pin: Pin | None = None
     replies: dict[bytes, Reply] = field(default_factory=dict)
-    unstored: bool = False  # its pairing could not be stored, which is our fault
+    unstored: bool = False  # a fault of ours: its pairing could not be stored
 
     @property
     def peer_deployment(self) -> Deployment | None:
@@ -181,7 +181,7 @@ class PairingServer:
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
         self._malformed_requests = SeldomWarning()
-        self._reflections = 0  # refused since that was told last
+        self._reflections = 0  # refused since the last event
         self._tell_reflection_at = float("-inf")
         self.events: list[PairingServerEvent] = []
 
@@ -203,11 +203,11 @@ class PairingServer:
         return self._table(node).valid(now=now)
 
     def own_token_spent(self, node: LocalNode, issued: IssuedToken) -> None:
-        """Such a pairing has succeeded."""
+        """Spend the token of a pairing that succeeded as its responder and client."""
         self._table(node.id).spend(issued)
 
     def own_token_failed(self, node: LocalNode, issued: IssuedToken) -> AfterFailure:
-        """Such a pairing has failed; returns what becomes of the token (TOK-05)."""
+        """Count a failed pairing as responder and client; returns the effect on the token (TOK-05)."""
         return self._table(node.id).failed(issued)
 
     def expect(
@@ -219,7 +219,7 @@ class PairingServer:
         now: float,
         lifetime: float = DYNAMIC_LIFETIME,
     ) -> None:
-        """The user typed the code of ``client`` at our ``node``, which so is initiator and pairing server (ROLE-03 b).
+        """Expect ``client``, whose code was entered at our ``node`` (initiator and pairing server, ROLE-03 b).
 
         Until it expires, the token counts for ``requestPairing`` of that client and nobody else, before tokens of the
         node's own; a pairing spends it, failures withdraw a short one.
@@ -227,7 +227,7 @@ class PairingServer:
         self._table(node.id).expect(client, token, now=now, lifetime=lifetime)
 
     def withdraw_expected(self, node: NodeId, client: NodeId) -> None:
-        """The user gave up: what was typed for ``client`` does not count any more."""
+        """Withdraw the code entered for ``client``, because the user gave up."""
         self._table(node).withdraw_expected(client)
 
     def _table(self, node: NodeId) -> TokenTable:
@@ -300,7 +300,7 @@ class PairingServer:
         return found[0] if len(found) == 1 else None
 
     def wait(self, queued: Queued, *, now: float) -> float | Reply | None:
-        """Return None when it is this request's turn, which it takes; otherwise the time at which to ask again.
+        """Take this request's turn and return None if it has come; otherwise return the time at which to call again.
 
         It is a 503 where its place was given to somebody else; :meth:`abandon` it then.
         """
@@ -367,10 +367,10 @@ class PairingServer:
         return Answer(ProofClaim(proof_digest(response), proof_digest(expected), ATTEMPT_LIFETIME), attempt_id)
 
     def claimed(self, answer: Answer, *, free: bool, now: float) -> Reply:
-        """The reply to send: the answer where its claim was taken, a refusal that tells nothing otherwise (HMAC-05)."""
+        """Return the answer if its claim was accepted, otherwise a refusal that reveals nothing (HMAC-05)."""
         attempt = self._attempts.get(answer.attempt_id)
         if attempt is None:
-            return BUSY  # that took longer than an attempt lives
+            return BUSY  # the claim took longer than the attempt's lifetime
         if free:
             attempt.state = _State.REQUESTED
             return attempt.answer
@@ -383,7 +383,7 @@ class PairingServer:
         return refusal(PairingErrorReason.OTHER, "The request was refused.")
 
     def unclaimed(self, answer: Answer) -> Reply:
-        """Nobody could say whether the answer may be sent: it is not, and the client may come back."""
+        """Return a refusal that invites a retry: the registry of live proofs could not decide about the answer."""
         attempt = self._attempts.get(answer.attempt_id)
         if attempt is not None:
             self._forget(attempt)
@@ -489,7 +489,7 @@ class PairingServer:
         return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
     def not_now(self, attempt_id: PairingAttemptId) -> Reply:
-        """The pairing is not stored now: nothing has happened, and the client may repeat its request."""
+        """Return the response for a pairing not stored for now: nothing changed, the client may repeat its request."""
         self._free(attempt_id)
         return BUSY
 
@@ -507,14 +507,14 @@ class PairingServer:
     # Common to the steps
 
     def _attempt(self, attempt_id: PairingAttemptId | None, *, now: float) -> _Attempt | None:
-        """The attempt of a later request, if it lives or has ended within its 15 seconds (PAIR-03, PAIR-04)."""
+        """Return the attempt of a later request, if alive or ended within its 15 seconds (PAIR-03, PAIR-04)."""
         self.expire(now=now)
         attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
         return attempt if attempt is not None and attempt.expires_at > now else None
 
     @staticmethod
     def _due(attempt: _Attempt, digest: bytes) -> Reply | None:
-        """The reply to a request that is a repeat (PAIR-07) or comes when nothing can be done."""
+        """Return the response to a repeated request (PAIR-07) or one that the attempt's state rules out, else None."""
         repeated = attempt.replies.get(digest)
         if repeated is not None:
             return repeated
@@ -563,7 +563,7 @@ class PairingServer:
         self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
 
     def _forget(self, attempt: _Attempt) -> None:
-        """The attempt never was: its answer has not been sent."""
+        """Remove an attempt whose answer was never sent."""
         self._end(attempt)
         self._remove(attempt)
 
@@ -593,7 +593,7 @@ _W = TypeVar("_W", bound=Wire)
 
 
 def _read(kind: type[_W], body: bytes) -> _W | str:
-    """Read a body; where it is malformed, say which member is wrong."""
+    """Parse a body. Returns a text that names the faulty member of a malformed one."""
     try:
         return kind.from_json(body)
     except MalformedMessage as error:
@@ -601,7 +601,7 @@ def _read(kind: type[_W], body: bytes) -> _W | str:
 
 
 def _read_fingerprint(details: ConnectionDetails) -> bytes | str:
-    """Read the fingerprint that a communication server in the LAN has to send (TRUST-07); or say what is wrong."""
+    """Parse the fingerprint required of a communication server in the LAN (TRUST-07), or return the fault."""
     member, found = "connectionDetails.certificateFingerprint", details.certificate_fingerprint
     try:
         fingerprint = parse_fingerprint_map(found)
@@ -613,7 +613,7 @@ def _read_fingerprint(details: ConnectionDetails) -> bytes | str:
 
 
 def _digest(operation: str, request: Wire | bytes) -> bytes:
-    """What makes a request the same one: the operation, and the values as understood (PAIR-07, errata S2C-05)."""
+    """Return the digest that identifies repeats: of the operation and the parsed values (PAIR-07, errata S2C-05)."""
     data = request if isinstance(request, bytes) else request.to_json()
     return hashlib.sha256(operation.encode("ascii") + b"\0" + data).digest()
 

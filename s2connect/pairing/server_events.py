@@ -1,4 +1,4 @@
-"""What a pairing server tells its owner: attempts that ended without a pairing, and attacks."""
+"""Events of a pairing server: attempts that ended without a pairing, and attacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s2connect.pairing.code import AfterFailure
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt on one of our nodes ended without a pairing.
+    """A pairing attempt on one of our nodes failed.
 
     ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, or
     ``not_stored``: the fault is ours, e.g. the disk is full, and no code suffers from it. ``code_after`` says what
@@ -26,7 +26,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReflectionRefused:
-    """Somebody sent us a challenge of our own, to have us answer it (HMAC-05): an attack, there is no other reason.
+    """A client reflected a challenge of ours to have it answered (HMAC-05), which is always an attack.
 
     Attributes:
         node: The node at which the last one was refused.
