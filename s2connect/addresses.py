@@ -51,7 +51,7 @@ class Addresses:
         self._known[host] = address
 
     async def of(self, host: str) -> list[str]:
-        """Return the addresses of a host, best first; none where the operating system or proxy resolves (DISC-06, VER-04).
+        """Return the addresses of a host, best first; none if the operating system or proxy resolves (DISC-06, VER-04).
 
         Raises:
             NotPublic: It has only addresses to which this endpoint does not connect.

@@ -55,7 +55,7 @@ class Node:
     # Pairing
 
     def issue_pairing_code(self, *, lifetime: float = DYNAMIC_LIFETIME, token: str | None = None) -> PairingCode:
-        """Issue a dynamic code for the user to type at the other side; it replaces the one issued before (TOK-02).
+        """Issue a dynamic code for the user to enter at the other side; it replaces an earlier one (TOK-02).
 
         A pairing that is under way with the one before goes on.
 
@@ -211,7 +211,7 @@ class Node:
     def sessions(
         self, *, on_message: Observer | None = None, check: Check = Check.RULES, answer: Answerer | None = None
     ) -> Sessions:
-        """Sessions of this node as they come up, for ever: a communication client reconnects by itself (REC).
+        """Iterate over the sessions of this node as they open, without end: a communication client reconnects (REC).
 
         Sessions are opened and accepted from the first step of the iteration on, until the endpoint closes. Several may
         be open at a time (an energy manager has one per device): hand each to a task of its own.

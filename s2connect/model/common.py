@@ -30,7 +30,7 @@ DEFAULT_S2_VERSION = "v1.0.0"
 
 
 class MalformedMessage(ValueError):
-    """A body is not JSON or does not follow its schema.
+    """The body is not JSON or does not follow its schema.
 
     The text names the member and what is wrong with it, e.g. ``connectionDetails.accessToken is missing``, in our own
     words. Of values it repeats those alone that should be a name of an enumeration, cleaned and cut.

@@ -1,4 +1,4 @@
-"""Faults of a wire object in words for a person: which member, and what is wrong with it."""
+"""Describes faults of a wire object for a person: the member, and its fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from s2connect.model.text import for_display
 
 MAX_FAULTS = 3
-"""Faults of one object that are named; there may be as many as it has members."""
+"""Most faults named for one object; there may be one for each member."""
 
 _MAX_PATH_CHARACTERS = 100
 _QUOTE = "'"
@@ -38,11 +38,11 @@ _WORDS: Mapping[str, str] = {
     "secret": "{what}",
     "url": "{what}",
 }
-"""Pydantic's kinds of faults, and of our own types, which bring their words along, in ours."""
+"""Texts for pydantic's kinds of faults; our own types bring their texts along."""
 
 
 def describe_faults(error: ValidationError) -> str:
-    """Return which members are wrong and how, the first few of them, without a word of the validation library.
+    """Return the first faulty members and their faults, without texts of the validation library.
 
     A value is repeated only where a name of an enumeration was expected: such a member never holds a secret.
     """

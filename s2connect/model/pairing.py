@@ -54,7 +54,7 @@ def _false_for_null(value: Any) -> Any:
 
 
 def _text_values(value: Any) -> Any:
-    """Bring a map into one order, and keep only its texts: an object of another kind is an empty map."""
+    """Sort a map, and keep only its texts; any other kind of object is an empty map."""
     if value is None:
         return None
     entries = value.items() if isinstance(value, dict) else ()
@@ -87,7 +87,7 @@ class RequestPairingResponse(Wire):
 
 
 class ConnectionDetails(Wire):
-    """How the communication client reaches the communication server.
+    """Connection details: how the communication client reaches the communication server.
 
     ``certificate_fingerprint`` holds what a peer wrote, right or wrong: who needs it reads it (TRUST-07).
     """

@@ -1,4 +1,4 @@
-"""HTTP answers as the cores give and read them."""
+"""HTTP responses, as written and read by the cores."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ UNAUTHORIZED = Reply(401)
 BUSY = Reply(503)
 
 MAX_RETRY_AFTER = 600.0
-"""Longest ``Retry-After`` in seconds that is heeded."""
+"""Longest ``Retry-After`` that is followed, in seconds."""
 
 
 def retry_after_of(header: str | None) -> float:
-    """Return the seconds of a ``Retry-After`` header; 0 where there is none, or a date."""
+    """Return the seconds of a ``Retry-After`` header; 0 if it is missing or a date."""
     text = (header or "").strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
 
 
 def succeeded(status: int) -> bool:
-    """Return whether a status says success: any 2xx where the standard lists one (PAIRC-04)."""
+    """Return whether a status means success: any 2xx where the standard lists one (PAIRC-04)."""
     return 200 <= status < 300

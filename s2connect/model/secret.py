@@ -35,7 +35,7 @@ class Secret:
     __slots__ = ("_value",)
     min_characters: ClassVar[int] = 1
     described: ClassVar[str] = "a text"
-    """What a value has to be, for who wrote another."""
+    """Description of valid values, for error messages."""
 
     def __init__(self, value: str) -> None:
         """Take over the value.
@@ -120,7 +120,7 @@ class Base64Secret(Secret):
 
 
 class BearerToken(Secret):
-    """What a request is authorised with, opaque to whoever did not issue it: visible ASCII (SES-04).
+    """Bearer token of a request: visible ASCII, opaque to all but its issuer (SES-04).
 
     Line breaks in it, as some encoders of Base64 write them, and white space around its lines are dropped.
     """

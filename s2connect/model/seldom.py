@@ -6,20 +6,20 @@ from collections.abc import Hashable
 from typing import Final
 
 PERIOD: Final = 60.0
-"""Seconds between two lines of one kind."""
+"""Seconds between two log lines of one kind."""
 
 MAX_KINDS: Final = 1000
-"""Kinds that are remembered; beyond it the oldest is forgotten, and logged at its next line (SEC-03)."""
+"""Most kinds remembered; beyond it the oldest is forgotten, and logged at its next line (SEC-03)."""
 
 
 class Seldom:
-    """Says which of many lines of a kind go to the log."""
+    """Rate limiter of log lines, by kind."""
 
     def __init__(self) -> None:
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, kind: Hashable, now: float) -> str | None:
-        """Return what is to be added to the line, which may be empty; None where it is not to be logged.
+        """Return the suffix of the line, which may be empty; None if the line is not to be logged.
 
         Args:
             kind: Peer and kind of the line.
@@ -36,9 +36,9 @@ class Seldom:
         return f" ({passed_over} more such lines were not logged)" if passed_over else ""
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget all kinds."""
         self._kinds.clear()
 
 
 process_lines: Final = Seldom()
-"""For lines about a connection, because a peer that comes again every second has a new one each time."""
+"""Limiter of lines about connections, shared because a peer that reconnects every second has a new one each time."""

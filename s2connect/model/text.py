@@ -1,4 +1,4 @@
-"""Text for a person: names from the network made fit for a terminal and a log, and lengths of time."""
+"""Text for a person: cleans names from the network for terminals and logs, and formats lengths of time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def for_display(text: str, limit: int = 80) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a length of time, roughly, e.g. ``6 h``."""
+    """Return a rounded length of time, e.g. ``6 h``."""
     for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

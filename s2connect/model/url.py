@@ -78,7 +78,7 @@ class _Url(str):
 
     @classmethod
     def _mended(cls, text: str) -> str:
-        """Add what only this kind of URL may lack."""
+        """Add parts that only this kind of URL may lack."""
         return text
 
     @classmethod
