@@ -1,4 +1,4 @@
-"""What must survive a power cut, as operations (not tables), and the vault for what must stay secret.
+"""Store (durable state, as operations rather than tables) and vault (secrets): the interfaces.
 
 Every operation of a :class:`Store` is atomic, and durable when it returns: after SIGKILL or a power cut at any point
 the state is that before or that after it. The communication server keeps digests of access tokens only (SES-06); the
@@ -75,13 +75,13 @@ class Pairing:
     confirmed: bool = True
 
     def is_same(self, other: Pairing) -> bool:
-        """Return whether it is the same pairing, whatever is known of it now: not another one of the same pair."""
+        """Return whether both are the same pairing, even with other details; a new one of the same pair is not."""
         return (self.key, self.paired_at) == (other.key, other.paired_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A pairing that another one has ended, and the tokens with which its server can be told (ROLE-05)."""
+    """A pairing ended by another one, and the tokens with which its server can be notified (ROLE-05)."""
 
     pairing: Pairing
     tokens: tuple[AccessToken, ...] = field(default=(), repr=False)
@@ -89,7 +89,7 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the store knows of one pair.
+    """Stored facts about one pair.
 
     Attributes:
         confirmed: The pairing and the digest of its active token, if there is one.
@@ -186,7 +186,7 @@ class Store(Protocol):
         """Communication server: digest of the active access token, or None."""
 
     async def record(self, key: PairKey) -> Record:
-        """Communication server: everything that decides on a session request of a pair, as it is at one moment."""
+        """Communication server: return one consistent snapshot of the facts that decide on a pair's session request."""
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """Communication server: make this the only active token of the pairing (SES-03).
@@ -223,7 +223,7 @@ class Store(Protocol):
         """Servers with which long-polling is over for good, oldest first."""
 
     async def close(self) -> None:
-        """Finish what was begun, even by cancelled callers, and release everything; idempotent."""
+        """Finish pending operations, even of cancelled callers, and release everything. Idempotent."""
 
 
 MAX_CANDIDATE_TOKENS = 8
@@ -236,14 +236,14 @@ MAX_TOMBSTONES = 10_000
 """Bound on remembered unpairings; the oldest go first."""
 
 GONE = "The pairing has been removed."
-"""What :class:`~s2connect.errors.NotPaired` says of a pairing that is not there any more."""
+"""Text of :class:`~s2connect.errors.NotPaired` for a pairing that does not exist any more."""
 
 MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
-"""Bound on one secret: the longest tokens that are read from a peer, eight of them, fit in, each character escaped."""
+"""Bound on one secret: fits eight of the longest tokens read from a peer, each character escaped."""
 
 
 def check_alone(pairing: Pairing, alone: bool) -> None:
-    """Refuse the one combination of arguments that :meth:`Store.save_pairing` does not take.
+    """Refuse the one invalid combination of arguments of :meth:`Store.save_pairing`.
 
     Raises:
         ValueError: The pairing is unconfirmed, and ``alone`` is set.
@@ -278,4 +278,4 @@ class Vault(Protocol):
         """Remove it; no error where there is none."""
 
     def listed(self) -> list[str]:
-        """The names of all secrets, as far as they can be listed: a keyring lists none."""
+        """Return the names of all secrets, as far as they can be listed: a keyring lists none."""

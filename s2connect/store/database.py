@@ -1,4 +1,4 @@
-"""The SQLite database of a store, with its secrets in a vault. It blocks: its methods belong to one thread.
+"""SQLite database of a store, with its secrets in a vault. Methods block and belong to one thread.
 
 How database and vault stay together (PAIR-10, SESC-06)
 -------------------------------------------------------
@@ -45,13 +45,13 @@ SCHEMA_VERSION = 2
 """Version of the tables, in the database's ``user_version``."""
 
 _TOKENS = "tokens-"
-"""Begins the names of vault entries with the access tokens of a pairing."""
+"""Name prefix of vault entries with the access tokens of a pairing."""
 
 _PAIRED = "was-paired"
-"""Vault entry that is there once there was a pairing."""
+"""Vault entry that exists from the first pairing on."""
 
 BUSY_TIMEOUT_S = 1.0
-"""How long opening waits for another process to let go of the database."""
+"""Seconds for which opening waits until another process releases the database."""
 
 _SCHEMA = (
     """
@@ -83,12 +83,12 @@ _SCHEMA = (
 _MIGRATIONS = {
     1: ("ALTER TABLE pairing ADD COLUMN token_issued_at REAL", f"PRAGMA user_version = {SCHEMA_VERSION}"),
 }
-"""What brings the tables of an earlier version to this one."""
+"""Migrations of the tables from earlier versions."""
 
 _log = logging.getLogger(__name__)
 
 Activation = tuple[Pairing, bytes, float]
-"""A pairing, the digest of its new token, and when that was issued."""
+"""A pairing, the digest of its new token, and the time of its issue."""
 
 
 class Database:
@@ -132,7 +132,7 @@ class Database:
             raise sqlite3.DatabaseError(f"the file is damaged ({verdict})")
 
     def _check_not_lost(self, anew: bool) -> None:
-        """Do not take a database that has been emptied for a new one. The vault knows that there were pairings."""
+        """Refuse an emptied database, which the vault's mark of earlier pairings distinguishes from a new one."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version:
             return
@@ -145,7 +145,7 @@ class Database:
             self._vault.delete(name)
 
     def _mark(self) -> None:
-        """Before the first pairing: remember in the vault that there was one, in case that the database gets lost."""
+        """Mark in the vault, before the first pairing, that there was one, in case the database is lost."""
         if not self._marked and self._vault.get(_PAIRED) is None:
             self._vault.put(_PAIRED, b"yes")
         self._marked = True
@@ -162,7 +162,7 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is executed inside, durable at the end, or nothing of it."""
+        """Transaction: all statements inside are durable at the end, or none."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -176,7 +176,7 @@ class Database:
     # Vault
 
     def _sweep(self) -> None:
-        """Delete the vault entries that no pairing refers to, where they are known not to be needed any more.
+        """Delete the vault entries without a pairing that are known to be obsolete.
 
         A commit whose fsync failed, or which a crash overtook there, may or may not turn up after a power cut. The
         commit made here settles it before anything is deleted for good.
@@ -191,7 +191,7 @@ class Database:
                 self._db.executemany("DELETE FROM vault_journal WHERE name = ?", [(name,) for name in names])
 
     def _sweep_later(self) -> None:
-        """Delete them now if possible. The operation is decided already; what fails here is done again later."""
+        """Delete obsolete entries if possible; the operation stands anyway, and failed deletions are retried later."""
         try:
             self._sweep()
         except (StorageError, OSError, sqlite3.Error) as error:
@@ -275,7 +275,7 @@ class Database:
         return replaced
 
     def _others(self, key: PairKey) -> list[Replaced]:
-        """What the node of a pair has with other peers, with the tokens as long as they are there."""
+        """Return the pairings of a pair's node with other peers, with the tokens that still exist."""
         others = [pairing for pairing in self.pairings(key.local) if pairing.key != key]
         return [Replaced(pairing, self._last_tokens(pairing)) for pairing in others]
 
@@ -425,7 +425,7 @@ class Database:
 
 
 _SAME = "local = ? AND remote = ? AND paired_at = ?"
-"""Finds one pairing, for :func:`_identity`."""
+"""SQL condition for one pairing, with the values of :func:`_identity`."""
 
 
 def _identity(pairing: Pairing) -> tuple[bytes, bytes, float]:
@@ -451,7 +451,7 @@ _COLUMNS = (
 
 
 def _row(pairing: Pairing) -> dict[str, Any]:
-    """The columns of a new row. Those about tokens are not filled in."""
+    """Return the columns of a new row, except for those about tokens."""
     url, pin = pairing.initiate_session_url, pairing.pin
     values = (
         *_ids(pairing.key),
@@ -472,7 +472,7 @@ def _row(pairing: Pairing) -> dict[str, Any]:
 
 
 def _pairing(row: tuple[Any, ...]) -> Pairing:
-    """A row of ``_COLUMNS``, read back."""
+    """Return the pairing of a row of ``_COLUMNS``."""
     column = dict(zip(_COLUMNS, row, strict=True))
     url, fingerprint = column["initiate_session_url"], column["ca_fingerprint"]
     return Pairing(

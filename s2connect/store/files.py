@@ -193,7 +193,7 @@ def remove_private(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what :func:`write_private` left in a directory when the process died in it, and nothing else.
+    """Remove temporary files of :func:`write_private` that a crash left in a directory, and nothing else.
 
     Nobody else may write into the directory meanwhile.
 

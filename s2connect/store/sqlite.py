@@ -1,4 +1,4 @@
-"""The store of one endpoint in a SQLite database: the thread in which that works."""
+"""SQLite store of one endpoint: runs the database in its own thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 MAX_ACTIVATIONS = 256
-"""Activations of tokens in one transaction, so that none waits long for the others."""
+"""Most token activations in one transaction, which bounds the wait of each."""
 
 
 class SqliteStore:
@@ -83,7 +83,7 @@ class SqliteStore:
         return store
 
     async def _run(self, doing: str, work: Callable[[], T]) -> T:
-        """Do some work in the thread of the store; once begun it goes on to its end when the caller is cancelled."""
+        """Run work in the thread of the store; once begun it completes even if the caller is cancelled."""
         if self._closing is not None:
             raise StorageUnavailable(f"The store {self._path} is closed.", hint="")
         return await asyncio.shield(asyncio.wrap_future(self._executor.submit(self._translated, doing, work)))
@@ -146,7 +146,7 @@ class SqliteStore:
         return await self._run("read", lambda: self._database.record(key))
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
-        """See :meth:`Store.activate_token`. What is asked for while a commit is under way shares the next one."""
+        """See :meth:`Store.activate_token`. Requests during a commit share the next one."""
         batch, change = self._activations, (pairing, digest, issued_at)
         if batch is None or (place := batch.join(change)) is None:
             batch = self._activations = _Activations(change)
@@ -190,7 +190,7 @@ class SqliteStore:
 
 
 class _Activations:
-    """Activations of tokens that share one transaction, and so one wait for the disk."""
+    """Token activations that share one transaction, and so one wait for the disk."""
 
     def __init__(self, first: Activation) -> None:
         self.done: asyncio.Future[list[bool]] | None = None
@@ -199,7 +199,7 @@ class _Activations:
         self._lock = threading.Lock()  # callers are in the loop's thread, the transaction is in the store's
 
     def join(self, change: Activation) -> int | None:
-        """Add one; its place among the results, or None where the transaction has begun or is full."""
+        """Add an activation. Returns its index in the results, or None if the transaction has begun or is full."""
         with self._lock:
             if self._begun or len(self._changes) >= MAX_ACTIVATIONS:
                 return None
@@ -207,7 +207,7 @@ class _Activations:
             return len(self._changes) - 1
 
     def begin(self) -> Sequence[Activation]:
-        """Begin the transaction: all that are in it."""
+        """Begin the transaction, and return its activations."""
         with self._lock:
             self._begun = True
             return self._changes
