@@ -17,7 +17,7 @@ THEMES = ("start", "pairing", "initiation", "messages", "parsing", "bridge", "fl
 
 
 def machine() -> str:
-    """Where this was measured, and with what."""
+    """Return machine and versions of the measurement."""
     model = platform.machine()
     with open("/proc/cpuinfo") as file:
         model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)

@@ -1,4 +1,4 @@
-"""What one message may cost at most, and what others notice while one device of a bridge sends the worst it can."""
+"""Highest cost of one message, and effect on other devices of a bridge while one device floods it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ATTACKS = (
 
 
 class Noticed(NamedTuple):
-    """Round trips of the honest devices under an attack, how many texts the hostile one got rid of, and the loop.
+    """Measurements under an attack: round trips of the honest devices, texts sent by the hostile one, work of the loop.
 
     ``stretch`` is how long the bridge's loop worked at most before it came to another task, in seconds of a processor:
     that does not depend on what else the machine does, as the round trips do.
@@ -45,7 +45,7 @@ class Noticed(NamedTuple):
 
 
 def under_attack(attacks: Sequence[str], *, seconds: float, check: str = "rules") -> Iterator[Noticed]:
-    """Flood a bridge with one thing after the other, and with nothing first."""
+    """Flood a bridge with each kind of text in turn, after a run without an attack."""
     with workspace() as directory:
         task = {"directory": str(directory), "check": check}
         with (
@@ -69,7 +69,7 @@ def under_attack(attacks: Sequence[str], *, seconds: float, check: str = "rules"
 
 
 def cost(text: str) -> float:
-    """Seconds of a processor that a link with ``check = "rules"`` takes for a text, at best of three."""
+    """Return the CPU seconds of a link with ``check = "rules"`` for a text, best of three."""
     best = float("inf")
     for _ in range(3):
         relay = Relay({Role.RM: V1, Role.CEM: V1}, Policy(check=Check.RULES))
@@ -80,7 +80,7 @@ def cost(text: str) -> float:
 
 
 def dearest() -> Iterator[tuple[str, int, float]]:
-    """Of every type of message and every kind of hostile text: what it is, its length, and what it costs."""
+    """Return kind, length and cost of the costliest text of every message type and every hostile kind."""
     for name, kind in all_types():
         candidates = list(rich_messages(kind)) or [json.dumps({"message_type": name, "message_id": "m-1"})]
         found = max(((cost(text), text) for text in candidates), key=lambda each: each[0])

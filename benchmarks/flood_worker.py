@@ -1,4 +1,4 @@
-"""Workers of the flood: the bridge; a device that sends the worst it can; honest devices and their energy manager."""
+"""Workers of the flood: the bridge; a hostile device; honest devices and their energy manager."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def bridge(task: Task, stack: AsyncExitStack) -> Task:
 
 
 class Stretches:
-    """How long the loop works, in seconds of a processor, before it comes to a task that wants to go on."""
+    """Measures the CPU seconds that the loop works before it resumes a ready task."""
 
     def __init__(self) -> None:
         self._seen = [0.0]
@@ -85,7 +85,7 @@ async def honest(task: Task, stack: AsyncExitStack) -> None:
     tasks = set()
 
     async def manage(connection: Connection) -> None:
-        """Answer OK, and read nothing: what is measured is the bridge."""
+        """Answer OK without parsing, because the bridge is measured."""
         with contextlib.suppress(ConnectionClosed):
             async for text in connection:
                 if _STATUS not in text[:100] and (found := _ID.search(text)) is not None:
@@ -132,7 +132,7 @@ async def round_trips(device: Connection, seconds: float) -> list[float]:
 
 
 def texts(attack: str) -> Iterator[str]:
-    """What an attack sends, without end; made before it begins."""
+    """Return an endless iterator over the texts of an attack, made before it begins."""
     hostile = dict(hostile_texts())
     if attack in hostile:
         return itertools.repeat(hostile[attack])

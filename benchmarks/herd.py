@@ -1,4 +1,4 @@
-"""A herd of paired devices: what an energy manager accepts under any offered load, and how soon all are back.
+"""Herd of paired devices: accepted rate of an energy manager by offered load, and time until all are back.
 
 ``python -m benchmarks.herd`` prints the curve and the return as CSV; see ``--help``.
 """
@@ -19,7 +19,7 @@ from benchmarks.kit import Effort, Row, Task, Worker, workspace
 
 PROCESSES: Final = 2
 RATES: Final = (25, 50, 100, 200, 400, 800, 1600, 3200)
-"""Attempts a second that are offered for the curve."""
+"""Offered attempts a second for the curve."""
 
 
 class Herd:
@@ -31,18 +31,18 @@ class Herd:
         self._threads = threads
 
     def ask(self, **question: object) -> list[Task]:
-        """Ask all processes of devices at the same time."""
+        """Send a task to all processes of devices at the same time."""
         return list(self._threads.map(lambda part: part.ask(**question), self.parts))
 
     def vanish(self) -> None:
-        """All devices are gone at once: their processes are killed."""
+        """Kill the processes of all devices at once."""
         for part in self.parts:
             part.kill()
 
 
 @contextmanager
 def herd(directory: Path, count: int) -> Iterator[Herd]:
-    """A server that is paired with ``count`` devices, and the devices."""
+    """Start a server that is paired with ``count`` devices, and the devices."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -62,12 +62,12 @@ def herd(directory: Path, count: int) -> Iterator[Herd]:
 
 
 def added(answers: Sequence[Task]) -> Counter[str]:
-    """What became of the attempts, over all processes."""
+    """Sum the results of the attempts over all processes."""
     return sum((Counter(answer["fates"]) for answer in answers), Counter())
 
 
 def curve(rates: Sequence[int], seconds: float, count: int) -> Iterator[Task]:
-    """Offered load against accepted rate; every attempt is a new device's, and none is repeated."""
+    """Measure the accepted rate by offered load; each attempt is a new device's, and none is repeated."""
     with workspace() as directory, herd(directory, count) as devices:
         devices.ask(do="offer", rate=20, seconds=2.0)
         for rate in rates:
@@ -88,7 +88,7 @@ def curve(rates: Sequence[int], seconds: float, count: int) -> Iterator[Task]:
 
 
 def back(count: int, patience: float, every: float = 1.0) -> Iterator[Task]:
-    """All devices come at the same moment and stay; then all are gone at once."""
+    """Connect all devices at the same moment, keep them; then drop all at once."""
     with workspace() as directory, herd(directory, count) as devices:
         devices.server.ask()
         began = time.monotonic()

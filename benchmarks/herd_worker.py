@@ -1,4 +1,4 @@
-"""The processes of the herd: one energy manager that watches the lag of its loop, and lean devices.
+"""Processes of the herd: one energy manager that measures the lag of its loop, and lean devices.
 
 A device here is a few lines of HTTP by hand, so that ten thousand of them fit on the machine beside the server. It does
 what :class:`s2connect.session.http_client.SessionClient` does: version index, ``initiateSession``,
@@ -49,14 +49,14 @@ REFUSAL_WAIT: Final = 0.02
 """Seconds for which a device waits for a refusal before it begins with TLS."""
 
 WARM_UP: Final = 0.4
-"""Share of the time of a measurement that does not count: until the first are through, and the control has settled."""
+"""Share of a measurement's time that is not counted, until the first attempts are done and the control has settled."""
 
 TICK: Final = 0.01
-"""Seconds between two looks at the clock of the loop."""
+"""Seconds between two measurements of the loop's lag."""
 
 
 class Refused(Exception):
-    """The server did not want this attempt. The text says how far it came."""
+    """The server refused this attempt. The text names the step."""
 
     def __init__(self, what: str, *, busy: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(what)
@@ -68,7 +68,7 @@ class Refused(Exception):
 
 
 class Lag:
-    """How late the loop is, looked at every 10 ms."""
+    """Lag of the event loop, measured every 10 ms."""
 
     def __init__(self) -> None:
         self._seen: list[float] = []
@@ -86,7 +86,7 @@ class Lag:
 
 
 async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
-    """An energy manager that is paired with ``paired`` devices."""
+    """Run an energy manager that is paired with ``paired`` devices."""
     home = Path(task["home"])
     await asyncio.to_thread(make_home, home, managers(1))
     store = await open_store(home)
@@ -117,7 +117,7 @@ async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
 
 @dataclass
 class Device:
-    """One device: where it comes from, and the tokens that it may have to try."""
+    """One device: its source address, and its candidate tokens."""
 
     number: int
     source: str
@@ -150,7 +150,7 @@ class Herd:
             sock.setblocking(False)
             sock.bind((device.source, 0))
             await loop.sock_connect(sock, ("127.0.0.1", self._port))
-            # A refusal comes at once, and then there is no TLS to pay for here: the processor is the server's.
+            # A refusal arrives at once and saves TLS here, which leaves the processor to the server.
             await asyncio.sleep(REFUSAL_WAIT)
             with contextlib.suppress(BlockingIOError):
                 sock.recv(1, socket.MSG_PEEK)
@@ -195,7 +195,7 @@ class Herd:
         return status, content
 
     async def attempt(self, device: Device) -> None:
-        """Go through session initiation once; the connection stands at the end."""
+        """Do session initiation once; the connection is open at the end."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(FIRST_TIMEOUT):
@@ -295,7 +295,7 @@ class Herd:
                 await asyncio.sleep(delay)
 
     async def one_of_many(self, device: Device) -> None:
-        """One attempt without a second one; a session is cut at once."""
+        """Make one attempt without a retry; a session is cut at once."""
         try:
             await self.attempt(device)
         except Refused as refused:
@@ -332,7 +332,7 @@ async def devices(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
         return {"connected": herd.connected, "fates": dict(herd.fates), "spans": summary(herd.spans)}
 
     async def offer(rate: float, seconds: float) -> Task:
-        """New attempts at a rate that does not care how the server fares."""
+        """Make new attempts at a rate that is independent of the server's responses."""
         herd.fates.clear()
         herd.spans.clear()
         began, begun = time.monotonic(), 0

@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure.
+    """Extent of a measurement.
 
     Attributes:
         quick: Whether the whole run shall stay under a minute.
@@ -98,7 +98,7 @@ class Worker:
         return self._read()
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
@@ -151,7 +151,7 @@ def memory() -> int:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """What these processes have computed so far, with all of their threads."""
+    """Return the CPU seconds of these processes so far, with all of their threads."""
     threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 

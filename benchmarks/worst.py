@@ -1,4 +1,4 @@
-"""The most expensive messages that may come: of every type, as rich as the limits let them be, right and faulty."""
+"""Most expensive messages within the limits: of every type, valid and faulty."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _TooRich(Exception):
 
 
 class _Builder:
-    """Builds a message whose lists have given lengths, by how deep they are, as far as the schema allows."""
+    """Builds a message with given lengths of its lists by depth, as far as the schema allows."""
 
     def __init__(self, lengths: tuple[int, ...], *, whole: bool) -> None:
         self._lengths = lengths
@@ -37,7 +37,7 @@ class _Builder:
         self._values = 0
 
     def message(self, kind: type[S2Message]) -> str | None:
-        """The text, unless it is longer or richer than may be."""
+        """Return the text, or None if it exceeds the limits."""
         try:
             text = json.dumps(self._object(kind, 0), separators=(",", ":"))
         except _TooRich:
@@ -76,7 +76,7 @@ class _Builder:
 
 
 def _bare(annotation: Any) -> tuple[Any, Len | None, bool]:
-    """A type without what is said about it, its bounds, and whether it may be missing."""
+    """Return a type without its annotations, its bounds, and whether it is optional."""
     if get_origin(annotation) is Annotated:
         inner, *notes = get_args(annotation)
         shape, bounds, optional = _bare(inner)
@@ -93,7 +93,7 @@ LENGTHS = (1000, 500, 288, 150, 100, 50, 25, 10, 1)
 
 
 def rich_messages(kind: type[S2Message]) -> Iterator[str]:
-    """Messages of a type: for several shapes of its lists, the longest that is within the limits."""
+    """Return messages of a type: for several shapes of its lists, the longest within the limits."""
     seen = set()
     for whole, at, others in itertools.product((False, True), range(3), SHAPES):
         built = (_Builder((*others[:at], length, *others[at:]), whole=whole).message(kind) for length in LENGTHS)
@@ -104,12 +104,12 @@ def rich_messages(kind: type[S2Message]) -> Iterator[str]:
 
 
 def with_escape(text: str) -> str:
-    """The same message, so written that it has to be read twice to know that no member occurs twice."""
+    """Return a similar message with an escape, so that only a second parse can exclude duplicate keys."""
     return text.replace('"message_id": "', '"message_id": "\\u0041').replace('"message_id":"', '"message_id":"\\u0041')
 
 
 def hostile_texts() -> Iterator[tuple[str, str]]:
-    """Texts of the greatest length that are no valid messages, each hard in its own way."""
+    """Return invalid texts of the greatest length, each expensive in another way."""
     size = MAX_MESSAGE_BYTES
     half = (size - 200) // 2
     yield "opening brackets", "[" * size
@@ -139,5 +139,5 @@ def hostile_texts() -> Iterator[tuple[str, str]]:
 
 
 def all_types() -> Iterator[tuple[str, type[S2Message]]]:
-    """All types of message, those of the later data model where two have one."""
+    """Return all types of message; of types in both data models the later one's."""
     yield from MESSAGES[V1].items()

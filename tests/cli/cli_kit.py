@@ -172,14 +172,14 @@ class Running:
 
 
 class SilentServer:
-    """Something that takes connections and never says a word."""
+    """Server that accepts connections and never sends anything."""
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
         self.url = f"https://127.0.0.1:{server.getsockname()[1]}/pairing/"
 
     def wait_for_a_client(self) -> None:
-        """Wait until somebody has connected, who then waits in vain."""
+        """Wait until a client has connected."""
         readable, _, _ = select.select([self._server], [], [], patience(20))
         assert readable, "nobody connected"
 

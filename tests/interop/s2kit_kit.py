@@ -21,11 +21,11 @@ CODE = "s2kitCode2345"
 
 
 class Failed(Exception):
-    """s2-kit has given up; its words."""
+    """s2-kit has failed; the text is its own."""
 
 
 class S2Kit:
-    """The program and what it has told so far.
+    """A running s2-kit program, and its events so far.
 
     Attributes:
         id: Its node.
@@ -40,7 +40,7 @@ class S2Kit:
         self._told = asyncio.Condition()
 
     async def listen(self) -> None:
-        """Take in what it tells, to its end."""
+        """Collect the events of the program until its end."""
         async for line in self._output:
             sys.stdout.write(line.decode())
             async with self._told:
@@ -48,7 +48,7 @@ class S2Kit:
                 self._told.notify_all()
 
     async def until(self, event: str, *, times: int = 1) -> dict[str, Any]:
-        """Wait until it has told something so often; return the last.
+        """Wait until an event was printed a number of times; return the last one.
 
         Raises:
             Failed: It has given up before.

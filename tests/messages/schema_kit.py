@@ -1,4 +1,4 @@
-"""Documents that the schemas of S2 JSON accept, and what these say of a document."""
+"""Generates documents that the schemas of S2 JSON accept, and validates documents by them."""
 
 from __future__ import annotations
 

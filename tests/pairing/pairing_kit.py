@@ -80,7 +80,7 @@ def answered(reply: Reply | Queued | Commit) -> dict[str, Any]:
 
 
 def faulty(reply: Reply | Queued | Commit) -> str:
-    """What a refusal of a malformed request says of it."""
+    """Return the fault that the refusal of a malformed request names."""
     assert isinstance(reply, Reply)
     said = answered(reply)
     assert (reply.status, said["errorMessage"]) == (400, "ParsingError")
@@ -114,7 +114,7 @@ class Bench:
         return queued
 
     def wait(self, queued: Queued | Reply) -> None:
-        """Let the clock run until it is the turn of this request, and take those of others on the way."""
+        """Advance the clock to the turn of this request, and take the turns of others before it."""
         assert isinstance(queued, Queued)
         while queued in self._waiting:
             asked = [(self.server.wait(each, now=self.now), each) for each in self._waiting]
