@@ -280,7 +280,7 @@ async def _finish(run: _Run, agreed: Agreed, keeper: PairingKeeper) -> None:
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]], timings: PairingTimings, *, until: float | None = None) -> _T:
-    """Ask, and ask again after a while where the server is busy, which is no failure (PAIRC-04).
+    """Send a request, and repeat it later while the server is busy, which is no failure (PAIRC-04).
 
     A server that is too busy for HTTP cuts connections. A few times; one that only says that it is busy (429, 503) also
     ``until`` there is no time left.
