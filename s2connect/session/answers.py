@@ -23,6 +23,10 @@ REMEMBERED_FOR: Final = 3600.0
 MAX_REMEMBERED: Final = 64
 """Permanently refused messages remembered for one pair; beyond it the oldest is forgotten."""
 
+MAX_GIVEN_UP: Final = 1000
+"""Messages of one pair whose answer nobody waits for any more, which may still be ``PERMANENT_ERROR``; as many as can
+wait at the same time."""
+
 FIRST_RETRY: Final = 1.0
 """Seconds after which a message that was refused with ``TEMPORARY_ERROR`` is sent again; doubled each time."""
 
@@ -97,12 +101,27 @@ class PermanentRefusals:
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._given_up: OrderedDict[str | None, bytes] = OrderedDict()
 
     def add(self, message: Message, label: str, *, now: float) -> None:
         """Remember a message and the label of its refusal; ``now`` never goes back."""
-        key = _content(message)
+        self._add(_content(message), label, now)
+
+    def give_up(self, message: Message) -> None:
+        """Note a message whose answer is not waited for any more: it may come late."""
+        self._given_up[message.id] = _content(message)
+        if len(self._given_up) > MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+
+    def add_late(self, message_id: str, label: str, *, now: float) -> None:
+        """Remember a message that was given up, and is refused late; no error for an unknown one."""
+        key = self._given_up.pop(message_id, None)
+        if key is not None:
+            self._add(key, label, now)
+
+    def _add(self, key: bytes, label: str, now: float) -> None:
         self._known.pop(key, None)
-        self._known[key] = now + REMEMBERED_FOR, label
+        self._known[key] = now + REMEMBERED_FOR, label[:MAX_LABEL_CHARACTERS]
         if len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
 

@@ -343,6 +343,9 @@ class Session:
                     leaving(written)
                 await self._transmit(written.text, written)
             status = await answer
+        except (AcknowledgementTimeout, asyncio.CancelledError):
+            self._refusals.give_up(written)
+            raise
         finally:
             if self._answers.pop(identifier, None) is not None:
                 self._ledger.give_up(identifier)
@@ -603,6 +606,8 @@ class Session:
         self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
         if found is Acknowledged.LATE:
             self.late_acknowledgements += 1
+            if ends:
+                self._refusals.add_late(subject, message.label or "", now=self._loop.time())
             self._warn("late", "%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
             return ends
         answer = self._answers.pop(subject, None)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from test_session_session import answer, connections, session, status, text
 
 from s2connect import LATER, Message, RefuseMessage
-from s2connect.errors import ConnectionClosed, MessageRefused, UsageError
+from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
 from s2connect.messages.checks import Check
-from s2connect.messages.envelope import read_message
+from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, read_message
 from s2connect.session.answers import (
     ANSWER_WITHIN,
     FIRST_RETRY,
     LAST_RETRY,
+    MAX_GIVEN_UP,
     MAX_REMEMBERED,
     REMEMBERED_FOR,
     PermanentRefusals,
@@ -348,6 +349,39 @@ async def test_a_permanent_error_ends_the_session_and_the_same_message_is_not_se
     await far_again.send(status("m4"))
     assert await sending == "m4"
     await again.close()
+
+
+@pytest.mark.rule("MSG-07")
+@pytest.mark.parametrize("way", ["timeout", "cancelled"])
+async def test_a_permanent_error_that_comes_late_does_not_come_again_in_the_next_session(raw: Raw, way: str) -> None:
+    make, far = raw
+    refusals = PermanentRefusals()
+    ours = make(refusals=refusals, ack_timeout=0.05 if way == "timeout" else 15.0)
+    sending = asyncio.create_task(ours.send(text("m1", value=1)))
+    await far.recv()
+    if way == "cancelled":
+        sending.cancel()
+    with pytest.raises((AcknowledgementTimeout, asyncio.CancelledError)):
+        await sending
+    await far.send(status("m1", "PERMANENT_ERROR", diagnostic_label="no such phase"))
+    await within_closed(ours)
+    assert ours.end_reason is SessionEnd.PERMANENT_ERROR
+
+    ours_again, _ = connections()
+    again = session(ours_again, refusals=refusals)
+    with pytest.raises(MessageRefused, match=r"was not sent.*no such phase"):
+        await again.send(text("another-id", value=1))
+    await again.close()
+
+
+def test_messages_that_were_given_up_and_labels_are_remembered_within_bounds() -> None:
+    refusals = PermanentRefusals()
+    for number in range(MAX_GIVEN_UP + 1):
+        refusals.give_up(read_message(text(f"m{number}", value=number)))
+    for number in (0, 1):
+        refusals.add_late(f"m{number}", "x" * 100_000, now=0.0)
+    assert refusals.label_of(read_message(text("y1", value=0)), now=1.0) is None, "the oldest is forgotten"
+    assert refusals.label_of(read_message(text("y1", value=1)), now=1.0) == "x" * MAX_LABEL_CHARACTERS
 
 
 async def within_closed(ended: Session) -> None:
