@@ -235,7 +235,7 @@ class NodeManagerPort(ManagerPort):
         return NodeConfig(
             id=node,
             role=Role.RM,
-            # What a device has said of itself stays until it says something else (ConfiguredDevice.introduced).
+            # The description that a device gave of itself stays until it gives another (ConfiguredDevice.introduced).
             brand=_shown(known.brand if shown.brand == UNKNOWN else shown.brand),
             type=_shown(known.type if shown.type == GENERIC else shown.type),
             model_name=_shown(known.model_name if shown.model_name == UNKNOWN else shown.model_name),

@@ -118,7 +118,7 @@ async def converse(
 
     async def one(line: bytes | None) -> None:
         try:
-            with contextlib.suppress(ConnectionError):  # who asked has gone
+            with contextlib.suppress(ConnectionError):  # the caller was cancelled
                 await handle(line)
         except Exception as error:
             process_failures.failed("command", error)

@@ -116,7 +116,7 @@ async def serve(
     record: Path | None = None,
     kept: Collection[str] = (),
 ) -> ExitCode:
-    """Run the service of a state directory until it is told to stop.
+    """Run the service of a state directory until it is stopped.
 
     Args:
         path: The state directory.

@@ -196,7 +196,7 @@ class Admission:
         return True, victim
 
     def _longest_but(self, network: str) -> str | None:
-        """Return the network with most handshakes that wait, where it has two more than one that asks for a place."""
+        """Return the network with the longest queue of handshakes, if two or more longer than the given one."""
         if self._waiting <= len(self._ready):
             return None  # one of each
         for places in self._ready.values():

@@ -238,7 +238,7 @@ class HttpsServer:
                 return False
             self._limiter.charge(address, READ_COST if request.method == hdrs.METH_GET else STRANGER_COST, now=now)
             return True
-        # Whoever is paired does not pay for strangers behind the same address. Whether it is, its bearer shows.
+        # A paired client, as its bearer will show, does not pay for strangers behind the same address.
         delay = self._bearers.delay(address, now=now)
         if delay > MAX_BEARER_DELAY:
             return False
