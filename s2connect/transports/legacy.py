@@ -63,7 +63,7 @@ CLAIM_TIMEOUT = 30.0
 """Seconds that a connection waits for the application."""
 
 _REFUSALS = {401: "it has no valid token or login", 404: "the path has no id that can be taken"}
-"""What the log says of a client that is let in nowhere, at the level of information: strangers decide how many come."""
+"""Reasons of refusals in the log, at INFO because strangers control their number."""
 
 _LATER = {"Retry-After": "5"}
 
