@@ -122,7 +122,7 @@ class Builder:
 
 
 def policy(route: RouteConfig) -> Policy:
-    """What the links of a route let pass."""
+    """Return the policy of a route's links."""
     settings = route.settings
     return Policy(
         check=route.check,

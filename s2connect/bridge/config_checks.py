@@ -1,4 +1,4 @@
-"""What the parts of a bridge's file mean together: ports, paths, secrets, encryption."""
+"""Checks across the parts of a bridge's file: ports, paths, secrets, encryption."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from s2connect.session.reconnect import SHORT_SESSION, Backoff
 
 
 class LinkState(StrEnum):
-    """Where a link is."""
+    """State of a link."""
 
     UNPAIRED = "unpaired"
     """A side has no pairing yet, or none any more."""
@@ -34,7 +34,7 @@ class LinkState(StrEnum):
 
 
 class LinkEvent(StrEnum):
-    """What happens to a link."""
+    """Event in the life of a link."""
 
     PAIRED = "paired"
     UNPAIRED = "unpaired"

@@ -59,7 +59,7 @@ MAX_UNREAD: Final = 1000
 """Texts that wait for one side before the bridge reads no more from it: it sends, and takes in none of the answers."""
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
-"""What a peer is told that may not come; what exactly is wrong is nothing for strangers."""
+"""Refusal of an unknown peer; the exact reason is not for strangers."""
 
 
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
@@ -441,7 +441,7 @@ class Link:
             self._arriving = {}
 
     async def _all_ask(self, missing: list[Role]) -> None:
-        """Where both sides connect to the bridge, one waits for the other, for a bounded time."""
+        """Wait, for a bounded time, until the other side has connected too, where both sides connect to the bridge."""
         try:
             async with asyncio.timeout(RENDEZVOUS):
                 while not all(self._is_asking(role) for role in missing):
@@ -607,7 +607,7 @@ def _ends_farewell(text: str, subject: str) -> bool:
 
 
 def _refusal(text: str) -> str | None:
-    """What a message is answered that comes when nobody can take it any more (MSG-03)."""
+    """Return the answer to a message received after the end of the relay (MSG-03)."""
     try:
         message = read_message(text)
     except InvalidMessage as error:

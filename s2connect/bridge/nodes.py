@@ -29,7 +29,7 @@ from s2connect.transports.base import GOING_AWAY, Connection
 _log = logging.getLogger(__name__)
 
 VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
-"""What the nodes of a bridge speak; where the sides differ, the relay translates."""
+"""S2 versions of a bridge's nodes; the relay translates where the sides differ."""
 
 
 class NodeSide(Side):

@@ -91,7 +91,7 @@ class PlainTemplate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainListen:
-    """Where clients of plain S2 come in.
+    """Listener for clients of plain S2.
 
     Attributes:
         host: Address to listen on; None for all.

@@ -1,4 +1,4 @@
-"""What a bridge does with each message of a link, without I/O: check, forward, acknowledge (MSG-03, MSG-06)."""
+"""Relay of a link's messages, without I/O: check, forward, acknowledge (MSG-03, MSG-06)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Policy:
 
 
 class Fate(StrEnum):
-    """What became of a message; names the counters of a link."""
+    """Fate of a message; the values name the counters of a link."""
 
     FORWARDED = "forwarded"
     ACKNOWLEDGED = "acknowledged"
@@ -112,7 +112,7 @@ class Overdue(NamedTuple):
 
 
 class _Side:
-    """What came from one side."""
+    """Messages of one side."""
 
     def __init__(self, role: Role, policy: Policy) -> None:
         self.other = role.other
@@ -331,7 +331,7 @@ class Relay:
 
     @property
     def deadline(self) -> float | None:
-        """When :meth:`overdue` has something to tell; None while nothing waits."""
+        """Return the time at which :meth:`overdue` has a result; None while nothing waits."""
         deadlines = [d for s in self._sides.values() if (d := s.ledger.deadline) is not None]
         return min(deadlines, default=None)
 
@@ -368,7 +368,7 @@ class Relay:
             del self._farewells[overdue.to]
 
     def knows_of_the_end(self, side: Role) -> bool:
-        """Whether a SessionRequest of the other side has told this one that the session ends."""
+        """Return whether a forwarded SessionRequest has announced the end of the session to this side."""
         return side in self._farewells
 
     def counts(self) -> Mapping[Role, Mapping[str, int]]:

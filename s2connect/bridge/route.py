@@ -86,7 +86,7 @@ class Route:
         return sorted((link.status() for link in self.links.values()), key=lambda status: status.name)
 
     def alive(self) -> bool:
-        """Whether every link still has its task; one that has lost it will never come up again."""
+        """Return whether every link still has its task; one that has lost it will never come up again."""
         return not any(task.done() for task in self._tasks.values())
 
     # Switchboard

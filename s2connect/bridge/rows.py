@@ -1,4 +1,4 @@
-"""What people read about the links of a bridge, from its status: the same in a terminal and on the status page."""
+"""Display of a bridge's links, made from its status, for the terminal and the status page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s2connect.bridge.life import LinkState
 from s2connect.model.text import for_display, span
 
 FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
-"""What becomes of messages, in the order in which they are shown."""
+"""Fates of messages, in the order of display."""
 
 LEGEND: Final = f"messages: {' / '.join(FATES)}"
 

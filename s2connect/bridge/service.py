@@ -227,7 +227,7 @@ class Bridge:
         return {name: running.route for name, running in self._running.items()}
 
     def alive(self) -> bool:
-        """Whether every link still has its task."""
+        """Return whether every link still has its task."""
         return all(running.route.alive() for running in self._running.values())
 
     def status(self) -> Object:
@@ -331,7 +331,7 @@ def _is_node(route: RouteConfig) -> bool:
 
 
 def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
-    """Whether two routes differ in their list of devices only, and no file that both name has changed."""
+    """Return whether two routes differ in their list of devices only, and no file that both name has changed."""
     if not isinstance(old.devices, ConfiguredDevices) or not isinstance(new.devices, ConfiguredDevices):
         return False
     without = {"device": ()}
