@@ -1,4 +1,4 @@
-"""What may be said in a session, by either side: schema, state and meaning of each message in one judgement."""
+"""Validator of a session's messages, of both sides: schema, state and meaning of each message."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it is taken."""
+        """True if the message is accepted."""
         return self.status is ReceptionStatusValue.OK
 
 

@@ -1,4 +1,4 @@
-"""Whether a text said each member once, seen from the message that it became (SEC-04)."""
+"""Detects duplicate object members from the parsed message, without parsing the text a second time (SEC-04)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def each_member_once(text: str, parsed: S2Object) -> bool:
 
 @cache
 def _strings(kind: type[S2Object]) -> int | Callable[[Any], int]:
-    """How many strings an object of a class has: a number, or, where that varies, what counts them."""
+    """Return the number of strings in an object of a class, or a function that counts them where it varies."""
     fixed = 0
     optional: list[tuple[str, int]] = []
     nested: list[tuple[str, Callable[[Any], int]]] = []

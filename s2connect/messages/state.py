@@ -1,4 +1,4 @@
-"""What may be sent by whom in which state of a session: "State of communication" of the standard (MSG-02)."""
+"""Message types allowed by sender and state of a session: "State of communication" of the standard (MSG-02)."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Untranslatable(ValueError):
 
 
 class Translation(NamedTuple):
-    """What becomes of a message.
+    """Result of translating a message.
 
     Attributes:
         onward: Texts for the other side, in this order.
@@ -110,7 +110,7 @@ class Translator:
         self._leaving: str | None = None
 
     def owns(self, message_id: str) -> bool:
-        """Whether a message was written here, so that its sender knows nothing of it."""
+        """Return whether a message was written here, so that its sender knows nothing of it."""
         return message_id in self._own
 
     def conforming(self, sender: Role, message: Message) -> Message:

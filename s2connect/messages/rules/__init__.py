@@ -1,4 +1,4 @@
-"""What the messages of S2 JSON have to mean: the rules that the standard states and no schema checks."""
+"""Rules about the meaning of S2 JSON messages, which the standard states and no schema checks."""
 
 from __future__ import annotations
 

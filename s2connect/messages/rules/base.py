@@ -1,4 +1,4 @@
-"""What a rule about the meaning of messages is, and what is found when one is broken."""
+"""Rules about the meaning of messages, and findings about broken ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEP: Final = re.compile(r"\[\d+\]|[^.\[\]]+")
 
 
 class Severity(StrEnum):
-    """What follows when a rule is broken."""
+    """Consequence of a broken rule."""
 
     ERROR = "error"
     """The message is refused: the standard says "must" or "shall", or nobody could do what the message asks for."""

@@ -1,4 +1,4 @@
-"""What the history of a session keeps in memory: bounded, and no more than its rules need."""
+"""Memory of a session's message history: bounded, and no larger than its rules need."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Remembered(Generic[K, V]):
         return key in self._items
 
     def never_had(self, key: K) -> bool:
-        """Whether it is sure that this is not there: it is not remembered, and nothing was forgotten."""
+        """Return whether an entry certainly never existed: it is not remembered, and none was forgotten."""
         return self._complete and key not in self._items
 
     def __len__(self) -> int:
@@ -266,7 +266,7 @@ def milliseconds(start: datetime, end: datetime) -> float:
 
 
 def has_costs(message: Description) -> bool:
-    """Whether a description tells costs. Nothing costs nothing in any currency."""
+    """Return whether a description states costs. Zero costs need no currency."""
     if isinstance(message, ombc.SystemDescription):
         return _mode_costs(message.operation_modes) or _transition_costs(message)
     if isinstance(message, frbc.SystemDescription):
