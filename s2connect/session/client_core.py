@@ -1,4 +1,4 @@
-"""What the communication client decides, without I/O (SESC)."""
+"""Core of the communication client's session initiation, without I/O (SESC)."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ _log = logging.getLogger(__name__)
 
 
 class SessionKeeper(Protocol):
-    """What session initiation needs of the endpoint."""
+    """Interface of session initiation to the endpoint."""
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Whether node and application are ready for a session: None, or a sentence for the peer's user."""
+        """Return None if node and application are ready for a session, otherwise a sentence for the peer's user."""
 
     def is_full(self, node: NodeId) -> bool:
         """Return whether the queue of sessions for a node's application is full; further ones are refused early."""

@@ -1,4 +1,4 @@
-"""When the communication client tries again, without I/O (REC)."""
+"""Reconnection delays of the communication client, without I/O (REC)."""
 
 from __future__ import annotations
 
