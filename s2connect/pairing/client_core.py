@@ -186,7 +186,7 @@ class PairingClientAttempt:
 
     @property
     def owes_refusal(self) -> bool:
-        """Whether the server believes in an attempt that we have given up."""
+        """True if the server still holds an attempt that we have given up."""
         return self.attempt_id is not None and self._state is not _State.ENDED
 
     refusal = Step("finalizePairing", FinalizePairing(success=False))

@@ -170,7 +170,7 @@ class TokenTable:
         self._typed[client] = IssuedToken(token, now + lifetime)
 
     def expects(self, client: NodeId, *, now: float) -> bool:
-        """Whether a token typed for this client node counts now."""
+        """Return whether a token typed for this client node counts now."""
         typed = self._typed.get(client)
         return typed is not None and _lives(typed, now)
 

@@ -1,4 +1,4 @@
-"""What the LAN-only operations answer and what of it the user is told, without I/O (LAN-01 to LAN-04)."""
+"""Core of the LAN-only operations: responses and notices for the user, without I/O (LAN-01 to LAN-04)."""
 
 from __future__ import annotations
 

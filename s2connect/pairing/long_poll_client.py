@@ -47,7 +47,7 @@ MAX_DESCRIBED_BYTES = 48 * 1024
 
 
 class AfterPoll(StrEnum):
-    """What follows an answer (LP-03, LP-06)."""
+    """Next step after a response (LP-03, LP-06)."""
 
     AGAIN = "again"
     """Ask again at once."""
@@ -60,7 +60,7 @@ class AfterPoll(StrEnum):
 
 
 class PollOwner(Protocol):
-    """What a long-polling client needs of its endpoint. The calls must not block."""
+    """Interface of a long-polling client to its endpoint. The calls must not block."""
 
     def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """The user of the server is about to pair with this node: show its code."""
@@ -69,7 +69,7 @@ class PollOwner(Protocol):
         """That pairing will not come."""
 
     def has_valid_token(self, node: NodeId) -> bool:
-        """Whether this node has issued a token that is valid now (LP-05)."""
+        """Return whether this node has issued a token that is valid now (LP-05)."""
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Start to pair this node, as pairing client and with its own token, in a task of the endpoint (LP-05)."""
@@ -77,7 +77,7 @@ class PollOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What an answer means.
+    """Meaning of a response.
 
     Attributes:
         then: What follows.
