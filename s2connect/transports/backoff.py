@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, without I/O (REC-02)."""
+"""Back-off: delay before the next attempt, without I/O (REC-02)."""
 
 from __future__ import annotations
 

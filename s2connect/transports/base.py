@@ -91,7 +91,7 @@ class Connection(ABC):
         """Say goodbye and release everything; idempotent, bounded to a few seconds, never raises for the network."""
 
     def has_room(self) -> bool:
-        """Whether ``send`` would certainly return at once now."""
+        """Return whether ``send`` would certainly return at once now."""
         return False
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Transport(Protocol):
     name: str
 
     def can_offer(self) -> bool:
-        """Whether :meth:`offer` can be called now; another protocol is chosen otherwise."""
+        """Return whether :meth:`offer` can be called now; another protocol is chosen otherwise."""
 
     def offer(self, info: ConnectionInfo) -> Offer:
         """Communication server: open the door for one client, once, for a bounded time (SES-04).

@@ -512,7 +512,7 @@ def _digest(token: str) -> bytes:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host or address is of this machine only, so that nobody sits in between."""
+    """Return whether a host or address is of this machine only, so that nobody sits in between."""
     if host == "localhost":
         return True
     try:

@@ -51,7 +51,7 @@ class OfferTable:
         return token, key, expires
 
     def valid(self, presented: str, *, now: float) -> bool:
-        """Whether a token opens a door now; the door stays as it is."""
+        """Return whether a token would be accepted now; changes nothing."""
         door = self._doors.get(self._key(presented))
         return door is not None and now < door.expires
 
@@ -97,7 +97,7 @@ class OpenOffers:
         return token, future
 
     def valid(self, presented: str) -> bool:
-        """Whether a token would be accepted now."""
+        """Return whether a token would be accepted now."""
         return self._table.valid(presented, now=asyncio.get_running_loop().time())
 
     def enter(self, presented: str) -> tuple[ConnectionInfo, asyncio.Future[Connection]] | None:

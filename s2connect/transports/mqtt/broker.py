@@ -260,7 +260,7 @@ class BrokerConnection:
     # --- sending
 
     def has_room(self) -> bool:
-        """Whether :meth:`publish` would return at once now."""
+        """Return whether :meth:`publish` would return at once now."""
         return (
             self.lost is None
             and not self._waiting

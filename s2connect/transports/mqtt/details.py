@@ -24,7 +24,7 @@ _is_version = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 
 
 class Protection(StrEnum):
-    """Whether the broker can read and change what it carries (MQ-07)."""
+    """True if the broker can read and change what it carries (MQ-07)."""
 
     SEALED = "sealed"
     PLAIN = "plain"

@@ -178,7 +178,7 @@ class Stream(asyncio.Protocol):
 
     @property
     def unread(self) -> bool:
-        """Whether bytes are left that paho has not read, or the end."""
+        """True if bytes are left that paho has not read, or the end."""
         return self._at < len(self._incoming) or self._ended
 
     def recv(self, buffer_size: int, /) -> bytes:

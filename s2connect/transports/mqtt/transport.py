@@ -183,7 +183,7 @@ class MqttTransport:
         await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
 
     def can_offer(self) -> bool:
-        """Whether there is a broker of ours, and a connection to it. See :meth:`Transport.can_offer`."""
+        """Return whether there is a broker of ours, and a connection to it. See :meth:`Transport.can_offer`."""
         return self._home is not None and self._home.link.connection is not None
 
     def offer(self, info: ConnectionInfo) -> Offer:
