@@ -111,7 +111,7 @@ def hint_of(error: S2ConnectError) -> str:
 
 
 def passes(checks: Collection[Check]) -> bool:
-    """Whether nothing failed; warnings are allowed."""
+    """Return whether nothing failed; warnings are allowed."""
     return all(check.result is not Result.FAIL for check in checks)
 
 

@@ -112,7 +112,7 @@ class Found:
 
     @property
     def running(self) -> bool:
-        """Whether its service runs."""
+        """True if its service runs."""
         return self.status is not None or self.mute
 
 

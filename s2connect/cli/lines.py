@@ -190,12 +190,12 @@ class LineWriter:
 
     @property
     def full(self) -> bool:
-        """Whether as much waits as may."""
+        """True if the queue is full."""
         return self._bytes > MAX_WAITING_BYTES and not self._broken
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is written any more, so that the descriptor can be closed."""
+        """True if nothing is written any more, so that the descriptor can be closed."""
         return self._ended.is_set()
 
     async def put(self, line: bytes) -> None:

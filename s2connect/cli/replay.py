@@ -380,7 +380,7 @@ def _only_sender(text: str) -> Role | None:
 
 
 def passes(remarks: list[Remark]) -> bool:
-    """Whether the conversation was right, but for what may happen."""
+    """Return whether the conversation was right, but for what may happen."""
     return all(remark.problem in HARMLESS for remark in remarks)
 
 

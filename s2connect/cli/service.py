@@ -164,7 +164,7 @@ class Service:
 
     @staticmethod
     def _has_sticker(node: Node) -> bool:
-        """Whether a static code is what counts now (errata S2C-06)."""
+        """Return whether a static code is what counts now (errata S2C-06)."""
         code = node.valid_pairing_code()
         return code is not None and code.expires_in is None
 

@@ -45,12 +45,12 @@ class Judged(NamedTuple):
 
     @property
     def warnings(self) -> bool:
-        """Whether it breaks a rule that does not make it invalid."""
+        """True if it breaks a rule that does not make it invalid."""
         return any(finding.rule.severity is Severity.WARNING for finding in self.findings)
 
     @property
     def ok(self) -> bool:
-        """Whether it is valid."""
+        """True if it is valid."""
         return self.status is ReceptionStatusValue.OK
 
 
