@@ -251,7 +251,7 @@ class EndpointConfig(BaseModel):
 
     @property
     def is_own_ca(self) -> bool:
-        """Whether the endpoint signs its own certificates."""
+        """True if the endpoint signs its own certificates."""
         return self.certificate is None
 
     def to_json(self) -> bytes:

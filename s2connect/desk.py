@@ -1,4 +1,4 @@
-"""Where the nodes of an endpoint are paired: their codes, the way to other endpoints, and devices that wait here."""
+"""Pairing manager of an endpoint: codes of its nodes, pairing with other endpoints, devices that long-poll here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAILURE_GRACE = 3.0
 
 
 class Owner(Protocol):
-    """What pairing needs of the endpoint."""
+    """Interface of pairing to the endpoint."""
 
     @property
     def ca_fingerprint(self) -> bytes | None:
@@ -289,7 +289,7 @@ class PairingDesk:
     # A device that waits elsewhere
 
     def has_valid_token(self, node: NodeId) -> bool:
-        """Whether a node of ours has issued a code that is valid now (LP-05)."""
+        """Return whether a node of ours has issued a code that is valid now (LP-05)."""
         return self._server.own_token(node, now=_now()) is not None
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:

@@ -440,7 +440,7 @@ class NotInitialised(StorageError):
 
 
 def stumbled_over_protocol(error: S2ConnectError) -> bool:
-    """Whether a request may have failed because the peer does not know a protocol name in it (MQ-01)."""
+    """Return whether a request may have failed because the peer does not know a protocol name in it (MQ-01)."""
     match error:
         case PairingRefused() | SessionRefused():
             return error.reason in ("ParsingError", "IncompatibleCommunicationProtocols")

@@ -1,4 +1,4 @@
-"""What happens at an endpoint, as facts that an application can follow."""
+"""Events of an endpoint, for applications."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ FAREWELL_TIMEOUT = 15.0
 
 
 class Owner(Protocol):
-    """What keeping pairings needs of the endpoint."""
+    """Interface to the endpoint."""
 
     def publish(self, event: Event) -> None:
         """Tell the application."""
@@ -382,7 +382,7 @@ class PairingBook:
     # Sessions (SessionKeeper, and the owner of live connections)
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Whether the application of the node is ready (SES-01)."""
+        """Return None if the application of the node is ready, otherwise a sentence for the peer's user (SES-01)."""
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
     def is_full(self, node: NodeId) -> bool:

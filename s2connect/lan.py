@@ -59,7 +59,7 @@ NO_MDNS_RETRY = 60.0
 
 
 class Owner(Protocol):
-    """What the LAN side needs of its endpoint."""
+    """Interface of the LAN part to its endpoint."""
 
     def publish(self, event: Event) -> None:
         """Tell the application."""
@@ -308,7 +308,7 @@ class LocalNetwork:
         self._owner.publish(PairingAnnouncementCancelled(node=node, peer=None, url=url))
 
     def has_valid_token(self, node: NodeId) -> bool:
-        """Whether a node of ours has issued a code that is valid now."""
+        """Return whether a node of ours has issued a code that is valid now."""
         return self._desk.has_valid_token(node)
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:

@@ -63,7 +63,7 @@ async def first_reachable(addresses: Sequence[str | None], attempt: Callable[[st
 
 
 class Owner(Protocol):
-    """What the live connections of a node need of its endpoint."""
+    """Interface of a node's connections to its endpoint."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
         """Confirm a pairing if it was unconfirmed; return it as stored.
@@ -182,7 +182,7 @@ class Connections:
 
 
 class NodeConnections:
-    """What is connected to one node. Nothing is opened or accepted until the application asks for it."""
+    """Connections of one node. None is opened or accepted before the application takes connections."""
 
     def __init__(
         self,
@@ -249,7 +249,7 @@ class NodeConnections:
         return known
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Whether the application takes a connection now: None, or a sentence for the peer's user (SES-01)."""
+        """Return None if the application takes a connection now, otherwise a sentence for the peer's user (SES-01)."""
         if not self._started or self._closed:
             return "No application is connected to this node yet; try again later."
         return await self.gate(pairing, s2_version) if self.gate is not None else None

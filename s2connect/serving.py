@@ -28,7 +28,7 @@ from s2connect.transports.websocket import WebSocketTransport
 
 
 class Keeper(PairingKeeper, SessionKeeper, Protocol):
-    """What the two protocols need of whoever keeps the pairings."""
+    """Interface of the two protocols to the keeper of pairings."""
 
 
 class Serving:

@@ -52,7 +52,7 @@ def fingerprint(certificate: x509.Certificate) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """What a server shows in the TLS handshake, and the key to it.
+    """Certificate chain that a server presents in the TLS handshake, and its key.
 
     Attributes:
         chain_pem: The leaf first, then the certificates above it; for a LAN endpoint the root (TRUST-01).

@@ -1,4 +1,4 @@
-"""What a pairing client captures of an unknown server, and checks before it trusts it with anything (TRUST-04)."""
+"""Capture and check of an unknown server's certificates by the pairing client, before any trust (TRUST-04)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion,
 
 @dataclass(frozen=True, slots=True)
 class CapturedChain:
-    """What a server showed in one handshake.
+    """Certificates that a server presented in one handshake.
 
     Attributes:
         leaf_der: The certificate of the server.

@@ -1,4 +1,4 @@
-"""What an endpoint says about itself in DNS-SD: names of the service, the TXT record, and both sides' view of it."""
+"""DNS-SD data of an endpoint: service names and the TXT record, as written and as read."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class MqttUrl(_Url):
 
     @property
     def is_websocket(self) -> bool:
-        """Whether MQTT travels in a WebSocket."""
+        """True if MQTT travels in a WebSocket."""
         return self[:6].lower() == "wss://"
 
 

@@ -69,7 +69,7 @@ class AddressLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, address: str, *, now: float) -> bool:
-        """Whether an address may ask now; it may while it has a point."""
+        """Return whether an address may ask now; it may while it has a point."""
         return self._points(network_of(address), now) >= 1.0
 
     def delay(self, address: str, *, now: float) -> float:

@@ -203,7 +203,7 @@ class Store(Protocol):
         """
 
     async def was_unpaired(self, key: PairKey) -> bool:
-        """Whether the pair has a tombstone."""
+        """Return whether the pair has a tombstone."""
 
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None

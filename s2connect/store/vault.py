@@ -112,7 +112,7 @@ class KeyringVault:
 
     @property
     def is_safe(self) -> bool:
-        """Whether the keyring is a real and recommended one, by the ``keyring`` package's own ranking.
+        """True if the keyring is a real and recommended one, by the ``keyring`` package's own ranking.
 
         Below priority 1 are no keyring at all, the one that forgets, and those that write plain files.
         """
