@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +25,9 @@ NO_MESSAGES: Final = "no_messages"
 
 _SNIFFED: Final = 512
 """Bytes at the begin of a file by which UTF-16 without a byte order mark is detected."""
+
+_of_no_text: Final = re.compile(r"[^\t-\r\x1b\x20-\ud7ff\ue000-\U0010ffff]").search
+"""Finds a character that no text log has: control characters, and bytes that are no UTF-8."""
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -126,7 +130,10 @@ def read_file(name: str) -> str:
     except UnicodeDecodeError:
         raise no_messages(name, f": it begins like {encoding.upper()}, and is not") from None
     if "\0" in text[:_SNIFFED]:
-        raise no_messages(name, ": it is a binary file")
+        text = text.replace("\0", " ")  # a power cut and "copytruncate" leave rows of them in text logs
+        begin = text.lstrip(" ")[:_SNIFFED]
+        if not begin.strip() or _of_no_text(begin):
+            raise no_messages(name, ": it is a binary file")
     return text.removeprefix("\ufeff")
 
 

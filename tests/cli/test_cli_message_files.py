@@ -569,3 +569,16 @@ def test_standard_input_is_named_as_such(capsys: Capture, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(YAML)))
     assert main(["validate", "-"]) == 2
     assert "There is no message in standard input." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["before", "between", "after"])
+def test_rows_of_zero_bytes_as_a_power_cut_or_copytruncate_leaves_them_do_not_hide_a_log(
+    tmp_path: Path, capsys: Capture, place: str
+) -> None:
+    first, second = (f"2026-11-28T12:00:0{second} recv {text}\n" for second, text in enumerate((STATUS, WRONG)))
+    rows = {name: bytes(4096) if name == place else b"" for name in ("before", "between", "after")}
+    log = tmp_path / "torn.log"
+    log.write_bytes(rows["before"] + first.encode() + rows["between"] + second.encode() + rows["after"])
+    assert main(["validate", "--json", str(log)]) == 1
+    messages = json.loads(capsys.readouterr().out)["messages"]
+    assert [(one["line"], one["status"]) for one in messages] == [(1, "OK"), (2, "INVALID_MESSAGE")]
