@@ -98,7 +98,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     done = run(
         "demo", "--json", "--verbose", "--log-dir", str(directories["logs"]), *arguments, env=env, timeout=patience(100)
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
     assert list(directories["temporary"].iterdir()) == [], "it leaves nothing behind"
     logs = {path.name: path.read_text(encoding="utf-8") for path in directories["logs"].iterdir()}
     return Shown(steps(done.stdout), done.stdout, done.stderr, logs, _recorded(directories["recorded"]))
