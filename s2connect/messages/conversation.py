@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from s2connect.messages.base import IdentifiedMessage, S2Message
-from s2connect.messages.catalogue import data_model, parse_message, read_typed
+from s2connect.messages.catalogue import MESSAGES, data_model, parse_message, read_typed
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
 from s2connect.messages.general import SelectControlType
@@ -77,6 +77,11 @@ class Conversation:
         self._version = version if check is Check.ENVELOPE else data_model(version)
         self._in_flight: OrderedDict[tuple[Role, str], tuple[IdentifiedMessage, int]] = OrderedDict()
         self._in_flight_characters = 0
+
+    @staticmethod
+    def known_type(message_type: str) -> str | None:
+        """Return a type that a data model has, and None for all others: peers choose those, and log lines go by it."""
+        return message_type if any(message_type in kinds for kinds in MESSAGES.values()) else None
 
     def judge(self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False) -> Verdict:
         """Validate a message as if received now; changes nothing but the message's ``parsed``.

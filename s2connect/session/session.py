@@ -499,7 +499,8 @@ class Session:
         self._log_warnings("it sent", verdict)
         if not verdict.ok:
             what = "%s sent a message that is refused: %s, %s"
-            self._warn((message.type[:60], verdict.status), what, self.info.remote, verdict.status, verdict.label)
+            kind = self._conversation.known_type(message.type), verdict.status
+            self._warn(kind, what, self.info.remote, verdict.status, verdict.label)
             self._answer(verdict.subject_id, verdict.status, verdict.label)
             return False
         identifier = message.id or NIL_ID

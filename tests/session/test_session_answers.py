@@ -446,3 +446,13 @@ async def test_the_end_of_the_session_ends_the_wait_for_the_next_attempt(raw: Ra
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_pauses_between_attempts_are_bounded(attempt: int, chance: float) -> None:
     assert FIRST_RETRY / 2 <= retry_pause(attempt, chance) <= LAST_RETRY
+
+
+@pytest.mark.rule("SEC-03")
+async def test_message_types_that_a_peer_makes_up_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    ours, far = connections()
+    async with session(ours, check=Check.RULES):
+        for number in range(50):
+            await far.send(text(f"m-{number}", f"Made.Up{number}"))
+            assert json.loads(await far.recv())["status"] == "INVALID_MESSAGE"
+    assert len([line for line in caplog.messages if "is refused" in line]) == 1
