@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cli_kit import Running, SilentServer, make_home
-
-
-@pytest.fixture(autouse=True)
-def _log_levels() -> Iterator[None]:
-    """The command sets log levels, as a command may."""
-    loggers = [logging.getLogger(), logging.getLogger("s2connect")]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture

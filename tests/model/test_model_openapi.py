@@ -281,7 +281,6 @@ def test_a_record_at_its_bounds_is_read() -> None:
         {"regions": ["NLD"]},
         {"regions": ["NL\n"]},
         {"regions": "NL"},
-        {"pairingUrl": "https://example.com/pairing/v1/"},
         {"pairingUrl": "http://example.com/pairing/"},
         {"status": "secret"},
         {"cem": "true"},
