@@ -22,7 +22,7 @@ test-long: $(STAMP) peers
 
 # The tests that failed in the last run, once more and one by one.
 retest: $(STAMP)
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TESTS)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail=10 $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
