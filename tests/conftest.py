@@ -15,7 +15,7 @@ import pytest
 from s2connect.model.seldom import process_lines
 from tests import waits
 
-# How long an example takes says how busy the machine is; a limit on what input may cost is a test of its own.
+# No deadline for examples: their time depends on the load of the machine. The cost of input has tests of its own.
 hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

@@ -300,7 +300,7 @@ async def test_what_a_device_says_of_itself_becomes_its_description_where_the_fi
         shown = represented.description
         assert (shown.brand, shown.model_name, shown.type) == ("ACME [31m", "X 5", "Energy storage")
         assert shown.user_defined_name == "Battery", "the file has a name for it"
-        # What it said stays, also when the bridge begins anew and nobody has said anything yet.
+        # The description stays over a restart of the bridge, before the device has spoken again.
         await house.route.manager.represent(ConfiguredDevice(key=house.key, name="Battery").device())
         assert represented.description.brand == "ACME [31m"
 

@@ -355,7 +355,7 @@ def test_a_file_of_utf_16_that_was_cut_in_a_character_is_read_to_there(file: Pat
     assert validated(capsys, file, code=1) == [(1, "INVALID_DATA"), (2, "OK")]
 
 
-# What is no file of messages
+# Files without messages
 
 SQLITE = b"SQLite format 3\0" + bytes(100)
 PCAP = bytes.fromhex("d4c3b2a1020004000000000000000000ffff000001000000")

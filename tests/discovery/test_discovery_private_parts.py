@@ -1,4 +1,4 @@
-"""What we lean on in zeroconf beyond its documented interface: each test names one thing and fails when it moves."""
+"""Undocumented parts of zeroconf that the package uses: each test names one and fails when it moves."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class Side:
         self.pairing = pairing
         self.taken: list[Connection] = []
 
-    # Where the services are mounted
+    # Mounting of the services
 
     def add_index(self, path: str) -> None:
         pass
@@ -190,7 +190,7 @@ class Side:
     def begins_session(self, request: web.Request) -> None:
         """It is never too busy for one."""
 
-    # What the pairings need of their endpoint
+    # Interface of the endpoint for its pairings
 
     def publish(self, event: Event) -> None:
         self.happened.append(event)
@@ -214,7 +214,7 @@ class Side:
         async for connection, _ in Connections(self.connections, connect=True):
             self.taken.append(connection)
 
-    # What users do
+    # Actions of users
 
     async def pair(self, other: Side) -> Pairing:
         """Pair with another side, as pairing client."""
@@ -376,7 +376,7 @@ async def play(
         schedule.free = False
         turns = asyncio.create_task(schedule.give_turns(), name="turns")
         results = await asyncio.gather(*(world.do(call) for call in calls))
-        # What follows from them is played on, too, but no longer chosen.
+        # The steps that follow run to their end in one fixed order.
         schedule._choose = lambda _: 0
         await asyncio.sleep(AFTERWARDS)
         turns.cancel()
@@ -405,7 +405,7 @@ def _short(event: Event) -> str:
 
 
 async def check(world: World) -> None:
-    """What was published is what the stores hold, both sides of every pair agree, and who is paired talks."""
+    """Check that events match the stores, both sides of each pair agree, and paired nodes have a session."""
     rm, managers = world.sides["rm"], [world.sides["c1"], world.sides["c2"]]
     for side in world.sides.values():
         held = await side.peers()

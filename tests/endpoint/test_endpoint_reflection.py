@@ -26,7 +26,7 @@ PADDED: dict[str, Callable[[bytes], bytes]] = {
     "one zero byte more": lambda challenge: challenge + b"\0",
     "zero bytes up to the block": lambda challenge: challenge.ljust(64, b"\0"),
 }
-"""What HMAC takes for the same key."""
+"""Challenges that are the same key for HMAC."""
 
 
 class Attack:

@@ -37,7 +37,7 @@ OPENAPI = HERE / "s2-connect-1.0.json"
 
 @cache
 def openapi_facts() -> dict[str, Any]:
-    """What the OpenAPI files of S2 Connect say; see ``openapi.py``."""
+    """Return the facts of the OpenAPI files of S2 Connect; see ``openapi.py``."""
     read: dict[str, Any] = json.loads(OPENAPI.read_text("utf-8"))
     return read
 
@@ -86,7 +86,7 @@ def _of_kind(kind: str, follow: Callable[[str], Schema]) -> Schema:
 
 
 def condensed(rules: Schema) -> Any:
-    """What stands in a table for a JSON Schema whose references are left as they are: the inverse of ``expanded``."""
+    """Return the table form of a JSON Schema, references left as they are: the inverse of ``expanded``."""
     rules = {key: value for key, value in rules.items() if key not in ("$id", "$schema", "title", "description")}
     if "properties" in rules:
         required = set(rules["required"])
