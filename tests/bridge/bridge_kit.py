@@ -26,6 +26,7 @@ from s2connect.messages.envelope import Message
 from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
 from s2connect.model.secret import AccessToken
 from s2connect.plain import PlainServer
+from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import within
@@ -92,12 +93,13 @@ class House:
         patience: float = 4.0,
         device_is_server: bool = False,
         manager_is_client: bool = False,
+        limits: PeerLimits = DEFAULT_LIMITS,
     ) -> None:
         self.directory = directory
         self.kinds = {Role.RM: devices, Role.CEM: manager}
         self.device_is_server = device_is_server
         self.manager_is_client = manager_is_client
-        self.policy = Policy(check=check, patience=patience)
+        self.policy = Policy(check=check, patience=patience, limits=limits)
         self.ids = {"device": NodeId(uuid4()), "bridge": NodeId(uuid4()), "manager": NodeId(uuid4())}
         self.key = "battery" if devices == PLAIN else str(self.ids["device"])
         self.ids["representative"] = representative_id(self.ids["bridge"], self.key)

@@ -104,7 +104,8 @@ def right_answers(data: bytes, version: str) -> set[Answer]:
     name = value.get("message_type")
     known = isinstance(name, str) and name in schema_kit.names(version, "messages")
     if name == "ReceptionStatus":
-        return {Answer("OK") if schema_kit.judge(version, name)(value) else BROKEN_STATUS}
+        good = is_identifier(value.get("subject_message_id")) and schema_kit.judge(version, name)(value)
+        return {Answer("OK") if good else BROKEN_STATUS}
     identifier = value.get("message_id")
     if not is_identifier(identifier):
         return {INVALID_DATA}
