@@ -30,7 +30,7 @@ from s2connect.messages.envelope import RECEPTION_STATUS, ReceptionStatusValue, 
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl, WebSocketUrl
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions

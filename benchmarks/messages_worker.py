@@ -23,7 +23,7 @@ from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import WebSocketUrl
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport

@@ -23,7 +23,7 @@ from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
-from s2connect.rest.client import HttpsClient
+from s2connect.https.client import HttpsClient
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import Supervisor
 

@@ -38,7 +38,7 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.node import Node
 from s2connect.pairing.server_core import PairingServer
-from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault

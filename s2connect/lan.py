@@ -48,7 +48,7 @@ from s2connect.pairing.long_poll_core import (
     WaitingNode,
 )
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from s2connect.store.base import Store
 from s2connect.supervisor import Supervisor
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from s2connect.errors import ConfigurationError
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from s2connect.transports.legacy import EAVESDROPPING, PlainConnection, PlainDoor, is_this_machine
 
 if TYPE_CHECKING:

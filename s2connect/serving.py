@@ -17,8 +17,8 @@ from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.keeper import PairingKeeper
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.rest import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
-from s2connect.rest.server import HttpsServer, tls_object
+from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https.server import HttpsServer, tls_object
 from s2connect.session.http_server import SessionKeeper, SessionService
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Store

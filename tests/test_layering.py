@@ -27,7 +27,7 @@ LAYERS = {
     "certs": 2,
     "store": 2,
     "supervisor": 2,
-    "rest": 3,
+    "https": 3,
     "transports": 3,
     "pairing": 4,
     "session": 4,
@@ -53,7 +53,7 @@ LAYERS = {
 }
 """Each part of the package and its layer. A new part has to be put in here, and into docs/architecture.md."""
 
-STRANGERS = [{"certs", "store"}, {"rest", "transports"}, {"pairing", "session"}]
+STRANGERS = [{"certs", "store"}, {"https", "transports"}, {"pairing", "session"}]
 """Parts of one layer that know nothing of each other."""
 
 CORES = [
@@ -76,7 +76,7 @@ CORES = [
     "session/budget.py",
     "transports/backoff.py",
     "session/acknowledgements.py",
-    "rest/rate.py",
+    "https/rate.py",
     "messages/handshake.py",
     "bridge/relay.py",
     "bridge/life.py",

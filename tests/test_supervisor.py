@@ -424,7 +424,7 @@ ALLOWED = {
     "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
     "keeping.py": {"_whole": "its caller awaits it; where the caller is cancelled, the supervisor sees how it ends"},
     "pairing/http_server.py": {"_finalize_pairing": "its function awaits it; the change it makes is supervised"},
-    "rest/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
+    "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "store/sqlite.py": {"activate_token": "its callers await it"},
     "bridge/link.py": {
         "_connect": "its function awaits it",

@@ -26,7 +26,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from s2connect.session.session import Direction
 from s2connect.transports.base import GOING_AWAY, Connection, Trust
 from s2connect.transports.legacy import EAVESDROPPING, PlainDoor, connect_plain, is_this_machine

@@ -35,7 +35,7 @@ _Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 
 GROUPS = "X25519:P-256:P-384"
-"""Key exchanges of the modern profile. Our servers check them before OpenSSL does (`s2connect.rest.client_hello`)."""
+"""Key exchanges of the modern profile. Our servers check them before OpenSSL does (`s2connect.https.client_hello`)."""
 
 
 def harden(context: ssl.SSLContext) -> None:

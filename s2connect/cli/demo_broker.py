@@ -20,7 +20,7 @@ from typing import Final, Self
 from s2connect.certs.authority import ServerIdentity
 from s2connect.cli.failures import Failure
 from s2connect.cli.program import end, kill, start
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 
 HOST: Final = "localhost"
 PREFIX: Final = "s2"

@@ -14,7 +14,7 @@ from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli.demo_broker import HOST, Account, Broker
 from s2connect.config import MqttConfig
 from s2connect.model.common import MQTT, WEBSOCKET
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 
 LOCAL: Final = "127.0.0.1"
 CLOUD, BRIDGE = "cloud", "bridge"

@@ -23,7 +23,7 @@ from s2connect.endpoint import read_config
 from s2connect.errors import S2ConnectError
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
-from s2connect.rest import PAIRING_PATH
+from s2connect.https import PAIRING_PATH
 from s2connect.store.home import Home
 
 LISTEN_SECONDS = 5.0

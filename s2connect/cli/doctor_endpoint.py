@@ -65,7 +65,7 @@ from s2connect.errors import (
 from s2connect.identity import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
-from s2connect.rest.client import HttpsClient, Route, no_api
+from s2connect.https.client import HttpsClient, Route, no_api
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
 from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home

@@ -16,7 +16,7 @@ from s2connect.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
 from s2connect.identity import IdentityKeeper
 from s2connect.model.roles import CommunicationRole
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
 from s2connect.store.sqlite import SqliteStore

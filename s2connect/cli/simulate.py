@@ -23,7 +23,7 @@ from s2connect.errors import NetworkError, PeerError, SessionError, UsageError
 from s2connect.messages.catalogue import BETA
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device

@@ -16,7 +16,7 @@ from s2connect.model.reply import succeeded
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.rest.client import HttpReply, HttpsClient, Route
+from s2connect.https.client import HttpReply, HttpsClient, Route
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from s2connect.rest.rate import network_of
+from s2connect.https.rate import network_of
 
 RESPONSE_DELAY = 1.0
 """PAIR-02: seconds between a ``requestPairing`` and its answer, and between two answers of one node."""

@@ -49,7 +49,7 @@ from s2connect.pairing.client_core import (
 )
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.keeper import PairingKeeper
-from s2connect.rest.client import HttpReply, HttpsClient, Route
+from s2connect.https.client import HttpReply, HttpsClient, Route
 from s2connect.store.base import Pairing, Pin
 
 _log = logging.getLogger(__name__)

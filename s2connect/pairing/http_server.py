@@ -28,7 +28,7 @@ from s2connect.pairing.server_core import (
     Queued,
 )
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
+from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
 from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.lan_core import AnnouncementCancelled, LanOperations, PairingAnnounced
-from s2connect.rest.client import HttpReply, HttpsClient
-from s2connect.rest.server import Handler, HttpsServer, answer, read_body
+from s2connect.https.client import HttpReply, HttpsClient
+from s2connect.https.server import Handler, HttpsServer, answer, read_body
 
 MAX_NODES = 1000
 """Nodes of one endpoint that are read."""
@@ -136,7 +136,7 @@ async def get_endpoint(http: HttpsClient, url: BaseUrl, version: str) -> Endpoin
     Args:
         http: Client for that endpoint.
         url: Its pairing URL.
-        version: From :meth:`~s2connect.rest.client.HttpsClient.api_version`, asked before (VER-02).
+        version: From :meth:`~s2connect.https.client.HttpsClient.api_version`, asked before (VER-02).
 
     Raises:
         PairingRefused: It answers only in its own network (``NotInSameNetwork``) or not at all (``NotOffered``).

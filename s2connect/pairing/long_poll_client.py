@@ -23,7 +23,7 @@ from s2connect.model.pairing import (
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import authenticate
-from s2connect.rest.client import HttpsClient
+from s2connect.https.client import HttpsClient
 
 _log = logging.getLogger(__name__)
 

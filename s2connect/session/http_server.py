@@ -18,8 +18,8 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetailsErrorMessage, SessionErrorReason
-from s2connect.rest.rate import SeldomWarning
-from s2connect.rest.server import HttpsServer, answer, bearer, bearer_proved, read_body
+from s2connect.https.rate import SeldomWarning
+from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.session.server_core import (
     TOKEN_ENTROPY,
     Accepted,

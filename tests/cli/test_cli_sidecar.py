@@ -14,7 +14,7 @@ import pytest
 from cli_kit import Running, SilentServer, pair, run
 
 from s2connect import EndpointConfig, NodeConfig, Role, create_home
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 from tests.waits import patience
 
 Start = Callable[..., Running]

@@ -31,7 +31,7 @@ from s2connect.errors import (
 from s2connect.model.common import Role
 from s2connect.model.registry import EndpointRecord, RegistryStatus
 from s2connect.model.url import BaseUrl
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 
 CA = CertificateAuthority.create("registry", now=datetime.now(UTC))
 PATH = "/registry/"
@@ -300,7 +300,7 @@ async def test_the_client_asks_for_the_version_first_and_trusts_no_strange_certi
     async with serving(mount) as url:
         with pytest.raises(CertificateRefused):
             await RegistryClient(url, ssl.create_default_context()).endpoints()
-        monkeypatch.setattr("s2connect.rest.server.API_VERSIONS", ("v2",))
+        monkeypatch.setattr("s2connect.https.server.API_VERSIONS", ("v2",))
         with pytest.raises(IncompatibleApiVersion):
             await RegistryClient(url, trusting()).endpoints()
     assert asked == []

@@ -32,7 +32,7 @@ from s2connect.pairing.client_core import CLIENT_ENTROPY, PairingClientAttempt, 
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.server_core import PairingServer
-from s2connect.rest.client import HttpReply, Route
+from s2connect.https.client import HttpReply, Route
 from s2connect.session import http_client as session_client
 from s2connect.session.http_server import SessionService
 from s2connect.session.server_core import SessionServer

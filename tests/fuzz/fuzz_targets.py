@@ -32,7 +32,7 @@ from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.long_poll_core import LongPollServer
-from s2connect.rest.server import MAX_BODY_BYTES
+from s2connect.https.server import MAX_BODY_BYTES
 from s2connect.session.server_core import Request, read_initiate, read_unpair
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.details import Protection

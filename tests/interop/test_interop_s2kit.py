@@ -20,7 +20,7 @@ from s2connect.errors import ProtocolViolation, WrongPairingCode
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
 from s2connect.node import Node
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 from tests.waits import within
 
 DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.StorageStatus", *["FRBC.ActuatorStatus"] * 2]

@@ -21,7 +21,7 @@ from s2connect.config import MqttConfig
 from s2connect.errors import ConnectionClosed, NotReachable
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import MqttUrl
-from s2connect.rest.server import free_port
+from s2connect.https.server import free_port
 from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings

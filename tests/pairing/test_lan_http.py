@@ -16,7 +16,7 @@ from s2connect.pairing import lan_http
 from s2connect.pairing.interfaces import Neighbourhood, list_interfaces
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from tests.waits import until
 
 OWN = node(Role.RM, 7)

@@ -38,7 +38,7 @@ from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenO
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.rest.server import HttpsServer, answer, read_body, tls_object
+from s2connect.https.server import HttpsServer, answer, read_body, tls_object
 from s2connect.store.base import Pairing
 from tests.waits import until, within
 

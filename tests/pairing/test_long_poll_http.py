@@ -21,7 +21,7 @@ from s2connect.pairing import long_poll_core, long_poll_http
 from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 from tests.waits import until
 
 PAIR = WaitForPairingAction.REQUEST_PAIRING

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.client import ClientConnection
 
-from s2connect.rest import connection as connection_module
+from s2connect.https import connection as connection_module
 from s2connect.transports import websocket_client, websocket_end, websocket_server
 from s2connect.transports.websocket_client import ClientEnd
 from s2connect.transports.websocket_server import ServerEnd
@@ -94,5 +94,5 @@ def test_ssl_can_choose_groups_as_soon_as_python_can() -> None:
     """Python 3.15 has ``SSLContext.set_groups``; what it is called with has to be what OpenSSL understands."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not hasattr(context, "set_groups"):
-        pytest.skip("this Python cannot choose several groups: rest/client_hello.py does it for servers")
+        pytest.skip("this Python cannot choose several groups: https/client_hello.py does it for servers")
     context.set_groups("X25519:P-256:P-384")

@@ -18,7 +18,7 @@ from s2connect.config import EndpointConfig
 from s2connect.errors import CertificateRefused, ConfigurationError, NotReachable
 from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
-from s2connect.rest.client import HttpsClient, Route
+from s2connect.https.client import HttpsClient, Route
 from tests.endpoint.conftest import MEASUREMENT, Wan, lan_config
 from tests.waits import within
 

@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from s2connect.rest.admission import Admission, Place, Stage
-from s2connect.rest.overload import Overload
+from s2connect.https.admission import Admission, Place, Stage
+from s2connect.https.overload import Overload
 
 _log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from s2connect.rest.admission import Admission, Limits, Place, Refusal, reserve_of
-from s2connect.rest.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
-from s2connect.rest.lag import LagProbe
-from s2connect.rest.rate import network_of
+from s2connect.https.admission import Admission, Limits, Place, Refusal, reserve_of
+from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
+from s2connect.https.lag import LagProbe
+from s2connect.https.rate import network_of
 from s2connect.supervisor import process_failures
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.sock
 
 
 class Acceptor:
-    """Takes connections in, as its :class:`~s2connect.rest.admission.Admission` decides, and does their TLS handshakes.
+    """Takes connections in, as its :class:`~s2connect.https.admission.Admission` decides, and does their TLS handshakes.
 
     A connection that is refused is closed at once, without cryptography; nothing is spent on TLS before the first
     record of a client has come. The log says once a minute how many were refused.

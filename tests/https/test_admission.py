@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.rest.admission import PATIENCE, Admission, Limits, Place, Refusal, Stage, reserve_of
-from s2connect.rest.overload import BEYOND_EVERY, MIN_LIMIT, MIN_QUEUE
+from s2connect.https.admission import PATIENCE, Admission, Limits, Place, Refusal, Stage, reserve_of
+from s2connect.https.overload import BEYOND_EVERY, MIN_LIMIT, MIN_QUEUE
 
 pytestmark = pytest.mark.rule("SEC-03")
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.rest.overload import (
+from s2connect.https.overload import (
     INTERVAL,
     MAX_LIMIT,
     MAX_RETRY_AFTER,

@@ -20,10 +20,10 @@ import pytest
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError
-from s2connect.rest import acceptor as acceptor_module
-from s2connect.rest.acceptor import listen, raise_descriptor_limit
-from s2connect.rest.admission import Limits
-from s2connect.rest.server import HttpsServer
+from s2connect.https import acceptor as acceptor_module
+from s2connect.https.acceptor import listen, raise_descriptor_limit
+from s2connect.https.admission import Limits
+from s2connect.https.server import HttpsServer
 from tests.waits import patience, within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
@@ -249,7 +249,7 @@ async def test_several_addresses_share_the_port() -> None:
 def test_the_soft_limit_becomes_the_hard_one() -> None:
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (512, 900));"
-        "from s2connect.rest.acceptor import raise_descriptor_limit;"
+        "from s2connect.https.acceptor import raise_descriptor_limit;"
         "print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     done = subprocess.run(
@@ -266,7 +266,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext
-from s2connect.rest.server import HttpsServer
+from s2connect.https.server import HttpsServer
 
 logging.basicConfig(level=logging.INFO)
 

@@ -12,14 +12,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-import s2connect.rest.connection as connection_module
+import s2connect.https.connection as connection_module
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
 from s2connect.model.url import BaseUrl
-from s2connect.rest.client import HttpsClient, Route
-from s2connect.rest.rate import AddressLimiter
-from s2connect.rest.server import HttpsServer, answer, bearer, read_body
+from s2connect.https.client import HttpsClient, Route
+from s2connect.https.rate import AddressLimiter
+from s2connect.https.server import HttpsServer, answer, bearer, read_body
 from tests.waits import within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
@@ -120,7 +120,7 @@ async def test_the_client_fetches_the_index_and_says_when_no_version_fits(
 ) -> None:
     async with HttpsClient(Route(context)) as http:
         assert await http.api_version(BaseUrl(url(server))) == "v1"
-        monkeypatch.setattr("s2connect.rest.server.API_VERSIONS", ("v2", "v3"))
+        monkeypatch.setattr("s2connect.https.server.API_VERSIONS", ("v2", "v3"))
         with pytest.raises(IncompatibleApiVersion, match="v2, v3"):
             await http.api_version(BaseUrl(url(server)))
 

@@ -15,11 +15,11 @@ from aiohttp import hdrs, web
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import Wire
-from s2connect.rest import API_VERSIONS
-from s2connect.rest.acceptor import Acceptor
-from s2connect.rest.admission import Limits, Place
-from s2connect.rest.connection import PEER_FAULTS, HttpConnection
-from s2connect.rest.rate import (
+from s2connect.https import API_VERSIONS
+from s2connect.https.acceptor import Acceptor
+from s2connect.https.admission import Limits, Place
+from s2connect.https.connection import PEER_FAULTS, HttpConnection
+from s2connect.https.rate import (
     BEARER_BURST,
     BEARER_COST,
     BEARER_REFILL,

@@ -7,13 +7,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s2connect.rest.overload import Overload
+from s2connect.https.overload import Overload
 
 MAX_CONNECTIONS = 8192
 """Connections without a session, of one server, where there are descriptors enough."""
 
 MAX_CONNECTIONS_PER_NETWORK = 1024
-"""Same, for one network (:func:`~s2connect.rest.rate.network_of`); a gateway may pair hundreds of nodes at once."""
+"""Same, for one network (:func:`~s2connect.https.rate.network_of`); a gateway may pair hundreds of nodes at once."""
 
 MAX_HANDSHAKES = 256
 """TLS handshakes under way, of one server."""
@@ -122,7 +122,7 @@ class Admission:
     idle do not lock out those that ask, from wherever both come.
 
     How many begin, and how many may wait for that, follows what the server is able to do
-    (:class:`~s2connect.rest.overload.Overload`).
+    (:class:`~s2connect.https.overload.Overload`).
 
     Args:
         limits: Bounds.

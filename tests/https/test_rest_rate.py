@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.rest.rate import AddressLimiter, network_of
+from s2connect.https.rate import AddressLimiter, network_of
 
 pytestmark = pytest.mark.rule("SEC-03")
 

@@ -31,7 +31,7 @@ from s2connect.model.secret import Secret
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.rest import API_VERSIONS
+from s2connect.https import API_VERSIONS
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.certs.tls import pinned_client_context
-from s2connect.rest.client_hello import is_served
-from tests.rest.test_acceptor import CA, ask, serving
+from s2connect.https.client_hello import is_served
+from tests.https.test_acceptor import CA, ask, serving
 from tests.waits import within
 
 pytestmark = pytest.mark.rule("TRUST-08")
