@@ -25,12 +25,12 @@ from benchmarks.samples import SAMPLES
 from s2connect.bridge.link import Link, Side, Way
 from s2connect.bridge.relay import Policy
 from s2connect.certs.tls import wan_client_context
+from s2connect.https.server import HttpsServer
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import RECEPTION_STATUS, ReceptionStatusValue, read_message, reception_status
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl, WebSocketUrl
-from s2connect.https.server import HttpsServer
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions

@@ -22,13 +22,13 @@ import aiohttp
 
 from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
 from s2connect.certs.tls import wan_client_context
-from s2connect.config import EndpointConfig, NodeConfig
-from s2connect.endpoint import DATABASE, SECRETS, Endpoint, create_home
+from s2connect.endpoint.config import EndpointConfig, NodeConfig
+from s2connect.endpoint.endpoint import DATABASE, SECRETS, Endpoint, create_home
+from s2connect.endpoint.node import Node
 from s2connect.model.common import Deployment, EndpointDescription, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
-from s2connect.node import Node
 from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey, Pin

@@ -21,12 +21,12 @@ from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainLis
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.certs.tls import wan_client_context
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConnectionClosed, S2ConnectError
 from s2connect.messages.catalogue import MESSAGES, V1
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.common import NodeId, Role
-from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection, Trust
 from s2connect.transports.legacy import PlainDoor, connect_plain
 

@@ -35,7 +35,7 @@ from benchmarks.endpoint_worker import (
     token,
 )
 from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
-from s2connect.endpoint import Endpoint
+from s2connect.endpoint.endpoint import Endpoint
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.session.reconnect import Backoff
 from s2connect.transports.slices import new_event_loop

@@ -20,10 +20,10 @@ from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
 from benchmarks.samples import SAMPLES
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
+from s2connect.https.server import HttpsServer
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import WebSocketUrl
-from s2connect.https.server import HttpsServer
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport

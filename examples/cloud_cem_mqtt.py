@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from s2connect import NodeDescription, Role, Session, errors
-from s2connect.config import MqttConfig
+from s2connect.endpoint.config import MqttConfig
 from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s2connect import errors, events
-    from s2connect.config import EndpointConfig, NodeConfig
-    from s2connect.endpoint import Endpoint, create_home
+    from s2connect.endpoint.config import EndpointConfig, NodeConfig
+    from s2connect.endpoint.endpoint import Endpoint, create_home
+    from s2connect.endpoint.node import Node
+    from s2connect.endpoint.plain_server import PlainServer
     from s2connect.errors import S2ConnectError
     from s2connect.messages.catalogue import parse
     from s2connect.messages.checks import Check
@@ -28,9 +30,7 @@ if TYPE_CHECKING:
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
     from s2connect.model.roles import CommunicationRole
     from s2connect.model.url import BaseUrl
-    from s2connect.node import Node
     from s2connect.pairing.code import PairingCode
-    from s2connect.plain import PlainServer
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.session import Session, SessionEnd
     from s2connect.store.base import Pairing, PairKey, Pin
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 # Names are loaded when they are first used, so that a command or a small device pays only for what it uses.
 _HOMES = {
-    "EndpointConfig": "s2connect.config",
-    "NodeConfig": "s2connect.config",
-    "Endpoint": "s2connect.endpoint",
-    "create_home": "s2connect.endpoint",
+    "EndpointConfig": "s2connect.endpoint.config",
+    "NodeConfig": "s2connect.endpoint.config",
+    "Endpoint": "s2connect.endpoint.endpoint",
+    "create_home": "s2connect.endpoint.endpoint",
     "S2ConnectError": "s2connect.errors",
     "parse": "s2connect.messages.catalogue",
     "Check": "s2connect.messages.checks",
@@ -57,9 +57,9 @@ _HOMES = {
     "Role": "s2connect.model.common",
     "CommunicationRole": "s2connect.model.roles",
     "BaseUrl": "s2connect.model.url",
-    "Node": "s2connect.node",
+    "Node": "s2connect.endpoint.node",
     "PairingCode": "s2connect.pairing.code",
-    "PlainServer": "s2connect.plain",
+    "PlainServer": "s2connect.endpoint.plain_server",
     "LATER": "s2connect.session.answers",
     "RefuseMessage": "s2connect.session.answers",
     "Session": "s2connect.session.session",

@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 
 from s2connect import EndpointConfig, NodeConfig, NodeDescription, NodeId, Role, Session, create_home
+from s2connect.endpoint.plain_server import PlainServer
+from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.model.secret import Secret
 from s2connect.model.url import MqttUrl
-from s2connect.plain import PlainServer
-from s2connect.https.server import free_port
 from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings

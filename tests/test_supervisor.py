@@ -422,7 +422,7 @@ ALLOWED = {
     "transports/websocket_server.py": {"_room": "whoever sends awaits it"},
     "transports/websocket_client.py": {"_ping": "no task: the library's future"},
     "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
-    "keeping.py": {"_whole": "its caller awaits it; where the caller is cancelled, the supervisor sees how it ends"},
+    "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "pairing/http_server.py": {"_finalize_pairing": "its function awaits it; the change it makes is supervised"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "store/sqlite.py": {"activate_token": "its callers await it"},

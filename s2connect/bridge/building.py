@@ -37,8 +37,8 @@ from s2connect.bridge.plain import (
 from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.static import StaticDevicePort, StaticManagerPort, StaticPeer
-from s2connect.config import NodeConfig
-from s2connect.endpoint import Endpoint
+from s2connect.endpoint.config import NodeConfig
+from s2connect.endpoint.endpoint import Endpoint
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies

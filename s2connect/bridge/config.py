@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from s2connect.bridge.devices import GENERIC, UNKNOWN
 from s2connect.bridge.nodes import VERSIONS
 from s2connect.bridge.toml_lines import Place, line_of, lines_of
-from s2connect.config import DEFAULT_PORT, MqttConfig
+from s2connect.endpoint.config import DEFAULT_PORT, MqttConfig
 from s2connect.errors import ConfigurationError
 from s2connect.messages.checks import Check
 from s2connect.model.common import Deployment, NodeId

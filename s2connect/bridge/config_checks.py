@@ -33,7 +33,7 @@ from s2connect.bridge.devices import MAX_SECRET_BYTES
 from s2connect.bridge.toml_lines import Place
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import wan_client_context
-from s2connect.config import MqttConfig, check_proxy
+from s2connect.endpoint.config import MqttConfig, check_proxy
 from s2connect.errors import ConfigurationError, InvalidUrl, S2ConnectError
 from s2connect.model.text import for_display
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl

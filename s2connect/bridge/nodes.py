@@ -14,15 +14,15 @@ from uuid import NAMESPACE_URL, uuid5
 from s2connect.bridge.devices import GENERIC, UNKNOWN
 from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
-from s2connect.config import NodeConfig
-from s2connect.endpoint import Endpoint
+from s2connect.endpoint.config import NodeConfig
+from s2connect.endpoint.endpoint import Endpoint
+from s2connect.endpoint.node import Node
 from s2connect.errors import NotPaired, S2ConnectError
 from s2connect.events import Paired, Unpaired
 from s2connect.messages.catalogue import BETA
 from s2connect.model.common import DEFAULT_S2_VERSION, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
-from s2connect.node import Node
 from s2connect.store.base import Pairing
 from s2connect.transports.base import GOING_AWAY, Connection
 

@@ -21,12 +21,12 @@ from s2connect.bridge.recording import ObservedConnection
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
+from s2connect.https.server import HttpsServer
 from s2connect.messages.envelope import InvalidMessage, Message
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.https.server import HttpsServer
 from s2connect.session.session import Direction
 from s2connect.transports.base import GOING_AWAY, Connection, Trust
 from s2connect.transports.legacy import EAVESDROPPING, PlainDoor, connect_plain, is_this_machine

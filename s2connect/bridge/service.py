@@ -24,8 +24,8 @@ from s2connect.bridge.plain import PlainServerManagerPort
 from s2connect.bridge.recording import Record
 from s2connect.bridge.refusals import refusals_object
 from s2connect.bridge.route import Route
-from s2connect.config import EndpointConfig, checked, default_host
-from s2connect.endpoint import Endpoint, create_home, read_config
+from s2connect.endpoint.config import EndpointConfig, checked, default_host
+from s2connect.endpoint.endpoint import Endpoint, create_home, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
 from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.text import for_display

@@ -24,8 +24,8 @@ from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, 
 from s2connect.cli.service import Object, Service, Sink, event_object
 from s2connect.cli.systemd import Notifier
 from s2connect.errors import S2ConnectError
-from s2connect.model.text import for_display
 from s2connect.https.acceptor import raise_descriptor_limit
+from s2connect.model.text import for_display
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.transports.tls_buffer import use_small_tls_buffers

@@ -10,8 +10,8 @@ from cryptography import x509
 
 from s2connect import EndpointConfig
 from s2connect.certs.authority import fingerprint
+from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE
 from s2connect.errors import ConfigurationError, StorageUnavailable
-from s2connect.identity import CA_FILE, LEAF_FILE
 from s2connect.store.home import Home
 
 

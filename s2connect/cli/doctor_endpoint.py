@@ -50,7 +50,8 @@ from s2connect.cli.failures import Failure
 from s2connect.cli.service import Object
 from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
-from s2connect.endpoint import DATABASE, SECRETS, read_config
+from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
+from s2connect.endpoint.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import (
     CertificateChanged,
     ConfigurationError,
@@ -62,10 +63,9 @@ from s2connect.errors import (
     StorageUnavailable,
     TrustError,
 )
-from s2connect.identity import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
+from s2connect.https.client import HttpsClient, Route, no_api
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
-from s2connect.https.client import HttpsClient, Route, no_api
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
 from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home

@@ -15,9 +15,9 @@ from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, addresses_of, now_utc
 from s2connect.cli.service import Object, pairing_object
 from s2connect.cli.show import name_of
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError, TrustError
+from s2connect.https.client import HttpsClient, Route
 from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
-from s2connect.https.client import HttpsClient, Route
 from s2connect.store.base import Pairing, Pin
 
 CONNECT_SECONDS = 3.0

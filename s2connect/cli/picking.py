@@ -26,7 +26,7 @@ from s2connect.cli.service import Object, fitting
 from s2connect.cli.show import ROLES, console, kind_of, name_of, say
 from s2connect.cli.terminal import ask_person
 from s2connect.discovery.browse import Browser
-from s2connect.endpoint import read_config
+from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import InvalidUrl, NotReachable, UsageError
 from s2connect.model.common import Role
 from s2connect.model.text import for_display

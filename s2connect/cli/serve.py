@@ -18,8 +18,8 @@ from s2connect.cli.failures import ExitCode
 from s2connect.cli.lines import LineWriter, chunks_of, converse
 from s2connect.cli.record import Recorder, open_log
 from s2connect.cli.service import Object, Service, event_object
-from s2connect.messages.checks import Check
 from s2connect.https.acceptor import raise_descriptor_limit
+from s2connect.messages.checks import Check
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 

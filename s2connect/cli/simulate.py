@@ -18,12 +18,12 @@ from s2connect import Endpoint, EndpointConfig, Node, NodeDescription, NodeId, R
 from s2connect.cli import setup
 from s2connect.cli.show import console
 from s2connect.cli.terminal import home_path, line_from_stdin, print_json, prompt
-from s2connect.config import checked, default_host
+from s2connect.endpoint.config import checked, default_host
 from s2connect.errors import NetworkError, PeerError, SessionError, UsageError
+from s2connect.https.server import free_port
 from s2connect.messages.catalogue import BETA
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.https.server import free_port
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device

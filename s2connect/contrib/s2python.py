@@ -57,8 +57,8 @@ class S2ConnectMedium:
     another one run on the same medium: nothing that was received is lost.
 
     Args:
-        connection: As :meth:`Node.connections <s2connect.node.Node.connections>` yields it. The medium closes it where
-            it is used as an asynchronous context manager; otherwise it stays its owner's to close.
+        connection: As :meth:`Node.connections <s2connect.endpoint.node.Node.connections>` yields it. The medium
+            closes it where it is used as an asynchronous context manager; otherwise it stays its owner's to close.
         role: Our role, which is the application's.
 
     Raises:

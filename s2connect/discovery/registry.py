@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from s2connect.errors import ProtocolViolation, UsageError
+from s2connect.https.client import HttpReply, HttpsClient, Route
 from s2connect.model.common import MalformedMessage, Role
 from s2connect.model.proxy import Proxy
 from s2connect.model.registry import EndpointRecord, RegistryStatus
@@ -16,7 +17,6 @@ from s2connect.model.reply import succeeded
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.https.client import HttpReply, HttpsClient, Route
 
 _log = logging.getLogger(__name__)
 

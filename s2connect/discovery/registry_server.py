@@ -10,11 +10,11 @@ from uuid import UUID
 from aiohttp import web
 
 from s2connect.errors import ConfigurationError
+from s2connect.https.server import HttpsServer, answer
 from s2connect.model.common import MalformedMessage
 from s2connect.model.registry import EndpointRecord, RegistryStatus
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
-from s2connect.https.server import HttpsServer, answer
 
 MAX_PAGE_RECORDS = 500
 """Records in one answer, whatever the limit that was asked for; clients page through (REG-03)."""

@@ -144,7 +144,7 @@ def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.sock
 
 
 class Acceptor:
-    """Takes connections in, as its :class:`~s2connect.https.admission.Admission` decides, and does their TLS handshakes.
+    """Accepts connections as its :class:`~s2connect.https.admission.Admission` decides, and does their TLS handshakes.
 
     A connection that is refused is closed at once, without cryptography; nothing is spent on TLS before the first
     record of a client has come. The log says once a minute how many were refused.

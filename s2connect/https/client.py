@@ -24,6 +24,7 @@ from s2connect.errors import (
     ProtocolViolation,
     S2ConnectError,
 )
+from s2connect.https import API_VERSIONS
 from s2connect.model.common import Wire
 from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of, succeeded
@@ -31,7 +32,6 @@ from s2connect.model.secret import Secret
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.https import API_VERSIONS
 
 _log = logging.getLogger(__name__)
 

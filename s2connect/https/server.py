@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from aiohttp import hdrs, web
 
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import Wire
 from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
 from s2connect.https.admission import Limits, Place
@@ -30,6 +29,7 @@ from s2connect.https.rate import (
     AddressLimiter,
     network_of,
 )
+from s2connect.model.common import Wire
 
 _log = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ from s2connect.errors import (
     StorageError,
     stumbled_over_protocol,
 )
+from s2connect.https.client import HttpReply, HttpsClient, Route
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxy
@@ -49,7 +50,6 @@ from s2connect.pairing.client_core import (
 )
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.keeper import PairingKeeper
-from s2connect.https.client import HttpReply, HttpsClient, Route
 from s2connect.store.base import Pairing, Pin
 
 _log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from s2connect.errors import StorageError
+from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
@@ -28,7 +29,6 @@ from s2connect.pairing.server_core import (
     Queued,
 )
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 
 _log = logging.getLogger(__name__)
 

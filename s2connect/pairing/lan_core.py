@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from s2connect.https.rate import AddressLimiter
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import CancelPreparePairing, PairingErrorReason, PreparePairing
 from s2connect.model.reply import Reply
 from s2connect.pairing.refusals import malformed, refusal
-from s2connect.https.rate import AddressLimiter
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 
 from s2connect.errors import PairingRefused, ProtocolViolation
+from s2connect.https.client import HttpReply, HttpsClient
+from s2connect.https.server import Handler, HttpsServer, answer, read_body
 from s2connect.model.common import (
     EndpointDescription,
     MalformedMessage,
@@ -22,8 +24,6 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
 from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.lan_core import AnnouncementCancelled, LanOperations, PairingAnnounced
-from s2connect.https.client import HttpReply, HttpsClient
-from s2connect.https.server import Handler, HttpsServer, answer, read_body
 
 MAX_NODES = 1000
 """Nodes of one endpoint that are read."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from s2connect.errors import IncompatibleApiVersion, S2ConnectError
+from s2connect.https.client import HttpsClient
 from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import (
@@ -23,7 +24,6 @@ from s2connect.model.pairing import (
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import authenticate
-from s2connect.https.client import HttpsClient
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from s2connect.errors import NotReachable
+from s2connect.https.rate import network_of
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId, Role, read_list
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingItem, WaitForPairingOrder
-from s2connect.https.rate import network_of
 
 _log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from s2connect.certs.chain import parse_fingerprint_map
+from s2connect.https.rate import SeldomWarning, network_of
 from s2connect.model.common import (
     SHA256,
     Deployment,
@@ -52,7 +53,6 @@ from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
 from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
-from s2connect.https.rate import SeldomWarning, network_of
 from s2connect.store.base import Pairing, PairKey, Pin
 
 _log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from s2connect.errors import (
     StorageError,
     stumbled_over_protocol,
 )
+from s2connect.https.client import HttpsClient, Route
 from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxies
@@ -36,7 +37,6 @@ from s2connect.model.session_init import (
 )
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.https.client import HttpsClient, Route
 from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
 from s2connect.store.base import Pairing, PairKey, Pin, Store
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust

@@ -13,13 +13,13 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from s2connect.errors import NotPaired, StorageError
+from s2connect.https.rate import SeldomWarning
+from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetailsErrorMessage, SessionErrorReason
-from s2connect.https.rate import SeldomWarning
-from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.session.server_core import (
     TOKEN_ENTROPY,
     Accepted,

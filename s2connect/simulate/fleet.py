@@ -70,7 +70,7 @@ async def pair_fleet(
         paired: Told after each pairing how many of how many are paired.
 
     Raises:
-        S2ConnectError: As :meth:`Node.pair <s2connect.node.Node.pair>`.
+        S2ConnectError: As :meth:`Node.pair <s2connect.endpoint.node.Node.pair>`.
     """
     have = {pairing.key.local for pairing in await endpoint.pairings()}
     nodes = [node for node in endpoint.nodes.values() if node.id not in have]

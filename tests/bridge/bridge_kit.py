@@ -19,13 +19,13 @@ from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort, re
 from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.config import MqttConfig
+from s2connect.endpoint.config import MqttConfig
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import S2ConnectError
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
 from s2connect.model.secret import AccessToken
-from s2connect.plain import PlainServer
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from tests.mosquitto import Mosquitto, access_list, password

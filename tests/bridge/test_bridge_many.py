@@ -10,8 +10,8 @@ import pytest
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.bridge.config import load
 from s2connect.bridge.service import Bridge
-from s2connect.config import CONFIG_FILE
-from s2connect.endpoint import create_home
+from s2connect.endpoint.config import CONFIG_FILE
+from s2connect.endpoint.endpoint import create_home
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
 from tests.bridge.test_bridge_service import free_port

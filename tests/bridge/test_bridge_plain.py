@@ -27,10 +27,10 @@ from s2connect.bridge.plain import (
 from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, InsecurePermissions, PeerBusy, SessionRefused
 from s2connect.model.common import NodeId, Role
 from s2connect.model.secret import Secret
-from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from tests.bridge.bridge_kit import PLAIN, WSS, House, both

@@ -19,10 +19,10 @@ from s2connect.bridge.plain import PlainClientDevicePort, PlainClientManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.bridge.static import StaticDevicePort, StaticManagerPort, StaticPeer
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.url import MqttUrl
-from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession

@@ -16,8 +16,8 @@ from s2connect.cli import main
 from s2connect.cli.doctor_checks import Check
 from s2connect.cli.doctor_endpoint import Found
 from s2connect.cli.doctor_ways import ROUNDS, examine_broker, examine_proxy, round_trip
-from s2connect.config import MqttConfig
-from s2connect.endpoint import read_config
+from s2connect.endpoint.config import MqttConfig
+from s2connect.endpoint.endpoint import read_config
 from s2connect.store.home import Home
 from tests.mosquitto import Mosquitto, access_list, password
 

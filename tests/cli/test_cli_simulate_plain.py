@@ -12,8 +12,8 @@ import pytest
 
 from s2connect import NodeDescription, NodeId, Role, Session
 from s2connect.cli import main
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.model.secret import Secret
-from s2connect.plain import PlainServer
 from s2connect.transports.legacy import PlainDoor
 from tests.waits import within
 

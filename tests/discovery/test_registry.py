@@ -28,10 +28,10 @@ from s2connect.errors import (
     ProtocolViolation,
     UsageError,
 )
+from s2connect.https.server import HttpsServer
 from s2connect.model.common import Role
 from s2connect.model.registry import EndpointRecord, RegistryStatus
 from s2connect.model.url import BaseUrl
-from s2connect.https.server import HttpsServer
 
 CA = CertificateAuthority.create("registry", now=datetime.now(UTC))
 PATH = "/registry/"

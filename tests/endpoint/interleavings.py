@@ -19,10 +19,11 @@ from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from s2connect.endpoint.connections import Connections, NodeConnections
+from s2connect.endpoint.pairings import PairingBook
 from s2connect.errors import PeerBusy, PeerTimeout, S2ConnectError
 from s2connect.events import Event, EventHub, Paired, Unpaired
-from s2connect.keeping import PairingBook
-from s2connect.live import Connections, NodeConnections
+from s2connect.https.client import HttpReply, Route
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.secret import AccessToken
@@ -32,7 +33,6 @@ from s2connect.pairing.client_core import CLIENT_ENTROPY, PairingClientAttempt, 
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.server_core import PairingServer
-from s2connect.https.client import HttpReply, Route
 from s2connect.session import http_client as session_client
 from s2connect.session.http_server import SessionService
 from s2connect.session.server_core import SessionServer

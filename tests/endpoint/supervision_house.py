@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, events, lan, supervisor
-from s2connect.desk import PairingDesk
+from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, events, supervisor
 from s2connect.discovery import shared
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser
+from s2connect.endpoint import local_network as lan
+from s2connect.endpoint.pairing import PairingDesk
 
 SECRET = "K7X-1234-5678"
 NEW = "10.77.1.99"

@@ -11,9 +11,9 @@ import pytest
 from s2connect import Endpoint, EndpointConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli.setup import new_ca
-from s2connect.endpoint import SECRETS
+from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
+from s2connect.endpoint.endpoint import SECRETS
 from s2connect.errors import ConfigurationError
-from s2connect.identity import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.certs.certs_kit import make_root
@@ -51,7 +51,7 @@ async def test_a_home_that_was_made_by_a_wrong_clock_can_be_used_once_it_is_righ
 async def test_an_endpoint_that_learns_the_time_while_it_runs_shows_a_new_leaf_at_once(
     tmp_path: Path, rm: Endpoint, open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2connect.endpoint.RENEWAL_CHECK", 0.05)
+    monkeypatch.setattr("s2connect.endpoint.endpoint.RENEWAL_CHECK", 0.05)
     cem = await open_endpoint(lan_config(Role.CEM))
     assert cem._tls is not None
     assert cem._identity._ca is not None

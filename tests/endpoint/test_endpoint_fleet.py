@@ -9,7 +9,7 @@ import resource
 import pytest
 
 from s2connect import CommunicationRole, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
-from s2connect.endpoint import Endpoint
+from s2connect.endpoint.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
 from s2connect.transports.websocket_end import WebSocketTimings
 from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config

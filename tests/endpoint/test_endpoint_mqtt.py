@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.config import MqttConfig
+from s2connect.endpoint.config import MqttConfig
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.transports.base import Connection

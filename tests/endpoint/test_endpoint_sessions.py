@@ -31,9 +31,9 @@ from s2connect.errors import (
     SessionRefused,
     UsageError,
 )
+from s2connect.https.client import HttpsClient, Route
 from s2connect.messages.checks import Check
 from s2connect.model.session_init import InitiateSession
-from s2connect.https.client import HttpsClient, Route
 from s2connect.session import reconnect
 from s2connect.store.base import PairKey, Pin, Record, token_digest
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
@@ -142,7 +142,7 @@ async def test_how_far_messages_are_judged_is_a_setting_and_nothing_is_judged_of
 async def test_what_an_energy_manager_refuses_for_good_ends_one_session_and_not_every_next_one(
     cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2connect.live.random.random", lambda: 0.0)
+    monkeypatch.setattr("s2connect.endpoint.connections.random.random", lambda: 0.0)
     await paired(cem, rm)
 
     def decide(_: Session, message: Message) -> None:
@@ -185,7 +185,8 @@ async def test_what_an_energy_manager_refuses_for_good_ends_one_session_and_not_
 async def test_a_lost_connection_comes_back_by_itself_with_a_new_token(
     cem: Endpoint, rm: Endpoint, applications: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2connect.live.random.random", lambda: 0.0)  # the delay itself is proven in its core
+    # The delay itself is proven in its core.
+    monkeypatch.setattr("s2connect.endpoint.connections.random.random", lambda: 0.0)
     await paired(cem, rm)
     manager, device = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions and device.sessions))
@@ -200,7 +201,7 @@ async def test_a_lost_connection_comes_back_by_itself_with_a_new_token(
 async def test_a_requested_reconnection_starts_anew(
     cem: Endpoint, rm: Endpoint, applications: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2connect.live.random.random", lambda: 0.0)
+    monkeypatch.setattr("s2connect.endpoint.connections.random.random", lambda: 0.0)
     await paired(cem, rm)
     manager, device = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions and device.sessions))
@@ -342,7 +343,7 @@ async def test_without_an_application_the_server_is_not_ready_and_the_client_com
 ) -> None:
     await paired(cem, rm)
     seen = rm.events()
-    monkeypatch.setattr("s2connect.live.random.random", lambda: 0.0)
+    monkeypatch.setattr("s2connect.endpoint.connections.random.random", lambda: 0.0)
     device = applications(rm)
     event = await anext(seen)
     assert isinstance(event, events.SessionFailed)

@@ -12,9 +12,9 @@ import pytest
 
 from s2connect import Endpoint, Role, SessionEnd, events, supervisor
 from s2connect.certs.authority import ServerIdentity
+from s2connect.endpoint.connections import Live
+from s2connect.endpoint.pairings import PairingBook
 from s2connect.errors import PairingUnconfirmed, StorageError
-from s2connect.keeping import PairingBook
-from s2connect.live import Live
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
@@ -155,7 +155,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
 async def test_the_renewal_of_the_certificate_goes_on_after_an_error(
     open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("s2connect.endpoint.RENEWAL_CHECK", 0.01)
+    monkeypatch.setattr("s2connect.endpoint.endpoint.RENEWAL_CHECK", 0.01)
     fault = Fault(monkeypatch, ServerIdentity, "needs_renewal")
     endpoint = await open_endpoint(lan_config(Role.CEM))
     news = endpoint.events()
@@ -171,7 +171,7 @@ async def test_the_renewal_of_the_certificate_goes_on_after_an_error(
 async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
     open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("s2connect.keeping.UNCONFIRMED_LIFETIME", 0.01)
+    monkeypatch.setattr("s2connect.endpoint.pairings.UNCONFIRMED_LIFETIME", 0.01)
     Fault(monkeypatch, MemoryStore, "drop_unconfirmed")
 
     async def confirm(*_: Any, **__: Any) -> None:

@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from s2connect import CommunicationRole, Endpoint, Role
-from s2connect.addresses import Addresses
 from s2connect.certs.chain import is_public_address
+from s2connect.endpoint.resolver import Addresses
 from s2connect.errors import NotPublic, NotReachable
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import BaseUrl, WebSocketUrl

@@ -20,6 +20,7 @@ from s2connect.certs.chain import CapturedChain, parse_fingerprint_map
 from s2connect.discovery.sightings import Sightings
 from s2connect.discovery.txt import Txt, TxtRefused
 from s2connect.errors import CertificateRefused, InvalidPairingCode, InvalidUrl
+from s2connect.https.server import MAX_BODY_BYTES
 from s2connect.messages.catalogue import BETA, V1
 from s2connect.messages.conversation import Conversation
 from s2connect.messages.envelope import HANDSHAKES, InvalidMessage, read_message
@@ -32,7 +33,6 @@ from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.long_poll_core import LongPollServer
-from s2connect.https.server import MAX_BODY_BYTES
 from s2connect.session.server_core import Request, read_initiate, read_unpair
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.details import Protection

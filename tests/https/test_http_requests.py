@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from s2connect.model.common import NodeId
-from s2connect.model.session_init import WebSocketCommunicationDetails
-from s2connect.model.url import WebSocketUrl
 from s2connect.https import connection as connection_module
 from s2connect.https import server as server_module
 from s2connect.https.rate import BEARER_COST, MAX_BEARER_DELAY, AddressLimiter
 from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
+from s2connect.model.common import NodeId
+from s2connect.model.session_init import WebSocketCommunicationDetails
+from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.websocket import WebSocketTransport
 from tests.waits import at_most, patience, within

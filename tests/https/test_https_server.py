@@ -16,10 +16,10 @@ import s2connect.https.connection as connection_module
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
-from s2connect.model.url import BaseUrl
 from s2connect.https.client import HttpsClient, Route
 from s2connect.https.rate import AddressLimiter
 from s2connect.https.server import HttpsServer, answer, bearer, read_body
+from s2connect.model.url import BaseUrl
 from tests.waits import within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))

@@ -14,11 +14,11 @@ import pytest
 from s2connect import Endpoint, Role
 from s2connect.certs.chain import verify_pki
 from s2connect.certs.tls import wan_client_context
-from s2connect.config import EndpointConfig
+from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import CertificateRefused, ConfigurationError, NotReachable
+from s2connect.https.client import HttpsClient, Route
 from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
-from s2connect.https.client import HttpsClient, Route
 from tests.endpoint.conftest import MEASUREMENT, Wan, lan_config
 from tests.waits import within
 

@@ -14,13 +14,13 @@ from plain_kit import be_device, manage
 from s2kit_kit import CODE, Failed, S2Kit, s2kit
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.config import MqttConfig
-from s2connect.endpoint import create_home
+from s2connect.endpoint.config import MqttConfig
+from s2connect.endpoint.endpoint import create_home
+from s2connect.endpoint.node import Node
 from s2connect.errors import ProtocolViolation, WrongPairingCode
+from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
-from s2connect.node import Node
-from s2connect.https.server import free_port
 from tests.waits import within
 
 DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.StorageStatus", *["FRBC.ActuatorStatus"] * 2]

@@ -15,10 +15,10 @@ import pytest
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext
 from s2connect.cli import main
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import SessionRefused
 from s2connect.model.common import Role
 from s2connect.model.secret import Secret
-from s2connect.plain import PlainServer
 from s2connect.session.session import SessionEnd
 from s2connect.transports.legacy import PlainDoor, connect_plain, plain_node_id
 from tests.interop.interop_kit import HERE

@@ -17,11 +17,11 @@ from plain_kit import be_device, manage, now
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli.demo_broker import Account, Broker
-from s2connect.config import MqttConfig
+from s2connect.endpoint.config import MqttConfig
 from s2connect.errors import ConnectionClosed, NotReachable
+from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import MqttUrl
-from s2connect.https.server import free_port
 from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings

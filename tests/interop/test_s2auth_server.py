@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from interop_kit import Files, issue, s2auth_server
 
-from s2connect.config import EndpointConfig, NodeConfig
-from s2connect.endpoint import Endpoint
+from s2connect.endpoint.config import EndpointConfig, NodeConfig
+from s2connect.endpoint.endpoint import Endpoint
 from s2connect.errors import CertificateRefused, WrongPairingCode
 from s2connect.events import Paired, SessionFailed
 from s2connect.model.common import Deployment, Role

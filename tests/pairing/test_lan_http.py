@@ -11,12 +11,12 @@ from lan_kit import PATH, base_url, https_client, outside_address, serving, trus
 from pairing_kit import SERVER_ID, endpoint, node
 
 from s2connect.errors import PairingRefused, ProtocolViolation
+from s2connect.https.server import HttpsServer
 from s2connect.model.common import EndpointDescription, NodeId, Role
 from s2connect.pairing import lan_http
 from s2connect.pairing.interfaces import Neighbourhood, list_interfaces
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
-from s2connect.https.server import HttpsServer
 from tests.waits import until
 
 OWN = node(Role.RM, 7)

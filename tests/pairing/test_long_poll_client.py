@@ -17,6 +17,7 @@ from pairing_kit import SERVER_ID, SESSION_URL, endpoint, node
 
 from s2connect.certs.tls import leaf_fingerprint_of
 from s2connect.errors import WrongPairingCode
+from s2connect.https.server import HttpsServer, answer, read_body, tls_object
 from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import WaitForPairingAction
@@ -38,7 +39,6 @@ from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenO
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.https.server import HttpsServer, answer, read_body, tls_object
 from s2connect.store.base import Pairing
 from tests.waits import until, within
 

@@ -15,13 +15,13 @@ import pytest
 from lan_kit import PATH, base_url, node_id, outside_address, serving, trusting
 
 from s2connect.errors import NotReachable
+from s2connect.https.server import HttpsServer
 from s2connect.model.common import NodeId
 from s2connect.model.pairing import WaitForPairingAction
 from s2connect.pairing import long_poll_core, long_poll_http
 from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.https.server import HttpsServer
 from tests.waits import until
 
 PAIR = WaitForPairingAction.REQUEST_PAIRING

@@ -12,10 +12,10 @@ from uuid import UUID
 
 import pytest
 
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
-from s2connect.plain import PlainServer
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.legacy import PlainDoor, connect_plain
 from s2connect.transports.memory import MemoryHub, MemoryTransport

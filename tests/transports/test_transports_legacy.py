@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
 from websockets.exceptions import InvalidStatus
 
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import (
     CertificateRefused,
     ConfigurationError,
@@ -33,7 +34,6 @@ from s2connect.errors import (
 )
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.secret import Secret
-from s2connect.plain import PlainServer
 from s2connect.session.session import Session
 from s2connect.transports import legacy
 from s2connect.transports.base import Connection, Trust

@@ -408,7 +408,7 @@ class NodeConnections:
             await asyncio.sleep(delay)
 
     async def open(self, remote: NodeId) -> Connection:
-        """Connect to the server of a pairing once, now; see :meth:`Node.open <s2connect.node.Node.open>`."""
+        """Connect to the server of a pairing once, now; see :meth:`Node.open <s2connect.endpoint.node.Node.open>`."""
         key = PairKey(self.node.id, remote)
         while True:
             pairing = self._next_of(await self._store.pairings_of(key))

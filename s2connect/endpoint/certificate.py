@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity
-from s2connect.config import EndpointConfig
+from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import ConfigurationError, NotInitialised
 from s2connect.store.base import Vault
 from s2connect.store.home import Home

@@ -8,11 +8,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from s2connect.addresses import Addresses
-from s2connect.config import EndpointConfig
+from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.pairings import PairingBook
+from s2connect.endpoint.resolver import Addresses
 from s2connect.errors import NotReachable, PairingExpired, PairingRefused, S2ConnectError, WrongPairingCode
 from s2connect.events import CodeMissingAtDevice, CodeWithdrawn, EventHub, Notice, Paired, PairingFailed
-from s2connect.keeping import PairingBook
+from s2connect.https.client import HttpsClient
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
@@ -23,12 +24,11 @@ from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
-from s2connect.https.client import HttpsClient
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from s2connect.lan import LocalNetwork
+    from s2connect.endpoint.local_network import LocalNetwork
 
 LONG_POLL_PATIENCE = 5.0
 """Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+from s2connect.endpoint.connections import NodeConnections
 from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, UsageError
 from s2connect.events import Event, Paired, PairingFailed, SessionFailed, Unpaired, UnpairedBy
-from s2connect.live import NodeConnections
 from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.roles import CommunicationRole

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from s2connect.config import EndpointConfig
-from s2connect.desk import PairingDesk
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser, Vanished
 from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
+from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.pairing import PairingDesk
 from s2connect.errors import ConfigurationError, NameConflict, NotReachable
 from s2connect.events import (
     Advertised,
@@ -30,6 +30,7 @@ from s2connect.events import (
     PairingAnnounced,
     PairingAnnouncementCancelled,
 )
+from s2connect.https.server import HttpsServer
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import WaitForPairingAction
@@ -48,7 +49,6 @@ from s2connect.pairing.long_poll_core import (
     WaitingNode,
 )
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.https.server import HttpsServer
 from s2connect.store.base import Store
 from s2connect.supervisor import Supervisor
 

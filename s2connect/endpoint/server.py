@@ -8,8 +8,10 @@ from typing import Protocol
 from aiohttp import web
 
 from s2connect.certs.tls import ServerContext, leaf_fingerprint_of
-from s2connect.config import EndpointConfig
-from s2connect.lan import LocalNetwork
+from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.local_network import LocalNetwork
+from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https.server import HttpsServer, tls_object
 from s2connect.model.common import Deployment
 from s2connect.model.local import LocalEndpoint
 from s2connect.pairing.challenge import lan_binding, wan_binding
@@ -17,8 +19,6 @@ from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.keeper import PairingKeeper
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
-from s2connect.https.server import HttpsServer, tls_object
 from s2connect.session.http_server import SessionKeeper, SessionService
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from s2connect.live import Connections, Gate, NodeConnections, Sessions
+from s2connect.endpoint.connections import Connections, Gate, NodeConnections, Sessions
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -15,12 +15,12 @@ from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
-    from s2connect.desk import PairingDesk
-    from s2connect.endpoint import Endpoint
+    from s2connect.endpoint.endpoint import Endpoint
+    from s2connect.endpoint.pairing import PairingDesk
 
 
 class Node:
-    """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.Endpoint.node>`."""
+    """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
 
     def __init__(self, endpoint: Endpoint, desk: PairingDesk, local: LocalNode, connections: NodeConnections) -> None:
         self._endpoint = endpoint

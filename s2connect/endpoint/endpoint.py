@@ -11,10 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2connect.addresses import Addresses
 from s2connect.certs.tls import ServerContext, wan_client_context
-from s2connect.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
-from s2connect.desk import PairingDesk
+from s2connect.endpoint.certificate import IdentityKeeper
+from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
+from s2connect.endpoint.connections import Live, NodeConnections, first_reachable
+from s2connect.endpoint.node import Node
+from s2connect.endpoint.pairing import PairingDesk
+from s2connect.endpoint.pairings import PairingBook
+from s2connect.endpoint.resolver import Addresses
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
@@ -28,17 +32,13 @@ from s2connect.events import (
     Notice,
     TaskFailed,
 )
-from s2connect.identity import IdentityKeeper
-from s2connect.keeping import PairingBook
-from s2connect.live import Live, NodeConnections, first_reachable
+from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl, WebSocketUrl
-from s2connect.node import Node
 from s2connect.pairing.server_core import PairingServer
-from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault
@@ -53,8 +53,8 @@ from s2connect.transports.websocket import WebSocketTransport
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
-    from s2connect.lan import LocalNetwork
-    from s2connect.serving import Serving
+    from s2connect.endpoint.local_network import LocalNetwork
+    from s2connect.endpoint.server import Serving
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Endpoint:
         for local in self._local.nodes.values():
             await self._add_node(local)
         if serve and self.config.deployment is Deployment.LAN and not self.config.wan_pairing_server:
-            from s2connect.lan import LocalNetwork  # loads DNS-SD
+            from s2connect.endpoint.local_network import LocalNetwork  # loads DNS-SD
 
             self._lan = LocalNetwork(
                 self.config,
@@ -288,7 +288,7 @@ class Endpoint:
         return node
 
     async def _listen(self) -> None:
-        from s2connect.serving import Serving  # a device that only connects does without a server
+        from s2connect.endpoint.server import Serving  # a device that only connects does without a server
 
         assert self._tls is not None
         self._serving = await Serving.start(

@@ -1,0 +1,1 @@
+"""The endpoint of an application: its nodes, pairings, sessions, server and certificates."""
