@@ -7,6 +7,7 @@ version 3.15. So a client that would have one of the others used is refused here
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 RECORD_HEAD: Final = 5
@@ -26,27 +27,6 @@ _PREFERRED: Final = frozenset({_X25519, _P256})
 
 _FIRST_HYBRID: Final = 0x0200
 """First post-quantum hybrid group, cheap to serve; below it are elliptic curves and finite fields."""
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        self.at += size
-        if self.at > len(self.data):
-            raise ValueError("cut off")
-        return self.data[self.at - size : self.at]
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size))
-
-    def vector(self, size: int) -> _Reader:
-        return _Reader(self.take(self.number(size)))
-
-    def __bool__(self) -> bool:
-        return self.at < len(self.data)
 
 
 def is_served(record: bytes) -> bool:
@@ -75,30 +55,41 @@ def _is_foreign(group: int) -> bool:
 
 def _offers(record: bytes) -> tuple[list[int], list[int]]:
     """Return the groups of a client's key shares, and all groups that it supports. Raises ValueError."""
-    reader = _Reader(record)
-    if reader.number(1) != HANDSHAKE_RECORD:
+    if record[:1] != bytes([HANDSHAKE_RECORD]):
         raise ValueError("no handshake")
-    reader.take(2)
-    reader = reader.vector(2)
-    if reader.number(1) != _CLIENT_HELLO:
+    at, end = _vector(record, 3, len(record), 2)
+    if record[at:end][:1] != bytes([_CLIENT_HELLO]):
         raise ValueError("no client's hello")
-    hello = reader.vector(3)
-    hello.take(2 + 32)
-    hello.vector(1)
-    hello.vector(2)
-    hello.vector(1)
+    at, end = _vector(record, at + 1, end, 3)
+    at += 2 + 32  # version and random
+    for size in (1, 2, 1):  # session, cipher suites, compression
+        _, at = _vector(record, at, end, size)
     shares: list[int] = []
     groups: list[int] = []
-    extensions = hello.vector(2) if hello else _Reader(b"")
-    while extensions:
-        kind, body = extensions.number(2), extensions.vector(2)
+    if at < end:
+        at, end = _vector(record, at, end, 2)
+    while at < end:
+        body, stop = _vector(record, at + 2, end, 2)
+        kind = int.from_bytes(record[at : at + 2])
         if kind == _SUPPORTED_GROUPS:
-            listed = body.vector(2)
-            while listed:
-                groups.append(listed.number(2))
+            body, last = _vector(record, body, stop, 2)
+            if (last - body) % 2:
+                raise ValueError("cut off")
+            groups += struct.unpack_from(f">{(last - body) // 2}H", record, body)
         elif kind == _KEY_SHARE:
-            listed = body.vector(2)
-            while listed:
-                shares.append(listed.number(2))
-                listed.vector(2)
+            body, last = _vector(record, body, stop, 2)
+            while body < last:
+                group = int.from_bytes(record[body : body + 2])
+                _, body = _vector(record, body + 2, last, 2)
+                shares.append(group)
+        at = stop
     return shares, groups
+
+
+def _vector(data: bytes, at: int, end: int, size: int) -> tuple[int, int]:
+    """Return where a vector begins and ends whose length stands at ``at`` in ``size`` bytes. Raises ValueError."""
+    begin = at + size
+    stop = begin + int.from_bytes(data[at:begin])
+    if stop > end:
+        raise ValueError("cut off")
+    return begin, stop
