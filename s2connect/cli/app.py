@@ -365,8 +365,8 @@ def unpair(
     verbose: VerboseOption = False,
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
-    from s2connect.cli.service import find_pairing
-    from s2connect.cli.show import kind_of, name_of
+    from s2connect.cli.service import find_pairing, name_of
+    from s2connect.cli.show import kind_of
 
     log_to_stderr(verbose)
     if every == (peer is not None):

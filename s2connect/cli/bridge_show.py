@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from s2connect.bridge.rows import COLUMNS, LEGEND, Row, ends_of, failed_sentence, no_links
-from s2connect.cli.service import Object
-from s2connect.cli.show import ServiceText, clock, name_of, plain_table
+from s2connect.cli.service import Object, name_of
+from s2connect.cli.show import ServiceText, clock, plain_table
 from s2connect.model.text import for_display
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}

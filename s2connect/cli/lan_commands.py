@@ -120,7 +120,8 @@ def pair(
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
     from s2connect.cli.picking import Wish
     from s2connect.cli.picking import pair as pair_as_wished
-    from s2connect.cli.show import kind_of, name_of
+    from s2connect.cli.service import name_of
+    from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
 
     log_to_stderr(verbose)

@@ -22,8 +22,8 @@ from s2connect.cli.discover import (
 )
 from s2connect.cli.failures import Failure
 from s2connect.cli.reach import Reached, reach, reaches_service
-from s2connect.cli.service import Object, fitting
-from s2connect.cli.show import ROLES, console, kind_of, name_of, say
+from s2connect.cli.service import Object, fitting, name_of
+from s2connect.cli.show import ROLES, console, kind_of, say
 from s2connect.cli.terminal import ask_person
 from s2connect.discovery.browse import Browser
 from s2connect.endpoint.endpoint import read_config

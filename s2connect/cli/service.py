@@ -525,6 +525,11 @@ def title(peer: Object) -> str:
     return str(peer.get("user_defined_name") or f"{peer['brand']} {peer['model_name']}")
 
 
+def name_of(peer: Object) -> str:
+    """Return the name of a peer, fit for a terminal."""
+    return for_display(title(peer), 40) or "a peer without a name"
+
+
 def peer_object(node: NodeDescription) -> Object:
     """A node for programs."""
     return node.model_dump(mode="json", by_alias=False, exclude_none=True)

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2connect.cli.service import Object, title
+from s2connect.cli.service import Object, name_of
 from s2connect.model.text import for_display, span
 
 TABLE_WIDTH = 100
@@ -58,11 +58,6 @@ _UNPAIRED = {
 def console(*, error: bool = False) -> Console:
     """Standard output or standard error, where ``[red]`` in a name is just a name."""
     return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
-
-
-def name_of(peer: Object) -> str:
-    """Name of a peer, fit for a terminal."""
-    return for_display(title(peer), 40) or "a peer without a name"
 
 
 def kind_of(peer: Object) -> str:
