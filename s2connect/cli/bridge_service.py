@@ -158,7 +158,7 @@ async def run_bridge(
                     bridge = await stack.enter_async_context(opening)
                     stack.enter_context(report_callbacks(bridge.endpoint))
                     if config.metrics is not None:
-                        from s2connect.bridge.metrics import Metrics
+                        from s2connect.web.metrics import Metrics
 
                         await stack.enter_async_context(Metrics(bridge, config.metrics.port))
                     service = BridgeService(bridge, output, stop, notifier, show_codes=show_codes)

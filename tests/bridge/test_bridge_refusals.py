@@ -13,14 +13,14 @@ from test_bridge_relay import CEM, NOON, RM, V1, measurement, said
 from test_bridge_service import House
 
 from s2connect import Message, NodeDescription, RefuseMessage, Session
-from s2connect.bridge.metrics import Metrics
-from s2connect.bridge.page import status_page
 from s2connect.bridge.refusals import BRIDGE, MAX_LOGGED, OTHER, PEER, Refusals
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy, Relay
-from s2connect.bridge.rows import Row
 from s2connect.errors import MessageRefused
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeId, Role
+from s2connect.web.metrics import Metrics
+from s2connect.web.page import status_page
+from s2connect.web.rows import Row
 from tests.bridge.link_kit import answer, message
 from tests.waits import within
 

@@ -17,12 +17,12 @@ from s2connect import Endpoint, EndpointConfig, NodeConfig
 from s2connect.bridge.config import load
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import LinkStatus
-from s2connect.bridge.metrics import Metrics
 from s2connect.bridge.service import Bridge, prepare_home
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
+from s2connect.web.metrics import Metrics
 from tests.waits import until, within
 
 PEER = NodeId(uuid4())

@@ -16,12 +16,12 @@ import aiohttp
 import pytest
 
 from s2connect.bridge.config import load
-from s2connect.bridge.metrics import Metrics
-from s2connect.bridge.page import MAX_ROWS, REFRESH, status_page
 from s2connect.bridge.service import Bridge
 from s2connect.errors import S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.legacy import connect_plain
+from s2connect.web.metrics import Metrics
+from s2connect.web.page import MAX_ROWS, REFRESH, status_page
 from tests.waits import until, within
 
 EVIL = '<img src=x onerror="alert(1)">&\u202e\u200bend'

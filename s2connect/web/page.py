@@ -10,8 +10,8 @@ from html import escape
 from typing import Final
 
 from s2connect.bridge.life import LinkState
-from s2connect.bridge.rows import COLUMNS, LEGEND, Object, Row, ends_of, failed_sentence, no_links
 from s2connect.model.text import for_display, span
+from s2connect.web.rows import COLUMNS, LEGEND, Object, Row, ends_of, failed_sentence, no_links
 
 REFRESH: Final = 5
 """Seconds after which a browser loads the page again."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, Self
 from aiohttp import web
 
 from s2connect.bridge.life import LinkState
-from s2connect.bridge.page import HEADERS, status_page
 from s2connect.bridge.service import Bridge
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import Handler, HttpsServer
+from s2connect.web.page import HEADERS, status_page
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -1,0 +1,1 @@
+"""Status page, metrics and health of the services over HTTP."""
