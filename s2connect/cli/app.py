@@ -16,7 +16,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from s2connect.cli import bridge_commands, lan_commands, messages_commands, registry_commands, simulate_commands
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.terminal import (
     INTERRUPTED,
     HomeOption,
@@ -36,6 +35,7 @@ from s2connect.cli.terminal import (
 )
 from s2connect.errors import S2ConnectError, UsageError
 from s2connect.messages.checks import Check
+from s2connect.service.failures import ExitCode, Failure
 
 _Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -191,8 +191,8 @@ def init(
     verbose: VerboseOption = False,
 ) -> None:
     """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""
-    from s2connect.cli import setup
     from s2connect.model.common import Deployment, Role
+    from s2connect.service import setup
 
     log_to_stderr(verbose)
     path = home_path(home)
@@ -262,8 +262,8 @@ def serve(
 
     Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
     """
-    from s2connect.cli.serve import json_form
-    from s2connect.cli.serve import serve as run_service
+    from s2connect.service.serve import json_form
+    from s2connect.service.serve import serve as run_service
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     if as_json:
@@ -336,7 +336,7 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
 
 def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
     """End every pairing of a state directory, after a confirmation; return the number of pairings."""
-    from s2connect.cli import setup
+    from s2connect.service import setup
 
     warning = "This ends every pairing: each has to be made again, with a new code."
     if not yes:
@@ -365,8 +365,8 @@ def unpair(
     verbose: VerboseOption = False,
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
-    from s2connect.cli.service import find_pairing, name_of
     from s2connect.cli.show import kind_of
+    from s2connect.service.sidecar import find_pairing, name_of
 
     log_to_stderr(verbose)
     if every == (peer is not None):
@@ -416,8 +416,8 @@ def certificate(
     verbose: VerboseOption = False,
 ) -> None:
     """Show the certificates of this endpoint: fingerprints and dates."""
-    from s2connect.cli import setup
     from s2connect.cli.show import certificate_blocks, console
+    from s2connect.service import setup
 
     log_to_stderr(verbose)
     path = home_path(home)

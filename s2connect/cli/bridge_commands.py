@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.failures import NO_SERVICE, ExitCode, Failure
 from s2connect.cli.terminal import (
     HomeOption,
     JsonOption,
@@ -24,9 +23,10 @@ from s2connect.cli.terminal import (
     tell,
 )
 from s2connect.errors import NotInitialised
+from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
 if TYPE_CHECKING:
-    from s2connect.cli.control import Control
+    from s2connect.service.control import Control
 
 app = typer.Typer(
     help="Carry S2 between local devices and energy managers elsewhere, over WebSocket, MQTT and plain S2.",
@@ -55,9 +55,9 @@ def run(
     verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run a bridge until Ctrl-C or SIGTERM. SIGHUP has it read the file again; what did not change is not touched."""
-    from s2connect.cli.bridge_service import run_bridge
     from s2connect.cli.bridge_show import BridgeText
-    from s2connect.cli.serve import json_form
+    from s2connect.service.bridge import run_bridge
+    from s2connect.service.serve import json_form
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
     form = json_form if as_json else BridgeText()
@@ -232,7 +232,7 @@ def _home(file: Path | None, home: Path | None) -> Path:
 @contextlib.asynccontextmanager
 async def _reached(path: Path, file: Path | None) -> AsyncIterator[Control]:
     """The running bridge of a home."""
-    from s2connect.cli.control import connect
+    from s2connect.service.control import connect
     from s2connect.store.home import Home
 
     hint = f"Start it with: s2connect bridge run {file or 'FILE'}"

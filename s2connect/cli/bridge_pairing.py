@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from s2connect.cli.control import Control
-from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.lines import LineSplitter, chunks_of
-from s2connect.cli.serve import descriptor_of
-from s2connect.cli.service import Object
 from s2connect.cli.terminal import MAX_TYPED_BYTES, tell
 from s2connect.model.text import for_display
+from s2connect.service.control import Control
+from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.lines import LineSplitter, chunks_of
+from s2connect.service.serve import descriptor_of
+from s2connect.service.sidecar import Object
 
 LOOK_AGAIN: Final = 0.5
 """Seconds between two looks whether the device has come."""

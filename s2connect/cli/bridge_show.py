@@ -7,9 +7,9 @@ from typing import Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2connect.cli.service import Object, name_of
 from s2connect.cli.show import ServiceText, clock, plain_table
 from s2connect.model.text import for_display
+from s2connect.service.sidecar import Object, name_of
 from s2connect.web.rows import COLUMNS, LEGEND, Row, ends_of, failed_sentence, no_links
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from s2connect.cli.control import Control, connect
 from s2connect.cli.demo_place import (
     BRIDGE,
     CLOUD,
@@ -25,8 +24,9 @@ from s2connect.cli.demo_place import (
     prepare,
     speed,
 )
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.program import Object, Program
+from s2connect.service.control import Control, connect
+from s2connect.service.failures import ExitCode, Failure
 from s2connect.store.home import Home
 
 STEP_TIMEOUT: Final = 30.0

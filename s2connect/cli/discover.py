@@ -13,7 +13,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from s2connect.cli.service import Object, event_object
 from s2connect.cli.show import ROLES, TABLE_WIDTH, console, plain_table
 from s2connect.discovery.browse import Appeared, Browser, Changed, Event
 from s2connect.discovery.network import own_addresses
@@ -24,6 +23,7 @@ from s2connect.errors import S2ConnectError
 from s2connect.https import PAIRING_PATH
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.service.sidecar import Object, event_object
 from s2connect.store.home import Home
 
 LISTEN_SECONDS = 5.0

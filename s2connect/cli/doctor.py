@@ -34,9 +34,9 @@ from s2connect.cli.doctor_endpoint import (
 from s2connect.cli.doctor_machine import examine_multicast, examine_network
 from s2connect.cli.doctor_peers import peers_of
 from s2connect.cli.doctor_ways import examine_broker, examine_proxy, proxies_of
-from s2connect.cli.service import Object
 from s2connect.errors import ConfigurationError
 from s2connect.model.proxy import Proxies
+from s2connect.service.sidecar import Object
 from s2connect.store.base import Pairing
 
 _log = logging.getLogger(__name__)

@@ -25,7 +25,6 @@ from s2connect import EndpointConfig
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.chain import CapturedChain, verify_pki
 from s2connect.certs.tls import leaf_client_context, pinned_client_context, wan_client_context
-from s2connect.cli.control import connect
 from s2connect.cli.doctor_checks import (
     Answered,
     Check,
@@ -46,8 +45,6 @@ from s2connect.cli.doctor_checks import (
     warn,
 )
 from s2connect.cli.doctor_machine import apart
-from s2connect.cli.failures import Failure
-from s2connect.cli.service import Object
 from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
@@ -66,6 +63,9 @@ from s2connect.errors import (
 from s2connect.https.client import HttpsClient, Route, no_api
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
+from s2connect.service.control import connect
+from s2connect.service.failures import Failure
+from s2connect.service.sidecar import Object
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
 from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home

@@ -67,9 +67,9 @@ def nodes(
     verbose: VerboseOption = False,
 ) -> None:
     """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
-    from s2connect.cli.reach import reach_nothing
-    from s2connect.cli.service import Object
     from s2connect.cli.show import console, nodes_blocks
+    from s2connect.service.reach import reach_nothing
+    from s2connect.service.sidecar import Object
 
     log_to_stderr(verbose)
 
@@ -120,9 +120,9 @@ def pair(
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
     from s2connect.cli.picking import Wish
     from s2connect.cli.picking import pair as pair_as_wished
-    from s2connect.cli.service import name_of
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
+    from s2connect.service.sidecar import name_of
 
     log_to_stderr(verbose)
     interactive = sys.stdin.isatty() and not as_json

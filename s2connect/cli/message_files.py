@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.message_lines import (
     MAX_PREFIX,
     direction_of,
@@ -21,6 +20,7 @@ from s2connect.cli.message_lines import (
     time_of,
 )
 from s2connect.model.common import Role
+from s2connect.service.failures import ExitCode, Failure
 
 MAX_WASTE: Final = 8
 """Limit of characters read without result, as a multiple of those of the file."""

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.model.text import for_display
+from s2connect.service.failures import ExitCode, Failure
 
 MAX_FILE_BYTES: Final = 256 * 1_048_576
 """Largest file that is read; it is in memory as a whole."""

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from s2connect.cli.failures import ExitCode
 from s2connect.cli.terminal import JsonOption, RoleChoice, VerboseOption, interruptible, log_to_stderr, print_json
+from s2connect.service.failures import ExitCode
 
 VersionOption = Annotated[
     str | None,

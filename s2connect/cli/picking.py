@@ -20,9 +20,6 @@ from s2connect.cli.discover import (
     progress,
     so_far,
 )
-from s2connect.cli.failures import Failure
-from s2connect.cli.reach import Reached, reach, reaches_service
-from s2connect.cli.service import Object, fitting, name_of
 from s2connect.cli.show import ROLES, console, kind_of, say
 from s2connect.cli.terminal import ask_person
 from s2connect.discovery.browse import Browser
@@ -32,6 +29,9 @@ from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingCode
+from s2connect.service.failures import Failure
+from s2connect.service.reach import Reached, reach, reaches_service
+from s2connect.service.sidecar import Object, fitting, name_of
 from s2connect.store.home import Home
 
 LOOK_SECONDS = 3.0

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from s2connect.cli.failures import Failure
-from s2connect.cli.lines import MAX_LINE_BYTES
+from s2connect.service.failures import Failure
+from s2connect.service.lines import MAX_LINE_BYTES
 
 Object = dict[str, Any]
 

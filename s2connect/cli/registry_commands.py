@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from s2connect.cli.failures import ExitCode
 from s2connect.cli.lan_commands import ConnectOption
 from s2connect.cli.terminal import (
     JsonOption,
@@ -19,6 +18,7 @@ from s2connect.cli.terminal import (
     print_json,
     run_work,
 )
+from s2connect.service.failures import ExitCode
 
 app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from s2connect.certs.authority import CertificateAuthority, ServerIdentity
 from s2connect.certs.tls import ServerContext
-from s2connect.cli.failures import ExitCode
 from s2connect.cli.show import say
 from s2connect.discovery.registry_server import RegistryServer, load_records
 from s2connect.endpoint.config import bracketed
 from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl, host_as_ascii
+from s2connect.service.failures import ExitCode
 from s2connect.store.files import make_private_directory, write_private
 
 BASE_PATH = "/registry/"

@@ -12,11 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.cli.message_files import Entry, Record, entries_of
 from s2connect.cli.message_lines import is_frame, role_of
 from s2connect.cli.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
-from s2connect.cli.service import Object
 from s2connect.cli.validate import agreed_version, counted, finding_line, finding_object, known_version
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, parse_message
@@ -34,6 +32,8 @@ from s2connect.messages.rules import Finding
 from s2connect.messages.state import TABLE
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.sidecar import Object
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT
 from s2connect.session.session import SessionEnd
 

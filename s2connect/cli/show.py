@@ -13,8 +13,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2connect.cli.service import Object, name_of
 from s2connect.model.text import for_display, span
+from s2connect.service.sidecar import Object, name_of
 
 TABLE_WIDTH = 100
 """Columns of a terminal from which on a table of pairings can be read."""

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from s2connect import Endpoint, EndpointConfig, Node, NodeDescription, NodeId, Role, Session, create_home, events
-from s2connect.cli import setup
 from s2connect.cli.show import console
 from s2connect.cli.terminal import home_path, line_from_stdin, print_json, prompt
 from s2connect.endpoint.config import checked, default_host
@@ -24,6 +23,7 @@ from s2connect.https.server import free_port
 from s2connect.messages.catalogue import BETA
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
+from s2connect.service import setup
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device

@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from s2connect.cli.failures import ExitCode, Failure
 from s2connect.errors import UsageError
+from s2connect.service.failures import ExitCode, Failure
 from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
@@ -160,7 +160,7 @@ def ask_endpoint(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, 
     Raises:
         Failure, S2ConnectError: It failed.
     """
-    from s2connect.cli.reach import reach, reaches_service
+    from s2connect.service.reach import reach, reaches_service
 
     async def work() -> tuple[dict[str, Any], bool]:
         async with reach(home_path(home)) as reached:

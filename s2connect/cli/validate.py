@@ -9,16 +9,16 @@ from typing import Final, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from s2connect.cli.failures import Failure
 from s2connect.cli.message_files import Entry, entries_of, is_log
 from s2connect.cli.message_lines import is_frame
 from s2connect.cli.message_sources import STDIN, UNCUT, no_messages, read_file, shown_name
-from s2connect.cli.service import Object
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, read_typed
 from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue, read_message
 from s2connect.messages.rules import Finding, Severity, check
 from s2connect.model.text import for_display
+from s2connect.service.failures import Failure
+from s2connect.service.sidecar import Object
 
 _NO_JSON: Final = "is no JSON, or ends before its end"
 _PYTHON: Final = "is no JSON: so Python prints an object, and JSON has double quotes"

@@ -12,11 +12,11 @@ import pytest
 from s2connect import Role, events, supervisor
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort
 from s2connect.bridge.route import Route
-from s2connect.cli import service as cli_service
-from s2connect.cli.bridge_service import _Changes
-from s2connect.cli.service import Service
-from s2connect.cli.systemd import Notifier
 from s2connect.endpoint.connections import Connections
+from s2connect.service import sidecar as cli_service
+from s2connect.service.bridge import _Changes
+from s2connect.service.sidecar import Service
+from s2connect.service.systemd import Notifier
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
 from tests.bridge.bridge_kit import WSS, House, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST

@@ -22,9 +22,9 @@ from rich.console import Console
 from s2connect import NodeId, PlainDoor, PlainServer, Role, connect_plain
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
-from s2connect.cli.systemd import Notifier
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.text import span
+from s2connect.service.systemd import Notifier
 from tests.waits import patience, within
 
 

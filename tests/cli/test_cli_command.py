@@ -17,8 +17,8 @@ import pytest
 from cli_kit import Running, SilentServer, make_home, run
 
 from s2connect.cli import main
-from s2connect.cli.failures import _CODES, ExitCode, Failure, exit_code
 from s2connect.errors import HomeInUse, PairingRefused, S2ConnectError
+from s2connect.service.failures import _CODES, ExitCode, Failure, exit_code
 from tests.waits import patience
 
 Start = Callable[..., Running]
@@ -284,7 +284,7 @@ def test_an_unexpected_error_is_a_sentence(rm: Path, capsys: Capture, monkeypatc
     def broken(path: Path) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("s2connect.cli.setup.show_certificates", broken)
+    monkeypatch.setattr("s2connect.service.setup.show_certificates", broken)
     _, err = said(capsys, "certificate", "--home", str(rm), code=1)
     assert "ZeroDivisionError" in err
     assert "--verbose" in err

@@ -8,7 +8,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.cli.lines import MAX_WAITING_BYTES, LineSplitter, LineWriter, chunks_of, converse
+from s2connect.service.lines import MAX_WAITING_BYTES, LineSplitter, LineWriter, chunks_of, converse
 from tests.waits import until_still, within
 
 

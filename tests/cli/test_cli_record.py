@@ -16,11 +16,12 @@ from uuid import uuid4
 import pytest
 from cli_kit import Running, pair
 
-from s2connect.cli import lines, main
-from s2connect.cli.record import Recorder, open_log
+from s2connect.cli import main
 from s2connect.errors import InsecurePermissions, StorageUnavailable
 from s2connect.messages.envelope import read_message
 from s2connect.model.common import Role
+from s2connect.service import lines
+from s2connect.service.record import Recorder, open_log
 from tests.waits import within
 
 Start = Callable[..., Running]

@@ -10,10 +10,10 @@ import pytest
 
 from s2connect import Endpoint, EndpointConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.cli.setup import new_ca
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
 from s2connect.endpoint.endpoint import SECRETS
 from s2connect.errors import ConfigurationError
+from s2connect.service.setup import new_ca
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.certs.certs_kit import make_root

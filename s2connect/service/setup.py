@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role, create_home
-from s2connect.cli.certificates import describe
-from s2connect.cli.failures import Failure
 from s2connect.endpoint.certificate import IdentityKeeper
 from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
 from s2connect.https.server import free_port
 from s2connect.model.roles import CommunicationRole
+from s2connect.service.certificates import describe
+from s2connect.service.failures import Failure
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
 from s2connect.store.sqlite import SqliteStore

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from s2connect.cli.failures import Failure, no_service
-from s2connect.cli.lines import MAX_LINE_BYTES, converse
 from s2connect.errors import StorageUnavailable
+from s2connect.service.failures import Failure, no_service
+from s2connect.service.lines import MAX_LINE_BYTES, converse
 from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)

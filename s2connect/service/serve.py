@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from s2connect import Endpoint
-from s2connect.cli.control import as_line, control_socket
-from s2connect.cli.failures import ExitCode
-from s2connect.cli.lines import LineWriter, chunks_of, converse
-from s2connect.cli.record import Recorder, open_log
-from s2connect.cli.service import Object, Service, event_object
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.checks import Check
+from s2connect.service.control import as_line, control_socket
+from s2connect.service.failures import ExitCode
+from s2connect.service.lines import LineWriter, chunks_of, converse
+from s2connect.service.record import Recorder, open_log
+from s2connect.service.sidecar import Object, Service, event_object
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
@@ -94,13 +94,13 @@ class Output:
         self._form = form
 
     async def put(self, event: Object) -> None:
-        """See :meth:`Sink.put <s2connect.cli.service.Sink.put>`."""
+        """See :meth:`Sink.put <s2connect.service.sidecar.Sink.put>`."""
         _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             await self._writer.put(line.encode("utf-8", "replace"))
 
     def put_nowait(self, event: Object) -> None:
-        """See :meth:`Sink.put_nowait <s2connect.cli.service.Sink.put_nowait>`."""
+        """See :meth:`Sink.put_nowait <s2connect.service.sidecar.Sink.put_nowait>`."""
         _log.debug("event %s", event["event"])
         if (line := self._form(event)) is not None:
             self._writer.put_nowait(line.encode("utf-8", "replace"))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from s2connect import Endpoint, EndpointConfig
-from s2connect.cli.control import Control, connect
-from s2connect.cli.failures import Failure
-from s2connect.cli.service import Object, Service
 from s2connect.errors import ConfigurationError, HomeInUse, S2ConnectError
+from s2connect.service.control import Control, connect
+from s2connect.service.failures import Failure
+from s2connect.service.sidecar import Object, Service
 from s2connect.store.home import Home, default_home
 
 

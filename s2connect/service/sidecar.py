@@ -17,9 +17,6 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session, events
-from s2connect.cli.certificates import describe
-from s2connect.cli.failures import STOPPING, Failure, no_service
-from s2connect.cli.record import Recorder
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, NotPaired, S2ConnectError, UsageError
 from s2connect.messages.checks import Check
@@ -28,6 +25,9 @@ from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.service.certificates import describe
+from s2connect.service.failures import STOPPING, Failure, no_service
+from s2connect.service.record import Recorder
 from s2connect.session.answers import ANSWER_WITHIN, MAX_RETRIES, Later
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor

@@ -16,16 +16,16 @@ from typing import Final
 from s2connect.bridge.config import BridgeConfig, BridgeFileError, load
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.service import Bridge, Reloaded
-from s2connect.cli.control import control_socket
-from s2connect.cli.failures import ExitCode, Failure
-from s2connect.cli.lines import LineWriter
-from s2connect.cli.record import LinkRecorder, Recorder, open_log
-from s2connect.cli.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, recording_stopped, report_callbacks
-from s2connect.cli.service import Object, Service, Sink, event_object
-from s2connect.cli.systemd import Notifier
 from s2connect.errors import S2ConnectError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.model.text import for_display
+from s2connect.service.control import control_socket
+from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.lines import LineWriter
+from s2connect.service.record import LinkRecorder, Recorder, open_log
+from s2connect.service.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, recording_stopped, report_callbacks
+from s2connect.service.sidecar import Object, Service, Sink, event_object
+from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.transports.tls_buffer import use_small_tls_buffers

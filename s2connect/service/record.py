@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from s2connect import Session
 from s2connect.bridge.recording import ObservedConnection
-from s2connect.cli.lines import LineWriter
 from s2connect.errors import StorageUnavailable
 from s2connect.messages.envelope import Message
 from s2connect.model.common import Role
+from s2connect.service.lines import LineWriter
 from s2connect.session.session import Direction, Observer, SessionEnd
 from s2connect.store.files import open_private, unavailable
 from s2connect.transports.base import Connection

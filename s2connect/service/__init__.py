@@ -1,0 +1,1 @@
+"""The endpoint and the bridge as services: control socket, sidecar lines, systemd, signals, recording."""
