@@ -445,9 +445,9 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
 
     Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
     """
-    from s2connect.cli import doctor as examination
-    from s2connect.cli.doctor_checks import passes
     from s2connect.cli.show import console
+    from s2connect.diagnostics import doctor as examination
+    from s2connect.diagnostics.checks import passes
 
     log_to_stderr(verbose, otherwise=logging.CRITICAL)
     if not as_json and sys.stderr.isatty():

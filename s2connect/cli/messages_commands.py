@@ -34,7 +34,7 @@ def validate(
     Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read or has no message.
     """
     from s2connect.cli.show import console, say
-    from s2connect.cli.validate import judge_files, report, show
+    from s2connect.diagnostics.validate import judge_files, report, show
 
     log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
@@ -68,8 +68,8 @@ def replay(
     Exit code 0 if nothing is wrong (warnings, late answers and refusals by the other side are allowed), otherwise 1;
     2 if the log cannot be read, or there is no conversation in it.
     """
-    from s2connect.cli.replay import passes, replay_file, report, show
     from s2connect.cli.show import console
+    from s2connect.diagnostics.replay import passes, replay_file, report, show
     from s2connect.model.common import Role
 
     log_to_stderr(verbose, otherwise=logging.ERROR)

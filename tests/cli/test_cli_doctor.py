@@ -21,10 +21,15 @@ import pytest
 from cli_kit import Running, make_home, pair
 
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.cli import doctor, doctor_checks, doctor_endpoint, doctor_machine, doctor_peers, main
-from s2connect.cli.doctor_checks import Answered, Check, Entry, Heard, Holder, Layer, Result
-from s2connect.cli.doctor_machine import udp_inodes
+from s2connect.cli import main
 from s2connect.cli.show import console
+from s2connect.diagnostics import checks as doctor_checks
+from s2connect.diagnostics import doctor
+from s2connect.diagnostics import endpoint as doctor_endpoint
+from s2connect.diagnostics import machine as doctor_machine
+from s2connect.diagnostics import peers as doctor_peers
+from s2connect.diagnostics.checks import Answered, Check, Entry, Heard, Holder, Layer, Result
+from s2connect.diagnostics.machine import udp_inodes
 from s2connect.discovery.network import OwnAddress
 from s2connect.errors import NotReachable, PeerTimeout
 from s2connect.store.vault import open_vault

@@ -13,9 +13,9 @@ from cli_kit import make_home
 
 from s2connect import EndpointConfig
 from s2connect.cli import main
-from s2connect.cli.doctor_checks import Check
-from s2connect.cli.doctor_endpoint import Found
-from s2connect.cli.doctor_ways import ROUNDS, examine_broker, examine_proxy, round_trip
+from s2connect.diagnostics.checks import Check
+from s2connect.diagnostics.endpoint import Found
+from s2connect.diagnostics.intermediaries import ROUNDS, examine_broker, examine_proxy, round_trip
 from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import read_config
 from s2connect.store.home import Home

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from s2connect.cli import main, message_files
-from s2connect.cli.message_files import Entry, entries_of, is_log
-from s2connect.cli.message_lines import facts_of, phrase_of, time_of
+from s2connect.cli import main
+from s2connect.diagnostics import message_files
+from s2connect.diagnostics.message_files import Entry, entries_of, is_log
+from s2connect.diagnostics.message_lines import facts_of, phrase_of, time_of
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.cli import main, message_sources
-from s2connect.cli.message_files import entries_of
+from s2connect.cli import main
+from s2connect.diagnostics import message_sources
+from s2connect.diagnostics.message_files import entries_of
 
 Capture = pytest.CaptureFixture[str]
 

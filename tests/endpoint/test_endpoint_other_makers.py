@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, Role, Session
-from s2connect.cli.doctor_checks import Check
-from s2connect.cli.doctor_peers import Peer
+from s2connect.diagnostics.checks import Check
+from s2connect.diagnostics.peers import Peer
 from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client

@@ -25,7 +25,7 @@ from s2connect import EndpointConfig
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.chain import CapturedChain, verify_pki
 from s2connect.certs.tls import leaf_client_context, pinned_client_context, wan_client_context
-from s2connect.cli.doctor_checks import (
+from s2connect.diagnostics.checks import (
     Answered,
     Check,
     Entry,
@@ -44,7 +44,7 @@ from s2connect.cli.doctor_checks import (
     validity,
     warn,
 )
-from s2connect.cli.doctor_machine import apart
+from s2connect.diagnostics.machine import apart
 from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper

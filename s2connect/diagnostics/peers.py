@@ -10,8 +10,8 @@ from pathlib import Path
 
 from s2connect.certs.chain import CapturedChain, capture_chain, verify_pki
 from s2connect.certs.tls import pinned_client_context, refusal, wan_client_context
-from s2connect.cli.doctor_checks import Check, Layer, Result, hint_of, milliseconds
-from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, addresses_of, now_utc
+from s2connect.diagnostics.checks import Check, Layer, Result, hint_of, milliseconds
+from s2connect.diagnostics.endpoint import ASK_TIMEOUT, addresses_of, now_utc
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError, TrustError
 from s2connect.https.client import HttpsClient, Route
 from s2connect.model.proxy import Proxies, Proxy

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2connect.cli.doctor_checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, responders
+from s2connect.diagnostics.checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, responders
 from s2connect.discovery.dns import PTR, A, query
 from s2connect.discovery.network import OwnAddress, own_addresses
 

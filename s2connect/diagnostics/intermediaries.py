@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from s2connect import EndpointConfig
 from s2connect.certs.tls import describe_tls_error
-from s2connect.cli.doctor_checks import Check, Layer, fail, fault, milliseconds, ok, warn
-from s2connect.cli.doctor_endpoint import ASK_TIMEOUT, Found
+from s2connect.diagnostics.checks import Check, Layer, fail, fault, milliseconds, ok, warn
+from s2connect.diagnostics.endpoint import ASK_TIMEOUT, Found
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError
 from s2connect.model.proxy import Proxies
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from s2connect.cli.message_lines import (
+from s2connect.diagnostics.message_lines import (
     MAX_PREFIX,
     direction_of,
     facts_of,

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from s2connect.cli.message_files import Entry, entries_of, is_log
-from s2connect.cli.message_lines import is_frame
-from s2connect.cli.message_sources import STDIN, UNCUT, no_messages, read_file, shown_name
+from s2connect.diagnostics.message_files import Entry, entries_of, is_log
+from s2connect.diagnostics.message_lines import is_frame
+from s2connect.diagnostics.message_sources import STDIN, UNCUT, no_messages, read_file, shown_name
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, read_typed
 from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue, read_message

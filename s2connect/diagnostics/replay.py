@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from s2connect.cli.message_files import Entry, Record, entries_of
-from s2connect.cli.message_lines import is_frame, role_of
-from s2connect.cli.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
-from s2connect.cli.validate import agreed_version, counted, finding_line, finding_object, known_version
+from s2connect.diagnostics.message_files import Entry, Record, entries_of
+from s2connect.diagnostics.message_lines import is_frame, role_of
+from s2connect.diagnostics.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
+from s2connect.diagnostics.validate import agreed_version, counted, finding_line, finding_object, known_version
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, parse_message
 from s2connect.messages.conversation import Conversation, Verdict

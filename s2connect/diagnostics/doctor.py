@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from s2connect import EndpointConfig
-from s2connect.cli.doctor_checks import Check, Layer, Result, fail, passes, warn
-from s2connect.cli.doctor_endpoint import (
+from s2connect.diagnostics.checks import Check, Layer, Result, fail, passes, warn
+from s2connect.diagnostics.endpoint import (
     Found,
     examine_certificates,
     examine_database,
@@ -31,9 +31,9 @@ from s2connect.cli.doctor_endpoint import (
     examine_vault,
     now_utc,
 )
-from s2connect.cli.doctor_machine import examine_multicast, examine_network
-from s2connect.cli.doctor_peers import peers_of
-from s2connect.cli.doctor_ways import examine_broker, examine_proxy, proxies_of
+from s2connect.diagnostics.intermediaries import examine_broker, examine_proxy, proxies_of
+from s2connect.diagnostics.machine import examine_multicast, examine_network
+from s2connect.diagnostics.peers import peers_of
 from s2connect.errors import ConfigurationError
 from s2connect.model.proxy import Proxies
 from s2connect.service.sidecar import Object
