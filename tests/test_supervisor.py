@@ -432,12 +432,12 @@ ALLOWED = {
         "_carry": "its function awaits it",
     },
     "cli/simulate.py": {"until_terminated": "its function awaits it"},
-    "cli/serve.py": {"_until_stopped": "its function awaits it; an error ends the service"},
-    "cli/lines.py": {
+    "service/serve.py": {"_until_stopped": "its function awaits it; an error ends the service"},
+    "service/lines.py": {
         "converse": "as begin, which is in it",
         "begin": "one a command, ended with the stream: it reports its own failure",
     },
-    "cli/doctor.py": {"_together": "its function awaits it"},
+    "diagnostics/doctor.py": {"_together": "its function awaits it"},
     "cli/program.py": {"__aenter__": "its object awaits it"},
 }
 """Where a task may be made: file and function, and why that is no seventh way to lose an error."""
