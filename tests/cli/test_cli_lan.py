@@ -131,6 +131,7 @@ def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
         made.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.rule("DISC-04", "LAN-01", "LAN-03", "LAN-04", "LAN-05")
 def test_an_installer_finds_looks_picks_and_pairs_without_typing_a_url(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def fill(place: Path) -> Path:
     return filling
 
 
+@pytest.mark.long
 @pytest.mark.rule("PAIR-10", "PAIRC-07")
 async def test_a_server_that_cannot_store_says_so_and_blames_nobody(
     small_disk: Path, rm: Endpoint, open_endpoint: OpenEndpoint, caplog: pytest.LogCaptureFixture

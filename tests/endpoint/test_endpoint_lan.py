@@ -128,6 +128,7 @@ def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(hom
         assert device.do("pair", second.url, second.do("code"), "10.77.1.2") == second.id
 
 
+@pytest.mark.long
 @pytest.mark.rule("LP-01", "LP-02", "LP-04", "LP-05", "ROLE-03", "ROLE-04", "DISC-05")
 def test_a_device_without_a_server_is_paired_by_the_code_on_its_sticker(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:

@@ -347,7 +347,7 @@ STEPS = ["index", "requestPairing", "requestConnectionDetails", "finalizePairing
 
 @pytest.mark.rule("PAIRC-03", "PAIRC-06", "PAIRC-07")
 @pytest.mark.parametrize("after", [False, True], ids=["before it acts", "after it acted"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [pytest.param("index", marks=pytest.mark.long), *STEPS[1:]])  # index: ten seconds
 async def test_a_server_that_falls_silent_at_a_step_leaves_the_client_in_order(
     cem: Endpoint, rm: Endpoint, step: str, after: bool
 ) -> None:
