@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -30,6 +30,7 @@ from s2connect.bridge.config import (
     ReadRoute,
 )
 from s2connect.bridge.devices import MAX_SECRET_BYTES
+from s2connect.bridge.problems import Problems
 from s2connect.bridge.toml_lines import Place
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import wan_client_context
@@ -41,9 +42,6 @@ from s2connect.store.files import read_private
 from s2connect.transports.legacy import is_this_machine
 from s2connect.transports.mqtt.details import SessionToken
 from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
-
-if TYPE_CHECKING:
-    from s2connect.bridge.config import Reading
 
 PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 """Settings that name files with a secret."""
@@ -57,7 +55,7 @@ _Routes = Sequence[ReadRoute]
 
 
 def check(
-    reading: Reading,
+    problems: Problems,
     endpoint: EndpointSection | None,
     mqtt: MqttConfig | None,
     proxy: ProxySection | None,
@@ -66,21 +64,21 @@ def check(
 ) -> None:
     """Check what is there; the parts that could not be read are None or missing."""
     if endpoint is not None:
-        _pair_of_files(reading, ("endpoint",), endpoint.certificate, endpoint.private_key)
-        _anchors(reading, ("endpoint",), endpoint.trust_anchors)
+        _pair_of_files(problems, ("endpoint",), endpoint.certificate, endpoint.private_key)
+        _anchors(problems, ("endpoint",), endpoint.trust_anchors)
     if mqtt is not None:
-        _mqtt(reading, mqtt)
+        _mqtt(problems, mqtt)
     if proxy is not None and proxy.url is not None:
-        _proxy(reading, proxy.url)
+        _proxy(problems, proxy.url)
     named = [(route.place, route.settings) for route in routes if route.settings is not None]
-    _distinct(reading, [((*p, "name"), s.name.casefold()) for p, s in named], "another route has this name")
-    _distinct(reading, [((*p, "id"), s.id) for p, s in named if s.id is not None], "another route has this id")
+    _distinct(problems, [((*p, "name"), s.name.casefold()) for p, s in named], "another route has this name")
+    _distinct(problems, [((*p, "id"), s.id) for p, s in named if s.id is not None], "another route has this id")
     for place, end in _ends(routes):
-        _end(reading, place, end, mqtt)
+        _end(problems, place, end, mqtt)
         if isinstance(end, ConfiguredDevices):
-            _devices(reading, place, end)
-    _ports(reading, endpoint, metrics, routes)
-    _broker(reading, mqtt, routes)
+            _devices(problems, place, end)
+    _ports(problems, endpoint, metrics, routes)
+    _broker(problems, mqtt, routes)
 
 
 def _ends(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
@@ -91,7 +89,7 @@ def _ends(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
             yield (*route.place, "manager"), route.manager
 
 
-def _mqtt(reading: Reading, mqtt: MqttConfig) -> None:
+def _mqtt(problems: Problems, mqtt: MqttConfig) -> None:
     place = ("mqtt",)
     try:
         settings = mqtt.model_copy(update={"password_file": None}).settings("bridge")
@@ -99,122 +97,122 @@ def _mqtt(reading: Reading, mqtt: MqttConfig) -> None:
         if not missing:
             settings.context()
     except InvalidUrl as error:
-        reading.problem((*place, "url"), f"url: {error.what}")
+        problems.add((*place, "url"), f"url: {error.what}")
     except S2ConnectError as error:
-        reading.problem(place, error.what)
-    _secrets(reading, place, mqtt)
+        problems.add(place, error.what)
+    _secrets(problems, place, mqtt)
     if mqtt.password_file is not None and mqtt.username is None:
-        reading.problem((*place, "password_file"), "there is a password, but no username")
+        problems.add((*place, "password_file"), "there is a password, but no username")
 
 
-def _proxy(reading: Reading, url: str) -> None:
+def _proxy(problems: Problems, url: str) -> None:
     try:
         check_proxy(url)
     except ValueError as error:
-        reading.problem(("proxy", "url"), f"url: {error}")
+        problems.add(("proxy", "url"), f"url: {error}")
 
 
-def _end(reading: Reading, place: Place, end: BaseModel, mqtt: MqttConfig | None) -> None:
-    _secrets(reading, place, end)
+def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttConfig | None) -> None:
+    _secrets(problems, place, end)
     if isinstance(end, Listening):
-        _listening(reading, place, end)
+        _listening(problems, place, end)
     if isinstance(end, PlainClientManager):
         filled = end.url.replace("{name}", "name").replace("{id}", "id")
-        _plain_url(reading, place, filled, allow_unencrypted=end.allow_unencrypted)
-        _anchors(reading, place, end.trust_anchors)
+        _plain_url(problems, place, filled, allow_unencrypted=end.allow_unencrypted)
+        _anchors(problems, place, end.trust_anchors)
         if "{" not in end.url:
             what = "url: every device has the same URL; {name} or {id} in it stands for that of the device"
-            reading.problem((*place, "url"), what, fatal=False)
+            problems.add((*place, "url"), what, fatal=False)
     if isinstance(end, PlainServerManager) and "{id}" not in end.path and "{name}" not in end.path:
-        reading.problem((*place, "path"), "path: it needs {id} or {name}, so that every device has a path of its own")
+        problems.add((*place, "path"), "path: it needs {id} or {name}, so that every device has a path of its own")
     if isinstance(end, MqttDevices | MqttManager) and mqtt is None:
-        reading.problem((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
+        problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
     if isinstance(end, MqttManager):
-        _mqtt_peer(reading, place, end, mqtt)
+        _mqtt_peer(problems, place, end, mqtt)
 
 
-def _devices(reading: Reading, place: Place, devices: ConfiguredDevices) -> None:
+def _devices(problems: Problems, place: Place, devices: ConfiguredDevices) -> None:
     by_path = isinstance(devices, PlainServerDevices) and devices.path is not None
     if not devices.device and not by_path:
-        reading.problem((*place, "device"), "there is no device: at least one [[route.devices.device]] is needed")
+        problems.add((*place, "device"), "there is no device: at least one [[route.devices.device]] is needed")
     keys: list[tuple[Place, Hashable]] = []
     items: tuple[PlainClientDevice | PlainServerDevice | MqttDevice, ...] = devices.device
     for number, device in enumerate(items):
         here = (*place, "device", number)
         keys.append((here, device.key))
-        _secrets(reading, here, device)
-    _distinct(reading, keys, "another device has this id, or name")
+        _secrets(problems, here, device)
+    _distinct(problems, keys, "another device has this id, or name")
     if isinstance(devices, PlainClientDevices):
         for number, client in enumerate(devices.device):
             here = (*place, "device", number)
-            _plain_url(reading, here, client.url, allow_unencrypted=client.allow_unencrypted)
-            _anchors(reading, here, client.trust_anchors)
+            _plain_url(problems, here, client.url, allow_unencrypted=client.allow_unencrypted)
+            _anchors(problems, here, client.trust_anchors)
     elif isinstance(devices, PlainServerDevices):
         paths = [((*place, "device", n, "path"), device.at) for n, device in enumerate(devices.device)]
-        _distinct(reading, paths, "another device has this path")
+        _distinct(problems, paths, "another device has this path")
         for number, server in enumerate(devices.device):
             if server.token_file is None and server.login_file is None and not is_this_machine(devices.host):
                 what = f"whoever reaches port {devices.port} can pose as {server.name}: give it a token_file"
-                reading.problem((*place, "device", number), what, fatal=False)
-        _by_path(reading, place, devices)
+                problems.add((*place, "device", number), what, fatal=False)
+        _by_path(problems, place, devices)
 
 
-def _by_path(reading: Reading, place: Place, devices: PlainServerDevices) -> None:
+def _by_path(problems: Problems, place: Place, devices: PlainServerDevices) -> None:
     if devices.path is None:
         for name in ("token_file", "login_file", "max_devices"):
             if name in devices.model_fields_set:
                 what = f"{name}: this is for devices by path; each [[route.devices.device]] has its own token_file"
-                reading.problem((*place, name), what)
+                problems.add((*place, name), what)
         return
     if re.fullmatch(r"[^{}]*\{id\}(?:/[^{}]*)?", devices.path) is None or "/{id}" not in devices.path:
         what = "path: it has /{id} once, which stands for the id of a device, e.g. /s2/{id}"
-        reading.problem((*place, "path"), what)
+        problems.add((*place, "path"), what)
     if devices.token_file is None and devices.login_file is None and not is_this_machine(devices.host):
         what = (
             f"whoever reaches port {devices.port} can pose as any device and use up max_devices: give a token_file or"
             " login_file"
         )
-        reading.problem((*place, "path"), what, fatal=False)
+        problems.add((*place, "path"), what, fatal=False)
 
 
-def _mqtt_peer(reading: Reading, place: Place, peer: MqttPeer, mqtt: MqttConfig | None) -> None:
+def _mqtt_peer(problems: Problems, place: Place, peer: MqttPeer, mqtt: MqttConfig | None) -> None:
     try:
         if peer.client_id is not None:
             check_client_id(peer.client_id)
     except InvalidTopic:
         what = "client_id: it has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'"
-        reading.problem((*place, "client_id"), what)
+        problems.add((*place, "client_id"), what)
     try:
         if peer.prefix is not None:
             check_prefix(peer.prefix)
     except ConfigurationError as error:
-        reading.problem((*place, "prefix"), f"prefix: {error.what}")
+        problems.add((*place, "prefix"), f"prefix: {error.what}")
     if peer.client_id is not None and mqtt is not None and peer.prefix not in (None, mqtt.prefix):
-        reading.problem((*place, "prefix"), "prefix: who opens its sessions itself uses that of [mqtt]")
+        problems.add((*place, "prefix"), "prefix: who opens its sessions itself uses that of [mqtt]")
     if peer.secret_file is None:
         if peer.protection == "sealed":
             what = 'secret_file is missing: both sides need the same 32 random bytes in Base64, or protection = "plain"'
-            reading.problem(place, what)
+            problems.add(place, what)
         else:
             what = "without a secret, whoever may publish on the topics is the peer"
-            reading.problem(place, what, fatal=False)
+            problems.add(place, what, fatal=False)
     elif peer.protection == "plain":
-        reading.problem((*place, "protection"), "the broker can read every message", fatal=False)
+        problems.add((*place, "protection"), "the broker can read every message", fatal=False)
 
 
-def _listening(reading: Reading, place: Place, end: Listening) -> None:
-    _pair_of_files(reading, place, end.certificate, end.private_key)
+def _listening(problems: Problems, place: Place, end: Listening) -> None:
+    _pair_of_files(problems, place, end.certificate, end.private_key)
     if end.certificate is None and not is_this_machine(end.host):
         if end.allow_unencrypted:
-            reading.problem((*place, "allow_unencrypted"), f"without TLS, {NO_TLS}", fatal=False)
+            problems.add((*place, "allow_unencrypted"), f"without TLS, {NO_TLS}", fatal=False)
         else:
             what = (
                 f"other machines come in without TLS: give certificate and private_key, or allow_unencrypted ({NO_TLS})"
             )
-            reading.problem((*place, "host"), what)
+            problems.add((*place, "host"), what)
 
 
-def _plain_url(reading: Reading, place: Place, url: str, *, allow_unencrypted: bool) -> None:
+def _plain_url(problems: Problems, place: Place, url: str, *, allow_unencrypted: bool) -> None:
     here = (*place, "url")
     try:
         if not url.lower().startswith("ws://"):
@@ -222,20 +220,20 @@ def _plain_url(reading: Reading, place: Place, url: str, *, allow_unencrypted: b
             return
         host = UnencryptedWebSocketUrl(url).host
     except InvalidUrl:
-        reading.problem(here, "url: it looks like wss://name.example:8443/s2, or ws://… in a network of your own")
+        problems.add(here, "url: it looks like wss://name.example:8443/s2, or ws://… in a network of your own")
         return
     if is_this_machine(host):
         return
     if allow_unencrypted:
-        reading.problem(here, f"without TLS, {NO_TLS}", fatal=False)
+        problems.add(here, f"without TLS, {NO_TLS}", fatal=False)
     else:
         what = (
             f"url: {for_display(host, 100)} is another machine, and ws:// has no TLS: use wss://, or allow_unencrypted"
         )
-        reading.problem(here, f"{what} ({NO_TLS})")
+        problems.add(here, f"{what} ({NO_TLS})")
 
 
-def _secrets(reading: Reading, place: Place, section: BaseModel) -> None:
+def _secrets(problems: Problems, place: Place, section: BaseModel) -> None:
     for name in PRIVATE:
         file = getattr(section, name, None)
         if not isinstance(file, Path) or not file.is_file():
@@ -243,71 +241,73 @@ def _secrets(reading: Reading, place: Place, section: BaseModel) -> None:
         try:
             content = read_private(file, MAX_SECRET_BYTES) or b""
         except S2ConnectError as error:
-            reading.problem((*place, name), f"{name}: {error.what}")
+            problems.add((*place, name), f"{name}: {error.what}")
             continue
         if not content.strip():
-            reading.problem((*place, name), f"{name}: {for_display(str(file), 300)} is empty")
+            problems.add((*place, name), f"{name}: {for_display(str(file), 300)} is empty")
         elif name == "login_file" and (b":" not in content or not content.isascii()):
             what = f"{name}: {for_display(str(file), 300)} does not hold user:password in ASCII"
-            reading.problem((*place, name), what)
+            problems.add((*place, name), what)
         elif name == "login_file" and len(content.strip().partition(b":")[2]) < MIN_PASSWORD:
             what = f"{name}: a password of less than {MIN_PASSWORD} characters may be guessed; better take a random one"
-            reading.problem((*place, name), what, fatal=False)
+            problems.add((*place, name), what, fatal=False)
         elif name == "secret_file":
             try:
                 SessionToken(content.decode("utf-8"))
             except ValueError:
                 what = f"{name}: {for_display(str(file), 300)} does not hold 32 random bytes in Base64"
-                reading.problem((*place, name), what)
+                problems.add((*place, name), what)
 
 
-def _pair_of_files(reading: Reading, place: Place, certificate: Path | None, private_key: Path | None) -> None:
+def _pair_of_files(problems: Problems, place: Place, certificate: Path | None, private_key: Path | None) -> None:
     if (certificate is None) != (private_key is None):
         given = "certificate" if certificate is not None else "private_key"
-        reading.problem((*place, given), "certificate and private_key belong together")
+        problems.add((*place, given), "certificate and private_key belong together")
     elif certificate is not None and private_key is not None and certificate.is_file() and private_key.is_file():
         try:
             ServerIdentity.load(certificate.read_bytes(), private_key.read_bytes())
         except OSError as error:
-            reading.problem((*place, "certificate"), f"the files cannot be read ({error.strerror})")
+            problems.add((*place, "certificate"), f"the files cannot be read ({error.strerror})")
         except S2ConnectError as error:
-            reading.problem((*place, "certificate"), error.what)
+            problems.add((*place, "certificate"), error.what)
 
 
-def _anchors(reading: Reading, place: Place, file: Path | None) -> None:
+def _anchors(problems: Problems, place: Place, file: Path | None) -> None:
     if file is None or not file.is_file():
         return
     try:
         wan_client_context(file)
     except S2ConnectError as error:
-        reading.problem((*place, "trust_anchors"), error.what)
+        problems.add((*place, "trust_anchors"), error.what)
 
 
-def _ports(reading: Reading, endpoint: EndpointSection | None, metrics: MetricsSection | None, routes: _Routes) -> None:
+def _ports(
+    problems: Problems, endpoint: EndpointSection | None, metrics: MetricsSection | None, routes: _Routes
+) -> None:
     taken: list[tuple[Place, Hashable]] = []
     if endpoint is not None and endpoint.port:
         taken.append((("endpoint", "port"), endpoint.port))
     if metrics is not None:
         taken.append((("metrics", "port"), metrics.port))
     taken += [((*place, "port"), end.port) for place, end in _ends(routes) if isinstance(end, Listening)]
-    _distinct(reading, taken, "port: something else of this file listens there already")
+    _distinct(problems, taken, "port: something else of this file listens there already")
 
 
-def _broker(reading: Reading, mqtt: MqttConfig | None, routes: _Routes) -> None:
+def _broker(problems: Problems, mqtt: MqttConfig | None, routes: _Routes) -> None:
     """Static sessions share the topics of a broker: no two of them may have the same two ends."""
     found: list[tuple[Place, Hashable]] = []
     for place, end in _ends(routes):
         if isinstance(end, MqttDevices):
             for number, device in enumerate(end.device):
                 here = (*place, "device", number)
-                _mqtt_peer(reading, here, device, mqtt)
+                _mqtt_peer(problems, here, device, mqtt)
                 found.append((here, device.id))
-    _distinct(reading, found, "another device at the broker has this id")
+    _distinct(problems, found, "another device at the broker has this id")
 
 
-def _distinct(reading: Reading, values: Iterable[tuple[Place, Hashable]], what: str) -> None:
+def _distinct(problems: Problems, values: Iterable[tuple[Place, Hashable]], what: str) -> None:
     seen: set[Hashable] = set()
     for place, value in values:
         if value in seen:
-            reading.problem(place, what)
+            problems.add(place, what)
         seen.add(value)

@@ -74,7 +74,7 @@ def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOptio
 
     Exit code 0 if it can be used (warnings are allowed), otherwise 2.
     """
-    from s2connect.bridge.config import load
+    from s2connect.bridge.config_file import load
     from s2connect.cli.show import say
 
     log_to_stderr(verbose)
@@ -96,7 +96,7 @@ def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOptio
 
 def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool = False) -> Any:
     """Run work on a file; its mistakes get a line each."""
-    from s2connect.bridge.config import BridgeFileError
+    from s2connect.bridge.problems import BridgeFileError
 
     try:
         return run_work(work, on_uvloop=on_uvloop)
@@ -224,7 +224,7 @@ def pair(
 
 
 def _home(file: Path | None, home: Path | None) -> Path:
-    from s2connect.bridge.config import home_of
+    from s2connect.bridge.config_file import home_of
 
     return home_of(file) if file is not None else home_path(home)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from s2connect import Endpoint, Role, Session
-from s2connect.bridge.config import load
+from s2connect.bridge.config_file import load
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.service import Bridge
 from s2connect.errors import S2ConnectError, SessionError

@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
-from s2connect.bridge.config import load
+from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, representative_id
 from s2connect.bridge.service import Bridge
 from s2connect.endpoint.config import MqttConfig

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
-from s2connect.bridge.config import load
+from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.errors import SessionError
 from s2connect.messages.envelope import Message

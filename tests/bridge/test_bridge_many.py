@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.bridge.config import load
+from s2connect.bridge.config_file import load
 from s2connect.bridge.service import Bridge
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.endpoint.endpoint import create_home

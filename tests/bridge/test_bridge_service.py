@@ -14,7 +14,7 @@ import pytest
 from service_kit import POWER, converse, ended, until_up
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig
-from s2connect.bridge.config import load
+from s2connect.bridge.config_file import load
 from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.service import Bridge, prepare_home
