@@ -72,7 +72,7 @@ CORES = [
     "https/rate.py",
     "messages/handshake.py",
     "bridge/relay.py",
-    "bridge/life.py",
+    "bridge/link_state.py",
     *(
         f"transports/mqtt/{name}.py"
         for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors", "publish")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from s2connect.bridge.ports import Device
+from s2connect.bridge.sides import Device
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.text import for_display

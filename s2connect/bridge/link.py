@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from s2connect.bridge.life import LinkEvent, LinkLife, LinkState
+from s2connect.bridge.link_state import LinkEvent, LinkLife, LinkState
 from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.recording import Record
 from s2connect.bridge.refusals import Counts, Refusal, Refusals

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2connect.bridge.devices import GENERIC, UNKNOWN
 from s2connect.bridge.link import NOT_NOW, Side, Way
-from s2connect.bridge.ports import Device, DevicePort, ManagerPort, Switchboard
+from s2connect.bridge.sides import Device, DevicePort, ManagerPort, Switchboard
 from s2connect.endpoint.config import NodeConfig
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.endpoint.node import Node

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import NOT_NOW, Side, Way
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
 from s2connect.bridge.recording import ObservedConnection
+from s2connect.bridge.sides import ConfiguredDevicePort, Device, ManagerPort, Switchboard
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError

@@ -9,9 +9,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from s2connect.bridge.link import NOT_NOW, Link, LinkStatus, Side
-from s2connect.bridge.ports import Device, DevicePort, ManagerPort
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
+from s2connect.bridge.sides import Device, DevicePort, ManagerPort
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
@@ -92,7 +92,7 @@ class Route:
     # Switchboard
 
     async def found(self, device: Device, side: Side) -> None:
-        """See :meth:`Switchboard.found <s2connect.bridge.ports.Switchboard.found>`."""
+        """See :meth:`Switchboard.found <s2connect.bridge.sides.Switchboard.found>`."""
         async with self._locks.setdefault(device.key, asyncio.Lock()):
             if self._closed or self._known.get(device.key) == device:
                 return
@@ -118,11 +118,11 @@ class Route:
             self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)
 
     async def coming(self, devices: Sequence[Device]) -> None:
-        """See :meth:`Switchboard.coming <s2connect.bridge.ports.Switchboard.coming>`."""
+        """See :meth:`Switchboard.coming <s2connect.bridge.sides.Switchboard.coming>`."""
         await self.manager.prepare(devices[:MAX_LINKS])
 
     async def gone(self, key: str, *, for_good: bool = True) -> None:
-        """See :meth:`Switchboard.gone <s2connect.bridge.ports.Switchboard.gone>`."""
+        """See :meth:`Switchboard.gone <s2connect.bridge.sides.Switchboard.gone>`."""
         async with self._locks.setdefault(key, asyncio.Lock()):
             self._known.pop(key, None)
             link, task = self.links.pop(key, None), self._tasks.pop(key, None)
@@ -132,12 +132,12 @@ class Route:
                 await self.manager.dismiss(key)
 
     async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
-        """See :meth:`Switchboard.ask <s2connect.bridge.ports.Switchboard.ask>`."""
+        """See :meth:`Switchboard.ask <s2connect.bridge.sides.Switchboard.ask>`."""
         link = self.links.get(key)
         return NOT_NOW if link is None else await link.ask(role, s2_version)
 
     def arrived(self, key: str, role: Role, connection: Connection) -> bool:
-        """See :meth:`Switchboard.arrived <s2connect.bridge.ports.Switchboard.arrived>`."""
+        """See :meth:`Switchboard.arrived <s2connect.bridge.sides.Switchboard.arrived>`."""
         link = self.links.get(key)
         try:
             return link is not None and link.arrived(role, connection)
@@ -146,11 +146,11 @@ class Route:
             return False
 
     def gives_way(self, key: str) -> bool:
-        """See :meth:`Switchboard.gives_way <s2connect.bridge.ports.Switchboard.gives_way>`."""
+        """See :meth:`Switchboard.gives_way <s2connect.bridge.sides.Switchboard.gives_way>`."""
         link = self.links.get(key)
         return not self.manager.keeps and (link is None or link.is_unused())
 
     def pairing_changed(self, key: str) -> None:
-        """See :meth:`Switchboard.pairing_changed <s2connect.bridge.ports.Switchboard.pairing_changed>`."""
+        """See :meth:`Switchboard.pairing_changed <s2connect.bridge.sides.Switchboard.pairing_changed>`."""
         if (link := self.links.get(key)) is not None:
             link.pairing_changed()

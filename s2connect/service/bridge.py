@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.problems import BridgeFileError
-from s2connect.bridge.service import Bridge, Reloaded
 from s2connect.errors import S2ConnectError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.model.text import for_display

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import web
 
-from s2connect.bridge.life import LinkState
-from s2connect.bridge.service import Bridge
+from s2connect.bridge.bridge import Bridge
+from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import Handler, HttpsServer
 from s2connect.web.page import HEADERS, status_page

@@ -9,7 +9,7 @@ from datetime import datetime
 from html import escape
 from typing import Final
 
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.model.text import for_display, span
 from s2connect.web.rows import COLUMNS, LEGEND, Object, Row, ends_of, failed_sentence, no_links
 
@@ -91,7 +91,7 @@ def status_page(status: Object, now: datetime) -> str:
     """Write the page.
 
     Args:
-        status: Of :meth:`s2connect.bridge.service.Bridge.status`; its texts may be anybody's.
+        status: Of :meth:`s2connect.bridge.bridge.Bridge.status`; its texts may be anybody's.
         now: When that was, with its time zone.
     """
     links = [link for route in status["routes"] for link in route["links"]]

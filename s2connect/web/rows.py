@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.model.text import for_display, span
 
 FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
@@ -25,7 +25,7 @@ class Row:
 
     Attributes:
         link: Its name within the route.
-        state: A :class:`~s2connect.bridge.life.LinkState`.
+        state: A :class:`~s2connect.bridge.link_state.LinkState`.
         since: For how long.
         reason: Why; empty where all is well.
         device: How the device is connected, "-" where it is not.
@@ -49,7 +49,7 @@ class Row:
 
     @classmethod
     def of(cls, link: Object) -> Self:
-        """A link of :meth:`s2connect.bridge.service.Bridge.status`."""
+        """A link of :meth:`s2connect.bridge.bridge.Bridge.status`."""
         up = link["state"] == LinkState.UP
         sides, messages = link["sides"], link["messages"]
         return cls(

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from s2connect import Endpoint, Role, Session
+from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
-from s2connect.bridge.life import LinkState
-from s2connect.bridge.service import Bridge
+from s2connect.bridge.link_state import LinkState
 from s2connect.errors import S2ConnectError, SessionError
 from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.websocket_end import WebSocketTimings

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from s2connect import Role, Session
-from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import FAREWELL_TIMEOUT, NOT_NOW, OPEN_TIMEOUT
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.plain import PlainServerDevicePort
 from s2connect.errors import ConnectionClosed, PeerBusy
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import connect_plain
-from tests.bridge.bridge_kit import MQ, PLAIN, House
+from tests.bridge.bridge_fixtures import MQ, PLAIN, House
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.waits import until, within
 

@@ -14,12 +14,12 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from service_kit import private_file
+from route_fixtures import private_file
 
 from s2connect.bridge import config as config_module
 from s2connect.bridge.config import BridgeConfig, MqttDevices, PlainServerDevices
 from s2connect.bridge.config_file import load
-from s2connect.bridge.life import TABLE
+from s2connect.bridge.link_state import TABLE
 from s2connect.bridge.problems import BridgeFileError
 from s2connect.bridge.toml_lines import line_of, lines_of
 from s2connect.errors import ConfigurationError

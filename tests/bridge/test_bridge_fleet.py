@@ -22,8 +22,8 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.errors import SessionError
 from s2connect.messages.envelope import Message
-from tests.bridge.bridge_kit import introduce
-from tests.bridge.fault_house import CHILD, free_port, open_without_listening
+from tests.bridge.bridge_fixtures import introduce
+from tests.bridge.fault_setup import CHILD, free_port, open_without_listening
 from tests.netns import Process
 from tests.waits import within
 

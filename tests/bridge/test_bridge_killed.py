@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bridge.fault_child import PEER_TIMEOUT
-from tests.bridge.fault_house import FaultHouse
+from tests.bridge.fault_setup import FaultHouse
 from tests.netns import Host, Lan, Process, require_netns
 from tests.waits import patience
 

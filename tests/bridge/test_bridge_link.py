@@ -1,80 +1,718 @@
-"""A bridge between a device and an energy manager, all three real endpoints on loopback."""
+"""A link between virtual peers that connect, vanish, refuse and stall, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from uuid import uuid4
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
-from s2connect.bridge.life import LinkState
-from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort
-from s2connect.bridge.relay import Policy
-from s2connect.bridge.route import Route
-from s2connect.messages import general
-from s2connect.messages.checks import Check
-from s2connect.model.common import NodeId
-from tests.waits import until, within
+import pytest
+
+from s2connect.bridge.link import (
+    ARRIVAL_TIMEOUT,
+    ASK_TIMEOUT,
+    FAREWELL_TIMEOUT,
+    MAX_EARLY,
+    MAX_UNREAD,
+    NOT_NOW,
+    OPEN_TIMEOUT,
+    RENDEZVOUS,
+    Link,
+    Way,
+)
+from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.outbox import MAX_QUEUED
+from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
+from s2connect.errors import AccessRefused, ConnectionClosed
+from s2connect.model.common import Role
+from s2connect.session.reconnect import BASE_DELAY
+from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+from s2connect.transports.base import Connection
+from tests.bridge.link_fixtures import NOBODY, PeerSide, answer, farewell, message
+from tests.bridge.virtual_time import run_virtual
+
+RM, CEM = Role.RM, Role.CEM
+OPEN, ACCEPT = Way.OPEN, Way.ACCEPT
+WAYS = [(OPEN, OPEN), (OPEN, ACCEPT), (ACCEPT, OPEN), (ACCEPT, ACCEPT)]
+all_ways = pytest.mark.parametrize(("rm", "cem"), WAYS, ids=lambda way: way.value)
 
 
-def details() -> general.ResourceManagerDetails:
-    return general.ResourceManagerDetails(
-        resource_id="battery-1",
-        roles=[general.Role(role=general.RoleType.ENERGY_STORAGE, commodity=general.Commodity.ELECTRICITY)],
-        instruction_processing_delay=100,
-        available_control_types=[general.ControlType.FILL_RATE_BASED_CONTROL],
-        provides_forecast=False,
-        provides_power_measurement_types=[general.CommodityQuantity.ELECTRIC_POWER_L1],
-    )
+class House:
+    """A link with its two peers."""
 
+    def __init__(self, rm: Way | None, cem: Way | None, policy: Policy | None = None, **more: Any) -> None:
+        self.sides = {RM: PeerSide("the device", rm, **more), CEM: PeerSide("the manager", cem, **more)}
+        self.states: list[LinkState] = []
+        self.link = Link("house/device", self.sides, policy or Policy(), on_change=self._changed)
 
-def config(*nodes: NodeConfig) -> EndpointConfig:
-    return EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes)
+    def _changed(self, link: Link) -> None:
+        self.states.append(link.status().state)
+
+    @property
+    def state(self) -> LinkState:
+        return self.link.status().state
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def until(self, *states: LinkState, within: float = FAREWELL_TIMEOUT + 1) -> None:
+        async with asyncio.timeout(within):
+            while self.state not in states:
+                await asyncio.sleep(0.001)
+
+    async def come(self, role: Role) -> str | None:
+        """Play a peer that asks, and comes if it may."""
+        told = await self.link.ask(role, "v1.0.0")
+        if told is None:
+            connection = self.sides[role].connect()
+            if not self.link.arrived(role, connection):
+                await connection.close(1001)
+                return "too late"
+        return told
+
+    async def meet(self) -> None:
+        """Bring both sides up, whoever connects."""
+        asking = [asyncio.create_task(self.come(role)) for role in Role if self.sides[role].way is ACCEPT]
+        await self.until(LinkState.UP)
+        assert await asyncio.gather(*asking) == [None] * len(asking)
+
+    def peer(self, role: Role) -> Connection:
+        return self.sides[role].peer
+
+    def standing(self) -> set[Role]:
+        return {role for role, side in self.sides.items() if side.standing()}
 
 
 @contextlib.asynccontextmanager
-async def bridge(check: Check = Check.RULES) -> AsyncIterator[tuple[Endpoint, Route, NodeManagerPort]]:
-    towards_devices = NodeConfig(role=Role.CEM, alias="devices", s2_versions=VERSIONS)
-    async with Endpoint.open(config=config(towards_devices)) as endpoint:
-        manager = NodeManagerPort(endpoint, NodeId(uuid4()), ("WebSocket",))
-        devices = NodeDevicePort(endpoint, endpoint.node(role=Role.CEM))
-        route = Route("house", devices, manager, Policy(check=check))
-        await route.start()
-        try:
-            yield endpoint, route, manager
-        finally:
-            await route.close()
+async def running(house: House) -> AsyncIterator[House]:
+    task = asyncio.create_task(house.link.run())
+    try:
+        yield house
+        assert not task.done(), "a link lives until it is stopped"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert house.state is LinkState.STOPPED
+    assert not house.standing()
 
 
-async def test_a_device_and_an_energy_manager_meet_through_the_bridge() -> None:
-    async with (
-        Endpoint.open(config=config(NodeConfig(role=Role.RM))) as rm,
-        Endpoint.open(config=config(NodeConfig(role=Role.CEM))) as cem,
-        bridge() as (endpoint, route, manager),
-    ):
-        code = endpoint.node(role=Role.CEM).issue_pairing_code()
-        await rm.node().pair(endpoint.pairing_url, code)
-        key = str(rm.node().id)
-        await until(lambda: key in route.links)
-        representative = manager.node_of(key)
-        assert representative is not None
-        await representative.pair(cem.pairing_url, cem.node().issue_pairing_code())
-        rm_sessions, cem_sessions = rm.node().sessions(), cem.node().sessions()
-        async with within(10):
-            there: Session
-            here, there = await asyncio.gather(anext(rm_sessions), anext(cem_sessions))
-            await here.send(details())
-            message = await anext(there)
-            assert message.parsed.message_type == "ResourceManagerDetails"
-            await there.send(general.SelectControlType(control_type=general.ControlType.FILL_RATE_BASED_CONTROL))
-            assert (await anext(here)).type == "SelectControlType"
-        link = route.links[key]
-        assert link.status().state is LinkState.UP
-        assert link.status().counts[Role.RM]["forwarded"] == 1
-        await there.close()
-        async with within(15):
-            await here.wait_closed()
-            here, there = await asyncio.gather(anext(rm_sessions), anext(cem_sessions))
-            await here.send(details())
-        assert link.status().times_up == 2
+def play(scene: Callable[[House], Awaitable[None]], rm: Way | None, cem: Way | None, **more: Any) -> None:
+    async def run() -> None:
+        async with running(House(rm, cem, **more)) as house:
+            await scene(house)
+
+    run_virtual(run())
+
+
+@all_ways
+def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(rm: Way, cem: Way) -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+        await device.send(message("m1"))
+        assert await manager.recv() == message("m1")
+        await manager.send(answer("m1"))
+        assert await device.recv() == answer("m1")
+        await manager.send(message("m1"))
+        assert await device.recv() == message("m1")
+        status = house.link.status()
+        assert status.times_up == 1
+        assert all(side.connected and side.s2_version == "v1.0.0" for side in status.sides.values())
+
+    play(scene, rm, cem)
+
+
+# One side cannot be had
+
+
+@pytest.mark.parametrize(("near", "far"), [(RM, CEM), (CEM, RM)])
+def test_who_asks_is_told_to_come_again_where_the_far_side_cannot_be_reached(near: Role, far: Role) -> None:
+    async def scene(house: House) -> None:
+        house.sides[far].refuse = NOBODY
+        assert await house.come(near) == NOT_NOW
+        await house.until(LinkState.FAILED)
+        assert "Nobody is there" in house.link.status().reason
+        assert house.link.status().retry_in is None, "the peer comes again, not the bridge"
+        house.sides[far].refuse = None
+        await house.meet()
+
+    play(scene, *([ACCEPT, OPEN] if near is RM else [OPEN, ACCEPT]))
+
+
+def test_who_asks_is_told_within_ten_seconds_where_the_far_side_stalls() -> None:
+    async def scene(house: House) -> None:
+        house.sides[CEM].stall = asyncio.Event()
+        assert await house.come(RM) == NOT_NOW
+        assert house.now() == pytest.approx(OPEN_TIMEOUT)
+        assert OPEN_TIMEOUT < ASK_TIMEOUT
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_where_both_connect_to_the_bridge_one_waits_for_the_other_for_a_bounded_time() -> None:
+    async def scene(house: House) -> None:
+        assert await house.come(CEM) == NOT_NOW
+        assert house.now() == pytest.approx(RENDEZVOUS)
+        assert RENDEZVOUS < ASK_TIMEOUT
+        await house.until(LinkState.FAILED)
+        assert "the device has not asked" in house.link.status().reason
+
+    play(scene, ACCEPT, ACCEPT)
+
+
+def test_a_side_that_wants_no_session_any_more_is_asked_seldom_and_at_once_after_a_new_pairing() -> None:
+    async def scene(house: House) -> None:
+        house.sides[CEM].refuse = AccessRefused("The manager accepts none of our tokens.")
+        await house.until(LinkState.REFUSED)
+        await asyncio.sleep(600)
+        opened = house.states.count(LinkState.REACHING)
+        assert 3 < opened < 60
+        assert house.state is LinkState.REFUSED
+        house.sides[CEM].refuse = None
+        house.link.pairing_changed()
+        before = house.now()
+        await house.until(LinkState.UP)
+        assert house.now() - before < 0.1
+
+    play(scene, OPEN, OPEN)
+
+
+def test_what_nobody_expected_fails_the_attempt_and_not_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(house: House) -> None:
+        house.sides[RM].refuse = ZeroDivisionError()
+        await house.until(LinkState.FAILED)
+        assert house.link.status().reason.startswith("an unexpected error")
+        house.sides[RM].refuse = None
+        await house.until(LinkState.UP, within=2 * BASE_DELAY)
+
+    play(scene, OPEN, OPEN)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_follower_that_stumbles_does_not_hurt_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(house: House) -> None:
+        house.link._on_change = lambda link: 1 / 0  # type: ignore[assignment,return-value]
+        await house.until(LinkState.UP)
+
+    play(scene, OPEN, OPEN)
+    assert "whoever follows the link house/device failed" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["waiting", "parting", "timer", "farewell"])
+def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
+    fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = True
+
+    def once(real: Any) -> Any:
+        def faulty(*arguments: Any, **more: Any) -> Any:
+            nonlocal armed
+            if armed:
+                armed = False
+                raise RuntimeError("an error of ours")
+            return real(*arguments, **more)
+
+        return faulty
+
+    told: list[TaskFailure] = []
+
+    async def scene() -> None:
+        failures = FailureLog(told.append)
+        house = House(OPEN, OPEN)
+        link = house.link
+        link._failures = failures
+        async with Supervisor("test", failures) as supervisor:
+            task = supervisor.keep(link.run, "link")
+            if fault != "waiting":
+                await house.until(LinkState.UP)
+            match fault:
+                case "waiting":
+                    monkeypatch.setattr(link, "_is_paired", once(link._is_paired))
+                case "parting":
+                    assert link._relay is not None
+                    monkeypatch.setattr(link._relay, "ended", once(link._relay.ended))
+                    await house.peer(RM).close()
+                case "timer":
+                    assert link._relay is not None
+                    monkeypatch.setattr(link._relay, "overdue", once(link._relay.overdue))
+                    await house.peer(RM).send(message("m1"))  # which nobody acknowledges
+                case "farewell":
+                    await house.peer(RM).close()
+                    monkeypatch.setattr(link, "_say_goodbye", once(link._say_goodbye))
+            async with asyncio.timeout(600):
+                while armed:
+                    await asyncio.sleep(0.01)
+                await house.until(LinkState.UP, within=600)
+            assert not task.done()
+        assert house.state is LinkState.STOPPED
+
+    run_virtual(scene())
+    assert [(failure.task, failure.error) for failure in told] == [("link", "RuntimeError")]
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.exc_info
+
+
+def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -> None:
+    async def scene(house: House) -> None:
+        house.sides[RM].version = "v9"
+        await house.until(LinkState.FAILED)
+        assert "v9" in house.link.status().reason
+        assert await farewell(house.peer(RM)) == ["SessionRequest"]
+
+    play(scene, OPEN, OPEN)
+
+
+# Somebody vanishes on the way
+
+
+def test_a_device_that_vanishes_while_the_manager_is_fetched_ends_the_attempt_at_once() -> None:
+    async def scene(house: House) -> None:
+        house.sides[CEM].stall = asyncio.Event()
+        await house.sides[RM].opened.wait()
+        await house.peer(RM).close()
+        await house.until(LinkState.FAILED)
+        assert house.now() < 0.1
+        assert "the device ended the session" in house.link.status().reason
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_far_side_that_vanishes_while_the_near_one_is_on_its_way_ends_the_attempt_at_once() -> None:
+    async def scene(house: House) -> None:
+        assert await house.link.ask(RM, "v1.0.0") is None
+        await house.until(LinkState.ADMITTING)
+        await house.peer(CEM).close()
+        await house.until(LinkState.FAILED)
+        late = house.sides[RM].connect()
+        assert not house.link.arrived(RM, late)
+        await late.close()
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_a_peer_that_may_come_and_does_not_leaves_the_other_one_alone_for_half_a_minute() -> None:
+    async def scene(house: House) -> None:
+        assert await house.link.ask(RM, "v1.0.0") is None
+        assert await farewell(house.peer(CEM)) == ["SessionRequest"]
+        assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
+        await house.until(LinkState.FAILED)
+        assert "the device was let in and did not come" in house.link.status().reason
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_who_comes_first_of_two_that_were_let_in_is_told_when_the_other_does_not_come() -> None:
+    async def scene(house: House) -> None:
+        coming = asyncio.create_task(house.come(RM))
+        assert await house.link.ask(CEM, "v1.0.0") is None
+        assert await coming is None
+        assert await farewell(house.peer(RM)) == ["SessionRequest"]
+        assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
+
+    play(scene, ACCEPT, ACCEPT)
+
+
+def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
+    async def scene(house: House) -> None:
+        for role in Role:
+            stranger = house.sides[role].connect()
+            assert not house.link.arrived(role, stranger)
+            await stranger.close()
+        asking = asyncio.create_task(house.link.ask(RM, "v1.0.0"))
+        await asyncio.sleep(1)
+        early = house.sides[CEM].connect()
+        assert not house.link.arrived(CEM, early), "it has not asked"
+        await early.close()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    play(scene, ACCEPT, ACCEPT)
+
+
+def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_for_without_end() -> None:
+    async def scene(house: House) -> None:
+        house.sides[CEM].stall = asyncio.Event()
+        asking = asyncio.create_task(house.link.ask(RM, "v1.0.0"))
+        await asyncio.sleep(1)
+        asking.cancel()
+        house.sides[CEM].stall.set()
+        await house.sides[CEM].opened.wait()
+        assert await farewell(house.peer(CEM)) == ["SessionRequest"]
+        assert house.now() <= 1 + RENDEZVOUS + 0.1
+
+    play(scene, ACCEPT, OPEN)
+
+
+@all_ways
+def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Way, cem: Way) -> None:
+    async def scene(house: House) -> None:
+        near = RM if rm is ACCEPT else CEM
+        house.sides[near.other].stall = asyncio.Event()
+        first = asyncio.create_task(house.link.ask(near, "v1.0.0"))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(house.link.ask(near, "v1.0.0"))
+        assert await first == NOT_NOW
+        house.sides[near.other].stall.set()
+        if house.sides[near.other].way is ACCEPT:
+            assert await house.link.ask(near.other, "v1.0.0") is None
+        assert await second is None
+        assert await house.link.ask(near, "v1.0.0") is None, "its answer may have been lost"
+
+    if ACCEPT in (rm, cem):
+        play(scene, rm, cem)
+
+
+# What is said before the other side is there
+
+
+def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> None:
+    async def scene(house: House) -> None:
+        assert await house.link.ask(RM, "v1.0.0") is None
+        texts = [message(f"m{n}") for n in range(3 * MAX_EARLY)]
+
+        async def talk() -> None:
+            for text in texts:
+                await house.peer(CEM).send(text)
+
+        talking = asyncio.create_task(talk())
+        await asyncio.sleep(ARRIVAL_TIMEOUT - 1)
+        assert house.link.arrived(RM, house.sides[RM].connect())
+        assert [await house.peer(RM).recv() for _ in texts] == texts
+        await talking
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
+    async def scene(house: House) -> None:
+        assert await house.link.ask(RM, "v1.0.0") is None
+        manager = house.peer(CEM)
+        for n in range(MAX_EARLY + 3):
+            await manager.send(message(f"m{n}"))
+        request = json.loads(await manager.recv())
+        assert request["message_type"] == "SessionRequest"
+        told = [json.loads(await manager.recv()) for _ in range(MAX_EARLY + 3)]
+        assert [(t["subject_message_id"], t["status"]) for t in told] == [
+            (f"m{n}", "TEMPORARY_ERROR") for n in range(MAX_EARLY + 3)
+        ]
+        await manager.send(answer(request["message_id"]))
+        with pytest.raises(ConnectionClosed):
+            await manager.recv()
+
+    play(scene, ACCEPT, OPEN)
+
+
+# The end of a session
+
+
+@all_ways
+@pytest.mark.parametrize("lost", Role)
+def test_when_one_side_is_lost_the_other_is_told_at_once_and_both_come_back(rm: Way, cem: Way, lost: Role) -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        before = house.now()
+        await house.peer(lost).close()
+        assert await farewell(house.peer(lost.other)) == ["SessionRequest"]
+        assert house.now() - before < 0.1
+        await house.until(LinkState.WAITING, LinkState.REACHING, LinkState.UP, within=3 * BASE_DELAY)
+        if rm is cem is OPEN:
+            await house.until(LinkState.UP, within=3 * BASE_DELAY)
+        else:
+            await house.meet()
+        assert house.link.status().times_up == 2
+
+    play(scene, rm, cem)
+
+
+def test_a_side_that_does_not_answer_the_farewell_is_closed_after_three_seconds() -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        await house.peer(RM).close()
+        before = house.now()
+        await house.peer(CEM).wait_closed()
+        assert house.now() - before == pytest.approx(FAREWELL_TIMEOUT, abs=0.1)
+
+    play(scene, OPEN, OPEN)
+
+
+def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queued_is_delivered() -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+        for n in range(3):
+            await manager.send(message(f"c{n}"))
+            await device.send(message(f"r{n}"))
+        await asyncio.sleep(0.1)
+        await manager.send(answer("r1"))
+        await asyncio.sleep(0.1)
+        await manager.close()
+        texts = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                texts.append(json.loads(await device.recv()))
+                if texts[-1]["message_type"] == "SessionRequest":
+                    await device.send(message("x"))
+                    await device.send(message("too-late"))
+                    await device.send(answer(texts[-1]["message_id"]))
+        told = [(t["subject_message_id"], t["status"]) for t in texts if t["message_type"] == "ReceptionStatus"]
+        late = "00000000-0000-0000-0000-000000000000"
+        assert sorted(told) == [
+            (late, "INVALID_DATA"),
+            ("r0", "TEMPORARY_ERROR"),
+            ("r1", "OK"),
+            ("r2", "TEMPORARY_ERROR"),
+            ("too-late", "TEMPORARY_ERROR"),
+        ]
+        assert [t["message_id"] for t in texts if t["message_type"] == "PowerMeasurement"] == ["c0", "c1", "c2"]
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+        for n in range(40):
+            await device.send(message(f"r{n}"))
+            await manager.recv()
+        for n in range(40):
+            await manager.send(answer(f"r{n}"))
+        await asyncio.sleep(0.1)
+        await manager.close()
+        told = []
+        while len(told) < 40:
+            await asyncio.sleep(0.05)
+            told.append(json.loads(await device.recv())["subject_message_id"])
+        assert told == [f"r{n}" for n in range(40)]
+
+    play(scene, OPEN, OPEN, capacity=1)
+
+
+@pytest.mark.rule("REC-03")
+@pytest.mark.parametrize("request_", ["RECONNECT", "TERMINATE"])
+def test_a_side_that_was_told_by_the_other_is_not_told_twice(request_: str) -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+        await device.send(message("m1", "SessionRequest", request=request_))
+        assert json.loads(await manager.recv())["message_id"] == "m1"
+        await manager.send(answer("m1"))
+        assert await device.recv() == answer("m1")
+        await device.close()
+        with pytest.raises(ConnectionClosed):
+            await manager.recv()
+
+    play(scene, OPEN, OPEN)
+
+
+@all_ways
+def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(rm: Way, cem: Way) -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        near = RM if rm is ACCEPT else CEM
+        old, other = house.peer(near), house.peer(near.other)  # nobody reads the old one any more
+        before = house.now()
+        coming = asyncio.create_task(house.come(near))
+        assert await farewell(other) == ["SessionRequest"]
+        if house.sides[near.other].way is ACCEPT:
+            assert await house.come(near.other) is None
+        assert await coming is None
+        await house.until(LinkState.UP)
+        assert house.now() - before <= FAREWELL_TIMEOUT + 0.1
+        assert await farewell(old) == ["SessionRequest"]
+        assert house.link.status().times_up == 2
+
+    if ACCEPT in (rm, cem):
+        play(scene, rm, cem)
+
+
+@all_ways
+def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm: Way, cem: Way) -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        house.sides[CEM].given_way = None
+        house.link.pairing_changed()
+        assert await farewell(house.peer(RM)) == ["SessionRequest"]
+        await house.until(LinkState.UNPAIRED, within=FAREWELL_TIMEOUT + 1)
+        assert await house.link.ask(RM, "v1.0.0") == NOT_NOW
+        house.sides[CEM].given_way = cem
+        house.link.pairing_changed()
+        await house.until(LinkState.WAITING, LinkState.UP)
+        await house.meet()
+
+    play(scene, rm, cem)
+
+
+# Stop
+
+
+@all_ways
+@pytest.mark.parametrize("state", [s for s in LinkState if s is not LinkState.STOPPED])
+def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(rm: Way, cem: Way, state: LinkState) -> None:
+    async def scene() -> None:
+        house = House(rm, cem)
+        asks: list[asyncio.Task[str | None]] = []
+
+        def ask() -> None:
+            accepting = [role for role in Role if house.sides[role].way is ACCEPT]
+            asks.extend(asyncio.create_task(house.link.ask(role, "v1.0.0")) for role in accepting)
+
+        async with running(house):
+            await asyncio.sleep(0)
+            if state is LinkState.UNPAIRED:
+                house.sides[RM].given_way = None
+                house.link.pairing_changed()
+            elif state is LinkState.REACHING:
+                if rm is cem is ACCEPT:
+                    return
+                for side in house.sides.values():
+                    side.stall = asyncio.Event()
+                ask()
+            elif state is LinkState.ADMITTING:
+                if rm is cem is OPEN:
+                    return
+                ask()
+            elif state in (LinkState.FAILED, LinkState.REFUSED):
+                error = NOBODY if state is LinkState.FAILED else AccessRefused("No.")
+                for side in house.sides.values():
+                    side.refuse = error
+                if rm is cem is ACCEPT:
+                    return
+                ask()
+            elif state is not LinkState.WAITING or rm is cem is OPEN:
+                await house.meet()
+                if state in (LinkState.PARTING, LinkState.WAITING):
+                    await house.peer(RM).close()
+            await house.until(state, within=2 * FAREWELL_TIMEOUT)
+        for asked in asks:
+            assert await asked in (None, NOT_NOW)
+        assert await house.link.ask(RM, "v1.0.0") == NOT_NOW
+        assert house.now() <= 4 * FAREWELL_TIMEOUT
+
+    run_virtual(scene())
+
+
+# Slow peers
+
+
+def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_never_arrives() -> None:
+    """The energy manager takes one message a second, the device sends up to a thousand, for two minutes."""
+
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+        sent, told, seen, ok, most = 0, dict[str, str](), list[str](), set[str](), 0
+
+        async def flood() -> None:
+            nonlocal sent
+            while True:
+                await device.send(message(f"m{sent}"))
+                sent += 1
+                await asyncio.sleep(0.001)
+
+        async def listen() -> None:
+            while True:
+                value = json.loads(await device.recv())
+                assert value["subject_message_id"] not in told, "one answer for each"
+                told[value["subject_message_id"]] = value["status"]
+
+        async def take() -> None:
+            while True:
+                identifier = json.loads(await manager.recv())["message_id"]
+                seen.append(identifier)
+                ok.add(identifier)
+                await manager.send(answer(identifier))
+                await asyncio.sleep(1)
+
+        tasks = [asyncio.create_task(work()) for work in (flood, listen, take)]
+        for _ in range(120):
+            await asyncio.sleep(1)
+            most = max(most, *house.link.status().queued.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert most <= MAX_QUEUED
+        assert 110 <= len(seen) <= 125
+        assert seen == sorted(seen, key=lambda name: int(name[1:])), "in order"
+        assert len(seen) == len(set(seen)), "once"
+        assert {name for name, status in told.items() if status == "OK"} <= ok, "no OK on another's behalf"
+        assert set(told.values()) == {"OK", "TEMPORARY_ERROR"}
+        counts = house.link.status().counts[RM]
+        waiting = counts["forwarded"] - counts["acknowledged"] - counts["unanswered"]
+        assert 0 <= waiting <= 2 * MAX_QUEUED
+        in_the_connection = 20
+        assert len(seen) + in_the_connection >= counts["acknowledged"] + counts["late"]
+        assert house.state is LinkState.UP
+
+    play(scene, OPEN, OPEN)
+
+
+def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
+    """While the device floods a slow manager, what the manager sends is answered all the same, or told to be late."""
+
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+
+        async def flood() -> None:
+            for number in range(100_000):
+                await device.send(message(f"m{number}"))
+
+        async def answering() -> None:
+            while True:
+                value = json.loads(await device.recv())
+                if value["message_type"] != "ReceptionStatus":
+                    await device.send(answer(value["message_id"]))
+
+        tasks = [asyncio.create_task(work()) for work in (flood, answering)]
+        await asyncio.sleep(1)
+        await manager.send(message("order"))
+        before = house.now()
+        while (value := json.loads(await manager.recv())).get("subject_message_id") != "order":
+            await asyncio.sleep(0.01)
+        assert value["status"] in ("OK", "TEMPORARY_ERROR")
+        assert house.now() - before <= 2 * FAR_SIDE_PATIENCE
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None:
+    async def scene(house: House) -> None:
+        await house.meet()
+        device, manager = house.peer(RM), house.peer(CEM)
+
+        async def flood() -> None:
+            while True:
+                await device.send("no message")
+
+        async def ignore() -> None:
+            while True:
+                await manager.recv()
+
+        tasks = [asyncio.create_task(work()) for work in (flood, ignore)]
+        await asyncio.sleep(60)
+        assert house.link.status().queued[RM] <= 2 * MAX_UNREAD
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+        async def flood_well() -> None:
+            number = 0
+            while True:
+                await device.send(message(f"x{number}"))
+                number += 1
+
+        tasks = [asyncio.create_task(work()) for work in (flood_well, ignore)]
+        await asyncio.sleep(120)
+        assert house.link.status().queued[RM] <= 3 * MAX_UNREAD
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    play(scene, OPEN, OPEN)

@@ -11,14 +11,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import ARRIVAL_TIMEOUT, FAREWELL_TIMEOUT, NOT_NOW, OPEN_TIMEOUT, RENDEZVOUS, Link, Way
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.relay import Policy
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.transports.backoff import MAX_DELAY
 from s2connect.transports.base import Connection
-from tests.bridge.link_kit import NOBODY, PeerSide, answer, message
+from tests.bridge.link_fixtures import NOBODY, PeerSide, answer, message
 from tests.bridge.virtual_time import run_virtual
 
 ALONE: float = OPEN_TIMEOUT + RENDEZVOUS + ARRIVAL_TIMEOUT + FAREWELL_TIMEOUT

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from s2connect import Role
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.nodes import NodeManagerPort
 from s2connect.errors import StorageUnavailable
-from tests.bridge.bridge_kit import WSS, House, both
+from tests.bridge.bridge_fixtures import WSS, House, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.waits import until, within
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s2connect.bridge.outbox import MAX_QUEUED, MAX_QUEUED_CHARACTERS, Outbox
 from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import Connection
-from tests.bridge.link_kit import connection_pair
+from tests.bridge.link_fixtures import connection_pair
 from tests.waits import within
 
 

@@ -11,9 +11,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from s2connect import Role
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.messages.envelope import read_message
-from tests.bridge.bridge_kit import MQ, PLAIN, WSS, House, both
+from tests.bridge.bridge_fixtures import MQ, PLAIN, WSS, House, both
 from tests.bridge.frbc_texts import ALL_FROM_CEM, ALL_FROM_RM, converse
 from tests.mosquitto import HOST, password
 from tests.waits import patience, within

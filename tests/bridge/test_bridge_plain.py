@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from service_kit import converse, ended, part, private_file, until_up
+from route_fixtures import converse, ended, part, private_file, until_up
 
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.plain import (
     PlainAccess,
     PlainClientDevicePort,
@@ -24,16 +24,16 @@ from s2connect.bridge.plain import (
     PlainTarget,
     PlainTemplate,
 )
-from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
+from s2connect.bridge.sides import DevicePort, ManagerPort
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, InsecurePermissions, PeerBusy, SessionRefused
 from s2connect.model.common import NodeId, Role
 from s2connect.model.secret import Secret
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
-from tests.bridge.bridge_kit import PLAIN, WSS, House, both
+from tests.bridge.bridge_fixtures import PLAIN, WSS, House, both
 from tests.waits import until, within
 
 BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())

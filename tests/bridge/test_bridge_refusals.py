@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from test_bridge_bridge import House
 from test_bridge_relay import CEM, NOON, RM, V1, measurement, said
-from test_bridge_service import House
 
 from s2connect import Message, NodeDescription, RefuseMessage, Session
 from s2connect.bridge.refusals import BRIDGE, MAX_LOGGED, OTHER, PEER, Refusals
@@ -21,7 +21,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.web.metrics import Metrics
 from s2connect.web.page import status_page
 from s2connect.web.rows import Row
-from tests.bridge.link_kit import answer, message
+from tests.bridge.link_fixtures import answer, message
 from tests.waits import within
 
 

@@ -20,7 +20,7 @@ from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
 from s2connect.model.seldom import Seldom
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
-from tests.bridge.link_kit import answer, message
+from tests.bridge.link_fixtures import answer, message
 from tests.messages.rule_kit import build
 
 RM, CEM = Role.RM, Role.CEM

@@ -15,8 +15,8 @@ from s2connect.errors import ConnectionClosed
 from s2connect.messages.checks import Check
 from s2connect.session.budget import UNLIMITED
 from s2connect.transports.base import Connection
-from tests.bridge.bridge_kit import MQ, WSS, House
-from tests.bridge.link_kit import answer, message
+from tests.bridge.bridge_fixtures import MQ, WSS, House
+from tests.bridge.link_fixtures import answer, message
 from tests.waits import at_most, within
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]

@@ -18,7 +18,7 @@ from s2connect.service.bridge import _Changes
 from s2connect.service.sidecar import Service
 from s2connect.service.systemd import Notifier
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
-from tests.bridge.bridge_kit import WSS, House, both
+from tests.bridge.bridge_fixtures import WSS, House, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.endpoint.test_endpoint_supervision import SECRET, Fault
 from tests.waits import until, within

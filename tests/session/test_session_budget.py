@@ -24,7 +24,7 @@ from s2connect.session.budget import (
 from s2connect.session.session import Session
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.memory import memory_pair
-from tests.bridge.link_kit import message
+from tests.bridge.link_fixtures import message
 from tests.waits import within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))

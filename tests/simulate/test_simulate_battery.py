@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate_kit import HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, frbc_instruction, of, select, statuses
+from simulate_fixtures import HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, frbc_instruction, of, select, statuses
 
 from s2connect.errors import UsageError
 from s2connect.messages import frbc

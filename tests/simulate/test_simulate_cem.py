@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from simulate_kit import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
+from simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
 
 from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.catalogue import BETA, V1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate_kit import (
+from simulate_fixtures import (
     DAY,
     HOUR,
     MIDNIGHT,

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from simulate_kit import DAY, HOUR, MIDNIGHT, NOON, REFUSED, TAKEN, a_device, of, pebc_instruction, select, statuses
+from simulate_fixtures import (
+    DAY,
+    HOUR,
+    MIDNIGHT,
+    NOON,
+    REFUSED,
+    TAKEN,
+    a_device,
+    of,
+    pebc_instruction,
+    select,
+    statuses,
+)
 
 from s2connect.messages import pebc
 from s2connect.messages.general import ControlType, InstructionStatus, PowerForecast, PowerMeasurement

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from simulate_kit import DAY, MIDNIGHT, a_device
+from simulate_fixtures import DAY, MIDNIGHT, a_device
 
 from s2connect.errors import UsageError
 from s2connect.simulate.site import PlannedDevice, read_site

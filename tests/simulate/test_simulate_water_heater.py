@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from simulate_kit import DAY, HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, of, select, statuses
+from simulate_fixtures import DAY, HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, of, select, statuses
 
 from s2connect.messages import ombc, ppbc
 from s2connect.messages.base import S2Message, new_id

@@ -15,8 +15,8 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
+from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
-from s2connect.bridge.service import Bridge
 from s2connect.errors import S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.legacy import connect_plain

@@ -12,12 +12,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
+from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, representative_id
-from s2connect.bridge.service import Bridge
 from s2connect.endpoint.config import MqttConfig
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
-from tests.bridge.bridge_kit import introduce
+from tests.bridge.bridge_fixtures import introduce
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.netns import Host, Process
 

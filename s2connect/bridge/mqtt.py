@@ -10,7 +10,7 @@ from pathlib import Path
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link import Side, Way
 from s2connect.bridge.nodes import VERSIONS, representative_id
-from s2connect.bridge.ports import ConfiguredDevicePort, Device, ManagerPort, Switchboard
+from s2connect.bridge.sides import ConfiguredDevicePort, Device, ManagerPort, Switchboard
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import GOING_AWAY, Connection

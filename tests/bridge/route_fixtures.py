@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.route import Route
 from s2connect.messages.envelope import SESSION_REQUEST, ReceptionStatusValue, read_message, reception_status
 from s2connect.transports.base import Connection

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from s2connect.bridge.building import Builder, policy, update
+from s2connect.bridge.builder import Builder, policy, update
 from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
-from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import Link, LinkStatus
+from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.bridge.plain import PlainServerManagerPort
 from s2connect.bridge.recording import Record

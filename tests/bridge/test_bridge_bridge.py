@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from service_kit import POWER, converse, ended, until_up
+from route_fixtures import POWER, converse, ended, until_up
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig
+from s2connect.bridge.bridge import Bridge, prepare_home
 from s2connect.bridge.config_file import load
-from s2connect.bridge.life import LinkState
 from s2connect.bridge.link import LinkStatus
-from s2connect.bridge.service import Bridge, prepare_home
+from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection

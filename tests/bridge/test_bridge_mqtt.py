@@ -10,15 +10,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from service_kit import converse, part, private_file
+from route_fixtures import converse, part, private_file
 
 from s2connect.bridge.devices import ConfiguredDevice
-from s2connect.bridge.life import LinkState
+from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.mqtt import StaticDevicePort, StaticManagerPort, StaticPeer
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.plain import PlainClientDevicePort, PlainClientManagerPort, PlainTarget
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.static import StaticDevicePort, StaticManagerPort, StaticPeer
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role

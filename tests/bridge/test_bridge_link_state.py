@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.bridge import life as module
-from s2connect.bridge.life import TABLE, LinkEvent, LinkLife, LinkState
+from s2connect.bridge import link_state as module
+from s2connect.bridge.link_state import TABLE, LinkEvent, LinkLife, LinkState
 from s2connect.session.reconnect import BASE_DELAY, MAX_DELAY, SHORT_SESSION
 
 S, E = LinkState, LinkEvent

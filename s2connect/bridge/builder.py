@@ -22,6 +22,7 @@ from s2connect.bridge.config import (
     RouteConfig,
 )
 from s2connect.bridge.devices import ConfiguredDevice
+from s2connect.bridge.mqtt import StaticDevicePort, StaticManagerPort, StaticPeer
 from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort, representative_alias
 from s2connect.bridge.plain import (
     PlainAccess,
@@ -34,9 +35,8 @@ from s2connect.bridge.plain import (
     PlainTarget,
     PlainTemplate,
 )
-from s2connect.bridge.ports import DevicePort, ManagerPort
 from s2connect.bridge.relay import Policy
-from s2connect.bridge.static import StaticDevicePort, StaticManagerPort, StaticPeer
+from s2connect.bridge.sides import DevicePort, ManagerPort
 from s2connect.endpoint.config import NodeConfig
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.errors import ConfigurationError
