@@ -1,0 +1,91 @@
+"""Words of the glossary: what it says is not used stands in no document, and in fewer and fewer names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import s2connect
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = Path(s2connect.__file__).resolve().parent
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "benchmarks" / "README.md"]
+GLOSSARY = REPOSITORY / "docs" / "glossary.md"
+
+IN_DOCUMENTS = re.compile(
+    r"\b(judg(e[sd]?|ing|e?ments?)|desks?|keepers?|doors?|gates?|switchboards?|uplinks?|wish(es)?|talks?|talked"
+    r"|hears? of)\b",
+    re.IGNORECASE,
+)
+"""Those of the words that have no ordinary use in our documents ("once" and "found" have)."""
+
+IN_NAMES = {
+    "judge", "judged", "judges", "judgement", "desk", "book", "keeper", "owner", "door", "doors", "gate", "gates",
+    "switchboard", "uplink", "terms", "wish", "wishes", "talk", "asked",
+}  # fmt: skip
+
+NOT_YET = {
+    "DeviceWish", "Doors", "Gate", "IdentityKeeper", "Judged", "Keeper", "MAX_ASKED", "MAX_DOORS", "NodeGate",
+    "Owner", "PairingBook", "PairingDesk", "PairingKeeper", "PlainDoor", "PlainDoorSide", "PollOwner",
+    "SessionKeeper", "SessionTerms", "Switchboard", "TALK", "TALK_AT_MOST", "Uplink", "Wish", "_Asked", "_Door",
+    "_Talk", "_Wish", "_asked", "_book", "_can_be_asked_for", "_check_owner_only", "_desk", "_door", "_doors",
+    "_gate", "_gates", "_judge", "_judge_file", "_judge_own", "_judges_all", "_keeper", "_owner", "_switchboard",
+    "_talk", "_uplink", "_uplink_for", "_wish", "asked", "book", "desk", "door", "doors", "gate", "judge",
+    "judge_files", "judged", "keeper", "owner", "set_gate", "switchboard", "talk", "terms", "uplink", "wish",
+    "wish_against", "wishes",
+}  # fmt: skip
+"""Names that still have such a word. A name that is renamed leaves this list, and no name is added."""
+
+
+def _prose(document: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a document without its code."""
+    text = document.read_text("utf-8")
+    text = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]*`", "", text)
+    text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
+    yield from enumerate(text.splitlines(), 1)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_documents_use_the_words_of_the_glossary(document: Path) -> None:
+    if document == GLOSSARY:
+        return
+    used = [f"line {number}: {found[0]}" for number, line in _prose(document) for found in IN_DOCUMENTS.finditer(line)]
+    assert not used, "docs/glossary.md has the word to use"
+
+
+def _defined_names() -> Iterator[str]:
+    for file in PACKAGE.rglob("*.py"):
+        yield file.stem
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            match node:
+                case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                    yield node.name
+                case ast.arg():
+                    yield node.arg
+                case ast.Name(ctx=ast.Store()):
+                    yield node.id
+                case ast.Attribute(ctx=ast.Store()):
+                    yield node.attr
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+def test_names_use_the_words_of_the_glossary() -> None:
+    used = {name for name in _defined_names() if _words(name) & IN_NAMES}
+    assert used <= NOT_YET, f"docs/glossary.md has the word to use in place of those in {sorted(used - NOT_YET)}"
+
+
+def test_the_glossary_explains_each_word_once() -> None:
+    tables = GLOSSARY.read_text("utf-8").partition("## Words that are not used")[0]
+    cells = [
+        cell for cell in re.findall(r"^\| ([^|]+) \| [^|]+ \|$", tables, re.MULTILINE) if cell not in ("word", "---")
+    ]
+    explained = [word for cell in cells for word in cell.split(", ")]
+    assert len(explained) == len(set(explained)) > 50
