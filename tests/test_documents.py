@@ -1,4 +1,4 @@
-"""The code in docs/messages.md runs as it stands there."""
+"""The code in docs/messages.md runs as it stands there, and what documents link to is there."""
 
 from __future__ import annotations
 
@@ -43,3 +43,17 @@ def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_importe
     assert refusal.value.status == "TEMPORARY_ERROR"
 
     exec(plain, names)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    root = DOCUMENT.parents[1]
+    for document in [*root.glob("*.md"), *(root / "docs").rglob("*.md"), root / "benchmarks" / "README.md"]:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text("utf-8")):
+            assert (document.parent / link).exists(), f"{document.relative_to(root)} links to {link}"
+
+
+def test_the_page_on_architecture_names_files_that_are_there() -> None:
+    root = DOCUMENT.parents[1]
+    for path in re.findall(r"`([\w/]+\.py)`", (DOCUMENT.parent / "architecture.md").read_text("utf-8")):
+        places = [root, root / "s2connect"]
+        assert "/" not in path or any((place / path).is_file() for place in places), path
