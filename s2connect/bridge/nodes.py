@@ -71,14 +71,14 @@ class NodeDevicePort(DevicePort):
         """See :meth:`Port.start`."""
         self._switchboard = switchboard
         events = self._endpoint.events()
-        self.node.set_gate(self._gate)
+        self.node.set_admission_hook(self._gate)
         await self._look()
         switchboard.supervisor.keep(self._accept, "accept")
         switchboard.supervisor.keep(lambda: self._follow(events), "pairings")
 
     async def close(self) -> None:
         """See :meth:`Port.close`."""
-        self.node.set_gate(_shut)
+        self.node.set_admission_hook(_shut)
 
     async def _look(self) -> None:
         """Link the paired devices, and unlink all others."""
@@ -183,7 +183,7 @@ class NodeManagerPort(ManagerPort):
     async def close(self) -> None:
         """See :meth:`Port.close`."""
         for side in self._sides.values():
-            side.node.set_gate(_shut)
+            side.node.set_admission_hook(_shut)
 
     async def prepare(self, devices: Sequence[Device]) -> None:
         """See :meth:`ManagerPort.prepare`."""
@@ -206,7 +206,7 @@ class NodeManagerPort(ManagerPort):
             side = NodeSide(node, "")
             await self._look(side)
             self._sides[device.key], self._keys[node.id] = side, device.key
-            node.set_gate(self._gate)
+            node.set_admission_hook(self._gate)
             accept = partial(self._accept, side, device.key)
             self._accepting[device.key] = self._switchboard.supervisor.keep(accept, "accept", node.id)
         return side
@@ -217,7 +217,7 @@ class NodeManagerPort(ManagerPort):
         if side is None:
             return
         del self._keys[side.node.id]
-        side.node.set_gate(_shut)
+        side.node.set_admission_hook(_shut)
         self._accepting.pop(key).cancel()
         if side.pairing is not None:
             with contextlib.suppress(S2ConnectError):

@@ -47,7 +47,7 @@ from s2connect.diagnostics.checks import (
 from s2connect.diagnostics.machine import apart
 from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.discovery.resolve import is_local_name, resolve
-from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
+from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, CertificateManager
 from s2connect.endpoint.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import (
     CertificateChanged,
@@ -403,7 +403,7 @@ def _check_own(endpoint: Found, found: list[Check], now: datetime) -> None:
 async def _check_operators(endpoint: Found, found: list[Check], now: datetime) -> None:
     config = endpoint.config
     try:
-        keeper = IdentityKeeper(config, None, MemoryVault())  # reads the operator's files and nothing else
+        keeper = CertificateManager(config, None, MemoryVault())  # reads the operator's files and nothing else
         shown = await asyncio.to_thread(keeper.load)
     except S2ConnectError as error:
         hint = error.hint or "Correct certificate, private_key or host in config.json."

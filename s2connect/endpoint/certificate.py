@@ -21,7 +21,7 @@ LEAF_FILE = "leaf.pem"
 LEAF_KEY = "leaf-key"
 
 
-class IdentityKeeper:
+class CertificateManager:
     """Loads, makes and renews what the server shows. All methods block: call them in a thread."""
 
     def __init__(

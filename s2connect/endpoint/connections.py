@@ -42,7 +42,7 @@ MAX_WAITING = 1000
 _CONVERSATION = "s2connect.messages.conversation"
 """Module loaded for sessions only, not by an endpoint that only pairs."""
 
-Gate = Callable[[Pairing, str], Awaitable[str | None]]
+AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
 
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Owner(Protocol):
         """Tell the user."""
 
 
-class Live:
+class LiveConnection:
     """One live connection, taken by the application as a Session or as it is."""
 
     def __init__(self, connection: Connection, pairing: Pairing) -> None:
@@ -140,7 +140,7 @@ class Sessions:
     """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
 
     def __init__(
-        self, live: NodeConnections, observer: Observer | None, check: Check, answer: Answerer | None = None
+        self, live: ConnectionManager, observer: Observer | None, check: Check, answer: Answerer | None = None
     ) -> None:
         self._live = live
         self._observer = observer
@@ -169,7 +169,7 @@ class Sessions:
 class Connections:
     """The connections underneath, for relays; an async iterator that ends when the endpoint closes."""
 
-    def __init__(self, live: NodeConnections, *, connect: bool) -> None:
+    def __init__(self, live: ConnectionManager, *, connect: bool) -> None:
         self._live = live
         self._connect = connect
 
@@ -181,7 +181,7 @@ class Connections:
         return live.connection, live.pairing
 
 
-class NodeConnections:
+class ConnectionManager:
     """Connections of one node. None is opened or accepted before the application takes connections."""
 
     def __init__(
@@ -196,7 +196,7 @@ class NodeConnections:
         supervisor: Supervisor,
     ) -> None:
         self.node = node
-        self.gate: Gate | None = None
+        self.admission_hook: AdmissionHook | None = None
         self._endpoint = endpoint
         self._store = store
         self._client = client
@@ -204,8 +204,8 @@ class NodeConnections:
         self._routes_of = routes_of
         self._supervisor = supervisor
         self.drops = 0  # number of sessions ended because of their pairing
-        self._live: dict[NodeId, Live] = {}
-        self._waiting: asyncio.Queue[Live | None] = asyncio.Queue()
+        self._live: dict[NodeId, LiveConnection] = {}
+        self._waiting: asyncio.Queue[LiveConnection | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._started = False
@@ -225,7 +225,7 @@ class NodeConnections:
         for pairing in await self._store.pairings(self.node.id):
             self.connect(pairing)
 
-    async def next(self, *, connect: bool = True) -> Live:
+    async def next(self, *, connect: bool = True) -> LiveConnection:
         """The next connection that came up."""
         await self.start(connect=connect)
         while True:
@@ -236,7 +236,7 @@ class NodeConnections:
             if self._live.get(live.pairing.key.remote) is live:
                 return live
 
-    def peers(self) -> dict[NodeId, Live]:
+    def peers(self) -> dict[NodeId, LiveConnection]:
         """What is connected now."""
         return dict(self._live)
 
@@ -252,7 +252,7 @@ class NodeConnections:
         """Return None if the application takes a connection now, otherwise a sentence for the peer's user (SES-01)."""
         if not self._started or self._closed:
             return "No application is connected to this node yet; try again later."
-        return await self.gate(pairing, s2_version) if self.gate is not None else None
+        return await self.admission_hook(pairing, s2_version) if self.admission_hook is not None else None
 
     def is_full(self) -> bool:
         """Return whether the queue of sessions for the application is full."""
@@ -260,15 +260,15 @@ class NodeConnections:
 
     # Connections
 
-    def attach(self, connection: Connection, pairing: Pairing) -> Live:
+    def attach(self, connection: Connection, pairing: Pairing) -> LiveConnection:
         """A connection came up, for the application to take. It replaces one of the same pair (WS-06)."""
         live = self._keep(connection, pairing)
         if not self._closed:
             self._waiting.put_nowait(live)
         return live
 
-    def _keep(self, connection: Connection, pairing: Pairing) -> Live:
-        live = Live(connection, pairing)
+    def _keep(self, connection: Connection, pairing: Pairing) -> LiveConnection:
+        live = LiveConnection(connection, pairing)
         old = self._live.pop(pairing.key.remote, None)
         if old is not None:
             self._later(old.end("replaced by a new session"), "replace")
@@ -281,7 +281,7 @@ class NodeConnections:
         self._later(self._watch(live), "watch")
         return live
 
-    async def _watch(self, live: Live) -> None:
+    async def _watch(self, live: LiveConnection) -> None:
         remote = live.pairing.key.remote
         try:
             await live.connection.wait_closed()

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import ServerContext, wan_client_context
-from s2connect.endpoint.certificate import IdentityKeeper
+from s2connect.endpoint.certificate import CertificateManager
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
-from s2connect.endpoint.connections import Live, NodeConnections, first_reachable
+from s2connect.endpoint.connections import ConnectionManager, LiveConnection, first_reachable
 from s2connect.endpoint.node import Node
-from s2connect.endpoint.pairing import PairingDesk
-from s2connect.endpoint.pairings import PairingBook
-from s2connect.endpoint.resolver import Addresses
+from s2connect.endpoint.pairing import PairingManager
+from s2connect.endpoint.pairings import Pairings
+from s2connect.endpoint.resolver import Resolver
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
     from s2connect.endpoint.local_network import LocalNetwork
-    from s2connect.endpoint.server import Serving
+    from s2connect.endpoint.server import Server
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Endpoint:
         config: EndpointConfig,
         store: Store,
         vault: Vault,
-        identity: IdentityKeeper,
+        identity: CertificateManager,
         home: Home | None,
         addresses: Mapping[str, str],
         zeroconf: AsyncZeroconf | None,
@@ -95,15 +95,15 @@ class Endpoint:
         self._local = config.endpoint()
         self._store = store
         self._vault = vault
-        self._identity = identity
+        self._certificates = identity
         self._home = home
         self._events = EventHub()
         self.supervisor = Supervisor("s2connect", FailureLog(self.task_failed))
         self._zeroconf = zeroconf
         self._lan: LocalNetwork | None = None
-        self._connections: dict[NodeId, NodeConnections] = {}
+        self._connections: dict[NodeId, ConnectionManager] = {}
         self._tls: ServerContext | None = None
-        self._serving: Serving | None = None
+        self._server: Server | None = None
         self._ready = self._serve = False
         self._port = config.port
         self._config_lock = asyncio.Lock()
@@ -113,14 +113,12 @@ class Endpoint:
             wan_clients_only=config.wan_pairing_server,
         )
         self._session_server = SessionServer()
-        self.book = PairingBook(
-            store, lambda: self._local, self._connections, self._session_server, self, self.supervisor
-        )
+        self.book = Pairings(store, lambda: self._local, self._connections, self._session_server, self, self.supervisor)
         self._websocket = WebSocketTransport(self._websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
         self._mqtt: MqttTransport | None = None
         self._proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
-        self._addresses = Addresses(
+        self._resolver = Resolver(
             addresses,
             zeroconf,
             public_only=config.connects_to_internet_only,
@@ -176,7 +174,7 @@ class Endpoint:
                 vault, _ = await asyncio.to_thread(open_vault, config.vault, opened.path / SECRETS)
                 store = await SqliteStore.open(opened.path / DATABASE, vault)
             stack.push_async_callback(store.close)
-            identity = IdentityKeeper(config, opened, vault)
+            identity = CertificateManager(config, opened, vault)
             endpoint = cls(config, store, vault, identity, opened, addresses or {}, zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start(serve=serve)
@@ -186,11 +184,11 @@ class Endpoint:
 
     async def _start(self, *, serve: bool) -> None:
         self._pki = await asyncio.to_thread(wan_client_context, self.config.trust_anchors)
-        shown = await asyncio.to_thread(self._identity.load)
+        shown = await asyncio.to_thread(self._certificates.load)
         self._tls = ServerContext(shown)
         if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
             await self._start_mqtt()
-        self._desk = PairingDesk(
+        self._pairing_manager = PairingManager(
             self.config,
             lambda: self._local,
             self,
@@ -200,13 +198,13 @@ class Endpoint:
             store=self._store,
             vault=self._vault,
             events=self._events,
-            addresses=self._addresses,
+            resolver=self._resolver,
             proxies=self._proxies,
             pki=self._pki,
             session_url=lambda: self.session_url if self._port and self.config.server else None,
         )
         client = SessionClient(
-            self._store, self._transports, self._pki, proxies=self._proxies, addresses_of=self._addresses.of
+            self._store, self._transports, self._pki, proxies=self._proxies, addresses_of=self._resolver.of
         )
         self._client = client
         for local in self._local.nodes.values():
@@ -219,13 +217,13 @@ class Endpoint:
                 lambda: self._local,
                 self,
                 supervisor=self.supervisor,
-                desk=self._desk,
+                pairing=self._pairing_manager,
                 store=self._store,
                 pki=self._pki,
                 ready=lambda: self._ready,
                 zeroconf=self._zeroconf,
             )
-            self._desk.open_to(self._lan)
+            self._pairing_manager.open_to(self._lan)
         self._serve = serve
         self.supervisor.keep(self._keep_identity_fresh, "renewal")
 
@@ -242,9 +240,9 @@ class Endpoint:
             await self._listen()
         self._ready = True
         if self._lan is not None:
-            self._lan.start(self.pairing_url if self._serving else None, self._port)
+            self._lan.start(self.pairing_url if self._server else None, self._port)
         await self.book.settle_unconfirmed()
-        if serve and (doubt := self._identity.doubt()) is not None:
+        if serve and (doubt := self._certificates.doubt()) is not None:
             self.publish(Notice(kind="clock", sentence=doubt))
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and serve:
             self.publish(
@@ -266,14 +264,14 @@ class Endpoint:
             settings,
             role_of=lambda node: self._local.nodes[node].description.role,
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
-            addresses_of=self._addresses.of if self.config.connects_to_internet_only else None,
+            addresses_of=self._resolver.of if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
         )
         self._transports[self._mqtt.name] = self._mqtt
         self._mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
-        connections = NodeConnections(
+        connections = ConnectionManager(
             lambda: self._local,
             local,
             self._store,
@@ -283,20 +281,20 @@ class Endpoint:
             supervisor=self.supervisor,
         )
         self._connections[local.id] = connections
-        node = self.nodes[local.id] = Node(self, self._desk, local, connections)
-        await self._desk.restore_static_code(local)
+        node = self.nodes[local.id] = Node(self, self._pairing_manager, local, connections)
+        await self._pairing_manager.restore_static_code(local)
         return node
 
     async def _listen(self) -> None:
-        from s2connect.endpoint.server import Serving  # a device that only connects does without a server
+        from s2connect.endpoint.server import Server  # a device that only connects does without a server
 
         assert self._tls is not None
-        self._serving = await Serving.start(
+        self._server = await Server.start(
             self.config,
             self._tls,
             keeper=self.book,
             supervisor=self.supervisor,
-            on_failed=self._desk.attempt_failed,
+            on_failed=self._pairing_manager.attempt_failed,
             endpoint=lambda: self._local,
             ready=lambda: self._ready,
             pairing_server=self._pairing_server,
@@ -306,7 +304,7 @@ class Endpoint:
             websocket=self._websocket,
             lan=self._lan,
         )
-        self._port = self._serving.port
+        self._port = self._server.port
 
     async def _close(self) -> None:
         self._ready = False
@@ -318,9 +316,9 @@ class Endpoint:
         await self._websocket.close()
         if self._mqtt is not None:
             await self._mqtt.close()
-        if self._serving is not None:
-            await self._serving.close()
-        await self._addresses.close()
+        if self._server is not None:
+            await self._server.close()
+        await self._resolver.close()
         self._events.close()
 
     # What applications ask
@@ -419,7 +417,7 @@ class Endpoint:
     @property
     def ca_fingerprint(self) -> bytes | None:
         """SHA-256 of our own CA certificate, if the endpoint is its own CA (TRUST-07)."""
-        return self._identity.ca_fingerprint
+        return self._certificates.ca_fingerprint
 
     def events(self) -> EventStream:
         """Follow what happens from now on."""
@@ -429,7 +427,7 @@ class Endpoint:
         """All pairings of all nodes, or of one."""
         return await self._store.pairings(node)
 
-    def connected(self) -> dict[PairKey, Live]:
+    def connected(self) -> dict[PairKey, LiveConnection]:
         """What is connected now."""
         return {
             PairKey(node, remote): live
@@ -447,11 +445,11 @@ class Endpoint:
         Raises:
             NetworkError, TrustError, PeerError: It does not tell, e.g. because it is in another subnet or in the WAN.
         """
-        return await self._desk.look_at(url, address=address)
+        return await self._pairing_manager.look_at(url, address=address)
 
     def waiting(self) -> list[NodeDescription]:
         """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
-        return self._desk.waiting()
+        return self._pairing_manager.waiting()
 
     def announce_waiting(self, peer: NodeId, *, cancel: bool = False) -> None:
         """Tell a waiting device that its user is about to be asked for its code, or take that back (LP-04).
@@ -459,12 +457,12 @@ class Endpoint:
         Raises:
             NotReachable: It does not wait here (any more).
         """
-        self._desk.announce_waiting(peer, cancel=cancel)
+        self._pairing_manager.announce_waiting(peer, cancel=cancel)
 
     # Addresses
 
     async def _routes_of(self, pairing: Pairing) -> list[str]:
-        return await self._addresses.of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
+        return await self._resolver.of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
 
     def addresses_changed(self, own: Collection[str]) -> None:
         """This machine has these addresses now."""
@@ -499,7 +497,7 @@ class Endpoint:
             ConfigurationError: The operator's files cannot be used; the old ones stay.
         """
         assert self._tls is not None
-        identity = await asyncio.to_thread(self._identity.renew)
+        identity = await asyncio.to_thread(self._certificates.renew)
         self._tls.replace(identity)
         _log.info("a new leaf certificate is in use until %s", identity.not_valid_after)
 
@@ -548,7 +546,7 @@ def create_home(path: Path, config: EndpointConfig) -> EndpointConfig:
         vault, kind = open_vault(config.vault, path / SECRETS)
         config = config.model_copy(update={"vault": kind})
         if config.is_own_ca:
-            IdentityKeeper(config, home, vault).create_ca()
+            CertificateManager(config, home, vault).create_ca()
         # Last: a directory without settings is not set up, and the next call starts over.
         home.write_private(CONFIG_FILE, config.to_json())
     return config

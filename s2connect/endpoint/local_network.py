@@ -18,7 +18,7 @@ from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.endpoint.pairing import PairingDesk
+from s2connect.endpoint.pairing import PairingManager
 from s2connect.errors import ConfigurationError, NameConflict, NotReachable
 from s2connect.events import (
     Advertised,
@@ -88,7 +88,7 @@ class LocalNetwork:
         owner: Owner,
         *,
         supervisor: Supervisor,
-        desk: PairingDesk,
+        pairing: PairingManager,
         store: Store,
         pki: SSLContext,
         ready: Callable[[], bool],
@@ -99,7 +99,7 @@ class LocalNetwork:
         self._endpoint = endpoint
         self._owner = owner
         self._supervisor = supervisor
-        self._desk = desk
+        self._pairing = pairing
         self._store = store
         self._pki = pki
         self._zeroconf = zeroconf
@@ -309,8 +309,8 @@ class LocalNetwork:
 
     def has_valid_token(self, node: NodeId) -> bool:
         """Return whether a node of ours has issued a code that is valid now."""
-        return self._desk.has_valid_token(node)
+        return self._pairing.has_valid_token(node)
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Pair it, in a task of the endpoint."""
-        self._desk.start_pairing(node, url)
+        self._pairing.start_pairing(node, url)

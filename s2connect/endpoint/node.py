@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from s2connect.endpoint.connections import Connections, Gate, NodeConnections, Sessions
+from s2connect.endpoint.connections import AdmissionHook, ConnectionManager, Connections, Sessions
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -16,15 +16,17 @@ from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
     from s2connect.endpoint.endpoint import Endpoint
-    from s2connect.endpoint.pairing import PairingDesk
+    from s2connect.endpoint.pairing import PairingManager
 
 
 class Node:
     """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
 
-    def __init__(self, endpoint: Endpoint, desk: PairingDesk, local: LocalNode, connections: NodeConnections) -> None:
+    def __init__(
+        self, endpoint: Endpoint, pairing: PairingManager, local: LocalNode, connections: ConnectionManager
+    ) -> None:
         self._endpoint = endpoint
-        self._desk = desk
+        self._pairing = pairing
         self._local = local
         self._connections = connections
 
@@ -69,7 +71,7 @@ class Node:
         Raises:
             InvalidPairingCode: ``token`` breaks TOK-01.
         """
-        return self._desk.issue_code(self._local, token, lifetime)
+        return self._pairing.issue_code(self._local, token, lifetime)
 
     async def set_static_code(self, token: str | None = None) -> PairingCode:
         """Give the node a static code, as printed on a sticker; it survives restarts and never expires (TOK-02).
@@ -78,15 +80,15 @@ class Node:
             InvalidPairingCode: ``token`` has less than six characters or others than letters and digits.
             StorageError: It could not be kept.
         """
-        return await self._desk.set_static_code(self._local, token)
+        return await self._pairing.set_static_code(self._local, token)
 
     def valid_pairing_code(self) -> PairingCode | None:
         """The code that counts now: the dynamic one while it lives, otherwise the static one (errata S2C-06)."""
-        return self._desk.valid_code(self._local)
+        return self._pairing.valid_code(self._local)
 
     def withdraw_pairing_code(self) -> None:
         """Withdraw the dynamic code."""
-        self._desk.withdraw_code(self.id)
+        self._pairing.withdraw_code(self.id)
 
     async def pair(
         self,
@@ -122,7 +124,9 @@ class Node:
         """
         target = _url(url)
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
-        return await self._desk.pair(self._local, target, typed, address=address, server_node=server_node, force=force)
+        return await self._pairing.pair(
+            self._local, target, typed, address=address, server_node=server_node, force=force
+        )
 
     async def announce_pairing(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
         """Tell a LAN endpoint that its node ``server_node`` is about to be paired with, so that it shows its code.
@@ -134,11 +138,11 @@ class Node:
             PairingRefused: It will not pair with this node.
             NetworkError, TrustError, PeerError: It could not be told; pairing may work all the same.
         """
-        await self._desk.announce(self._local, _url(url), server_node, address=address, cancel=False)
+        await self._pairing.announce(self._local, _url(url), server_node, address=address, cancel=False)
 
     async def cancel_announcement(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
         """Take that back (LAN-04). The errors are the same."""
-        await self._desk.announce(self._local, _url(url), server_node, address=address, cancel=True)
+        await self._pairing.announce(self._local, _url(url), server_node, address=address, cancel=True)
 
     async def pair_waiting(self, peer: NodeId, code: PairingCode | str, *, timeout: float = 30.0) -> Pairing:
         """Pair with a device without a server that waits here, with the code from its sticker or screen (LP-05).
@@ -156,7 +160,7 @@ class Node:
             PairingExpired: The device did not come in time.
         """
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
-        return await self._desk.pair_waiting(self._local, peer, typed, timeout=timeout)
+        return await self._pairing.pair_waiting(self._local, peer, typed, timeout=timeout)
 
     async def pairings(self) -> list[Pairing]:
         """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
@@ -247,13 +251,13 @@ class Node:
         """
         return await self._connections.open(peer)
 
-    def set_gate(self, gate: Gate | None) -> None:
+    def set_admission_hook(self, hook: AdmissionHook | None) -> None:
         """Decide, as communication server, whether a session may be opened now.
 
-        ``gate(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
+        ``hook(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
         peer's user, which is sent with ``Other``; the peer retries later.
         """
-        self._connections.gate = gate
+        self._connections.admission_hook = hook
 
 
 def _url(url: BaseUrl | str) -> BaseUrl:

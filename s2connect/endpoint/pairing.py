@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.endpoint.pairings import PairingBook
-from s2connect.endpoint.resolver import Addresses
+from s2connect.endpoint.pairings import Pairings
+from s2connect.endpoint.resolver import Resolver
 from s2connect.errors import NotReachable, PairingExpired, PairingRefused, S2ConnectError, WrongPairingCode
 from s2connect.events import CodeMissingAtDevice, CodeWithdrawn, EventHub, Notice, Paired, PairingFailed
 from s2connect.https.client import HttpsClient
@@ -46,7 +46,7 @@ class Owner(Protocol):
         """SHA-256 of our own CA certificate, if the endpoint is its own CA."""
 
 
-class PairingDesk:
+class PairingManager:
     """Pairing manager of an endpoint's nodes, as initiator and as responder; pairings are stored through the book.
 
     Args:
@@ -59,7 +59,7 @@ class PairingDesk:
         store: Where they are.
         vault: Where static codes are.
         events: Where it is told what happens.
-        addresses: Who knows where other endpoints are.
+        resolver: Who knows where other endpoints are.
         proxies: The HTTP proxy towards the internet.
         pki: Context for normal PKI validation.
         session_url: Base URL of session initiation, None where there is no server.
@@ -73,11 +73,11 @@ class PairingDesk:
         *,
         supervisor: Supervisor,
         server: PairingServer,
-        book: PairingBook,
+        book: Pairings,
         store: Store,
         vault: Vault,
         events: EventHub,
-        addresses: Addresses,
+        resolver: Resolver,
         proxies: Proxies,
         pki: ssl.SSLContext,
         session_url: Callable[[], BaseUrl | None],
@@ -91,7 +91,7 @@ class PairingDesk:
         self._store = store
         self._vault = vault
         self._events = events
-        self._addresses = addresses
+        self._resolver = resolver
         self._proxies = proxies
         self._pki = pki
         self._session_url = session_url
@@ -182,7 +182,7 @@ class PairingDesk:
     ) -> Pairing:
         """See :meth:`Node.pair`."""
         if address is not None:
-            self._addresses.know(url.host, address)
+            self._resolver.know(url.host, address)
         lan = self._config.deployment is Deployment.LAN
         return await http_client.pair(
             self._local(),
@@ -193,7 +193,7 @@ class PairingDesk:
             pki=self._pki,
             session_url=self._session_url(),
             ca_fingerprint=self._owner.ca_fingerprint if lan else None,
-            addresses=await self._addresses.of(url.host),
+            addresses=await self._resolver.of(url.host),
             self_signed=not self._config.connects_to_internet_only,
             proxy=self._proxies.towards(url.host),
             server_node=server_node,
@@ -229,7 +229,7 @@ class PairingDesk:
         """A connection to a server before pairing: nothing secret may be sent on it."""
         internet_only = self._config.connects_to_internet_only
         known = address is not None and not internet_only
-        addresses = [address] if known and address is not None else await self._addresses.of(url.host)
+        addresses = [address] if known and address is not None else await self._resolver.of(url.host)
         _, route = await http_client.authenticate(url, self._pki, addresses=addresses, self_signed=not internet_only)
         async with HttpsClient(route) as http:
             yield http

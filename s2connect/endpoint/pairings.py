@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from s2connect.endpoint.connections import NodeConnections
+from s2connect.endpoint.connections import ConnectionManager
 from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, UsageError
 from s2connect.events import Event, Paired, PairingFailed, SessionFailed, Unpaired, UnpairedBy
 from s2connect.model.common import MalformedMessage, NodeId, Role
@@ -53,14 +53,14 @@ class _Attempt:
     lock: asyncio.Lock
 
 
-class PairingBook:
+class Pairings:
     """The pairings of all nodes of an endpoint. It is what the two protocols and the connectors call their keeper."""
 
     def __init__(
         self,
         store: Store,
         local: Callable[[], LocalEndpoint],
-        connections: Mapping[NodeId, NodeConnections],
+        connections: Mapping[NodeId, ConnectionManager],
         session_server: SessionServer,
         owner: Owner,
         supervisor: Supervisor,

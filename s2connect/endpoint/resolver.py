@@ -1,4 +1,4 @@
-"""Addresses of a host name: from configuration, by mDNS in the local network, or from the operating system."""
+"""Resolver of host names: from configuration, by mDNS in the local network, or by the operating system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Addresses:
+class Resolver:
     """Resolver; ``.local`` names use one zeroconf instance, which stays open after its first use.
 
     Args:

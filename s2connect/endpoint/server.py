@@ -31,7 +31,7 @@ class Keeper(PairingKeeper, SessionKeeper, Protocol):
     """Interface of the two protocols to the keeper of pairings."""
 
 
-class Serving:
+class Server:
     """A running server. Make it with :meth:`start`.
 
     Attributes:
@@ -60,7 +60,7 @@ class Serving:
         transports: Mapping[str, Transport],
         websocket: WebSocketTransport,
         lan: LocalNetwork | None,
-    ) -> Serving:
+    ) -> Server:
         """Listen.
 
         Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role, create_home
-from s2connect.endpoint.certificate import IdentityKeeper
+from s2connect.endpoint.certificate import CertificateManager
 from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
@@ -113,7 +113,7 @@ async def new_ca(path: Path) -> int:
     config = await asyncio.to_thread(read_config, home)
     if not config.is_own_ca:
         raise Failure("usage", "This endpoint has no certificate authority of its own: its certificate is a file.")
-    return await _end_pairings(home, config, then=lambda vault: IdentityKeeper(config, home, vault).create_ca())
+    return await _end_pairings(home, config, then=lambda vault: CertificateManager(config, home, vault).create_ca())
 
 
 async def unpair_all(path: Path) -> int:

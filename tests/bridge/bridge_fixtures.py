@@ -41,8 +41,8 @@ def description(node: NodeId, role: Role) -> NodeDescription:
 
 async def introduce(client: Endpoint, client_node: NodeId, server: Endpoint, server_node: NodeId, rm: NodeId) -> None:
     """Pair two nodes without the seconds that it takes; they need not exist yet."""
-    assert server._identity._ca is not None
-    pin = Pin(server.ca_fingerprint or b"", server._identity._ca.certificate.public_bytes(Encoding.DER))
+    assert server._certificates._ca is not None
+    pin = Pin(server.ca_fingerprint or b"", server._certificates._ca.certificate.public_bytes(Encoding.DER))
     roles = {node: Role.RM if node == rm else Role.CEM for node in (client_node, server_node)}
     token = AccessToken.from_bytes(os.urandom(32))
     here = PairKey(client_node, server_node)

@@ -78,13 +78,13 @@ async def test_it_listens_when_there_is_somebody_for_every_device(
     real = Endpoint._listen
 
     async def listening(self: Endpoint) -> None:
-        there.append(len(self.nodes) == 20 and all(c.gate is not None for c in self._connections.values()))
+        there.append(len(self.nodes) == 20 and all(c.admission_hook is not None for c in self._connections.values()))
         await real(self)
 
     monkeypatch.setattr(Endpoint, "_listen", listening)
     async with Bridge.open(load(write(tmp_path, 20))[0]) as bridge:
         assert there == [True]
-        assert bridge.endpoint._serving is not None
+        assert bridge.endpoint._server is not None
         await bridge.endpoint.listen()  # it does already
     assert there == [True]
 

@@ -19,8 +19,8 @@ from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from s2connect.endpoint.connections import Connections, NodeConnections
-from s2connect.endpoint.pairings import PairingBook
+from s2connect.endpoint.connections import ConnectionManager, Connections
+from s2connect.endpoint.pairings import Pairings
 from s2connect.errors import PeerBusy, PeerTimeout, S2ConnectError
 from s2connect.events import Event, EventHub, Paired, Unpaired
 from s2connect.https.client import HttpReply, Route
@@ -153,11 +153,11 @@ class Side:
         self.store: Any = TurnedStore(store, world.schedule, name)
         self.supervisor = Supervisor(f"s2connect-{name}")
         sessions = SessionServer()
-        live: dict[NodeId, NodeConnections] = {}
-        self.book = PairingBook(self.store, lambda: self.local, live, sessions, self, self.supervisor)
+        live: dict[NodeId, ConnectionManager] = {}
+        self.book = Pairings(self.store, lambda: self.local, live, sessions, self, self.supervisor)
         transport = MemoryTransport(world.hub)
         self.client = _SessionClient(self.store, {MEMORY: transport}, PKI)
-        self.connections = live[self.node.id] = NodeConnections(
+        self.connections = live[self.node.id] = ConnectionManager(
             lambda: self.local,
             self.node,
             self.store,

@@ -19,7 +19,7 @@ from s2connect.discovery import shared
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser
 from s2connect.endpoint import local_network as lan
-from s2connect.endpoint.pairing import PairingDesk
+from s2connect.endpoint.pairing import PairingManager
 
 SECRET = "K7X-1234-5678"
 NEW = "10.77.1.99"
@@ -104,7 +104,7 @@ async def long_polling(house: House) -> None:
 
 
 async def long_poll_pairing(house: House) -> None:
-    Fault(PairingDesk, "pair")
+    Fault(PairingManager, "pair")
     await house.open()
     code = house.rm.node().issue_pairing_code()
     await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))

@@ -10,7 +10,7 @@ import pytest
 
 from s2connect import Endpoint, EndpointConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, IdentityKeeper
+from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, CertificateManager
 from s2connect.endpoint.endpoint import SECRETS
 from s2connect.errors import ConfigurationError
 from s2connect.service.setup import new_ca
@@ -27,7 +27,7 @@ FUTURE = datetime(2150, 1, 1, tzinfo=UTC)
 async def home_of(path: Path, clock: datetime) -> EndpointConfig:
     """A state directory whose CA and leaf were made by a clock."""
     config = await asyncio.to_thread(create_home, path, lan_config(Role.CEM, vault="files"))
-    keeper = IdentityKeeper(config, Home(path), FileVault(path / SECRETS), clock=lambda: clock)
+    keeper = CertificateManager(config, Home(path), FileVault(path / SECRETS), clock=lambda: clock)
     await asyncio.to_thread(keeper.create_ca)
     await asyncio.to_thread(keeper.load)
     return config
@@ -54,8 +54,8 @@ async def test_an_endpoint_that_learns_the_time_while_it_runs_shows_a_new_leaf_a
     monkeypatch.setattr("s2connect.endpoint.endpoint.RENEWAL_CHECK", 0.05)
     cem = await open_endpoint(lan_config(Role.CEM))
     assert cem._tls is not None
-    assert cem._identity._ca is not None
-    old = await asyncio.to_thread(cem._identity._ca.issue, cem._identity.names(), now=EPOCH)
+    assert cem._certificates._ca is not None
+    old = await asyncio.to_thread(cem._certificates._ca.issue, cem._certificates.names(), now=EPOCH)
     cem._tls.replace(old)
     await until(lambda: cem._tls is not None and cem._tls.identity is not old)
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
@@ -64,11 +64,11 @@ async def test_an_endpoint_that_learns_the_time_while_it_runs_shows_a_new_leaf_a
 def test_a_wrong_clock_at_a_later_start_keeps_the_leaf_that_peers_accept(tmp_path: Path) -> None:
     config = create_home(tmp_path / "home", lan_config(Role.CEM, vault="files"))
     home, vault = Home(tmp_path / "home"), FileVault(tmp_path / "home" / SECRETS)
-    first = IdentityKeeper(config, home, vault).load()
-    wrong = IdentityKeeper(config, home, vault, clock=lambda: EPOCH)
+    first = CertificateManager(config, home, vault).load()
+    wrong = CertificateManager(config, home, vault, clock=lambda: EPOCH)
     assert wrong.load().leaf_fingerprint == first.leaf_fingerprint
     assert "The clock of this machine says 1970-01-01" in str(wrong.doubt())
-    assert IdentityKeeper(config, home, vault).doubt() is None
+    assert CertificateManager(config, home, vault).doubt() is None
 
 
 async def with_ca(path: Path, start: timedelta, end: timedelta) -> EndpointConfig:
@@ -92,14 +92,14 @@ async def test_a_ca_of_the_wrong_century_is_named_and_can_be_replaced(tmp_path: 
                 pass
     assert await new_ca(home) == 0
     async with Endpoint.open(home) as endpoint:
-        assert endpoint._identity.doubt() is None
+        assert endpoint._certificates.doubt() is None
 
 
 async def test_a_ca_that_begins_in_the_future_is_told(tmp_path: Path) -> None:
     home = tmp_path / "home"
     config = await with_ca(home, timedelta(days=30_000), timedelta(days=39_000))
     async with Endpoint.open(home, config=config) as endpoint:
-        doubt = endpoint._identity.doubt()
+        doubt = endpoint._certificates.doubt()
     assert doubt is not None
     assert "--new-ca" in doubt
 
@@ -108,7 +108,7 @@ async def test_a_clock_that_cannot_be_right_is_told_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doubts = "The clock of this machine says 1970-01-01, which cannot be."
-    monkeypatch.setattr(IdentityKeeper, "doubt", lambda _: doubts)
+    monkeypatch.setattr(CertificateManager, "doubt", lambda _: doubts)
     async with Endpoint.open(config=lan_config(Role.CEM)):
         pass
     assert doubts in caplog.text

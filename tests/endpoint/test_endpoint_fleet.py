@@ -21,8 +21,8 @@ FLEET = 1000
 async def introduce(cem: Endpoint, fleet: Endpoint) -> None:
     """Pair every device with the energy manager, without the second that each pairing takes."""
     manager = cem.node()
-    assert cem._identity._ca is not None
-    ca = cem._identity._ca.certificate
+    assert cem._certificates._ca is not None
+    ca = cem._certificates._ca.certificate
     from cryptography.hazmat.primitives.serialization import Encoding
 
     pin = Pin(cem.ca_fingerprint or b"", ca.public_bytes(Encoding.DER))

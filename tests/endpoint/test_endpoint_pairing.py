@@ -436,7 +436,7 @@ async def test_what_a_faulty_server_answers_is_named_and_nothing_is_kept(
 async def test_malformed_oversized_and_deep_bodies_get_their_answer_and_the_server_goes_on(
     cem: Endpoint, rm: Endpoint
 ) -> None:
-    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
+    context = pinned_client_context(cem._certificates._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
     url = f"{cem.pairing_url}v1/requestPairing"
     bodies: list[tuple[bytes, int]] = [
         (b"", 400),
@@ -471,7 +471,7 @@ def _der():  # type: ignore[no-untyped-def]
 
 @pytest.mark.rule("VER-01")
 async def test_every_api_has_its_index(cem: Endpoint) -> None:
-    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
+    context = pinned_client_context(cem._certificates._ca.certificate.public_bytes(_der()))  # type: ignore[union-attr]
     async with aiohttp.ClientSession() as session:
         for url in (cem.pairing_url, cem.session_url):
             async with session.get(url, ssl=context) as response:

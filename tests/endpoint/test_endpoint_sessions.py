@@ -262,7 +262,7 @@ async def test_the_server_removes_all_asks_for_a_new_session_and_closes(
         async for text in connection:
             texts.append(json.loads(text))  # noqa: PERF401 - until the connection ends
     assert (texts[-1]["message_type"], texts[-1]["request"]) == ("SessionRequest", "RECONNECT")
-    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
+    context = pinned_client_context(cem._certificates._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
     async with HttpsClient(Route(context)) as http:
         again = InitiateSession(
             client_node_id=key.local,
@@ -462,7 +462,7 @@ async def test_the_fingerprint_of_the_leaf_pins_the_root_that_is_shown_with_it(
 
 @pytest.mark.rule("WS-02", "SES-04")
 async def test_the_websocket_wants_its_token_once(cem: Endpoint, rm: Endpoint) -> None:
-    context = pinned_client_context(cem._identity._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
+    context = pinned_client_context(cem._certificates._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
     url = f"wss://127.0.0.1:{cem.pairing_url.port}/session/websocket"
     async with aiohttp.ClientSession() as session:
         for headers in ({}, {"Authorization": "Bearer " + base64.b64encode(os.urandom(32)).decode()}):

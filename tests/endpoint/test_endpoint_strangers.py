@@ -124,7 +124,7 @@ async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_fr
         _, answer = await mallory.request(Role.RM, os.urandom(32))
         assert await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"]) == [403, 401]
         if device_comes:
-            rm._desk.start_pairing(rm.node().id, cem.pairing_url)
+            rm._pairing_manager.start_pairing(rm.node().id, cem.pairing_url)
             assert (await pairing).key.remote == rm.node().id
         else:
             with pytest.raises(PairingRefused):

@@ -12,8 +12,8 @@ import pytest
 
 from s2connect import Endpoint, Role, SessionEnd, events, supervisor
 from s2connect.certs.authority import ServerIdentity
-from s2connect.endpoint.connections import Live
-from s2connect.endpoint.pairings import PairingBook
+from s2connect.endpoint.connections import LiveConnection
+from s2connect.endpoint.pairings import Pairings
 from s2connect.errors import PairingUnconfirmed, StorageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
@@ -130,7 +130,7 @@ async def test_a_connector_that_fails_connecting_connects_again(
 async def test_a_connector_that_fails_while_its_session_stands_makes_another(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Fault(monkeypatch, Live, "ended")
+    Fault(monkeypatch, LiveConnection, "ended")
     await house.pair()
     await house.failed("connector")
     await until(lambda: len(house.sessions) == 4)
@@ -216,7 +216,7 @@ async def test_a_change_of_pairings_that_fails_after_its_caller_was_cancelled_is
 async def test_a_client_whose_arrival_meets_an_error_comes_again(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Fault(monkeypatch, PairingBook, "opened")
+    Fault(monkeypatch, Pairings, "opened")
     await house.pair()
     await house.failed("offer", again=False)
     await house.connected()

@@ -12,7 +12,7 @@ import pytest
 
 from s2connect import CommunicationRole, Endpoint, Role
 from s2connect.certs.chain import is_public_address
-from s2connect.endpoint.resolver import Addresses
+from s2connect.endpoint.resolver import Resolver
 from s2connect.errors import NotPublic, NotReachable
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import BaseUrl, WebSocketUrl
@@ -197,7 +197,7 @@ async def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.Monk
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 0)) for address in answers[host]]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    addresses = Addresses({}, None, public_only=True, through_proxy=lambda host: host == "proxied.example.com")
+    addresses = Resolver({}, None, public_only=True, through_proxy=lambda host: host == "proxied.example.com")
     assert await addresses.of("both.example.com") == ["8.8.8.8"], "never a name, which may change meanwhile"
     with pytest.raises(NotPublic):
         await addresses.of("inner.example.com")
@@ -208,6 +208,6 @@ async def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.Monk
 
 @pytest.mark.rule("TRUST-04")
 async def test_a_lan_endpoint_may_connect_to_every_address(rm: Endpoint, cem: Endpoint) -> None:
-    assert await rm._addresses.of("8.8.8.8") == []
+    assert await rm._resolver.of("8.8.8.8") == []
     cem._pairing_server._delay = 0.0
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
