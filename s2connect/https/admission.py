@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from s2connect.https.overload import Overload
@@ -219,7 +219,9 @@ class Admission:
             begun = self._begin(network, now)
             if begun is not None:
                 return begun
-        calm = [name for name in self._ready if not self._networks[name].owing[Stage.HANDSHAKE]]
+        calm = [
+            name for name in list(self._ready) if self._waits(name) and not self._networks[name].owing[Stage.HANDSHAKE]
+        ]
         if calm and self.overload.begins_beyond(now=now):
             begun = self._begin(min(calm, key=lambda name: self._networks[name].count), now)
             if begun is not None:
@@ -244,15 +246,25 @@ class Admission:
         self._handshakes[place] = None
         return place, victim
 
-    def _in_turn(self) -> list[str]:
-        """Networks with handshakes that wait: first those of peers that were offered a session."""
-        for network, waiting in list(self._ready.items()):
-            while waiting and waiting[0].stage is not Stage.READY:
-                waiting.popleft()  # it has left
-            if not waiting:
-                del self._ready[network]
-        offered = [network for network in self.overload.expected if network in self._ready]
-        return offered + [network for network in self._ready if not self.overload.is_expected(network)]
+    def _in_turn(self) -> Iterator[str]:
+        """Yield the networks with handshakes that wait: first those of peers that were offered a session."""
+        for network in list(self.overload.expected):
+            if self._waits(network):
+                yield network
+        for network in list(self._ready):
+            if not self.overload.is_expected(network) and self._waits(network):
+                yield network
+
+    def _waits(self, network: str) -> bool:
+        """Return whether a handshake of a network waits; forgets those that have left."""
+        waiting = self._ready.get(network)
+        if waiting is None:
+            return False
+        while waiting and waiting[0].stage is not Stage.READY:
+            waiting.popleft()
+        if not waiting:
+            del self._ready[network]
+        return bool(waiting)
 
     @property
     def waiting(self) -> bool:
