@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.kit import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
 from benchmarks.messages import size_of
 from benchmarks.samples import SAMPLES
+from s2connect.https.server import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CORE = 1
@@ -79,9 +80,7 @@ OVER_MQTT = {
 def _mosquitto(directory: Path, *options: str) -> Iterator[tuple[int, int]]:
     """A broker on loopback with TLS 1.3: its port and its process."""
     assert MOSQUITTO is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     file = directory / f"mosquitto-{port}.conf"
     lines = (
         f"listener {port} 127.0.0.1",

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from s2connect.https.server import free_port
 from s2connect.model.secret import Secret
 from tests.waits import Deadline, patience
 
@@ -87,7 +88,7 @@ class Mosquitto:
         self.ca = trustme.CA()
         self.ca_file = directory / "ca.pem"
         self.ca.cert_pem.write_to_path(self.ca_file)
-        self.port = _free_port()
+        self.port = free_port()
         self.websockets = websockets
         certificate = self.ca.issue_cert(HOST)
         certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
@@ -179,10 +180,3 @@ class Mosquitto:
         """Let it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

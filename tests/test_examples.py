@@ -34,7 +34,7 @@ DETAILS = """{"message_type": "ResourceManagerDetails", "resource_id": "battery"
 
 def make_home(path: Path, role: Role) -> None:
     node = NodeConfig(role=role, user_defined_name="Cellar battery" if role is Role.RM else "House")
-    port = free_port("127.0.0.1")
+    port = free_port()
     create_home(path, EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=port, vault="files", nodes=(node,)))
 
 
@@ -198,7 +198,7 @@ async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_the_old_device_reaches_the_cloud_program_through_a_bridge(tmp_path: Path) -> None:
-    cloud_id, port = NodeId(uuid4()), free_port("127.0.0.1")
+    cloud_id, port = NodeId(uuid4()), free_port()
     broker = await asyncio.to_thread(begin_broker, tmp_path, cloud_id)
     processes = []
     try:
@@ -209,7 +209,7 @@ home = "bridge"
 [endpoint]
 host = "127.0.0.1"
 bind = "127.0.0.1"
-port = {free_port("127.0.0.1")}
+port = {free_port()}
 vault = "files"
 
 [[route]]

@@ -313,7 +313,7 @@ def tls_object(request: web.Request) -> ssl.SSLObject:
     return tls
 
 
-def free_port(host: str | None) -> int:
+def free_port(host: str | None = "127.0.0.1") -> int:
     """Find a TCP port that is free now."""
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, representative_id
 from s2connect.endpoint.config import MqttConfig
+from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
 from tests.bridge.bridge_fixtures import introduce
 from tests.mosquitto import Mosquitto, access_list, password
@@ -23,13 +23,6 @@ from tests.netns import Host, Process
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = str(ROOT / "tests" / "bridge" / "fault_child.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 class FaultHouse:

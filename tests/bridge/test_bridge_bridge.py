@@ -19,6 +19,7 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError, HomeInUse
+from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
@@ -26,13 +27,6 @@ from s2connect.web.metrics import Metrics
 from tests.waits import until, within
 
 PEER = NodeId(uuid4())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 class House:

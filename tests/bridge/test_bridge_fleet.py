@@ -21,9 +21,10 @@ from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
 from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
 from s2connect.errors import SessionError
+from s2connect.https.server import free_port
 from s2connect.messages.envelope import Message
 from tests.bridge.bridge_fixtures import introduce
-from tests.bridge.fault_setup import CHILD, free_port, open_without_listening
+from tests.bridge.fault_setup import CHILD, open_without_listening
 from tests.netns import Process
 from tests.waits import within
 

@@ -13,8 +13,8 @@ from s2connect.bridge.config_file import load
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.endpoint.endpoint import create_home
 from s2connect.errors import UsageError
+from s2connect.https.server import free_port
 from s2connect.store.home import Home
-from tests.bridge.test_bridge_bridge import free_port
 
 
 def write(directory: Path, devices: int, model: str = "one") -> Path:

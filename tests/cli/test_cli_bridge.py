@@ -22,18 +22,11 @@ from rich.console import Console
 from s2connect import NodeId, PlainDoor, PlainServer, Role, connect_plain
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
+from s2connect.https.server import free_port
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.text import span
 from s2connect.service.systemd import Notifier
 from tests.waits import patience, within
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
-
 
 ROUTE = '[[route]]\nname = "{}"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from s2connect.diagnostics.endpoint import Found
 from s2connect.diagnostics.intermediaries import ROUNDS, examine_broker, examine_proxy, round_trip
 from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import read_config
+from s2connect.https.server import free_port
 from s2connect.store.home import Home
 from tests.mosquitto import Mosquitto, access_list, password
 
@@ -28,13 +28,6 @@ USER = "house"
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-
-
-def refusing_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # --- proxy
@@ -59,7 +52,7 @@ async def test_a_proxy_has_to_answer_and_its_password_is_never_shown(monkeypatch
         assert f"of the environment, 127.0.0.1:{port}," in check.sentence
         configured = EndpointConfig(host="127.0.0.1", proxy=f"http://127.0.0.1:{port}")
         assert "of the settings" in (await proxy_check(configured)).sentence
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{refusing_port()}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{free_port()}")
     check = await proxy_check(None)
     assert (check.result, check.hint) == ("fail", "Check HTTPS_PROXY.")
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example")
@@ -165,7 +158,7 @@ def test_the_report_has_a_line_for_the_broker_where_there_is_one(
     rm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = json.loads((rm / "config.json").read_text())
-    settings["mqtt"] = {"url": f"mqtts://127.0.0.1:{refusing_port()}"}
+    settings["mqtt"] = {"url": f"mqtts://127.0.0.1:{free_port()}"}
     (rm / "config.json").write_text(json.dumps(settings))
     capsys.readouterr()
     assert main(["doctor", "--home", str(rm), "--json"]) == 1

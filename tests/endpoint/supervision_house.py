@@ -20,6 +20,7 @@ from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser
 from s2connect.endpoint import local_network as lan
 from s2connect.endpoint.pairing import PairingManager
+from tests.waits import until, within
 
 SECRET = "K7X-1234-5678"
 NEW = "10.77.1.99"
@@ -59,7 +60,7 @@ class House:
 
 
 async def wait_for(stream: events.EventStream, wanted: Callable[[events.Event], bool]) -> Any:
-    async with asyncio.timeout(20):
+    async with within(20):
         async for event in stream:
             if wanted(event):
                 return event
@@ -70,12 +71,6 @@ async def failed(stream: events.EventStream, task: str, *, again: bool = True) -
     failure = await wait_for(stream, lambda event: isinstance(event, events.TaskFailed))
     assert (failure.task, failure.error, failure.retry_in is not None) == (task, "RuntimeError", again), failure
     assert SECRET not in repr(failure)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 def change_network() -> None:

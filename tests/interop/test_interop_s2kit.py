@@ -145,7 +145,7 @@ async def test_our_protocol_names_that_it_does_not_know_are_left_out_the_second_
 ) -> None:
     """It answers 422 to a request that holds one, against VER-07."""
     caplog.set_level("INFO", "s2connect")
-    broker = MqttConfig(url=f"mqtts://localhost:{free_port('127.0.0.1')}")
+    broker = MqttConfig(url=f"mqtts://localhost:{free_port()}")
     async with (
         await endpoint_of(tmp_path, Role.RM, protocols=(MQTT, WEBSOCKET), mqtt=broker) as rm,
         s2kit(pairing="server", role="CEM") as peer,

@@ -86,7 +86,7 @@ async def mochi(directory: Path) -> AsyncIterator[Running]:
     identity = ca.issue(["localhost"], now=today)
     for name, content in (("ca", ca.to_pem()), ("chain", identity.chain_pem), ("key", identity.key_pem)):
         (directory / f"{name}.pem").write_bytes(content)
-    port = free_port("127.0.0.1")
+    port = free_port()
     arguments = [MOCHI, f"-tcp=127.0.0.1:{port}", "-ws=127.0.0.1:0", "-info=127.0.0.1:0"]
     files = [f"-tls-cert-file={directory / 'chain.pem'}", f"-tls-key-file={directory / 'key.pem'}"]
     with (directory / "log").open("wb") as log:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ import pytest
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.errors import S2ConnectError
+from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.legacy import connect_plain
 from s2connect.web.metrics import Metrics
@@ -55,13 +55,6 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._in = ""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 @pytest.fixture
