@@ -437,7 +437,7 @@ ALLOWED = {
         "converse": "as begin, which is in it",
         "begin": "one a command, ended with the stream: it reports its own failure",
     },
-    "diagnostics/doctor.py": {"_together": "its function awaits it"},
+    "diagnostics/doctor.py": {"_run_all": "its function awaits it"},
     "cli/program.py": {"__aenter__": "its object awaits it"},
 }
 """Where a task may be made: file and function, and why that is no seventh way to lose an error."""

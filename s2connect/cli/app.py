@@ -15,7 +15,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from s2connect.cli import bridge_commands, lan_commands, messages_commands, registry_commands, simulate_commands
+from s2connect.cli import (
+    bridge_commands,
+    doctor_command,
+    lan_commands,
+    messages_commands,
+    registry_commands,
+    simulate_commands,
+)
 from s2connect.cli.terminal import (
     INTERRUPTED,
     HomeOption,
@@ -439,27 +446,7 @@ def certificate(
     console().print(*certificate_blocks(shown), sep="\n")
 
 
-@app.command()
-def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
-    """Check network, discovery, clock, storage, certificate, service and the way to every peer. Changes nothing.
-
-    Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
-    """
-    from s2connect.cli.show import console
-    from s2connect.diagnostics import doctor as examination
-    from s2connect.diagnostics.checks import passes
-
-    log_to_stderr(verbose, otherwise=logging.CRITICAL)
-    if not as_json and sys.stderr.isatty():
-        tell("Checking; this takes a few seconds …")
-    found = run_work(examination.examine(home_path(home)))
-    if as_json:
-        print_json(examination.report(found))
-    else:
-        console().print(*examination.blocks(found), sep="\n")
-    return ExitCode.OK if passes(found) else ExitCode.FAILED
-
-
+app.command()(doctor_command.doctor)
 app.command()(messages_commands.validate)
 app.command()(messages_commands.replay)
 app.add_typer(bridge_commands.app, name="bridge")

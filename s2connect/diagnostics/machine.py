@@ -1,4 +1,4 @@
-"""What ``doctor`` finds out about this machine and its network."""
+"""Checks of this machine and its network: interfaces, IPv6, container, multicast."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import ipaddress
 import secrets
 import socket
 import struct
-import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from s2connect.diagnostics.checks import Check, Heard, Holder, container, interfaces, ipv6, multicast, responders
+from s2connect.diagnostics.checks import (
+    MulticastResult,
+    PortUser,
+    container,
+    interfaces,
+    ipv6,
+    multicast,
+    responders,
+)
+from s2connect.diagnostics.findings import Finding
 from s2connect.discovery.dns import PTR, A, query
 from s2connect.discovery.network import OwnAddress, own_addresses
-
-T = TypeVar("T")
 
 MDNS_PORT = 5353
 MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
 LISTEN_SECONDS = 1.0
-"""How long to listen for answers to a question by multicast."""
+"""Seconds to listen for answers to a question by multicast."""
 
 MAX_ASKED = 32
 """Most pairs of interface and IP version that are asked on; machines with container bridges have many."""
@@ -39,45 +45,9 @@ _PROC = Path("/proc")
 _INTERFACES = Path("/sys/class/net")
 
 
-async def apart(work: Callable[[], T], timeout: float) -> T:
-    """Run what may block for long in a thread that nobody has to wait for in the end.
-
-    Raises:
-        TimeoutError: It takes longer; it goes on, and its result is dropped.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # a T where there is no error
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = work()
-        except Exception as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, result, failed)
-
-    threading.Thread(target=run, name="s2connect-doctor", daemon=True).start()
-    async with asyncio.timeout(timeout):
-        return await done
-
-
-def interface_names() -> dict[int, str]:
-    """Names of the network interfaces by number."""
-    return dict(socket.if_nameindex())
-
-
-async def examine_network(found: list[Check]) -> None:
-    """Interfaces, IPv6, container."""
-    own, names = own_addresses(), interface_names()
+async def check_network(found: list[Finding]) -> None:
+    """Check interfaces, IPv6 and whether this is a container."""
+    own, names = own_addresses(), dict(socket.if_nameindex())
     found.append(interfaces(own, names, await asyncio.to_thread(_unlinked, names)))
     found.append(ipv6(own, names, disabled=await asyncio.to_thread(_is_ipv6_off)))
     inside = await asyncio.to_thread(_is_container)
@@ -85,26 +55,26 @@ async def examine_network(found: list[Check]) -> None:
     found.append(container(inside=inside, bridged=bridged))
 
 
-async def examine_multicast(found: list[Check], service: int | None) -> None:
-    """Multicast on every interface, and who else uses its port.
+async def check_multicast(found: list[Finding], service: int | None) -> None:
+    """Check multicast on every interface, and name the programs that use its port.
 
     Args:
-        found: Where the checks go.
+        found: Receives the findings.
         service: Process of the running service of this endpoint, if there is one.
     """
-    holders = await asyncio.to_thread(mdns_holders, service)
-    own, names = own_addresses(), interface_names()
+    users = await asyncio.to_thread(mdns_users, service)
+    own, names = own_addresses(), dict(socket.if_nameindex())
     unlinked = await asyncio.to_thread(_unlinked, names)
     usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
     asked = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_ASKED]
     mine = {str(a.interface.ip) for a in own}
-    heard = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in asked))
-    found.append(multicast([one for one, _ in heard]))
-    found.append(responders(holders, answers=any(answers for _, answers in heard)))
+    results = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in asked))
+    found.append(multicast([one for one, _ in results]))
+    found.append(responders(users, answers=any(answers for _, answers in results)))
 
 
-async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Heard, bool]:
-    """Send a question by multicast on one interface and listen for it, as every device in the network hears it.
+async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[MulticastResult, bool]:
+    """Send a question by multicast on one interface and listen for it.
 
     Args:
         own: An address of the interface; its version is the one that is tried.
@@ -112,20 +82,20 @@ async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Heard,
         mine: All addresses of this machine.
 
     Returns:
-        What was heard, and whether another program of this machine answered.
+        The result, and True if another program of this machine answered.
     """
     version = own.interface.version
     mark = f"s2connect-doctor-{secrets.token_hex(6)}"
     seen: set[str] = set()
-    asking: list[int] = []  # the port of our own question
-    itself = asyncio.Event()
+    own_ports: list[int] = []  # that of our own question, once it is bound
+    returned = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def hear(listener: socket.socket) -> None:
+    def receive(listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             data, sender = listener.recvfrom(_MAX_DATAGRAM)
-            if mark.encode("ascii") in data and sender[1] in asking:
-                itself.set()
+            if mark.encode("ascii") in data and sender[1] in own_ports:
+                returned.set()
             elif len(data) > 2 and data[2] & 0x80 and len(seen) < _MAX_OTHERS:  # an answer
                 seen.add(sender[0].partition("%")[0])
 
@@ -133,22 +103,22 @@ async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Heard,
         try:
             listener = stack.enter_context(_listener(version, own))
             sender = stack.enter_context(_sender(version, own))
-            asking.append(sender.getsockname()[1])
+            own_ports.append(sender.getsockname()[1])
             for one in (listener, sender):
-                loop.add_reader(one, functools.partial(hear, one))
+                loop.add_reader(one, functools.partial(receive, one))
                 stack.callback(loop.remove_reader, one)
             packets = query([(f"{mark}.local.", A), (_ALL_SERVICES, PTR)]).packets()
             group: Any = (MDNS_GROUPS[version], MDNS_PORT) if version == 4 else ("ff02::fb", MDNS_PORT, 0, own.index)
             for packet in packets:
                 sender.sendto(packet, group)
         except OSError as error:
-            return Heard(name, version, error=error.errno), False
+            return MulticastResult(name, version, error=error.errno), False
         await asyncio.sleep(LISTEN_SECONDS)
-    return Heard(name, version, itself.is_set(), frozenset(seen - set(mine))), bool(seen & set(mine))
+    return MulticastResult(name, version, returned.is_set(), frozenset(seen - set(mine))), bool(seen & set(mine))
 
 
 def _listener(version: int, own: OwnAddress) -> socket.socket:
-    """A socket on the port of mDNS that is a member of its group on one interface."""
+    """Open a socket on the port of mDNS that is a member of its group on one interface."""
     made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         made.setblocking(False)
@@ -170,7 +140,7 @@ def _listener(version: int, own: OwnAddress) -> socket.socket:
 
 
 def _sender(version: int, own: OwnAddress) -> socket.socket:
-    """A socket that sends by multicast on one interface and hears itself."""
+    """Open a socket that sends by multicast on one interface and receives what it sends."""
     made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         made.setblocking(False)
@@ -190,21 +160,21 @@ def _sender(version: int, own: OwnAddress) -> socket.socket:
     return made
 
 
-def mdns_holders(service: int | None) -> list[Holder]:
-    """Programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
+def mdns_users(service: int | None) -> list[PortUser]:
+    """Return the programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
     inodes = udp_inodes(_text(_PROC / "net/udp"), MDNS_PORT) | udp_inodes(_text(_PROC / "net/udp6"), MDNS_PORT)
     inodes -= _sockets(_PROC / "self")  # the check of the name may have one already
-    holders: dict[str, Holder] = {}
+    users: dict[str, PortUser] = {}
     for process in (p for p in _entries(_PROC) if p.name.isdigit()) if inodes else ():
         held = _sockets(process) & inodes
         if held:
             inodes -= held
-            holders[process.name] = Holder(_text(process / "comm").strip(), ours=process.name == str(service))
-    return [*holders.values(), *([Holder("")] if inodes else [])]
+            users[process.name] = PortUser(_text(process / "comm").strip(), ours=process.name == str(service))
+    return [*users.values(), *([PortUser("")] if inodes else [])]
 
 
 def udp_inodes(table: str, port: int) -> set[str]:
-    """Inodes of the sockets on a port in a table as in ``/proc/net/udp``."""
+    """Return the inodes of the sockets on a port, from a table as in ``/proc/net/udp``."""
     lines = (line.split() for line in table.splitlines()[1:])
     return {fields[9] for fields in lines if len(fields) > 9 and fields[1].rpartition(":")[2] == f"{port:04X}"}
 
@@ -220,7 +190,7 @@ def _sockets(process: Path) -> set[str]:
 
 
 def _unlinked(names: dict[int, str]) -> set[str]:
-    """Interfaces whose cable is out, or that have no WLAN. Linux only; an unused container bridge is one of them."""
+    """Return the interfaces without cable or WLAN. Linux only; an unused container bridge is one of them."""
     return {name for name in names.values() if _text(_INTERFACES / name / "carrier").strip() == "0"}
 
 
@@ -245,7 +215,7 @@ def _is_bridged(own: Collection[OwnAddress], names: dict[int, str], inside: bool
 
 
 def _has_far_end(interface: Path) -> bool:
-    """Whether it is one end of a virtual cable whose other end is in another namespace."""
+    """Return whether it is one end of a virtual cable whose other end is in another namespace."""
     index, far = _text(interface / "ifindex").strip(), _text(interface / "iflink").strip()
     kind = _text(interface / "uevent")
     return bool(far) and index != far and not any(f"DEVTYPE={name}" in kind for name in _NOT_BRIDGED)

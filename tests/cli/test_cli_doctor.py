@@ -22,13 +22,12 @@ from cli_kit import Running, make_home, pair
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli import main
+from s2connect.cli.doctor_command import MAX_TEXT, finding_object, findings_blocks
 from s2connect.cli.show import console
-from s2connect.diagnostics import checks as doctor_checks
-from s2connect.diagnostics import doctor
-from s2connect.diagnostics import endpoint as doctor_endpoint
-from s2connect.diagnostics import machine as doctor_machine
-from s2connect.diagnostics import peers as doctor_peers
-from s2connect.diagnostics.checks import Answered, Check, Entry, Heard, Holder, Layer, Result
+from s2connect.diagnostics import checks, doctor, machine, peers
+from s2connect.diagnostics import home as doctor_home
+from s2connect.diagnostics.checks import FileFacts, MulticastResult, PortUser, ServiceResponse
+from s2connect.diagnostics.findings import Check, Finding, Layer, Verdict
 from s2connect.diagnostics.machine import udp_inodes
 from s2connect.discovery.network import OwnAddress
 from s2connect.errors import NotReachable, PeerTimeout
@@ -71,16 +70,16 @@ LOOPBACK = ("1 127.0.0.1/8", "1 ::1/128")
     ],
 )
 def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...], result: str, said: str) -> None:
-    check = doctor_checks.interfaces(own(*addresses), NAMES)
-    assert (check.result, said in check.sentence) == (result, True), check
-    assert bool(check.hint) == (result != "ok")
+    finding = checks.interfaces(own(*addresses), NAMES)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert bool(finding.cure) == (result != "ok")
 
 
 def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> None:
     both = own("2 192.168.1.5/24", "3 10.0.0.1/8")
-    assert doctor_checks.interfaces(both, NAMES, {"eth0", "wlan0"}).result == "warn"
-    check = doctor_checks.interfaces(both, NAMES, {"eth0"})
-    assert (check.result, check.sentence) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (not connected).")
+    assert checks.interfaces(both, NAMES, {"eth0", "wlan0"}).verdict == "warn"
+    finding = checks.interfaces(both, NAMES, {"eth0"})
+    assert (finding.verdict, finding.cause) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (not connected).")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +97,8 @@ def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> No
 def test_link_local_addresses_are_shown_with_their_zone(
     addresses: tuple[str, ...], disabled: bool, result: str, said: str
 ) -> None:
-    check = doctor_checks.ipv6(own(*addresses), NAMES, disabled=disabled)
-    assert (check.result, said in check.sentence) == (result, True), check
+    finding = checks.ipv6(own(*addresses), NAMES, disabled=disabled)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
 
 
 @pytest.mark.parametrize(
@@ -107,47 +106,55 @@ def test_link_local_addresses_are_shown_with_their_zone(
     [(False, False, "ok"), (True, False, "ok"), (True, True, "warn"), (False, True, "warn")],
 )
 def test_a_container_behind_a_bridge_is_a_warning(inside: bool, bridged: bool, result: str) -> None:
-    check = doctor_checks.container(inside=inside, bridged=bridged)
-    assert check.result == result
-    assert ("--network host" in check.hint) == bridged
+    finding = checks.container(inside=inside, bridged=bridged)
+    assert finding.verdict == result
+    assert ("--network host" in finding.cure) == bridged
 
 
-_HEARD = Heard("eth0", 4, itself=True, others=frozenset({"10.0.0.2"}))
-_DEAF = Heard("eth0", 6)
+_RETURNED = MulticastResult("eth0", 4, returned=True, others=frozenset({"10.0.0.2"}))
+_LOST = MulticastResult("eth0", 6)
 
 
 @pytest.mark.parametrize(
     ("heard", "result", "said"),
     [
         ([], "warn", "no interface"),
-        ([_HEARD], "ok", "eth0 (IPv4); 1 other host answers."),
-        ([_HEARD, Heard("eth0", 6, itself=True)], "ok", "eth0 (IPv4, IPv6)"),
-        ([_HEARD, Heard("eth0", 6, itself=True, others=frozenset({"fe80::2"}))], "ok", "; 1 other host answers."),
-        ([_HEARD, Heard("wlan0", 4, itself=True, others=frozenset({"10.0.0.3"}))], "ok", "; 2 other hosts answer."),
-        ([Heard("eth0", 4, itself=True)], "ok", "no other host answers"),
-        ([_HEARD, _DEAF], "warn", "eth0 (IPv6) does not come back"),
-        ([_DEAF], "fail", "does not come back"),
-        ([Heard("eth0", 4, error=errno.EPERM)], "fail", "operation not permitted"),
-        ([Heard("eth0", 4, error=errno.EADDRINUSE)] * 2, "fail", "keeps UDP port 5353 to itself"),
+        ([_RETURNED], "ok", "eth0 (IPv4); 1 other host answers."),
+        ([_RETURNED, MulticastResult("eth0", 6, returned=True)], "ok", "eth0 (IPv4, IPv6)"),
+        (
+            [_RETURNED, MulticastResult("eth0", 6, returned=True, others=frozenset({"fe80::2"}))],
+            "ok",
+            "; 1 other host answers.",
+        ),
+        (
+            [_RETURNED, MulticastResult("wlan0", 4, returned=True, others=frozenset({"10.0.0.3"}))],
+            "ok",
+            "; 2 other hosts answer.",
+        ),
+        ([MulticastResult("eth0", 4, returned=True)], "ok", "no other host answers"),
+        ([_RETURNED, _LOST], "warn", "eth0 (IPv6) does not come back"),
+        ([_LOST], "fail", "does not come back"),
+        ([MulticastResult("eth0", 4, error=errno.EPERM)], "fail", "operation not permitted"),
+        ([MulticastResult("eth0", 4, error=errno.EADDRINUSE)] * 2, "fail", "keeps UDP port 5353 to itself"),
     ],
 )
-def test_multicast_has_to_come_back_everywhere(heard: list[Heard], result: str, said: str) -> None:
-    check = doctor_checks.multicast(heard)
-    assert (check.result, said in check.sentence) == (result, True), check
+def test_multicast_has_to_come_back_everywhere(heard: list[MulticastResult], result: str, said: str) -> None:
+    finding = checks.multicast(heard)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
 
 
 def test_others_beside_us_are_no_fault() -> None:
-    ours, avahi, unknown = Holder("python3", ours=True), Holder("avahi-daemon"), Holder("")
-    for holders, answers, said in [
+    ours, avahi, unknown = PortUser("python3", ours=True), PortUser("avahi-daemon"), PortUser("")
+    for users, answers, said in [
         ([avahi, ours], True, "Shares UDP port 5353 with avahi-daemon"),
         ([ours], True, "nobody else"),
         ([unknown], False, "does not name"),
         ([], True, "Another program on this machine answers"),
         ([], False, "No other program"),
     ]:
-        check = doctor_checks.responders(holders, answers=answers)
-        assert check.result == "ok"
-        assert said in check.sentence
+        finding = checks.responders(users, answers=answers)
+        assert finding.verdict == "ok"
+        assert said in finding.cause
 
 
 def test_sockets_on_a_port_are_read_from_the_systems_table() -> None:
@@ -176,8 +183,8 @@ def test_sockets_on_a_port_are_read_from_the_systems_table() -> None:
 def test_the_own_name_leads_here_or_is_a_fault(
     host: str, found: list[str] | None, running: bool, advertises: bool, result: str
 ) -> None:
-    check = doctor_checks.own_name(host, found, {"10.0.0.1", "::1"}, running=running, advertises=advertises)
-    assert check.result == result, check
+    finding = checks.own_name(host, found, {"10.0.0.1", "::1"}, running=running, advertises=advertises)
+    assert finding.verdict == result, finding
 
 
 @pytest.mark.parametrize(
@@ -191,9 +198,9 @@ def test_the_own_name_leads_here_or_is_a_fault(
     ],
 )
 def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime | None, result: str) -> None:
-    check = doctor_checks.clock(now, set_up)
-    assert check.result == result
-    assert ("NTP" in check.hint) == (result == "fail")
+    finding = checks.clock(now, set_up)
+    assert finding.verdict == result
+    assert ("NTP" in finding.cure) == (result == "fail")
 
 
 @pytest.mark.parametrize(
@@ -211,30 +218,30 @@ def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime 
 def test_certificates_have_their_time(
     begin: datetime, end: datetime, renews: bool, running: bool, result: str, said: str
 ) -> None:
-    check = doctor_checks.validity("The certificate", "leaf", begin, end, NOW, renews=renews, running=running)
-    assert (check.result, said in check.sentence) == (result, True), check
+    finding = checks.validity(checks.LEAF, begin, end, NOW, renews=renews, running=running)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
     if result == "fail":
-        assert "date and time" in check.hint
-        assert ("start the service" in check.hint) == (renews and begin < NOW)
+        assert "date and time" in finding.cure
+        assert ("start the service" in finding.cure) == (renews and begin < NOW)
 
 
 @pytest.mark.rule("SEC-02")
 def test_rights_of_others_are_a_fault_with_the_command_that_mends_it() -> None:
-    home, key = Entry("/s", 0o700, 1000), Entry("/s/secrets/ca-key", 0o600, 1000)
-    assert doctor_checks.permissions([home, key], 1000).result == "ok"
-    opened = doctor_checks.permissions([home, Entry("/s/x", 0o644, 1000), Entry("/s/y", 0o640, 1000)], 1000)
-    assert (opened.result, opened.hint) == ("fail", "Take it from them: chmod -R go-rwx '/s'")
-    assert "/s/x (mode 644), and to 1 more" in opened.sentence
-    strange = doctor_checks.permissions([home, Entry("/s/x", 0o600, 0)], 1000)
-    assert strange.result == "fail"
-    assert "chown -R 1000 '/s'" in strange.hint
+    home, key = FileFacts("/s", 0o700, 1000), FileFacts("/s/secrets/ca-key", 0o600, 1000)
+    assert checks.permissions([home, key], 1000).verdict == "ok"
+    opened = checks.permissions([home, FileFacts("/s/x", 0o644, 1000), FileFacts("/s/y", 0o640, 1000)], 1000)
+    assert (opened.verdict, opened.cure) == ("fail", "Take it from them: chmod -R go-rwx '/s'")
+    assert "/s/x (mode 644), and to 1 more" in opened.cause
+    strange = checks.permissions([home, FileFacts("/s/x", 0o600, 0)], 1000)
+    assert strange.verdict == "fail"
+    assert "chown -R 1000 '/s'" in strange.cure
 
 
 @pytest.mark.parametrize(
     ("free", "result"), [(0, "fail"), (999_999, "fail"), (49_000_000, "warn"), (50_000_000, "ok"), (10**12, "ok")]
 )
 def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
-    assert doctor_checks.disk(free).result == result
+    assert checks.disk(free).verdict == result
 
 
 @pytest.mark.parametrize(
@@ -248,28 +255,31 @@ def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
     ],
 )
 def test_a_port_is_free_or_the_reason_is_said(error: int | None, result: str, said: str) -> None:
-    check = doctor_checks.port_free(8443, "10.0.0.1", error)
-    assert (check.result, said in check.sentence) == (result, True), check
+    finding = checks.port_free(8443, "10.0.0.1", error)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
 
 
 def test_the_service_has_to_answer_at_every_address() -> None:
-    good, bad = Answered("127.0.0.1", 0.0123), Answered("10.0.0.1", 4, PeerTimeout("It did not answer in time."))
-    assert "127.0.0.1, within 12 ms" in doctor_checks.reachable([good]).sentence
-    check = doctor_checks.reachable([good, bad])
-    assert check.result == "fail"
-    assert "10.0.0.1: It did not answer in time." in check.sentence
-    assert doctor_checks.fault(Layer.SERVICE, "x", NotReachable("Gone.")).hint
+    good, bad = (
+        ServiceResponse("127.0.0.1", 0.0123),
+        ServiceResponse("10.0.0.1", 4, PeerTimeout("It did not answer in time.")),
+    )
+    assert "127.0.0.1, within 12 ms" in checks.reachable([good]).cause
+    finding = checks.reachable([good, bad])
+    assert finding.verdict == "fail"
+    assert "10.0.0.1: It did not answer in time." in finding.cause
+    assert Check(Layer.SERVICE, "x").error(NotReachable("Gone.")).cure
 
 
 def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(capsys: Capture) -> None:
-    hostile = Check(
-        Layer.PEER, "peer.1.name", Result.FAIL, "\x1b[2J[red]x\u202e" + "y" * 9000, "\x07", about="[b]\n\x9b"
+    hostile = Finding(
+        Layer.PEER, "peer.1.name", Verdict.FAIL, "\x1b[2J[red]x\u202e" + "y" * 9000, "\x07", peer="[b]\n\x9b"
     )
-    written = hostile.to_object()
+    written = finding_object(hostile)
     assert "[red]x" in written["sentence"]
     assert not any(ord(c) < 32 or c in "\x7f\x9b\u202e" for text in written.values() for c in text)
-    assert len(written["sentence"]) <= doctor_checks.MAX_SENTENCE
-    console().print(*doctor.blocks([hostile]), sep="\n")
+    assert len(written["sentence"]) <= MAX_TEXT
+    console().print(*findings_blocks([hostile]), sep="\n")
     shown = capsys.readouterr().out
     assert "[red]x" in shown
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
@@ -281,7 +291,7 @@ def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(cap
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is heard at all is heard at once, on one machine."""
-    monkeypatch.setattr(doctor_machine, "LISTEN_SECONDS", 0.1)
+    monkeypatch.setattr(machine, "LISTEN_SECONDS", 0.1)
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
 
 
@@ -296,7 +306,7 @@ def checks_of(home: Path, capsys: Capture) -> dict[str, dict[str, str]]:
     for check in found["checks"]:
         assert list(check) == ["name", "layer", "result", "sentence", "hint"]
         assert check["layer"] in set(Layer)
-        assert check["result"] in set(Result)
+        assert check["result"] in set(Verdict)
         assert check["sentence"].endswith((".", "…"))
         assert bool(check["hint"]) == (check["result"] != "ok"), check
     names = [check["name"] for check in found["checks"]]
@@ -440,15 +450,15 @@ def test_a_peer_that_says_nothing_costs_bounded_time_and_ctrl_c_ends_at_once(
             out, err = doing.communicate(timeout=patience(10))
             assert time.monotonic() - begun < patience(2)
         assert (doing.returncode, out, err) == (130, "", "Error: Stopped.\n")
-        monkeypatch.setattr(doctor_peers, "ASK_TIMEOUT", 0.2)
+        monkeypatch.setattr(peers, "ASK_TIMEOUT", 0.2)
         assert peer_steps(checks_of(home, capsys)) == {"name": "ok", "tcp": "ok", "tls": "fail"}
-        monkeypatch.setattr(doctor_peers, "ASK_TIMEOUT", 30)
-        checks = asyncio.run(doctor.examine(home, deadline=1.0))
-        late = [check for check in checks if "no time left" in check.sentence]
-        assert [check.name.rpartition(".")[2] for check in late] == ["tls"]
-        assert late[0].result == "warn"
+        monkeypatch.setattr(peers, "ASK_TIMEOUT", 30)
+        found = asyncio.run(doctor.examine(home, deadline=1.0))
+        late = [finding for finding in found if "no time left" in finding.cause]
+        assert [finding.name.rpartition(".")[2] for finding in late] == ["tls"]
+        assert late[0].verdict == "warn"
     early = asyncio.run(doctor.examine(home, deadline=0.0))
-    assert {"home", "multicast"} <= {check.name for check in early if "no time left" in check.sentence}
+    assert {"home", "multicast"} <= {finding.name for finding in early if "no time left" in finding.cause}
 
 
 @pytest.mark.rule("SEC-02")
@@ -532,7 +542,7 @@ def test_damaged_settings_and_databases_are_named_by_their_own_path(rm: Path, ca
 def test_a_service_that_hangs_is_a_fault(
     rm: Path, start: Start, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_endpoint, "CONTROL_TIMEOUT", 0.3)
+    monkeypatch.setattr(doctor_home, "CONTROL_TIMEOUT", 0.3)
     service = start(rm)
     service.ready()
     service.process.send_signal(signal.SIGSTOP)

@@ -12,9 +12,11 @@ from cli_kit import make_home
 
 from s2connect import EndpointConfig
 from s2connect.cli import main
-from s2connect.diagnostics.checks import Check
-from s2connect.diagnostics.endpoint import Found
-from s2connect.diagnostics.intermediaries import ROUNDS, examine_broker, examine_proxy, round_trip
+from s2connect.cli.doctor_command import finding_object
+from s2connect.diagnostics.checks import round_trip
+from s2connect.diagnostics.findings import Finding
+from s2connect.diagnostics.home import ExaminedEndpoint
+from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy
 from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import read_config
 from s2connect.https.server import free_port
@@ -33,39 +35,39 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- proxy
 
 
-async def proxy_check(config: EndpointConfig | None) -> Check:
-    found: list[Check] = []
-    await examine_proxy(config, found)
-    (check,) = found
-    assert "hunter2" not in json.dumps(check.to_object())
-    return check
+async def proxy_check(config: EndpointConfig | None) -> Finding:
+    found: list[Finding] = []
+    await check_proxy(config, found)
+    (finding,) = found
+    assert "hunter2" not in json.dumps(finding_object(finding))
+    return finding
 
 
 async def test_a_proxy_has_to_answer_and_its_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (await proxy_check(None)).sentence == "No proxy is set; connections are direct."
+    assert (await proxy_check(None)).cause == "No proxy is set; connections are direct."
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{port}")
-        check = await proxy_check(None)
-        assert check.result == "ok"
-        assert f"of the environment, 127.0.0.1:{port}," in check.sentence
+        finding = await proxy_check(None)
+        assert finding.verdict == "ok"
+        assert f"of the environment, 127.0.0.1:{port}," in finding.cause
         configured = EndpointConfig(host="127.0.0.1", proxy=f"http://127.0.0.1:{port}")
-        assert "of the settings" in (await proxy_check(configured)).sentence
+        assert "of the settings" in (await proxy_check(configured)).cause
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{free_port()}")
-    check = await proxy_check(None)
-    assert (check.result, check.hint) == ("fail", "Check HTTPS_PROXY.")
+    finding = await proxy_check(None)
+    assert (finding.verdict, finding.cure) == ("fail", "Check HTTPS_PROXY.")
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example")
-    check = await proxy_check(None)
-    assert check.result == "fail"
-    assert "http://proxy.example:3128" in check.hint
+    finding = await proxy_check(None)
+    assert finding.verdict == "fail"
+    assert "http://proxy.example:3128" in finding.cure
 
 
 # --- broker
 
 
-class House:
-    """An endpoint that is set up with a broker."""
+class BrokerSetup:
+    """Endpoint that is set up with a broker."""
 
     def __init__(self, directory: Path, broker: Mosquitto) -> None:
         self.broker = broker
@@ -81,77 +83,79 @@ class House:
             "ca_file": broker.ca_file,
         }
 
-    async def examine(self, *, mute: bool = False, **changed: object) -> dict[str, Check]:
+    async def examine(self, *, mute: bool = False, **changed: object) -> dict[str, Finding]:
         config = read_config(self.home).model_copy(
             update={"mqtt": MqttConfig.model_validate({**self.settings, **changed})}
         )
-        found: list[Check] = []
-        await examine_broker(Found(self.home, config, mute=mute), found)
-        shown = json.dumps([check.to_object() for check in found])
+        found: list[Finding] = []
+        await check_broker(ExaminedEndpoint(self.home, config, mute=mute), found)
+        shown = json.dumps([finding_object(finding) for finding in found])
         assert password(USER).reveal() not in shown
-        return {check.name.removeprefix("broker."): check for check in found}
+        return {finding.name.removeprefix("broker."): finding for finding in found}
 
 
-def make_house(directory: Path, acl: str, options: Sequence[str] = ()) -> Iterator[House]:
+def make_setup(directory: Path, acl: str, options: Sequence[str] = ()) -> Iterator[BrokerSetup]:
     directory.chmod(0o700)
     broker = Mosquitto(directory, [USER], acl, options=options)
     broker.start()
     try:
-        yield House(directory, broker)
+        yield BrokerSetup(directory, broker)
     finally:
         broker.kill()
 
 
 @pytest.fixture
-def house(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
-    yield from make_house(tmp_path, access_list({}), getattr(request, "param", ()))
+def setup(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BrokerSetup]:
+    yield from make_setup(tmp_path, access_list({}), getattr(request, "param", ()))
 
 
-async def test_a_good_broker_passes_and_one_that_is_broken_fails_at_its_step(house: House, tmp_path: Path) -> None:
-    good = await house.examine()
-    assert [(name, check.result) for name, check in good.items()] == [
+async def test_a_good_broker_passes_and_one_that_is_broken_fails_at_its_step(
+    setup: BrokerSetup, tmp_path: Path
+) -> None:
+    good = await setup.examine()
+    assert [(name, finding.verdict) for name, finding in good.items()] == [
         ("tls", "ok"),
         ("login", "ok"),
         ("round_trip", "ok"),
     ]
-    running = await house.examine(mute=True)
+    running = await setup.examine(mute=True)
     assert list(running) == ["tls", "login"]
-    assert "while the service does not run" in running["login"].sentence
+    assert "while the service does not run" in running["login"].cause
 
-    house.password_file.write_text("wrong")
-    refused = await house.examine()
-    assert refused["login"].result == "fail"
-    assert "does not let this client in" in refused["login"].sentence
-    untrusted = await house.examine(ca_file=None)
-    assert untrusted["tls"].result == "fail"
-    assert "certificate" in untrusted["tls"].sentence
-    missing = await house.examine(password_file=tmp_path / "none")
-    assert missing["settings"].result == "fail"
-    house.broker.kill()
-    gone = await house.examine()
+    setup.password_file.write_text("wrong")
+    refused = await setup.examine()
+    assert refused["login"].verdict == "fail"
+    assert "does not let this client in" in refused["login"].cause
+    untrusted = await setup.examine(ca_file=None)
+    assert untrusted["tls"].verdict == "fail"
+    assert "certificate" in untrusted["tls"].cause
+    missing = await setup.examine(password_file=tmp_path / "none")
+    assert missing["settings"].verdict == "fail"
+    setup.broker.kill()
+    gone = await setup.examine()
     assert list(gone) == ["tls"]
-    assert gone["tls"].result == "fail"
+    assert gone["tls"].verdict == "fail"
 
 
-@pytest.mark.parametrize("house", [["set_tcp_nodelay false"]], indirect=True)
-async def test_a_broker_that_waits_for_nagle_is_found_with_the_line_that_mends_it(house: House) -> None:
-    check = (await house.examine())["round_trip"]
-    assert check.result == "warn"
-    assert "set_tcp_nodelay true" in check.hint
+@pytest.mark.parametrize("setup", [["set_tcp_nodelay false"]], indirect=True)
+async def test_a_broker_that_waits_for_nagle_is_found_with_the_line_that_mends_it(setup: BrokerSetup) -> None:
+    finding = (await setup.examine())["round_trip"]
+    assert finding.verdict == "warn"
+    assert "set_tcp_nodelay true" in finding.cure
 
 
 @pytest.mark.long
 async def test_a_broker_without_the_topics_of_a_client_is_found(tmp_path: Path) -> None:
-    for house in make_house(tmp_path, "topic read nothing\n"):
-        check = (await house.examine())["round_trip"]
-        assert check.result == "fail"
-        assert "access list" in check.hint
+    for setup in make_setup(tmp_path, "topic read nothing\n"):
+        finding = (await setup.examine())["round_trip"]
+        assert finding.verdict == "fail"
+        assert "access list" in finding.cure
 
 
 def test_slow_is_not_held_back() -> None:
     far = round_trip([0.2] * ROUNDS, [0.001] * (ROUNDS - 1) + [0.5])
-    assert (far.result, far.sentence) == ("ok", "A message goes through the broker and back in 200 ms.")
-    assert round_trip([0.088] * ROUNDS, [0.044] * ROUNDS).result == "warn"
+    assert (far.verdict, far.cause) == ("ok", "A message goes through the broker and back in 200 ms.")
+    assert round_trip([0.088] * ROUNDS, [0.044] * ROUNDS).verdict == "warn"
 
 
 def test_the_report_has_a_line_for_the_broker_where_there_is_one(

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, Role, Session
-from s2connect.diagnostics.checks import Check
-from s2connect.diagnostics.peers import Peer
+from s2connect.diagnostics.findings import Finding
+from s2connect.diagnostics.peers import PeerChecks
 from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
+from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
@@ -114,9 +115,9 @@ async def test_doctor_does_not_take_a_server_without_an_index_for_a_sound_one(
 ) -> None:
     other.lacks = lacks
     pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
-    found: list[Check] = []
-    await Peer(pairing, connected=None, trust_anchors=None, proxy=None).examine(found)
-    assert (found[-1].name.rpartition(".")[2], found[-1].result) == ("version", result)
+    found: list[Finding] = []
+    await PeerChecks(pairing, connected=None, trust_anchors=None, proxies=Proxies()).run(found)
+    assert (found[-1].name.rpartition(".")[2], found[-1].verdict) == ("version", result)
 
 
 @pytest.mark.rule("VER-08", "LAN-01")

@@ -1,0 +1,294 @@
+"""Checks of the state directory, the database, the vault and the running service. They write and lock nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+
+from s2connect import EndpointConfig
+from s2connect.certs.authority import CertificateAuthority
+from s2connect.diagnostics.checks import (
+    DATABASE,
+    ENDPOINT,
+    PERMISSIONS,
+    SERVICE,
+    SET_UP,
+    SETTINGS,
+    VAULT,
+    FileFacts,
+    disk,
+    permissions,
+)
+from s2connect.diagnostics.findings import Finding, cure_of, passes
+from s2connect.diagnostics.probes import run_in_thread
+from s2connect.endpoint.certificate import CA_FILE, CA_KEY
+from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
+from s2connect.endpoint.endpoint import SECRETS, read_config
+from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
+from s2connect.service.control import connect
+from s2connect.service.failures import Failure
+from s2connect.store.base import MAX_VAULT_BYTES, Pairing
+from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
+from s2connect.store.home import Home
+from s2connect.store.memory import MemoryVault
+from s2connect.store.sqlite import SqliteStore
+from s2connect.store.vault import KeyringVault
+
+CONTROL_TIMEOUT = 3.0
+"""Seconds for the service to report its state."""
+
+KEYRING_TIMEOUT = 5.0
+"""Seconds for the keyring, which may ask its user for a password."""
+
+MAX_ENTRIES = 10_000
+"""Most files of a state directory whose permissions are checked."""
+
+_COPIES = 5
+_LOG_OF_WRITES = "-wal"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """State of the running service.
+
+    Attributes:
+        pid: Its process.
+        pairing_url: URL of its pairing server; None without a server.
+        connected: Ids of the pairs of nodes, ours first, that have a session.
+    """
+
+    pid: int
+    pairing_url: str | None
+    connected: frozenset[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class ExaminedEndpoint:
+    """The endpoint of a state directory, as far as it has been examined.
+
+    Attributes:
+        home: Its state directory.
+        config: Its settings.
+        status: State of its service; None if none runs.
+        mute: True if its service runs but does not respond.
+        ca: Its own CA; None for a certificate of the operator, or if it cannot be read.
+        leaf: Certificate of its server; None if there is none yet.
+        pairings: Its pairings.
+    """
+
+    home: Home
+    config: EndpointConfig
+    status: ServiceStatus | None = None
+    mute: bool = False
+    ca: x509.Certificate | None = None
+    leaf: x509.Certificate | None = None
+    pairings: list[Pairing] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        """True if its service runs."""
+        return self.status is not None or self.mute
+
+
+async def check_home(path: Path, found: list[Finding]) -> ExaminedEndpoint | None:
+    """Check state directory, settings and service; return None if there is no endpoint."""
+    try:
+        files = await asyncio.to_thread(_files, path)
+    except FileNotFoundError:
+        found.append(_not_set_up(path))
+        return None
+    except OSError as error:
+        found.append(PERMISSIONS.error(unavailable("read", path, error)))
+        return None
+    found.append(permissions(files, os.geteuid()))
+    found.append(disk(await asyncio.to_thread(_free_bytes, path)))
+    try:
+        home = await asyncio.to_thread(Home.open, path)
+        config = await asyncio.to_thread(read_config, home)
+    except NotInitialised:
+        found.append(_not_set_up(path))
+        return None
+    except S2ConnectError as error:
+        if not isinstance(error, InsecurePermissions) or passes(found):  # not reported yet
+            found.append(SETTINGS.error(error))
+        what = "The endpoint could not be checked any further."
+        found.append(ENDPOINT.warn(what, "Mend the line above, then run this again."))
+        return None
+    endpoint = ExaminedEndpoint(home, config)
+    found.append(await _check_status(endpoint))
+    return endpoint
+
+
+def _not_set_up(path: Path) -> Finding:
+    return SET_UP.warn(
+        f"No endpoint is set up in {path}: only the machine was checked.",
+        "Set one up with s2connect init --role rm (a device) or --role cem, or name another directory with --home.",
+    )
+
+
+def _files(path: Path) -> list[FileFacts]:
+    paths = sorted(path.iterdir())
+    with contextlib.suppress(OSError):
+        paths += sorted((path / SECRETS).iterdir())
+    files = [_file(path, path.stat())]
+    for one in paths[:MAX_ENTRIES]:
+        with contextlib.suppress(FileNotFoundError):  # the service replaces files
+            facts = one.lstat()
+            if not stat.S_ISLNK(facts.st_mode):  # a link has no permissions of its own
+                files.append(_file(one, facts))
+    return files
+
+
+def _file(path: Path, facts: os.stat_result) -> FileFacts:
+    return FileFacts(str(path), stat.S_IMODE(facts.st_mode), facts.st_uid)
+
+
+def _free_bytes(path: Path) -> int:
+    facts = os.statvfs(path)
+    if facts.f_files and not facts.f_favail:  # no room for another file
+        return 0
+    return facts.f_bavail * facts.f_frsize
+
+
+async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
+    """Ask the service for its state."""
+    try:
+        async with asyncio.timeout(CONTROL_TIMEOUT), connect(endpoint.home) as control:
+            if control is None:
+                return SERVICE.ok("The service is not running.")
+            status = await control.ask({"command": "status"})
+    except (TimeoutError, S2ConnectError, Failure) as error:
+        endpoint.mute = True
+        what = error.what if isinstance(error, S2ConnectError | Failure) else "It does not answer to commands."
+        return SERVICE.fail(
+            f"The service is there but cannot tell its state. {what}",
+            "Stop it and start it again; if that does not help, see its log.",
+        )
+    endpoint.status = ServiceStatus(
+        status["service"]["pid"],
+        status["endpoint"]["pairing_url"],
+        frozenset((one["node"], one["peer"]["id"]) for one in status["pairings"] if one["connected"]),
+    )
+    return SERVICE.ok(f"The service is running, process {endpoint.status.pid}.")
+
+
+# --- store
+
+
+async def check_database(endpoint: ExaminedEndpoint) -> Finding:
+    """Read the pairings from the database.
+
+    The service has the database for itself, and opening it clears up after a crash: so a copy is opened, with a vault
+    in which there is nothing to clear.
+    """
+    path = endpoint.home.path / DATABASE_FILE
+    try:
+        directory = await asyncio.to_thread(
+            lambda: tempfile.TemporaryDirectory(prefix="s2connect-doctor-", ignore_cleanup_errors=True)
+        )
+        copy = Path(directory.name) / DATABASE_FILE
+        try:
+            if not await asyncio.to_thread(_copy_database, path, copy):
+                return DATABASE.ok("There is no database yet; it is made with the first use.")
+            store = await SqliteStore.open(copy, MemoryVault())
+            try:
+                endpoint.pairings = await store.pairings()
+            finally:
+                await store.close()
+        finally:
+            await asyncio.to_thread(directory.cleanup)
+    except S2ConnectError as error:
+        return DATABASE.fail(error.what.replace(str(copy), str(path)), cure_of(error))
+    except OSError as error:
+        return DATABASE.error(unavailable("make a copy of", path, error))
+    confirmed = sum(pairing.confirmed for pairing in endpoint.pairings)
+    held = "1 pairing" if confirmed == 1 else f"{confirmed or 'no'} pairings"
+    return DATABASE.ok(f"The database can be read and holds {held}.")
+
+
+def _copy_database(path: Path, copy: Path) -> bool:
+    """Copy the database and its log of writes as of one moment; return False if there is none.
+
+    Raises:
+        StorageUnavailable: It changes all the time.
+        InsecurePermissions: Others have rights on it.
+        OSError: It cannot be read, or the copy not be written.
+    """
+    for _ in range(_COPIES):
+        before = _states(path)
+        if before[0] is None:
+            return False
+        for suffix in ("", _LOG_OF_WRITES):
+            target = copy.with_name(copy.name + suffix)
+            target.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = open_private(path.with_name(path.name + suffix), os.O_RDONLY)
+                with os.fdopen(descriptor, "rb") as source, target.open("xb") as sink:
+                    target.chmod(0o600)
+                    shutil.copyfileobj(source, sink)
+        if _states(path) == before:
+            return True
+    raise StorageUnavailable(f"{path} changes all the time.", hint="Try again when fewer devices are being paired.")
+
+
+def _states(path: Path) -> list[tuple[int, int, int] | None]:
+    states: list[tuple[int, int, int] | None] = []
+    for suffix in ("", _LOG_OF_WRITES):
+        try:
+            facts = path.with_name(path.name + suffix).stat()
+            states.append((facts.st_ino, facts.st_size, facts.st_mtime_ns))
+        except FileNotFoundError:
+            states.append(None)
+    return states
+
+
+async def check_vault(endpoint: ExaminedEndpoint, found: list[Finding]) -> None:
+    """Read the secrets. They are dropped at once, except the key that must match the CA."""
+    config, home = endpoint.config, endpoint.home
+    read = _read_keyring if config.vault == "keyring" else _read_files
+    try:
+        cause, ca_key = await run_in_thread(lambda: read(home), KEYRING_TIMEOUT)
+        if config.is_own_ca:
+            await asyncio.to_thread(_check_ca, home, ca_key)
+    except TimeoutError:
+        found.append(VAULT.fail("The vault does not answer.", "Unlock the keyring, then run this again."))
+    except S2ConnectError as error:
+        found.append(VAULT.error(error))
+    else:
+        found.append(VAULT.ok(cause))
+
+
+def _read_files(home: Home) -> tuple[str, bytes | None]:
+    directory = home.path / SECRETS
+    check_private_directory(directory)
+    try:
+        names = [entry.name for entry in directory.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise unavailable("read", directory, error) from error
+    for name in names[:MAX_ENTRIES]:
+        read_private(directory / name, MAX_VAULT_BYTES)
+    entries = "1 entry" if len(names) == 1 else f"{len(names)} entries"
+    return f"The vault (files) can be read: {entries}.", read_private(directory / CA_KEY, MAX_VAULT_BYTES)
+
+
+def _read_keyring(home: Home) -> tuple[str, bytes | None]:
+    vault = KeyringVault(f"s2connect:{(home.path / SECRETS).resolve()}")
+    return "The vault (keyring) can be read.", vault.get(CA_KEY)
+
+
+def _check_ca(home: Home, key: bytes | None) -> None:
+    certificate = home.read(CA_FILE)
+    if certificate is None or key is None:
+        raise NotInitialised(
+            "The certificate authority of this endpoint is missing.",
+            hint="Restore state directory and keyring, or make a new CA with s2connect certificate --new-ca.",
+        )
+    CertificateAuthority.load(certificate, key)

@@ -1,0 +1,114 @@
+"""Probes of ``doctor``: names, TCP, TLS and the version index of a server, each in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from s2connect.certs.tls import describe_tls_error
+from s2connect.discovery.resolve import is_local_name, resolve
+from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError
+from s2connect.https.client import HttpsClient, Route
+from s2connect.model.url import BaseUrl
+
+T = TypeVar("T")
+
+ASK_TIMEOUT = 4.0
+"""Seconds for one request to a server, or for one name of the DNS."""
+
+
+async def run_in_thread(work: Callable[[], T], timeout: float) -> T:
+    """Run a blocking function in a daemon thread, which does not delay the end of the program.
+
+    Raises:
+        TimeoutError: It takes longer; it goes on, and its result is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # a T where there is no error
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(finish, result, failed)
+
+    threading.Thread(target=run, name="s2connect-doctor", daemon=True).start()
+    async with asyncio.timeout(timeout):
+        return await done
+
+
+async def addresses_of(host: str) -> list[str]:
+    """Resolve a host; return its addresses, best first.
+
+    Raises:
+        S2ConnectError: It is unknown.
+    """
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host.partition("%")[0])
+        return [host]
+    if is_local_name(host):
+        return await resolve(host)
+    try:
+        found = await run_in_thread(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), ASK_TIMEOUT)
+    except TimeoutError:
+        raise PeerTimeout(f"The name server did not say in time who {host} is.", hint="Check the DNS.") from None
+    except OSError as error:
+        raise NotReachable.because(host, 0, error) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+async def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, timeout: float) -> float:
+    """Connect with TCP, and TLS if there is a context, and hang up; return the seconds that it took.
+
+    Raises:
+        NetworkError: Not reachable, or too slow.
+        TrustError: The certificate is refused.
+        ProtocolViolation: There is no such TLS.
+    """
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout):
+            name = host if context is not None else None
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+    except TimeoutError as error:
+        raise PeerTimeout(f"{host}:{port} did not answer in time.") from error
+    except OSError as error:
+        refused = describe_tls_error(error, host) if context is not None else None
+        raise refused or NotReachable.because(host, port, error) from error
+    seconds = time.monotonic() - begun
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return seconds
+
+
+async def fetch_version(url: BaseUrl, route: Route, *, timeout: float) -> str | None:
+    """Return the version of S2 Connect that a server speaks; None if it has no version index (VER-08).
+
+    Raises:
+        S2ConnectError: It does not answer, or not with S2 Connect.
+    """
+    try:
+        async with HttpsClient(route) as http, asyncio.timeout(timeout):
+            version = await http.api_version(url)
+    except TimeoutError as error:
+        raise error if isinstance(error, S2ConnectError) else PeerTimeout("It did not answer in time.") from error
+    return None if http.without_index else version
