@@ -207,6 +207,17 @@ def test_the_page_on_architecture_names_the_same_parts_in_the_same_layers() -> N
             assert LAYERS.get(name) == int(number), name
 
 
+def test_only_the_command_knows_terminals() -> None:
+    of_terminals = {"typer", "rich", "segno"}
+    wrong = [
+        str(found)
+        for file in _files()
+        for found in _imports(file)
+        if found.module.partition(".")[0] in of_terminals and not found.file.startswith("cli/")
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize("core", CORES)
 def test_cores_bring_no_time_no_chance_and_no_io(core: str) -> None:
     allowed = {"secrets"} if core == "pairing/code.py" else set()  # PairingToken.generate

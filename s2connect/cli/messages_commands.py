@@ -1,14 +1,22 @@
-"""The commands for S2 messages in files, as ``app`` registers them."""
+"""The commands for S2 messages in files, as ``app`` registers them: they print the results."""
 
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s2connect.cli.terminal import JsonOption, RoleChoice, VerboseOption, interruptible, log_to_stderr, print_json
+from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from s2connect.diagnostics.replay import Remark, ReplayResult
+    from s2connect.diagnostics.validate import ValidatedMessage
+    from s2connect.messages.rules import Finding
 
 VersionOption = Annotated[
     str | None,
@@ -30,25 +38,31 @@ def validate(
 ) -> ExitCode:
     """Check S2 messages in files: their schema, and what they say. Needs no set-up.
 
-    Each message is judged on its own; for a whole conversation there is s2connect replay.
+    Each message is checked on its own; for a whole conversation there is s2connect replay.
     Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read or has no message.
     """
-    from s2connect.cli.show import console, say
-    from s2connect.diagnostics.validate import judge_files, report, show
+    from s2connect.cli.show import say
+    from s2connect.diagnostics.validate import validate_files
 
     log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
-        judged, failures = judge_files(files, version)
+        messages, failures = validate_files(files, version)
     if as_json:
-        print_json(report(judged, failures))
+        print_json(
+            {
+                "messages": [_message_object(one) for one in messages],
+                "failures": [{"file": name} | failure.to_object() for name, failure in failures.items()],
+                "summary": _numbers(messages),
+            }
+        )
     else:
-        if judged:
-            show(judged, console(), several=len(files) > 1)
+        if messages:
+            _print_messages(messages, several=len(files) > 1)
         for failure in failures.values():
             say(f"{failure.what} {failure.hint}".rstrip(), error=True)
     if failures:
         return ExitCode.USAGE
-    return ExitCode.OK if all(one.ok for one in judged) else ExitCode.FAILED
+    return ExitCode.OK if all(one.ok for one in messages) else ExitCode.FAILED
 
 
 def replay(
@@ -68,15 +82,104 @@ def replay(
     Exit code 0 if nothing is wrong (warnings, late answers and refusals by the other side are allowed), otherwise 1;
     2 if the log cannot be read, or there is no conversation in it.
     """
-    from s2connect.cli.show import console
-    from s2connect.diagnostics.replay import passes, replay_file, report, show
+    from s2connect.diagnostics.replay import Problem, replay_file
     from s2connect.model.common import Role
 
     log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
-        remarks, summary = replay_file(log, version, Role(role.upper()) if role is not None else None)
+        result = replay_file(log, version, Role(role.upper()) if role is not None else None)
+    problems = {str(problem): sum(one.problem is problem for one in result.remarks) for problem in Problem}
     if as_json:
-        print_json(report(remarks, summary))
+        numbers = {"sessions": result.sessions, "messages": result.messages, "answers": result.answers}
+        print_json({"remarks": [_remark_object(one) for one in result.remarks], "summary": numbers | problems})
     else:
-        show(remarks, summary, console())
-    return ExitCode.OK if passes(remarks) else ExitCode.FAILED
+        _print_replay(result, problems)
+    return ExitCode.OK if result.ok else ExitCode.FAILED
+
+
+def _numbers(messages: list[ValidatedMessage]) -> dict[str, int]:
+    invalid = sum(not one.ok for one in messages)
+    return {
+        "messages": len(messages),
+        "valid": len(messages) - invalid,
+        "invalid": invalid,
+        "with_warnings": sum(one.ok and one.warnings for one in messages),
+    }
+
+
+def _message_object(one: ValidatedMessage) -> dict[str, Any]:
+    return one._asdict() | {"status": str(one.status), "findings": [_finding_object(f) for f in one.findings]}
+
+
+def _remark_object(one: Remark) -> dict[str, Any]:
+    return vars(one) | {
+        "sender": one.sender and str(one.sender),
+        "problem": str(one.problem),
+        "finding": _finding_object(one.finding) if one.finding is not None else None,
+    }
+
+
+def _finding_object(finding: Finding) -> dict[str, Any]:
+    rule = finding.rule
+    return {"rule": rule.id, "severity": str(rule.severity), "path": finding.path, "detail": finding.detail}
+
+
+def _print_messages(messages: list[ValidatedMessage], *, several: bool) -> None:
+    """Print the results for people, with the file of each message if there are several."""
+    from rich.text import Text
+
+    from s2connect.cli.show import console
+    from s2connect.diagnostics.message_sources import STDIN, shown_name
+
+    out = console()
+    for one in messages:
+        file = one.file if one.file == STDIN else shown_name(one.file)
+        place = f"{file}:{one.line}" if several else f"{one.line}"
+        line = Text(f"{place:>4}  {for_display(one.type or 'no message_type', 60)}  ")
+        outcome = str(one.status) if not one.ok else "OK, with warnings" if one.warnings else "OK"
+        line.append(outcome, style="green" if one.ok else "bold red")
+        out.print(line, soft_wrap=True)
+        if one.label is not None:
+            out.print(Text(f"      {for_display(one.label, 400)}"), soft_wrap=True)
+        for finding in one.findings:
+            out.print(_finding_line(finding), soft_wrap=True)
+    numbers = _numbers(messages)
+    warned = f", of which {numbers['with_warnings']} with warnings" if numbers["with_warnings"] else ""
+    counted = _counted(numbers["messages"], "message")
+    out.print(f"{counted}: {numbers['valid']} valid{warned}, {numbers['invalid']} invalid.", soft_wrap=True)
+
+
+def _print_replay(result: ReplayResult, problems: dict[str, int]) -> None:
+    from rich.text import Text
+
+    from s2connect.cli.show import console
+    from s2connect.diagnostics.replay import HARMLESS
+
+    out = console()
+    for one in result.remarks:
+        kind = for_display(one.type or ("message" if one.sender else "line"), 60)
+        session = f"  {for_display(one.session, 20)}" if one.session else ""
+        sender = f"  {one.sender}" if one.sender else ""
+        line = Text(f"{one.line:>4}{session}{sender}  {kind}  ")
+        if one.finding is not None:
+            out.print(line, soft_wrap=True)
+            out.print(_finding_line(one.finding), soft_wrap=True)
+            continue
+        line.append(one.problem.replace("_", " "), style="yellow" if one.problem in HARMLESS else "bold red")
+        out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
+    found = [f"{number} {problem.replace('_', ' ')}" for problem, number in problems.items() if number]
+    sessions, messages = _counted(result.sessions, "session"), _counted(result.messages, "message")
+    heading = f"{sessions}, {messages}, of which {_counted(result.answers, 'answer')}"
+    out.print(f"{heading}: {', '.join(found) or 'nothing to remark'}.", soft_wrap=True)
+
+
+def _finding_line(finding: Finding) -> Text:
+    from rich.text import Text
+
+    warning = finding.rule.severity == "warning"
+    text = Text("      ").append("warning" if warning else "error", style="yellow" if warning else "red")
+    return text.append(f"  {for_display(finding.label, 400)}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""``s2connect replay``: a recorded conversation, judged message by message as the session judged it."""
+"""``replay``: validates a recorded conversation message by message, as the session validated it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 from s2connect.diagnostics.message_files import Entry, Record, entries_of
 from s2connect.diagnostics.message_lines import is_frame, role_of
 from s2connect.diagnostics.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
-from s2connect.diagnostics.validate import agreed_version, counted, finding_line, finding_object, known_version
+from s2connect.diagnostics.validate import agreed_version, known_version
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, parse_message
 from s2connect.messages.conversation import Conversation, Verdict
@@ -31,18 +27,16 @@ from s2connect.messages.envelope import (
 from s2connect.messages.rules import Finding
 from s2connect.messages.state import TABLE
 from s2connect.model.common import Role
-from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.sidecar import Object
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT
 from s2connect.session.session import SessionEnd
 
 
 class Problem(StrEnum):
-    """What can be wrong with a line of a log."""
+    """Kind of a remark about a line of a log."""
 
     REFUSED = "refused"
-    """The message is invalid: by schema, state, rules or what was said before."""
+    """The message is invalid: by schema, state, rules or earlier messages."""
     UNANSWERED = "unanswered"
     """No ReceptionStatus about the message came, though the session went on."""
     LATE = "late"
@@ -58,29 +52,29 @@ class Problem(StrEnum):
     WARNING = "warning"
     """It breaks a rule for which nothing is refused."""
     LEFT_OUT = "left_out"
-    """Whoever wrote the log could not write all of it: what follows from the rest is uncertain."""
+    """The log is not complete: conclusions from the rest are uncertain."""
     UNREADABLE = "unreadable"
-    """The line is no line of a log."""
+    """It is no line of a log."""
     TORN = "torn"
     """The line was not written to its end, as after a crash."""
 
 
 HARMLESS = frozenset({Problem.LATE, Problem.NOT_OK, Problem.WARNING, Problem.TORN, Problem.LEFT_OUT})
-"""What is told, and does not make a conversation wrong."""
+"""Problems that are reported and do not make a conversation wrong."""
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about a line of a log.
+    """Remark about a line of a log.
 
     Attributes:
-        line: The line of the message it is about.
+        line: Line of the message that it concerns.
         session: Its session.
-        sender: Who sent it, where that is known.
-        type: Its type, where that could be read; from the log: clean before display.
-        problem: What it is.
-        detail: A sentence about it; may hold what the other side wrote.
-        finding: The rule, for a warning.
+        sender: Its sender, if known.
+        type: Its type, if that could be read; from the log: clean before display.
+        problem: Kind of the remark.
+        detail: A sentence; may hold text of the other side.
+        finding: The broken rule, for a warning.
     """
 
     line: int
@@ -92,8 +86,30 @@ class Remark:
     finding: Finding | None = None
 
 
+@dataclass(frozen=True)
+class ReplayResult:
+    """Result of the validation of a recorded conversation.
+
+    Attributes:
+        remarks: Remarks, by line.
+        sessions: Number of sessions.
+        messages: Number of messages.
+        answers: Number of ReceptionStatus messages among them.
+    """
+
+    remarks: list[Remark]
+    sessions: int
+    messages: int
+    answers: int
+
+    @property
+    def ok(self) -> bool:
+        """True if all problems are harmless."""
+        return all(remark.problem in HARMLESS for remark in self.remarks)
+
+
 @dataclass
-class _Said:
+class _LoggedMessage:
     line: int
     message: Message
     sender: Role
@@ -102,35 +118,32 @@ class _Said:
 
 
 @dataclass
-class _Told:
-    """A session of a log, as far as it has been read."""
+class _LoggedSession:
+    """State of a session of a log, up to the line that has been read."""
 
     name: str
     conversation: Conversation
     own_role: Role | None = None
     last: datetime | None = None
-    heard: dict[Role, int] = field(default_factory=dict)
+    last_line: dict[Role, int] = field(default_factory=dict)
     """Line of the last message, by role."""
-    shook: set[Role] = field(default_factory=set)
+    handshakes: set[Role] = field(default_factory=set)
     """Roles that have sent a Handshake."""
     complete: bool = True
-    said: dict[tuple[Role, str], _Said] = field(default_factory=dict)
+    messages: dict[tuple[Role, str], _LoggedMessage] = field(default_factory=dict)
 
 
-def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list[Remark], Object]:
+def replay_file(name: str, version: str | None, role: Role | None) -> ReplayResult:
     """Validate a recorded conversation. Blocks.
 
     Args:
         name: The log; ``-`` is standard input.
         version: S2 JSON version; None takes what the log says, and otherwise v1.0.0.
-        role: Role of whoever wrote the log; None takes what the log says, or what follows from the messages.
-
-    Returns:
-        What there is to say, by line; and the summary.
+        role: Role of the side that wrote the log; None takes what the log says, or what follows from the messages.
 
     Raises:
         Failure: The file cannot be read, or there is no conversation in it.
-        UsageError: The version is unknown, or nobody can say who is who.
+        UsageError: The version is unknown, or the roles cannot be session.
     """
     content = read_file(name)
     entries = list(entries_of(content))
@@ -143,7 +156,7 @@ def replay_file(name: str, version: str | None, role: Role | None) -> tuple[list
         raise Failure(NO_MESSAGES, what, UNCUT if is_frame(content) else hint, code=ExitCode.USAGE)
     replay = _Replay(version, role, entries)
     remarks = sorted(replay.run(), key=lambda remark: remark.line)
-    return remarks, replay.summary(remarks)
+    return ReplayResult(remarks, replay.sessions, replay.messages, replay.answers)
 
 
 class _Replay:
@@ -151,9 +164,9 @@ class _Replay:
         self._version = version
         self._role = role
         self._entries = entries
-        self._open: dict[str, _Told] = {}
+        self._open: dict[str, _LoggedSession] = {}
         self._foreign = any(entry.record is not None and entry.record.foreign for entry in entries)
-        self._sessions = self._messages = self._answers = 0
+        self.sessions = self.messages = self.answers = 0
 
     def run(self) -> Iterator[Remark]:
         following: list[Entry | None] = [*self._entries[1:], None]
@@ -166,12 +179,12 @@ class _Replay:
                     yield self._no_record(entry, after)
             elif record.event == "session_opened":
                 yield from self._end(record.session)
-                self._begin(record, entry.line)
+                self._begin(record)
             elif record.event == "session_closed":
                 yield from self._closed(record)
             elif record.event == "left_out":
-                for told in self._open.values():
-                    told.complete = False
+                for session in self._open.values():
+                    session.complete = False
                 yield Remark(entry.line, "", None, None, Problem.LEFT_OUT, "Here the log is not complete.")
             elif entry.text is not None:
                 yield from self._text(entry, entry.text, record)
@@ -179,62 +192,61 @@ class _Replay:
             yield from self._end(name)
 
     def _text(self, entry: Entry, text: str, record: Record) -> Iterator[Remark]:
-        told = self._open.get(record.session) or self._begin(record, entry.line)
-        sender = self._sender(told, text, record, entry.line)
+        session = self._open.get(record.session) or self._begin(record)
+        sender = self._sender(session, text, record, entry.line)
         if sender is None:
             detail = "It does not say whether the message was received or sent, and either side may send it."
             yield Remark(entry.line, record.session, None, None, Problem.UNREADABLE, detail)
             return
         if record.foreign and _type_of(text) == "Handshake":
-            if sender in told.shook:  # they have met again
+            if sender in session.handshakes:  # a new session
                 yield from self._end(record.session)
-                told = self._begin(record, entry.line)
-            told.shook.add(sender)
-        yield from self._message(told, entry, text, record, sender)
+                session = self._begin(record)
+            session.handshakes.add(sender)
+        yield from self._message(session, entry, text, record, sender)
 
     def _cut(self, entry: Entry, record: Record) -> Remark:
         """Handle a message that its logger cut: its effects on the conversation are unknown."""
-        if (told := self._open.get(record.session)) is not None:
-            told.complete = False
+        if (session := self._open.get(record.session)) is not None:
+            session.complete = False
         return Remark(entry.line, record.session, None, None, Problem.LEFT_OUT, "The message in this line is cut off.")
 
     @staticmethod
     def _no_record(entry: Entry, after: Entry | None) -> Remark:
-        """After a crash the last line may be half; if recording went on later, it was with a new session."""
+        """Return the remark about a line without a record.
+
+        After a crash the last line may be half; if recording went on later, it was with a new session.
+        """
         if entry.broken and (after is None or (after.record is not None and after.record.event == "session_opened")):
             return Remark(entry.line, "", None, None, Problem.TORN, "This line was not written to its end.")
         return Remark(entry.line, "", None, None, Problem.UNREADABLE, "It is no line of a log.")
 
-    def summary(self, remarks: list[Remark]) -> Object:
-        numbers = {str(problem): sum(one.problem is problem for one in remarks) for problem in Problem}
-        return {"sessions": self._sessions, "messages": self._messages, "answers": self._answers, **numbers}
-
-    def _begin(self, record: Record, line: int) -> _Told:
+    def _begin(self, record: Record) -> _LoggedSession:
         conversation = Conversation(known_version(self._version or record.s2_version or V1))
-        told = _Told(record.session, conversation)
-        self._open[record.session] = told
-        self._sessions += 1
-        return told
+        session = _LoggedSession(record.session, conversation)
+        self._open[record.session] = session
+        self.sessions += 1
+        return session
 
-    def _sender(self, told: _Told, text: str, record: Record, line: int) -> Role | None:
+    def _sender(self, session: _LoggedSession, text: str, record: Record, line: int) -> Role | None:
         """Return the sender of a message, from the log or from the message; None if unknown."""
         if record.sender is not None:
             return record.sender
         if record.direction in ("sent", "received"):
-            if told.own_role is None:
-                told.own_role = self._role_of(record, line)
-            return told.own_role if record.direction == "sent" else told.own_role.other
+            if session.own_role is None:
+                session.own_role = self._role_of(record, line)
+            return session.own_role if record.direction == "sent" else session.own_role.other
         if not record.foreign:
             return None
         if (alone := _only_sender(text)) is not None:
             return alone
         with suppress(InvalidMessage):
             subject = read_message(text).subject_id
-            return next((said.sender.other for (_, id), said in told.said.items() if id == subject), None)  # noqa: A001
+            return next((logged.sender.other for (_, id), logged in session.messages.items() if id == subject), None)  # noqa: A001
         return None
 
     def _role_of(self, record: Record, line: int) -> Role:
-        """Role of whoever wrote the log: as said, or by the first message that only one of the two may send."""
+        """Return the role of the side that wrote the log: as given, or by the first message that only one may send."""
         if self._role is not None:
             return self._role
         if record.role in tuple(Role):
@@ -250,14 +262,16 @@ class _Replay:
             hint="Say it: --role cem or --role rm",
         )
 
-    def _message(self, told: _Told, entry: Entry, text: str, record: Record, sender: Role) -> Iterator[Remark]:
+    def _message(
+        self, session: _LoggedSession, entry: Entry, text: str, record: Record, sender: Role
+    ) -> Iterator[Remark]:
         now = record.time if record.time is not None and record.time.tzinfo is not None else None
-        told.last = record.time or told.last
-        told.heard[sender] = entry.line
-        self._messages += 1
+        session.last = record.time or session.last
+        session.last_line[sender] = entry.line
+        self.messages += 1
 
         def remark(problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
-            return Remark(entry.line, told.name, sender, kind, problem, detail, finding)
+            return Remark(entry.line, session.name, sender, kind, problem, detail, finding)
 
         kind: str | None = None
         try:
@@ -270,44 +284,44 @@ class _Replay:
         if handshake:
             verdict = _handshake_verdict(message)
             if self._version is None and (agreed := agreed_version(text)) is not None:
-                told.conversation = Conversation(agreed)
+                session.conversation = Conversation(agreed)
         else:
-            verdict = told.conversation.judge(sender, message, now=now)
+            verdict = session.conversation.judge(sender, message, now=now)
         if not verdict.ok:
             yield remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
         for finding in verdict.warnings:
             yield remark(Problem.WARNING, finding.label, finding)
         if message.type == RECEPTION_STATUS:
-            yield from self._answer(told, entry, sender, message, record.time)
+            yield from self._answer(session, entry, sender, message, record.time)
             return
         key = sender, message.id or NIL_ID
-        if key in told.said:
-            yield remark(Problem.DUPLICATE_ID, f"Line {told.said[key].line} has a message with the same id.")
-        told.said[key] = _Said(entry.line, message, sender, record.time)
+        if key in session.messages:
+            yield remark(Problem.DUPLICATE_ID, f"Line {session.messages[key].line} has a message with the same id.")
+        session.messages[key] = _LoggedMessage(entry.line, message, sender, record.time)
         if not handshake:
-            told.conversation.sent(sender, message, now=now)
+            session.conversation.sent(sender, message, now=now)
 
     def _answer(
-        self, told: _Told, entry: Entry, sender: Role, status: Message, time: datetime | None
+        self, session: _LoggedSession, entry: Entry, sender: Role, status: Message, time: datetime | None
     ) -> Iterator[Remark]:
-        self._answers += 1
+        self.answers += 1
         subject = status.subject_id or NIL_ID
-        said = told.said.get((sender.other, subject))
-        if said is None:
-            if not told.complete:
+        logged = session.messages.get((sender.other, subject))
+        if logged is None:
+            if not session.complete:
                 return
             detail = f"{status.status}: about a message that is not in the log."
-            yield Remark(entry.line, told.name, sender, status.type, Problem.ANSWER_TO_NOTHING, detail)
+            yield Remark(entry.line, session.name, sender, status.type, Problem.ANSWER_TO_NOTHING, detail)
             return
 
         def remark(problem: Problem, detail: str) -> Remark:
-            return Remark(said.line, told.name, said.sender, said.message.type, problem, detail)
+            return Remark(logged.line, session.name, logged.sender, logged.message.type, problem, detail)
 
-        if said.answered:
+        if logged.answered:
             yield remark(Problem.ANSWERED_TWICE, f"Line {entry.line} answers it once more.")
             return
-        said.answered = True
-        seconds = _seconds(said.time, time) or 0.0
+        logged.answered = True
+        seconds = _seconds(logged.time, time) or 0.0
         if seconds > ACKNOWLEDGEMENT_TIMEOUT:
             yield remark(Problem.LATE, f"Answered after {seconds:.1f} s, in line {entry.line}.")
         ok = status.status == ReceptionStatusValue.OK
@@ -315,32 +329,32 @@ class _Replay:
             label = f": {status.label}" if status.label else ""
             yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
         now = time if time is not None and time.tzinfo is not None else None
-        told.conversation.answered(said.sender, subject, ok=ok, now=now)
+        session.conversation.answered(logged.sender, subject, ok=ok, now=now)
 
     def _closed(self, record: Record) -> Iterator[Remark]:
-        told = self._open.get(record.session)
-        if told is not None and record.reason != SessionEnd.LOST:  # that is noticed long after nobody could answer
-            told.last = record.time or told.last
+        session = self._open.get(record.session)
+        if session is not None and record.reason != SessionEnd.LOST:  # a loss is noticed late
+            session.last = record.time or session.last
         yield from self._end(record.session)
 
     def _end(self, name: str) -> Iterator[Remark]:
-        """The session has ended. What was said just before needs no answer any more."""
-        told = self._open.pop(name, None)
-        if told is None or not told.complete:
+        """End a session; messages sent just before need no answer."""
+        session = self._open.pop(name, None)
+        if session is None or not session.complete:
             return
-        for said in told.said.values():
-            if said.answered:
+        for logged in session.messages.values():
+            if logged.answered:
                 continue
-            left = _seconds(said.time, told.last)
+            left = _seconds(logged.time, session.last)
             if left is None:
-                if told.heard.get(said.sender.other, 0) < said.line:  # the log ends before it can have been answered
+                if session.last_line.get(logged.sender.other, 0) < logged.line:  # the log ends before the answer
                     continue
                 detail = "It was never answered, though the other side went on."
             elif left > ACKNOWLEDGEMENT_TIMEOUT:
                 detail = f"It was never answered, though the session went on for {left:.1f} s."
             else:
                 continue
-            yield Remark(said.line, name, said.sender, said.message.type, Problem.UNANSWERED, detail)
+            yield Remark(logged.line, name, logged.sender, logged.message.type, Problem.UNANSWERED, detail)
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
@@ -377,47 +391,3 @@ def _only_sender(text: str) -> Role | None:
         return None
     senders = {role for row in TABLE.values() for role in Role if kind in row[role]}
     return senders.pop() if len(senders) == 1 else None
-
-
-def passes(remarks: list[Remark]) -> bool:
-    """Return whether the conversation was right, but for what may happen."""
-    return all(remark.problem in HARMLESS for remark in remarks)
-
-
-def report(remarks: list[Remark], summary: Object) -> Object:
-    """The result for programs."""
-    return {
-        "remarks": [
-            {
-                "line": one.line,
-                "session": one.session,
-                "sender": one.sender and str(one.sender),
-                "type": one.type,
-                "problem": str(one.problem),
-                "detail": one.detail,
-                "finding": finding_object(one.finding) if one.finding is not None else None,
-            }
-            for one in remarks
-        ],
-        "summary": summary,
-    }
-
-
-def show(remarks: list[Remark], summary: dict[str, Any], out: Console) -> None:
-    """The result for people."""
-    for one in remarks:
-        kind = for_display(one.type or ("message" if one.sender else "line"), 60)
-        session = f"  {for_display(one.session, 20)}" if one.session else ""
-        sender = f"  {one.sender}" if one.sender else ""
-        line = Text(f"{one.line:>4}{session}{sender}  {kind}  ")
-        colour = "yellow" if one.problem in HARMLESS else "bold red"
-        if one.finding is not None:
-            out.print(line, soft_wrap=True)
-            out.print(finding_line(one.finding), soft_wrap=True)
-            continue
-        line.append(one.problem.replace("_", " "), style=colour)
-        out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
-    found = [f"{summary[problem]} {problem.replace('_', ' ')}" for problem in Problem if summary[problem]]
-    sessions, messages = counted(summary["sessions"], "session"), counted(summary["messages"], "message")
-    heading = f"{sessions}, {messages}, of which {counted(summary['answers'], 'answer')}"
-    out.print(f"{heading}: {', '.join(found) or 'nothing to remark'}.", soft_wrap=True)
