@@ -56,18 +56,6 @@ class Deployment(StrEnum):
     LAN = "LAN"
 
 
-class CommunicationProtocol(StrEnum):
-    """Communication protocols of the standard; lists from peers may hold others (VER-07)."""
-
-    WEBSOCKET = "WebSocket"
-
-
-class HmacHashingAlgorithm(StrEnum):
-    """Hash functions of the standard; lists from peers may hold others (VER-07)."""
-
-    SHA256 = "SHA256"
-
-
 class Wire(BaseModel):
     """An object on the wire: camelCase there, snake_case here, unknown members ignored (VER-07), immutable."""
 

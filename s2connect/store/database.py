@@ -224,13 +224,11 @@ class Database:
     # Pairings
 
     def pairings(self, local: NodeId | None) -> list[Pairing]:
-        """See :meth:`Store.pairings`."""
         if local is None:
             return self._select("ORDER BY sequence", ())
         return self._select("WHERE local = ? ORDER BY sequence", (local.bytes,))
 
     def pairings_of(self, key: PairKey) -> list[Pairing]:
-        """See :meth:`Store.pairings_of`."""
         return self._select("WHERE local = ? AND remote = ? ORDER BY confirmed DESC", _ids(key))
 
     def _select(self, which: str, values: Sequence[bytes]) -> list[Pairing]:
@@ -243,7 +241,6 @@ class Database:
             ) from error
 
     def save_pairing(self, pairing: Pairing, tokens: Sequence[AccessToken], alone: bool) -> list[Replaced]:
-        """See :meth:`Store.save_pairing`."""
         self._mark()
         row = _row(pairing)
         if pairing.communication_role is CommunicationRole.SERVER:
@@ -310,7 +307,6 @@ class Database:
         )
 
     def confirm_pairing(self, pairing: Pairing, alone: bool) -> list[Replaced] | None:
-        """See :meth:`Store.confirm_pairing`."""
         found = self._db.execute(f"SELECT confirmed FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
         if found is None:
             raise NotPaired(GONE)
@@ -327,11 +323,9 @@ class Database:
         return replaced
 
     def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        """See :meth:`Store.drop_unconfirmed`."""
         return self._remove_one(f"{_SAME} AND confirmed = 0", pairing, tombstone=False)
 
     def remove_pairing(self, pairing: Pairing, tombstone: bool) -> bool:
-        """See :meth:`Store.remove_pairing`."""
         return self._remove_one(_SAME, pairing, tombstone)
 
     def _remove_one(self, where: str, pairing: Pairing, tombstone: bool) -> bool:
@@ -345,7 +339,6 @@ class Database:
         return removed
 
     def refuse_server(self, url: BaseUrl) -> None:
-        """See :meth:`Store.refuse_server`."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO refused_server (url) VALUES (?)", (str(url),))
             self._db.execute(
@@ -355,18 +348,15 @@ class Database:
             )
 
     def refused_servers(self) -> list[BaseUrl]:
-        """See :meth:`Store.refused_servers`."""
         return [BaseUrl(url) for (url,) in self._db.execute("SELECT url FROM refused_server ORDER BY sequence")]
 
     def was_unpaired(self, key: PairKey) -> bool:
-        """See :meth:`Store.was_unpaired`."""
         found = self._db.execute("SELECT 1 FROM tombstone WHERE local = ? AND remote = ?", _ids(key)).fetchone()
         return found is not None
 
     def update_descriptions(
         self, key: PairKey, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        """See :meth:`Store.update_descriptions`."""
         with self._transaction():
             self._db.execute(
                 "UPDATE pairing SET peer = coalesce(?, peer), peer_endpoint = coalesce(?, peer_endpoint)"
@@ -375,7 +365,6 @@ class Database:
             )
 
     def set_pin(self, pairing: Pairing, pin: Pin) -> None:
-        """See :meth:`Store.set_pin`."""
         with self._transaction():
             self._db.execute(
                 f"UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE {_SAME}",  # noqa: S608 - constants
@@ -385,25 +374,20 @@ class Database:
     # Access tokens
 
     def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
-        """See :meth:`Store.candidate_tokens`."""
         return self._get_tokens(self._client_vault_name(pairing))
 
     def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.add_pending_token`."""
         name = self._client_vault_name(pairing)
         self._put_tokens(name, with_candidate(self._get_tokens(name), token))
 
     def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.keep_token`."""
         self._put_tokens(self._client_vault_name(pairing), [token])
 
     def active_digest(self, pairing: Pairing) -> bytes | None:
-        """See :meth:`Store.active_digest`."""
         found = self._db.execute(f"SELECT active_digest FROM pairing WHERE {_SAME}", _identity(pairing)).fetchone()  # noqa: S608 - constants
         return found[0] if found else None
 
     def record(self, key: PairKey) -> Record:
-        """See :meth:`Store.record`."""
         entries = {pairing.confirmed: (pairing, self.active_digest(pairing)) for pairing in self.pairings_of(key)}
         found = self._db.execute(
             "SELECT token_issued_at FROM pairing WHERE local = ? AND remote = ? AND confirmed = 1", _ids(key)

@@ -46,12 +46,10 @@ class MemoryStore:
         self._closed = False
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        """See :meth:`Store.pairings`."""
         self._check_open()
         return [e.pairing for e in self._entries.values() if local is None or e.pairing.key.local == local]
 
     async def refuse_server(self, url: BaseUrl) -> None:
-        """See :meth:`Store.refuse_server`."""
         self._check_open()
         self._refused.pop(url, None)
         self._refused[url] = None
@@ -59,19 +57,16 @@ class MemoryStore:
             del self._refused[next(iter(self._refused))]
 
     async def refused_servers(self) -> list[BaseUrl]:
-        """See :meth:`Store.refused_servers`."""
         self._check_open()
         return list(self._refused)
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
-        """See :meth:`Store.pairings_of`."""
         self._check_open()
         return [self._entries[key, which].pairing for which in (True, False) if (key, which) in self._entries]
 
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
     ) -> list[Replaced]:
-        """See :meth:`Store.save_pairing`."""
         self._check_open()
         check_alone(pairing, alone)
         self._entries.pop((pairing.key, pairing.confirmed), None)
@@ -83,7 +78,6 @@ class MemoryStore:
         return self._supersede(pairing.key, alone) if pairing.confirmed else []
 
     async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
-        """See :meth:`Store.confirm_pairing`."""
         entry = self._entry(pairing)
         if entry is None:
             raise NotPaired(GONE)
@@ -120,7 +114,6 @@ class MemoryStore:
             del self._tombstones[next(iter(self._tombstones))]
 
     async def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        """See :meth:`Store.drop_unconfirmed`."""
         entry = self._entry(pairing)
         if entry is None or entry.pairing.confirmed:
             return False
@@ -128,16 +121,13 @@ class MemoryStore:
         return True
 
     async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
-        """See :meth:`Store.candidate_tokens`."""
         return list(self._client_entry(pairing).tokens)
 
     async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.add_pending_token`."""
         entry = self._client_entry(pairing)
         entry.tokens = with_candidate(entry.tokens, token)
 
     async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.keep_token`."""
         self._client_entry(pairing).tokens = [token]
 
     def _client_entry(self, pairing: Pairing) -> _Entry:
@@ -147,12 +137,10 @@ class MemoryStore:
         return entry
 
     async def active_digest(self, pairing: Pairing) -> bytes | None:
-        """See :meth:`Store.active_digest`."""
         entry = self._entry(pairing)
         return entry.digest if entry else None
 
     async def record(self, key: PairKey) -> Record:
-        """See :meth:`Store.record`."""
         self._check_open()
         confirmed, unconfirmed = (self._entries.get((key, which)) for which in (True, False))
         return Record(
@@ -163,7 +151,6 @@ class MemoryStore:
         )
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
-        """See :meth:`Store.activate_token`."""
         entry = self._entry(pairing)
         if entry is None or entry.pairing.communication_role is not CommunicationRole.SERVER:
             return False
@@ -171,7 +158,6 @@ class MemoryStore:
         return True
 
     async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
-        """See :meth:`Store.remove_pairing`."""
         entry = self._entry(pairing)
         if entry is None:
             return False
@@ -181,14 +167,12 @@ class MemoryStore:
         return True
 
     async def was_unpaired(self, key: PairKey) -> bool:
-        """See :meth:`Store.was_unpaired`."""
         self._check_open()
         return key in self._tombstones
 
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        """See :meth:`Store.update_descriptions`."""
         self._check_open()
         for confirmed in (True, False):
             if entry := self._entries.get((key, confirmed)):
@@ -199,7 +183,6 @@ class MemoryStore:
                 )
 
     async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
-        """See :meth:`Store.set_pin`."""
         if entry := self._entry(pairing):
             entry.pairing = replace(entry.pairing, pin=pin)
 
@@ -221,20 +204,16 @@ class MemoryVault:
         self._secrets: dict[str, bytes] = {}
 
     def get(self, name: str) -> bytes | None:
-        """See :meth:`Vault.get`."""
         check_entry(name)
         return self._secrets.get(name)
 
     def put(self, name: str, secret: bytes) -> None:
-        """See :meth:`Vault.put`."""
         check_entry(name, secret)
         self._secrets[name] = secret
 
     def delete(self, name: str) -> None:
-        """See :meth:`Vault.delete`."""
         check_entry(name)
         self._secrets.pop(name, None)
 
     def listed(self) -> list[str]:
-        """See :meth:`Vault.listed`."""
         return list(self._secrets)

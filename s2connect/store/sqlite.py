@@ -95,54 +95,42 @@ class SqliteStore:
             raise unavailable(doing, self._path, error) from error
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        """See :meth:`Store.pairings`."""
         return await self._run("read", lambda: self._database.pairings(local))
 
     async def refuse_server(self, url: BaseUrl) -> None:
-        """See :meth:`Store.refuse_server`."""
         await self._run("write", lambda: self._database.refuse_server(url))
 
     async def refused_servers(self) -> list[BaseUrl]:
-        """See :meth:`Store.refused_servers`."""
         return await self._run("read", lambda: self._database.refused_servers())
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
-        """See :meth:`Store.pairings_of`."""
         return await self._run("read", lambda: self._database.pairings_of(key))
 
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
     ) -> list[Replaced]:
-        """See :meth:`Store.save_pairing`."""
         check_alone(pairing, alone)
         return await self._run("write", lambda: self._database.save_pairing(pairing, [token, *further], alone))
 
     async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
-        """See :meth:`Store.confirm_pairing`."""
         return await self._run("write", lambda: self._database.confirm_pairing(pairing, alone))
 
     async def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        """See :meth:`Store.drop_unconfirmed`."""
         return await self._run("write", lambda: self._database.drop_unconfirmed(pairing))
 
     async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
-        """See :meth:`Store.candidate_tokens`."""
         return await self._run("read", lambda: self._database.candidate_tokens(pairing))
 
     async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.add_pending_token`."""
         await self._run("write", lambda: self._database.add_pending_token(pairing, token))
 
     async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """See :meth:`Store.keep_token`."""
         await self._run("write", lambda: self._database.keep_token(pairing, token))
 
     async def active_digest(self, pairing: Pairing) -> bytes | None:
-        """See :meth:`Store.active_digest`."""
         return await self._run("read", lambda: self._database.active_digest(pairing))
 
     async def record(self, key: PairKey) -> Record:
-        """See :meth:`Store.record`."""
         return await self._run("read", lambda: self._database.record(key))
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
@@ -160,21 +148,17 @@ class SqliteStore:
         return self._database.activate_tokens(batch.begin())
 
     async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
-        """See :meth:`Store.remove_pairing`."""
         return await self._run("write", lambda: self._database.remove_pairing(pairing, tombstone))
 
     async def was_unpaired(self, key: PairKey) -> bool:
-        """See :meth:`Store.was_unpaired`."""
         return await self._run("read", lambda: self._database.was_unpaired(key))
 
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        """See :meth:`Store.update_descriptions`."""
         await self._run("write", lambda: self._database.update_descriptions(key, node, endpoint))
 
     async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
-        """See :meth:`Store.set_pin`."""
         await self._run("write", lambda: self._database.set_pin(pairing, pin))
 
     async def close(self) -> None:

@@ -66,22 +66,18 @@ class FileVault:
         self._directory = directory
 
     def get(self, name: str) -> bytes | None:
-        """See :meth:`Vault.get`."""
         check_entry(name)
         return read_private(self._directory / name, MAX_VAULT_BYTES)
 
     def put(self, name: str, secret: bytes) -> None:
-        """See :meth:`Vault.put`."""
         check_entry(name, secret)
         write_private(self._directory / name, secret)
 
     def delete(self, name: str) -> None:
-        """See :meth:`Vault.delete`."""
         check_entry(name)
         remove_private(self._directory / name)
 
     def listed(self) -> list[str]:
-        """See :meth:`Vault.listed`."""
         try:
             return [entry.name for entry in self._directory.iterdir() if _NAME.fullmatch(entry.name)]
         except OSError as error:
@@ -119,7 +115,6 @@ class KeyringVault:
         return float(self._backend.priority) >= 1
 
     def get(self, name: str) -> bytes | None:
-        """See :meth:`Vault.get`."""
         check_entry(name)
         text = _translated("read", name, lambda: self._backend.get_password(self._service, name))
         if text is None:
@@ -132,7 +127,6 @@ class KeyringVault:
             ) from None
 
     def put(self, name: str, secret: bytes) -> None:
-        """See :meth:`Vault.put`."""
         check_entry(name, secret)
         text = base64.b64encode(secret).decode("ascii")
         try:
@@ -142,7 +136,6 @@ class KeyringVault:
             raise error from None
 
     def delete(self, name: str) -> None:
-        """See :meth:`Vault.delete`."""
         check_entry(name)
 
         def delete() -> None:

@@ -120,17 +120,13 @@ class FrameGuard(asyncio.Protocol):
             self.on_exceeded()
 
     def eof_received(self) -> bool | None:
-        """See :meth:`asyncio.Protocol.eof_received`."""
         return self._protocol.eof_received()
 
     def pause_writing(self) -> None:
-        """See :meth:`asyncio.BaseProtocol.pause_writing`."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """See :meth:`asyncio.BaseProtocol.resume_writing`."""
         self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See :meth:`asyncio.BaseProtocol.connection_lost`."""
         self._protocol.connection_lost(exc)

@@ -102,11 +102,9 @@ class PlainConnection(Connection):
         self._loop = asyncio.get_running_loop()
 
     async def send(self, text: str) -> None:
-        """See :meth:`Connection.send`."""
         await self._end.send(text)
 
     async def recv(self) -> str:
-        """See :meth:`Connection.recv`."""
         while True:
             while self._answers:
                 with contextlib.suppress(ConnectionClosed):  # what came before the end is still to be received
@@ -125,15 +123,12 @@ class PlainConnection(Connection):
                 self._received.append(step.deliver)
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """See :meth:`Connection.close`."""
         await self._end.close(code, reason)
 
     def has_room(self) -> bool:
-        """See :meth:`Connection.has_room`."""
         return self._end.has_room()
 
     async def wait_closed(self) -> None:
-        """See :meth:`Connection.wait_closed`."""
         await self._end.wait_closed()
 
 

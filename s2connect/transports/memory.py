@@ -46,7 +46,6 @@ class MemoryConnection(Connection):
         self._peer = peer
 
     async def send(self, text: str) -> None:
-        """See :meth:`Connection.send`."""
         pipe = self._outgoing
         while self._ended is None and len(pipe.texts) >= pipe.capacity:
             await pipe.changed.wait()
@@ -67,7 +66,6 @@ class MemoryConnection(Connection):
         return text
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """See :meth:`Connection.close`."""
         if self._ended is None:
             self._incoming.texts.clear()
             self._end(code, reason)
@@ -75,7 +73,6 @@ class MemoryConnection(Connection):
                 self._peer._end(code, reason)
 
     async def wait_closed(self) -> None:
-        """See :meth:`Connection.wait_closed`."""
         await self._gone.wait()
 
     def _end(self, code: int, reason: str) -> None:
@@ -121,11 +118,9 @@ class MemoryTransport:
         self._offered: set[asyncio.Future[Connection]] = set()
 
     def can_offer(self) -> bool:
-        """See :meth:`Transport.can_offer`."""
         return True
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        """See :meth:`Transport.offer`."""
         token, future = self._hub.offers.open(info, secrets.token_bytes(TOKEN_BYTES))
         self._offered.add(future)
         future.add_done_callback(self._offered.discard)
@@ -151,6 +146,5 @@ class MemoryTransport:
         return ours
 
     async def close(self) -> None:
-        """See :meth:`Transport.close`."""
         for future in list(self._offered):
             future.cancel()

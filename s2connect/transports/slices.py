@@ -23,7 +23,6 @@ class SlicedSelector(selectors.DefaultSelector):
         self._left: deque[tuple[selectors.SelectorKey, int]] = deque()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """See :meth:`selectors.BaseSelector.select`."""
         if not self._left:
             self._left.extend(super().select(timeout))
         registered = self.get_map()

@@ -53,7 +53,6 @@ class WebSocketTransport:
         self._offers = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime, limit=max_offers))
 
     def can_offer(self) -> bool:
-        """See :meth:`Transport.can_offer`."""
         return self._url is not None
 
     def offer(self, info: ConnectionInfo) -> Offer:

@@ -154,7 +154,6 @@ class WebSocketEnd(Connection):
         """Close handshake. Raises anything."""
 
     async def recv(self) -> str:
-        """See :meth:`Connection.recv`."""
         if self._ended is not None:
             raise ConnectionClosed(self._ended.code, self._ended.reason)
         watch, time = self._watch, self._loop.time
@@ -177,7 +176,6 @@ class WebSocketEnd(Connection):
         return text
 
     async def send(self, text: str) -> None:
-        """See :meth:`Connection.send`."""
         ended = self._ended or self._goodbye
         if ended is not None:
             raise ConnectionClosed(ended.code, ended.reason)
@@ -218,7 +216,6 @@ class WebSocketEnd(Connection):
             self._watch.heard(now)  # room came after waiting: the peer takes in what we send
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """See :meth:`Connection.close`."""
         if self._goodbye is not None or self._ended is not None:
             await self.closed.wait()
             return
@@ -236,7 +233,6 @@ class WebSocketEnd(Connection):
             self._end(self._goodbye)
 
     def has_room(self) -> bool:
-        """See :meth:`Connection.has_room`."""
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
 
     def _is_full(self) -> bool:
@@ -244,7 +240,6 @@ class WebSocketEnd(Connection):
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES
 
     async def wait_closed(self) -> None:
-        """See :meth:`Connection.wait_closed`."""
         await self.closed.wait()
 
     def _end(self, error: ConnectionClosed) -> None:

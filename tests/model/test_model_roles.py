@@ -1,11 +1,11 @@
-"""The tables that join the four axes."""
+"""Communication roles after pairing."""
 
 from __future__ import annotations
 
 import pytest
 
 from s2connect.model.common import Deployment, Role
-from s2connect.model.roles import CommunicationRole, PairingPath, communication_role, pairing_path
+from s2connect.model.roles import CommunicationRole, communication_role
 
 LAN, WAN = Deployment.LAN, Deployment.WAN
 CEM, RM = Role.CEM, Role.RM
@@ -27,21 +27,3 @@ def test_the_communication_server_is_the_wan_node_or_the_cem(cem: Deployment, rm
 def test_each_communication_role_has_the_other_as_its_other() -> None:
     assert SERVER.other is CLIENT
     assert CLIENT.other is SERVER
-
-
-@pytest.mark.rule("ROLE-03", "ROLE-04")
-@pytest.mark.parametrize(
-    ("initiator", "responder", "client_only", "path"),
-    [
-        (LAN, LAN, False, PairingPath.DIRECT),
-        (LAN, LAN, True, PairingPath.LONG_POLLING),
-        (LAN, WAN, False, PairingPath.DIRECT),
-        (WAN, WAN, False, PairingPath.DIRECT),
-        (WAN, LAN, False, PairingPath.VENDOR_WAN_SERVER),
-        (WAN, LAN, True, PairingPath.VENDOR_WAN_SERVER),
-    ],
-)
-def test_how_the_initiator_reaches_the_responder(
-    initiator: Deployment, responder: Deployment, client_only: bool, path: PairingPath
-) -> None:
-    assert pairing_path(initiator=initiator, responder=responder, responder_is_client_only=client_only) is path

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Final, NamedTuple, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
 
 from pydantic import AwareDatetime
 
 from s2connect.messages.base import S2Object
-from s2connect.messages.once import bare
 from s2connect.messages.rules.base import Findings, Rule, Severity
 
 NULL: Final = Rule(
@@ -99,12 +99,22 @@ def _members(kind: type[S2Object]) -> dict[str, _Member]:
     """Return the members of an object, by their names on the wire."""
     found = {}
     for name, field in kind.model_fields.items():
-        shape, optional = bare(field.annotation)
+        shape, optional = _bare(field.annotation)
         if get_origin(shape) is list:
-            shape = bare(get_args(shape)[0])[0]
+            shape = _bare(get_args(shape)[0])[0]
         inside = shape if isinstance(shape, type) and issubclass(shape, S2Object) else None
         found[field.alias or name] = _Member(optional, shape is AwareDatetime, inside)
     return found
+
+
+def _bare(annotation: Any) -> tuple[Any, bool]:
+    """Return a type without its metadata, and whether the member may be missing."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    kinds = get_args(annotation)
+    if NoneType in kinds:
+        return _bare(next(kind for kind in kinds if kind is not NoneType))[0], True
+    return annotation, False
 
 
 def _moment(text: str) -> str | None:
