@@ -22,8 +22,9 @@ from aiohttp import web
 from benchmarks.kit import Task, answer_questions, cpu_seconds, my_task, percentile
 from benchmarks.messages_worker import PATH, server_tls
 from benchmarks.samples import SAMPLES
-from s2connect.bridge.link import Link, Side, Way
+from s2connect.bridge.link import Link
 from s2connect.bridge.relay import Policy
+from s2connect.bridge.sides import Initiator, LinkSide
 from s2connect.certs.tls import wan_client_context
 from s2connect.https.server import HttpsServer
 from s2connect.messages.checks import Check
@@ -291,21 +292,21 @@ async def ends(task: Task, stack: AsyncExitStack) -> None:
 # Our relay
 
 
-class AcceptedSide(Side):
+class AcceptedSide(LinkSide):
     """The device, which comes."""
 
     title = "the device"
-    way = Way.ACCEPT
+    initiator = Initiator.PEER
 
     async def open(self) -> Connection:
         raise NotImplementedError
 
 
-class OpenedSide(Side):
+class OpenedSide(LinkSide):
     """The energy manager, to which we go."""
 
     title = "the energy manager"
-    way = Way.OPEN
+    initiator = Initiator.BRIDGE
 
     def __init__(self, open_: Callable[[], Awaitable[Connection]]) -> None:
         self._open = open_
@@ -356,11 +357,11 @@ async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
 
     https.add_get(PATH, handler)
     await https.start()
-    assert await link.ask(Role.RM, V1) is None
+    assert await link.request_session(Role.RM, V1) is None
     offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
 
     async def arrive() -> None:
-        link.arrived(Role.RM, await offer.connection)
+        link.hand_over(Role.RM, await offer.connection)
 
     stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
     details = offer.details.to_value()
@@ -381,8 +382,8 @@ async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
 
     async def arrive() -> None:
         connection = await anext(door)
-        assert await link.ask(Role.RM, V1) is None
-        link.arrived(Role.RM, connection)
+        assert await link.request_session(Role.RM, V1) is None
+        link.hand_over(Role.RM, connection)
 
     stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
     return {"url": f"wss://localhost:{https.port}{PATH}", "plain": True}
@@ -392,10 +393,10 @@ async def door_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     transport = await mqtt_transport(task, "near_broker", "bridge", Role.CEM, stack)
 
     async def gate(version: str) -> bool:
-        return await link.ask(Role.RM, version) is None
+        return await link.request_session(Role.RM, version) is None
 
     def take(connection: Connection) -> None:
-        link.arrived(Role.RM, connection)
+        link.hand_over(Role.RM, connection)
 
     await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, gate=gate)
     return {}

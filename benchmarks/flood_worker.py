@@ -16,8 +16,8 @@ from uuid import UUID
 
 from benchmarks.kit import Task, answer_questions, my_task, percentile
 from benchmarks.worst import hostile_texts, rich_messages, with_escape
-from s2connect.bridge.devices import ConfiguredDevice
-from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
+from s2connect.bridge.config import PlainClientManager, PlainServerDevice, PlainServerDevices
+from s2connect.bridge.plain import PlainClientManagerSide, PlainServerDevicesSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.certs.tls import wan_client_context
@@ -27,6 +27,7 @@ from s2connect.messages.catalogue import MESSAGES, V1
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.common import NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.transports.base import Connection, Trust
 from s2connect.transports.legacy import PlainDoor, connect_plain
 
@@ -43,10 +44,14 @@ _STATUS = '"ReceptionStatus"'
 
 async def bridge(task: Task, stack: AsyncExitStack) -> Task:
     directory = Path(task["directory"])
-    listen = PlainListen(certificate=directory / "chain.pem", private_key=directory / "key.pem")
-    entries = [(ConfiguredDevice(key=name, name=name), f"/{name}", PlainAccess()) for name in NAMES]
-    devices = PlainServerDevicePort(BRIDGE, listen, entries)
-    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=task["manager"]))
+    config = PlainServerDevices.model_construct(
+        port=0,
+        certificate=directory / "chain.pem",
+        private_key=directory / "key.pem",
+        device=tuple(PlainServerDevice(name=name) for name in NAMES),
+    )
+    devices = PlainServerDevicesSide(BRIDGE, config)
+    manager = PlainClientManagerSide(BRIDGE, PlainClientManager(type="plain-client", url=task["manager"]), Proxies())
     route = Route("flood", devices, manager, Policy(check=Check(task["check"])))
     await route.start()
     stack.push_async_callback(route.close)

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from s2connect.bridge.builder import Builder, policy, update
+from s2connect.bridge.builder import Builder, policy
 from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
-from s2connect.bridge.link import Link, LinkStatus
+from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
-from s2connect.bridge.plain import PlainServerManagerPort
+from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representative_id
+from s2connect.bridge.plain import PlainServerManagerSide
 from s2connect.bridge.recording import Record
 from s2connect.bridge.refusals import refusals_object
 from s2connect.bridge.route import Route
+from s2connect.bridge.sides import ConfiguredDevicesSide
 from s2connect.endpoint.config import EndpointConfig, checked, default_host
 from s2connect.endpoint.endpoint import Endpoint, create_home, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
@@ -206,7 +208,9 @@ class Bridge:
             if running is not None and running.config == new:
                 done.kept.append(name)
             elif running is not None and _same_but_devices(running.config, new):
-                done.updated[name] = len(await update(running.route.devices, new.devices, self.endpoint.proxies))
+                assert isinstance(running.route.devices, ConfiguredDevicesSide)
+                assert isinstance(new.devices, ConfiguredDevices)
+                done.updated[name] = len(await running.route.devices.update(new.devices.device))
                 running.config = new
             else:
                 if running is not None:
@@ -253,7 +257,7 @@ class Bridge:
                 for key, link in route.links.items()
             ],
         }
-        if isinstance(route.devices, NodeDevicePort):
+        if isinstance(route.devices, NodeDevicesSide):
             node = route.devices.node
             found["devices"] |= {
                 "node": str(node.id),
@@ -290,10 +294,10 @@ class Bridge:
             "queued": {role.lower(): number for role, number in status.queued.items()},
         }
         manager = route.manager
-        if isinstance(manager, NodeManagerPort) and (node := manager.node_of(key)) is not None:
-            paired = status.sides[Role.CEM].title if route.links[key].sides[Role.CEM].way is not None else None
+        if isinstance(manager, NodeManagerSide) and (node := manager.node_of(key)) is not None:
+            paired = status.sides[Role.CEM].title if route.links[key].sides[Role.CEM].initiator is not None else None
             found["representative"] = {"node": str(node.id), "alias": node.alias, "paired_with": paired}
-        elif isinstance(manager, PlainServerManagerPort):
+        elif isinstance(manager, PlainServerManagerSide):
             found["path"] = manager.path_of(key)
         return found
 

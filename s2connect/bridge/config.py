@@ -10,12 +10,12 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from s2connect.bridge.devices import GENERIC, UNKNOWN
-from s2connect.bridge.nodes import VERSIONS
+from s2connect.bridge.devices import GENERIC, UNKNOWN, ConfiguredDevice
 from s2connect.bridge.toml_lines import Place
 from s2connect.endpoint.config import DEFAULT_PORT, MqttConfig
+from s2connect.messages.catalogue import BETA
 from s2connect.messages.checks import Check
-from s2connect.model.common import Deployment, NodeId
+from s2connect.model.common import DEFAULT_S2_VERSION, Deployment, NodeId
 from s2connect.session.budget import DEFAULT_LIMITS
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
@@ -35,6 +35,9 @@ FILES: Final = frozenset(
 )
 """Settings that are names of files."""
 
+VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
+"""S2 versions of a bridge's nodes; the relay translates where the sides differ."""
+
 Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Protocol = Literal["WebSocket", "X-MQTT5-0"]
@@ -47,7 +50,7 @@ class Section(BaseModel):
 
 
 class EndpointSection(Section):
-    """How the bridge presents itself and is reached; as in ``EndpointConfig``. What is missing keeps its value."""
+    """Settings of the bridge's endpoint, as in ``EndpointConfig``. What is missing keeps its value."""
 
     name: Shown | None = None
     host: Shown | None = None
@@ -81,40 +84,52 @@ class MetricsSection(Section):
 
 
 class DeviceSection(Section):
-    """What the configuration says of a device that does not present itself."""
+    """Description of a device that does not present itself."""
 
     name: Shown
-    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     brand: Shown = UNKNOWN
     type: Shown = GENERIC
     model: Shown = UNKNOWN
 
     @property
     def key(self) -> str:
-        """What it is recognised by: its id, or else its name."""
-        return self.id or self.name
+        """Its permanent identifier."""
+        return self.name
+
+    def configured(self) -> ConfiguredDevice:
+        """Return the device that this describes."""
+        return ConfiguredDevice(key=self.key, name=self.name, brand=self.brand, type=self.type, model_name=self.model)
 
 
-class PlainClientDevice(DeviceSection):
-    """A device that is a server of plain S2."""
+class PlainDevice(DeviceSection):
+    """A device that speaks plain S2."""
 
-    url: str
-    token_file: Path | None = None
-    login_file: Path | None = None
-    trust_anchors: Path | None = None
-    allow_unencrypted: bool = False
-
-
-class PlainServerDevice(DeviceSection):
-    """A device that is a client of plain S2."""
-
-    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")] | None = None
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     token_file: Path | None = None
     login_file: Path | None = None
 
     @property
+    def key(self) -> str:
+        """Its id, or else its name."""
+        return self.id or self.name
+
+
+class PlainClientDevice(PlainDevice):
+    """A device that is a server of plain S2."""
+
+    url: str
+    trust_anchors: Path | None = None
+    allow_unencrypted: bool = False
+
+
+class PlainServerDevice(PlainDevice):
+    """A device that is a client of plain S2."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")] | None = None
+
+    @property
     def at(self) -> str:
-        """The path at which it comes in."""
+        """The path to which it connects."""
         return self.path or "/" + (re.sub(r"[^A-Za-z0-9.-]+", "-", self.key).strip("-.") or "device")
 
 
@@ -129,22 +144,17 @@ class MqttPeer(Section):
     s2_versions: tuple[str, ...] = VERSIONS
 
 
-class MqttDevice(MqttPeer):
+class MqttDevice(MqttPeer, DeviceSection):
     """A device at a broker."""
-
-    name: Shown
-    brand: Shown = UNKNOWN
-    type: Shown = GENERIC
-    model: Shown = UNKNOWN
 
     @property
     def key(self) -> str:
-        """What it is recognised by."""
+        """Its id."""
         return str(self.id)
 
 
 class Listening(Section):
-    """Where clients of plain S2 come in; ``host = "*"`` is everywhere."""
+    """Listener for clients of plain S2; ``host = "*"`` is every address."""
 
     port: Port
     host: str = "127.0.0.1"
@@ -189,7 +199,7 @@ class MqttDevices(Section):
 
 
 class NodeManager(Section):
-    """An energy manager with which the representatives pair."""
+    """An energy manager that pairs with the representatives of the devices."""
 
     type: Literal["s2-connect"]
     protocols: tuple[Protocol, ...] = ("WebSocket",)
@@ -227,7 +237,7 @@ ConfiguredDevices = PlainClientDevices | PlainServerDevices | MqttDevices
 
 
 class RouteSection(Section):
-    """A route, but for its two ends."""
+    """Settings of a route, without its two sides."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
     id: UUID | None = None
@@ -263,17 +273,17 @@ class RouteConfig:
 
     @property
     def check(self) -> Check:
-        """How much of each message is judged."""
+        """Validation level of messages."""
         return Check(self.settings.check)
 
     def id_in(self, bridge: NodeId) -> NodeId:
-        """The id that stands for this route of a bridge, for ever: as configured, or made of its name."""
+        """Return the permanent id of this route of a bridge: as configured, or made from its name."""
         return NodeId(self.settings.id or uuid5(uuid5(NAMESPACE_URL, f"urn:uuid:{bridge}"), f"route:{self.name}"))
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRoute:
-    """What could be read of a route, and where it is; parts with mistakes are None."""
+    """A route as far as it could be read; parts with mistakes are None."""
 
     place: Place
     settings: RouteSection | None
@@ -282,7 +292,7 @@ class ReadRoute:
     files: tuple[tuple[str, int, int], ...]
 
     def complete(self) -> RouteConfig | None:
-        """The route, where everything of it could be read."""
+        """Return the route if all of it could be read."""
         settings, devices, manager = self.settings, self.devices, self.manager
         if settings is None or devices is None or manager is None:
             return None

@@ -1,4 +1,4 @@
-"""Devices that do not present themselves: the configuration does it for them."""
+"""Devices of a bridge, as they present themselves or as the file configures them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from s2connect.bridge.sides import Device
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.store.files import read_private
 
@@ -28,12 +28,27 @@ _TYPES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of a route.
+
+    Attributes:
+        key: Its permanent identifier: of an S2 Connect node its id, otherwise its id or name in the configuration.
+        name: For people; from the network, clean it before display.
+        description: As the device presents itself, or as the configuration describes it.
+    """
+
+    key: str
+    name: str
+    description: NodeDescription
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredDevice:
     """Configuration of a device.
 
     Attributes:
-        key: What it is recognised by for ever.
+        key: Its permanent identifier.
         name: For people.
         brand: Its maker; :data:`UNKNOWN` where the configuration does not say.
         type: Kind of device, e.g. ``Heat pump``.
@@ -49,7 +64,7 @@ class ConfiguredDevice:
     named: bool = True
 
     def device(self) -> Device:
-        """The device, as a route knows it."""
+        """Return the device as configured."""
         return Device(
             self.key,
             self.name,
@@ -70,7 +85,7 @@ class ConfiguredDevice:
             details: The message; from the network, anything may be in it.
         """
 
-        def told(name: str) -> str | None:
+        def text(name: str) -> str | None:
             value = details.get(name)
             return (for_display(value, 200) or None) if isinstance(value, str) else None
 
@@ -78,16 +93,16 @@ class ConfiguredDevice:
         first = roles[0].get("role") if isinstance(roles, list) and roles and isinstance(roles[0], dict) else None
         device = self.device()
         changes = {
-            "brand": told("manufacturer") if self.brand == UNKNOWN else None,
-            "model_name": told("model") if self.model_name == UNKNOWN else None,
+            "brand": text("manufacturer") if self.brand == UNKNOWN else None,
+            "model_name": text("model") if self.model_name == UNKNOWN else None,
             "type": _TYPES.get(first) if self.type == GENERIC and isinstance(first, str) else None,
-            "user_defined_name": None if self.named else told("name"),
+            "user_defined_name": None if self.named else text("name"),
         }
         known = {name: value for name, value in changes.items() if value is not None}
         return replace(device, description=device.description.model_copy(update=known))
 
     def node_id(self) -> NodeId:
-        """The key, where it is a UUID; otherwise one that is made of it, always the same."""
+        """Return the key, where it is a UUID, otherwise a UUID made from it."""
         try:
             return NodeId(UUID(self.key))
         except ValueError:
@@ -113,3 +128,22 @@ async def read_secret(path: Path, what: str) -> str:
     if not text:
         raise ConfigurationError(f"{path} does not hold {what}.")
     return text
+
+
+async def read_credentials(token_file: Path | None, login_file: Path | None) -> tuple[Secret | None, Secret | None]:
+    """Read a token and a login from their files, as far as they are configured.
+
+    Raises:
+        ConfigurationError: A file is missing or empty, or not in ASCII.
+        StorageError: It cannot be read, or others can read it.
+    """
+    return await _read_ascii(token_file, "a token"), await _read_ascii(login_file, "user:password")
+
+
+async def _read_ascii(file: Path | None, what: str) -> Secret | None:
+    if file is None:
+        return None
+    try:
+        return Secret(await read_secret(file, what))
+    except ValueError:
+        raise ConfigurationError(f"{file} does not hold {what} in ASCII.") from None

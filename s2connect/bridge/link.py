@@ -6,18 +6,17 @@ import asyncio
 import logging
 import random
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
-from s2connect.bridge.link_state import LinkEvent, LinkLife, LinkState
+from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine
+from s2connect.bridge.link_status import LinkStatus, SideStatus
 from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.recording import Record
-from s2connect.bridge.refusals import Counts, Refusal, Refusals
+from s2connect.bridge.refusals import Refusals
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
+from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages.envelope import (
     NIL_ID,
@@ -40,129 +39,34 @@ _log = logging.getLogger(__name__)
 OPEN_TIMEOUT: Final = 10.0
 """Seconds for the bridge to connect to one side."""
 
-ASK_TIMEOUT: Final = 25.0
-"""Seconds that a peer is kept waiting for the answer whether it may come; clients of ours wait 30."""
+REQUEST_TIMEOUT: Final = 25.0
+"""Seconds until a peer's request for a session is answered; our own clients wait 30."""
 
 ARRIVAL_TIMEOUT: Final = 30.0
-"""Seconds within which a peer that may come has to come (SES-04)."""
+"""Seconds within which an admitted peer has to connect (SES-04)."""
 
 RENDEZVOUS: Final = 20.0
-"""Seconds that a peer waits for the other side where both connect to the bridge."""
+"""Seconds for the second request where both sides connect to the bridge."""
 
 FAREWELL_TIMEOUT: Final = 3.0
-"""Seconds in which the remaining side is told that the other is gone; closing its connection comes on top."""
+"""Seconds to announce the end to the remaining side, before its connection is closed."""
 
 MAX_EARLY: Final = 16
-"""Texts of a side that are read before the other one is there."""
+"""Texts of a side that are read before the other one is connected."""
 
 MAX_UNREAD: Final = 1000
-"""Texts that wait for one side before the bridge reads no more from it: it sends, and takes in none of the answers."""
-
-NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
-"""Refusal of an unknown peer; the exact reason is not for strangers."""
-
+"""Texts queued for one side before the bridge stops reading from it: it sends, and does not read the answers."""
 
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
-
-
-class Way(Enum):
-    """Who connects to whom on one side of a link."""
-
-    ACCEPT = "accept"
-    """The peer connects to the bridge."""
-    OPEN = "open"
-    """The bridge connects to the peer."""
-
-
-class Side(ABC):
-    """One side of a link.
-
-    Attributes:
-        title: What it is, for a person.
-    """
-
-    title: str
-
-    @property
-    @abstractmethod
-    def way(self) -> Way | None:
-        """Who connects to whom; None as long as there is no pairing."""
-
-    @abstractmethod
-    async def open(self) -> Connection:
-        """Connect to the peer, once. Only where the way is OPEN; cancel-safe.
-
-        Raises:
-            NoLongerPaired, AccessRefused: The peer wants no session any more.
-            S2ConnectError: It cannot be reached now.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class SideStatus:
-    """One side of a link, for people.
-
-    Attributes:
-        title: What it is.
-        connected: Whether its peer is there: heard from within the heartbeat, not merely sent to.
-        protocol: How it is connected; empty while it is not.
-        s2_version: Version of S2 JSON; empty while it is not.
-        peer_address: Address; empty while it is not.
-    """
-
-    title: str
-    connected: bool
-    protocol: str = ""
-    s2_version: str = ""
-    peer_address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatus:
-    """Status of a link for display.
-
-    Attributes:
-        name: Its name.
-        state: Where it is.
-        for_seconds: For how long.
-        reason: Why; empty where the state says it all.
-        retry_in: Seconds until the bridge connects by itself, where it does.
-        sides: By the role of the peer.
-        counts: By the role of the sender, what became of the messages, since the bridge started.
-        queued: By the role of the receiver, what waits to be sent.
-        times_up: How often it has been up.
-        refused: How many messages were refused, since the bridge started.
-        last_refused: The last refused message of each side, by the role of the sender.
-        now: The clock of the link, by which that was.
-    """
-
-    name: str
-    state: LinkState
-    for_seconds: float
-    reason: str
-    retry_in: float | None
-    sides: Mapping[Role, SideStatus]
-    counts: Mapping[Role, Mapping[str, int]]
-    queued: Mapping[Role, int]
-    times_up: int
-    refused: Counts
-    last_refused: Mapping[Role, Refusal]
-    now: float
-
-
-class _Asked:
-    def __init__(self, s2_version: str, answer: asyncio.Future[str | None]) -> None:
-        self.s2_version = s2_version
-        self.answer = answer
 
 
 class Link:
     """Joins two sides: both are connected, or neither is. :meth:`run` is its one task.
 
     Args:
-        name: For people.
+        name: Name for display.
         sides: By the role of the peer.
-        policy: What may pass.
+        policy: Limits and validation.
         on_change: Called with the link after every change of its state.
         failures: Reports errors of ours.
         record: Given each connection before anything passes on it, to observe it.
@@ -171,7 +75,7 @@ class Link:
     def __init__(
         self,
         name: str,
-        sides: Mapping[Role, Side],
+        sides: Mapping[Role, LinkSide],
         policy: Policy,
         *,
         on_change: Callable[[Link], None] | None = None,
@@ -186,10 +90,10 @@ class Link:
         self.policy = policy
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self._life = LinkLife(paired=self._is_paired(), now=self._loop.time())
-        self._asked: dict[Role, _Asked] = {}
+        self._machine = LinkStateMachine(paired=self._is_paired(), now=self._loop.time())
+        self._requests: dict[Role, asyncio.Future[str | None]] = {}
         self._arriving: dict[Role, asyncio.Future[None]] = {}
-        self._let_in: set[Role] = set()
+        self._admitted: set[Role] = set()
         self._connections: dict[Role, Connection] = {}
         self._outboxes: dict[Role, Outbox] = {}
         self._totals: dict[Role, dict[str, int]] = {Role.RM: {}, Role.CEM: {}}
@@ -201,69 +105,73 @@ class Link:
         self._paired_anew = False
         self._faulty = False
         self._failures = failures if failures is not None else process_failures
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._times_up = 0
 
-    # What the ports tell
+    # Called by the sides
 
-    async def ask(self, role: Role, s2_version: str) -> str | None:
-        """The peer on one side asks to be let in: None, or a sentence for its user. Connect-through happens here.
+    async def request_session(self, role: Role, s2_version: str) -> str | None:
+        """Admit the peer on one side once the other side is connected (connect-through). Cancel-safe.
 
-        Whoever asks while the link is up has lost its session and wants a new one: the link starts anew. Of two that
-        ask on the same side, the first is told to come again. Cancel-safe.
+        A request while the link is up means that the peer has lost its session: the link starts anew. Of two requests
+        on the same side, the first is refused.
+
+        Returns:
+            None, or a refusal for the peer's user.
         """
-        if self._life.state is LinkState.STOPPED or not self._is_paired():
+        if self._machine.state is LinkState.STOPPED or not self._is_paired():
             return NOT_NOW
-        if role in self._let_in and not self._arriving[role].done():
+        if role in self._admitted and not self._arriving[role].done():
             return None  # the answer to the first request may have been lost
         answer: asyncio.Future[str | None] = self._loop.create_future()
         self._supersede(role)
-        self._asked[role] = _Asked(s2_version, answer)
-        self._news.set()
+        self._requests[role] = answer
+        self._changed.set()
         try:
-            async with asyncio.timeout(ASK_TIMEOUT):
+            async with asyncio.timeout(REQUEST_TIMEOUT):
                 return await answer
         except TimeoutError:
             return NOT_NOW
         finally:
-            if (asked := self._asked.get(role)) is not None and asked.answer is answer:
-                del self._asked[role]
+            if self._requests.get(role) is answer:
+                del self._requests[role]
 
     def _supersede(self, role: Role) -> None:
-        if (old := self._asked.pop(role, None)) is not None and not old.answer.done():
-            old.answer.set_result(NOT_NOW)
+        if (old := self._requests.pop(role, None)) is not None and not old.done():
+            old.set_result(NOT_NOW)
 
-    def arrived(self, role: Role, connection: Connection) -> bool:
-        """The peer that was let in has come. False if nobody waits for it: the connection is the caller's to close."""
-        if role not in self._let_in or (waiting := self._arriving[role]).done():
+    def hand_over(self, role: Role, connection: Connection) -> bool:
+        """Take over the connection of an admitted peer. False if none is expected: the caller has to close it."""
+        if role not in self._admitted or (waiting := self._arriving[role]).done():
             return False
         self._joined(role, connection)
         waiting.set_result(None)
         return True
 
     def pairing_changed(self) -> None:
-        """A side was paired or unpaired, or may have been."""
+        """Look at the pairings of the sides again."""
         self._paired_anew = True
-        self._news.set()
+        self._changed.set()
 
     def is_unused(self) -> bool:
-        """Return whether the link has never been up, no side is connected, and no peer waits."""
-        return not self._times_up and not self._connections and not self._open_questions()
+        """Return whether the link has never been up, no side is connected, and no request is open."""
+        return not self._times_up and not self._connections and not self._has_request()
 
     def status(self) -> LinkStatus:
-        """What to show."""
-        now, life = self._loop.time(), self._life
+        """Return the status for display."""
+        now, machine = self._loop.time(), self._machine
+        retry_at = machine.retry_at if self._opens_itself() else None
         counts: dict[Role, dict[str, int]] = {role: dict(total) for role, total in self._totals.items()}
         if self._relay is not None:
             for role, current in self._relay.counts().items():
                 _add(counts[role], current)
         return LinkStatus(
             name=self.name,
-            state=life.state,
-            for_seconds=now - life.since,
-            reason=life.reason,
-            retry_in=max(0.0, life.retry_at - now) if self._opens_itself() and life.retry_at is not None else None,
+            state=machine.state,
+            for_seconds=now - machine.since,
+            reason=machine.reason,
+            retry_in=None if retry_at is None else max(0.0, retry_at - now),
             sides={role: self._side_status(role) for role in self.sides},
             counts=counts,
             queued={role: len(outbox) for role, outbox in self._outboxes.items()},
@@ -280,7 +188,7 @@ class Link:
         info = connection.info
         return SideStatus(title, True, info.protocol, info.s2_version, info.peer_address)
 
-    # The life
+    # The task
 
     async def run(self) -> None:
         """Run until cancelled; then announce the end to connected sides and close them, which takes some seconds.
@@ -289,7 +197,7 @@ class Link:
         """
         try:
             while True:
-                if await self._until_there_is_work():
+                if await self._wait_for_work():
                     await self._session()
         except Exception:
             self._on(LinkEvent.BROKEN, reason=_UNEXPECTED)
@@ -301,41 +209,41 @@ class Link:
             self._answer_all(NOT_NOW)
 
     def _answer_all(self, answer: str | None) -> None:
-        for asked in self._asked.values():
-            if not asked.answer.done():
-                asked.answer.set_result(answer)
+        for request in self._requests.values():
+            if not request.done():
+                request.set_result(answer)
 
     def _is_paired(self) -> bool:
-        return all(side.way is not None for side in self.sides.values())
+        return all(side.initiator is not None for side in self.sides.values())
 
     def _opens_itself(self) -> bool:
-        return all(side.way is Way.OPEN for side in self.sides.values())
+        return all(side.initiator is Initiator.BRIDGE for side in self.sides.values())
 
-    async def _until_there_is_work(self) -> bool:
-        """Wait until a peer asks or it is time; False if only the pairings have changed."""
-        life = self._life
-        self._news.clear()
+    async def _wait_for_work(self) -> bool:
+        """Wait for a request or the time to connect. False if only the pairings have changed."""
+        machine = self._machine
+        self._changed.clear()
         paired = self._is_paired()
         if not paired:
-            for role in list(self._asked):
+            for role in list(self._requests):
                 self._supersede(role)
-            if life.state is not LinkState.UNPAIRED:
+            if machine.state is not LinkState.UNPAIRED:
                 self._on(LinkEvent.UNPAIRED)
-        elif life.state is LinkState.UNPAIRED or (self._paired_anew and life.state is LinkState.REFUSED):
+        elif machine.state is LinkState.UNPAIRED or (self._paired_anew and machine.state is LinkState.REFUSED):
             self._on(LinkEvent.PAIRED)
         self._paired_anew = False
-        if paired and self._open_questions():
+        if paired and self._has_request():
             return True
-        due = life.retry_at if paired and self._opens_itself() else None
+        due = machine.retry_at if paired and self._opens_itself() else None
         try:
             async with asyncio.timeout_at(due):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             return True
         return False
 
     async def _session(self) -> None:
-        """Bring both sides up, carry messages, and part."""
+        """Connect both sides, carry messages, and part."""
         self._on(LinkEvent.BEGIN)
         try:
             relay = self._relay = await self._connect()
@@ -356,17 +264,17 @@ class Link:
         self._on(event, reason=reason)
 
     async def _connect(self) -> Relay:
-        """Open what the bridge opens, then let come in who asked; all the while, those who are there have to stay.
+        """Open the sides that the bridge opens, then admit the others. It fails if a connected side is lost meanwhile.
 
         Returns:
-            What deals with the messages between them.
+            The relay of the messages between them.
 
         Raises:
             S2ConnectError: A side cannot be reached, did not come, has gone, or speaks an unknown version.
         """
-        ways = {role: side.way for role, side in self.sides.items()}
+        initiators = {role: side.initiator for role, side in self.sides.items()}
         self._lost = self._loop.create_future()
-        meeting = asyncio.create_task(self._bring_together(ways), name=f"s2connect-bridge-meeting-{self.name}")
+        meeting = asyncio.create_task(self._bring_together(initiators), name=f"s2connect-bridge-meeting-{self.name}")
         either: set[asyncio.Future[Any]] = {meeting, self._lost}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -382,15 +290,15 @@ class Link:
             await self._end([meeting, *self._listeners])
             self._listeners.clear()
 
-    async def _bring_together(self, ways: Mapping[Role, Way | None]) -> None:
-        for role, way in ways.items():
-            if way is None:
+    async def _bring_together(self, initiators: Mapping[Role, Initiator | None]) -> None:
+        for role, initiator in initiators.items():
+            if initiator is None:
                 raise NotPaired(f"{self.sides[role].title} is not paired any more.")
         # The RM first: a device that is switched off must not make sessions of the CEM come and go.
         for role in (Role.RM, Role.CEM):
-            if ways[role] is Way.OPEN:
+            if initiators[role] is Initiator.BRIDGE:
                 self._joined(role, await self._open(role))
-        missing = [role for role, way in ways.items() if way is Way.ACCEPT]
+        missing = [role for role, initiator in initiators.items() if initiator is Initiator.PEER]
         if missing:
             self._on(LinkEvent.REACHED)
             await self._admit(missing)
@@ -403,7 +311,7 @@ class Link:
             raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
 
     def _joined(self, role: Role, connection: Connection) -> None:
-        """A side is there; whether it stays is noticed only by listening (WS-04)."""
+        """Listen to a connected side, which is the only way to notice its end (WS-04)."""
         if self._record is not None:
             connection = self._record(self.name, self.sides[role].title, role, connection)
         self._connections[role] = connection
@@ -426,8 +334,8 @@ class Link:
     async def _admit(self, missing: list[Role]) -> None:
         self._arriving = {role: self._loop.create_future() for role in missing}
         try:
-            await self._all_ask(missing)
-            self._let_in.update(missing)
+            await self._wait_for_requests(missing)
+            self._admitted.update(missing)
             self._answer_all(None)
             try:
                 async with asyncio.timeout(ARRIVAL_TIMEOUT):
@@ -437,24 +345,24 @@ class Link:
                 absent = next(role for role in missing if role not in self._connections)
                 raise PeerTimeout(f"{self.sides[absent].title} was let in and did not come.") from error
         finally:
-            self._let_in.clear()
+            self._admitted.clear()
             self._arriving = {}
 
-    async def _all_ask(self, missing: list[Role]) -> None:
-        """Wait, for a bounded time, until the other side has connected too, where both sides connect to the bridge."""
+    async def _wait_for_requests(self, missing: list[Role]) -> None:
+        """Wait, for a bounded time, until all missing sides have requested a session."""
         try:
             async with asyncio.timeout(RENDEZVOUS):
-                while not all(self._is_asking(role) for role in missing):
-                    self._news.clear()
-                    await self._news.wait()
+                while not all(self._is_requesting(role) for role in missing):
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError as error:
-            absent = next((role for role in missing if not self._is_asking(role)), missing[0])
+            absent = next((role for role in missing if not self._is_requesting(role)), missing[0])
             raise PeerTimeout(f"{self.sides[absent].title} has not asked for a session.") from error
 
     # Both sides are up
 
     async def _carry(self, relay: Relay) -> str:
-        """Carry messages until a side is lost, or asks for a new session. Returns why."""
+        """Carry messages until a side is lost, or requests a new session. Returns the reason."""
         self._faulty = False
         self._outboxes = {role: Outbox(connection) for role, connection in self._connections.items()}
         tasks: dict[asyncio.Task[None], str] = {}
@@ -463,7 +371,7 @@ class Link:
             writer = self._writers[role] = asyncio.create_task(outbox.run(), name=f"{name}-outbox")
             tasks[writer] = title
             tasks[asyncio.create_task(self._pump(role, relay), name=name)] = title
-        tasks[asyncio.create_task(self._until_it_must_end(), name=f"s2connect-bridge-{self.name}-asks")] = ""
+        tasks[asyncio.create_task(self._until_it_must_end(), name=f"s2connect-bridge-{self.name}-requests")] = ""
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -505,15 +413,15 @@ class Link:
                 await asyncio.sleep(pause)
 
     async def _until_it_must_end(self) -> None:
-        while self._is_paired() and not self._open_questions() and not self._faulty:
-            self._news.clear()
-            await self._news.wait()
+        while self._is_paired() and not self._has_request() and not self._faulty:
+            self._changed.clear()
+            await self._changed.wait()
 
-    def _open_questions(self) -> bool:
-        return any(self._is_asking(role) for role in self._asked)
+    def _has_request(self) -> bool:
+        return any(self._is_requesting(role) for role in self._requests)
 
-    def _is_asking(self, role: Role) -> bool:
-        return (asked := self._asked.get(role)) is not None and not asked.answer.done()
+    def _is_requesting(self, role: Role) -> bool:
+        return (request := self._requests.get(role)) is not None and not request.done()
 
     def _arm(self, relay: Relay) -> None:
         deadline = relay.deadline
@@ -526,7 +434,7 @@ class Link:
         except Exception as error:  # no other code would answer late messages any more
             self._failures.failed("link", error, name=f"the timer of the link {self.name}")
             self._faulty = True
-            self._news.set()
+            self._changed.set()
 
     def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
         for overdue in all_overdue:
@@ -537,7 +445,7 @@ class Link:
     # The end
 
     async def _part(self) -> None:
-        """Tell the sides that are still connected, and close."""
+        """Announce the end to the sides that are still connected, and close."""
         relay = self._relay
         try:
             if relay is not None:
@@ -553,7 +461,7 @@ class Link:
                 of_one_session.clear()
 
     async def _say_goodbye(self, role: Role) -> None:
-        """Deliver what is queued, ask for a new session unless the peer knows that this one ends, and close."""
+        """Deliver the queue, request a reconnect unless the peer knows that this session ends, and close."""
         connection, relay, early = self._connections[role], self._relay, self._early[role]
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
@@ -575,7 +483,7 @@ class Link:
             await connection.close(NORMAL_CLOSURE, "the other side is gone")
 
     async def _end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        """Cancel, and wait until they have ended."""
+        """Cancel tasks, and wait until they have ended."""
         all_of_them = list(tasks)
         seen = [task.done() for task in all_of_them]
         for task in all_of_them:
@@ -586,16 +494,16 @@ class Link:
                 self._failures.failed("link", result, name=f"the link {self.name}")
 
     def _on(self, event: LinkEvent, *, reason: str = "") -> None:
-        before = self._life.state
+        before = self._machine.state
         chance = random.random()  # noqa: S311 - spreads load, guards nothing
-        state = self._life.on(event, now=self._loop.time(), reason=reason, chance=chance)
+        state = self._machine.on(event, now=self._loop.time(), reason=reason, chance=chance)
         if state is not before:
             _log.info("link %s: %s%s", self.name, state, f" ({reason})" if reason else "")
         if self._on_change is not None:
             try:
                 self._on_change(self)
             except Exception as error:
-                self._failures.failed("link", error, name=f"whoever follows the link {self.name}")
+                self._failures.failed("link", error, name=f"the observer of the link {self.name}")
 
 
 def _ends_farewell(text: str, subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""The life of a link, without I/O: a table of states that status page, metrics and log all use."""
+"""States of a link and their transitions, without I/O; status page, metrics and log use them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class LinkState(StrEnum):
     UNPAIRED = "unpaired"
     """A side has no pairing yet, or none any more."""
     WAITING = "waiting"
-    """For a peer that connects to the bridge, or for the time to connect."""
+    """Waits for a peer that connects to the bridge, or for the time to connect."""
     REACHING = "reaching"
     """The bridge connects to the sides that it connects to."""
     ADMITTING = "admitting"
-    """All those are there; the peer that asked was told to come."""
+    """Those are connected; the bridge admits the peers that connect to it."""
     UP = "up"
     """Both sides are connected, and messages pass."""
     PARTING = "parting"
-    """One side is gone, and the other is being told."""
+    """One side is gone; the bridge announces it to the other."""
     FAILED = "failed"
-    """A side could not be reached, or did not come; another attempt follows."""
+    """A side could not be reached, or did not connect; another attempt follows."""
     REFUSED = "refused"
     """A side wants no session any more; a person has to act."""
     STOPPED = "stopped"
@@ -39,10 +39,10 @@ class LinkEvent(StrEnum):
     PAIRED = "paired"
     UNPAIRED = "unpaired"
     BEGIN = "begin"
-    """A peer asks to be let in, or it is time to connect."""
+    """A peer requests a session, or it is time to connect."""
     REACHED = "reached"
     ARRIVED = "arrived"
-    """Nobody is missing any more."""
+    """Both sides are connected."""
     FAILED = "failed"
     REFUSED = "refused"
     LOST = "lost"
@@ -76,18 +76,18 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
 ``failed`` when it is broken."""
 
 
-class LinkLife:
-    """Where one link is, since when and why, and when the bridge tries again by itself.
+class LinkStateMachine:
+    """State machine of one link, with the time of the next attempt.
 
     Args:
         paired: Whether both sides can be connected in principle.
         now: Seconds of a clock that never goes back.
 
     Attributes:
-        state: Where it is.
-        since: When that began.
-        reason: Why, in words for a person; empty where the state says it all.
-        retry_at: When the bridge connects by itself, where it is the bridge that connects; else None.
+        state: The state.
+        since: Time at which it began.
+        reason: Reason for people; empty where the state says it all.
+        retry_at: Time at which the bridge connects by itself; None where it does not.
     """
 
     def __init__(self, *, paired: bool, now: float) -> None:
@@ -99,16 +99,16 @@ class LinkLife:
         self._up_at: float | None = None
 
     def on(self, event: LinkEvent, *, now: float, reason: str = "", chance: float = 0.0) -> LinkState:
-        """Something happened.
+        """Apply an event.
 
         Args:
-            event: What.
-            now: When.
-            reason: Why, for a person.
+            event: The event.
+            now: Its time.
+            reason: Its reason, for people.
             chance: Uniform in [0, 1), for the next attempt's time (REC-02).
 
         Raises:
-            ValueError: That cannot happen in this state; a mistake of the caller.
+            ValueError: The event is not possible in this state; a mistake of the caller.
         """
         state = LinkState.STOPPED if event is LinkEvent.STOP else TABLE[self.state].get(event)
         if event is LinkEvent.BROKEN and self.state is not LinkState.STOPPED:
@@ -130,7 +130,7 @@ class LinkLife:
         return state
 
     def _pause(self, now: float, chance: float) -> float:
-        """A link that stood comes back soon; one that falls again and again, ever later (REC-02, REC-03)."""
+        """Return the delay after a session: short after a long session, growing after short ones (REC-02, REC-03)."""
         lasted = now - self._up_at if self._up_at is not None else 0.0
         if lasted >= SHORT_SESSION:
             self._backoff.established()

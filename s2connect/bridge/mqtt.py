@@ -1,16 +1,13 @@
-"""Ports of static MQTT: sessions over a broker that both sides know by configuration, without S2 Connect (MQ-19)."""
+"""Sides of static MQTT: sessions over a broker that both sides know by configuration, without S2 Connect (MQ-19)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from s2connect.bridge.devices import ConfiguredDevice, read_secret
-from s2connect.bridge.link import Side, Way
-from s2connect.bridge.nodes import VERSIONS, representative_id
-from s2connect.bridge.sides import ConfiguredDevicePort, Device, ManagerPort, Switchboard
+from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
+from s2connect.bridge.devices import Device, read_secret
+from s2connect.bridge.nodes import representative_id
+from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import GOING_AWAY, Connection
@@ -21,50 +18,27 @@ from s2connect.transports.mqtt.transport import MqttTransport
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaticPeer:
-    """The program at the other side of the broker.
-
-    Attributes:
-        id: Its node id.
-        client_id: Its MQTT client id, where it opens the sessions; None where the bridge opens them.
-        secret_file: File with the shared secret in Base64, which only its owner may read; None only with ``plain``.
-        prefix: Topic prefix; None for that of the bridge's own settings.
-        protection: ``sealed`` or ``plain``, the same at both sides.
-        versions: S2 JSON versions, best first.
-    """
-
-    id: NodeId
-    client_id: str | None = None
-    secret_file: Path | None = None
-    prefix: str | None = None
-    protection: Protection = Protection.SEALED
-    versions: tuple[str, ...] = VERSIONS
-
-
-class StaticSide(Side):
+class MqttLinkSide(LinkSide):
     """A peer of static MQTT."""
 
-    def __init__(self, mqtt: MqttTransport, session: StaticSession, title: str, way: Way) -> None:
+    def __init__(self, mqtt: MqttTransport, session: StaticSession, title: str, initiator: Initiator) -> None:
         self.title = title
         self.session = session
         self._mqtt = mqtt
-        self._way = way
+        self._initiator = initiator
 
     @property
-    def way(self) -> Way | None:
-        """See :attr:`Side.way`."""
-        return self._way
+    def initiator(self) -> Initiator:
+        return self._initiator
 
     async def open(self) -> Connection:
-        """See :meth:`Side.open`."""
-        if self._way is not Way.OPEN:
+        if self._initiator is not Initiator.BRIDGE:
             raise UsageError(f"{self.title} opens the sessions itself.")
         return await self._mqtt.connect_static(self.session)
 
 
 class _Peers:
-    """Makes the sides of one port.
+    """The link sides of one side of a route.
 
     Args:
         mqtt: The transport of the bridge.
@@ -78,130 +52,116 @@ class _Peers:
         self._role = role
         self._listening: dict[str, StaticSession] = {}
 
-    def start(self, switchboard: Switchboard) -> None:
-        self._switchboard = switchboard
+    def start(self, links: RouteLinks) -> None:
+        self._links = links
 
-    async def side(self, local: NodeId, peer: StaticPeer, title: str) -> StaticSide:
+    async def side(self, local: NodeId, peer: MqttPeer, title: str) -> MqttLinkSide:
         secret = None
         if peer.secret_file is not None:
             try:
                 secret = SessionToken(await read_secret(peer.secret_file, "a secret"))
             except ValueError:
                 raise ConfigurationError(f"{peer.secret_file} does not hold 32 random bytes in Base64.") from None
-        ours = peer.client_id is None
+        remote, ours = NodeId(peer.id), peer.client_id is None
         session = StaticSession(
             topic_prefix=peer.prefix or self._settings.prefix,
-            server=peer.id if ours else local,
-            client=local if ours else peer.id,
+            server=remote if ours else local,
+            client=local if ours else remote,
             mc=self._settings.client_id if peer.client_id is None else peer.client_id,
             client_role=self._role.other if ours else self._role,
-            versions=peer.versions,
+            versions=peer.s2_versions,
             secret=secret,
-            protection=peer.protection,
+            protection=Protection(peer.protection),
         )
-        return StaticSide(self._mqtt, session, title, Way.OPEN if ours else Way.ACCEPT)
+        return MqttLinkSide(self._mqtt, session, title, Initiator.BRIDGE if ours else Initiator.PEER)
 
-    def listen(self, key: str, side: StaticSide) -> None:
-        """Let the peer come, where it is the one who opens the sessions. The broker may be away for now."""
-        if side.way is not Way.ACCEPT or key in self._listening:
+    def listen(self, key: str, side: MqttLinkSide) -> None:
+        """Accept sessions that the peer opens. The broker may be away for now."""
+        if side.initiator is not Initiator.PEER or key in self._listening:
             return
 
-        async def gate(s2_version: str) -> bool:
-            return await self._switchboard.ask(key, self._role, s2_version) is None
+        async def admit(s2_version: str) -> bool:
+            return await self._links.request_session(key, self._role, s2_version) is None
 
         def take(connection: Connection) -> None:
-            if not self._switchboard.arrived(key, self._role, connection):
-                self._switchboard.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+            if not self._links.hand_over(key, self._role, connection):
+                self._links.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
 
         async def listen() -> None:
             try:
-                await self._mqtt.listen_static(side.session, take, gate=gate)
+                await self._mqtt.listen_static(side.session, take, gate=admit)
             except UsageError as error:
                 _log.error("%s cannot come over MQTT: %s", side.title, error)
             except S2ConnectError as error:
                 _log.warning("%s has to wait until the MQTT broker is there: %s", side.title, error)
 
         self._listening[key] = side.session
-        self._switchboard.supervisor.spawn(listen(), "listen", key[:40])
+        self._links.supervisor.spawn(listen(), "listen", key[:40])
 
-    def shut(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         if (session := self._listening.pop(key, None)) is not None:
             self._mqtt.unlisten_static(session)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for key in list(self._listening):
-            self.shut(key)
+            self.remove(key)
 
 
-class StaticDevicePort(ConfiguredDevicePort[tuple[ConfiguredDevice, StaticPeer]]):
+class MqttDevicesSide(ConfiguredDevicesSide[MqttDevice]):
     """Devices at a broker.
 
     Args:
         mqtt: The transport of the bridge, which has settings.
         settings: Those.
         bridge: Node id of the bridge, as the devices have it in their configuration.
-        devices: The devices.
+        config: The devices.
     """
 
-    def __init__(
-        self,
-        mqtt: MqttTransport,
-        settings: MqttSettings,
-        bridge: NodeId,
-        devices: Sequence[tuple[ConfiguredDevice, StaticPeer]],
-    ) -> None:
-        super().__init__({entry[0].key: entry for entry in devices})
+    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, bridge: NodeId, config: MqttDevices) -> None:
+        super().__init__(config.device)
         self._bridge = bridge
         self._peers = _Peers(mqtt, settings, Role.RM)
 
-    async def start(self, switchboard: Switchboard) -> None:
-        """See :meth:`Port.start`."""
-        self._peers.start(switchboard)
-        await super().start(switchboard)
+    async def start(self, links: RouteLinks) -> None:
+        self._peers.start(links)
+        await super().start(links)
 
     async def close(self) -> None:
-        """See :meth:`Port.close`."""
-        await self._peers.close()
+        self._peers.close()
 
-    def _device(self, entry: tuple[ConfiguredDevice, StaticPeer]) -> Device:
-        return entry[0].device()
-
-    async def _add(self, key: str, entry: tuple[ConfiguredDevice, StaticPeer]) -> None:
-        known, peer = entry
-        side = await self._peers.side(self._bridge, peer, known.name)
-        await self._switchboard.found(known.device(), side)
-        self._peers.listen(key, side)
+    async def _add(self, device: MqttDevice) -> None:
+        side = await self._peers.side(self._bridge, device, device.name)
+        await self._links.add_device(device.configured().device(), side)
+        self._peers.listen(device.key, side)
 
     async def _remove(self, key: str) -> None:
-        self._peers.shut(key)
+        self._peers.remove(key)
 
 
-class StaticManagerPort(ManagerPort):
+class MqttManagerSide(ManagerSide):
     """An energy manager at a broker; every device is represented by a node id of its own.
 
     Args:
         mqtt: The transport of the bridge, which has settings.
         settings: Those.
-        bridge: What the ids of the representatives are derived from.
-        peer: The energy manager.
+        bridge: Id from which the ids of the representatives are derived.
+        config: The energy manager.
     """
 
-    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, bridge: NodeId, peer: StaticPeer) -> None:
+    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, bridge: NodeId, config: MqttManager) -> None:
         self._bridge = bridge
-        self._peer = peer
+        self._config = config
         self._peers = _Peers(mqtt, settings, Role.CEM)
-        self._sides: dict[str, StaticSide] = {}
+        self._sides: dict[str, MqttLinkSide] = {}
 
-    async def start(self, switchboard: Switchboard) -> None:
-        """See :meth:`Port.start`."""
-        self._peers.start(switchboard)
+    async def start(self, links: RouteLinks) -> None:
+        self._peers.start(links)
 
     async def close(self) -> None:
-        """See :meth:`Port.close`."""
-        await self._peers.close()
+        self._peers.close()
 
-    async def represent(self, device: Device) -> Side:
-        """See :meth:`ManagerPort.represent`.
+    async def represent(self, device: Device) -> LinkSide:
+        """Represent a device.
 
         Raises:
             ConfigurationError: The secret or another value cannot be used.
@@ -210,11 +170,10 @@ class StaticManagerPort(ManagerPort):
         side = self._sides.get(device.key)
         if side is None:
             local = representative_id(self._bridge, device.key)
-            side = self._sides[device.key] = await self._peers.side(local, self._peer, "the energy manager")
+            side = self._sides[device.key] = await self._peers.side(local, self._config, "the energy manager")
             self._peers.listen(device.key, side)
         return side
 
     async def dismiss(self, key: str) -> None:
-        """See :meth:`ManagerPort.dismiss`."""
         if self._sides.pop(key, None) is not None:
-            self._peers.shut(key)
+            self._peers.remove(key)

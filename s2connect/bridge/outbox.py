@@ -1,4 +1,4 @@
-"""The bounded queue of one side of a link: a slow side slows the other, and memory does not grow (WS-07)."""
+"""Bounded send queue of one side of a link: a slow side slows the other, and memory does not grow (WS-07)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import Connection
 
 MAX_QUEUED: Final = 100
-"""Texts that wait for one side before the other is slowed down."""
+"""Queued texts of one side from which on the other is slowed down."""
 
 MAX_QUEUED_CHARACTERS: Final = 1024 * 1024
-"""The same by size."""
+"""The same in characters."""
 
 
 class Outbox:
-    """What goes to one side. One task calls :meth:`run`; any may put. Only :meth:`run` tells of the connection's end.
+    """Send queue of one side. One task calls :meth:`run`; any may put. Only :meth:`run` raises at the connection's end.
 
     A text goes out at once where nothing waits and the connection has room, which is the usual case.
     """
@@ -49,7 +49,7 @@ class Outbox:
         await self.room()
 
     def put_nowait(self, text: str, key: str | None = None) -> None:
-        """Send a text in its turn, without waiting for room: whoever calls bounds how many there are."""
+        """Send a text in its turn, without waiting for room: the caller bounds their number."""
         self._queue.append((text, key))
         self._characters += len(text)
         self._work.set()
@@ -73,7 +73,7 @@ class Outbox:
         """Send what was put, until the connection is gone. Cancelled, what is being sent may be sent or not.
 
         Raises:
-            ConnectionClosed: It is gone, whoever noticed.
+            ConnectionClosed: It is gone.
         """
         while True:
             await self._work.wait()

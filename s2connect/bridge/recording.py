@@ -37,12 +37,10 @@ class ObservedConnection(Connection):
         self._over = False
 
     async def send(self, text: str) -> None:
-        """See :meth:`Connection.send`."""
         self._show("sent", text)
         await self._inner.send(text)
 
     async def recv(self) -> str:
-        """See :meth:`Connection.recv`."""
         try:
             text = await self._inner.recv()
         except ConnectionClosed as error:
@@ -52,18 +50,15 @@ class ObservedConnection(Connection):
         return text
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """See :meth:`Connection.close`."""
         try:
             await self._inner.close(code, reason)
         finally:
             self._end(SessionEnd.CLOSED_BY_US)
 
     def has_room(self) -> bool:
-        """See :meth:`Connection.has_room`."""
         return self._inner.has_room()
 
     async def wait_closed(self) -> None:
-        """See :meth:`Connection.wait_closed`."""
         await self._inner.wait_closed()
 
     def _show(self, direction: Direction, text: str) -> None:

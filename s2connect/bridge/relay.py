@@ -47,7 +47,7 @@ class Policy:
     """Limits and validation of a link.
 
     Attributes:
-        check: How much of each message is judged.
+        check: Validation level of messages.
         max_message_bytes: Longest message.
         messages_per_second: How many each side may send in the long run, ReceptionStatuses not counted; 0 for no limit.
         burst: How many it may send at once.
@@ -167,7 +167,7 @@ class Relay:
         conversation = Conversation(rm, check=policy.check)
         self._conversations = {Role.RM: conversation, Role.CEM: conversation}
         # Of an envelope only a handshake is refused, and only the rules look back on what was said before.
-        self._judges_all, self._looks_back = policy.check is not Check.ENVELOPE, policy.check is Check.RULES
+        self._validates_all, self._looks_back = policy.check is not Check.ENVELOPE, policy.check is Check.RULES
         self._translator: Translator | None = None
         if rm != cem and data_model(rm) != data_model(cem):
             self._translator = Translator(rm, cem)
@@ -213,7 +213,7 @@ class Relay:
         if policy.messages_per_second and not self._has_points(from_, now):
             label = f"more than {policy.messages_per_second:g} messages a second"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-        if self._judges_all or message.type in HANDSHAKES:
+        if self._validates_all or message.type in HANDSHAKES:
             verdict = self._conversations[side].judge(side, message, now=self._now())
             if verdict.warnings:
                 self._warn(side, message, verdict.warnings, now)

@@ -1,4 +1,4 @@
-"""A route: from a port with devices to a port with an energy manager, one link for each device."""
+"""A route: links each device of one side with the energy manager of the other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from s2connect.bridge.link import NOT_NOW, Link, LinkStatus, Side
+from s2connect.bridge.devices import Device
+from s2connect.bridge.link import Link
+from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
-from s2connect.bridge.sides import Device, DevicePort, ManagerPort
+from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
@@ -20,17 +22,17 @@ from s2connect.transports.base import Connection
 _log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 10_000
-"""Devices of one route; what comes beyond is told to come again later."""
+"""Devices of one route; further ones are refused."""
 
 
-class Route:
-    """Links every device of one port with the energy manager of another. Make it, :meth:`start` it, :meth:`close` it.
+class Route(RouteLinks):
+    """Links every device with the energy manager. Make it, :meth:`start` it, :meth:`close` it.
 
     Args:
         name: Its name in the configuration.
-        devices: Where the devices are.
-        manager: Where the energy manager is.
-        policy: What its links let pass.
+        devices: Side of the devices.
+        manager: Side of the energy manager.
+        policy: Policy of its links.
         on_change: Called with a link after every change of its state.
         failures: Reports errors of ours in background tasks.
         record: See :class:`Link`.
@@ -39,8 +41,8 @@ class Route:
     def __init__(
         self,
         name: str,
-        devices: DevicePort,
-        manager: ManagerPort,
+        devices: DevicesSide,
+        manager: ManagerSide,
         policy: Policy,
         *,
         on_change: Callable[[Link], None] | None = None,
@@ -61,10 +63,10 @@ class Route:
         self._closed = False
 
     async def start(self) -> None:
-        """Begin; devices that are known already have their links when this returns.
+        """Start; known devices have their links when this returns.
 
         Raises:
-            ConfigurationError: A port cannot be opened; nothing is left open.
+            ConfigurationError: A side cannot be opened; nothing is left open.
         """
         try:
             await self.manager.start(self)
@@ -74,7 +76,7 @@ class Route:
             raise
 
     async def close(self) -> None:
-        """End all links, telling the peers, then the ports. Idempotent."""
+        """Announce the end to the peers, end all links, then close the sides. Idempotent."""
         self._closed = True
         await self.supervisor.end(self._tasks.values())
         await self.devices.close()
@@ -82,24 +84,23 @@ class Route:
         await self.supervisor.close()
 
     def status(self) -> list[LinkStatus]:
-        """The links, by name."""
+        """Return the status of the links, by name."""
         return sorted((link.status() for link in self.links.values()), key=lambda status: status.name)
 
     def alive(self) -> bool:
-        """Return whether every link still has its task; one that has lost it will never come up again."""
+        """Return whether every link still has its task, without which it never comes up again."""
         return not any(task.done() for task in self._tasks.values())
 
-    # Switchboard
+    # RouteLinks, for the sides
 
-    async def found(self, device: Device, side: Side) -> None:
-        """See :meth:`Switchboard.found <s2connect.bridge.sides.Switchboard.found>`."""
+    async def add_device(self, device: Device, side: LinkSide) -> None:
         async with self._locks.setdefault(device.key, asyncio.Lock()):
             if self._closed or self._known.get(device.key) == device:
                 return
             if device.key not in self.links and len(self.links) >= MAX_LINKS:
                 _log.warning("route %s has %d links and takes no more devices", self.name, MAX_LINKS)
                 return
-            towards = await self.manager.represent(device)
+            manager = await self.manager.represent(device)
             self._known[device.key] = device
             if device.key in self.links or self._closed:
                 return
@@ -108,7 +109,7 @@ class Route:
                 name = f"{name} ({device.key[:8]})"
             link = Link(
                 name,
-                {Role.RM: side, Role.CEM: towards},
+                {Role.RM: side, Role.CEM: manager},
                 self._policy,
                 on_change=self._on_change,
                 failures=self.supervisor.failures,
@@ -117,12 +118,10 @@ class Route:
             self.links[device.key] = link
             self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)
 
-    async def coming(self, devices: Sequence[Device]) -> None:
-        """See :meth:`Switchboard.coming <s2connect.bridge.sides.Switchboard.coming>`."""
+    async def prepare_devices(self, devices: Sequence[Device]) -> None:
         await self.manager.prepare(devices[:MAX_LINKS])
 
-    async def gone(self, key: str, *, for_good: bool = True) -> None:
-        """See :meth:`Switchboard.gone <s2connect.bridge.sides.Switchboard.gone>`."""
+    async def remove_device(self, key: str, *, for_good: bool = True) -> None:
         async with self._locks.setdefault(key, asyncio.Lock()):
             self._known.pop(key, None)
             link, task = self.links.pop(key, None), self._tasks.pop(key, None)
@@ -131,26 +130,22 @@ class Route:
             if link is not None and for_good:
                 await self.manager.dismiss(key)
 
-    async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
-        """See :meth:`Switchboard.ask <s2connect.bridge.sides.Switchboard.ask>`."""
+    async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
         link = self.links.get(key)
-        return NOT_NOW if link is None else await link.ask(role, s2_version)
+        return NOT_NOW if link is None else await link.request_session(role, s2_version)
 
-    def arrived(self, key: str, role: Role, connection: Connection) -> bool:
-        """See :meth:`Switchboard.arrived <s2connect.bridge.sides.Switchboard.arrived>`."""
+    def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
         link = self.links.get(key)
         try:
-            return link is not None and link.arrived(role, connection)
+            return link is not None and link.hand_over(role, connection)
         except Exception as error:
             self.supervisor.failures.failed("arrival", error, name=key)
             return False
 
-    def gives_way(self, key: str) -> bool:
-        """See :meth:`Switchboard.gives_way <s2connect.bridge.sides.Switchboard.gives_way>`."""
+    def can_forget(self, key: str) -> bool:
         link = self.links.get(key)
-        return not self.manager.keeps and (link is None or link.is_unused())
+        return not self.manager.is_durable and (link is None or link.is_unused())
 
     def pairing_changed(self, key: str) -> None:
-        """See :meth:`Switchboard.pairing_changed <s2connect.bridge.sides.Switchboard.pairing_changed>`."""
         if (link := self.links.get(key)) is not None:
             link.pairing_changed()

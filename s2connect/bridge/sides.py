@@ -1,73 +1,95 @@
-"""Ports: where the devices of a bridge come from, and where their energy manager is. What all kinds have in common."""
+"""Sides: where the sessions of a route come from (``devices``, ``manager``), and the two sides of each of its links."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
-from s2connect.bridge.link import Side
-from s2connect.model.common import NodeDescription, Role
+from s2connect.bridge.config import DeviceSection
+from s2connect.bridge.devices import Device
+from s2connect.model.common import Role
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Connection
 
+NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
+"""Refusal of an unknown peer; the exact reason is not for strangers."""
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device, as a route knows it.
+
+class Initiator(Enum):
+    """Party that opens the session on one side of a link."""
+
+    PEER = "peer"
+    BRIDGE = "bridge"
+
+
+class LinkSide(ABC):
+    """Base of the sides of a link.
 
     Attributes:
-        key: What it is recognised by for ever: of an S2 Connect node its id, otherwise its name in the configuration.
-        name: For people; from the network, clean it before display.
-        description: As the device presents itself, or as the configuration describes it.
+        title: Name of the peer, for display.
     """
 
-    key: str
-    name: str
-    description: NodeDescription
-
-
-class Switchboard(Protocol):
-    """Interface that the ports of a route call; the route implements it."""
+    title: str
 
     @property
-    def supervisor(self) -> Supervisor:
-        """Owns the background tasks of the ports, and ends them after the ports were closed."""
+    @abstractmethod
+    def initiator(self) -> Initiator | None:
+        """Party that opens the session; None as long as there is no pairing."""
 
-    async def found(self, device: Device, side: Side) -> None:
-        """Add a device of this port, connected or not; called again when its description has changed."""
+    @abstractmethod
+    async def open(self) -> Connection:
+        """Connect to the peer, once. Only where the initiator is BRIDGE; cancel-safe.
 
-    async def coming(self, devices: Sequence[Device]) -> None:
-        """Prepare for many devices that will be passed to :meth:`found` next."""
+        Raises:
+            NoLongerPaired, AccessRefused: The peer wants no session any more.
+            S2ConnectError: It cannot be reached now.
+        """
 
-    async def gone(self, key: str, *, for_good: bool = True) -> None:
-        """Remove a device from this port.
+
+class RouteLinks(Protocol):
+    """Interface of a route for its two sides.
+
+    Attributes:
+        supervisor: Supervisor of the sides' background tasks. It ends them after the sides are closed.
+    """
+
+    supervisor: Supervisor
+
+    async def add_device(self, device: Device, side: LinkSide) -> None:
+        """Add a device, connected or not, or update its description."""
+
+    async def prepare_devices(self, devices: Sequence[Device]) -> None:
+        """Prepare for many devices that will be passed to :meth:`add_device` next."""
+
+    async def remove_device(self, key: str, *, for_good: bool = True) -> None:
+        """Remove a device.
 
         Args:
             key: The device.
             for_good: Represent it no more. Otherwise only its link ends, e.g. because its settings have changed.
         """
 
-    async def ask(self, key: str, role: Role, s2_version: str) -> str | None:
+    async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
         """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user."""
 
-    def arrived(self, key: str, role: Role, connection: Connection) -> bool:
+    def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
         """Take over the connection of that peer. False if no link waits for it: the caller has to close it."""
 
-    def gives_way(self, key: str) -> bool:
+    def can_forget(self, key: str) -> bool:
         """Return whether a device may be forgotten: it was never connected through, is not now, and leaves no state."""
 
     def pairing_changed(self, key: str) -> None:
-        """One side of a device's link was paired or unpaired."""
+        """Update a device's link after one of its sides was paired or unpaired."""
 
 
-class Port(ABC):
-    """One end of a route."""
+class RouteSide(ABC):
+    """Base of the two sides of a route."""
 
     @abstractmethod
-    async def start(self, switchboard: Switchboard) -> None:
-        """Begin; returns when devices that are known already have been told.
+    async def start(self, links: RouteLinks) -> None:
+        """Start; known devices have been added when this returns.
 
         Raises:
             ConfigurationError: A setting cannot be used, e.g. an address is taken.
@@ -75,35 +97,34 @@ class Port(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop accepting and release everything; connections that were handed over are not this port's any more."""
+        """Stop accepting and release everything but the connections that were handed over."""
 
 
-class DevicePort(Port):
-    """The end at which the devices (RMs) are. The bridge is an energy manager there."""
+class DevicesSide(RouteSide):
+    """Side of the devices (RMs). The bridge is an energy manager there."""
 
 
-Entry = TypeVar("Entry")
+DeviceT = TypeVar("DeviceT", bound=DeviceSection)
 
 
-class ConfiguredDevicePort(DevicePort, Generic[Entry]):
-    """A port whose devices are configured, and can change while it runs.
+class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
+    """Side whose devices are configured, and can change while it runs.
 
     Args:
-        entries: What the configuration says of each device, by its key.
+        devices: Their configuration.
     """
 
-    def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = dict(entries)
+    def __init__(self, devices: Iterable[DeviceT]) -> None:
+        self._devices = {device.key: device for device in devices}
 
-    async def start(self, switchboard: Switchboard) -> None:
-        """See :meth:`Port.start`."""
-        self._switchboard = switchboard
-        await switchboard.coming([self._device(entry) for entry in self._entries.values()])
-        for key, entry in self._entries.items():
-            await self._add(key, entry)
+    async def start(self, links: RouteLinks) -> None:
+        self._links = links
+        await links.prepare_devices([device.configured().device() for device in self._devices.values()])
+        for device in self._devices.values():
+            await self._add(device)
 
-    async def update(self, entries: Mapping[str, Entry]) -> list[str]:
-        """Take over other entries; devices whose entry is the same keep their links untouched.
+    async def update(self, devices: Iterable[DeviceT]) -> list[str]:
+        """Replace the configuration; devices whose configuration is the same keep their links untouched.
 
         Returns:
             The keys of those that were changed, added or taken away.
@@ -112,48 +133,44 @@ class ConfiguredDevicePort(DevicePort, Generic[Entry]):
             ConfigurationError: One of them cannot be used; those before it are in force.
             StorageError: A secret cannot be read.
         """
-        old, new = self._entries, dict(entries)
-        touched = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        for key in touched:
-            if self._entries.pop(key, None) is not None:
+        old, new = self._devices, {device.key: device for device in devices}
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        for key in changed:
+            if self._devices.pop(key, None) is not None:
                 await self._remove(key)
-                await self._switchboard.gone(key, for_good=False)
-        for key in touched:
+                await self._links.remove_device(key, for_good=False)
+        for key in changed:
             if key in new:
-                await self._add(key, new[key])
-                self._entries[key] = new[key]
-        return touched
+                await self._add(new[key])
+                self._devices[key] = new[key]
+        return changed
 
     @abstractmethod
-    def _device(self, entry: Entry) -> Device:
-        """Return the device of an entry."""
-
-    @abstractmethod
-    async def _add(self, key: str, entry: Entry) -> None:
-        """Tell the switchboard of a device, and let it come."""
+    async def _add(self, device: DeviceT) -> None:
+        """Add a device to the route, and admit it."""
 
     async def _remove(self, key: str) -> None:
-        """Let a device come no more; its link ends afterwards."""
+        """Admit a device no more; its link ends afterwards."""
 
 
-class ManagerPort(Port):
-    """Port towards the energy manager (CEM). The bridge represents each device there.
+class ManagerSide(RouteSide):
+    """Side of the energy manager (CEM). The bridge represents each device there.
 
     Attributes:
-        keeps: Whether something durable is made for each device.
+        is_durable: Representing a device stores something.
     """
 
-    keeps: ClassVar[bool] = False
+    is_durable: ClassVar[bool] = False
 
     async def prepare(self, devices: Sequence[Device]) -> None:
-        """Make ready to represent many devices, with one write instead of one for each; :meth:`represent` follows.
+        """Prepare to represent many devices, with one write instead of one for each; :meth:`represent` follows.
 
         Raises:
             StorageError: It could not be stored.
         """
 
     @abstractmethod
-    async def represent(self, device: Device) -> Side:
+    async def represent(self, device: Device) -> LinkSide:
         """Represent a device, or update how it is represented.
 
         Raises:

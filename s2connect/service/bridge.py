@@ -16,7 +16,7 @@ from typing import Final
 from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
-from s2connect.bridge.link import LinkStatus
+from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.problems import BridgeFileError
 from s2connect.errors import S2ConnectError
 from s2connect.https.acceptor import raise_descriptor_limit

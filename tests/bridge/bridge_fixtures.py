@@ -13,10 +13,10 @@ from uuid import uuid4
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect import CommunicationRole, Endpoint, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
-from s2connect.bridge.devices import ConfiguredDevice
+from s2connect.bridge.config import VERSIONS, PlainClientManager, PlainServerDevice, PlainServerDevices
 from s2connect.bridge.link import Link
-from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort, representative_id
-from s2connect.bridge.plain import PlainAccess, PlainClientManagerPort, PlainListen, PlainServerDevicePort, PlainTarget
+from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representative_id
+from s2connect.bridge.plain import PlainClientManagerSide, PlainServerDevicesSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.endpoint.config import MqttConfig
@@ -25,6 +25,7 @@ from s2connect.errors import S2ConnectError
 from s2connect.messages.checks import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
+from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.transports.legacy import PlainDoor, connect_plain
@@ -75,7 +76,7 @@ class Heard:
         (self.sent if direction == "sent" else self.received).append(message.text)
 
 
-class House:
+class BridgeSetup:
     """A device, a bridge, an energy manager.
 
     Attributes:
@@ -116,7 +117,7 @@ class House:
             }
             self.broker = Mosquitto(place, [*users, "stranger"], access_list(users))
 
-    async def __aenter__(self) -> House:
+    async def __aenter__(self) -> BridgeSetup:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_exit(self.stack)
             if self.broker is not None:
@@ -176,18 +177,20 @@ class House:
             await introduce(client, c, server, s, ids["representative"])
 
     async def start_route(self, stack: contextlib.AsyncExitStack) -> None:
-        devices: NodeDevicePort | PlainServerDevicePort
+        devices: NodeDevicesSide | PlainServerDevicesSide
         if self.kinds[Role.RM] == PLAIN:
-            battery = ConfiguredDevice(key=self.key, name="Battery")
-            devices = PlainServerDevicePort(self.ids["bridge"], PlainListen(), [(battery, "/battery", PlainAccess())])
+            battery = PlainServerDevice(id=self.key, name="Battery", path="/battery")
+            devices = PlainServerDevicesSide(
+                self.ids["bridge"], PlainServerDevices.model_construct(port=0, device=(battery,))
+            )
         else:
-            devices = NodeDevicePort(self.bridge, self.bridge.node(role=Role.CEM))
-        manager: NodeManagerPort | PlainClientManagerPort
+            devices = NodeDevicesSide(self.bridge, self.bridge.node(role=Role.CEM))
+        manager: NodeManagerSide | PlainClientManagerSide
         if self.kinds[Role.CEM] == PLAIN:
-            target = PlainTarget(url=f"ws://127.0.0.1:{self.manager_server.port}/")
-            manager = PlainClientManagerPort(self.ids["bridge"], target)
+            target = PlainClientManager(type="plain-client", url=f"ws://127.0.0.1:{self.manager_server.port}/")
+            manager = PlainClientManagerSide(self.ids["bridge"], target, Proxies())
         else:
-            manager = NodeManagerPort(self.bridge, self.ids["bridge"], PROTOCOLS[self.kinds[Role.CEM]])
+            manager = NodeManagerSide(self.bridge, self.ids["bridge"], PROTOCOLS[self.kinds[Role.CEM]])
         self.devices = devices
         self.route = Route("house", devices, manager, self.policy)
         await self.route.start()
@@ -210,7 +213,7 @@ class House:
             if role is Role.CEM:
                 connection = await anext(self.manager_server)
             else:
-                assert isinstance(self.devices, PlainServerDevicePort)
+                assert isinstance(self.devices, PlainServerDevicesSide)
                 try:
                     connection = await connect_plain(
                         f"ws://127.0.0.1:{self.devices.port}/battery",
@@ -225,7 +228,9 @@ class House:
             yield session
 
 
-async def both(house: House, iterators: dict[Role, AsyncIterator[Session]], seconds: float = 20) -> dict[Role, Session]:
+async def both(
+    house: BridgeSetup, iterators: dict[Role, AsyncIterator[Session]], seconds: float = 20
+) -> dict[Role, Session]:
     """The next session of each side."""
     async with within(seconds):
         rm, cem = await asyncio.gather(anext(iterators[Role.RM]), anext(iterators[Role.CEM]))

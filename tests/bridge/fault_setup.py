@@ -13,7 +13,7 @@ from uuid import uuid4
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
-from s2connect.bridge.nodes import NodeDevicePort, representative_id
+from s2connect.bridge.nodes import NodeDevicesSide, representative_id
 from s2connect.endpoint.config import MqttConfig
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
@@ -105,7 +105,7 @@ class FaultHouse:
             open_without_listening(config) as bridge,
         ):
             devices = bridge.routes["house"].devices
-            assert isinstance(devices, NodeDevicePort)
+            assert isinstance(devices, NodeDevicesSide)
             own = config.routes[0].id_in(bridge.id)
             self.ids["bridge"] = devices.node.id
             self.ids["representative"] = representative_id(own, str(self.ids["device"]))
@@ -144,16 +144,16 @@ class FaultHouse:
 @contextlib.asynccontextmanager
 async def open_without_listening(config: object):  # type: ignore[no-untyped-def]
     """The bridge, only to make its home and ids."""
-    from s2connect.bridge import service
+    from s2connect.bridge import bridge as module
 
-    real = service.Endpoint.open
+    real = module.Endpoint.open
 
     def quiet(*arguments: object, **more: object) -> object:
         return real(*arguments, **{**more, "serve": False})  # type: ignore[arg-type]
 
-    service.Endpoint.open = quiet  # type: ignore[method-assign,assignment]
+    module.Endpoint.open = quiet  # type: ignore[method-assign,assignment]
     try:
         async with Bridge.open(config) as bridge:  # type: ignore[arg-type]
             yield bridge
     finally:
-        service.Endpoint.open = real  # type: ignore[method-assign]
+        module.Endpoint.open = real  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from uuid import UUID
 
-from s2connect.bridge.link import Side, Way
+from s2connect.bridge.sides import Initiator, LinkSide
 from s2connect.errors import ConnectionClosed, NotReachable
 from s2connect.model.common import NodeId
 from s2connect.transports.base import Connection, ConnectionInfo
@@ -35,7 +35,7 @@ def answer(identifier: str, status: str = "OK") -> str:
     return json.dumps({"message_type": "ReceptionStatus", "subject_message_id": identifier, "status": status})
 
 
-class PeerSide(Side):
+class PeerSide(LinkSide):
     """One side, whose peer the test plays.
 
     Attributes:
@@ -43,9 +43,9 @@ class PeerSide(Side):
         opening: Called when the bridge connects; may wait or raise.
     """
 
-    def __init__(self, title: str, way: Way | None, *, version: str = "v1.0.0", capacity: int = 16) -> None:
+    def __init__(self, title: str, way: Initiator | None, *, version: str = "v1.0.0", capacity: int = 16) -> None:
         self.title = title
-        self.given_way = way
+        self.given_initiator = way
         self.version = version
         self.capacity = capacity
         self.near: list[Connection] = []
@@ -56,8 +56,8 @@ class PeerSide(Side):
         self.on_open: Callable[[], None] | None = None
 
     @property
-    def way(self) -> Way | None:
-        return self.given_way
+    def initiator(self) -> Initiator | None:
+        return self.given_initiator
 
     async def open(self) -> Connection:
         if self.on_open is not None:

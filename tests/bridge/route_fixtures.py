@@ -1,10 +1,19 @@
-"""What the tests of ports and service share: peers that are nothing but connections, and a conversation with them."""
+"""Settings of sides, and a conversation between peers that are nothing but connections."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+from s2connect.bridge.config import (
+    PlainClientDevice,
+    PlainClientDevices,
+    PlainClientManager,
+    PlainServerDevice,
+    PlainServerDevices,
+    PlainServerManager,
+)
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.route import Route
 from s2connect.messages.envelope import SESSION_REQUEST, ReceptionStatusValue, read_message, reception_status
@@ -15,6 +24,24 @@ POWER = (
     '{ "message_type":"PowerMeasurement" ,"message_id":"%s","measurement_timestamp":"2026-01-01T00:00:00Z",'
     '"values":[{"commodity_quantity":"ELECTRIC.POWER.L1","value":1.50e2}]}'
 )
+
+
+def client_devices(*devices: PlainClientDevice) -> PlainClientDevices:
+    return PlainClientDevices(type="plain-client", device=devices)
+
+
+def client_manager(url: str, **settings: Any) -> PlainClientManager:
+    return PlainClientManager(type="plain-client", url=url, **settings)
+
+
+def server_devices(*devices: PlainServerDevice, **settings: Any) -> PlainServerDevices:
+    """Devices that connect to a free port, which a file cannot name."""
+    return PlainServerDevices.model_construct(port=0, device=devices, **settings)
+
+
+def server_manager(path: str, **settings: Any) -> PlainServerManager:
+    """An energy manager that connects to a free port, which a file cannot name."""
+    return PlainServerManager.model_construct(port=0, path=path, **settings)
 
 
 def private_file(path: Path, text: str) -> Path:

@@ -11,13 +11,14 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from route_fixtures import POWER, converse, ended, until_up
+from route_fixtures import POWER, converse, ended, server_manager, until_up
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig
 from s2connect.bridge.bridge import Bridge, prepare_home
 from s2connect.bridge.config_file import load
-from s2connect.bridge.link import LinkStatus
 from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.plain_server import PlainListener
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
@@ -29,7 +30,7 @@ from tests.waits import until, within
 PEER = NodeId(uuid4())
 
 
-class House:
+class FileSetup:
     """Two plain devices and a plain energy manager around a bridge from a file."""
 
     def __init__(self, directory: Path) -> None:
@@ -60,14 +61,12 @@ class House:
     @contextlib.asynccontextmanager
     async def managers(self, *names: str) -> AsyncIterator[dict[str, PlainDoor]]:
         """An energy manager with a path for each device."""
-        from s2connect.bridge.plain import PlainListen, PlainListener
-
-        listener = PlainListener(PlainListen())
+        listener = PlainListener(server_manager("/"))
         await listener.start()
         self.cem_port = listener.port
         doors = {name: PlainDoor(role=Role.CEM, local=PEER, tokens=None) for name in names}
         for name, door in doors.items():
-            listener.open(f"/{name}", door)
+            listener.add(f"/{name}", door)
         try:
             yield doors
         finally:
@@ -75,11 +74,11 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def house(tmp_path: Path) -> FileSetup:
+    return FileSetup(tmp_path)
 
 
-async def test_the_first_run_makes_the_home_and_ids_stay(house: House) -> None:
+async def test_the_first_run_makes_the_home_and_ids_stay(house: FileSetup) -> None:
     house.write("a")
     async with house.bridge() as bridge:
         first = bridge.status()
@@ -92,7 +91,7 @@ async def test_the_first_run_makes_the_home_and_ids_stay(house: House) -> None:
     assert (house.file.parent / "home").stat().st_mode & 0o077 == 0
 
 
-async def test_a_reload_leaves_what_did_not_change_alone(house: House) -> None:
+async def test_a_reload_leaves_what_did_not_change_alone(house: FileSetup) -> None:
     async with house.managers("a", "b", "c") as doors, within(20):
         house.write("a", "b")
         async with house.bridge() as bridge:
@@ -123,7 +122,7 @@ async def test_a_reload_leaves_what_did_not_change_alone(house: House) -> None:
             await asyncio.gather(bridge._close(), ended(again, cem_a))
 
 
-async def test_a_route_that_cannot_be_begun_is_reported_and_the_others_run(house: House) -> None:
+async def test_a_route_that_cannot_be_begun_is_reported_and_the_others_run(house: FileSetup) -> None:
     house.write("a")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -146,14 +145,14 @@ async def test_a_route_that_cannot_be_begun_is_reported_and_the_others_run(house
                 pass
 
 
-async def test_what_takes_a_restart_is_said(house: House) -> None:
+async def test_what_takes_a_restart_is_said(house: FileSetup) -> None:
     house.write("a")
     async with house.bridge() as bridge:
         house.write("a", head="[metrics]\nport = 9999\n")
         assert (await bridge.reload(load(house.file)[0])).restart == ["metrics"]
 
 
-async def test_status_metrics_and_log_say_the_same(house: House, caplog: pytest.LogCaptureFixture) -> None:
+async def test_status_metrics_and_log_say_the_same(house: FileSetup, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "s2connect.bridge")
     async with house.managers("a") as doors, within(20):
         house.write("a", "b")

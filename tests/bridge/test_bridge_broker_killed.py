@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from s2connect import Role, Session
-from s2connect.bridge.link import FAREWELL_TIMEOUT, NOT_NOW, OPEN_TIMEOUT
+from s2connect.bridge.link import FAREWELL_TIMEOUT, OPEN_TIMEOUT
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.plain import PlainServerDevicePort
+from s2connect.bridge.plain import PlainServerDevicesSide
+from s2connect.bridge.sides import NOT_NOW
 from s2connect.errors import ConnectionClosed, PeerBusy
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import connect_plain
-from tests.bridge.bridge_fixtures import MQ, PLAIN, House
+from tests.bridge.bridge_fixtures import MQ, PLAIN, BridgeSetup
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.waits import until, within
 
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(90)]
 class Scene:
     """A plain device that the test plays itself, and an energy manager behind a broker."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: BridgeSetup) -> None:
         self.house = house
         assert house.broker is not None
         self.broker = house.broker
@@ -44,7 +45,7 @@ class Scene:
         return session
 
     async def connect(self) -> Connection:
-        assert isinstance(self.house.devices, PlainServerDevicePort)
+        assert isinstance(self.house.devices, PlainServerDevicesSide)
         url = f"ws://127.0.0.1:{self.house.devices.port}/battery"
         return await connect_plain(url, role=Role.RM, local=self.house.ids["device"])
 
@@ -92,14 +93,14 @@ async def reaching(scene: Scene) -> None:
 
 
 async def admitting(scene: Scene) -> None:
-    assert await scene.house.link.ask(Role.RM, "") is None  # and does not come
+    assert await scene.house.link.request_session(Role.RM, "") is None  # and does not come
     await scene.until(LinkState.ADMITTING, seconds=1)
     session = await scene.manager()
     scene.broker.kill()
     await scene.until(LinkState.FAILED, seconds=2)
     async with within(2):
         await session.wait_closed()
-    assert await scene.house.link.ask(Role.RM, "") == NOT_NOW
+    assert await scene.house.link.request_session(Role.RM, "") == NOT_NOW
 
 
 async def up(scene: Scene) -> None:
@@ -125,7 +126,7 @@ async def parting(scene: Scene) -> None:
 
 @contextlib.asynccontextmanager
 async def scene_of(directory: Path) -> AsyncIterator[Scene]:
-    async with House(directory, PLAIN, MQ) as house:
+    async with BridgeSetup(directory, PLAIN, MQ) as house:
         assert house.bridge.mqtt is not None
         assert house.manager.mqtt is not None
         await until(lambda: house.bridge.mqtt.can_offer() and house.manager.mqtt.can_offer())  # type: ignore[union-attr]

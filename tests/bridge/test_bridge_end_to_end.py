@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
+from s2connect.bridge.config import VERSIONS
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.nodes import VERSIONS, NodeDevicePort, NodeManagerPort
+from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.messages import general
@@ -34,11 +35,11 @@ def config(*nodes: NodeConfig) -> EndpointConfig:
 
 
 @contextlib.asynccontextmanager
-async def bridge(check: Check = Check.RULES) -> AsyncIterator[tuple[Endpoint, Route, NodeManagerPort]]:
+async def bridge(check: Check = Check.RULES) -> AsyncIterator[tuple[Endpoint, Route, NodeManagerSide]]:
     towards_devices = NodeConfig(role=Role.CEM, alias="devices", s2_versions=VERSIONS)
     async with Endpoint.open(config=config(towards_devices)) as endpoint:
-        manager = NodeManagerPort(endpoint, NodeId(uuid4()), ("WebSocket",))
-        devices = NodeDevicePort(endpoint, endpoint.node(role=Role.CEM))
+        manager = NodeManagerSide(endpoint, NodeId(uuid4()), ("WebSocket",))
+        devices = NodeDevicesSide(endpoint, endpoint.node(role=Role.CEM))
         route = Route("house", devices, manager, Policy(check=check))
         await route.start()
         try:

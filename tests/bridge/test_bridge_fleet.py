@@ -19,7 +19,7 @@ import pytest
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, Session
 from s2connect.bridge.config_file import load
-from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort, representative_id
+from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representative_id
 from s2connect.errors import SessionError
 from s2connect.https.server import free_port
 from s2connect.messages.envelope import Message
@@ -138,8 +138,8 @@ async def prepare(directory: Path, fleet: Fleet) -> None:
     config, _ = load(file)
     async with open_without_listening(config) as bridge:
         route = bridge.routes["fleet"]
-        assert isinstance(route.devices, NodeDevicePort)
-        assert isinstance(route.manager, NodeManagerPort)
+        assert isinstance(route.devices, NodeDevicesSide)
+        assert isinstance(route.manager, NodeManagerSide)
         own, towards = config.routes[0].id_in(bridge.id), route.devices.node.id
         for device in fleet.devices.nodes.values():
             there = representative_id(own, str(device.id))

@@ -13,19 +13,18 @@ import pytest
 
 from s2connect.bridge.link import (
     ARRIVAL_TIMEOUT,
-    ASK_TIMEOUT,
     FAREWELL_TIMEOUT,
     MAX_EARLY,
     MAX_UNREAD,
-    NOT_NOW,
     OPEN_TIMEOUT,
     RENDEZVOUS,
+    REQUEST_TIMEOUT,
     Link,
-    Way,
 )
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
+from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.session.reconnect import BASE_DELAY
@@ -35,15 +34,15 @@ from tests.bridge.link_fixtures import NOBODY, PeerSide, answer, farewell, messa
 from tests.bridge.virtual_time import run_virtual
 
 RM, CEM = Role.RM, Role.CEM
-OPEN, ACCEPT = Way.OPEN, Way.ACCEPT
+OPEN, ACCEPT = Initiator.BRIDGE, Initiator.PEER
 WAYS = [(OPEN, OPEN), (OPEN, ACCEPT), (ACCEPT, OPEN), (ACCEPT, ACCEPT)]
 all_ways = pytest.mark.parametrize(("rm", "cem"), WAYS, ids=lambda way: way.value)
 
 
-class House:
+class LinkSetup:
     """A link with its two peers."""
 
-    def __init__(self, rm: Way | None, cem: Way | None, policy: Policy | None = None, **more: Any) -> None:
+    def __init__(self, rm: Initiator | None, cem: Initiator | None, policy: Policy | None = None, **more: Any) -> None:
         self.sides = {RM: PeerSide("the device", rm, **more), CEM: PeerSide("the manager", cem, **more)}
         self.states: list[LinkState] = []
         self.link = Link("house/device", self.sides, policy or Policy(), on_change=self._changed)
@@ -65,17 +64,17 @@ class House:
 
     async def come(self, role: Role) -> str | None:
         """Play a peer that asks, and comes if it may."""
-        told = await self.link.ask(role, "v1.0.0")
+        told = await self.link.request_session(role, "v1.0.0")
         if told is None:
             connection = self.sides[role].connect()
-            if not self.link.arrived(role, connection):
+            if not self.link.hand_over(role, connection):
                 await connection.close(1001)
                 return "too late"
         return told
 
     async def meet(self) -> None:
         """Bring both sides up, whoever connects."""
-        asking = [asyncio.create_task(self.come(role)) for role in Role if self.sides[role].way is ACCEPT]
+        asking = [asyncio.create_task(self.come(role)) for role in Role if self.sides[role].initiator is ACCEPT]
         await self.until(LinkState.UP)
         assert await asyncio.gather(*asking) == [None] * len(asking)
 
@@ -87,7 +86,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def running(house: House) -> AsyncIterator[House]:
+async def running(house: LinkSetup) -> AsyncIterator[LinkSetup]:
     task = asyncio.create_task(house.link.run())
     try:
         yield house
@@ -99,17 +98,19 @@ async def running(house: House) -> AsyncIterator[House]:
     assert not house.standing()
 
 
-def play(scene: Callable[[House], Awaitable[None]], rm: Way | None, cem: Way | None, **more: Any) -> None:
+def play(
+    scene: Callable[[LinkSetup], Awaitable[None]], rm: Initiator | None, cem: Initiator | None, **more: Any
+) -> None:
     async def run() -> None:
-        async with running(House(rm, cem, **more)) as house:
+        async with running(LinkSetup(rm, cem, **more)) as house:
             await scene(house)
 
     run_virtual(run())
 
 
 @all_ways
-def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(rm: Way, cem: Way) -> None:
-    async def scene(house: House) -> None:
+def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(rm: Initiator, cem: Initiator) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
         await device.send(message("m1"))
@@ -130,7 +131,7 @@ def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(r
 
 @pytest.mark.parametrize(("near", "far"), [(RM, CEM), (CEM, RM)])
 def test_who_asks_is_told_to_come_again_where_the_far_side_cannot_be_reached(near: Role, far: Role) -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[far].refuse = NOBODY
         assert await house.come(near) == NOT_NOW
         await house.until(LinkState.FAILED)
@@ -143,20 +144,20 @@ def test_who_asks_is_told_to_come_again_where_the_far_side_cannot_be_reached(nea
 
 
 def test_who_asks_is_told_within_ten_seconds_where_the_far_side_stalls() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[CEM].stall = asyncio.Event()
         assert await house.come(RM) == NOT_NOW
         assert house.now() == pytest.approx(OPEN_TIMEOUT)
-        assert OPEN_TIMEOUT < ASK_TIMEOUT
+        assert OPEN_TIMEOUT < REQUEST_TIMEOUT
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_where_both_connect_to_the_bridge_one_waits_for_the_other_for_a_bounded_time() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         assert await house.come(CEM) == NOT_NOW
         assert house.now() == pytest.approx(RENDEZVOUS)
-        assert RENDEZVOUS < ASK_TIMEOUT
+        assert RENDEZVOUS < REQUEST_TIMEOUT
         await house.until(LinkState.FAILED)
         assert "the device has not asked" in house.link.status().reason
 
@@ -164,7 +165,7 @@ def test_where_both_connect_to_the_bridge_one_waits_for_the_other_for_a_bounded_
 
 
 def test_a_side_that_wants_no_session_any_more_is_asked_seldom_and_at_once_after_a_new_pairing() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[CEM].refuse = AccessRefused("The manager accepts none of our tokens.")
         await house.until(LinkState.REFUSED)
         await asyncio.sleep(600)
@@ -181,7 +182,7 @@ def test_a_side_that_wants_no_session_any_more_is_asked_seldom_and_at_once_after
 
 
 def test_what_nobody_expected_fails_the_attempt_and_not_the_link(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[RM].refuse = ZeroDivisionError()
         await house.until(LinkState.FAILED)
         assert house.link.status().reason.startswith("an unexpected error")
@@ -193,12 +194,12 @@ def test_what_nobody_expected_fails_the_attempt_and_not_the_link(caplog: pytest.
 
 
 def test_a_follower_that_stumbles_does_not_hurt_the_link(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.link._on_change = lambda link: 1 / 0  # type: ignore[assignment,return-value]
         await house.until(LinkState.UP)
 
     play(scene, OPEN, OPEN)
-    assert "whoever follows the link house/device failed" in caplog.text
+    assert "the observer of the link house/device failed" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["waiting", "parting", "timer", "farewell"])
@@ -221,7 +222,7 @@ def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
 
     async def scene() -> None:
         failures = FailureLog(told.append)
-        house = House(OPEN, OPEN)
+        house = LinkSetup(OPEN, OPEN)
         link = house.link
         link._failures = failures
         async with Supervisor("test", failures) as supervisor:
@@ -256,7 +257,7 @@ def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
 
 
 def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[RM].version = "v9"
         await house.until(LinkState.FAILED)
         assert "v9" in house.link.status().reason
@@ -269,7 +270,7 @@ def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -
 
 
 def test_a_device_that_vanishes_while_the_manager_is_fetched_ends_the_attempt_at_once() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[CEM].stall = asyncio.Event()
         await house.sides[RM].opened.wait()
         await house.peer(RM).close()
@@ -281,21 +282,21 @@ def test_a_device_that_vanishes_while_the_manager_is_fetched_ends_the_attempt_at
 
 
 def test_a_far_side_that_vanishes_while_the_near_one_is_on_its_way_ends_the_attempt_at_once() -> None:
-    async def scene(house: House) -> None:
-        assert await house.link.ask(RM, "v1.0.0") is None
+    async def scene(house: LinkSetup) -> None:
+        assert await house.link.request_session(RM, "v1.0.0") is None
         await house.until(LinkState.ADMITTING)
         await house.peer(CEM).close()
         await house.until(LinkState.FAILED)
         late = house.sides[RM].connect()
-        assert not house.link.arrived(RM, late)
+        assert not house.link.hand_over(RM, late)
         await late.close()
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_a_peer_that_may_come_and_does_not_leaves_the_other_one_alone_for_half_a_minute() -> None:
-    async def scene(house: House) -> None:
-        assert await house.link.ask(RM, "v1.0.0") is None
+    async def scene(house: LinkSetup) -> None:
+        assert await house.link.request_session(RM, "v1.0.0") is None
         assert await farewell(house.peer(CEM)) == ["SessionRequest"]
         assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
         await house.until(LinkState.FAILED)
@@ -305,9 +306,9 @@ def test_a_peer_that_may_come_and_does_not_leaves_the_other_one_alone_for_half_a
 
 
 def test_who_comes_first_of_two_that_were_let_in_is_told_when_the_other_does_not_come() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         coming = asyncio.create_task(house.come(RM))
-        assert await house.link.ask(CEM, "v1.0.0") is None
+        assert await house.link.request_session(CEM, "v1.0.0") is None
         assert await coming is None
         assert await farewell(house.peer(RM)) == ["SessionRequest"]
         assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
@@ -316,15 +317,15 @@ def test_who_comes_first_of_two_that_were_let_in_is_told_when_the_other_does_not
 
 
 def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         for role in Role:
             stranger = house.sides[role].connect()
-            assert not house.link.arrived(role, stranger)
+            assert not house.link.hand_over(role, stranger)
             await stranger.close()
-        asking = asyncio.create_task(house.link.ask(RM, "v1.0.0"))
+        asking = asyncio.create_task(house.link.request_session(RM, "v1.0.0"))
         await asyncio.sleep(1)
         early = house.sides[CEM].connect()
-        assert not house.link.arrived(CEM, early), "it has not asked"
+        assert not house.link.hand_over(CEM, early), "it has not asked"
         await early.close()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -333,9 +334,9 @@ def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
 
 
 def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_for_without_end() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         house.sides[CEM].stall = asyncio.Event()
-        asking = asyncio.create_task(house.link.ask(RM, "v1.0.0"))
+        asking = asyncio.create_task(house.link.request_session(RM, "v1.0.0"))
         await asyncio.sleep(1)
         asking.cancel()
         house.sides[CEM].stall.set()
@@ -347,19 +348,19 @@ def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_
 
 
 @all_ways
-def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Way, cem: Way) -> None:
-    async def scene(house: House) -> None:
+def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiator, cem: Initiator) -> None:
+    async def scene(house: LinkSetup) -> None:
         near = RM if rm is ACCEPT else CEM
         house.sides[near.other].stall = asyncio.Event()
-        first = asyncio.create_task(house.link.ask(near, "v1.0.0"))
+        first = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
         await asyncio.sleep(0.1)
-        second = asyncio.create_task(house.link.ask(near, "v1.0.0"))
+        second = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
         assert await first == NOT_NOW
         house.sides[near.other].stall.set()
-        if house.sides[near.other].way is ACCEPT:
-            assert await house.link.ask(near.other, "v1.0.0") is None
+        if house.sides[near.other].initiator is ACCEPT:
+            assert await house.link.request_session(near.other, "v1.0.0") is None
         assert await second is None
-        assert await house.link.ask(near, "v1.0.0") is None, "its answer may have been lost"
+        assert await house.link.request_session(near, "v1.0.0") is None, "its answer may have been lost"
 
     if ACCEPT in (rm, cem):
         play(scene, rm, cem)
@@ -369,8 +370,8 @@ def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Way, ce
 
 
 def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> None:
-    async def scene(house: House) -> None:
-        assert await house.link.ask(RM, "v1.0.0") is None
+    async def scene(house: LinkSetup) -> None:
+        assert await house.link.request_session(RM, "v1.0.0") is None
         texts = [message(f"m{n}") for n in range(3 * MAX_EARLY)]
 
         async def talk() -> None:
@@ -379,7 +380,7 @@ def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> N
 
         talking = asyncio.create_task(talk())
         await asyncio.sleep(ARRIVAL_TIMEOUT - 1)
-        assert house.link.arrived(RM, house.sides[RM].connect())
+        assert house.link.hand_over(RM, house.sides[RM].connect())
         assert [await house.peer(RM).recv() for _ in texts] == texts
         await talking
 
@@ -387,8 +388,8 @@ def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> N
 
 
 def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
-    async def scene(house: House) -> None:
-        assert await house.link.ask(RM, "v1.0.0") is None
+    async def scene(house: LinkSetup) -> None:
+        assert await house.link.request_session(RM, "v1.0.0") is None
         manager = house.peer(CEM)
         for n in range(MAX_EARLY + 3):
             await manager.send(message(f"m{n}"))
@@ -410,8 +411,10 @@ def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
 
 @all_ways
 @pytest.mark.parametrize("lost", Role)
-def test_when_one_side_is_lost_the_other_is_told_at_once_and_both_come_back(rm: Way, cem: Way, lost: Role) -> None:
-    async def scene(house: House) -> None:
+def test_when_one_side_is_lost_the_other_is_told_at_once_and_both_come_back(
+    rm: Initiator, cem: Initiator, lost: Role
+) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         before = house.now()
         await house.peer(lost).close()
@@ -428,7 +431,7 @@ def test_when_one_side_is_lost_the_other_is_told_at_once_and_both_come_back(rm: 
 
 
 def test_a_side_that_does_not_answer_the_farewell_is_closed_after_three_seconds() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         await house.peer(RM).close()
         before = house.now()
@@ -439,7 +442,7 @@ def test_a_side_that_does_not_answer_the_farewell_is_closed_after_three_seconds(
 
 
 def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queued_is_delivered() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
         for n in range(3):
@@ -472,7 +475,7 @@ def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queue
 
 
 def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
         for n in range(40):
@@ -494,7 +497,7 @@ def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
 @pytest.mark.rule("REC-03")
 @pytest.mark.parametrize("request_", ["RECONNECT", "TERMINATE"])
 def test_a_side_that_was_told_by_the_other_is_not_told_twice(request_: str) -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
         await device.send(message("m1", "SessionRequest", request=request_))
@@ -509,15 +512,15 @@ def test_a_side_that_was_told_by_the_other_is_not_told_twice(request_: str) -> N
 
 
 @all_ways
-def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(rm: Way, cem: Way) -> None:
-    async def scene(house: House) -> None:
+def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(rm: Initiator, cem: Initiator) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         near = RM if rm is ACCEPT else CEM
         old, other = house.peer(near), house.peer(near.other)  # nobody reads the old one any more
         before = house.now()
         coming = asyncio.create_task(house.come(near))
         assert await farewell(other) == ["SessionRequest"]
-        if house.sides[near.other].way is ACCEPT:
+        if house.sides[near.other].initiator is ACCEPT:
             assert await house.come(near.other) is None
         assert await coming is None
         await house.until(LinkState.UP)
@@ -530,15 +533,15 @@ def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(r
 
 
 @all_ways
-def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm: Way, cem: Way) -> None:
-    async def scene(house: House) -> None:
+def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm: Initiator, cem: Initiator) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
-        house.sides[CEM].given_way = None
+        house.sides[CEM].given_initiator = None
         house.link.pairing_changed()
         assert await farewell(house.peer(RM)) == ["SessionRequest"]
         await house.until(LinkState.UNPAIRED, within=FAREWELL_TIMEOUT + 1)
-        assert await house.link.ask(RM, "v1.0.0") == NOT_NOW
-        house.sides[CEM].given_way = cem
+        assert await house.link.request_session(RM, "v1.0.0") == NOT_NOW
+        house.sides[CEM].given_initiator = cem
         house.link.pairing_changed()
         await house.until(LinkState.WAITING, LinkState.UP)
         await house.meet()
@@ -551,19 +554,21 @@ def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm
 
 @all_ways
 @pytest.mark.parametrize("state", [s for s in LinkState if s is not LinkState.STOPPED])
-def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(rm: Way, cem: Way, state: LinkState) -> None:
+def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
+    rm: Initiator, cem: Initiator, state: LinkState
+) -> None:
     async def scene() -> None:
-        house = House(rm, cem)
+        house = LinkSetup(rm, cem)
         asks: list[asyncio.Task[str | None]] = []
 
         def ask() -> None:
-            accepting = [role for role in Role if house.sides[role].way is ACCEPT]
-            asks.extend(asyncio.create_task(house.link.ask(role, "v1.0.0")) for role in accepting)
+            accepting = [role for role in Role if house.sides[role].initiator is ACCEPT]
+            asks.extend(asyncio.create_task(house.link.request_session(role, "v1.0.0")) for role in accepting)
 
         async with running(house):
             await asyncio.sleep(0)
             if state is LinkState.UNPAIRED:
-                house.sides[RM].given_way = None
+                house.sides[RM].given_initiator = None
                 house.link.pairing_changed()
             elif state is LinkState.REACHING:
                 if rm is cem is ACCEPT:
@@ -589,7 +594,7 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(rm: Way, cem:
             await house.until(state, within=2 * FAREWELL_TIMEOUT)
         for asked in asks:
             assert await asked in (None, NOT_NOW)
-        assert await house.link.ask(RM, "v1.0.0") == NOT_NOW
+        assert await house.link.request_session(RM, "v1.0.0") == NOT_NOW
         assert house.now() <= 4 * FAREWELL_TIMEOUT
 
     run_virtual(scene())
@@ -601,7 +606,7 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(rm: Way, cem:
 def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_never_arrives() -> None:
     """The energy manager takes one message a second, the device sends up to a thousand, for two minutes."""
 
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
         sent, told, seen, ok, most = 0, dict[str, str](), list[str](), set[str](), 0
@@ -653,7 +658,7 @@ def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_neve
 def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
     """While the device floods a slow manager, what the manager sends is answered all the same, or told to be late."""
 
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
 
@@ -683,7 +688,7 @@ def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
 
 
 def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None:
-    async def scene(house: House) -> None:
+    async def scene(house: LinkSetup) -> None:
         await house.meet()
         device, manager = house.peer(RM), house.peer(CEM)
 

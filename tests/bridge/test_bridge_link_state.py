@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.bridge import link_state as module
-from s2connect.bridge.link_state import TABLE, LinkEvent, LinkLife, LinkState
+from s2connect.bridge.link_state import TABLE, LinkEvent, LinkState, LinkStateMachine
 from s2connect.session.reconnect import BASE_DELAY, MAX_DELAY, SHORT_SESSION
 
 S, E = LinkState, LinkEvent
@@ -37,8 +37,8 @@ FOLLOWS = {
 }
 
 
-def life_in(state: LinkState) -> LinkLife:
-    life = LinkLife(paired=True, now=0.0)
+def life_in(state: LinkState) -> LinkStateMachine:
+    life = LinkStateMachine(paired=True, now=0.0)
     life.state = state
     return life
 
@@ -79,7 +79,7 @@ def test_every_state_is_documented() -> None:
 
 @pytest.mark.rule("REC-02")
 def test_a_link_that_fails_again_and_again_is_tried_ever_later_and_never_later_than_the_longest_pause() -> None:
-    life = LinkLife(paired=True, now=0.0)
+    life = LinkStateMachine(paired=True, now=0.0)
     assert life.retry_at == 0.0
     pauses = []
     for now in range(20):
@@ -93,7 +93,7 @@ def test_a_link_that_fails_again_and_again_is_tried_ever_later_and_never_later_t
 
 @pytest.mark.rule("REC-02", "REC-03")
 def test_a_link_that_stood_comes_back_soon_and_one_that_falls_at_once_ever_later() -> None:
-    life = LinkLife(paired=True, now=0.0)
+    life = LinkStateMachine(paired=True, now=0.0)
     for expected, lasted in ((1, 0.0), (2, 0.0), (4, 0.0), (1, SHORT_SESSION), (2, 1.0)):
         life.on(E.BEGIN, now=0.0)
         life.on(E.ARRIVED, now=0.0)
@@ -103,7 +103,7 @@ def test_a_link_that_stood_comes_back_soon_and_one_that_falls_at_once_ever_later
 
 
 def test_a_new_pairing_is_tried_at_once() -> None:
-    life = LinkLife(paired=True, now=0.0)
+    life = LinkStateMachine(paired=True, now=0.0)
     life.on(E.BEGIN, now=0.0)
     life.on(E.REFUSED, now=0.0, chance=0.5)
     life.on(E.PAIRED, now=0.1)
@@ -116,7 +116,7 @@ def test_a_new_pairing_is_tried_at_once() -> None:
 def test_whatever_happens_a_link_that_waits_knows_when_it_is_tried_next(
     events: list[tuple[LinkEvent, float, float]],
 ) -> None:
-    life, now = LinkLife(paired=True, now=0.0), 0.0
+    life, now = LinkStateMachine(paired=True, now=0.0), 0.0
     for event, passed, chance in events:
         now += passed
         try:

@@ -11,9 +11,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.bridge.link import ARRIVAL_TIMEOUT, FAREWELL_TIMEOUT, NOT_NOW, OPEN_TIMEOUT, RENDEZVOUS, Link, Way
+from s2connect.bridge.link import ARRIVAL_TIMEOUT, FAREWELL_TIMEOUT, OPEN_TIMEOUT, RENDEZVOUS, Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.relay import Policy
+from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.transports.backoff import MAX_DELAY
@@ -34,8 +35,8 @@ ACTIONS = (
 class Peer:
     """One side's peer: reads, answers, sends, and misbehaves when told to."""
 
-    def __init__(self, storm: Storm, role: Role, way: Way) -> None:
-        self.storm, self.role, self.way = storm, role, way
+    def __init__(self, storm: Storm, role: Role, way: Initiator) -> None:
+        self.storm, self.role, self.initiator = storm, role, way
         self.side = PeerSide(f"the {role}", way)
         self.side.on_open = self.watch
         self.deaf = False
@@ -74,28 +75,28 @@ class Peer:
                     self.given.add(identifier)
                 await connection.send(answer(identifier))
 
-    async def ask(self, *, come: bool = True, patience: float = 30.0) -> None:
+    async def request_session(self, *, come: bool = True, patience: float = 30.0) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                if await self.storm.link.ask(self.role, "v1.0.0") != NOT_NOW and come:
+                if await self.storm.link.request_session(self.role, "v1.0.0") != NOT_NOW and come:
                     connection = self.side.connect()
                     await self._watch_soon()
-                    if not self.storm.link.arrived(self.role, connection):
+                    if not self.storm.link.hand_over(self.role, connection):
                         await connection.close()
 
     async def do(self, action: str) -> None:
         side, storm = self.side, self.storm
         match action:
-            case "ask" if self.way is Way.ACCEPT:
-                storm.spawn(self.ask())
-            case "ask and stay away" if self.way is Way.ACCEPT:
-                storm.spawn(self.ask(come=False))
-            case "ask and give up" if self.way is Way.ACCEPT:
-                storm.spawn(self.ask(patience=1.0))
+            case "ask" if self.initiator is Initiator.PEER:
+                storm.spawn(self.request_session())
+            case "ask and stay away" if self.initiator is Initiator.PEER:
+                storm.spawn(self.request_session(come=False))
+            case "ask and give up" if self.initiator is Initiator.PEER:
+                storm.spawn(self.request_session(patience=1.0))
             case "come unasked":
                 connection = side.connect()
                 await self._watch_soon()
-                if not storm.link.arrived(self.role, connection):
+                if not storm.link.hand_over(self.role, connection):
                     await connection.close()
             case "vanish" if side.far:
                 await side.peer.close()
@@ -110,10 +111,10 @@ class Peer:
             case "recover":
                 self.recover()
             case "unpair":
-                side.given_way = None
+                side.given_initiator = None
                 storm.link.pairing_changed()
             case "pair":
-                side.given_way = self.way
+                side.given_initiator = self.initiator
                 storm.link.pairing_changed()
             case "talk" if side.far:
                 self.number += 1
@@ -133,7 +134,7 @@ class Peer:
 class Storm:
     """A link and its two peers, and who watches them."""
 
-    def __init__(self, rm: Way, cem: Way) -> None:
+    def __init__(self, rm: Initiator, cem: Initiator) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.sent: set[str] = set()
         self.peers = {Role.RM: Peer(self, Role.RM, rm), Role.CEM: Peer(self, Role.CEM, cem)}
@@ -162,7 +163,7 @@ class Storm:
                 raise result
 
 
-async def weather(rm: Way, cem: Way, script: list[tuple[float, Role, str]]) -> None:
+async def weather(rm: Initiator, cem: Initiator, script: list[tuple[float, Role, str]]) -> None:
     storm = Storm(rm, cem)
     running = asyncio.create_task(storm.link.run())
     storm.spawn(storm.watch())
@@ -172,7 +173,7 @@ async def weather(rm: Way, cem: Way, script: list[tuple[float, Role, str]]) -> N
             await asyncio.sleep(pause)
         for peer in storm.peers.values():
             peer.recover()
-            peer.side.given_way = peer.way
+            peer.side.given_initiator = peer.initiator
             storm.link.pairing_changed()
         async with asyncio.timeout(MAX_DELAY + 2 * ALONE):
             while storm.link.status().state is not LinkState.UP:
@@ -190,8 +191,8 @@ async def weather(rm: Way, cem: Way, script: list[tuple[float, Role, str]]) -> N
 
 
 @given(
-    st.sampled_from(Way),
-    st.sampled_from(Way),
+    st.sampled_from(Initiator),
+    st.sampled_from(Initiator),
     st.lists(
         st.tuples(st.sampled_from([0.0, 0.0, 0.1, 1.0, 5.0, 15.0]), st.sampled_from(Role), st.sampled_from(ACTIONS)),
         min_size=20,
@@ -200,6 +201,6 @@ async def weather(rm: Way, cem: Way, script: list[tuple[float, Role, str]]) -> N
 )
 @settings(max_examples=40, deadline=None)
 def test_whatever_the_peers_do_no_side_is_alone_for_long_and_everything_comes_back(
-    rm: Way, cem: Way, script: list[tuple[float, Role, str]]
+    rm: Initiator, cem: Initiator, script: list[tuple[float, Role, str]]
 ) -> None:
     run_virtual(weather(rm, cem, script))

@@ -1,4 +1,4 @@
-"""Static MQTT as ports of the bridge, over a real Mosquitto with its access list, in either communication role."""
+"""Static MQTT as sides of the bridge, over a real Mosquitto with its access list, in either communication role."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from route_fixtures import converse, part, private_file
+from route_fixtures import client_devices, client_manager, converse, part, private_file
 
+from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, PlainClientDevice
 from s2connect.bridge.devices import ConfiguredDevice
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.mqtt import StaticDevicePort, StaticManagerPort, StaticPeer
+from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.plain import PlainClientDevicePort, PlainClientManagerPort, PlainTarget
+from s2connect.bridge.plain import PlainClientDevicesSide, PlainClientManagerSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor
@@ -33,7 +35,6 @@ from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import slowed, until, within
 
 BRIDGE, CLOUD, DEVICE = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
-BATTERY = ConfiguredDevice(key="battery", name="Battery")
 SECRET = SessionToken(base64.b64encode(bytes(range(32))).decode())
 SHORT = ChannelLimits(open_timeout=slowed(1.0))
 
@@ -56,6 +57,12 @@ def settings(broker: Mosquitto, user: str) -> MqttSettings:
         username=user,
         password=MqttPassword(password(user).reveal()),
         ca_file=broker.ca_file,
+    )
+
+
+def battery_at(url: str) -> PlainClientDevicesSide:
+    return PlainClientDevicesSide(
+        BRIDGE, client_devices(PlainClientDevice(id="battery", name="Battery", url=url)), Proxies()
     )
 
 
@@ -95,12 +102,9 @@ async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building
             came: asyncio.Queue[Connection] = asyncio.Queue()
             known = session(CLOUD, representative_id(BRIDGE, "battery"), "bridge", Role.RM)
             await cloud.listen_static(known, came.put_nowait)
-            devices = PlainClientDevicePort(
-                BRIDGE, [(BATTERY, PlainTarget(url=f"ws://127.0.0.1:{device_server.port}/"))]
-            )
-            manager = StaticManagerPort(
-                mqtt, settings(broker, "bridge"), BRIDGE, StaticPeer(id=CLOUD, secret_file=secret)
-            )
+            devices = battery_at(f"ws://127.0.0.1:{device_server.port}/")
+            peer = MqttManager(type="mqtt", id=CLOUD, secret_file=secret)
+            manager = MqttManagerSide(mqtt, settings(broker, "bridge"), BRIDGE, peer)
             route = Route("house", devices, manager, Policy())
             await route.start()
             async with within(10):
@@ -123,9 +127,11 @@ async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energ
             transport(broker, "device", Role.RM) as rm,
             transport(broker, "bridge", Role.CEM) as mqtt,
         ):
-            peer = StaticPeer(id=DEVICE, client_id="device", secret_file=secret)
-            devices = StaticDevicePort(mqtt, settings(broker, "bridge"), BRIDGE, [(BATTERY, peer)])
-            manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+            peer = MqttDevice(name="Battery", id=DEVICE, client_id="device", secret_file=secret)
+            devices = MqttDevicesSide(
+                mqtt, settings(broker, "bridge"), BRIDGE, MqttDevices(type="mqtt", device=(peer,))
+            )
+            manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
             route = Route("house", devices, manager, Policy())
             await route.start()
             known = session(BRIDGE, DEVICE, "device", Role.RM)
@@ -157,9 +163,9 @@ async def test_a_cloud_program_may_be_the_one_that_opens(broker: Mosquitto, secr
             transport(broker, "bridge", Role.RM) as mqtt,
         ):
             url = f"ws://127.0.0.1:{device_server.port}/"
-            devices = PlainClientDevicePort(BRIDGE, [(BATTERY, PlainTarget(url=url))])
-            peer = StaticPeer(id=CLOUD, client_id="cloud", secret_file=secret)
-            route = Route("house", devices, StaticManagerPort(mqtt, settings(broker, "bridge"), BRIDGE, peer), Policy())
+            devices = battery_at(url)
+            peer = MqttManager(type="mqtt", id=CLOUD, client_id="cloud", secret_file=secret)
+            route = Route("house", devices, MqttManagerSide(mqtt, settings(broker, "bridge"), BRIDGE, peer), Policy())
             await route.start()
             known = session(representative_id(BRIDGE, "battery"), CLOUD, "cloud", Role.CEM)
             async with within(20):
@@ -181,9 +187,11 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
         ):
             came: asyncio.Queue[Connection] = asyncio.Queue()
             await rm.listen_static(session(DEVICE, BRIDGE, "bridge", Role.CEM), came.put_nowait)
-            peer = StaticPeer(id=DEVICE, secret_file=secret)
-            devices = StaticDevicePort(mqtt, settings(broker, "bridge"), BRIDGE, [(BATTERY, peer)])
-            manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/"))
+            peer = MqttDevice(name="Battery", id=DEVICE, secret_file=secret)
+            devices = MqttDevicesSide(
+                mqtt, settings(broker, "bridge"), BRIDGE, MqttDevices(type="mqtt", device=(peer,))
+            )
+            manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{cem_server.port}/"), Proxies())
             route = Route("house", devices, manager, Policy())
             await route.start()
             async with within(10):
@@ -197,7 +205,9 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
 async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path) -> None:
     wrong = private_file(tmp_path / "wrong", "short")
     mqtt = MqttTransport(settings(broker, "bridge"), role_of=lambda _: Role.RM)
-    manager = StaticManagerPort(mqtt, settings(broker, "bridge"), BRIDGE, StaticPeer(id=CLOUD, secret_file=wrong))
+    manager = MqttManagerSide(
+        mqtt, settings(broker, "bridge"), BRIDGE, MqttManager(type="mqtt", id=CLOUD, secret_file=wrong)
+    )
     with pytest.raises(ConfigurationError, match="32 random bytes"):
-        await manager.represent(BATTERY.device())
+        await manager.represent(ConfiguredDevice(key="battery", name="Battery").device())
     await mqtt.close()

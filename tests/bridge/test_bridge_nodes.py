@@ -10,22 +10,22 @@ import pytest
 
 from s2connect import Role
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.nodes import NodeManagerPort
+from s2connect.bridge.nodes import NodeManagerSide
 from s2connect.errors import StorageUnavailable
-from tests.bridge.bridge_fixtures import WSS, House, both
+from tests.bridge.bridge_fixtures import WSS, BridgeSetup, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.waits import until, within
 
 RM, CEM = Role.RM, Role.CEM
 
 
-async def close(house: House) -> None:
+async def close(house: BridgeSetup) -> None:
     await asyncio.gather(*(live.end("over") for e in (house.device, house.manager) for live in e.connected().values()))
 
 
 @pytest.mark.long
 async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representative_as_well(tmp_path: Path) -> None:
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         iterators = {role: house.sessions(role) for role in Role}
         await both(house, iterators)
         await house.device.node().unpair(house.ids["bridge"])
@@ -38,7 +38,7 @@ async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representa
         await house.device.node().pair(house.bridge.pairing_url, code)
         await until(lambda: house.key in house.route.links)
         assert house.link.status().state is LinkState.UNPAIRED
-        assert isinstance(house.route.manager, NodeManagerPort)
+        assert isinstance(house.route.manager, NodeManagerSide)
         representative = house.route.manager.node_of(house.key)
         assert representative is not None
         assert representative.id == house.ids["representative"], "the same for ever"
@@ -50,7 +50,7 @@ async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representa
 
 
 async def test_nobody_is_let_in_by_a_route_that_was_closed_and_all_come_back_to_a_new_one(tmp_path: Path) -> None:
-    async with House(tmp_path, WSS, WSS) as house, contextlib.AsyncExitStack() as later:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house, contextlib.AsyncExitStack() as later:
         iterators = {role: house.sessions(role) for role in Role}
         await both(house, iterators)
         await house.route.close()
@@ -67,17 +67,17 @@ async def test_a_store_that_fails_once_leaves_a_device_that_is_linked_when_it_co
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = 2
-    real = NodeManagerPort.represent
+    real = NodeManagerSide.represent
 
-    async def represent(self: NodeManagerPort, device: object) -> object:
+    async def represent(self: NodeManagerSide, device: object) -> object:
         nonlocal failures
         if failures:
             failures -= 1
             raise StorageUnavailable("The disk is full.")
         return await real(self, device)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(NodeManagerPort, "represent", represent)
-    async with House(tmp_path, WSS, WSS) as house:
+    monkeypatch.setattr(NodeManagerSide, "represent", represent)
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         assert not house.route.links
         await both(house, {role: house.sessions(role) for role in Role})
         await until(lambda: house.link.status().state is LinkState.UP)

@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from s2connect import Role
 from s2connect.bridge.link_state import LinkState
 from s2connect.messages.envelope import read_message
-from tests.bridge.bridge_fixtures import MQ, PLAIN, WSS, House, both
+from tests.bridge.bridge_fixtures import MQ, PLAIN, WSS, BridgeSetup, both
 from tests.bridge.frbc_texts import ALL_FROM_CEM, ALL_FROM_RM, converse
 from tests.mosquitto import HOST, password
 from tests.waits import patience, within
@@ -31,7 +31,7 @@ def answers(texts: list[str]) -> list[str]:
     return sorted(text for text in texts if read_message(text).id is None)
 
 
-async def carry_a_conversation(house: House) -> None:
+async def carry_a_conversation(house: BridgeSetup) -> None:
     iterators = {role: house.sessions(role) for role in Role}
     sessions = await both(house, iterators)
     async with within(20):
@@ -58,7 +58,7 @@ async def carry_a_conversation(house: House) -> None:
 async def test_a_conversation_passes_unchanged_in_both_directions_at_once(
     devices: str, manager: str, tmp_path: Path
 ) -> None:
-    async with House(tmp_path, devices, manager) as house:
+    async with BridgeSetup(tmp_path, devices, manager) as house:
         await carry_a_conversation(house)
 
 
@@ -66,14 +66,14 @@ async def test_a_conversation_passes_unchanged_in_both_directions_at_once(
 async def test_the_bridge_connects_to_the_device_and_the_energy_manager_to_the_bridge(
     kind: str, tmp_path: Path
 ) -> None:
-    async with House(tmp_path, kind, kind, device_is_server=True, manager_is_client=True) as house:
+    async with BridgeSetup(tmp_path, kind, kind, device_is_server=True, manager_is_client=True) as house:
         await carry_a_conversation(house)
 
 
 @pytest.mark.rule("MQ-03")
 async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_access_list(tmp_path: Path) -> None:
 
-    async with House(tmp_path, MQ, MQ) as house:
+    async with BridgeSetup(tmp_path, MQ, MQ) as house:
         iterators = {role: house.sessions(role) for role in Role}
         sessions = await both(house, iterators)
         broker, loop = house.broker, asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Plain S2 as ports of the bridge: clients and servers, at the side of the devices and of the energy manager."""
+"""Plain S2 as sides of the bridge: clients and servers, at the side of the devices and of the energy manager."""
 
 from __future__ import annotations
 
@@ -10,38 +10,46 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from route_fixtures import converse, ended, part, private_file, until_up
+from route_fixtures import (
+    client_devices,
+    client_manager,
+    converse,
+    ended,
+    part,
+    private_file,
+    server_devices,
+    server_manager,
+    until_up,
+)
 
+from s2connect.bridge.config import PlainClientDevice, PlainServerDevice
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.plain import (
-    PlainAccess,
-    PlainClientDevicePort,
-    PlainClientManagerPort,
-    PlainListen,
-    PlainServerDevicePort,
-    PlainServerManagerPort,
-    PlainTarget,
-    PlainTemplate,
+    PlainClientDevicesSide,
+    PlainClientManagerSide,
+    PlainServerDevicesSide,
+    PlainServerManagerSide,
 )
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.sides import DevicePort, ManagerPort
+from s2connect.bridge.sides import DevicesSide, ManagerSide
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, InsecurePermissions, PeerBusy, SessionRefused
 from s2connect.model.common import NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor, connect_plain
-from tests.bridge.bridge_fixtures import PLAIN, WSS, House, both
+from tests.bridge.bridge_fixtures import PLAIN, WSS, BridgeSetup, both
 from tests.waits import until, within
 
 BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())
-BATTERY = ConfiguredDevice(key="battery", name="Battery in the cellar", brand="ACME", type="Battery")
+BATTERY = PlainServerDevice(id="battery", name="Battery in the cellar", brand="ACME", type="Battery", path="/battery")
 
 
 @contextlib.asynccontextmanager
-async def opened(devices: DevicePort, manager: ManagerPort) -> AsyncIterator[Route]:
+async def opened(devices: DevicesSide, manager: ManagerSide) -> AsyncIterator[Route]:
     route = Route("house", devices, manager, Policy())
     try:
         await route.start()
@@ -63,9 +71,9 @@ async def connect(port: int, path: str, role: Role, token: str | None = None) ->
 async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_to(tmp_path: Path) -> None:
     token, far = private_file(tmp_path / "device", "for-the-device\n"), private_file(tmp_path / "far", "for-the-cem")
     async with PlainServer(door(Role.CEM, "for-the-cem")) as cem_server:
-        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
-        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess(token_file=token))])
-        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, within(10):
+        target = client_manager(f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
+        devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY.model_copy(update={"token_file": token})))
+        async with opened(devices, PlainClientManagerSide(BRIDGE, target, Proxies())) as route, within(10):
             with pytest.raises(SessionRefused):
                 await connect(devices.port, "/battery", Role.RM, "another")
             device = await connect(devices.port, "/battery", Role.RM, "for-the-device")
@@ -81,8 +89,8 @@ async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_
 async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_be_opened() -> None:
     async with PlainServer(door(Role.CEM)) as cem_server:
         gone = cem_server.port
-    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess())])
-    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+    devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY))
+    manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
     async with opened(devices, manager) as route, within(10):
         with pytest.raises(PeerBusy):
             await connect(devices.port, "/battery", Role.RM)
@@ -108,10 +116,11 @@ async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_
 
 async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
     async with PlainServer(door(Role.RM)) as device_server, PlainServer(door(Role.CEM), path="/Battery") as cem_server:
-        device = ConfiguredDevice(key="battery", name="Battery")
-        target = PlainTarget(url=f"ws://127.0.0.1:{device_server.port}/")
-        devices = PlainClientDevicePort(BRIDGE, [(device, target)])
-        manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/{{name}}"))
+        device = PlainClientDevice(name="Battery", url=f"ws://127.0.0.1:{device_server.port}/")
+        devices = PlainClientDevicesSide(BRIDGE, client_devices(device), Proxies())
+        manager = PlainClientManagerSide(
+            BRIDGE, client_manager(f"ws://127.0.0.1:{cem_server.port}/{{name}}"), Proxies()
+        )
         async with opened(devices, manager) as route, within(10):
             rm, cem = await asyncio.gather(anext(device_server), anext(cem_server))
             await converse(rm, cem)
@@ -122,14 +131,15 @@ async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
 async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_path: Path) -> None:
     token = private_file(tmp_path / "token", "for-the-cem")
     async with PlainServer(door(Role.RM)) as one, PlainServer(door(Role.RM)) as two:
-        devices = PlainClientDevicePort(
+        devices = PlainClientDevicesSide(
             BRIDGE,
-            [
-                (ConfiguredDevice(key="one", name="Heat pump/1"), PlainTarget(url=f"ws://127.0.0.1:{one.port}/")),
-                (ConfiguredDevice(key="two", name="Heat pump 2"), PlainTarget(url=f"ws://127.0.0.1:{two.port}/")),
-            ],
+            client_devices(
+                PlainClientDevice(id="one", name="Heat pump/1", url=f"ws://127.0.0.1:{one.port}/"),
+                PlainClientDevice(id="two", name="Heat pump 2", url=f"ws://127.0.0.1:{two.port}/"),
+            ),
+            Proxies(),
         )
-        manager = PlainServerManagerPort(BRIDGE, PlainListen(), "/s2/{name}", PlainAccess(token_file=token))
+        manager = PlainServerManagerSide(BRIDGE, server_manager("/s2/{name}", token_file=token))
         async with opened(devices, manager) as route, within(10):
             assert (manager.path_of("one"), manager.path_of("two")) == ("/s2/Heat-pump-1", "/s2/Heat-pump-2")
             first = await connect(manager.port, "/s2/Heat-pump-1", Role.CEM, "for-the-cem")
@@ -139,17 +149,17 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
             two_device = await anext(two)
             await converse(two_device, second)
             await until_up(route, 2)
-            await asyncio.gather(route.gone("one"), ended(first, one_device))
+            await asyncio.gather(route.remove_device("one"), ended(first, one_device))
             assert manager.path_of("one") is None
             assert [s.name for s in route.status()] == ["house/Heat pump 2"]
             await part(route, two_device, second)
 
 
 async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Path) -> None:
-    manager = PlainServerManagerPort(
-        BRIDGE, PlainListen(), "/s2/{name}", PlainAccess(token_file=private_file(tmp_path / "token", "t"))
+    manager = PlainServerManagerSide(
+        BRIDGE, server_manager("/s2/{name}", token_file=private_file(tmp_path / "token", "t"))
     )
-    devices = PlainClientDevicePort(BRIDGE, [])
+    devices = PlainClientDevicesSide(BRIDGE, client_devices(), Proxies())
     async with opened(devices, manager):
         for key in ("one", "two"):
             await manager.represent(ConfiguredDevice(key=key, name="Pump ../x?y=1#{id}").device())
@@ -162,9 +172,9 @@ async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Pa
 
 
 async def test_a_listener_for_other_machines_needs_tls_or_a_permission() -> None:
-    port = PlainServerDevicePort(BRIDGE, PlainListen(host="0.0.0.0"), [])
-    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url="ws://127.0.0.1:1/"))
-    route = Route("house", port, manager, Policy())
+    devices = PlainServerDevicesSide(BRIDGE, server_devices(host="0.0.0.0"))
+    manager = PlainClientManagerSide(BRIDGE, client_manager("ws://127.0.0.1:1/"), Proxies())
+    route = Route("house", devices, manager, Policy())
     with pytest.raises(ConfigurationError, match="without TLS"):
         await route.start()
     await route.close()
@@ -180,7 +190,7 @@ async def test_a_secret_that_others_can_read_or_that_is_missing_is_not_used(tmp_
 
 
 def test_a_device_of_the_configuration_has_the_same_node_id_for_ever() -> None:
-    assert BATTERY.node_id() == ConfiguredDevice(key="battery", name="Other").node_id()
+    assert BATTERY.configured().node_id() == ConfiguredDevice(key="battery", name="Other").node_id()
     own = uuid4()
     assert ConfiguredDevice(key=str(own), name="x").node_id() == own
 
@@ -192,20 +202,18 @@ DETAILS = """{"message_type": "ResourceManagerDetails", "message_id": "d-1", "re
 
 
 @contextlib.asynccontextmanager
-async def by_path(access: PlainAccess, max_devices: int = 2) -> AsyncIterator[tuple[Route, int, PlainServer]]:
+async def by_path(**access: Path) -> AsyncIterator[tuple[Route, int, PlainServer]]:
     async with PlainServer(door(Role.CEM)) as cem_server:
-        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/")
-        template = PlainTemplate(path="/s2/{id}", access=access, max_devices=max_devices)
-        entries = [(BATTERY, "/battery", PlainAccess())]
-        devices = PlainServerDevicePort(BRIDGE, PlainListen(), entries, template)
-        async with opened(devices, PlainClientManagerPort(BRIDGE, target)) as route, within(20):
+        target = client_manager(f"ws://127.0.0.1:{cem_server.port}/")
+        devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY, path="/s2/{id}", max_devices=2, **access))
+        async with opened(devices, PlainClientManagerSide(BRIDGE, target, Proxies())) as route, within(20):
             yield route, devices.port, cem_server
 
 
 async def test_devices_that_nobody_configured_come_in_by_their_ids_up_to_a_number(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with by_path(PlainAccess()) as (route, port, cem_server):
+    async with by_path() as (route, port, cem_server):
         pairs = []
         for name in ("pump-1", "6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"):
             device = await connect(port, f"/s2/{name}", Role.RM)
@@ -235,9 +243,8 @@ async def test_devices_that_nobody_configured_come_in_by_their_ids_up_to_a_numbe
 async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do_not() -> None:
     async with PlainServer(door(Role.CEM)) as cem_server:
         gone = cem_server.port
-    template = PlainTemplate(path="/s2/{id}", access=PlainAccess(), max_devices=2)
-    devices = PlainServerDevicePort(BRIDGE, PlainListen(), [], template)
-    manager = PlainClientManagerPort(BRIDGE, PlainTarget(url=f"ws://127.0.0.1:{gone}/"))
+    devices = PlainServerDevicesSide(BRIDGE, server_devices(path="/s2/{id}", max_devices=2))
+    manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
     async with opened(devices, manager) as route, within(20):
         for number in range(5):  # strangers
             with pytest.raises(PeerBusy):
@@ -258,11 +265,8 @@ async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do
 
 
 async def test_a_device_by_path_shows_the_token_or_login_that_all_of_them_have(tmp_path: Path) -> None:
-    access = PlainAccess(
-        token_file=private_file(tmp_path / "token", "for-all"),
-        login_file=private_file(tmp_path / "login", "s2:for-all\n"),
-    )
-    async with by_path(access) as (route, port, cem_server):
+    token, login = private_file(tmp_path / "token", "for-all"), private_file(tmp_path / "login", "s2:for-all\n")
+    async with by_path(token_file=token, login_file=login) as (route, port, cem_server):
         for shown in ({}, {"token": Secret("other")}, {"login": Secret("s2:other")}):
             with pytest.raises(SessionRefused):
                 await connect_plain(f"ws://127.0.0.1:{port}/s2/stranger", role=Role.RM, local=PEER, **shown)
@@ -279,9 +283,9 @@ async def test_an_energy_manager_with_a_login_is_connected_to(tmp_path: Path) ->
     login = private_file(tmp_path / "login", "bridge:its password\n")
     far = PlainDoor(role=Role.CEM, local=PEER, tokens=None, logins={"bridge": Secret("bridge:its password")})
     async with PlainServer(far) as cem_server:
-        target = PlainTarget(url=f"ws://127.0.0.1:{cem_server.port}/", login_file=login)
-        devices = PlainServerDevicePort(BRIDGE, PlainListen(), [(BATTERY, "/battery", PlainAccess())])
-        async with opened(devices, PlainClientManagerPort(BRIDGE, target)), within(10):
+        target = client_manager(f"ws://127.0.0.1:{cem_server.port}/", login_file=login)
+        devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY))
+        async with opened(devices, PlainClientManagerSide(BRIDGE, target, Proxies())), within(10):
             device = await connect(devices.port, "/battery", Role.RM)
             cem = await anext(cem_server)
             await converse(device, cem)
@@ -289,7 +293,7 @@ async def test_an_energy_manager_with_a_login_is_connected_to(tmp_path: Path) ->
 
 
 async def test_what_a_device_says_of_itself_becomes_its_description_where_the_file_says_nothing(tmp_path: Path) -> None:
-    async with House(tmp_path, PLAIN, WSS) as house:
+    async with BridgeSetup(tmp_path, PLAIN, WSS) as house:
         represented = house.bridge.nodes[house.ids["representative"]]
         assert (represented.description.brand, represented.description.type) == ("unknown", "Generic")
         async with within(20):
@@ -316,7 +320,7 @@ def test_details_that_say_nothing_useful_change_nothing(details: dict[str, objec
 
 def test_what_the_configuration_says_counts_more_than_what_a_device_says() -> None:
     told = {"manufacturer": "Other", "model": "M", "name": "Mine", "roles": [{"role": "ENERGY_PRODUCER"}]}
-    shown = BATTERY.introduced(told).description
+    shown = BATTERY.configured().introduced(told).description
     assert (shown.brand, shown.type, shown.model_name) == ("ACME", "Battery", "M")
     assert shown.user_defined_name == "Battery in the cellar"
     by_path = ConfiguredDevice(key="k1", name="k1", named=False).introduced(told)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from test_bridge_bridge import House
+from test_bridge_bridge import FileSetup
 from test_bridge_relay import CEM, NOON, RM, V1, measurement, said
 
 from s2connect import Message, NodeDescription, RefuseMessage, Session
@@ -111,7 +111,7 @@ def node(role: Role) -> NodeDescription:
 async def test_what_an_application_answers_behind_a_bridge_reaches_the_sender_and_the_operator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = House(tmp_path)
+    house = FileSetup(tmp_path)
 
     def decide(_: Session, __: Message) -> None:
         raise RefuseMessage(to_come.pop(0), "<b>no</b> such phase")

@@ -15,7 +15,7 @@ from s2connect.errors import ConnectionClosed
 from s2connect.messages.checks import Check
 from s2connect.session.budget import UNLIMITED
 from s2connect.transports.base import Connection
-from tests.bridge.bridge_fixtures import MQ, WSS, House
+from tests.bridge.bridge_fixtures import MQ, WSS, BridgeSetup
 from tests.bridge.link_fixtures import answer, message
 from tests.waits import at_most, within
 
@@ -62,7 +62,7 @@ async def connections(device: Node, manager: Node) -> tuple[Connection, Connecti
 
 async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp_path: Path) -> None:
     # The budget of a peer would slow this device down before anything waits for the energy manager.
-    async with House(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=UNLIMITED) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=UNLIMITED) as house:
         device, manager = await connections(house.device.node(), house.manager.node())
         traffic, most = Traffic(), 0
         works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))
@@ -92,7 +92,7 @@ async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp
 async def test_over_mqtt_where_nobody_can_be_slowed_down_the_session_ends_on_both_sides_and_comes_back(
     tmp_path: Path,
 ) -> None:
-    async with House(tmp_path, WSS, MQ, check=Check.ENVELOPE) as house:
+    async with BridgeSetup(tmp_path, WSS, MQ, check=Check.ENVELOPE) as house:
         devices, managers = house.device.node().connections(), house.manager.node().connections()
         (device, _), (manager, _) = await asyncio.gather(anext(devices), anext(managers))
         traffic = Traffic()

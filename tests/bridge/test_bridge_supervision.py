@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s2connect import Role, events, supervisor
-from s2connect.bridge.nodes import NodeDevicePort, NodeManagerPort
+from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.route import Route
 from s2connect.endpoint.connections import Connections
 from s2connect.service import sidecar as cli_service
@@ -18,7 +18,7 @@ from s2connect.service.bridge import _Changes
 from s2connect.service.sidecar import Service
 from s2connect.service.systemd import Notifier
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
-from tests.bridge.bridge_fixtures import WSS, House, both
+from tests.bridge.bridge_fixtures import WSS, BridgeSetup, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.endpoint.test_endpoint_supervision import SECRET, Fault
 from tests.waits import until, within
@@ -35,7 +35,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class Told:
     """Failures of a bridge's route."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: BridgeSetup) -> None:
         self.failures: list[TaskFailure] = []
         house.route.supervisor.failures._publish = self.failures.append
 
@@ -57,7 +57,7 @@ async def test_what_takes_the_connections_of_a_port_goes_on_after_an_error(
     """The task "accept"."""
     fault = Fault(monkeypatch, Connections, "__anext__")
     fault.armed = False
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         told = Told(house)
         iterators = {role: house.sessions(role) for role in Role}
         sessions = await both(house, iterators)
@@ -74,38 +74,38 @@ async def test_what_takes_the_connections_of_a_port_goes_on_after_an_error(
     logged_once(caplog)
 
 
-@pytest.mark.parametrize("port", [NodeDevicePort, NodeManagerPort])
-async def test_a_pairing_that_a_port_missed_by_an_error_is_seen_when_it_looks_again(
-    port: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("side", [NodeDevicesSide, NodeManagerSide])
+async def test_a_pairing_that_a_side_missed_by_an_error_is_seen_when_it_looks_again(
+    side: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The task "pairings"."""
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         told = Told(house)
         iterators = {role: house.sessions(role) for role in Role}
         await both(house, iterators)
-        Fault(monkeypatch, Route, "gone" if port is NodeDevicePort else "pairing_changed")
-        if port is NodeDevicePort:
+        Fault(monkeypatch, Route, "remove_device" if side is NodeDevicesSide else "pairing_changed")
+        if side is NodeDevicesSide:
             await house.device.node().unpair(house.ids["bridge"])
         else:
             await house.manager.node().unpair(house.ids["representative"])
         await told.failed("pairings")
-        if port is NodeDevicePort:
+        if side is NodeDevicesSide:
             await until(lambda: not house.bridge.node(role=CEM)._connections.peers())
         else:
             await until(lambda: str(house.link.status().state) == "unpaired")
     logged_once(caplog)
 
 
-async def test_a_connection_whose_arrival_meets_an_error_is_left_to_its_port_to_close(
+async def test_a_connection_whose_arrival_meets_an_error_is_left_to_its_side_to_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         told = Told(house)
         iterators = {role: house.sessions(role) for role in Role}
         await both(house, iterators)
         route = house.route
-        monkeypatch.setattr(house.link, "arrived", lambda *_: 1 / 0)
-        assert route.arrived(house.key, RM, None) is False  # type: ignore[arg-type]
+        monkeypatch.setattr(house.link, "hand_over", lambda *_: 1 / 0)
+        assert route.hand_over(house.key, RM, None) is False  # type: ignore[arg-type]
         assert [failure.task for failure in told.failures] == ["arrival"]
         await asyncio.gather(
             *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
@@ -148,7 +148,7 @@ async def test_the_events_of_a_service_go_on_after_one_that_could_not_be_told(
 ) -> None:
     """The task "report"."""
     sink = Sink()
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         service = Service(house.device, tmp_path, sink)
         service.follow(sessions=False)
         await asyncio.sleep(0)
@@ -166,7 +166,7 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Sink()
-    async with House(tmp_path, WSS, WSS) as house:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house:
         manager = house.sessions(CEM)
         taking = asyncio.create_task(anext(manager))
         if task == "session":
@@ -195,7 +195,7 @@ async def test_the_changes_of_links_are_written_on_after_one_that_could_not_be(
     """The task "changes"."""
     sink, changes = Sink(), _Changes()
     sink.refuses = "link"
-    async with House(tmp_path, WSS, WSS) as house, Supervisor("test", FailureLog()) as background:
+    async with BridgeSetup(tmp_path, WSS, WSS) as house, Supervisor("test", FailureLog()) as background:
         background.keep(lambda: changes.write(sink), "changes")
         for _ in range(2):
             changes.add("house", house.link.status())

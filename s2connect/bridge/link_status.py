@@ -1,0 +1,62 @@
+"""Status of a link and of its two sides, for display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.refusals import Counts, Refusal
+from s2connect.model.common import Role
+
+
+@dataclass(frozen=True, slots=True)
+class SideStatus:
+    """Status of one side of a link.
+
+    Attributes:
+        title: Name of the peer.
+        connected: The peer was heard within the heartbeat, not merely sent to.
+        protocol: Communication protocol; empty while not connected, as are the next two.
+        s2_version: Version of S2 JSON.
+        peer_address: Address.
+    """
+
+    title: str
+    connected: bool
+    protocol: str = ""
+    s2_version: str = ""
+    peer_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """Status of a link for display.
+
+    Attributes:
+        name: Its name.
+        state: Its state.
+        for_seconds: Seconds in this state.
+        reason: Reason for people; empty where the state says it all.
+        retry_in: Seconds until the bridge connects by itself, where it does.
+        sides: By the role of the peer.
+        counts: Messages by the role of the sender and by fate, since the bridge started.
+        queued: Messages that wait to be sent, by the role of the receiver.
+        times_up: Number of times it has been up.
+        refused: Refused messages since the bridge started.
+        last_refused: The last refused message of each side, by the role of the sender.
+        now: Time on the clock of the link, for the age of the refusals.
+    """
+
+    name: str
+    state: LinkState
+    for_seconds: float
+    reason: str
+    retry_in: float | None
+    sides: Mapping[Role, SideStatus]
+    counts: Mapping[Role, Mapping[str, int]]
+    queued: Mapping[Role, int]
+    times_up: int
+    refused: Counts
+    last_refused: Mapping[Role, Refusal]
+    now: float
