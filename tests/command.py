@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from s2connect.cli import main
 from tests.waits import Deadline, patience
@@ -191,3 +193,33 @@ def pair(cem: Running, rm: Running) -> tuple[str, str]:
     result = rm.command("pair", url=url, code=code)
     assert result["ok"], result
     return cem.event("session_opened")["session"], rm.event("session_opened")["session"]
+
+
+@pytest.fixture
+def cem(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "cem", "cem", "--name", "House manager")
+
+
+@pytest.fixture
+def rm(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "rm", "rm", "--name", "Battery")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    """Start ``s2connect serve`` on a home; all are ended with the test."""
+    running: list[Running] = []
+
+    def begin(home: Path, *arguments: str, **options: object) -> Running:
+        running.append(Running(home, *arguments, **options))  # type: ignore[arg-type]  # passed on
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.kill()
+
+
+@pytest.fixture
+def silent_server() -> Iterator[SilentServer]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield SilentServer(server)

@@ -16,7 +16,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from cli_kit import Running, make_home, run
 from rich.console import Console
 
 from s2connect import NodeId, PlainDoor, PlainServer, Role, connect_plain
@@ -26,6 +25,7 @@ from s2connect.https.server import free_port
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.text import span
 from s2connect.service.systemd import Notifier
+from tests.command import Running, make_home, run
 from tests.waits import patience, within
 
 ROUTE = '[[route]]\nname = "{}"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_kit import Running, SilentServer, make_home, run
 
 from s2connect.cli import main
 from s2connect.errors import HomeInUse, PairingRefused, S2ConnectError
 from s2connect.service.failures import _CODES, ExitCode, Failure, exit_code
+from tests.command import Running, SilentServer, make_home, run
 from tests.waits import patience
 
 Start = Callable[..., Running]

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from cli_kit import run
 
 from s2connect.cli import demo_broker
 from s2connect.cli.demo_place import prepare
 from s2connect.cli.demo_text import narrator
 from s2connect.service.failures import Failure
+from tests.command import run
 from tests.mosquitto import need_mosquitto
 from tests.waits import patience
 

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli_kit import Running, make_home, run
 from rich.console import Console
 
 from s2connect.cli import discover, main, show
@@ -28,6 +27,7 @@ from s2connect.discovery.txt import FoundEndpoint
 from s2connect.errors import UsageError
 from s2connect.model.common import Role
 from s2connect.model.url import BaseUrl
+from tests.command import Running, make_home, run
 from tests.netns import Host, Lan, Process, require_netns
 from tests.waits import Deadline, patience
 

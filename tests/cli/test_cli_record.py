@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from cli_kit import Running, pair
 
 from s2connect.cli import main
 from s2connect.errors import InsecurePermissions, StorageUnavailable
@@ -22,6 +21,7 @@ from s2connect.messages.envelope import read_message
 from s2connect.model.common import Role
 from s2connect.service import lines
 from s2connect.service.record import Recorder, open_log
+from tests.command import Running, pair
 from tests.waits import within
 
 Start = Callable[..., Running]

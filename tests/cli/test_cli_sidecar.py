@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_kit import Running, SilentServer, pair, run
 
 from s2connect import EndpointConfig, NodeConfig, Role, create_home
 from s2connect.https.server import free_port
+from tests.command import Running, SilentServer, pair, run
 from tests.waits import patience
 
 Start = Callable[..., Running]
@@ -302,7 +302,7 @@ def test_the_control_socket_is_private_and_a_stale_one_is_replaced(cem: Path, st
 
 
 def test_a_home_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path, start: Start) -> None:
-    from cli_kit import make_home
+    from tests.command import make_home
 
     home = make_home(tmp_path / ("x" * 120), "cem")
     manager = start(home)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from cli_kit import make_home
 
 from s2connect import EndpointConfig
 from s2connect.cli import main
@@ -21,6 +20,7 @@ from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import read_config
 from s2connect.https.server import free_port
 from s2connect.store.home import Home
+from tests.command import make_home
 from tests.mosquitto import Mosquitto, access_list, password
 
 USER = "house"

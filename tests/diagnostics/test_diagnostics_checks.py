@@ -1,0 +1,244 @@
+"""Conclusions of ``doctor`` from facts, in tables."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from s2connect.diagnostics import checks
+from s2connect.diagnostics.checks import FileFacts, MulticastResult, PortUser, ServiceResponse
+from s2connect.diagnostics.findings import Check, Layer
+from s2connect.diagnostics.machine import udp_inodes
+from s2connect.discovery.network import OwnAddress
+from s2connect.errors import NotReachable, PeerTimeout
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+NAMES = {1: "lo", 2: "eth0", 3: "wlan0"}
+
+
+def own(*addresses: str) -> list[OwnAddress]:
+    """Addresses as ``index:address/prefix``."""
+    found = []
+    for text in addresses:
+        index, _, address = text.partition(" ")
+        found.append(OwnAddress(ipaddress.ip_interface(address), int(index)))
+    return found
+
+
+LOOPBACK = ("1 127.0.0.1/8", "1 ::1/128")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "result", "said"),
+    [
+        ((), "warn", "no network address"),
+        (LOOPBACK, "warn", "no network address"),
+        ((*LOOPBACK, "2 192.168.1.5/24"), "ok", "eth0 (192.168.1.5/24)"),
+        (("2 192.168.1.5/24", "3 10.0.0.1/8"), "ok", "wlan0 (10.0.0.1/8)"),
+        (tuple(f"2 10.0.0.{i}/8" for i in range(1, 8)), "ok", "and 3 more"),
+    ],
+)
+def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...], result: str, said: str) -> None:
+    finding = checks.interfaces(own(*addresses), NAMES)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert bool(finding.cure) == (result != "ok")
+
+
+def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> None:
+    both = own("2 192.168.1.5/24", "3 10.0.0.1/8")
+    assert checks.interfaces(both, NAMES, {"eth0", "wlan0"}).verdict == "warn"
+    finding = checks.interfaces(both, NAMES, {"eth0"})
+    assert (finding.verdict, finding.cause) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (not connected).")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "disabled", "result", "said"),
+    [
+        (("2 192.168.1.5/24", "2 fe80::1/64"), False, "ok", "fe80::1%eth0"),
+        (("2 fe80::1/64", "3 fe80::1/64"), False, "ok", "fe80::1%eth0, fe80::1%wlan0"),
+        (("2 fd00::1/64",), False, "warn", "eth0"),
+        (("2 fd00::1/64", "3 fe80::1/64"), False, "warn", "eth0"),
+        (("2 192.168.1.5/24",), True, "ok", "switched off"),
+        (("2 192.168.1.5/24",), False, "warn", "No interface has an IPv6 address"),
+        (LOOPBACK, False, "ok", "No network interface"),
+    ],
+)
+def test_link_local_addresses_are_shown_with_their_zone(
+    addresses: tuple[str, ...], disabled: bool, result: str, said: str
+) -> None:
+    finding = checks.ipv6(own(*addresses), NAMES, disabled=disabled)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+
+
+@pytest.mark.parametrize(
+    ("inside", "bridged", "result"),
+    [(False, False, "ok"), (True, False, "ok"), (True, True, "warn"), (False, True, "warn")],
+)
+def test_a_container_behind_a_bridge_is_a_warning(inside: bool, bridged: bool, result: str) -> None:
+    finding = checks.container(inside=inside, bridged=bridged)
+    assert finding.verdict == result
+    assert ("--network host" in finding.cure) == bridged
+
+
+_RETURNED = MulticastResult("eth0", 4, returned=True, others=frozenset({"10.0.0.2"}))
+_LOST = MulticastResult("eth0", 6)
+
+
+@pytest.mark.parametrize(
+    ("results", "result", "said"),
+    [
+        ([], "warn", "no interface"),
+        ([_RETURNED], "ok", "eth0 (IPv4); 1 other host answers."),
+        ([_RETURNED, MulticastResult("eth0", 6, returned=True)], "ok", "eth0 (IPv4, IPv6)"),
+        (
+            [_RETURNED, MulticastResult("eth0", 6, returned=True, others=frozenset({"fe80::2"}))],
+            "ok",
+            "; 1 other host answers.",
+        ),
+        (
+            [_RETURNED, MulticastResult("wlan0", 4, returned=True, others=frozenset({"10.0.0.3"}))],
+            "ok",
+            "; 2 other hosts answer.",
+        ),
+        ([MulticastResult("eth0", 4, returned=True)], "ok", "no other host answers"),
+        ([_RETURNED, _LOST], "warn", "eth0 (IPv6) does not come back"),
+        ([_LOST], "fail", "does not come back"),
+        ([MulticastResult("eth0", 4, error=errno.EPERM)], "fail", "operation not permitted"),
+        ([MulticastResult("eth0", 4, error=errno.EADDRINUSE)] * 2, "fail", "keeps UDP port 5353 to itself"),
+    ],
+)
+def test_multicast_has_to_come_back_everywhere(results: list[MulticastResult], result: str, said: str) -> None:
+    finding = checks.multicast(results)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+
+
+def test_other_programs_with_the_port_are_no_fault() -> None:
+    ours, avahi, unknown = PortUser("python3", ours=True), PortUser("avahi-daemon"), PortUser("")
+    for users, answers, said in [
+        ([avahi, ours], True, "Shares UDP port 5353 with avahi-daemon"),
+        ([ours], True, "nobody else"),
+        ([unknown], False, "does not name"),
+        ([], True, "Another program on this machine answers"),
+        ([], False, "No other program"),
+    ]:
+        finding = checks.responders(users, answers=answers)
+        assert finding.verdict == "ok"
+        assert said in finding.cause
+
+
+def test_sockets_on_a_port_are_read_from_the_systems_table() -> None:
+    head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n"
+    mdns = "  10: 00000000:14E9 00000000:0000 07 00000000:00000000 00:00000000 00000000   108        0 17043 2 0 0\n"
+    other = "  11: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 17044 2 0 0\n"
+    assert udp_inodes(head + mdns + other, 5353) == {"17043"}
+    assert udp_inodes("", 5353) == set()
+    assert udp_inodes(f"{head}\n nonsense 1:14E9\n", 5353) == set()
+
+
+@pytest.mark.parametrize(
+    ("host", "found", "running", "advertises", "result"),
+    [
+        ("a.local", ["10.0.0.1"], True, True, "ok"),
+        ("a.local", ["10.0.0.1", "10.0.0.9"], True, True, "warn"),
+        ("a.local", ["10.0.0.9"], True, True, "fail"),
+        ("a.local", ["10.0.0.9"], False, True, "fail"),
+        ("a.local", None, True, True, "warn"),
+        ("a.local", None, True, False, "warn"),
+        ("a.local", None, False, True, "ok"),
+        ("a.example", None, True, True, "warn"),
+        ("a.example", ["10.0.0.1"], True, True, "ok"),
+    ],
+)
+def test_the_own_name_leads_here_or_is_a_fault(
+    host: str, found: list[str] | None, running: bool, advertises: bool, result: str
+) -> None:
+    finding = checks.own_name(host, found, {"10.0.0.1", "::1"}, running=running, advertises=advertises)
+    assert finding.verdict == result, finding
+
+
+@pytest.mark.parametrize(
+    ("now", "set_up", "result"),
+    [
+        (NOW, None, "ok"),
+        (NOW, NOW - DAY, "ok"),
+        (NOW, NOW + DAY, "fail"),
+        (datetime(1970, 1, 1, tzinfo=UTC), None, "fail"),
+        (datetime(2024, 12, 31, tzinfo=UTC), None, "fail"),
+    ],
+)
+def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime | None, result: str) -> None:
+    finding = checks.clock(now, set_up)
+    assert finding.verdict == result
+    assert ("NTP" in finding.cure) == (result == "fail")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "renews", "running", "result", "said"),
+    [
+        (NOW - DAY, NOW + 100 * DAY, True, True, "ok", "1 day old and valid for 100 days more"),
+        (NOW - 170 * DAY, NOW + DAY, True, True, "ok", "1 day more"),
+        (NOW - 170 * DAY, NOW + DAY, False, True, "warn", "expires in 1 day"),
+        (NOW - DAY, NOW + 5 * DAY, False, True, "ok", "5 days more"),  # a short-lived one, still fresh
+        (NOW + DAY, NOW + 9 * DAY, True, True, "fail", "not valid before 2026-05-02"),
+        (NOW - 9 * DAY, NOW - DAY, True, False, "fail", "expired on 2026-04-30"),
+        (NOW - 9 * DAY, NOW - DAY, False, False, "fail", "expired on 2026-04-30"),
+    ],
+)
+def test_certificates_have_their_time(
+    begin: datetime, end: datetime, renews: bool, running: bool, result: str, said: str
+) -> None:
+    finding = checks.validity(checks.LEAF, begin, end, NOW, renews=renews, running=running)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    if result == "fail":
+        assert "date and time" in finding.cure
+        assert ("start the service" in finding.cure) == (renews and begin < NOW)
+
+
+@pytest.mark.rule("SEC-02")
+def test_rights_of_others_are_a_fault_with_the_command_that_mends_it() -> None:
+    home, key = FileFacts("/s", 0o700, 1000), FileFacts("/s/secrets/ca-key", 0o600, 1000)
+    assert checks.permissions([home, key], 1000).verdict == "ok"
+    opened = checks.permissions([home, FileFacts("/s/x", 0o644, 1000), FileFacts("/s/y", 0o640, 1000)], 1000)
+    assert (opened.verdict, opened.cure) == ("fail", "Take it from them: chmod -R go-rwx '/s'")
+    assert "/s/x (mode 644), and to 1 more" in opened.cause
+    strange = checks.permissions([home, FileFacts("/s/x", 0o600, 0)], 1000)
+    assert strange.verdict == "fail"
+    assert "chown -R 1000 '/s'" in strange.cure
+
+
+@pytest.mark.parametrize(
+    ("free", "result"), [(0, "fail"), (999_999, "fail"), (49_000_000, "warn"), (50_000_000, "ok"), (10**12, "ok")]
+)
+def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
+    assert checks.disk(free).verdict == result
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "said"),
+    [
+        (None, "ok", "is free"),
+        (errno.EADDRINUSE, "fail", "Another program"),
+        (errno.EADDRNOTAVAIL, "fail", "no address of this machine"),
+        (errno.EACCES, "fail", "may not listen"),
+        (errno.EIO, "fail", "input/output error"),
+    ],
+)
+def test_a_port_is_free_or_the_reason_is_said(error: int | None, result: str, said: str) -> None:
+    finding = checks.port_free(8443, "10.0.0.1", error)
+    assert (finding.verdict, said in finding.cause) == (result, True), finding
+
+
+def test_the_service_has_to_answer_at_every_address() -> None:
+    good, bad = (
+        ServiceResponse("127.0.0.1", 0.0123),
+        ServiceResponse("10.0.0.1", 4, PeerTimeout("It did not answer in time.")),
+    )
+    assert "127.0.0.1, within 12 ms" in checks.reachable([good]).cause
+    finding = checks.reachable([good, bad])
+    assert finding.verdict == "fail"
+    assert "10.0.0.1: It did not answer in time." in finding.cause
+    assert Check(Layer.SERVICE, "x").error(NotReachable("Gone.")).cure
