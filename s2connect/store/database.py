@@ -50,6 +50,9 @@ _TOKENS = "tokens-"
 _PAIRED = "was-paired"
 """Vault entry that exists from the first pairing on."""
 
+IN_MEMORY = Path(":memory:")
+"""Path of a database without a file, which is gone when it is closed."""
+
 BUSY_TIMEOUT_S = 1.0
 """Seconds for which opening waits until another process releases the database."""
 
@@ -99,10 +102,13 @@ class Database:
         self._path = path
         self._vault = vault
         self._max_tombstones = max_tombstones
-        # SQLite gives its companion files the mode of this one.
-        os.close(open_private(path, os.O_RDWR | os.O_CREAT))
-        sync_directory(path.parent)
-        self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        if path != IN_MEMORY:
+            # SQLite gives its companion files the mode of this one.
+            os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+            sync_directory(path.parent)
+        self._db = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=path != IN_MEMORY
+        )
         try:
             # Exclusive, because a second process would take the entries of a pairing in progress for leftovers.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,14 +74,17 @@ class SqliteStore:
             store._database = Database(path, vault, max_tombstones, anew)
 
         try:
-            await store._run("open", connect)
+            await store._in_thread("open", connect)
         except BaseException:
             # A cancelled opening goes on in the thread, and is closed there when it is done.
             await store.close()
             raise
         return store
 
-    async def _run(self, doing: str, work: Callable[[], T]) -> T:
+    async def _run(self, doing: str, work: Callable[[Database], T]) -> T:
+        return await self._in_thread(doing, lambda: work(self._database))
+
+    async def _in_thread(self, doing: str, work: Callable[[], T]) -> T:
         """Run work in the thread of the store; once begun it completes even if the caller is cancelled."""
         if self._closing is not None:
             raise StorageUnavailable(f"The store {self._path} is closed.", hint="")
@@ -95,71 +97,68 @@ class SqliteStore:
             raise unavailable(doing, self._path, error) from error
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        return await self._run("read", lambda: self._database.pairings(local))
+        return await self._run("read", lambda db: db.pairings(local))
 
     async def refuse_server(self, url: BaseUrl) -> None:
-        await self._run("write", lambda: self._database.refuse_server(url))
+        await self._run("write", lambda db: db.refuse_server(url))
 
     async def refused_servers(self) -> list[BaseUrl]:
-        return await self._run("read", lambda: self._database.refused_servers())
+        return await self._run("read", lambda db: db.refused_servers())
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
-        return await self._run("read", lambda: self._database.pairings_of(key))
+        return await self._run("read", lambda db: db.pairings_of(key))
 
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
     ) -> list[Replaced]:
         check_alone(pairing, alone)
-        return await self._run("write", lambda: self._database.save_pairing(pairing, [token, *further], alone))
+        return await self._run("write", lambda db: db.save_pairing(pairing, [token, *further], alone))
 
     async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
-        return await self._run("write", lambda: self._database.confirm_pairing(pairing, alone))
+        return await self._run("write", lambda db: db.confirm_pairing(pairing, alone))
 
     async def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        return await self._run("write", lambda: self._database.drop_unconfirmed(pairing))
+        return await self._run("write", lambda db: db.drop_unconfirmed(pairing))
 
     async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
-        return await self._run("read", lambda: self._database.candidate_tokens(pairing))
+        return await self._run("read", lambda db: db.candidate_tokens(pairing))
 
     async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
-        await self._run("write", lambda: self._database.add_pending_token(pairing, token))
+        await self._run("write", lambda db: db.add_pending_token(pairing, token))
 
     async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        await self._run("write", lambda: self._database.keep_token(pairing, token))
+        await self._run("write", lambda db: db.keep_token(pairing, token))
 
     async def active_digest(self, pairing: Pairing) -> bytes | None:
-        return await self._run("read", lambda: self._database.active_digest(pairing))
+        return await self._run("read", lambda db: db.active_digest(pairing))
 
     async def record(self, key: PairKey) -> Record:
-        return await self._run("read", lambda: self._database.record(key))
+        return await self._run("read", lambda db: db.record(key))
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. Requests during a commit share the next one."""
         batch, change = self._activations, (pairing, digest, issued_at)
         if batch is None or (place := batch.join(change)) is None:
-            batch = self._activations = _Activations(change)
+            made = batch = self._activations = _Activations(change)
             place = 0
-            batch.done = asyncio.ensure_future(self._run("write", partial(self._activate, batch)))
+            batch.done = asyncio.ensure_future(self._run("write", lambda db: db.activate_tokens(made.begin())))
             batch.done.add_done_callback(_seen)  # where every caller was cancelled
         assert batch.done is not None
         return (await asyncio.shield(batch.done))[place]
 
-    def _activate(self, batch: _Activations) -> list[bool]:
-        return self._database.activate_tokens(batch.begin())
-
     async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
-        return await self._run("write", lambda: self._database.remove_pairing(pairing, tombstone))
+        return await self._run("write", lambda db: db.remove_pairing(pairing, tombstone))
 
     async def was_unpaired(self, key: PairKey) -> bool:
-        return await self._run("read", lambda: self._database.was_unpaired(key))
+        return await self._run("read", lambda db: db.was_unpaired(key))
 
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        await self._run("write", lambda: self._database.update_descriptions(key, node, endpoint))
+        await self._run("write", lambda db: db.update_descriptions(key, node, endpoint))
 
     async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
-        await self._run("write", lambda: self._database.set_pin(pairing, pin))
+        await self._run("write", lambda db: db.set_pin(pairing, pin))
 
     async def close(self) -> None:
         """See :meth:`Store.close`. Cancelling it does not stop the closing."""

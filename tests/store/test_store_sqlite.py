@@ -381,7 +381,7 @@ async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Pa
         await store.save_pairing(pairing(number, SERVER), token("a"))
     begun: list[str] = []
     traced = store._database._db
-    await store._run("trace", lambda: traced.set_trace_callback(lambda text: begun.append(text.split()[0])))
+    await store._run("trace", lambda _: traced.set_trace_callback(lambda text: begun.append(text.split()[0])))
     vault.reached.clear()
     vault.go_on.clear()
     busy = asyncio.create_task(store.add_pending_token(pairing(0, CLIENT), token("b")))
@@ -413,11 +413,11 @@ async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(p
     for number in range(5):
         await store.save_pairing(pairing(number, SERVER), token("a"))
     database = store._database._db
-    await store._run("break", lambda: database.execute("PRAGMA query_only = 1"))
+    await store._run("break", lambda _: database.execute("PRAGMA query_only = 1"))
     asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b")), 1e9) for n in range(5))
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, StorageUnavailable) for answer in answers)
-    await store._run("mend", lambda: database.execute("PRAGMA query_only = 0"))
+    await store._run("mend", lambda _: database.execute("PRAGMA query_only = 0"))
     assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
     assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9)
     await store.close()
