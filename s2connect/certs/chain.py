@@ -230,7 +230,7 @@ async def _through(
 ) -> asyncio.Transport:
     """Have a proxy connect, and make the TLS handshake with the server behind it."""
     loop = asyncio.get_running_loop()
-    place, target = for_display(proxy.place), f"{f'[{server_name}]' if ':' in server_name else server_name}:{port}"
+    place, target = for_display(proxy.address), f"{f'[{server_name}]' if ':' in server_name else server_name}:{port}"
     try:
         transport, answer = await loop.create_connection(_ProxyAnswer, proxy.host, proxy.port)
     except OSError as error:

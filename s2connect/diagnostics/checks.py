@@ -138,7 +138,7 @@ def proxy(proxies: Proxies, *, configured: bool, seconds: float, error: S2Connec
     if proxies.proxy is None:
         return PROXY.ok("No proxy is set; connections are direct.")
     source = "settings" if configured else "environment"
-    where = f"The proxy of the {source}, {proxies.proxy.place},"
+    where = f"The proxy of the {source}, {proxies.proxy.address},"
     if error is not None:
         cure = "Check proxy in the settings." if configured else "Check HTTPS_PROXY."
         return PROXY.fail(f"{where} cannot be reached: {error.what}", cure)

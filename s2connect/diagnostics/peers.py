@@ -100,7 +100,7 @@ class PeerChecks:
             except TrustError:
                 self._check = self._step("pin")
                 raise
-            through = f" through the proxy {self._proxy.place}" if self._proxy is not None else ""
+            through = f" through the proxy {self._proxy.address}" if self._proxy is not None else ""
             found.append(tls.ok(f"TLS 1.3{through}, in {milliseconds(time.monotonic() - begun)}."))
             self._check = self._step("pin")
             found.append(self._check.ok("The certificate comes from a CA that this system trusts."))

@@ -292,7 +292,7 @@ class Endpoint:
         self._server = await Server.start(
             self.config,
             self._tls,
-            keeper=self.book,
+            manager=self.book,
             supervisor=self.supervisor,
             on_failed=self._pairing_manager.attempt_failed,
             endpoint=lambda: self._local,

@@ -22,8 +22,8 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
+from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
-from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import Supervisor
 
@@ -189,7 +189,7 @@ class PairingManager:
             local,
             url,
             code,
-            keeper=self._book,
+            manager=self._book,
             pki=self._pki,
             session_url=self._session_url(),
             ca_fingerprint=self._owner.ca_fingerprint if lan else None,

@@ -19,7 +19,7 @@ from s2connect.model.local import LocalEndpoint
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
-from s2connect.pairing.keeper import OtherWayRound
+from s2connect.pairing.manager import OtherWayRound
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced, Store
 from s2connect.store.transfer import PairingTransfer
@@ -96,7 +96,7 @@ class Pairings:
         """Finish pending changes."""
         await asyncio.gather(*self._changes, return_exceptions=True)
 
-    # Pairing (PairingKeeper)
+    # Pairing (PairingManager)
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
         """As pairing server: store a pairing and apply its effects (PAIR-10).
@@ -379,7 +379,7 @@ class Pairings:
             self._took_effect(pairing, replaced)
         return pairing
 
-    # Sessions (SessionKeeper, and the owner of live connections)
+    # Sessions (SessionManager, and the owner of live connections)
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Return None if the application of the node is ready, otherwise a sentence for the peer's user (SES-01)."""

@@ -16,10 +16,9 @@ from s2connect.model.common import Deployment
 from s2connect.model.local import LocalEndpoint
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
-from s2connect.pairing.keeper import PairingKeeper
+from s2connect.pairing.manager import PairingManager, PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
-from s2connect.pairing.server_events import PairingServerEvent
-from s2connect.session.http_server import SessionKeeper, SessionService
+from s2connect.session.http_server import SessionManager, SessionService
 from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Store
 from s2connect.supervisor import Supervisor
@@ -27,8 +26,8 @@ from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 
-class Keeper(PairingKeeper, SessionKeeper, Protocol):
-    """Interface of the two protocols to the keeper of pairings."""
+class Manager(PairingManager, SessionManager, Protocol):
+    """Interface of the two protocols to the manager of pairings."""
 
 
 class Server:
@@ -49,7 +48,7 @@ class Server:
         config: EndpointConfig,
         tls: ServerContext,
         *,
-        keeper: Keeper,
+        manager: Manager,
         supervisor: Supervisor,
         on_failed: Callable[[PairingServerEvent], None],
         endpoint: Callable[[], LocalEndpoint],
@@ -77,8 +76,8 @@ class Server:
             return await websocket.handler(request, accepted=lambda: server.release(request))
 
         server = HttpsServer(tls.context, host=config.bind, port=config.port)
-        pairing = PairingService(pairing_server, keeper, binding=binding, ready=ready, on_failed=on_failed)
-        session = SessionService(session_server, endpoint, store, keeper, transports, supervisor)
+        pairing = PairingService(pairing_server, manager, binding=binding, ready=ready, on_failed=on_failed)
+        session = SessionService(session_server, endpoint, store, manager, transports, supervisor)
         pairing.mount(server, PAIRING_PATH)
         session.mount(server, SESSION_PATH)
         if lan is not None:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from s2connect.https.admission import Admission, Limits, Place, Refusal, reserve_of
+from s2connect.https.admission import Admission, ConnectionEntry, Limits, Refusal, reserve_of
 from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
 from s2connect.https.lag import LagProbe
 from s2connect.https.rate import network_of
@@ -150,7 +150,7 @@ class Acceptor:
     record of a client has come. The log says once a minute how many were refused.
 
     Args:
-        make_protocol: Makes the protocol of a connection that is taken in. It sets ``evict`` of the place, and says to
+        make_protocol: Makes the protocol of a connection that is taken in. It sets ``evict`` of the entry, and says to
             :attr:`admission` how the connection comes on, and when it has ended.
         context: TLS server context; None for no TLS.
         limits: Bounds; None for those that fit the descriptors of this process when it starts to listen.
@@ -162,7 +162,7 @@ class Acceptor:
 
     def __init__(
         self,
-        make_protocol: Callable[[Place], asyncio.Protocol],
+        make_protocol: Callable[[ConnectionEntry], asyncio.Protocol],
         context: ssl.SSLContext | None,
         *,
         limits: Limits | None = None,
@@ -173,9 +173,9 @@ class Acceptor:
         self.admission = Admission(limits or Limits())
         self.port = 0
         self._listening: list[socket.socket] = []
-        self._arriving: dict[Place, asyncio.Task[None]] = {}
-        self._ours: dict[Place, socket.socket] = {}  # until asyncio has them
-        self._turns: dict[Place, asyncio.Future[None]] = {}
+        self._arriving: dict[ConnectionEntry, asyncio.Task[None]] = {}
+        self._ours: dict[ConnectionEntry, socket.socket] = {}  # until asyncio has them
+        self._turns: dict[ConnectionEntry, asyncio.Future[None]] = {}
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
@@ -256,36 +256,36 @@ class Acceptor:
         """Take a connection in, or refuse it."""
         # The kernel gives the lowest free number, so that all below this one are in use.
         scarce = connection.fileno() >= self._first_scarce
-        place, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
+        entry, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
         if victim is not None:
             self._evict(victim)
-        if isinstance(place, Refusal):
-            self._note(place.value, network)
+        if isinstance(entry, Refusal):
+            self._note(entry.value, network)
             _reset(connection)
             return
         connection.setblocking(False)
-        task = self._loop.create_task(self._take_in(connection, place), name=f"s2connect-arrival-{network}")
-        place.evict = task.cancel
-        self._arriving[place], self._ours[place] = task, connection
+        task = self._loop.create_task(self._take_in(connection, entry), name=f"s2connect-arrival-{network}")
+        entry.evict = task.cancel
+        self._arriving[entry], self._ours[entry] = task, connection
         # A callback, because a task that is cancelled before its first step runs no line of its own.
-        task.add_done_callback(lambda task: self._arrived(place, task))
+        task.add_done_callback(lambda task: self._arrived(entry, task))
 
-    def _arrived(self, place: Place, task: asyncio.Task[None]) -> None:
-        self._arriving.pop(place, None)
+    def _arrived(self, entry: ConnectionEntry, task: asyncio.Task[None]) -> None:
+        self._arriving.pop(entry, None)
         if task.cancelled():
-            self.admission.leave(place)
-        connection = self._ours.pop(place, None)
+            self.admission.leave(entry)
+        connection = self._ours.pop(entry, None)
         if connection is not None:
             _reset(connection)
 
-    def _evict(self, victim: Place) -> None:
+    def _evict(self, victim: ConnectionEntry) -> None:
         self._note("idle while others came", victim.network)
         if victim.evict is not None:
             victim.evict()
 
     # From TCP to the protocol
 
-    async def _take_in(self, connection: socket.socket, place: Place) -> None:
+    async def _take_in(self, connection: socket.socket, entry: ConnectionEntry) -> None:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
                 with contextlib.suppress(OSError):  # it has ended already
@@ -293,20 +293,20 @@ class Acceptor:
                 if self._context is not None:
                     await self._client_hello(connection)
                     deadline.reschedule(self._loop.time() + TURN_TIMEOUT)
-                    await self._its_turn(place)
+                    await self._its_turn(entry)
                     deadline.reschedule(self._loop.time() + HANDSHAKE_TIMEOUT)
-                del self._ours[place]
+                del self._ours[entry]
                 await self._loop.connect_accepted_socket(
-                    lambda: self._make_protocol(place),
+                    lambda: self._make_protocol(entry),
                     connection,
                     ssl=self._context,
                     ssl_handshake_timeout=2 * HANDSHAKE_TIMEOUT if self._context else None,  # ours ends first
                     ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if self._context else None,
                 )
         except (TimeoutError, OSError):
-            self.admission.leave(place)  # neither silence nor a failed handshake is worth a line
+            self.admission.leave(entry)  # neither silence nor a failed handshake is worth a line
         except Exception as error:
-            self.admission.leave(place)
+            self.admission.leave(entry)
             process_failures.failed("arrival", error)
 
     async def _client_hello(self, connection: socket.socket) -> None:
@@ -341,19 +341,19 @@ class Acceptor:
         finally:
             self._loop.remove_reader(descriptor)
 
-    async def _its_turn(self, place: Place) -> None:
-        turn = self._turns[place] = self._loop.create_future()
-        may_wait, victim = self.admission.ready(place, now=self._loop.time())
+    async def _its_turn(self, entry: ConnectionEntry) -> None:
+        turn = self._turns[entry] = self._loop.create_future()
+        may_wait, victim = self.admission.ready(entry, now=self._loop.time())
         if victim is not None:
             self._evict(victim)
         self._next_turn()
         try:
             if not may_wait:
-                self._note(Refusal.BUSY.value, place.network)
+                self._note(Refusal.BUSY.value, entry.network)
                 raise ConnectionRefusedError
             await turn
         finally:
-            del self._turns[place]
+            del self._turns[entry]
 
     def _next_turn(self) -> None:
         if self._turn is None and not self._closed:
@@ -362,16 +362,16 @@ class Acceptor:
     def _give_turns(self) -> None:
         self._turn = None
         for _ in range(HANDSHAKES_PER_TURN):
-            place, victim = self.admission.next_handshake(now=self._loop.time())
+            entry, victim = self.admission.next_handshake(now=self._loop.time())
             if victim is not None:
                 self._evict(victim)
-            if place is None:
+            if entry is None:
                 break
-            turn = self._turns.get(place)
+            turn = self._turns.get(entry)
             if turn is not None and not turn.done():
                 turn.set_result(None)
         if self.admission.waiting:
-            delay = 0.0 if place is not None else 0.01  # else none ends before others get on
+            delay = 0.0 if entry is not None else 0.01  # else none ends before others get on
             self._turn = self._loop.call_later(delay, self._give_turns)
 
     # Logging

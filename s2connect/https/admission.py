@@ -83,7 +83,7 @@ def reserve_of(descriptors: int) -> int:
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class ConnectionEntry:
     """Entry of one connection in the admission.
 
     Attributes:
@@ -106,7 +106,7 @@ class _Network:
 
     def __init__(self) -> None:
         self.count = 0
-        self.owing: dict[Stage, dict[Place, None]] = {Stage.SILENT: {}, Stage.HANDSHAKE: {}, Stage.IDLE: {}}
+        self.owing: dict[Stage, dict[ConnectionEntry, None]] = {Stage.SILENT: {}, Stage.HANDSHAKE: {}, Stage.IDLE: {}}
 
     def owed(self) -> int:
         """Number of connections with input pending from the peer."""
@@ -116,7 +116,7 @@ class _Network:
 class Admission:
     """Counts connections from their acceptance on, and decides about new ones.
 
-    Where room is short, a new connection takes the place of one whose peer owes us bytes: of one that has sent nothing
+    Where room is short, a new connection replaces one whose peer owes us bytes: of one that has sent nothing
     first, then of one whose handshake or request has not come on for :data:`PATIENCE`, the oldest first. It is one of
     its own network where that is at its bound, else one of the network that has most of them. So connections that stay
     idle do not lock out those that ask, from wherever both come.
@@ -137,15 +137,17 @@ class Admission:
         self.overload = Overload()
         self._networks: dict[str, _Network] = {}
         self._count = 0
-        self._handshakes: dict[Place, None] = {}
-        self._ready: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._handshakes: dict[ConnectionEntry, None] = {}
+        self._ready: OrderedDict[str, deque[ConnectionEntry]] = OrderedDict()
         self._waiting = 0
 
     def __len__(self) -> int:
         """Connections that count."""
         return self._count
 
-    def admit(self, network: str, *, now: float, scarce: bool = False) -> tuple[Place | Refusal, Place | None]:
+    def admit(
+        self, network: str, *, now: float, scarce: bool = False
+    ) -> tuple[ConnectionEntry | Refusal, ConnectionEntry | None]:
         """Decide about a new connection, before anything is spent on it.
 
         Args:
@@ -154,7 +156,7 @@ class Admission:
             scarce: Whether descriptors are running out.
 
         Returns:
-            Its place, or why it is refused; and the place that has to make room for it, which counts no more.
+            Its entry, or why it is refused; and the entry that has to make room for it, which counts no more.
         """
         if not self.overload.takes(network, waiting=self._waiting) and self._longest_but(network) is None:
             return Refusal.BUSY, None
@@ -170,44 +172,44 @@ class Admission:
             if victim is None:
                 return refusal, None
             self.leave(victim)
-        place = Place(network, now)
+        entry = ConnectionEntry(network, now)
         own = self._networks.setdefault(network, _Network())
         own.count += 1
-        own.owing[Stage.SILENT][place] = None
+        own.owing[Stage.SILENT][entry] = None
         self._count += 1
-        return place, victim
+        return entry, victim
 
-    def ready(self, place: Place, *, now: float) -> tuple[bool, Place | None]:
+    def ready(self, entry: ConnectionEntry, *, now: float) -> tuple[bool, ConnectionEntry | None]:
         """Queue the TLS handshake of a connection whose client has sent its first message.
 
         Returns:
-            Whether it may wait; and the place that has to make room for it. Both count no more otherwise.
+            Whether it may wait; and the entry that has to make room for it. Both count no more otherwise.
         """
         victim = None
-        if not self.overload.takes(place.network, waiting=self._waiting):
-            longest = self._longest_but(place.network)
+        if not self.overload.takes(entry.network, waiting=self._waiting):
+            longest = self._longest_but(entry.network)
             if longest is None:
-                self.leave(place)
+                self.leave(entry)
                 return False, None
             victim = self._ready[longest].pop()
             self.leave(victim)
-        self._move(place, Stage.READY, now)
-        self._ready.setdefault(place.network, deque()).append(place)
+        self._move(entry, Stage.READY, now)
+        self._ready.setdefault(entry.network, deque()).append(entry)
         return True, victim
 
     def _longest_but(self, network: str) -> str | None:
         """Return the network with the longest queue of handshakes, if two or more longer than the given one."""
         if self._waiting <= len(self._ready):
             return None  # one of each
-        for places in self._ready.values():
-            while places and places[-1].stage is not Stage.READY:
-                places.pop()  # it has left
+        for entries in self._ready.values():
+            while entries and entries[-1].stage is not Stage.READY:
+                entries.pop()  # it has left
         longest = max(self._ready, key=lambda name: len(self._ready[name]), default=None)
         if longest is None or len(self._ready[longest]) <= len(self._ready.get(network, ())) + 1:
             return None
         return longest
 
-    def next_handshake(self, *, now: float) -> tuple[Place | None, Place | None]:
+    def next_handshake(self, *, now: float) -> tuple[ConnectionEntry | None, ConnectionEntry | None]:
         """Return the connection whose handshake begins now (round robin over networks), and the one that makes room.
 
         Where no more may begin, a few do all the same, of the networks that have fewest connections and no handshake
@@ -228,7 +230,7 @@ class Admission:
                 return begun
         return None, None
 
-    def _begin(self, network: str, now: float) -> tuple[Place, Place | None] | None:
+    def _begin(self, network: str, now: float) -> tuple[ConnectionEntry, ConnectionEntry | None] | None:
         """Begin the next handshake of a network, unless its bounds are full of handshakes that come on."""
         own = self._networks[network].owing[Stage.HANDSHAKE]
         victim = None
@@ -240,11 +242,11 @@ class Admission:
             if now - victim.since < PATIENCE:
                 return None
             self.leave(victim)
-        place = self._ready[network].popleft()
+        entry = self._ready[network].popleft()
         self._ready.move_to_end(network)
-        self._move(place, Stage.HANDSHAKE, now)
-        self._handshakes[place] = None
-        return place, victim
+        self._move(entry, Stage.HANDSHAKE, now)
+        self._handshakes[entry] = None
+        return entry, victim
 
     def _in_turn(self) -> Iterator[str]:
         """Yield the networks with handshakes that wait: first those of peers that were offered a session."""
@@ -271,49 +273,49 @@ class Admission:
         """Return whether a handshake waits for its turn."""
         return bool(self._ready)
 
-    def idle(self, place: Place, *, now: float) -> None:
+    def idle(self, entry: ConnectionEntry, *, now: float) -> None:
         """Note that the handshake is done, or a response sent: a request is expected now."""
-        self._move(place, Stage.IDLE, now)
+        self._move(entry, Stage.IDLE, now)
 
-    def busy(self, place: Place, *, now: float) -> None:
+    def busy(self, entry: ConnectionEntry, *, now: float) -> None:
         """Note that a complete request was received."""
-        self._move(place, Stage.BUSY, now)
+        self._move(entry, Stage.BUSY, now)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, entry: ConnectionEntry) -> None:
         """Stop counting a connection that has ended, or whose peer has proved to be paired. Idempotent."""
-        self.overload.end(place)
-        if place.stage is Stage.GONE:
+        self.overload.end(entry)
+        if entry.stage is Stage.GONE:
             return
-        own = self._networks[place.network]
-        self._waiting -= place.stage is Stage.READY
-        if place.stage in own.owing:
-            del own.owing[place.stage][place]
-        self._handshakes.pop(place, None)
+        own = self._networks[entry.network]
+        self._waiting -= entry.stage is Stage.READY
+        if entry.stage in own.owing:
+            del own.owing[entry.stage][entry]
+        self._handshakes.pop(entry, None)
         own.count -= 1
         self._count -= 1
         if not own.count:
-            del self._networks[place.network]
-            self._ready.pop(place.network, None)
-        place.stage = Stage.GONE
+            del self._networks[entry.network]
+            self._ready.pop(entry.network, None)
+        entry.stage = Stage.GONE
 
-    def _move(self, place: Place, stage: Stage, now: float) -> None:
-        if place.stage is Stage.GONE:
+    def _move(self, entry: ConnectionEntry, stage: Stage, now: float) -> None:
+        if entry.stage is Stage.GONE:
             return
-        owing = self._networks[place.network].owing
-        if place.stage in owing:
-            del owing[place.stage][place]
-        self._handshakes.pop(place, None)
-        self._waiting += (stage is Stage.READY) - (place.stage is Stage.READY)
-        place.stage, place.since = stage, now
+        owing = self._networks[entry.network].owing
+        if entry.stage in owing:
+            del owing[entry.stage][entry]
+        self._handshakes.pop(entry, None)
+        self._waiting += (stage is Stage.READY) - (entry.stage is Stage.READY)
+        entry.stage, entry.since = stage, now
         if stage is not Stage.READY:
-            self.overload.step(place, now=now)
+            self.overload.step(entry, now=now)
         if stage in owing:
-            owing[stage][place] = None
+            owing[stage][entry] = None
 
     @staticmethod
-    def _victim(network: _Network | None, now: float) -> Place | None:
-        for stage, places in network.owing.items() if network is not None else ():
-            oldest = next(iter(places), None)
+    def _victim(network: _Network | None, now: float) -> ConnectionEntry | None:
+        for stage, entries in network.owing.items() if network is not None else ():
+            oldest = next(iter(entries), None)
             if oldest is not None and (stage is Stage.SILENT or now - oldest.since >= PATIENCE):
                 return oldest
         return None

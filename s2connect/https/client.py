@@ -253,12 +253,12 @@ class HttpsClient:
 
     def _mapped(self, error: BaseException, base: BaseUrl) -> S2ConnectError:
         if self._proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
-            place = f"{for_display(base.host, 100)}:{base.port}"
+            where = f"{for_display(base.host, 100)}:{base.port}"
             return NotReachable(
-                f"The proxy {for_display(self._proxy.place)} does not connect to {place} (HTTP {error.status})."
+                f"The proxy {for_display(self._proxy.address)} does not connect to {where} (HTTP {error.status})."
             )
         if self._proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError):
-            return NotReachable(f"The proxy {for_display(self._proxy.place)} cannot be reached.")
+            return NotReachable(f"The proxy {for_display(self._proxy.address)} cannot be reached.")
         return network_error(error, base.host, base.port)
 
 
@@ -292,16 +292,16 @@ async def _read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:
 
 def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
     """Say in our own words why a request failed."""
-    place = f"{for_display(host, 100)}:{port}"
+    where = f"{for_display(host, 100)}:{port}"
     trust = describe_tls_error(error, host)
     if trust is not None:
         return trust
     if isinstance(error, TimeoutError):
-        return PeerTimeout(f"{place} did not answer in time.")
+        return PeerTimeout(f"{where} did not answer in time.")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return NotReachable(f"{place} closed the connection.")
+        return NotReachable(f"{where} closed the connection.")
     if isinstance(error, aiohttp.ClientConnectorError | OSError):
         return NotReachable.because(for_display(host, 100), port, error)
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
-        return ProtocolViolation(f"{place} did not answer in proper HTTP.")
-    return NetworkError(f"The request to {place} failed.")
+        return ProtocolViolation(f"{where} did not answer in proper HTTP.")
+    return NetworkError(f"The request to {where} failed.")

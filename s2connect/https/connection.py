@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from s2connect.https.admission import Admission, Place, Stage
+from s2connect.https.admission import Admission, ConnectionEntry, Stage
 from s2connect.https.overload import Overload
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class HttpConnection(asyncio.Protocol):
     """Protocol in front of aiohttp's: bounds a peer's input and reports the connection's progress to the admission.
 
     Args:
-        place: Its place.
+        entry: Its entry.
         admission: Where that counts.
         server: aiohttp's server.
         malformed: Called where the peer sends what is no HTTP, or too much.
@@ -84,14 +84,14 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        place: Place,
+        entry: ConnectionEntry,
         admission: Admission,
         server: web.Server,
         malformed: Callable[[], None],
         open_connections: dict[asyncio.BaseTransport, HttpConnection],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._place = place
+        self._entry = entry
         self._admission = admission
         self._malformed = malformed
         self._open_connections = open_connections
@@ -112,19 +112,19 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        if self._place.stage is Stage.GONE:  # it had to make room, or the server closes, in the last moment
+        if self._entry.stage is Stage.GONE:  # it had to make room, or the server closes, in the last moment
             self._handler = asyncio.Protocol()
             self.transport.abort()
             return
         self._open_connections[transport] = self
-        self._place.evict = self.transport.abort
-        self._admission.idle(self._place, now=self._loop.time())
+        self._entry.evict = self.transport.abort
+        self._admission.idle(self._entry, now=self._loop.time())
         self._slow = self._loop.call_later(FIRST_REQUEST_TIMEOUT, self.transport.abort)
         self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the bounds allow."""
-        if self._place.stage is not Stage.GONE:
+        if self._entry.stage is not Stage.GONE:
             self._bytes += len(data)
             self._lines += data.count(b"\n")
             if self._bytes > MAX_REQUEST_BYTES or self._lines > MAX_REQUEST_LINES:
@@ -153,7 +153,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the connection out of the admission."""
         self._in_time()
-        self._admission.leave(self._place)
+        self._admission.leave(self._entry)
         self._open_connections.pop(self.transport, None)
         self._handler.connection_lost(exc)
 
@@ -161,24 +161,24 @@ class HttpConnection(asyncio.Protocol):
         """Note that the head of a request was received; its body may take a while."""
         self._in_time()
         self._bytes = self._lines = 0
-        self._admission.idle(self._place, now=self._loop.time())
+        self._admission.idle(self._entry, now=self._loop.time())
 
     def complete(self) -> None:
         """Note that a request was received completely: the response is ours to give."""
-        self._admission.busy(self._place, now=self._loop.time())
+        self._admission.busy(self._entry, now=self._loop.time())
 
     def answered(self) -> None:
         """Note that the response was sent: the next request is the peer's to send."""
-        self._admission.idle(self._place, now=self._loop.time())
+        self._admission.idle(self._entry, now=self._loop.time())
 
     def begins_session(self, overload: Overload) -> bool:
         """Return whether a session may begin; a second one on a connection only while no other peer is queued."""
         first, self._begun_before = not self._begun_before, True
-        return first or overload.begins_anew(self._place, now=self._loop.time())
+        return first or overload.begins_anew(self._entry, now=self._loop.time())
 
     def release(self) -> None:
         """Stop counting the connection against its network: the peer has proved to be paired."""
-        self._admission.leave(self._place)
+        self._admission.leave(self._entry)
 
     def _in_time(self) -> None:
         if self._slow is not None:

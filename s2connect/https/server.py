@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from s2connect.errors import ConfigurationError
 from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
-from s2connect.https.admission import Limits, Place
+from s2connect.https.admission import ConnectionEntry, Limits
 from s2connect.https.connection import PEER_FAULTS, HttpConnection
 from s2connect.https.rate import (
     BEARER_BURST,
@@ -155,14 +155,14 @@ class HttpsServer:
 
     # Connections
 
-    def _new_connection(self, place: Place) -> asyncio.Protocol:
+    def _new_connection(self, entry: ConnectionEntry) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None, "the acceptor closes before the runner"
         return HttpConnection(
-            place,
+            entry,
             self._acceptor.admission,
             server,
-            lambda: self._limiter.charge(place.network, REFUSED_COST, now=asyncio.get_running_loop().time()),
+            lambda: self._limiter.charge(entry.network, REFUSED_COST, now=asyncio.get_running_loop().time()),
             self._connections,
         )
 

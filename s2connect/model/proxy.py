@@ -48,14 +48,14 @@ class Proxy:
         return cls(host, port, Secret(credentials) if credentials else None)
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """Where it is, for a person."""
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def reveal_url(self) -> str:
         """Its URL with the credentials, for libraries."""
         user = f"{self.credentials.reveal()}@" if self.credentials is not None else ""
-        return f"http://{user}{self.place}"
+        return f"http://{user}{self.address}"
 
     def reveal_authorization(self) -> str | None:
         """What ``Proxy-Authorization`` has to say; None for nothing."""

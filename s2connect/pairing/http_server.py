@@ -17,8 +17,8 @@ from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, r
 from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
-from s2connect.pairing.keeper import OtherWayRound, PairingKeeper
 from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
+from s2connect.pairing.manager import OtherWayRound, PairingManager, PairingServerEvent
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import (
     ANSWER_ENTROPY,
@@ -28,7 +28,6 @@ from s2connect.pairing.server_core import (
     PairingServer,
     Queued,
 )
-from s2connect.pairing.server_events import PairingServerEvent
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class PairingService:
     def __init__(
         self,
         core: PairingServer,
-        keeper: PairingKeeper,
+        manager: PairingManager,
         *,
         binding: Callable[[web.Request], bytes],
         ready: Callable[[], bool],
@@ -53,14 +52,14 @@ class PairingService:
 
         Args:
             core: Decides.
-            keeper: Makes pairings durable.
+            manager: Makes pairings durable.
             binding: F or D of HMAC-02 for the connection of a request.
             ready: Whether the endpoint is ready for pairing.
             on_failed: Called with attempts that ended without a pairing, and with attacks.
             proofs: Shared by all services of one identity; by default this one alone has it.
         """
         self._core = core
-        self._keeper = keeper
+        self._manager = manager
         self._binding = binding
         self._ready = ready
         self._on_failed = on_failed
@@ -161,7 +160,7 @@ class PairingService:
 
     async def _commit(self, commit: Commit) -> Reply:
         try:
-            await self._keeper.commit(commit.pairing, commit.token)
+            await self._manager.commit(commit.pairing, commit.token)
         except OtherWayRound:
             return self._core.not_now(commit.attempt_id)
         except StorageError as error:

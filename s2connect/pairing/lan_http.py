@@ -22,8 +22,8 @@ from s2connect.model.pairing import CancelPreparePairing, PreparePairing
 from s2connect.model.reply import succeeded
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
-from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.lan_core import AnnouncementCancelled, LanOperations, PairingAnnounced
+from s2connect.pairing.neighbourhood import Neighbourhood
 
 MAX_NODES = 1000
 """Nodes of one endpoint that are read."""

@@ -10,8 +10,8 @@ from aiohttp import web
 from s2connect.https.server import HttpsServer, answer, read_body
 from s2connect.model.common import NodeId
 from s2connect.model.pairing import WaitForPairingAction
-from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter, WaitingNode
+from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.transports.tls_buffer import shrink_tls_buffer
 
 SWEEP_INTERVAL = 1.0

@@ -1,10 +1,13 @@
-"""Interface of the pairing protocols to the keeper of pairings (the endpoint)."""
+"""Interface of the pairing protocols to the endpoint: its manager of pairings, and events of the pairing server."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.secret import AccessToken
+from s2connect.pairing.code import AfterFailure
 from s2connect.store.base import Pairing
 
 
@@ -12,7 +15,7 @@ class OtherWayRound(Exception):
     """The node is finishing a pairing with the same peer as the client; a retry soon after can succeed."""
 
 
-class PairingKeeper(Protocol):
+class PairingManager(Protocol):
     """Makes pairings durable and gives them their effects (ROLE-05, ROLE-06).
 
     Each method is durable when it returns and raises :class:`~s2connect.errors.StorageUnavailable` when it cannot be.
@@ -47,3 +50,37 @@ class PairingKeeper(Protocol):
 
     def leave(self, pairing: Pairing) -> None:
         """As pairing client: end an attempt with unknown outcome; its first session settles it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A pairing attempt on one of our nodes failed.
+
+    ``reason`` is ``wrong_code``, ``refused_by_client``, ``expired``, ``out_of_order``, ``malformed``, or
+    ``not_stored``: the fault is ours, e.g. the disk is full, and no code suffers from it. ``code_after`` says what
+    becomes of the node's code (TOK-05).
+    """
+
+    node: NodeId
+    peer: NodeDescription
+    address: str
+    reason: str
+    code_after: AfterFailure
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectionRefused:
+    """A client reflected a challenge of ours to have it answered (HMAC-05), which is always an attack.
+
+    Attributes:
+        node: The node at which the last one was refused.
+        address: Where that came from.
+        count: How many were refused since this was told last; it is told at most once a minute.
+    """
+
+    node: NodeId
+    address: str
+    count: int
+
+
+PairingServerEvent = AttemptFailed | ReflectionRefused

@@ -51,7 +51,7 @@ class _Failures:
     not_before: float = 0.0
 
 
-class NodeGate:
+class NodeRateLimiter:
     """Queue of the requests on one node: sources take turns, so that none can keep another waiting; sans-I/O.
 
     Sources that had no turn of late come before those that had one. In a full queue, a request takes the place of the

@@ -49,10 +49,10 @@ from s2connect.pairing.code import (
     PairingToken,
     TokenTable,
 )
-from s2connect.pairing.gate import RESPONSE_DELAY, NodeGate, Turn
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
+from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
+from s2connect.pairing.rate_limiter import RESPONSE_DELAY, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import incompatible, malformed, refusal
-from s2connect.pairing.server_events import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.store.base import Pairing, PairKey, Pin
 
 _log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class PairingServer:
         self._wan_clients_only = wan_clients_only
         self._delay = response_delay
         self._tokens: dict[NodeId, TokenTable] = {}
-        self._gates: dict[NodeId, NodeGate] = {}
+        self._limiters: dict[NodeId, NodeRateLimiter] = {}
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
@@ -268,14 +268,14 @@ class PairingServer:
             or len(self._attempts) >= MAX_KEPT_ATTEMPTS
         ):
             return BUSY
-        turn = self._gate(node.id).queue(address, now=now)
+        turn = self._limiter(node.id).queue(address, now=now)
         if turn is None:
             return BUSY
         self._in_flight[turn.source] += 1
         return Queued(turn, now, address, node, request, _digest("requestPairing", request), binding)
 
-    def _gate(self, node: NodeId) -> NodeGate:
-        return self._gates.setdefault(node, NodeGate(delay=self._delay))
+    def _limiter(self, node: NodeId) -> NodeRateLimiter:
+        return self._limiters.setdefault(node, NodeRateLimiter(delay=self._delay))
 
     def _target(self, endpoint: LocalEndpoint, request: RequestPairing, *, now: float) -> LocalNode | Reply:
         if request.node_id is not None and request.node_id_alias is not None:
@@ -304,11 +304,11 @@ class PairingServer:
 
         It is a 503 where its place was given to somebody else; :meth:`abandon` it then.
         """
-        return BUSY if queued.turn.displaced else self._gate(queued.node.id).wait(queued.turn, now=now)
+        return BUSY if queued.turn.displaced else self._limiter(queued.node.id).wait(queued.turn, now=now)
 
     def abandon(self, queued: Queued) -> None:
         """The request will not be answered (its connection or this server is closing)."""
-        self._gate(queued.node.id).leave(queued.turn)
+        self._limiter(queued.node.id).leave(queued.turn)
         self._left(queued.turn.source)
 
     def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
@@ -558,7 +558,7 @@ class PairingServer:
                 AttemptFailed(attempt.node.id, peer, attempt.address, "not_stored", AfterFailure.NOTHING)
             )
             return
-        self._gate(attempt.node.id).failed(attempt.address, now=now)
+        self._limiter(attempt.node.id).failed(attempt.address, now=now)
         after = self._table(attempt.node.id).failed(attempt.issued)
         self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
 

@@ -37,7 +37,7 @@ from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
 _log = logging.getLogger(__name__)
 
 
-class SessionKeeper(Protocol):
+class SessionManager(Protocol):
     """Interface of session initiation to the endpoint."""
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
@@ -68,7 +68,7 @@ class SessionService:
         core: SessionServer,
         endpoint: Callable[[], LocalEndpoint],
         store: Store,
-        keeper: SessionKeeper,
+        manager: SessionManager,
         transports: Mapping[str, Transport],
         supervisor: Supervisor,
     ) -> None:
@@ -78,14 +78,14 @@ class SessionService:
             core: Decides.
             endpoint: Gives the endpoint as it is now.
             store: Pairings and digests.
-            keeper: The endpoint.
+            manager: The endpoint.
             transports: By protocol name.
             supervisor: Owns the tasks that wait for clients, and ends them.
         """
         self._core = core
         self._endpoint = endpoint
         self._store = store
-        self._keeper = keeper
+        self._manager = manager
         self._transports = transports
         self._supervisor = supervisor
         self._malformed_requests = SeldomWarning()
@@ -111,7 +111,7 @@ class SessionService:
             self._log_malformed(request, understood)
             return answer(understood.status, understood.body)
         busy = self._server.begins_session(request)
-        if busy is None and self._keeper.is_full(understood.key.local):
+        if busy is None and self._manager.is_full(understood.key.local):
             busy = self._server.too_busy()
         if busy is not None:
             return busy
@@ -140,8 +140,8 @@ class SessionService:
         """Process an accepted request. Raises NotPaired if its pairing was removed or replaced meanwhile."""
         pairing, message = accepted.pairing, accepted.message
         if not pairing.confirmed:
-            pairing = await self._keeper.settle(pairing)
-        sentence = await self._keeper.admit(pairing, accepted.s2_version)
+            pairing = await self._manager.settle(pairing)
+        sentence = await self._manager.admit(pairing, accepted.s2_version)
         if sentence is not None:
             return refusal(SessionErrorReason.OTHER, sentence)
         node = message.client_node_description
@@ -193,7 +193,7 @@ class SessionService:
                 return  # nobody came in time
             raise
         try:
-            await self._keeper.opened(connection, pairing)
+            await self._manager.opened(connection, pairing)
         except BaseException:
             await connection.close(INTERNAL_ERROR)
             raise
@@ -207,7 +207,7 @@ class SessionService:
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
         bearer_proved()
-        await self._keeper.unpaired_by_peer(pairing)
+        await self._manager.unpaired_by_peer(pairing)
         return answer(204)
 
 

@@ -26,7 +26,7 @@ from s2connect.diagnostics import home as doctor_home
 from s2connect.diagnostics.findings import Finding, Layer, Verdict
 from s2connect.store.vault import open_vault
 from tests.command import Running, make_home, pair
-from tests.discovery.avahi_kit import Avahi, require_avahi
+from tests.discovery.avahi_fixtures import Avahi, require_avahi
 from tests.netns import Host, Lan, require_netns
 from tests.waits import Deadline, patience
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.discovery.avahi_kit import Avahi, browse_lines, require_avahi
+from tests.discovery.avahi_fixtures import Avahi, browse_lines, require_avahi
 from tests.discovery.test_discovery_lan import event, run, start
 from tests.netns import Lan, require_netns
 

@@ -21,11 +21,11 @@ def _possible() -> None:
 
 
 def start(machine: Host, what: str, **options: object) -> Process:
-    return machine.start(sys.executable, "-W", "error", "-m", "tests.discovery.discovery_house", what, *_flags(options))
+    return machine.start(sys.executable, "-W", "error", "-m", "tests.discovery.network_program", what, *_flags(options))
 
 
 def run(machine: Host, what: str, **options: object) -> dict[str, Any]:
-    done = machine.run(sys.executable, "-W", "error", "-m", "tests.discovery.discovery_house", what, *_flags(options))
+    done = machine.run(sys.executable, "-W", "error", "-m", "tests.discovery.network_program", what, *_flags(options))
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -160,7 +160,7 @@ def test_a_device_waits_as_long_as_a_manager_advertises_that_it_may(homes: Itera
                 assert not deadline.passed()
                 time.sleep(0.1)
 
-        program = [sys.executable, "-m", "tests.discovery.discovery_house", "advertise", "--host", "ems.local"]
+        program = [sys.executable, "-m", "tests.discovery.network_program", "advertise", "--host", "ems.local"]
         shown = lan.hosts[0].start(*program)
         shown.wait_for(lambda line: '"up"' in line, 20)
         polls()

@@ -63,7 +63,7 @@ async def pair_impatiently(
         endpoint._local.nodes[node.id],
         http_client.BaseUrl(url),
         code if isinstance(code, PairingCode) else PairingCode.parse(code),
-        keeper=endpoint.book,
+        manager=endpoint.book,
         pki=endpoint._pki,
         session_url=endpoint.session_url,
         ca_fingerprint=endpoint.ca_fingerprint,

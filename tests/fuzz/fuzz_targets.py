@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import mqtt_kit
-import pairing_kit
+import pairing_fixtures as fixtures
 import rule_kit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -76,31 +76,31 @@ def _check(reply: object) -> None:
 
 def pairing_requests(data: bytes) -> None:
     """The four operations of pairing; the first byte selects one, at an attempt that has begun."""
-    bench = pairing_kit.Bench()
+    setup = fixtures.PairingSetup()
     body = data[1:]
     match data[:1]:
         case b"d":
-            _check(bench.begin(role="RM").request_details(body=body))
+            _check(setup.begin(role="RM").request_details(body=body))
         case b"p":
-            server = pairing_kit.Bench(pairing_kit.endpoint(Role.RM))
+            server = fixtures.PairingSetup(fixtures.endpoint(Role.RM))
             _check(server.begin(role="CEM").post_details(body=body))
         case b"f":
-            attempt = bench.begin()
+            attempt = setup.begin()
             attempt.request_details()
             attempt.finalize(body)
         case _:
-            queued = bench.queue(body)
+            queued = setup.queue(body)
             _check(queued)
             if not isinstance(queued, Reply):
-                _check(bench.answer(queued))
+                _check(setup.answer(queued))
 
 
 def pairing_seeds() -> Iterator[bytes]:
-    yield b"r" + pairing_kit.dump(pairing_kit.request())
-    yield b"r" + pairing_kit.dump(pairing_kit.request(nodeId=str(pairing_kit.SERVER_ID), forcePairing=True))
-    attempt = pairing_kit.Bench().begin()
-    yield b"d" + pairing_kit.dump({"serverHmacChallengeResponse": attempt.proof()})
-    yield b"p" + pairing_kit.Bench(pairing_kit.endpoint(Role.RM)).begin(role="CEM").post_body()
+    yield b"r" + fixtures.dump(fixtures.request())
+    yield b"r" + fixtures.dump(fixtures.request(nodeId=str(fixtures.SERVER_ID), forcePairing=True))
+    attempt = fixtures.PairingSetup().begin()
+    yield b"d" + fixtures.dump({"serverHmacChallengeResponse": attempt.proof()})
+    yield b"p" + fixtures.PairingSetup(fixtures.endpoint(Role.RM)).begin(role="CEM").post_body()
     yield b'f{"success":true}'
 
 
@@ -116,15 +116,15 @@ def session_requests(data: bytes) -> None:
 
 
 def session_seeds() -> Iterator[bytes]:
-    ids = {"clientNodeId": str(pairing_kit.CLIENT_ID), "serverNodeId": str(pairing_kit.SERVER_ID)}
-    yield pairing_kit.dump(ids)
+    ids = {"clientNodeId": str(fixtures.CLIENT_ID), "serverNodeId": str(fixtures.SERVER_ID)}
+    yield fixtures.dump(ids)
     lists = {"supportedCommunicationProtocols": ["WebSocket"], "supportedS2MessageVersions": ["v1.0.0"]}
-    yield pairing_kit.dump({**ids, **lists})
+    yield fixtures.dump({**ids, **lists})
 
 
 def lan_requests(data: bytes) -> None:
     """``preparePairing``, ``cancelPreparePairing`` and ``waitForPairing``."""
-    own = pairing_kit.endpoint()
+    own = fixtures.endpoint()
     core = LanOperations(lambda: own)
     _check(core.prepare_pairing(data, address="127.0.0.1", ready=True, now=1.0))
     _check(core.cancel_prepare_pairing(data, now=2.0))
@@ -132,11 +132,11 @@ def lan_requests(data: bytes) -> None:
 
 
 def lan_seeds() -> Iterator[bytes]:
-    request = pairing_kit.request()
+    request = fixtures.request()
     described = {k: request[k] for k in ("clientNodeDescription", "clientEndpointDescription")}
-    yield pairing_kit.dump({**described, "serverNodeId": str(pairing_kit.SERVER_ID)})
-    yield pairing_kit.dump({"clientNodeId": str(pairing_kit.CLIENT_ID), "serverNodeId": str(pairing_kit.SERVER_ID)})
-    yield pairing_kit.dump([{"clientNodeId": str(pairing_kit.CLIENT_ID), **described}])
+    yield fixtures.dump({**described, "serverNodeId": str(fixtures.SERVER_ID)})
+    yield fixtures.dump({"clientNodeId": str(fixtures.CLIENT_ID), "serverNodeId": str(fixtures.SERVER_ID)})
+    yield fixtures.dump([{"clientNodeId": str(fixtures.CLIENT_ID), **described}])
 
 
 # Answers of servers that are not trusted yet, and what people and networks say
@@ -169,7 +169,7 @@ def server_seeds() -> Iterator[bytes]:
         *(seed[1:] for seed in pairing_seeds()),
         *session_seeds(),
         *lan_seeds(),
-        pairing_kit.dump({**details, "websocketToken": base64.b64encode(bytes(32)).decode()}),
+        fixtures.dump({**details, "websocketToken": base64.b64encode(bytes(32)).decode()}),
     ]
     for selected in range(len(WIRE) + 1):
         yield from (bytes((selected,)) + answer for answer in answers)

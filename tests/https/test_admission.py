@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.https.admission import PATIENCE, Admission, Limits, Place, Refusal, Stage, reserve_of
+from s2connect.https.admission import PATIENCE, Admission, ConnectionEntry, Limits, Refusal, Stage, reserve_of
 from s2connect.https.overload import BEYOND_EVERY, MIN_LIMIT, MIN_QUEUE
 
 pytestmark = pytest.mark.rule("SEC-03")
@@ -14,25 +14,25 @@ pytestmark = pytest.mark.rule("SEC-03")
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
 
-def taken(admission: Admission, network: str, *, now: float = 0.0, scarce: bool = False) -> Place:
-    place, victim = admission.admit(network, now=now, scarce=scarce)
-    assert isinstance(place, Place)
+def taken(admission: Admission, network: str, *, now: float = 0.0, scarce: bool = False) -> ConnectionEntry:
+    entry, victim = admission.admit(network, now=now, scarce=scarce)
+    assert isinstance(entry, ConnectionEntry)
     assert victim is None
-    return place
+    return entry
 
 
-def begun(admission: Admission, network: str, *, now: float = 0.0) -> Place:
-    place = taken(admission, network, now=now)
-    admission.ready(place, now=now)
-    assert admission.next_handshake(now=now) == (place, None)
-    return place
+def begun(admission: Admission, network: str, *, now: float = 0.0) -> ConnectionEntry:
+    entry = taken(admission, network, now=now)
+    admission.ready(entry, now=now)
+    assert admission.next_handshake(now=now) == (entry, None)
+    return entry
 
 
 def test_a_silent_connection_makes_room_for_the_next_of_its_network_the_oldest_first() -> None:
     admission = Admission(Limits(connections=10, per_network=2))
     first, second, other = taken(admission, A), taken(admission, A, now=1), taken(admission, B)
     third, victim = admission.admit(A, now=1)
-    assert (type(third), victim) == (Place, first)
+    assert (type(third), victim) == (ConnectionEntry, first)
     assert first.stage is Stage.GONE
     assert admission.admit(A, now=1)[1] is second
     assert other.stage is Stage.SILENT
@@ -63,22 +63,22 @@ def test_a_handshake_or_request_makes_room_only_after_a_while() -> None:
 @pytest.mark.parametrize("stage", [Stage.READY, Stage.BUSY])
 def test_a_peer_that_waits_for_us_is_not_put_out(stage: Stage) -> None:
     admission = Admission(Limits(connections=10, per_network=1))
-    place = taken(admission, A)
+    entry = taken(admission, A)
     if stage is Stage.READY:
-        admission.ready(place, now=0)
+        admission.ready(entry, now=0)
     else:
-        admission.busy(place, now=0)
+        admission.busy(entry, now=0)
     assert admission.admit(A, now=1000) == (Refusal.NETWORK, None)
 
 
 def test_a_session_counts_against_nobody() -> None:
     admission = Admission(Limits(connections=1, per_network=1))
     for _ in range(3):
-        place = taken(admission, A)
-        admission.busy(place, now=0)
-        admission.leave(place)
-        admission.leave(place)
-        admission.idle(place, now=0)
+        entry = taken(admission, A)
+        admission.busy(entry, now=0)
+        admission.leave(entry)
+        admission.leave(entry)
+        admission.idle(entry, now=0)
     assert len(admission) == 0
 
 
@@ -91,12 +91,12 @@ def test_short_descriptors_let_a_connection_in_only_for_another() -> None:
 
 def test_handshakes_take_turns_by_network_and_are_bounded() -> None:
     admission = Admission(Limits(handshakes=4))
-    places = [taken(admission, A), taken(admission, A), taken(admission, A), taken(admission, B)]
-    for place in places:
-        admission.ready(place, now=0)
-    assert [admission.next_handshake(now=0)[0] for _ in range(4)] == [places[0], places[3], places[1], None]
+    entries = [taken(admission, A), taken(admission, A), taken(admission, A), taken(admission, B)]
+    for entry in entries:
+        admission.ready(entry, now=0)
+    assert [admission.next_handshake(now=0)[0] for _ in range(4)] == [entries[0], entries[3], entries[1], None]
     assert admission.waiting
-    assert admission.next_handshake(now=PATIENCE) == (places[2], places[0]), "a stalled one of its own makes room"
+    assert admission.next_handshake(now=PATIENCE) == (entries[2], entries[0]), "a stalled one of its own makes room"
     assert admission.next_handshake(now=PATIENCE) == (None, None)
     assert not admission.waiting
 
@@ -104,8 +104,8 @@ def test_handshakes_take_turns_by_network_and_are_bounded() -> None:
 def test_stalled_handshakes_hold_up_their_own_network_and_no_other() -> None:
     admission = Admission(Limits())
     crowd = [taken(admission, A if number % 2 else B) for number in range(MIN_QUEUE)]
-    for place in crowd:
-        admission.ready(place, now=0.0)
+    for entry in crowd:
+        admission.ready(entry, now=0.0)
     while admission.next_handshake(now=0.0)[0] is not None:
         pass
     assert admission.waiting, "the others of A and B have to wait"
@@ -119,7 +119,7 @@ def test_of_many_networks_as_many_begin_as_may_and_a_few_a_second_more() -> None
     for number in range(MIN_QUEUE):
         admission.ready(taken(admission, f"198.51.100.{number}"), now=0.0)
     begun = [admission.next_handshake(now=0.0)[0] for _ in range(MIN_QUEUE)]
-    assert sum(place is not None for place in begun) == MIN_LIMIT + 1
+    assert sum(entry is not None for entry in begun) == MIN_LIMIT + 1
     assert admission.next_handshake(now=BEYOND_EVERY / 2) == (None, None)
     assert admission.next_handshake(now=BEYOND_EVERY)[0] is not None
 
@@ -155,16 +155,16 @@ def test_whatever_happens_the_counts_are_right_and_within_their_bounds(
     steps: list[tuple[str, str, int, float]],
 ) -> None:
     admission = Admission(Limits(connections=7, per_network=4, handshakes=2))
-    present: list[Place] = []
+    present: list[ConnectionEntry] = []
     now = 0.0
     for what, network, which, wait in steps:
         now += wait
-        place = present[which % len(present)] if present else None
+        entry = present[which % len(present)] if present else None
         if what in {"admit", "scarce"}:
             admitted, victim = admission.admit(network, now=now, scarce=what == "scarce")
             if victim is not None:
                 present.remove(victim)
-            if isinstance(admitted, Place):
+            if isinstance(admitted, ConnectionEntry):
                 present.append(admitted)
             else:
                 assert victim is None
@@ -173,25 +173,25 @@ def test_whatever_happens_the_counts_are_right_and_within_their_bounds(
             if victim is not None:
                 present.remove(victim)
             assert begins is None or begins.stage is Stage.HANDSHAKE
-        elif place is not None and what == "leave":
-            admission.leave(place)
-            present.remove(place)
-        elif place is not None and what == "ready" and place.stage is Stage.SILENT:
-            admission.ready(place, now=now)
-        elif place is not None and what == "idle" and place.stage in {Stage.HANDSHAKE, Stage.BUSY}:
-            admission.idle(place, now=now)
-        elif place is not None and what == "busy" and place.stage is Stage.IDLE:
-            admission.busy(place, now=now)
+        elif entry is not None and what == "leave":
+            admission.leave(entry)
+            present.remove(entry)
+        elif entry is not None and what == "ready" and entry.stage is Stage.SILENT:
+            admission.ready(entry, now=now)
+        elif entry is not None and what == "idle" and entry.stage in {Stage.HANDSHAKE, Stage.BUSY}:
+            admission.idle(entry, now=now)
+        elif entry is not None and what == "busy" and entry.stage is Stage.IDLE:
+            admission.busy(entry, now=now)
         assert len(admission) == len(present) <= 7
         for each in (A, B, C):
-            mine = [place for place in present if place.network == each]
+            mine = [entry for entry in present if entry.network == each]
             assert len(mine) <= 4
-            owing = [place for place in mine if place.stage not in {Stage.READY, Stage.BUSY}]
+            owing = [entry for entry in mine if entry.stage not in {Stage.READY, Stage.BUSY}]
             counted = admission._networks[each].owed() if each in admission._networks else 0
             assert counted == len(owing)
-        assert sum(place.stage is Stage.HANDSHAKE for place in present) == len(admission._handshakes) <= 2
-    for place in present:
-        admission.leave(place)
+        assert sum(entry.stage is Stage.HANDSHAKE for entry in present) == len(admission._handshakes) <= 2
+    for entry in present:
+        admission.leave(entry)
     assert len(admission) == 0
     assert not admission._networks
     assert admission.next_handshake(now=now) == (None, None)

@@ -160,7 +160,7 @@ async def test_a_proxy_that_refuses_is_named(password: str | None, given: str | 
     watched = ConnectProxy({}, password)
     context = wan_client_context()
     async with watched.running() as running:
-        proxy = Proxy.parse(f"http://{given}@{running.place}" if given else running.reveal_url())
+        proxy = Proxy.parse(f"http://{given}@{running.address}" if given else running.reveal_url())
         with pytest.raises(NotReachable, match=f"proxy 127.0.0.1:{running.port} .*HTTP {status}") as raised:
             await verify_pki("cem.example.com", 443, context, proxy=proxy, timeout=5)
         assert "wrong" not in str(raised.value)
@@ -177,7 +177,7 @@ async def test_a_certificate_is_verified_behind_the_proxy(wan: Wan) -> None:
         watched = ConnectProxy({"cem.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"}, "user:p%40ss")
         watched._password = "user:p@ss"
         async with watched.running() as running:
-            proxy = Proxy.parse(f"http://user:p%40ss@{running.place}")
+            proxy = Proxy.parse(f"http://user:p%40ss@{running.address}")
             context = wan_client_context(wan.anchors)
             await verify_pki("cem.example.com", port, context, proxy=proxy, timeout=5)
             async with HttpsClient(Route(context, None, proxy)) as http:
@@ -227,7 +227,7 @@ def test_the_environment_counts_where_nothing_is_configured() -> None:
 def test_a_proxy_keeps_its_password_to_itself() -> None:
     proxy = Proxy.parse("http://me:secret@proxy.example:3128/")
     assert "secret" not in repr(proxy)
-    assert "secret" not in proxy.place
+    assert "secret" not in proxy.address
     for wrong in ("https://proxy:1", "http://", "socks5://me:secret@proxy", "http://me:secret@proxy:port"):
         with pytest.raises(ConfigurationError) as raised:
             Proxy.parse(wrong)

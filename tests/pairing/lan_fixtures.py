@@ -15,7 +15,7 @@ from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.https.client import HttpsClient, Route
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.interfaces import list_interfaces
+from s2connect.pairing.neighbourhood import list_interfaces
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
 PATH = "/pairing/"

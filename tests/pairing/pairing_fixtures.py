@@ -87,7 +87,7 @@ def faulty(reply: Reply | Queued | Commit) -> str:
     return str(said["additionalInfo"]).removeprefix("The request does not follow its schema: ")
 
 
-class Bench:
+class PairingSetup:
     """A pairing server whose clock and random numbers are in the test's hand."""
 
     def __init__(self, own: LocalEndpoint | None = None, *, token: str | None = TOKEN, **more: Any) -> None:
@@ -159,8 +159,8 @@ class Bench:
 class Attempt:
     """An attempt as its client sees it."""
 
-    def __init__(self, bench: Bench, answer: dict[str, Any]) -> None:
-        self.bench = bench
+    def __init__(self, setup: PairingSetup, answer: dict[str, Any]) -> None:
+        self.setup = setup
         self.answer = answer
         self.id = PairingAttemptId(answer["pairingAttemptId"])
 
@@ -169,8 +169,8 @@ class Attempt:
 
     def request_details(self, token: str = TOKEN, body: bytes | None = None) -> Reply:
         raw = self.details_body(token) if body is None else body
-        bench = self.bench
-        return bench.server.request_connection_details(self.id, raw, now=bench.now, entropy=bench.entropy())
+        setup = self.setup
+        return setup.server.request_connection_details(self.id, raw, now=setup.now, entropy=setup.entropy())
 
     def details_body(self, token: str = TOKEN) -> bytes:
         return dump({"serverHmacChallengeResponse": self.proof(token)})
@@ -187,10 +187,10 @@ class Attempt:
 
     def post_details(self, token: str = TOKEN, body: bytes | None = None, **changes: Any) -> Reply:
         raw = self.post_body(token, **changes) if body is None else body
-        return self.bench.server.post_connection_details(self.id, raw, now=self.bench.now)
+        return self.setup.server.post_connection_details(self.id, raw, now=self.setup.now)
 
     def finalize(self, body: bytes = b'{"success": true}') -> Reply | Commit:
-        return self.bench.server.finalize(self.id, body, now=self.bench.now, wall_time=1.7e9)
+        return self.setup.server.finalize(self.id, body, now=self.setup.now, wall_time=1.7e9)
 
     def committed(self) -> Reply:
-        return self.bench.server.committed(self.id)
+        return self.setup.server.committed(self.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pairing_kit import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
+from pairing_fixtures import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
 
 from s2connect.model.common import Role
 from s2connect.model.reply import Reply
@@ -21,7 +21,7 @@ from s2connect.pairing.lan_core import (
 OTHER_ID = "00000000-0000-4000-8000-000000000001"
 
 
-class Bench:
+class LanSetup:
     def __init__(self) -> None:
         self.own = endpoint(Role.CEM)
         self.core = LanOperations(lambda: self.own)
@@ -51,22 +51,22 @@ def prepare(client: object = CLIENT_ID, *, role: str = "RM", server: object = SE
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def setup() -> LanSetup:
+    return LanSetup()
 
 
 @pytest.mark.rule("LAN-03")
-def test_the_application_is_told_who_is_about_to_pair(bench: Bench) -> None:
-    assert bench.prepare() == Reply(204)
-    (event,) = bench.events()
+def test_the_application_is_told_who_is_about_to_pair(setup: LanSetup) -> None:
+    assert setup.prepare() == Reply(204)
+    (event,) = setup.events()
     assert isinstance(event, PairingAnnounced)
     assert (event.node, event.peer.id, event.peer_endpoint.name) == (SERVER_ID, CLIENT_ID, "client")
 
 
 @pytest.mark.rule("LAN-03")
-def test_an_unknown_node_is_answered_like_a_known_one_and_nobody_is_told(bench: Bench) -> None:
-    assert bench.prepare(prepare(server=OTHER_ID)) == Reply(204)
-    assert bench.events() == []
+def test_an_unknown_node_is_answered_like_a_known_one_and_nobody_is_told(setup: LanSetup) -> None:
+    assert setup.prepare(prepare(server=OTHER_ID)) == Reply(204)
+    assert setup.events() == []
 
 
 @pytest.mark.rule("LAN-03")
@@ -82,75 +82,75 @@ def test_an_unknown_node_is_answered_like_a_known_one_and_nobody_is_told(bench: 
         (prepare(), False, "Other"),
     ],
 )
-def test_what_would_be_refused_is_refused_at_once(bench: Bench, body: Any, ready: bool, reason: str) -> None:
-    reply = bench.prepare(body, ready=ready)
+def test_what_would_be_refused_is_refused_at_once(setup: LanSetup, body: Any, ready: bool, reason: str) -> None:
+    reply = setup.prepare(body, ready=ready)
     assert reply.status == 400
     assert answered(reply)["errorMessage"] == reason
-    assert bench.events() == []
+    assert setup.events() == []
 
 
 @pytest.mark.rule("LAN-04")
-def test_a_cancellation_is_told_once_and_an_unknown_one_not_at_all(bench: Bench) -> None:
-    bench.prepare()
-    bench.events()
-    assert bench.cancel(client=OTHER_ID) == Reply(204)
-    assert bench.cancel(server=OTHER_ID) == Reply(204)
-    assert bench.events() == []
-    assert bench.cancel() == Reply(204)
-    assert bench.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
-    assert bench.cancel() == Reply(204)
-    assert bench.events() == []
+def test_a_cancellation_is_told_once_and_an_unknown_one_not_at_all(setup: LanSetup) -> None:
+    setup.prepare()
+    setup.events()
+    assert setup.cancel(client=OTHER_ID) == Reply(204)
+    assert setup.cancel(server=OTHER_ID) == Reply(204)
+    assert setup.events() == []
+    assert setup.cancel() == Reply(204)
+    assert setup.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert setup.cancel() == Reply(204)
+    assert setup.events() == []
 
 
-def test_a_malformed_cancellation_is_a_400(bench: Bench) -> None:
-    reply = bench.core.cancel_prepare_pairing(b"{}", now=bench.now)
+def test_a_malformed_cancellation_is_a_400(setup: LanSetup) -> None:
+    reply = setup.core.cancel_prepare_pairing(b"{}", now=setup.now)
     assert (reply.status, answered(reply)["errorMessage"]) == (400, "ParsingError")
 
 
 @pytest.mark.rule("SEC-03")
-def test_a_client_opens_one_pop_up_a_second_at_most(bench: Bench) -> None:
+def test_a_client_opens_one_pop_up_a_second_at_most(setup: LanSetup) -> None:
     for _ in range(50):
-        assert bench.prepare() == Reply(204)
-        bench.now += 0.01
-    assert len(bench.events()) == 1
-    bench.now += 1.0
-    bench.prepare()
-    assert len(bench.events()) == 1
+        assert setup.prepare() == Reply(204)
+        setup.now += 0.01
+    assert len(setup.events()) == 1
+    setup.now += 1.0
+    setup.prepare()
+    assert len(setup.events()) == 1
 
 
 @pytest.mark.rule("SEC-03")
-def test_an_address_that_invents_clients_is_held_back_and_others_are_not(bench: Bench) -> None:
+def test_an_address_that_invents_clients_is_held_back_and_others_are_not(setup: LanSetup) -> None:
     for number in range(200):
-        assert bench.prepare(prepare(OTHER_ID[:-4] + f"{number:04}")) == Reply(204)
-    assert len(bench.events()) == ADDRESS_BURST
-    bench.prepare(address="10.0.0.2")
-    assert len(bench.events()) == 1
+        assert setup.prepare(prepare(OTHER_ID[:-4] + f"{number:04}")) == Reply(204)
+    assert len(setup.events()) == ADDRESS_BURST
+    setup.prepare(address="10.0.0.2")
+    assert len(setup.events()) == 1
 
 
 @pytest.mark.rule("SEC-03")
-def test_open_pop_ups_are_bounded_however_many_addresses_ask(bench: Bench) -> None:
+def test_open_pop_ups_are_bounded_however_many_addresses_ask(setup: LanSetup) -> None:
     open_ones = 0
     for number in range(300):
-        bench.prepare(prepare(OTHER_ID[:-4] + f"{number:04}"), address=f"10.0.1.{number % 250}")
-        for event in bench.events():
+        setup.prepare(prepare(OTHER_ID[:-4] + f"{number:04}"), address=f"10.0.1.{number % 250}")
+        for event in setup.events():
             open_ones += 1 if isinstance(event, PairingAnnounced) else -1
         assert open_ones <= MAX_PREPARED
     assert open_ones == MAX_PREPARED
 
 
-def test_an_announcement_nobody_cancels_ends_by_itself(bench: Bench) -> None:
-    assert bench.core.next_deadline() is None
-    bench.prepare()
-    bench.events()
-    assert bench.core.next_deadline() == bench.now + PREPARED_LIFETIME
-    bench.core.expire(now=bench.now + PREPARED_LIFETIME - 0.1)
-    assert bench.events() == []
-    bench.core.expire(now=bench.now + PREPARED_LIFETIME)
-    assert bench.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
-    assert bench.core.next_deadline() is None
+def test_an_announcement_nobody_cancels_ends_by_itself(setup: LanSetup) -> None:
+    assert setup.core.next_deadline() is None
+    setup.prepare()
+    setup.events()
+    assert setup.core.next_deadline() == setup.now + PREPARED_LIFETIME
+    setup.core.expire(now=setup.now + PREPARED_LIFETIME - 0.1)
+    assert setup.events() == []
+    setup.core.expire(now=setup.now + PREPARED_LIFETIME)
+    assert setup.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert setup.core.next_deadline() is None
 
 
-def test_endpoint_and_nodes_are_those_of_now(bench: Bench) -> None:
-    assert bench.core.endpoint().name == "server"
-    bench.own = endpoint(Role.CEM, bench.own.deployment, node(Role.CEM), node(Role.CEM, 1, "b"))
-    assert [n.id.int - SERVER_ID.int for n in bench.core.nodes()] == [0, 1]
+def test_endpoint_and_nodes_are_those_of_now(setup: LanSetup) -> None:
+    assert setup.core.endpoint().name == "server"
+    setup.own = endpoint(Role.CEM, setup.own.deployment, node(Role.CEM), node(Role.CEM, 1, "b"))
+    assert [n.id.int - SERVER_ID.int for n in setup.core.nodes()] == [0, 1]

@@ -7,23 +7,23 @@ from typing import Any
 
 import aiohttp
 import pytest
-from lan_kit import PATH, base_url, https_client, outside_address, serving, trusting
-from pairing_kit import SERVER_ID, endpoint, node
+from lan_fixtures import PATH, base_url, https_client, outside_address, serving, trusting
+from pairing_fixtures import SERVER_ID, endpoint, node
 
 from s2connect.errors import PairingRefused, ProtocolViolation
 from s2connect.https.server import HttpsServer
 from s2connect.model.common import EndpointDescription, NodeId, Role
 from s2connect.pairing import lan_http
-from s2connect.pairing.interfaces import Neighbourhood, list_interfaces
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
+from s2connect.pairing.neighbourhood import Neighbourhood, list_interfaces
 from tests.waits import until
 
 OWN = node(Role.RM, 7)
 OPERATIONS = [("GET", "endpoint"), ("GET", "nodes"), ("POST", "preparePairing"), ("POST", "cancelPreparePairing")]
 
 
-class House:
+class LanServer:
     def __init__(self, neighbourhood: Neighbourhood | None = None) -> None:
         self.own = endpoint(Role.CEM)
         self.told: list[Any] = []
@@ -40,15 +40,15 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    made = House()
+async def lan() -> AsyncIterator[LanServer]:
+    made = LanServer()
     yield made
     made.service.close()
 
 
 @pytest.mark.rule("LAN-01", "LAN-03", "LAN-04", "LAN-05")
-async def test_a_client_sees_the_nodes_and_announces_and_cancels_a_pairing(house: House) -> None:
-    async with serving(house.mount) as server, https_client() as http:
+async def test_a_client_sees_the_nodes_and_announces_and_cancels_a_pairing(lan: LanServer) -> None:
+    async with serving(lan.mount) as server, https_client() as http:
         url = base_url(server)
         version = await http.api_version(url)
         assert (await get_endpoint(http, url, version)).name == "server"
@@ -56,19 +56,19 @@ async def test_a_client_sees_the_nodes_and_announces_and_cancels_a_pairing(house
         me = EndpointDescription(name="me")
         await prepare_pairing(http, url, version, node=OWN.description, endpoint=me, server_node=SERVER_ID)
         await cancel_prepare_pairing(http, url, version, node=OWN.id, server_node=SERVER_ID)
-    assert house.told == [(SERVER_ID, OWN.description, me), (SERVER_ID, OWN.id)]
+    assert lan.told == [(SERVER_ID, OWN.description, me), (SERVER_ID, OWN.id)]
 
 
 @pytest.mark.rule("LAN-03")
-async def test_a_refused_announcement_says_why(house: House) -> None:
-    async with serving(house.mount) as server, https_client() as http:
+async def test_a_refused_announcement_says_why(lan: LanServer) -> None:
+    async with serving(lan.mount) as server, https_client() as http:
         cem = node(Role.CEM, 8).description
         with pytest.raises(PairingRefused) as refused:
             await prepare_pairing(
                 http, base_url(server), "v1", node=cem, endpoint=EndpointDescription(), server_node=SERVER_ID
             )
     assert refused.value.reason == "InvalidCombinationOfRoles"
-    assert house.told == []
+    assert lan.told == []
 
 
 @pytest.mark.rule("LAN-01")
@@ -87,8 +87,8 @@ async def test_an_endpoint_that_does_not_mount_them_answers_404() -> None:
 @pytest.mark.rule("LAN-02")
 async def test_whoever_is_in_another_subnet_gets_401_whatever_its_headers_say() -> None:
     host = outside_address()
-    house = House(Neighbourhood(lambda: ()))  # no subnet holds the peer
-    async with serving(house.mount, host) as server, aiohttp.ClientSession() as session:
+    lan = LanServer(Neighbourhood(lambda: ()))  # no subnet holds the peer
+    async with serving(lan.mount, host) as server, aiohttp.ClientSession() as session:
         headers = {"X-Forwarded-For": host, "Forwarded": f"for={host}", "X-Real-IP": "127.0.0.1"}
         for method, operation in OPERATIONS:
             url = f"{base_url(server, host)}v1/{operation}"
@@ -99,13 +99,13 @@ async def test_whoever_is_in_another_subnet_gets_401_whatever_its_headers_say() 
             with pytest.raises(PairingRefused) as refused:
                 await get_nodes(http, base_url(server, host), "v1")
             assert refused.value.reason == "NotInSameNetwork"
-    house.service.close()
+    lan.service.close()
 
 
 @pytest.mark.rule("LAN-02")
-async def test_a_loopback_address_in_front_of_an_outside_one_is_no_neighbour(house: House) -> None:
+async def test_a_loopback_address_in_front_of_an_outside_one_is_no_neighbour(lan: LanServer) -> None:
     host = outside_address()
-    async with serving(house.mount, host) as server:
+    async with serving(lan.mount, host) as server:
         for source, expected in ((host, 200), ("127.0.0.1", 401)):
             connector = aiohttp.TCPConnector(local_addr=(source, 0))
             async with aiohttp.ClientSession(connector=connector) as session:
@@ -119,23 +119,23 @@ async def test_an_address_that_was_added_a_moment_ago_counts(monkeypatch: pytest
     host = outside_address()
     known: list[Any] = []
     neighbourhood = Neighbourhood(lambda: tuple(known))
-    house = House(neighbourhood)
-    monkeypatch.setattr("s2connect.pairing.interfaces.REFUSED_FOR", 0.0)
-    async with serving(house.mount, host) as server, https_client() as http:
+    lan = LanServer(neighbourhood)
+    monkeypatch.setattr("s2connect.pairing.neighbourhood.REFUSED_FOR", 0.0)
+    async with serving(lan.mount, host) as server, https_client() as http:
         url = base_url(server, host)
         with pytest.raises(PairingRefused):
             await get_nodes(http, url, "v1")
         known.extend(list_interfaces())
         assert len(await get_nodes(http, url, "v1")) == 1
-    house.service.close()
+    lan.service.close()
 
 
 @pytest.mark.rule("SEC-03")
 async def test_what_a_strange_endpoint_says_of_its_nodes_is_bounded(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    lan: LanServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.own = endpoint(Role.CEM, house.own.deployment, *(node(Role.CEM, n, f"a{n}") for n in range(1200)))
-    async with serving(house.mount) as server, https_client() as http:
+    lan.own = endpoint(Role.CEM, lan.own.deployment, *(node(Role.CEM, n, f"a{n}") for n in range(1200)))
+    async with serving(lan.mount) as server, https_client() as http:
         assert len(await get_nodes(http, base_url(server), "v1")) == 1000
         monkeypatch.setattr(lan_http, "MAX_NODES_BYTES", 1000)
         with pytest.raises(ProtocolViolation, match="longer than 1000"):
@@ -143,10 +143,10 @@ async def test_what_a_strange_endpoint_says_of_its_nodes_is_bounded(
 
 
 async def test_an_announcement_ends_by_itself_while_the_server_runs(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    lan: LanServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s2connect.pairing.lan_core.PREPARED_LIFETIME", 0.05)
-    async with serving(house.mount) as server, https_client() as http:
+    async with serving(lan.mount) as server, https_client() as http:
         await prepare_pairing(
             http,
             base_url(server),
@@ -155,5 +155,5 @@ async def test_an_announcement_ends_by_itself_while_the_server_runs(
             endpoint=EndpointDescription(),
             server_node=NodeId(SERVER_ID),
         )
-        await until(lambda: len(house.told) == 2)
-    assert house.told[1] == (SERVER_ID, OWN.id)
+        await until(lambda: len(lan.told) == 2)
+    assert lan.told[1] == (SERVER_ID, OWN.id)

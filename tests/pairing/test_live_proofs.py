@@ -16,15 +16,15 @@ from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
 from s2connect.pairing.live_proofs import MemoryLiveProofs, ProofClaim
+from s2connect.pairing.manager import ReflectionRefused
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, TELL_REFLECTION_EVERY, Answer
-from s2connect.pairing.server_events import ReflectionRefused
-from tests.pairing.pairing_kit import (
+from tests.pairing.pairing_fixtures import (
     CLIENT_ID,
     OTHER_TOKEN,
     SERVER_ID,
     TOKEN,
     Attempt,
-    Bench,
+    PairingSetup,
     answered,
     b64,
     endpoint,
@@ -42,10 +42,12 @@ SAME_KEYS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def reflect(bench: Bench, attempt: Attempt, number: int = 9, change: Any = SAME_KEYS["the same"], **more: Any) -> Reply:
+def reflect(
+    setup: PairingSetup, attempt: Attempt, number: int = 9, change: Any = SAME_KEYS["the same"], **more: Any
+) -> Reply:
     """Ask for the answer to the challenge of an attempt."""
     challenge = b64(change(base64.b64decode(attempt.answer["serverHmacChallenge"])))
-    return bench.answer(bench.queue(request(number, clientHmacChallenge=challenge, **more), address=STRANGER))
+    return setup.answer(setup.queue(request(number, clientHmacChallenge=challenge, **more), address=STRANGER))
 
 
 def is_refused(reply: Reply) -> bool:
@@ -57,39 +59,39 @@ def is_refused(reply: Reply) -> bool:
 
 @pytest.mark.parametrize("change", SAME_KEYS.values(), ids=SAME_KEYS)
 def test_a_challenge_that_hmac_takes_for_one_of_ours_is_not_answered(change: Callable[[bytes], bytes]) -> None:
-    bench = Bench()
-    assert is_refused(reflect(bench, bench.begin(), change=change))
+    setup = PairingSetup()
+    assert is_refused(reflect(setup, setup.begin(), change=change))
 
 
 @pytest.mark.parametrize("length", [65, 100, 3000])
 def test_a_challenge_longer_than_the_block_counts_as_its_hash(length: int) -> None:
     """Nobody finds such a challenge for one of ours; a server that drew it that way would be open."""
-    bench = Bench()
+    setup = PairingSetup()
     long = bytes(range(256)) * 12
     entropy = bytes(24) + hashlib.sha256(long[:length]).digest()
-    attempt = Attempt(bench, answered(bench.answer(bench.queue(request()), entropy)))
-    assert is_refused(reflect(bench, attempt, change=lambda _: long[:length]))
+    attempt = Attempt(setup, answered(setup.answer(setup.queue(request()), entropy)))
+    assert is_refused(reflect(setup, attempt, change=lambda _: long[:length]))
 
 
-def _two_nodes() -> Bench:
+def _two_nodes() -> PairingSetup:
     own = endpoint(Role.CEM, LAN, node(Role.CEM, 0, "a"), node(Role.CEM, 1, "b"))
-    bench = Bench(own, token=None)
+    setup = PairingSetup(own, token=None)
     for each in own.nodes.values():
-        bench.server.issue_code(each, PairingToken(TOKEN), now=bench.now, lifetime=None)
-    return bench
+        setup.server.issue_code(each, PairingToken(TOKEN), now=setup.now, lifetime=None)
+    return setup
 
 
 def test_another_node_with_the_same_code_does_not_answer_either() -> None:
-    bench = _two_nodes()
-    assert is_refused(reflect(bench, bench.begin(nodeIdAlias="a"), nodeIdAlias="b"))
+    setup = _two_nodes()
+    assert is_refused(reflect(setup, setup.begin(nodeIdAlias="a"), nodeIdAlias="b"))
 
 
 def test_a_node_with_another_code_answers_what_proves_nothing() -> None:
-    bench = _two_nodes()
-    second = list(bench.own.nodes.values())[1]
-    bench.server.issue_code(second, PairingToken(OTHER_TOKEN), now=bench.now)
-    attempt = bench.begin(nodeIdAlias="a")
-    reply = reflect(bench, attempt, nodeIdAlias="b")
+    setup = _two_nodes()
+    second = list(setup.own.nodes.values())[1]
+    setup.server.issue_code(second, PairingToken(OTHER_TOKEN), now=setup.now)
+    attempt = setup.begin(nodeIdAlias="a")
+    reply = reflect(setup, attempt, nodeIdAlias="b")
     assert reply.status == 200
     attempt.proof = lambda _token="": answered(reply)["clientHmacChallengeResponse"]  # type: ignore[method-assign]
     assert attempt.request_details() == Reply(403)
@@ -97,10 +99,10 @@ def test_a_node_with_another_code_answers_what_proves_nothing() -> None:
 
 def test_the_certificate_of_another_connection_gives_another_answer() -> None:
     """The leaf was renewed between the two requests."""
-    bench = Bench()
-    attempt = bench.begin()
-    reply = bench.answer(
-        bench.queue(
+    setup = PairingSetup()
+    attempt = setup.begin()
+    reply = setup.answer(
+        setup.queue(
             request(9, clientHmacChallenge=attempt.answer["serverHmacChallenge"]), binding=hashlib.sha256(b"2").digest()
         )
     )
@@ -111,72 +113,72 @@ def test_the_certificate_of_another_connection_gives_another_answer() -> None:
 
 def test_a_request_that_was_queued_before_the_challenge_existed_is_looked_at_when_it_is_answered() -> None:
     """Whatever was known when it was queued: here the stranger has foreseen the challenge."""
-    bench = Bench()
+    setup = PairingSetup()
     entropy = bytes(range(56))
-    first = bench.queue(request(0))
-    second = bench.queue(request(9, clientHmacChallenge=b64(entropy[24:])))
-    attempt = Attempt(bench, answered(bench.answer(first, entropy)))
-    assert is_refused(bench.answer(second))
+    first = setup.queue(request(0))
+    second = setup.queue(request(9, clientHmacChallenge=b64(entropy[24:])))
+    attempt = Attempt(setup, answered(setup.answer(first, entropy)))
+    assert is_refused(setup.answer(second))
     assert attempt.request_details().status == 200
 
 
 def test_an_answer_to_the_very_challenge_that_is_drawn_for_it_is_not_sent() -> None:
-    bench = Bench()
+    setup = PairingSetup()
     entropy = bytes(range(56))
-    assert is_refused(bench.answer(bench.queue(request(clientHmacChallenge=b64(entropy[24:]))), entropy))
+    assert is_refused(setup.answer(setup.queue(request(clientHmacChallenge=b64(entropy[24:]))), entropy))
 
 
 @pytest.mark.parametrize("typed_for", [0, 9], ids=["the first attempt", "the second attempt"])
 def test_a_code_typed_for_one_of_the_two_clients_does_not_help(typed_for: int) -> None:
     """ROLE-03 b, where the typed code is that of the node, too."""
-    bench = Bench()
-    own = bench.own.nodes[SERVER_ID]
+    setup = PairingSetup()
+    own = setup.own.nodes[SERVER_ID]
     client = NodeId(type(CLIENT_ID)(int=CLIENT_ID.int + typed_for))
-    bench.server.expect(own, client, PairingToken(TOKEN), now=bench.now)
-    assert is_refused(reflect(bench, bench.begin()))
+    setup.server.expect(own, client, PairingToken(TOKEN), now=setup.now)
+    assert is_refused(reflect(setup, setup.begin()))
 
 
 @pytest.mark.parametrize("state", ["has ended", "has exchanged the details", "is over in a moment"])
 def test_as_long_as_an_attempt_may_live_its_proof_is_not_sent(state: str) -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     if state == "has ended":
         attempt.finalize(b'{"success": false}')
     elif state == "has exchanged the details":
         attempt.request_details()
     else:
-        bench.now += ATTEMPT_LIFETIME - 1.001
-    assert is_refused(reflect(bench, attempt))
-    bench.now += ATTEMPT_LIFETIME
-    late = reflect(bench, attempt)
+        setup.now += ATTEMPT_LIFETIME - 1.001
+    assert is_refused(reflect(setup, attempt))
+    setup.now += ATTEMPT_LIFETIME
+    late = reflect(setup, attempt)
     assert late.status == 200
     attempt.proof = lambda _token="": answered(late)["clientHmacChallengeResponse"]  # type: ignore[method-assign]
     assert attempt.request_details() == Reply(401)
 
 
 def test_the_identical_request_again_is_still_answered_alike() -> None:
-    bench = Bench()
-    first = bench.answer(bench.queue(request()))
-    assert bench.answer(bench.queue(request())) == first
+    setup = PairingSetup()
+    first = setup.answer(setup.queue(request()))
+    assert setup.answer(setup.queue(request())) == first
 
 
 def test_a_reflection_counts_as_no_failure_and_leaves_nothing_behind() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     for number in range(2 * MAX_FAILED_ATTEMPTS):
-        assert is_refused(reflect(bench, attempt, number + 1))
-    assert bench.in_flight == 1
+        assert is_refused(reflect(setup, attempt, number + 1))
+    assert setup.in_flight == 1
     assert attempt.request_details().status == 200, "the code still counts"
 
 
 def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
-    bench = Bench()
+    setup = PairingSetup()
     told: list[tuple[float, ReflectionRefused]] = []
     for number in range(int(2.5 * TELL_REFLECTION_EVERY) // 2):
-        assert is_refused(reflect(bench, bench.begin(number), number))
-        told += [(bench.now, event) for event in bench.events() if isinstance(event, ReflectionRefused)]
-        own = next(iter(bench.own.nodes.values()))
-        bench.server.issue_code(own, PairingToken(TOKEN), now=bench.now)
+        assert is_refused(reflect(setup, setup.begin(number), number))
+        told += [(setup.now, event) for event in setup.events() if isinstance(event, ReflectionRefused)]
+        own = next(iter(setup.own.nodes.values()))
+        setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now)
     assert {(event.node, event.address) for _, event in told} == {(SERVER_ID, STRANGER)}
     times = [at for at, _ in told]
     assert len(times) >= 3
@@ -187,36 +189,36 @@ def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
 
 
 def test_what_could_not_be_claimed_is_not_sent_and_may_be_asked_again() -> None:
-    bench = Bench()
-    queued = bench.queue(request())
-    bench.wait(queued)
-    answer = bench.server.answer(queued, now=bench.now, entropy=bench.entropy())  # type: ignore[arg-type]
+    setup = PairingSetup()
+    queued = setup.queue(request())
+    setup.wait(queued)
+    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
     assert isinstance(answer, Answer)
-    assert bench.answer(bench.queue(request())) == Reply(503), "the same request while the first one is being claimed"
-    assert bench.server.unclaimed(answer) == Reply(503)
-    assert bench.in_flight == 0
-    assert bench.answer(bench.queue(request())).status == 200
-    assert bench.server.claimed(answer, free=True, now=bench.now) == Reply(503)
-    assert bench.in_flight == 1
+    assert setup.answer(setup.queue(request())) == Reply(503), "the same request while the first one is being claimed"
+    assert setup.server.unclaimed(answer) == Reply(503)
+    assert setup.in_flight == 0
+    assert setup.answer(setup.queue(request())).status == 200
+    assert setup.server.claimed(answer, free=True, now=setup.now) == Reply(503)
+    assert setup.in_flight == 1
 
 
 def test_an_answer_whose_claim_took_longer_than_an_attempt_lives_is_not_sent() -> None:
-    bench = Bench()
-    queued = bench.queue(request())
-    bench.wait(queued)
-    answer = bench.server.answer(queued, now=bench.now, entropy=bench.entropy())  # type: ignore[arg-type]
+    setup = PairingSetup()
+    queued = setup.queue(request())
+    setup.wait(queued)
+    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
     assert isinstance(answer, Answer)
-    bench.now += ATTEMPT_LIFETIME
-    bench.server.expire(now=bench.now)
-    assert bench.server.claimed(answer, free=True, now=bench.now) == Reply(503)
-    assert (bench.events(), bench.in_flight) == ([], 0)
+    setup.now += ATTEMPT_LIFETIME
+    setup.server.expire(now=setup.now)
+    assert setup.server.claimed(answer, free=True, now=setup.now) == Reply(503)
+    assert (setup.events(), setup.in_flight) == ([], 0)
 
 
 def test_an_answer_does_not_show_what_it_claims() -> None:
-    bench = Bench()
-    queued = bench.queue(request())
-    bench.wait(queued)
-    answer = bench.server.answer(queued, now=bench.now, entropy=bench.entropy())  # type: ignore[arg-type]
+    setup = PairingSetup()
+    queued = setup.queue(request())
+    setup.wait(queued)
+    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
     assert repr(answer) == "Answer()"
 
 
@@ -242,7 +244,7 @@ def test_a_claim_is_taken_unless_a_live_attempt_accepts_what_it_sends(claims: li
 
 async def test_processes_that_share_an_identity_share_the_proofs() -> None:
     """The seam for a store between them: two servers with one certificate and one code."""
-    one, two, shared = Bench(), Bench(), MemoryLiveProofs()
+    one, two, shared = PairingSetup(), PairingSetup(), MemoryLiveProofs()
     one.proofs = two.proofs = shared
     two.now = one.now
     attempt = one.begin()

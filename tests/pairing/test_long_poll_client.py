@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from lan_kit import PATH, base_url, serving
-from pairing_kit import SERVER_ID, SESSION_URL, endpoint, node
+from lan_fixtures import PATH, base_url, serving
+from pairing_fixtures import SERVER_ID, SESSION_URL, endpoint, node
 
 from s2connect.certs.tls import leaf_fingerprint_of
 from s2connect.errors import WrongPairingCode
@@ -26,7 +26,6 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client, long_poll_client
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.http_server import PairingService
-from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_client import (
     LONGEST_WAIT,
     MAX_QUICK_ANSWERS,
@@ -37,8 +36,9 @@ from s2connect.pairing.long_poll_client import (
 )
 from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
+from s2connect.pairing.manager import PairingServerEvent
+from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.server_core import PairingServer
-from s2connect.pairing.server_events import PairingServerEvent
 from s2connect.store.base import Pairing
 from tests.waits import until, within
 
@@ -52,7 +52,7 @@ def orders(*pairs: tuple[UUID, str]) -> bytes:
     return json.dumps([{"clientNodeId": str(n), "action": a} for n, a in pairs]).encode()
 
 
-class Bench:
+class LongPollSetup:
     def __init__(self, own: LocalEndpoint = RM) -> None:
         self.own = own
         self.with_token: set[NodeId] = set()
@@ -69,8 +69,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def setup() -> LongPollSetup:
+    return LongPollSetup()
 
 
 @pytest.mark.rule("LP-06")
@@ -92,8 +92,8 @@ def bench() -> Bench:
         (302, AfterPoll.WAIT),
     ],
 )
-def test_what_follows_a_status(bench: Bench, status: int, then: AfterPoll) -> None:
-    assert bench.answer(status) == (then, [])
+def test_what_follows_a_status(setup: LongPollSetup, status: int, then: AfterPoll) -> None:
+    assert setup.answer(status) == (then, [])
 
 
 @pytest.mark.rule("LP-02", "LP-04")
@@ -111,83 +111,83 @@ def test_what_follows_a_status(bench: Bench, status: int, then: AfterPoll) -> No
 )
 @pytest.mark.rule("LP-05", "VER-07")
 def test_what_follows_an_action(
-    bench: Bench, action: str, valid_token: bool, done: list[str], next_request: set[str]
+    setup: LongPollSetup, action: str, valid_token: bool, done: list[str], next_request: set[str]
 ) -> None:
     if valid_token:
-        bench.with_token.add(A)
-    assert bench.body() == {A: set(), B: set()}
-    assert bench.answer(200, orders((A, action))) == (AfterPoll.AGAIN, [(A, name) for name in done])
-    assert bench.body() == {A: next_request, B: set()}
-    bench.answer(204)
-    assert bench.body() == {A: set(), B: set()}
+        setup.with_token.add(A)
+    assert setup.body() == {A: set(), B: set()}
+    assert setup.answer(200, orders((A, action))) == (AfterPoll.AGAIN, [(A, name) for name in done])
+    assert setup.body() == {A: next_request, B: set()}
+    setup.answer(204)
+    assert setup.body() == {A: set(), B: set()}
 
 
 @pytest.mark.rule("LP-02", "LP-05")
-def test_what_was_asked_for_is_sent_until_the_server_has_read_it(bench: Bench) -> None:
-    bench.answer(200, orders((A, "sendNodeDescription"), (B, "requestPairing")))
+def test_what_was_asked_for_is_sent_until_the_server_has_read_it(setup: LongPollSetup) -> None:
+    setup.answer(200, orders((A, "sendNodeDescription"), (B, "requestPairing")))
     wanted = {A: {"clientNodeDescription", "clientEndpointDescription"}, B: {"errorMessage"}}
-    assert bench.body() == wanted
-    assert bench.answer(503)[0] is AfterPoll.WAIT
-    assert bench.body() == wanted
-    raw = bench.core.body()
+    assert setup.body() == wanted
+    assert setup.answer(503)[0] is AfterPoll.WAIT
+    assert setup.body() == wanted
+    raw = setup.core.body()
     assert raw is not None
     assert b"NoValidTokenOnPairingClient" in raw
-    bench.answer(204)
-    assert bench.body() == {A: set(), B: set()}
+    setup.answer(204)
+    assert setup.body() == {A: set(), B: set()}
 
 
 @pytest.mark.rule("LP-04")
-def test_one_answer_acts_on_each_node_once_and_on_no_strangers(bench: Bench) -> None:
-    bench.with_token |= {A, B, STRANGER}
+def test_one_answer_acts_on_each_node_once_and_on_no_strangers(setup: LongPollSetup) -> None:
+    setup.with_token |= {A, B, STRANGER}
     answer = orders(
         (A, "preparePairing"), (A, "requestPairing"), (STRANGER, "requestPairing"), (B, "cancelPreparePairing")
     )
-    assert bench.answer(200, answer)[1] == [(A, "preparePairing"), (B, "cancelPreparePairing")]
+    assert setup.answer(200, answer)[1] == [(A, "preparePairing"), (B, "cancelPreparePairing")]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"[1]", b'[{"action": "requestPairing"}]', b"<html>"])
-def test_an_answer_that_is_no_list_of_orders_is_waited_out(bench: Bench, body: bytes) -> None:
-    assert bench.answer(200, body) == (AfterPoll.WAIT, [])
+def test_an_answer_that_is_no_list_of_orders_is_waited_out(setup: LongPollSetup, body: bytes) -> None:
+    assert setup.answer(200, body) == (AfterPoll.WAIT, [])
 
 
 @pytest.mark.rule("LP-01")
 def test_without_nodes_there_is_no_request() -> None:
     nobody = LocalEndpoint(RM.description, Deployment.LAN, {})
-    assert Bench(nobody).core.body() is None
+    assert LongPollSetup(nobody).core.body() is None
 
 
 @pytest.mark.rule("SEC-03")
 @pytest.mark.parametrize(("status", "body"), [(204, b""), (200, orders((A, "sendNodeDescription")))])
 def test_a_server_that_answers_at_once_for_ever_does_not_make_the_client_spin(
-    bench: Bench, status: int, body: bytes
+    setup: LongPollSetup, status: int, body: bytes
 ) -> None:
-    found = [bench.answer(status, body, lasted=0.001)[0] for _ in range(MAX_QUICK_ANSWERS + 5)]
+    found = [setup.answer(status, body, lasted=0.001)[0] for _ in range(MAX_QUICK_ANSWERS + 5)]
     assert found == [AfterPoll.AGAIN] * MAX_QUICK_ANSWERS + [AfterPoll.WAIT] * 5
-    assert bench.answer(204)[0] is AfterPoll.AGAIN
-    assert bench.answer(204, lasted=0.001)[0] is AfterPoll.AGAIN
+    assert setup.answer(204)[0] is AfterPoll.AGAIN
+    assert setup.answer(204, lasted=0.001)[0] is AfterPoll.AGAIN
 
 
 @pytest.mark.rule("LP-06")
-def test_the_client_waits_longer_after_each_failure_and_starts_over_after_a_success(bench: Bench) -> None:
-    waits = [bench.core.delay(1.0) for _ in range(20)]
+def test_the_client_waits_longer_after_each_failure_and_starts_over_after_a_success(setup: LongPollSetup) -> None:
+    waits = [setup.core.delay(1.0) for _ in range(20)]
     assert waits[:3] == [2.0, 4.0, 8.0]
     assert max(waits) == waits[-1] == LONGEST_WAIT
-    assert bench.core.delay(0.0) == LONGEST_WAIT / 2
-    bench.answer(204)
-    assert bench.core.delay(1.0) == 2.0
+    assert setup.core.delay(0.0) == LONGEST_WAIT / 2
+    setup.answer(204)
+    assert setup.core.delay(1.0) == 2.0
 
 
 @pytest.mark.rule("PAIR-12")
 def test_descriptions_that_do_not_fit_into_one_request_go_with_the_next() -> None:
-    bench = Bench(endpoint(Role.RM, Deployment.LAN, *(node(Role.RM, n, f"a{n}") for n in range(250))))
-    bench.answer(200, orders(*((n, "sendNodeDescription") for n in bench.own.nodes)))
+    setup = LongPollSetup(endpoint(Role.RM, Deployment.LAN, *(node(Role.RM, n, f"a{n}") for n in range(250))))
+    setup.answer(200, orders(*((n, "sendNodeDescription") for n in setup.own.nodes)))
     described = 0
     for _ in range(3):
-        raw = bench.core.body()
+        raw = setup.core.body()
         assert raw is not None
         assert len(raw) < 64 * 1024
         described += raw.count(b"clientNodeDescription")
-        bench.answer(204)
+        setup.answer(204)
     assert described == 250
 
 
@@ -225,7 +225,7 @@ class Device:
             self.own.nodes[node],
             url,
             PairingCode(self.codes[node]),
-            keeper=self,
+            manager=self,
             pki=self.pki,
             session_url=None,
             ca_fingerprint=None,

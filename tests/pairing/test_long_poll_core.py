@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lan_kit import node_id
+from lan_fixtures import node_id
 
 from s2connect.errors import NotReachable
 from s2connect.model.common import NodeId
@@ -43,7 +43,7 @@ def item(node: UUID, *, describe: bool = False, error: bool = False, **more: Any
     return value
 
 
-class Bench:
+class LongPollSetup:
     def __init__(self) -> None:
         self.core = LongPollServer()
         self.now = 1000.0
@@ -83,123 +83,123 @@ def status(answer: Waiter | PollAnswer) -> int | str:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def setup() -> LongPollSetup:
+    return LongPollSetup()
 
 
 @pytest.mark.rule("LP-02", "LP-04")
-def test_who_is_not_known_is_asked_for_its_description_and_then_hangs(bench: Bench) -> None:
-    assert orders(bench.wait(item(A), item(B))) == {A: "sendNodeDescription", B: "sendNodeDescription"}
-    assert bench.events() == []
-    assert isinstance(bench.wait(item(A, describe=True), item(B, describe=True, brand="Other")), Waiter)
-    events = bench.events()
+def test_who_is_not_known_is_asked_for_its_description_and_then_hangs(setup: LongPollSetup) -> None:
+    assert orders(setup.wait(item(A), item(B))) == {A: "sendNodeDescription", B: "sendNodeDescription"}
+    assert setup.events() == []
+    assert isinstance(setup.wait(item(A, describe=True), item(B, describe=True, brand="Other")), Waiter)
+    events = setup.events()
     assert [(type(e), e.node.id, e.node.description.brand) for e in events] == [  # type: ignore[attr-defined]
         (NodeWaits, A, "B"),
         (NodeWaits, B, "Other"),
     ]
-    assert [n.id for n in bench.core.nodes()] == [A, B]
+    assert [n.id for n in setup.core.nodes()] == [A, B]
 
 
 @pytest.mark.rule("LP-04")
-def test_a_client_that_never_describes_itself_is_not_asked_again_at_once(bench: Bench) -> None:
-    assert status(bench.wait(item(A))) == 200
+def test_a_client_that_never_describes_itself_is_not_asked_again_at_once(setup: LongPollSetup) -> None:
+    assert status(setup.wait(item(A))) == 200
     for _ in range(5):
-        waiter = bench.wait(item(A))
+        waiter = setup.wait(item(A))
         assert isinstance(waiter, Waiter)
-        bench.core.release(waiter, now=bench.now)
-    assert bench.core.nodes()[0].description is None
+        setup.core.release(waiter, now=setup.now)
+    assert setup.core.nodes()[0].description is None
 
 
 @pytest.mark.rule("LP-03")
-def test_a_request_is_answered_before_25_seconds_are_over(bench: Bench) -> None:
-    waiter = bench.hang(A)
-    deadline = bench.core.next_deadline()
+def test_a_request_is_answered_before_25_seconds_are_over(setup: LongPollSetup) -> None:
+    waiter = setup.hang(A)
+    deadline = setup.core.next_deadline()
     assert deadline is not None
-    assert bench.now + 20 < deadline < bench.now + 25
-    bench.now = deadline - 0.01
-    assert bench.expire() == []
-    bench.now = deadline
-    assert bench.expire() == [(waiter, PollAnswer(204))]
-    assert bench.expire() == []
+    assert setup.now + 20 < deadline < setup.now + 25
+    setup.now = deadline - 0.01
+    assert setup.expire() == []
+    setup.now = deadline
+    assert setup.expire() == [(waiter, PollAnswer(204))]
+    assert setup.expire() == []
 
 
 @pytest.mark.rule("LP-04", "LP-07")
 @pytest.mark.parametrize("action", [PREPARE, CANCEL, PAIR])
-def test_an_action_wakes_the_hanging_request_at_once(bench: Bench, action: WaitForPairingAction) -> None:
-    waiter = bench.hang(A, B)
-    assert bench.ask(A, action) == [(waiter, {A: action.value})]
-    assert isinstance(bench.wait(item(A), item(B)), Waiter)
+def test_an_action_wakes_the_hanging_request_at_once(setup: LongPollSetup, action: WaitForPairingAction) -> None:
+    waiter = setup.hang(A, B)
+    assert setup.ask(A, action) == [(waiter, {A: action.value})]
+    assert isinstance(setup.wait(item(A), item(B)), Waiter)
 
 
 @pytest.mark.rule("LP-04", "LP-07")
-def test_between_two_requests_the_last_action_of_each_node_is_kept(bench: Bench) -> None:
-    bench.core.release(bench.hang(A, B, C), now=bench.now)
+def test_between_two_requests_the_last_action_of_each_node_is_kept(setup: LongPollSetup) -> None:
+    setup.core.release(setup.hang(A, B, C), now=setup.now)
     for node, action in ((A, PREPARE), (A, PAIR), (B, PREPARE), (B, CANCEL)):
-        assert bench.ask(node, action) == []
-    assert orders(bench.wait(item(A), item(B), item(C))) == {A: "requestPairing", B: "cancelPreparePairing"}
-    assert isinstance(bench.wait(item(A), item(B), item(C)), Waiter)
+        assert setup.ask(node, action) == []
+    assert orders(setup.wait(item(A), item(B), item(C))) == {A: "requestPairing", B: "cancelPreparePairing"}
+    assert isinstance(setup.wait(item(A), item(B), item(C)), Waiter)
 
 
 @pytest.mark.rule("LP-04")
-def test_only_requests_for_that_node_are_woken(bench: Bench) -> None:
-    bench.hang(A)
-    other = bench.hang(B)
-    assert bench.ask(B, PAIR) == [(other, {B: "requestPairing"})]
+def test_only_requests_for_that_node_are_woken(setup: LongPollSetup) -> None:
+    setup.hang(A)
+    other = setup.hang(B)
+    assert setup.ask(B, PAIR) == [(other, {B: "requestPairing"})]
 
 
 @pytest.mark.rule("SEC-03")
-def test_nobody_takes_the_place_or_the_name_of_another(bench: Bench) -> None:
-    first = bench.hang(A)
-    second = bench.wait(item(A, describe=True, brand="Forged"), address="10.0.0.66")
+def test_nobody_takes_the_place_or_the_name_of_another(setup: LongPollSetup) -> None:
+    first = setup.hang(A)
+    second = setup.wait(item(A, describe=True, brand="Forged"), address="10.0.0.66")
     assert isinstance(second, Waiter)
-    assert [n.description.brand for n in bench.core.nodes() if n.description] == ["B"]
-    assert bench.ask(A, PAIR) == [(first, {A: "requestPairing"}), (second, {A: "requestPairing"})]
+    assert [n.description.brand for n in setup.core.nodes() if n.description] == ["B"]
+    assert setup.ask(A, PAIR) == [(first, {A: "requestPairing"}), (second, {A: "requestPairing"})]
 
 
 @pytest.mark.rule("LP-05")
-def test_a_client_without_a_token_is_reported_if_it_was_asked_to_pair(bench: Bench) -> None:
-    bench.core.release(bench.hang(A), now=bench.now)
-    bench.events()
-    bench.wait(item(A, error=True))
-    assert bench.events() == []
-    bench.ask(A, PAIR)
-    bench.wait(item(A, error=True))
-    assert bench.events() == [NoTokenOnClient(A)]
-    bench.wait(item(A, error=True))
-    assert bench.events() == []
+def test_a_client_without_a_token_is_reported_if_it_was_asked_to_pair(setup: LongPollSetup) -> None:
+    setup.core.release(setup.hang(A), now=setup.now)
+    setup.events()
+    setup.wait(item(A, error=True))
+    assert setup.events() == []
+    setup.ask(A, PAIR)
+    setup.wait(item(A, error=True))
+    assert setup.events() == [NoTokenOnClient(A)]
+    setup.wait(item(A, error=True))
+    assert setup.events() == []
 
 
-def test_a_node_that_does_not_come_back_is_gone(bench: Bench) -> None:
-    waiter = bench.hang(A)
-    bench.events()
-    bench.now += 10
-    bench.core.release(waiter, now=bench.now)
-    assert bench.core.next_deadline() == bench.now + core_module.GONE_AFTER
-    bench.now += core_module.GONE_AFTER - 0.1
-    bench.expire()
-    assert [n.id for n in bench.core.nodes()] == [A]
-    bench.now += 0.1
-    bench.expire()
-    assert bench.core.nodes() == []
-    assert bench.events() == [NodeGone(A)]
-    assert bench.core.next_deadline() is None
+def test_a_node_that_does_not_come_back_is_gone(setup: LongPollSetup) -> None:
+    waiter = setup.hang(A)
+    setup.events()
+    setup.now += 10
+    setup.core.release(waiter, now=setup.now)
+    assert setup.core.next_deadline() == setup.now + core_module.GONE_AFTER
+    setup.now += core_module.GONE_AFTER - 0.1
+    setup.expire()
+    assert [n.id for n in setup.core.nodes()] == [A]
+    setup.now += 0.1
+    setup.expire()
+    assert setup.core.nodes() == []
+    assert setup.events() == [NodeGone(A)]
+    assert setup.core.next_deadline() is None
     with pytest.raises(NotReachable, match="does not wait"):
-        bench.ask(A, PAIR)
+        setup.ask(A, PAIR)
 
 
-def test_a_node_that_hangs_again_and_again_stays(bench: Bench) -> None:
-    bench.hang(A)
+def test_a_node_that_hangs_again_and_again_stays(setup: LongPollSetup) -> None:
+    setup.hang(A)
     for _ in range(10):
-        bench.now += 24
-        bench.expire()
-        assert isinstance(bench.wait(item(A)), Waiter)
-    assert [n.id for n in bench.core.nodes()] == [A]
+        setup.now += 24
+        setup.expire()
+        assert isinstance(setup.wait(item(A)), Waiter)
+    assert [n.id for n in setup.core.nodes()] == [A]
 
 
 @pytest.mark.rule("LP-06")
-def test_what_is_not_offered_is_a_400(bench: Bench) -> None:
-    assert status(bench.wait(item(A), offered=False)) == 400
-    assert bench.core.nodes() == []
+def test_what_is_not_offered_is_a_400(setup: LongPollSetup) -> None:
+    assert status(setup.wait(item(A), offered=False)) == 400
+    assert setup.core.nodes() == []
 
 
 @pytest.mark.rule("LP-01", "SEC-03", "SEC-04")
@@ -217,63 +217,65 @@ def test_what_is_not_offered_is_a_400(bench: Bench) -> None:
         json.dumps([item(node_id(n)) for n in range(257)]).encode(),
     ],
 )
-def test_what_is_no_proper_request_is_a_400_and_leaves_nothing(bench: Bench, body: bytes) -> None:
-    assert status(bench.core.wait(body, address="10.0.0.1", offered=True, now=bench.now)) == 400
-    assert bench.core.nodes() == []
-    assert bench.core.next_deadline() is None
+def test_what_is_no_proper_request_is_a_400_and_leaves_nothing(setup: LongPollSetup, body: bytes) -> None:
+    assert status(setup.core.wait(body, address="10.0.0.1", offered=True, now=setup.now)) == 400
+    assert setup.core.nodes() == []
+    assert setup.core.next_deadline() is None
 
 
 @pytest.mark.rule("ROLE-04", "SEC-03")
 @pytest.mark.parametrize("changes", [{"role": "CEM"}, {"id": str(B)}, {"brand": "B" * 5000}])
-def test_a_description_that_cannot_be_is_not_kept(bench: Bench, changes: dict[str, Any]) -> None:
-    bench.wait(item(A))
-    assert isinstance(bench.wait(item(A, describe=True, **changes)), Waiter)
-    assert bench.core.nodes()[0].description is None
-    assert bench.events() == []
+def test_a_description_that_cannot_be_is_not_kept(setup: LongPollSetup, changes: dict[str, Any]) -> None:
+    setup.wait(item(A))
+    assert isinstance(setup.wait(item(A, describe=True, **changes)), Waiter)
+    assert setup.core.nodes()[0].description is None
+    assert setup.events() == []
 
 
 @pytest.mark.rule("LP-04", "SEC-03")
-def test_many_descriptions_are_asked_for_in_portions(bench: Bench) -> None:
+def test_many_descriptions_are_asked_for_in_portions(setup: LongPollSetup) -> None:
     nodes = [node_id(n) for n in range(100)]
     described: set[UUID] = set()
     for _ in range(4):
-        asked = orders(bench.wait(*(item(n, describe=n in described) for n in nodes)))
+        asked = orders(setup.wait(*(item(n, describe=n in described) for n in nodes)))
         assert len(asked) <= 32
         assert not described & asked.keys()
         described |= asked.keys()
-    assert isinstance(bench.wait(*(item(n, describe=True) for n in nodes)), Waiter)
+    assert isinstance(setup.wait(*(item(n, describe=True) for n in nodes)), Waiter)
     assert len(described) == 100
 
 
 @pytest.mark.rule("LP-07", "SEC-03")
-def test_hanging_requests_are_bounded_per_address_and_in_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_requests_are_bounded_per_address_and_in_all(
+    setup: LongPollSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(core_module, "MAX_HANGING", 10)
     monkeypatch.setattr(core_module, "MAX_HANGING_PER_ADDRESS", 6)
-    waiters = [bench.hang(node_id(n), address="fd00::1") for n in range(6)]
-    assert status(bench.wait(item(node_id(50)), address="fd00::2")) == 503  # the same /64
+    waiters = [setup.hang(node_id(n), address="fd00::1") for n in range(6)]
+    assert status(setup.wait(item(node_id(50)), address="fd00::2")) == 503  # the same /64
     for n in range(4):
-        bench.hang(node_id(10 + n), address="10.0.0.2")
-    assert status(bench.wait(item(node_id(50), describe=True), address="10.0.0.3")) == 503
-    assert len(bench.core.nodes()) == 10
-    bench.core.release(waiters[0], now=bench.now)
-    bench.core.release(waiters[0], now=bench.now)
-    assert status(bench.wait(item(node_id(50), describe=True), address="10.0.0.3")) == "hangs"
-    assert status(bench.wait(item(node_id(51), describe=True), address="10.0.0.3")) == 503
+        setup.hang(node_id(10 + n), address="10.0.0.2")
+    assert status(setup.wait(item(node_id(50), describe=True), address="10.0.0.3")) == 503
+    assert len(setup.core.nodes()) == 10
+    setup.core.release(waiters[0], now=setup.now)
+    setup.core.release(waiters[0], now=setup.now)
+    assert status(setup.wait(item(node_id(50), describe=True), address="10.0.0.3")) == "hangs"
+    assert status(setup.wait(item(node_id(51), describe=True), address="10.0.0.3")) == 503
 
 
 @pytest.mark.rule("SEC-03")
-def test_known_nodes_are_bounded_per_address_and_in_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_nodes_are_bounded_per_address_and_in_all(setup: LongPollSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "MAX_NODES", 10)
     monkeypatch.setattr(core_module, "MAX_NODES_PER_ADDRESS", 6)
-    assert status(bench.wait(*(item(node_id(n)) for n in range(6)))) == 200
-    assert status(bench.wait(item(node_id(6)))) == 503
-    assert status(bench.wait(*(item(node_id(n)) for n in range(6)))) == "hangs"
-    assert status(bench.wait(*(item(node_id(10 + n)) for n in range(5)), address="10.0.0.2")) == 503
-    assert status(bench.wait(*(item(node_id(10 + n)) for n in range(4)), address="10.0.0.2")) == 200
-    assert status(bench.wait(item(node_id(20)), address="10.0.0.3")) == 503
-    bench.now += core_module.GONE_AFTER
-    bench.expire()
-    assert status(bench.wait(item(node_id(20)), address="10.0.0.3")) == 200
+    assert status(setup.wait(*(item(node_id(n)) for n in range(6)))) == 200
+    assert status(setup.wait(item(node_id(6)))) == 503
+    assert status(setup.wait(*(item(node_id(n)) for n in range(6)))) == "hangs"
+    assert status(setup.wait(*(item(node_id(10 + n)) for n in range(5)), address="10.0.0.2")) == 503
+    assert status(setup.wait(*(item(node_id(10 + n)) for n in range(4)), address="10.0.0.2")) == 200
+    assert status(setup.wait(item(node_id(20)), address="10.0.0.3")) == 503
+    setup.now += core_module.GONE_AFTER
+    setup.expire()
+    assert status(setup.wait(item(node_id(20)), address="10.0.0.3")) == 200
 
 
 STEP = st.one_of(
@@ -287,42 +289,42 @@ STEP = st.one_of(
 @pytest.mark.rule("LP-03", "LP-04", "LP-07")
 @given(st.lists(STEP, max_size=40))
 def test_whatever_happens_every_request_is_answered_once_in_time_and_nothing_is_left(steps: list[Any]) -> None:
-    bench = Bench()
+    setup = LongPollSetup()
     hanging: dict[Waiter, float] = {}
 
     def answered(answers: list[tuple[Waiter, PollAnswer]]) -> None:
         for waiter, answer in answers:
-            assert bench.now <= hanging.pop(waiter) + 25
+            assert setup.now <= hanging.pop(waiter) + 25
             if answer.status == 200:
                 assert orders(answer).keys() <= set(waiter.nodes)
 
     for kind, what, more in steps:
         if kind == "wait":
-            made = bench.wait(*(item(node_id(n), describe=True) for n in what), address=f"10.0.0.{more}")
+            made = setup.wait(*(item(node_id(n), describe=True) for n in what), address=f"10.0.0.{more}")
             if isinstance(made, Waiter):
-                hanging[made] = bench.now
+                hanging[made] = setup.now
             else:
                 assert orders(made).keys() <= {node_id(n) for n in what}
-        elif kind == "ask" and any(n.id == node_id(what) for n in bench.core.nodes()):
-            answered(bench.core.ask(NodeId(node_id(what)), more, now=bench.now))
+        elif kind == "ask" and any(n.id == node_id(what) for n in setup.core.nodes()):
+            answered(setup.core.ask(NodeId(node_id(what)), more, now=setup.now))
         elif kind == "leave" and what < len(hanging):
             waiter = list(hanging)[what]
             del hanging[waiter]
-            bench.core.release(waiter, now=bench.now)
+            setup.core.release(waiter, now=setup.now)
         elif kind == "time":
-            until = bench.now + what
-            while (deadline := bench.core.next_deadline()) is not None and deadline <= until:
-                bench.now = max(bench.now, deadline)
-                answered(bench.expire())
-                assert bench.core.next_deadline() != deadline  # an owner's timer must not spin
-            bench.now = until
-    assert len(bench.core._waiters) == len(hanging)
-    assert bench.core._hanging.total() == len(hanging)
-    while (deadline := bench.core.next_deadline()) is not None:
-        bench.now = max(bench.now, deadline)
-        answered(bench.expire())
-        assert bench.core.next_deadline() != deadline
+            until = setup.now + what
+            while (deadline := setup.core.next_deadline()) is not None and deadline <= until:
+                setup.now = max(setup.now, deadline)
+                answered(setup.expire())
+                assert setup.core.next_deadline() != deadline  # an owner's timer must not spin
+            setup.now = until
+    assert len(setup.core._waiters) == len(hanging)
+    assert setup.core._hanging.total() == len(hanging)
+    while (deadline := setup.core.next_deadline()) is not None:
+        setup.now = max(setup.now, deadline)
+        answered(setup.expire())
+        assert setup.core.next_deadline() != deadline
     assert not hanging
-    assert not bench.core.nodes()
-    assert not bench.core._hanging
-    assert not bench.core._known
+    assert not setup.core.nodes()
+    assert not setup.core._hanging
+    assert not setup.core._known

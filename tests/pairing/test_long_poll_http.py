@@ -12,16 +12,16 @@ from uuid import UUID
 
 import aiohttp
 import pytest
-from lan_kit import PATH, base_url, node_id, outside_address, serving, trusting
+from lan_fixtures import PATH, base_url, node_id, outside_address, serving, trusting
 
 from s2connect.errors import NotReachable
 from s2connect.https.server import HttpsServer
 from s2connect.model.common import NodeId
 from s2connect.model.pairing import WaitForPairingAction
 from s2connect.pairing import long_poll_core, long_poll_http
-from s2connect.pairing.interfaces import Neighbourhood
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
+from s2connect.pairing.neighbourhood import Neighbourhood
 from tests.waits import until
 
 PAIR = WaitForPairingAction.REQUEST_PAIRING
@@ -32,7 +32,7 @@ def item(node: UUID, **more: Any) -> dict[str, Any]:
     return {"clientNodeId": str(node), "clientNodeDescription": description, **more}
 
 
-class House:
+class LongPollEndpoint:
     def __init__(self, neighbourhood: Neighbourhood | None = None) -> None:
         self.core = LongPollServer()
         self.told: list[LongPollEvent] = []
@@ -85,8 +85,8 @@ async def client_of(server: HttpsServer, host: str = "127.0.0.1") -> AsyncIterat
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    made = House()
+async def waiting() -> AsyncIterator[LongPollEndpoint]:
+    made = LongPollEndpoint()
     yield made
     made.service.close()
 
@@ -95,30 +95,30 @@ A = NodeId(node_id(0))
 
 
 @pytest.mark.rule("LP-04", "LP-07")
-async def test_a_click_wakes_the_hanging_request(house: House) -> None:
-    async with serving(house.mount) as server, client_of(server) as client:
+async def test_a_click_wakes_the_hanging_request(waiting: LongPollEndpoint) -> None:
+    async with serving(waiting.mount) as server, client_of(server) as client:
         request = client.start(item(A))
-        await until(lambda: house.hanging == 1)
-        assert [type(event) for event in house.told] == [NodeWaits]
-        house.service.ask(A, PAIR)
-        assert house.hanging == 0  # before anything else could run
+        await until(lambda: waiting.hanging == 1)
+        assert [type(event) for event in waiting.told] == [NodeWaits]
+        waiting.service.ask(A, PAIR)
+        assert waiting.hanging == 0  # before anything else could run
         assert await request == (200, [{"clientNodeId": str(A), "action": "requestPairing"}])
         again = client.start(item(A, errorMessage="NoValidTokenOnPairingClient"))
-        await until(lambda: house.hanging == 1)
-        assert house.told[1:] == [NoTokenOnClient(A)]
+        await until(lambda: waiting.hanging == 1)
+        assert waiting.told[1:] == [NoTokenOnClient(A)]
         assert not again.done()
 
 
 @pytest.mark.rule("LP-03")
 async def test_a_request_for_which_there_is_nothing_is_answered_with_204(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    waiting: LongPollEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert long_poll_core.ANSWER_WITHIN == 25.0
     monkeypatch.setattr(long_poll_core, "ANSWER_WITHIN", long_poll_core.TRAVEL_TIME + 0.05)
-    async with serving(house.mount) as server, client_of(server) as client:
+    async with serving(waiting.mount) as server, client_of(server) as client:
         assert await client.wait(item(A)) == (204, None)
         assert await client.wait(item(A)) == (204, None)
-        assert house.hanging == 0
+        assert waiting.hanging == 0
 
 
 @pytest.mark.rule("LAN-01")
@@ -130,71 +130,73 @@ async def test_an_endpoint_that_does_not_mount_it_answers_404() -> None:
 @pytest.mark.rule("LAN-02", "LP-06")
 async def test_a_client_of_another_subnet_gets_401() -> None:
     host = outside_address()
-    house = House(Neighbourhood(lambda: ()))
-    async with serving(house.mount, host) as server, client_of(server, host) as client:
+    waiting = LongPollEndpoint(Neighbourhood(lambda: ()))
+    async with serving(waiting.mount, host) as server, client_of(server, host) as client:
         assert await client.wait(item(A)) == (401, None)
-    assert house.core.nodes() == []
+    assert waiting.core.nodes() == []
 
 
 @pytest.mark.rule("LP-06")
-async def test_an_endpoint_that_does_not_offer_it_answers_400(house: House) -> None:
-    house.offered = False
-    async with serving(house.mount) as server, client_of(server) as client:
+async def test_an_endpoint_that_does_not_offer_it_answers_400(waiting: LongPollEndpoint) -> None:
+    waiting.offered = False
+    async with serving(waiting.mount) as server, client_of(server) as client:
         assert await client.wait(item(A)) == (400, None)
 
 
-async def test_a_node_that_is_not_there_cannot_be_asked(house: House) -> None:
+async def test_a_node_that_is_not_there_cannot_be_asked(waiting: LongPollEndpoint) -> None:
     with pytest.raises(NotReachable):
-        house.service.ask(A, PAIR)
+        waiting.service.ask(A, PAIR)
 
 
 @pytest.mark.rule("LP-07", "SEC-03")
 async def test_a_client_that_closes_its_connection_frees_its_place(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    waiting: LongPollEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_poll_http, "SWEEP_INTERVAL", 0.05)
-    async with serving(house.mount) as server:
+    async with serving(waiting.mount) as server:
         async with client_of(server) as client:
             for n in range(5):
                 client.start(item(node_id(n)))
-            await until(lambda: house.hanging == 5)
+            await until(lambda: waiting.hanging == 5)
             for task in client.tasks[:2]:
                 task.cancel()  # closes the connection
-            await until(lambda: house.hanging == 3)
-        await until(lambda: house.hanging == 0)
-    assert not house.service._hanging
+            await until(lambda: waiting.hanging == 3)
+        await until(lambda: waiting.hanging == 0)
+    assert not waiting.service._hanging
 
 
-async def test_a_server_that_stops_sends_all_away_at_once(house: House) -> None:
-    async with serving(house.mount) as server, client_of(server) as client:
+async def test_a_server_that_stops_sends_all_away_at_once(waiting: LongPollEndpoint) -> None:
+    async with serving(waiting.mount) as server, client_of(server) as client:
         requests = [client.start(item(node_id(n))) for n in range(3)]
-        await until(lambda: house.hanging == 3)
-        house.service.close()
+        await until(lambda: waiting.hanging == 3)
+        waiting.service.close()
         assert [(await r)[0] for r in requests] == [503, 503, 503]
         assert (await client.wait(item(A)))[0] == 503
-    assert house.hanging == 0
+    assert waiting.hanging == 0
 
 
 @pytest.mark.rule("LP-07", "SEC-03")
-async def test_500_hanging_clients_are_held_woken_and_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_500_hanging_clients_are_held_woken_and_bounded(
+    waiting: LongPollEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(long_poll_core, "MAX_HANGING_PER_ADDRESS", 500)
     monkeypatch.setattr(long_poll_http, "SWEEP_INTERVAL", 0.2)
-    async with serving(house.mount) as server:
+    async with serving(waiting.mount) as server:
         async with client_of(server) as client:
             requests: list[Any] = []
             for first in range(0, 500, 50):  # more at once would be refused, and come again
                 requests.extend(client.start(item(node_id(first + n))) for n in range(50))
-                await until(lambda due=first + 50: house.hanging == due)
-            assert house.hanging == 500
+                await until(lambda due=first + 50: waiting.hanging == due)
+            assert waiting.hanging == 500
             statuses = [(await client.wait(item(node_id(1000 + n))))[0] for n in range(20)]
             assert statuses == [503] * 20
-            assert len(house.core.nodes()) == 500
+            assert len(waiting.core.nodes()) == 500
             buffers = {
                 len(request.transport._ssl_protocol._ssl_buffer)  # type: ignore[union-attr]
-                for request, _ in house.service._hanging.values()
+                for request, _ in waiting.service._hanging.values()
             }
             assert max(buffers) <= 16 * 1024  # what a hanging connection costs most
-            house.service.ask(NodeId(node_id(499)), PAIR)
+            waiting.service.ask(NodeId(node_id(499)), PAIR)
             assert (await requests[499])[1] == [{"clientNodeId": str(node_id(499)), "action": "requestPairing"}]
             assert sum(r.done() for r in requests) == 1
-        await until(lambda: house.hanging == 0)
+        await until(lambda: waiting.hanging == 0)

@@ -30,7 +30,7 @@ from s2connect.pairing.client_core import (
 )
 from s2connect.pairing.code import PairingCode
 from s2connect.store.base import Pin
-from tests.pairing.pairing_kit import CA, OTHER_TOKEN, TOKEN, F, b64, dump, endpoint, hmac_response, node
+from tests.pairing.pairing_fixtures import CA, OTHER_TOKEN, TOKEN, F, b64, dump, endpoint, hmac_response, node
 
 LAN, WAN = Deployment.LAN, Deployment.WAN
 ENTROPY = bytes(range(CLIENT_ENTROPY))

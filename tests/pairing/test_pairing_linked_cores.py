@@ -28,7 +28,7 @@ from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.live_proofs import MemoryLiveProofs
 from s2connect.pairing.server_core import Commit, PairingServer
 from s2connect.store.base import Pin
-from tests.pairing.pairing_kit import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, endpoint
+from tests.pairing.pairing_fixtures import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, endpoint
 
 LAN, WAN = Deployment.LAN, Deployment.WAN
 CLIENT_URL = BaseUrl("https://client.example/session/")

@@ -6,8 +6,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from s2connect.pairing.interfaces import list_interfaces
-from s2connect.pairing.subnet import Interface, address_text, same_network
+from s2connect.pairing.neighbourhood import Interface, address_text, list_interfaces, same_network
 
 
 def interface(name: str, index: int, *addresses: str) -> Interface:

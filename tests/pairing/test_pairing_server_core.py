@@ -16,7 +16,7 @@ from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing import server_core
 from s2connect.pairing.code import AfterFailure, PairingToken
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
-from tests.pairing.pairing_kit import (
+from tests.pairing.pairing_fixtures import (
     ADDRESS,
     CA,
     CLIENT_TOKEN,
@@ -24,7 +24,7 @@ from tests.pairing.pairing_kit import (
     SERVER_ID,
     TOKEN,
     Attempt,
-    Bench,
+    PairingSetup,
     answered,
     dump,
     endpoint,
@@ -66,12 +66,12 @@ MALFORMED: dict[str, Any] = {
 @pytest.mark.rule("PAIR-01", "HMAC-01", "SEC-04")
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_request_is_a_parsing_error(body: Any) -> None:
-    bench = Bench()
-    reply = bench.queue(body)
+    setup = PairingSetup()
+    reply = setup.queue(body)
     assert isinstance(reply, Reply)
     assert reply.status == 400
     assert answered(reply)["errorMessage"] == "ParsingError"
-    assert bench.in_flight == 0
+    assert setup.in_flight == 0
 
 
 # Each fault, in the order in which they are looked for. Those that do not fit together stand beside each other.
@@ -90,7 +90,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("mended", range(len(FAULTS)))
 def test_each_fault_has_its_reason_and_they_are_looked_for_in_order(mended: int) -> None:
     """The first request has every fault at once; then they are mended one after the other."""
-    bench = Bench(token=None)
+    setup = PairingSetup(token=None)
     body: dict[str, Any] = {
         "role": "CEM",
         "supportedHmacHashingAlgorithms": ["MD5"],
@@ -99,142 +99,142 @@ def test_each_fault_has_its_reason_and_they_are_looked_for_in_order(mended: int)
     }
     for _, change in FAULTS[: mended + 1]:
         body |= change
-    reply = bench.queue(request(**body), ready=mended > 2)
+    reply = setup.queue(request(**body), ready=mended > 2)
     assert isinstance(reply, Reply)
     assert reply.status == 400
     said = answered(reply)
     assert said["errorMessage"] == FAULTS[mended][0]
     assert len(said["additionalInfo"]) > 10
-    assert bench.in_flight == 0
+    assert setup.in_flight == 0
 
 
 @pytest.mark.rule("PAIR-01", "PAIR-02")
 def test_without_a_valid_token_the_refusal_comes_after_the_same_second() -> None:
-    bench = Bench(token=None)
-    queued = bench.queue(request())
+    setup = PairingSetup(token=None)
+    queued = setup.queue(request())
     assert isinstance(queued, Queued)
-    assert bench.server.wait(queued, now=bench.now) == bench.now + 1
-    reply = bench.answer(queued)
+    assert setup.server.wait(queued, now=setup.now) == setup.now + 1
+    reply = setup.answer(queued)
     assert (reply.status, answered(reply)["errorMessage"]) == (400, "NoValidPairingTokenOnPairingServer")
-    assert bench.in_flight == 0
-    assert bench.events() == [], "nobody has tried a code"
+    assert setup.in_flight == 0
+    assert setup.events() == [], "nobody has tried a code"
 
 
 @pytest.mark.rule("PAIR-01")
 def test_of_several_nodes_one_has_to_be_named() -> None:
     own = endpoint(Role.CEM, LAN, node(Role.CEM, 0, "A"), node(Role.CEM, 1, "B"), node(Role.CEM, 2))
-    bench = Bench(own)
-    assert answered(bench.queue(request()))["errorMessage"] == "NoNodeIdProvided"
-    assert answered(bench.queue(request(nodeIdAlias="C")))["errorMessage"] == "NodeNotFound"
-    assert answered(bench.queue(request(nodeIdAlias="a")))["errorMessage"] == "NodeNotFound"
+    setup = PairingSetup(own)
+    assert answered(setup.queue(request()))["errorMessage"] == "NoNodeIdProvided"
+    assert answered(setup.queue(request(nodeIdAlias="C")))["errorMessage"] == "NodeNotFound"
+    assert answered(setup.queue(request(nodeIdAlias="a")))["errorMessage"] == "NodeNotFound"
     for number, named in enumerate([{"nodeIdAlias": "B"}, {"nodeId": str(node(Role.CEM, 1).id)}]):
-        queued = bench.queue(request(number, **named))
+        queued = setup.queue(request(number, **named))
         assert isinstance(queued, Queued)
         assert queued.node.alias == "B"
 
 
 @pytest.mark.rule("PAIR-01")
 def test_an_endpoint_without_nodes_has_no_node_to_pair_with() -> None:
-    bench = Bench()
-    bench.own = endpoint(Role.CEM, LAN, node(Role.CEM))
-    object.__setattr__(bench.own, "nodes", {})
-    assert answered(bench.queue(request()))["errorMessage"] == "NoNodeIdProvided"
+    setup = PairingSetup()
+    setup.own = endpoint(Role.CEM, LAN, node(Role.CEM))
+    object.__setattr__(setup.own, "nodes", {})
+    assert answered(setup.queue(request()))["errorMessage"] == "NoNodeIdProvided"
 
 
 @pytest.mark.rule("PAIR-01")
 @pytest.mark.parametrize("change", [{"supportedCommunicationProtocols": ["QUIC"]}, {"supportedS2MessageVersions": []}])
 def test_forced_pairing_needs_no_common_protocol_and_version(change: dict[str, Any]) -> None:
-    bench = Bench()
-    assert isinstance(bench.queue(request(forcePairing=True, **change)), Queued)
-    assert isinstance(bench.queue(request(forcePairing=False, **change)), Reply)
+    setup = PairingSetup()
+    assert isinstance(setup.queue(request(forcePairing=True, **change)), Queued)
+    assert isinstance(setup.queue(request(forcePairing=False, **change)), Reply)
     for reason, more in (
         ("IncompatibleHmacHashingAlgorithms", {"supportedHmacHashingAlgorithms": ["MD5"]}),
         ("InvalidCombinationOfRoles", {"role": "CEM"}),
     ):
-        assert answered(bench.queue(request(forcePairing=True, **change, **more)))["errorMessage"] == reason
+        assert answered(setup.queue(request(forcePairing=True, **change, **more)))["errorMessage"] == reason
 
 
 @pytest.mark.rule("PAIR-01", "ROLE-03")
 def test_a_vendors_server_takes_clients_in_the_wan_only() -> None:
-    bench = Bench(wan_clients_only=True)
+    setup = PairingSetup(wan_clients_only=True)
     for deployment in ("LAN", None):
-        assert answered(bench.queue(request(deployment=deployment)))["errorMessage"] == "Other"
-    assert isinstance(bench.queue(request(deployment="WAN")), Queued)
+        assert answered(setup.queue(request(deployment=deployment)))["errorMessage"] == "Other"
+    assert isinstance(setup.queue(request(deployment="WAN")), Queued)
 
 
 @pytest.mark.rule("PAIR-01", "SEC-01")
 def test_refusals_say_nothing_of_the_peers_own_words() -> None:
-    bench = Bench()
+    setup = PairingSetup()
     for body in (request(nodeIdAlias="Qq7"), request(supportedCommunicationProtocols=["Qq7"]), b"Qq7"):
-        assert "Qq7" not in json.dumps(answered(bench.queue(body)))
+        assert "Qq7" not in json.dumps(answered(setup.queue(body)))
 
 
 @pytest.mark.rule("PAIR-02", "PAIR-12")
 def test_one_node_queues_five_and_the_next_is_told_to_come_back() -> None:
-    bench = Bench()
-    queued = [bench.queue(request(number)) for number in range(6)]
+    setup = PairingSetup()
+    queued = [setup.queue(request(number)) for number in range(6)]
     assert queued[5] == Reply(503)
-    assert bench.in_flight == 5
-    started, answered_at = bench.now, []
+    assert setup.in_flight == 5
+    started, answered_at = setup.now, []
     for each in queued[:5]:
-        bench.answer(each)
-        answered_at.append(bench.now - started)
+        setup.answer(each)
+        answered_at.append(setup.now - started)
     assert answered_at == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.rule("PAIR-02")
 def test_nodes_are_paired_in_parallel() -> None:
     own = endpoint(Role.CEM, LAN, *(node(Role.CEM, n, f"N{n}") for n in range(50)))
-    bench = Bench(own)
-    started = bench.now
-    queued = [bench.queue(request(number, nodeIdAlias=f"N{number}")) for number in range(50)]
-    assert all(bench.answer(each).status == 200 for each in queued)
-    assert bench.now == started + 1
+    setup = PairingSetup(own)
+    started = setup.now
+    queued = [setup.queue(request(number, nodeIdAlias=f"N{number}")) for number in range(50)]
+    assert all(setup.answer(each).status == 200 for each in queued)
+    assert setup.now == started + 1
 
 
 @pytest.mark.rule("PAIR-12")
 def test_attempts_in_flight_are_bounded_and_those_that_ended_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_core, "MAX_ATTEMPTS", 3)
-    bench = Bench(response_delay=0)
-    first, _, _ = (bench.begin(n) for n in range(3))
-    assert bench.queue(request(3)) == Reply(503)
+    setup = PairingSetup(response_delay=0)
+    first, _, _ = (setup.begin(n) for n in range(3))
+    assert setup.queue(request(3)) == Reply(503)
     assert isinstance(first.finalize(FAILURE), Reply)
-    queued = bench.queue(request(3))
+    queued = setup.queue(request(3))
     assert isinstance(queued, Queued)
-    assert bench.queue(request(4)) == Reply(503)
-    bench.abandon(queued)
-    assert isinstance(bench.queue(request(4)), Queued)
+    assert setup.queue(request(4)) == Reply(503)
+    setup.abandon(queued)
+    assert isinstance(setup.queue(request(4)), Queued)
 
 
 @pytest.mark.rule("PAIR-12", "ROLE-07")
 def test_one_address_cannot_have_all_the_attempts_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_core, "MAX_ATTEMPTS_PER_ADDRESS", 3)
     own = endpoint(Role.CEM, LAN, *(node(Role.CEM, n, f"N{n}") for n in range(5)))
-    bench = Bench(own)
-    attempts = [bench.begin(n, nodeIdAlias=f"N{n}") for n in range(3)]
-    assert bench.queue(request(3, nodeIdAlias="N3")) == Reply(503)
-    assert isinstance(bench.queue(request(3, nodeIdAlias="N3"), address="192.0.2.99"), Queued)
+    setup = PairingSetup(own)
+    attempts = [setup.begin(n, nodeIdAlias=f"N{n}") for n in range(3)]
+    assert setup.queue(request(3, nodeIdAlias="N3")) == Reply(503)
+    assert isinstance(setup.queue(request(3, nodeIdAlias="N3"), address="192.0.2.99"), Queued)
     attempts[0].finalize(FAILURE)
-    assert isinstance(bench.queue(request(4, nodeIdAlias="N4")), Queued)
+    assert isinstance(setup.queue(request(4, nodeIdAlias="N4")), Queued)
 
 
 @pytest.mark.rule("PAIR-12")
 def test_ended_attempts_are_kept_for_repeats_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_core, "MAX_KEPT_ATTEMPTS", 3)
-    bench = Bench(response_delay=0)
+    setup = PairingSetup(response_delay=0)
     for number in range(3):
-        bench.begin(number).finalize(FAILURE)
-    assert bench.in_flight == 0
-    assert bench.queue(request(3)) == Reply(503)
-    bench.now += ATTEMPT_LIFETIME
-    assert isinstance(bench.queue(request(3)), Queued)
+        setup.begin(number).finalize(FAILURE)
+    assert setup.in_flight == 0
+    assert setup.queue(request(3)) == Reply(503)
+    setup.now += ATTEMPT_LIFETIME
+    assert isinstance(setup.queue(request(3)), Queued)
 
 
 @pytest.mark.rule("PAIR-03", "HMAC-02", "HMAC-03", "PAIR-11")
 def test_the_answer_proves_the_token_and_describes_the_node() -> None:
-    bench = Bench()
+    setup = PairingSetup()
     sent = request(supportedHmacHashingAlgorithms=["SHA512", "SHA256"])
-    reply = bench.answer(bench.queue(sent))
+    reply = setup.answer(setup.queue(sent))
     said = answered(reply)
     assert reply.status == 200
     assert said["clientHmacChallengeResponse"] == hmac_response(sent["clientHmacChallenge"])
@@ -249,8 +249,8 @@ def test_the_answer_proves_the_token_and_describes_the_node() -> None:
 
 @pytest.mark.rule("PAIR-03", "HMAC-01")
 def test_ids_and_challenges_come_from_the_random_bytes_alone() -> None:
-    bench = Bench()
-    one, two = bench.begin(1), bench.begin(2)
+    setup = PairingSetup()
+    one, two = setup.begin(1), setup.begin(2)
     assert one.id != two.id
     assert one.answer["serverHmacChallenge"] != two.answer["serverHmacChallenge"]
 
@@ -264,14 +264,14 @@ LATER: dict[str, Any] = {
 }
 
 
-def _in_branch(server: CommunicationRole) -> Bench:
-    """A bench whose server will be communication server (a CEM) or client (an RM)."""
-    return Bench(endpoint(Role.CEM if server is CommunicationRole.SERVER else Role.RM))
+def _in_branch(server: CommunicationRole) -> PairingSetup:
+    """A setup whose server will be communication server (a CEM) or client (an RM)."""
+    return PairingSetup(endpoint(Role.CEM if server is CommunicationRole.SERVER else Role.RM))
 
 
-def _begin(bench: Bench, number: int = 0) -> Attempt:
-    role = next(iter(bench.own.nodes.values())).description.role
-    return bench.begin(number, role=role.other.value)
+def _begin(setup: PairingSetup, number: int = 0) -> Attempt:
+    role = next(iter(setup.own.nodes.values())).description.role
+    return setup.begin(number, role=role.other.value)
 
 
 @pytest.fixture(params=list(CommunicationRole), ids=lambda role: f"server will be {role}")
@@ -288,26 +288,26 @@ def _exchange(attempt: Attempt, branch: CommunicationRole, token: str = TOKEN) -
 @pytest.mark.rule("PAIR-03")
 @pytest.mark.parametrize("operation", LATER)
 def test_an_unknown_id_is_401(operation: str) -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     for unknown in (None, PairingAttemptId("x" * 32), PairingAttemptId(attempt.id.reveal() + "x")):
         attempt.id = unknown  # type: ignore[assignment] # as the handlers do without a bearer
         assert LATER[operation](attempt) == Reply(401)
-    assert bench.events() == []
-    assert bench.in_flight == 1
+    assert setup.events() == []
+    assert setup.in_flight == 1
 
 
 @pytest.mark.rule("PAIR-04")
 @pytest.mark.parametrize("operation", LATER)
 def test_an_attempt_lives_15_seconds_from_the_issue_of_its_id(operation: str) -> None:
-    bench = Bench()
-    attempt = bench.begin()
-    issued = bench.now
-    bench.now = issued + 14.999
-    assert LATER[operation](bench.begin(1)).status in (200, 204, 400)
-    bench.now = issued + 15
+    setup = PairingSetup()
+    attempt = setup.begin()
+    issued = setup.now
+    setup.now = issued + 14.999
+    assert LATER[operation](setup.begin(1)).status in (200, 204, 400)
+    setup.now = issued + 15
     assert LATER[operation](attempt) == Reply(401)
-    assert [e.reason for e in bench.events() if e.peer.id == _peer_id(0)] == ["expired"]
+    assert [e.reason for e in setup.events() if e.peer.id == _peer_id(0)] == ["expired"]
 
 
 def _peer_id(number: int) -> Any:
@@ -316,26 +316,26 @@ def _peer_id(number: int) -> Any:
 
 @pytest.mark.rule("PAIR-04")
 def test_the_whole_attempt_may_take_just_under_15_seconds(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
-    bench.now += 14.998
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
+    setup.now += 14.998
     assert _exchange(attempt, branch).status in (200, 204)
-    bench.now += 0.001
+    setup.now += 0.001
     assert isinstance(attempt.finalize(), Commit)
 
 
 @pytest.mark.rule("PAIR-04", "TOK-05")
 def test_attempts_that_nobody_finishes_fail_by_the_clock_alone() -> None:
-    bench = Bench()
-    attempts = [bench.begin(n) for n in range(2)]
-    deadline = bench.server.next_deadline()
-    assert deadline == bench.now - 1 + ATTEMPT_LIFETIME
-    bench.server.expire(now=deadline)
-    assert [e.reason for e in bench.events()] == ["expired"]
-    assert bench.server.next_deadline() == deadline + 1
-    bench.server.expire(now=deadline + 1)
-    assert bench.in_flight == 0
-    assert bench.server.next_deadline() is None
+    setup = PairingSetup()
+    attempts = [setup.begin(n) for n in range(2)]
+    deadline = setup.server.next_deadline()
+    assert deadline == setup.now - 1 + ATTEMPT_LIFETIME
+    setup.server.expire(now=deadline)
+    assert [e.reason for e in setup.events()] == ["expired"]
+    assert setup.server.next_deadline() == deadline + 1
+    setup.server.expire(now=deadline + 1)
+    assert setup.in_flight == 0
+    assert setup.server.next_deadline() is None
     assert attempts[0].request_details().status == 401
 
 
@@ -350,8 +350,8 @@ def test_the_branch_follows_from_roles_and_deployments(
     meant = peer or own
     is_server = own is WAN if own is not meant else own_role is Role.CEM
     for tried in CommunicationRole:
-        bench = Bench(endpoint(own_role, own))
-        attempt = bench.begin(role=own_role.other.value, deployment=peer.value if peer else None)
+        setup = PairingSetup(endpoint(own_role, own))
+        attempt = setup.begin(role=own_role.other.value, deployment=peer.value if peer else None)
         reply = _exchange(attempt, tried)
         if (tried is CommunicationRole.SERVER) == is_server:
             assert reply.status == (200 if is_server else 204)
@@ -362,13 +362,13 @@ def test_the_branch_follows_from_roles_and_deployments(
         else:
             assert reply == Reply(400)
             assert attempt.finalize() == Reply(401)
-            assert [e.reason for e in bench.events()] == ["out_of_order"]
+            assert [e.reason for e in setup.events()] == ["out_of_order"]
 
 
 @pytest.mark.rule("PAIR-05")
 def test_a_second_exchange_with_another_body_is_out_of_order(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     assert _exchange(attempt, branch).status in (200, 204)
     reply = (
         attempt.request_details(OTHER_TOKEN)
@@ -381,21 +381,21 @@ def test_a_second_exchange_with_another_body_is_out_of_order(branch: Communicati
 
 @pytest.mark.rule("PAIR-06", "HMAC-04")
 def test_a_wrong_response_is_403_and_the_attempt_is_over(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     assert _exchange(attempt, branch, OTHER_TOKEN) == Reply(403)
     assert _exchange(attempt, branch) == Reply(401), "the right code comes too late"
     assert attempt.finalize() == Reply(401)
     assert attempt.finalize(FAILURE) == Reply(401)
-    assert [e.reason for e in bench.events()] == ["wrong_code"]
-    assert bench.in_flight == 0
+    assert [e.reason for e in setup.events()] == ["wrong_code"]
+    assert setup.in_flight == 0
 
 
 @pytest.mark.rule("HMAC-04")
 def test_the_servers_own_response_proves_nothing(branch: CommunicationRole) -> None:
     """Reflection: what the server sent for the client's challenge is no answer to its own."""
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     attempt.proof = lambda _token="": attempt.answer["clientHmacChallengeResponse"]  # type: ignore[method-assign]
     assert _exchange(attempt, branch) == Reply(403)
 
@@ -411,20 +411,20 @@ BROKEN_DETAILS: dict[str, Any] = {
 
 @pytest.mark.parametrize("body", BROKEN_DETAILS.values(), ids=BROKEN_DETAILS)
 def test_malformed_details_end_the_attempt(branch: CommunicationRole, body: bytes) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     if branch is CommunicationRole.SERVER:
         assert faulty(attempt.request_details(body=body))
     else:
         assert faulty(attempt.post_details(body=body))
-    assert [e.reason for e in bench.events()] == ["malformed"]
+    assert [e.reason for e in setup.events()] == ["malformed"]
     assert attempt.finalize() == Reply(401)
 
 
 @pytest.mark.rule("PAIR-08", "SES-06")
 def test_the_access_token_is_32_random_bytes_and_usable_only_after_finalization() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     said = answered(attempt.request_details())
     assert said.keys() == {"initiateSessionUrl", "accessToken"}
     assert said["initiateSessionUrl"] == "https://server.local:8443/session/"
@@ -449,8 +449,8 @@ def test_the_access_token_is_32_random_bytes_and_usable_only_after_finalization(
     ids=str,
 )
 def test_the_fingerprint_of_the_clients_ca_is_pinned(fingerprints: dict[str, str]) -> None:
-    bench = _in_branch(CommunicationRole.CLIENT)
-    attempt = _begin(bench)
+    setup = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(setup)
     assert attempt.post_details(certificateFingerprint=fingerprints) == Reply(204)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
@@ -476,19 +476,19 @@ def test_the_fingerprint_of_the_clients_ca_is_pinned(fingerprints: dict[str, str
     ids=str,
 )
 def test_a_client_in_the_lan_without_a_usable_fingerprint_is_refused(fingerprints: dict[str, str] | None) -> None:
-    bench = _in_branch(CommunicationRole.CLIENT)
-    attempt = _begin(bench)
+    setup = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(setup)
     assert faulty(attempt.post_details(certificateFingerprint=fingerprints)).startswith(
         "connectionDetails.certificateFingerprint "
     )
     assert attempt.finalize() == Reply(401)
-    assert [e.reason for e in bench.events()] == ["malformed"]
+    assert [e.reason for e in setup.events()] == ["malformed"]
 
 
 @pytest.mark.rule("TRUST-07", "TRUST-03")
 def test_a_client_in_the_wan_needs_no_fingerprint_and_gets_no_pin() -> None:
-    bench = Bench(endpoint(Role.RM, LAN))
-    attempt = bench.begin(role="CEM", deployment="WAN")
+    setup = PairingSetup(endpoint(Role.RM, LAN))
+    attempt = setup.begin(role="CEM", deployment="WAN")
     assert attempt.post_details(certificateFingerprint=None) == Reply(204)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
@@ -498,8 +498,8 @@ def test_a_client_in_the_wan_needs_no_fingerprint_and_gets_no_pin() -> None:
 @pytest.mark.rule("TRUST-07")
 @pytest.mark.parametrize("fingerprint", [{"SHA256": "nonsense"}, "AA:BB", {"SHA256": 7}, []], ids=str)
 def test_the_fingerprint_of_a_client_in_the_wan_is_ignored_whatever_it_is(fingerprint: object) -> None:
-    bench = Bench(endpoint(Role.RM, LAN))
-    attempt = bench.begin(role="CEM", deployment="WAN")
+    setup = PairingSetup(endpoint(Role.RM, LAN))
+    attempt = setup.begin(role="CEM", deployment="WAN")
     assert attempt.post_details(certificateFingerprint=fingerprint) == Reply(204)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
@@ -526,8 +526,8 @@ def test_the_fingerprint_of_a_client_in_the_wan_is_ignored_whatever_it_is(finger
 def test_what_is_wrong_with_details_is_named_to_both_sides(
     details: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = _in_branch(CommunicationRole.CLIENT)
-    attempt = _begin(bench)
+    setup = _in_branch(CommunicationRole.CLIENT)
+    attempt = _begin(setup)
     assert faulty(attempt.post_details(**details)) == said
     assert f"postConnectionDetails of {ADDRESS} refused: {said.removesuffix('.')}" in caplog.messages
     assert CLIENT_TOKEN not in caplog.text
@@ -543,40 +543,40 @@ def test_what_is_wrong_with_details_is_named_to_both_sides(
 def test_finalize_without_a_usable_success_is_400_and_the_attempt_has_failed(
     branch: CommunicationRole, body: bytes
 ) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     _exchange(attempt, branch)
     assert faulty(attempt.finalize(body))
     assert attempt.finalize() == Reply(401)
-    assert [e.reason for e in bench.events()] == ["malformed"]
+    assert [e.reason for e in setup.events()] == ["malformed"]
 
 
 @pytest.mark.rule("PAIR-09", "PAIR-05")
 def test_success_before_the_details_is_400_and_the_attempt_has_failed(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     assert attempt.finalize() == Reply(400)
     assert _exchange(attempt, branch) == Reply(401)
-    assert [e.reason for e in bench.events()] == ["out_of_order"]
+    assert [e.reason for e in setup.events()] == ["out_of_order"]
 
 
 @pytest.mark.rule("PAIR-09")
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_a_client_that_gives_up_gets_204_and_nothing_is_kept(branch: CommunicationRole, exchanged: bool) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     if exchanged:
         _exchange(attempt, branch)
     assert attempt.finalize(FAILURE) == Reply(204)
     assert attempt.finalize() == Reply(401)
-    assert bench.in_flight == 0
-    assert [(e.reason, e.code_after) for e in bench.events()] == [("refused_by_client", AfterFailure.NOTHING)]
+    assert setup.in_flight == 0
+    assert [(e.reason, e.code_after) for e in setup.events()] == [("refused_by_client", AfterFailure.NOTHING)]
 
 
 @pytest.mark.rule("PAIR-09", "PAIR-10")
 def test_success_asks_for_a_durable_pairing_before_the_client_is_told(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     _exchange(attempt, branch)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
@@ -587,66 +587,66 @@ def test_success_asks_for_a_durable_pairing_before_the_client_is_told(branch: Co
     assert pairing.paired_at == 1.7e9
     assert attempt.finalize() == Reply(503), "not while the first is being stored"
     assert attempt.committed() == Reply(204)
-    assert bench.events() == []
-    assert bench.in_flight == 0
+    assert setup.events() == []
+    assert setup.in_flight == 0
 
 
 @pytest.mark.rule("PAIR-10", "TOK-05")
 def test_a_pairing_that_could_not_be_stored_may_be_tried_again(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     _exchange(attempt, branch)
     first = attempt.finalize()
     assert isinstance(first, Commit)
-    assert bench.server.commit_failed(first.attempt_id) == Reply(500)
-    bench.now += 5
+    assert setup.server.commit_failed(first.attempt_id) == Reply(500)
+    setup.now += 5
     second = attempt.finalize()
     assert isinstance(second, Commit)
     assert second.token == first.token
     assert attempt.committed() == Reply(204)
-    assert bench.events() == []
+    assert setup.events() == []
 
 
 @pytest.mark.rule("PAIR-04", "PAIR-10")
 def test_a_pairing_that_could_not_be_stored_fails_with_the_15_seconds(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     _exchange(attempt, branch)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
-    bench.now += 20
-    bench.server.expire(now=bench.now)
-    assert bench.events() == [], "it came in time; the store decides"
-    bench.server.commit_failed(commit.attempt_id)
-    bench.server.expire(now=bench.now)
-    assert [e.reason for e in bench.events()] == ["not_stored"]
+    setup.now += 20
+    setup.server.expire(now=setup.now)
+    assert setup.events() == [], "it came in time; the store decides"
+    setup.server.commit_failed(commit.attempt_id)
+    setup.server.expire(now=setup.now)
+    assert [e.reason for e in setup.events()] == ["not_stored"]
     assert attempt.finalize() == Reply(401)
-    assert bench.in_flight == 0
+    assert setup.in_flight == 0
 
 
 @pytest.mark.rule("TOK-05", "PAIR-10")
 def test_what_is_wrong_after_a_pairing_could_not_be_stored_is_a_failure_all_the_same(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     _exchange(attempt, branch)
     commit = attempt.finalize()
     assert isinstance(commit, Commit)
-    bench.server.commit_failed(commit.attempt_id)
+    setup.server.commit_failed(commit.attempt_id)
     reply = attempt.finalize(b"nonsense")
     assert isinstance(reply, Reply)
     assert reply.status == 400
-    assert [e.reason for e in bench.events()] == ["malformed"]
+    assert [e.reason for e in setup.events()] == ["malformed"]
 
 
 @pytest.mark.rule("PAIR-04")
 def test_a_slow_store_does_not_keep_other_attempts_alive() -> None:
-    bench = Bench()
-    slow, other = bench.begin(0), bench.begin(1)
+    setup = PairingSetup()
+    slow, other = setup.begin(0), setup.begin(1)
     slow.request_details()
     assert isinstance(slow.finalize(), Commit)
-    bench.now += 15
+    setup.now += 15
     assert other.request_details() == Reply(401)
-    again = bench.answer(bench.queue(request(1)))
+    again = setup.answer(setup.queue(request(1)))
     assert again.status == 200
     assert answered(again)["pairingAttemptId"] != other.answer["pairingAttemptId"]
     assert slow.committed() == Reply(204)
@@ -657,27 +657,27 @@ def test_a_slow_store_does_not_keep_other_attempts_alive() -> None:
 
 @pytest.mark.rule("PAIR-07")
 def test_the_same_request_pairing_is_the_same_attempt() -> None:
-    bench = Bench()
-    queued = [bench.queue(request()) for _ in range(3)]
-    replies = [bench.answer(q) for q in queued]
-    bench.now += 8
-    replies.append(bench.answer(bench.queue(request())))
+    setup = PairingSetup()
+    queued = [setup.queue(request()) for _ in range(3)]
+    replies = [setup.answer(q) for q in queued]
+    setup.now += 8
+    replies.append(setup.answer(setup.queue(request())))
     assert all(reply == replies[0] for reply in replies)
     assert len({json.dumps(answered(reply)) for reply in replies}) == 1
-    assert bench.in_flight == 1
-    attempt = Attempt(bench, answered(replies[0]))
-    bench.now += 6
+    assert setup.in_flight == 1
+    attempt = Attempt(setup, answered(replies[0]))
+    setup.now += 6
     assert attempt.request_details() == Reply(401), "repeats do not prolong an attempt"
 
 
 @pytest.mark.rule("PAIR-07")
 def test_the_same_request_pairing_after_the_details_is_still_the_same_attempt(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    body = request(role=next(iter(bench.own.nodes.values())).description.role.other.value)
-    first = bench.answer(bench.queue(body))
-    attempt = Attempt(bench, answered(first))
+    setup = _in_branch(branch)
+    body = request(role=next(iter(setup.own.nodes.values())).description.role.other.value)
+    first = setup.answer(setup.queue(body))
+    attempt = Attempt(setup, answered(first))
     _exchange(attempt, branch)
-    assert bench.answer(bench.queue(body)) == first
+    assert setup.answer(setup.queue(body)) == first
     assert isinstance(attempt.finalize(), Commit)
 
 
@@ -686,40 +686,40 @@ def test_the_same_request_pairing_after_the_details_is_still_the_same_attempt(br
     "change", [{"clientHmacChallenge": base64.b64encode(bytes(32)).decode()}, {"forcePairing": True}]
 )
 def test_another_request_pairing_is_another_attempt(change: dict[str, Any]) -> None:
-    bench = Bench()
-    one = bench.begin()
-    two = bench.begin(**change)
+    setup = PairingSetup()
+    one = setup.begin()
+    two = setup.begin(**change)
     assert one.id != two.id
-    assert bench.in_flight == 2
+    assert setup.in_flight == 2
 
 
 @pytest.mark.rule("PAIR-07")
 def test_a_repeat_of_a_finished_attempt_is_a_new_attempt() -> None:
-    bench = Bench()
-    one = bench.begin()
+    setup = PairingSetup()
+    one = setup.begin()
     one.finalize(FAILURE)
-    two = bench.begin()
+    two = setup.begin()
     assert one.id != two.id
     assert two.request_details().status == 200
-    bench.server.expire(now=bench.now + 14)
-    assert bench.in_flight == 1
+    setup.server.expire(now=setup.now + 14)
+    assert setup.in_flight == 1
 
 
 @pytest.mark.rule("PAIR-07")
 def test_a_repeat_of_a_new_attempt_is_still_one_when_the_finished_one_is_forgotten() -> None:
-    bench = Bench()
-    one = bench.begin()
+    setup = PairingSetup()
+    one = setup.begin()
     one.finalize(FAILURE)
-    bench.now += 10
-    two = bench.begin()
-    bench.now += 6  # the 15 seconds of the first are over, those of the second are not
-    assert bench.begin().id == two.id != one.id
+    setup.now += 10
+    two = setup.begin()
+    setup.now += 6  # the 15 seconds of the first are over, those of the second are not
+    assert setup.begin().id == two.id != one.id
 
 
 @pytest.mark.rule("PAIR-07", "PAIR-08")
 def test_repeats_of_the_later_requests_are_answered_alike_and_have_no_second_effect(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    attempt = _begin(bench)
+    setup = _in_branch(branch)
+    attempt = _begin(setup)
     replies = [_exchange(attempt, branch) for _ in range(3)]
     assert len({json.dumps(answered(reply)) for reply in replies}) == 1, "no second token"
     assert {reply.status for reply in replies} == {200 if branch is CommunicationRole.SERVER else 204}
@@ -728,18 +728,18 @@ def test_repeats_of_the_later_requests_are_answered_alike_and_have_no_second_eff
     assert attempt.committed() == Reply(204)
     assert [attempt.finalize() for _ in range(3)] == [Reply(204)] * 3
     assert _exchange(attempt, branch) == replies[0]
-    assert bench.events() == []
-    assert bench.in_flight == 0
+    assert setup.events() == []
+    assert setup.in_flight == 0
 
 
 @pytest.mark.rule("PAIR-07")
 def test_the_same_values_in_other_bytes_are_the_same_request(branch: CommunicationRole) -> None:
-    bench = _in_branch(branch)
-    body = request(role=next(iter(bench.own.nodes.values())).description.role.other.value)
-    first = bench.answer(bench.queue(body))
+    setup = _in_branch(branch)
+    body = request(role=next(iter(setup.own.nodes.values())).description.role.other.value)
+    first = setup.answer(setup.queue(body))
     other = json.dumps({"forcePairing": False, "later": 1, **dict(reversed(body.items()))}, indent=1).encode()
-    assert bench.answer(bench.queue(other)) == first
-    attempt = Attempt(bench, answered(first))
+    assert setup.answer(setup.queue(other)) == first
+    attempt = Attempt(setup, answered(first))
     exchanged = _exchange(attempt, branch)
     plain = json.loads(attempt.post_body() if branch is CommunicationRole.CLIENT else attempt.details_body())
     again = json.dumps({"later": 1, **plain}, indent=2).encode()
@@ -748,36 +748,36 @@ def test_the_same_values_in_other_bytes_are_the_same_request(branch: Communicati
     assert isinstance(attempt.finalize(), Commit)
     attempt.committed()
     assert attempt.finalize(b'{ "success" : true, "later": 1 }') == Reply(204)
-    assert bench.events() == []
+    assert setup.events() == []
 
 
 @pytest.mark.rule("PAIR-07")
 def test_the_same_bytes_at_another_operation_are_another_request() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     both = dump({"serverHmacChallengeResponse": attempt.proof(), "success": True})
     assert attempt.request_details(body=both).status == 200
     assert isinstance(attempt.finalize(both), Commit)
-    bench = Bench()
+    setup = PairingSetup()
     for number, body in enumerate((b"x", b"{}")):
-        attempt = bench.begin(number)
+        attempt = setup.begin(number)
         assert faulty(attempt.request_details(body=body))
         assert attempt.finalize(body) == Reply(401), "not the answer to the other request"
 
 
 @pytest.mark.rule("PAIR-07")
 def test_repeats_of_a_refusal_by_the_client_are_answered_alike() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     assert [attempt.finalize(FAILURE) for _ in range(3)] == [Reply(204)] * 3
-    assert len(bench.events()) == 1
+    assert len(setup.events()) == 1
 
 
 @pytest.mark.rule("PAIR-07", "PAIR-06")
 @pytest.mark.parametrize("number", range(3), ids=["wrong code", "malformed", "out of order"])
 def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     wrong = dump({"serverHmacChallengeResponse": attempt.proof(OTHER_TOKEN)})
     step, status = [
         (lambda: attempt.request_details(body=wrong), 403),
@@ -786,9 +786,9 @@ def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -
     ][number]
     replies = [step() for _ in range(8)]
     assert all(reply == replies[0] and reply.status == status for reply in replies)
-    assert [e.code_after for e in bench.events()] == [AfterFailure.NOTHING]
-    assert bench.in_flight == 0
-    bench.now += 15
+    assert [e.code_after for e in setup.events()] == [AfterFailure.NOTHING]
+    assert setup.in_flight == 0
+    setup.now += 15
     assert step() == Reply(401)
 
 
@@ -798,23 +798,23 @@ def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -
 @pytest.mark.rule("TOK-02")
 @pytest.mark.parametrize("lifetime", [300.0, None], ids=["another dynamic code", "a static code"])
 def test_asking_for_a_new_code_does_not_end_the_attempt_under_way(lifetime: float | None) -> None:
-    bench = Bench()
-    own = next(iter(bench.own.nodes.values()))
-    attempt = bench.begin()
-    bench.server.issue_code(own, PairingToken(OTHER_TOKEN), now=bench.now, lifetime=lifetime)
+    setup = PairingSetup()
+    own = next(iter(setup.own.nodes.values()))
+    attempt = setup.begin()
+    setup.server.issue_code(own, PairingToken(OTHER_TOKEN), now=setup.now, lifetime=lifetime)
     assert attempt.request_details().status == 200
     assert isinstance(attempt.finalize(), Commit)
     assert attempt.committed() == Reply(204)
-    later = bench.begin(1)
+    later = setup.begin(1)
     assert later.request_details(OTHER_TOKEN).status == 200, "the new code counts"
 
 
 @pytest.mark.rule("TOK-02", "TOK-05")
 def test_a_code_that_is_replaced_still_makes_one_pairing_only() -> None:
-    bench = Bench()
-    own = next(iter(bench.own.nodes.values()))
-    attempts = [bench.begin(), bench.begin(1)]
-    bench.server.issue_code(own, PairingToken(OTHER_TOKEN), now=bench.now)
+    setup = PairingSetup()
+    own = next(iter(setup.own.nodes.values()))
+    attempts = [setup.begin(), setup.begin(1)]
+    setup.server.issue_code(own, PairingToken(OTHER_TOKEN), now=setup.now)
     assert [attempt.request_details().status for attempt in attempts] == [200, 200]
     assert isinstance(attempts[0].finalize(), Commit)
     assert attempts[0].committed() == Reply(204)
@@ -823,49 +823,49 @@ def test_a_code_that_is_replaced_still_makes_one_pairing_only() -> None:
 
 @pytest.mark.rule("TOK-02")
 def test_a_code_that_its_user_withdraws_ends_the_attempt_under_way() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     assert attempt.request_details().status == 200
-    bench.server.withdraw_code(next(iter(bench.own.nodes)))
+    setup.server.withdraw_code(next(iter(setup.own.nodes)))
     assert attempt.finalize() == Reply(400)
 
 
 @pytest.mark.rule("TOK-02")
 def test_expiry_of_the_token_is_looked_at_when_the_request_arrives() -> None:
-    bench = Bench(token=None)
-    own = next(iter(bench.own.nodes.values()))
-    code = bench.server.issue_code(own, PairingToken(TOKEN), now=bench.now, lifetime=10)
+    setup = PairingSetup(token=None)
+    own = next(iter(setup.own.nodes.values()))
+    code = setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now, lifetime=10)
     assert (code.token.reveal(), code.expires_in) == (TOKEN, 10)
-    bench.now += 9.9
-    attempt = bench.begin()
+    setup.now += 9.9
+    attempt = setup.begin()
     assert attempt.request_details().status == 200
     assert isinstance(attempt.finalize(), Commit)
-    assert answered(bench.answer(bench.queue(request(1))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+    assert answered(setup.answer(setup.queue(request(1))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
 
 
 @pytest.mark.rule("TOK-05")
 def test_success_spends_the_token_and_a_second_attempt_with_it_cannot_finish() -> None:
-    bench = Bench()
-    first, second = bench.begin(0), bench.begin(1)
+    setup = PairingSetup()
+    first, second = setup.begin(0), setup.begin(1)
     assert first.request_details().status == 200
     assert second.request_details().status == 200
     assert isinstance(first.finalize(), Commit)
     first.committed()
     assert second.finalize() == Reply(400)
     assert second.finalize(FAILURE) in (Reply(401), Reply(204))
-    assert answered(bench.answer(bench.queue(request(2))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+    assert answered(setup.answer(setup.queue(request(2))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
 
 
 @pytest.mark.rule("TOK-05")
 def test_two_attempts_cannot_be_stored_with_one_token_at_the_same_time() -> None:
-    bench = Bench()
-    first, second = bench.begin(0), bench.begin(1)
+    setup = PairingSetup()
+    first, second = setup.begin(0), setup.begin(1)
     first.request_details()
     second.request_details()
     commit = first.finalize()
     assert isinstance(commit, Commit)
     assert second.finalize() == Reply(503), "the first one's store decides"
-    bench.server.commit_failed(commit.attempt_id)
+    setup.server.commit_failed(commit.attempt_id)
     assert isinstance(second.finalize(), Commit)
     assert first.finalize() == Reply(503)
     assert second.committed() == Reply(204)
@@ -874,10 +874,10 @@ def test_two_attempts_cannot_be_stored_with_one_token_at_the_same_time() -> None
 
 @pytest.mark.rule("TOK-02")
 def test_a_static_token_pairs_again_and_again() -> None:
-    bench = Bench(token=None)
-    own = next(iter(bench.own.nodes.values()))
-    bench.server.issue_code(own, PairingToken(TOKEN), now=bench.now, lifetime=None)
-    attempts = [bench.begin(n) for n in range(3)]
+    setup = PairingSetup(token=None)
+    own = next(iter(setup.own.nodes.values()))
+    setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now, lifetime=None)
+    attempts = [setup.begin(n) for n in range(3)]
     for attempt in attempts:
         attempt.request_details()
     assert all(isinstance(attempt.finalize(), Commit) for attempt in attempts)
@@ -886,49 +886,49 @@ def test_a_static_token_pairs_again_and_again() -> None:
 
 @pytest.mark.rule("TOK-05")
 def test_five_failures_of_any_kind_withdraw_the_token_and_the_user_is_told() -> None:
-    bench = Bench()
-    attempts = [bench.begin(n) for n in range(4)]
+    setup = PairingSetup()
+    attempts = [setup.begin(n) for n in range(4)]
     assert attempts[0].request_details(OTHER_TOKEN) == Reply(403)
     assert attempts[1].finalize(FAILURE) == Reply(204)
     assert attempts[2].finalize() == Reply(400)
-    bench.now += 15
-    bench.server.expire(now=bench.now)
-    innocent = bench.begin(7)
+    setup.now += 15
+    setup.server.expire(now=setup.now)
+    innocent = setup.begin(7)
     assert innocent.request_details().status == 200
-    assert bench.begin(8).request_details(OTHER_TOKEN) == Reply(403)
-    events = bench.events()
+    assert setup.begin(8).request_details(OTHER_TOKEN) == Reply(403)
+    events = setup.events()
     assert [e.reason for e in events] == ["wrong_code", "refused_by_client", "out_of_order", "expired", "wrong_code"]
     assert [e.code_after for e in events] == [AfterFailure.NOTHING] * 4 + [AfterFailure.WITHDRAWN]
     assert {e.node for e in events} == {SERVER_ID}
     assert innocent.finalize() == Reply(400), "the code it began with has been withdrawn"
-    assert answered(bench.answer(bench.queue(request(9))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+    assert answered(setup.answer(setup.queue(request(9))))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
 
 
 @pytest.mark.rule("TOK-05")
 def test_a_withdrawn_code_cannot_finish_what_began_with_it() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     attempt.request_details()
-    bench.server.withdraw_code(SERVER_ID)
+    setup.server.withdraw_code(SERVER_ID)
     assert attempt.finalize() == Reply(400)
-    queued = bench.queue(request(1))
-    assert answered(bench.answer(queued))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
+    queued = setup.queue(request(1))
+    assert answered(setup.answer(queued))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
 
 
 @pytest.mark.rule("ROLE-07")
 def test_a_node_is_available_whatever_it_is_paired_with() -> None:
-    bench = Bench()
+    setup = PairingSetup()
     for number in range(2):
-        attempt = bench.begin(number)
+        attempt = setup.begin(number)
         attempt.request_details()
         assert isinstance(attempt.finalize(), Commit)
         assert attempt.committed() == Reply(204)
-        bench.server.issue_code(next(iter(bench.own.nodes.values())), PairingToken(TOKEN), now=bench.now)
+        setup.server.issue_code(next(iter(setup.own.nodes.values())), PairingToken(TOKEN), now=setup.now)
 
 
 def test_the_attempt_on_a_node_that_was_removed_meanwhile_is_finished_with_what_was_said() -> None:
-    bench = Bench()
-    attempt = bench.begin()
+    setup = PairingSetup()
+    attempt = setup.begin()
     attempt.request_details()
     assert SUCCESS == b'{"success": true}'
     commit = attempt.finalize(SUCCESS)

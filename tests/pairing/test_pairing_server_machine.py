@@ -20,9 +20,18 @@ from hypothesis.stateful import (
 from s2connect.model.common import Deployment, Role
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import PairingToken
-from s2connect.pairing.gate import Turn
+from s2connect.pairing.rate_limiter import Turn
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
-from tests.pairing.pairing_kit import OTHER_TOKEN, SERVER_ID, TOKEN, Attempt, Bench, answered, endpoint, request
+from tests.pairing.pairing_fixtures import (
+    OTHER_TOKEN,
+    SERVER_ID,
+    TOKEN,
+    Attempt,
+    PairingSetup,
+    answered,
+    endpoint,
+    request,
+)
 
 SUCCESS = b'{"success": true}'
 STATUSES = {200, 204, 400, 401, 403, 503}
@@ -36,7 +45,7 @@ class PairingServerMachine(RuleBasedStateMachine):
     @initialize(role=st.sampled_from(list(Role)))
     def begin(self, role: Role) -> None:
         self.role = role
-        self.bench = Bench(endpoint(role, Deployment.LAN), token=None)
+        self.setup = PairingSetup(endpoint(role, Deployment.LAN), token=None)
         self.open: list[Queued] = []
         self.arrived: dict[Turn, float] = {}
         self.issued_at: dict[str, float] = {}
@@ -46,21 +55,21 @@ class PairingServerMachine(RuleBasedStateMachine):
 
     @rule(lifetime=st.sampled_from([2.0, 300.0]))
     def issue_a_code(self, lifetime: float) -> None:
-        own = next(iter(self.bench.own.nodes.values()))
-        self.bench.server.issue_code(own, PairingToken(TOKEN), now=self.bench.now, lifetime=lifetime)
+        own = next(iter(self.setup.own.nodes.values()))
+        self.setup.server.issue_code(own, PairingToken(TOKEN), now=self.setup.now, lifetime=lifetime)
         self.codes_issued += 1
 
     @rule()
     def withdraw_the_code(self) -> None:
-        self.bench.server.withdraw_code(SERVER_ID)
+        self.setup.server.withdraw_code(SERVER_ID)
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 14.0, 15.0]))
     def let_time_pass(self, seconds: float) -> None:
-        self.bench.now += seconds
+        self.setup.now += seconds
 
     @rule()
     def let_the_clock_tick(self) -> None:
-        self.bench.server.expire(now=self.bench.now)
+        self.setup.server.expire(now=self.setup.now)
 
     @rule(
         target=queued,
@@ -70,9 +79,9 @@ class PairingServerMachine(RuleBasedStateMachine):
     )
     def request_pairing(self, number: int, ready: bool, same_role: bool) -> Any:
         role = self.role if same_role else self.role.other
-        reply = self.bench.queue(request(number, role=role.value), ready=ready)
+        reply = self.setup.queue(request(number, role=role.value), ready=ready)
         if isinstance(reply, Queued):
-            self.arrived[reply.turn] = self.bench.now
+            self.arrived[reply.turn] = self.setup.now
             self.open.append(reply)
             return reply
         assert reply.status in (400, 503)
@@ -81,23 +90,23 @@ class PairingServerMachine(RuleBasedStateMachine):
     @rule(target=attempts, queued=consumes(queued))
     def answer(self, queued: Queued) -> Any:
         self.open.remove(queued)
-        reply = self.bench.answer(queued)
-        assert self.bench.now >= self.arrived[queued.turn] + 1
+        reply = self.setup.answer(queued)
+        assert self.setup.now >= self.arrived[queued.turn] + 1
         if reply.status != 200:
             assert answered(reply)["errorMessage"] == "NoValidPairingTokenOnPairingServer"
             return multiple()
-        attempt = Attempt(self.bench, answered(reply))
-        first = self.issued_at.setdefault(attempt.id.reveal(), self.bench.now)
-        assert self.bench.now < first + ATTEMPT_LIFETIME, "a repeat brought back an attempt that is over"
+        attempt = Attempt(self.setup, answered(reply))
+        first = self.issued_at.setdefault(attempt.id.reveal(), self.setup.now)
+        assert self.setup.now < first + ATTEMPT_LIFETIME, "a repeat brought back an attempt that is over"
         return attempt
 
     @rule(queued=consumes(queued))
     def abandon(self, queued: Queued) -> None:
         self.open.remove(queued)
-        self.bench.abandon(queued)
+        self.setup.abandon(queued)
 
     def _check(self, attempt: Attempt, reply: Any) -> None:
-        if self.bench.now >= self.issued_at[attempt.id.reveal()] + ATTEMPT_LIFETIME:
+        if self.setup.now >= self.issued_at[attempt.id.reveal()] + ATTEMPT_LIFETIME:
             assert reply == Reply(401)
         elif isinstance(reply, Reply):
             assert reply.status in STATUSES
@@ -132,40 +141,40 @@ class PairingServerMachine(RuleBasedStateMachine):
     @rule(commit=consumes(commits))
     def the_pairing_is_stored(self, commit: Commit) -> None:
         self.storing.remove(commit)
-        assert self.bench.server.committed(commit.attempt_id) == Reply(204)
+        assert self.setup.server.committed(commit.attempt_id) == Reply(204)
         self.stored.add(commit.attempt_id.reveal())
         assert len(self.stored) <= self.codes_issued, "one code made two pairings"
 
     @rule(commit=consumes(commits))
     def the_disk_is_full(self, commit: Commit) -> None:
         self.storing.remove(commit)
-        assert self.bench.server.commit_failed(commit.attempt_id) == Reply(500)
+        assert self.setup.server.commit_failed(commit.attempt_id) == Reply(500)
 
     @invariant()
     def what_is_in_flight_is_counted(self) -> None:
-        if hasattr(self, "bench"):
-            assert self.bench.in_flight >= len(self.open)
-            assert len(self.bench.server._by_request) <= len(self.bench.server._attempts)
+        if hasattr(self, "setup"):
+            assert self.setup.in_flight >= len(self.open)
+            assert len(self.setup.server._by_request) <= len(self.setup.server._attempts)
 
-    @precondition(lambda self: self.bench.server.next_deadline() is not None)
+    @precondition(lambda self: self.setup.server.next_deadline() is not None)
     @rule()
     def wait_for_the_deadline(self) -> None:
-        deadline = self.bench.server.next_deadline()
+        deadline = self.setup.server.next_deadline()
         assert deadline is not None
-        self.bench.now = max(self.bench.now, deadline)
-        self.bench.server.expire(now=self.bench.now)
+        self.setup.now = max(self.setup.now, deadline)
+        self.setup.server.expire(now=self.setup.now)
 
     def teardown(self) -> None:
-        if not hasattr(self, "bench"):
+        if not hasattr(self, "setup"):
             return
         for queued in self.open:
-            self.bench.abandon(queued)
+            self.setup.abandon(queued)
         for commit in self.storing:
-            self.bench.server.commit_failed(commit.attempt_id)
-        self.bench.server.expire(now=self.bench.now + ATTEMPT_LIFETIME)
-        assert self.bench.in_flight == 0
-        assert self.bench.server.next_deadline() is None
-        assert not self.bench.server._by_request
+            self.setup.server.commit_failed(commit.attempt_id)
+        self.setup.server.expire(now=self.setup.now + ATTEMPT_LIFETIME)
+        assert self.setup.in_flight == 0
+        assert self.setup.server.next_deadline() is None
+        assert not self.setup.server._by_request
 
 
 PairingServerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 
 from s2connect.errors import NoLongerPaired, ProtocolViolation, S2ConnectError, SessionRefused
 from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
-from tests.session.session_kit import token
+from tests.session.session_fixtures import token
 
 TOKEN = token("new").reveal()
 

@@ -27,7 +27,7 @@ from s2connect.session.server_core import (
     read_unpair,
 )
 from s2connect.store.base import PairKey
-from tests.session.session_kit import (
+from tests.session.session_fixtures import (
     CLIENT_ID,
     PAIRED_AT,
     SERVER_ID,
