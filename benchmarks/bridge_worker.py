@@ -37,6 +37,7 @@ from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -201,7 +202,7 @@ async def far_topics(task: Task, stack: AsyncExitStack) -> Task:
         if (answer := answer_to(packet.payload.decode())) is not None:
             broker.put(Packet(DOWN, answer.encode()))
 
-    broker.route(UP, receive)
+    broker.route(UP, Route(receive))
     await broker.subscribe(UP)
     return {}
 
@@ -209,7 +210,7 @@ async def far_topics(task: Task, stack: AsyncExitStack) -> Task:
 async def near_topics(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
     broker = await bare_mqtt(task, "near_broker", "near", stack)
     inbox: asyncio.Queue[str] = asyncio.Queue()
-    broker.route(DOWN, lambda packet: inbox.put_nowait(packet.payload.decode()))
+    broker.route(DOWN, Route(lambda packet: inbox.put_nowait(packet.payload.decode())))
     await broker.subscribe(DOWN)
 
     async def send(text: str) -> None:

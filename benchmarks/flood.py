@@ -38,7 +38,7 @@ class Noticed(NamedTuple):
     p50: float
     p99: float
     longest: float
-    count: int
+    rounds: int
     sent: int
     stretch_p99: float
     stretch: float
@@ -61,10 +61,13 @@ def under_attack(attacks: Sequence[str], *, seconds: float, check: str = "rules"
                 loop = bridge.ask()
                 yield Noticed(
                     attack or "nothing",
-                    *(seen[key] for key in ("p50", "p99", "max", "n")),
-                    evil.ask()["sent"],
-                    loop["p99"],
-                    loop["max"],
+                    p50=seen["p50"],
+                    p99=seen["p99"],
+                    longest=seen["max"],
+                    rounds=seen["n"],
+                    sent=evil.ask()["sent"],
+                    stretch_p99=loop["p99"],
+                    stretch=loop["max"],
                 )
 
 

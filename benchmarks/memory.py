@@ -51,7 +51,8 @@ def _bare(sessions: int) -> float:
         for _ in range(PROCESSES):
             connect(share)
         time.sleep(1)
-        return (server.ask()["bytes"] - before) / (PROCESSES * share)
+        grown: int = server.ask()["bytes"] - before
+        return grown / (PROCESSES * share)
 
 
 def measure(effort: Effort) -> list[Row]:

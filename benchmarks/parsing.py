@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import partial
 
 from benchmarks.kit import Effort, Row, Worker, in_turns, peer_python, take
 from benchmarks.samples import READ
@@ -27,8 +28,8 @@ def measure(effort: Effort) -> list[Row]:
             count = effort.pick(whole, whole // 4)
             own, peer = in_turns(
                 effort.pick(7, 3),
-                lambda sample=sample, count=count: ours.ask(sample=sample, count=count),
-                (lambda sample=sample, count=count: theirs.ask(sample=sample, count=count)) if theirs else None,
+                partial(ours.ask, sample=sample, count=count),
+                partial(theirs.ask, sample=sample, count=count) if theirs else None,
             )
             beside = {
                 "s2-python": take(peer, "parse", 1e6),

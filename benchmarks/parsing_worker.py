@@ -108,7 +108,7 @@ def ways(sample: dict[str, Any]) -> dict[str, Callable[[], object]]:
     text = json.dumps(sample, separators=(",", ":"))
     header, generic = msgspec.json.Decoder(Header).decode, msgspec.json.Decoder().decode
     kind = PowerMeasurement if sample["message_type"] == "PowerMeasurement" else SystemDescription
-    typed = msgspec.json.Decoder(kind).decode  # type: ignore[var-annotated]
+    typed = msgspec.json.Decoder(kind).decode
     message = parse(text)
     return {
         "envelope": lambda: read_message(text),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from s2connect import NodeDescription, Role, Session, errors
+from s2connect import NodeDescription, NodeId, Role, Session, errors
 from s2connect.endpoint.config import MqttConfig
 from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
@@ -36,12 +36,20 @@ async def talk(connection: Connection) -> None:
 
 async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
     broker = MqttConfig(**cloud["mqtt"]).settings("cloud")
-    known = {"server": UUID(cloud["id"]), "mc": cloud["bridge"], "client_role": Role.RM, "secret": secret}
+    server = NodeId(UUID(cloud["id"]))
     transport = MqttTransport(broker, role_of=lambda _: Role.CEM)
     transport.start()
     async with asyncio.TaskGroup() as talks:
         for device in cloud["devices"]:
-            session = StaticSession(topic_prefix=broker.prefix, client=UUID(device), versions=("v1.0.0",), **known)
+            session = StaticSession(
+                topic_prefix=broker.prefix,
+                server=server,
+                client=NodeId(UUID(device)),
+                mc=cloud["bridge"],
+                client_role=Role.RM,
+                secret=secret,
+                versions=("v1.0.0",),
+            )
             await transport.listen_static(session, lambda connection: talks.create_task(talk(connection)))
         print("waiting for", len(cloud["devices"]), "devices at", broker.url)
         await asyncio.Event().wait()

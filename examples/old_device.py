@@ -17,12 +17,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 PUMP, OFF, HEAT = "heat-pump", "off", "heat"
+CONTROL_TYPES = ["DEMAND_DRIVEN_BASED_CONTROL"]
 DETAILS = {
     "resource_id": "hybrid-heat-pump",
     "name": "Hybrid heat pump",
     "roles": [{"role": "ENERGY_CONSUMER", "commodity": "ELECTRICITY"}],
     "instruction_processing_delay": 500,
-    "available_control_types": ["DEMAND_DRIVEN_BASED_CONTROL"],
+    "available_control_types": CONTROL_TYPES,
     "provides_forecast": False,
     "provides_power_measurement_types": ["ELECTRIC.POWER.L1"],
 }
@@ -79,7 +80,7 @@ async def talk(socket: ClientConnection) -> None:
         await socket.send(json.dumps({"message_type": "ReceptionStatus"} | answer))
         if kind == "HandshakeResponse":
             await say(socket, "ResourceManagerDetails", **DETAILS)
-        elif kind == "SelectControlType" and message["control_type"] in DETAILS["available_control_types"]:
+        elif kind == "SelectControlType" and message["control_type"] in CONTROL_TYPES:
             await say(socket, "DDBC.SystemDescription", **description())
             await status(socket, OFF, 0.0)
         elif kind == "DDBC.Instruction":

@@ -9,6 +9,7 @@ Run it without the URL once it is paired. Everything down to ``Battery`` is what
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -94,7 +95,9 @@ class Battery(FRBCControlType):
             await asyncio.gather(self._reporting, return_exceptions=True)
             self._reporting = None
 
-    async def handle_instruction(self, connection: S2AsyncConnection, message: FRBCInstruction, send_okay) -> None:
+    async def handle_instruction(
+        self, connection: S2AsyncConnection, message: FRBCInstruction, send_okay: Callable[[], Awaitable[None]]
+    ) -> None:
         await send_okay()
         print("instructed to", message.operation_mode_factor)
         update = InstructionStatusUpdate(

@@ -36,11 +36,12 @@ async def main() -> None:
         async def handler(near: websockets.asyncio.server.ServerConnection) -> None:
             async def back() -> None:
                 async for message in client.messages:
+                    assert isinstance(message.payload, bytes)
                     await near.send(message.payload.decode())
 
             backwards = asyncio.create_task(back())
             async for text in near:
-                await client.publish(UP, text.encode(), qos=1)
+                await client.publish(UP, text.encode() if isinstance(text, str) else text, qos=1)
             backwards.cancel()
 
         async with websockets.asyncio.server.serve(handler, "127.0.0.1", 0, ssl=serving, compression=None) as server:

@@ -11,7 +11,7 @@ from s2auth.client import ClientSettings, PairingClient
 task = json.loads(sys.argv[1])
 
 
-def client_of(number):
+def client_of(number: int) -> PairingClient:
     return PairingClient(
         ClientSettings(
             server_url=f"{task['server']['pairing_url']}v1",
@@ -25,14 +25,15 @@ def client_of(number):
     )
 
 
-async def main():
+async def main() -> None:
     clients = [client_of(number) for number in range(task["clients"])]
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        question, spans = json.loads(line), []
+        question = json.loads(line)
+        spans: list[float] = []
         todo = [clients[n % len(clients)] for n in range(question["count"])]
 
-        async def run(todo, spans):
+        async def run(todo: list[PairingClient], spans: list[float]) -> None:
             while todo:
                 client, start = todo.pop(), time.perf_counter()
                 result = await client.pair()

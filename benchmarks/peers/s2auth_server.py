@@ -19,7 +19,7 @@ from s2auth.server.pairing import initiate_pairing  # noqa: E402
 task = json.loads(sys.argv[1])
 
 
-async def main():
+async def main() -> None:
     directory = task["directory"]
     server = uvicorn.Server(
         uvicorn.Config(

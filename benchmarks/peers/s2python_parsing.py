@@ -9,6 +9,8 @@ from pathlib import Path
 from s2python.s2_parser import S2Parser
 
 spec = importlib.util.spec_from_file_location("samples", Path(__file__).parent.parent / "samples.py")
+assert spec is not None
+assert spec.loader is not None
 samples = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(samples)
 
