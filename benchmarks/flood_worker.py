@@ -45,6 +45,7 @@ _STATUS = '"ReceptionStatus"'
 async def bridge(task: Task, stack: AsyncExitStack) -> Task:
     directory = Path(task["directory"])
     config = PlainServerDevices.model_construct(
+        type="plain-server",
         port=0,
         certificate=directory / "chain.pem",
         private_key=directory / "key.pem",
