@@ -34,7 +34,7 @@ from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl, WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.legacy import PlainDoor
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.receiver import Route
@@ -188,9 +188,8 @@ async def near_mqtt(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
 
 
 async def bare_mqtt(task: Task, broker: str, client_id: str, stack: AsyncExitStack) -> BrokerConnection:
-    url = MqttUrl(task[broker])
-    options = BrokerOptions(host=url.host, port=url.port, context=client_tls(task), client_id=client_id)
-    connection = await BrokerConnection.open(options)
+    settings = MqttSettings(url=MqttUrl(task[broker]), client_id=client_id)
+    connection = await BrokerConnection.open(settings, client_tls(task))
     stack.push_async_callback(connection.close)
     return connection
 

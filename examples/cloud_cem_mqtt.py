@@ -13,9 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from s2connect import NodeDescription, NodeId, Role, Session, errors
-from s2connect.endpoint.config import MqttConfig
 from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
+from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 
 
@@ -35,7 +35,7 @@ async def talk(connection: Connection) -> None:
 
 
 async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
-    broker = MqttConfig(**cloud["mqtt"]).settings("cloud")
+    broker = MqttSettings(**cloud["mqtt"]).complete("cloud")
     server = NodeId(UUID(cloud["id"]))
     transport = MqttTransport(broker, role_of=lambda _: Role.CEM)
     transport.start()

@@ -12,12 +12,16 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from s2connect.https.server import free_port
-from s2connect.model.secret import Secret
+from s2connect.model.url import MqttUrl
+from s2connect.transports.mqtt.broker import BrokerConnection
+from s2connect.transports.mqtt.details import MqttPassword
+from s2connect.transports.mqtt.settings import MqttSettings
 from tests.waits import Deadline, patience
 
 HOST = "localhost"
@@ -39,9 +43,9 @@ def need_mosquitto() -> None:
         pytest.skip(reason)
 
 
-def password(user: str) -> Secret:
+def password(user: str) -> MqttPassword:
     """Return the password of a user of the broker."""
-    return Secret(f"password-of-{user}")
+    return MqttPassword(f"password-of-{user}")
 
 
 def access_list(servers: dict[str, Sequence[str]]) -> str:
@@ -132,6 +136,24 @@ class Mosquitto:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.ca.configure_trust(context)
         return context
+
+    def settings(self, user: str, **changes: Any) -> MqttSettings:
+        """Return the settings of a user, whose name is its MQTT client id as well."""
+        values = {"url": MqttUrl(self.url), "client_id": user, "prefix": PREFIX, "username": user}
+        return MqttSettings(**{**values, "ca_file": self.ca_file, **changes}).with_password(password(user))
+
+    async def connect(
+        self,
+        user: str,
+        *,
+        url: str | None = None,
+        secret: MqttPassword | None = None,
+        context: ssl.SSLContext | None = None,
+        **options: Any,
+    ) -> BrokerConnection:
+        """Connect as a user; the options are those of :meth:`BrokerConnection.open`."""
+        settings = self.settings(user, url=MqttUrl(url or self.url)).with_password(secret or password(user))
+        return await BrokerConnection.open(settings, context or self.context(), **options)
 
     def start(self) -> Mosquitto:
         """Start it, and wait until it listens."""

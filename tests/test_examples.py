@@ -18,10 +18,8 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.model.secret import Secret
-from s2connect.model.url import MqttUrl
 from s2connect.transports.legacy import PlainDoor
-from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
-from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import within
@@ -160,14 +158,7 @@ async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
     cloud_id, device_id = NodeId(uuid4()), NodeId(uuid4())
     broker = await asyncio.to_thread(begin_broker, tmp_path, cloud_id)
     write_cloud(tmp_path, broker, cloud_id, device_id)
-    settings = MqttSettings(
-        url=MqttUrl(broker.url),
-        client_id="bridge",
-        username="bridge",
-        password=MqttPassword(password("bridge").reveal()),
-        ca_file=broker.ca_file,
-    )
-    bridge = MqttTransport(settings, role_of=lambda _: Role.RM)
+    bridge = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
     bridge.start()
     cloud = await start("cloud_cem_mqtt.py", str(tmp_path / "cloud.toml"))
     try:

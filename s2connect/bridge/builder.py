@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from s2connect.bridge.config import (
@@ -33,7 +32,6 @@ from s2connect.endpoint.node import Node
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 from s2connect.session.budget import PeerLimits
-from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 
 
@@ -64,7 +62,7 @@ class Builder:
             case PlainServerDevices():
                 return PlainServerDevicesSide(own, config)
             case MqttDevices():
-                return MqttDevicesSide(*await self._mqtt(), own, config)
+                return MqttDevicesSide(self._mqtt(), own, config)
 
     async def manager(self, route: RouteConfig) -> ManagerSide:
         """Make the energy manager's side of a route.
@@ -81,7 +79,7 @@ class Builder:
             case PlainServerManager():
                 return PlainServerManagerSide(own, config)
             case MqttManager():
-                return MqttManagerSide(*await self._mqtt(), own, config)
+                return MqttManagerSide(self._mqtt(), own, config)
 
     async def _node(self, name: str, own: NodeId, config: NodeDevices) -> Node:
         """Return the node with which the devices of a route pair; it is stored in the home."""
@@ -103,11 +101,11 @@ class Builder:
             await self.endpoint.describe_node(wanted)
         return self.endpoint.node(own)
 
-    async def _mqtt(self) -> tuple[MqttTransport, MqttSettings]:
-        mqtt, config = self.endpoint.mqtt, self.endpoint.config
-        if mqtt is None or config.mqtt is None:
+    def _mqtt(self) -> MqttTransport:
+        mqtt = self.endpoint.mqtt
+        if mqtt is None or self.endpoint.config.mqtt is None:
             raise ConfigurationError('A route of type "mqtt" needs the broker of [mqtt].')
-        return mqtt, await asyncio.to_thread(config.mqtt.settings, config.host)
+        return mqtt
 
 
 def policy(route: RouteConfig) -> Policy:

@@ -34,13 +34,14 @@ from s2connect.bridge.problems import Problems
 from s2connect.bridge.toml_lines import Place
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import wan_client_context
-from s2connect.endpoint.config import MqttConfig, check_proxy
-from s2connect.errors import ConfigurationError, InvalidUrl, S2ConnectError
+from s2connect.endpoint.config import check_proxy
+from s2connect.errors import InvalidUrl, S2ConnectError
 from s2connect.model.text import for_display
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.store.files import read_private
 from s2connect.transports.legacy import is_this_machine
 from s2connect.transports.mqtt.details import SessionToken
+from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
 
 PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
@@ -57,12 +58,24 @@ _Routes = Sequence[ReadRoute]
 def check(
     problems: Problems,
     endpoint: EndpointSection | None,
-    mqtt: MqttConfig | None,
+    mqtt: MqttSettings | None,
     proxy: ProxySection | None,
     metrics: MetricsSection | None,
     routes: _Routes,
+    *,
+    has_broker: bool,
 ) -> None:
-    """Check what is there; the parts that could not be read are None or missing."""
+    """Check what is there; the parts that could not be read are None or missing.
+
+    Args:
+        problems: Takes the mistakes.
+        endpoint: Section of the endpoint.
+        mqtt: Section of the broker.
+        proxy: Section of the proxy.
+        metrics: Section of the metrics.
+        routes: The routes.
+        has_broker: Whether the file has a section of the broker, with mistakes or without.
+    """
     if endpoint is not None:
         _pair_of_files(problems, ("endpoint",), endpoint.certificate, endpoint.private_key)
         _anchors(problems, ("endpoint",), endpoint.trust_anchors)
@@ -75,6 +88,8 @@ def check(
     _distinct(problems, [((*p, "id"), s.id) for p, s in named if s.id is not None], "another route has this id")
     for place, end in _ends(routes):
         _end(problems, place, end, mqtt)
+        if isinstance(end, MqttDevices | MqttManager) and not has_broker:
+            problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
         if isinstance(end, ConfiguredDevices):
             _devices(problems, place, end)
     _ports(problems, endpoint, metrics, routes)
@@ -89,20 +104,15 @@ def _ends(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
             yield (*route.place, "manager"), route.manager
 
 
-def _mqtt(problems: Problems, mqtt: MqttConfig) -> None:
+def _mqtt(problems: Problems, mqtt: MqttSettings) -> None:
     place = ("mqtt",)
-    try:
-        settings = mqtt.model_copy(update={"password_file": None}).settings("bridge")
-        missing = [f for f in (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file) if f is not None and not f.is_file()]
-        if not missing:
-            settings.context()
-    except InvalidUrl as error:
-        problems.add((*place, "url"), f"url: {error.what}")
-    except S2ConnectError as error:
-        problems.add(place, error.what)
+    missing = [f for f in (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file) if f is not None and not f.is_file()]
+    if not missing:
+        try:
+            mqtt.context()
+        except S2ConnectError as error:
+            problems.add(place, error.what)
     _secrets(problems, place, mqtt)
-    if mqtt.password_file is not None and mqtt.username is None:
-        problems.add((*place, "password_file"), "there is a password, but no username")
 
 
 def _proxy(problems: Problems, url: str) -> None:
@@ -112,7 +122,7 @@ def _proxy(problems: Problems, url: str) -> None:
         problems.add(("proxy", "url"), f"url: {error}")
 
 
-def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttConfig | None) -> None:
+def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttSettings | None) -> None:
     _secrets(problems, place, end)
     if isinstance(end, Listening):
         _listening(problems, place, end)
@@ -125,8 +135,6 @@ def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttConfig | No
             problems.add((*place, "url"), what, fatal=False)
     if isinstance(end, PlainServerManager) and "{id}" not in end.path and "{name}" not in end.path:
         problems.add((*place, "path"), "path: it needs {id} or {name}, so that every device has a path of its own")
-    if isinstance(end, MqttDevices | MqttManager) and mqtt is None:
-        problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
     if isinstance(end, MqttManager):
         _mqtt_peer(problems, place, end, mqtt)
 
@@ -175,18 +183,17 @@ def _by_path(problems: Problems, place: Place, devices: PlainServerDevices) -> N
         problems.add((*place, "path"), what, fatal=False)
 
 
-def _mqtt_peer(problems: Problems, place: Place, peer: MqttPeer, mqtt: MqttConfig | None) -> None:
+def _mqtt_peer(problems: Problems, place: Place, peer: MqttPeer, mqtt: MqttSettings | None) -> None:
     try:
         if peer.client_id is not None:
             check_client_id(peer.client_id)
-    except InvalidTopic:
-        what = "client_id: it has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'"
-        problems.add((*place, "client_id"), what)
+    except InvalidTopic as error:
+        problems.add((*place, "client_id"), f"client_id: {error}")
     try:
         if peer.prefix is not None:
             check_prefix(peer.prefix)
-    except ConfigurationError as error:
-        problems.add((*place, "prefix"), f"prefix: {error.what}")
+    except InvalidTopic as error:
+        problems.add((*place, "prefix"), f"prefix: {error}")
     if peer.client_id is not None and mqtt is not None and peer.prefix not in (None, mqtt.prefix):
         problems.add((*place, "prefix"), "prefix: who opens its sessions itself uses that of [mqtt]")
     if peer.secret_file is None:
@@ -293,7 +300,7 @@ def _ports(
     _distinct(problems, taken, "port: something else of this file listens there already")
 
 
-def _broker(problems: Problems, mqtt: MqttConfig | None, routes: _Routes) -> None:
+def _broker(problems: Problems, mqtt: MqttSettings | None, routes: _Routes) -> None:
     """Static sessions share the topics of a broker: no two of them may have the same two ends."""
     found: list[tuple[Place, Hashable]] = []
     for place, end in _ends(routes):

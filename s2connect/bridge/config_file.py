@@ -26,9 +26,9 @@ from s2connect.bridge.config import (
 from s2connect.bridge.config_checks import check
 from s2connect.bridge.problems import BridgeFileError, Problem, Problems
 from s2connect.bridge.toml_lines import Place, lines_of
-from s2connect.endpoint.config import MqttConfig
 from s2connect.errors import ConfigurationError
 from s2connect.model.text import for_display
+from s2connect.transports.mqtt.settings import MqttSettings
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read."""
@@ -111,14 +111,14 @@ class _Reader:
             wrong = "is missing" if home is None else "has to be the name of a directory"
             self.problems.add(("home",), f'home {wrong}, the state directory, e.g. home = "bridge-home"')
         endpoint = self._section(EndpointSection, ("endpoint",), data.get("endpoint", {}))
-        mqtt = self._section(MqttConfig, ("mqtt",), data["mqtt"]) if "mqtt" in data else None
+        mqtt = self._section(MqttSettings, ("mqtt",), data["mqtt"]) if "mqtt" in data else None
         proxy = self._section(ProxySection, ("proxy",), data.get("proxy", {}))
         metrics = self._section(MetricsSection, ("metrics",), data["metrics"]) if "metrics" in data else None
         routes = list(self._routes(data.get("route")))
         complete = [made for route in routes if (made := route.complete()) is not None]
         for section, place in ((endpoint, "endpoint"), (mqtt, "mqtt"), (metrics, "metrics")):
             self._files(section, (place,))
-        check(self.problems, endpoint, mqtt, proxy, metrics, routes)
+        check(self.problems, endpoint, mqtt, proxy, metrics, routes, has_broker="mqtt" in data)
         if endpoint is None or proxy is None or not isinstance(home, str):
             return None
         return BridgeConfig(

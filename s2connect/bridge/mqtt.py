@@ -12,7 +12,6 @@ from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import GOING_AWAY, Connection
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
-from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -42,13 +41,11 @@ class _Peers:
 
     Args:
         mqtt: The transport of the bridge.
-        settings: Its settings.
         role: Role of the peers.
     """
 
-    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, role: Role) -> None:
+    def __init__(self, mqtt: MqttTransport, role: Role) -> None:
         self._mqtt = mqtt
-        self._settings = settings
         self._role = role
         self._listening: dict[str, StaticSession] = {}
 
@@ -64,10 +61,10 @@ class _Peers:
                 raise ConfigurationError(f"{peer.secret_file} does not hold 32 random bytes in Base64.") from None
         remote, ours = NodeId(peer.id), peer.client_id is None
         session = StaticSession(
-            topic_prefix=peer.prefix or self._settings.prefix,
+            topic_prefix=peer.prefix or self._mqtt.prefix,
             server=remote if ours else local,
             client=local if ours else remote,
-            mc=self._settings.client_id if peer.client_id is None else peer.client_id,
+            mc=self._mqtt.client_id if peer.client_id is None else peer.client_id,
             client_role=self._role.other if ours else self._role,
             versions=peer.s2_versions,
             secret=secret,
@@ -111,16 +108,15 @@ class MqttDevicesSide(ConfiguredDevicesSide[MqttDevice]):
     """Devices at a broker.
 
     Args:
-        mqtt: The transport of the bridge, which has settings.
-        settings: Those.
+        mqtt: The transport of the bridge, which has a broker.
         bridge: Node id of the bridge, as the devices have it in their configuration.
         config: The devices.
     """
 
-    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, bridge: NodeId, config: MqttDevices) -> None:
+    def __init__(self, mqtt: MqttTransport, bridge: NodeId, config: MqttDevices) -> None:
         super().__init__(config.device)
         self._bridge = bridge
-        self._peers = _Peers(mqtt, settings, Role.RM)
+        self._peers = _Peers(mqtt, Role.RM)
 
     async def start(self, links: RouteLinks) -> None:
         self._peers.start(links)
@@ -142,16 +138,15 @@ class MqttManagerSide(ManagerSide):
     """An energy manager at a broker; every device is represented by a node id of its own.
 
     Args:
-        mqtt: The transport of the bridge, which has settings.
-        settings: Those.
+        mqtt: The transport of the bridge, which has a broker.
         bridge: Id from which the ids of the representatives are derived.
         config: The energy manager.
     """
 
-    def __init__(self, mqtt: MqttTransport, settings: MqttSettings, bridge: NodeId, config: MqttManager) -> None:
+    def __init__(self, mqtt: MqttTransport, bridge: NodeId, config: MqttManager) -> None:
         self._bridge = bridge
         self._config = config
-        self._peers = _Peers(mqtt, settings, Role.CEM)
+        self._peers = _Peers(mqtt, Role.CEM)
         self._sides: dict[str, MqttLinkSide] = {}
 
     async def start(self, links: RouteLinks) -> None:

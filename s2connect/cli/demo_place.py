@@ -12,9 +12,10 @@ from typing import Final
 from s2connect import Deployment, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli.demo_broker import HOST, Account, Broker
-from s2connect.endpoint.config import MqttConfig
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET
+from s2connect.model.url import MqttUrl
+from s2connect.transports.mqtt.settings import MqttSettings
 
 LOCAL: Final = "127.0.0.1"
 CLOUD, BRIDGE = "cloud", "bridge"
@@ -127,8 +128,8 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> Place:
     broker_place = directory / "broker"
     broker_place.mkdir(0o700)
     broker = Broker(broker_place, accounts, ca.issue([HOST], now=now), logs / "broker.log", embedded=embedded)
-    mqtt = MqttConfig(
-        url=broker.url,
+    mqtt = MqttSettings(
+        url=MqttUrl(broker.url),
         client_id=CLOUD,
         username=CLOUD,
         password_file=directory / f"{CLOUD}-password",

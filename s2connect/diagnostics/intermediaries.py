@@ -68,11 +68,11 @@ async def check_broker(endpoint: ExaminedEndpoint, found: list[Finding]) -> None
     mqtt = endpoint.config.mqtt
     if mqtt is None:
         return
-    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions  # only where MQTT is used
+    from s2connect.transports.mqtt.broker import BrokerConnection  # only where MQTT is used
 
     check = BROKER_SETTINGS
     try:
-        settings = await asyncio.to_thread(mqtt.settings, endpoint.config.host)
+        settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host)
         context = await asyncio.to_thread(settings.context)
         check = BROKER_TLS
         url = settings.url
@@ -82,17 +82,7 @@ async def check_broker(endpoint: ExaminedEndpoint, found: list[Finding]) -> None
         if endpoint.running:
             found.append(check.ok("Login and speed at the broker are checked while the service does not run."))
             return
-        options = BrokerOptions(
-            host=url.host,
-            port=url.port,
-            context=context,
-            client_id=settings.client_id,
-            url=str(url) if url.is_websocket else None,
-            username=settings.username,
-            password=settings.password,
-            open_timeout=ASK_TIMEOUT,
-        )
-        connection = await BrokerConnection.open(options)
+        connection = await BrokerConnection.open(settings, context, open_timeout=ASK_TIMEOUT)
         try:
             found.append(check.ok(f"The broker lets {settings.client_id} in."))
             check = BROKER_ROUND_TRIP

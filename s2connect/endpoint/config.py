@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -25,16 +25,11 @@ from s2connect.model.common import (
 from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
-from s2connect.model.url import BaseUrl, MqttUrl, host_as_ascii
-from s2connect.store.files import read_private
-
-if TYPE_CHECKING:
-    from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.model.url import BaseUrl, host_as_ascii
+from s2connect.transports.mqtt.settings import MqttSettings
 
 CONFIG_FILE = "config.json"
 DEFAULT_PORT = 8443
-MAX_PASSWORD_BYTES = 4096
-"""Longest password file of an MQTT broker."""
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 _Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
@@ -87,68 +82,6 @@ class NodeConfig(BaseModel):
         )
 
 
-class MqttConfig(BaseModel):
-    """The MQTT broker of an endpoint, for nodes whose ``communication_protocols`` name ``X-MQTT5-0``.
-
-    Attributes:
-        url: ``mqtts://`` or ``wss://``.
-        client_id: MQTT client id, of this endpoint only; None makes it of the endpoint's host name.
-        prefix: Topic prefix of the sessions that this endpoint offers.
-        username: For the broker.
-        password_file: File with the password, which only its owner may read.
-        ca_file: PEM file with the one CA that the broker's certificate has to come from; None trusts the system's CAs.
-        certificate_file: PEM file with the certificate and chain of this client.
-        key_file: PEM file with its key; None where it is in ``certificate_file``.
-        protection: ``sealed``, or ``plain`` for a broker that is meant to read (MQ-07).
-        group: Name of the shared subscription of several instances of one gateway (MQ-11).
-        minimum_tls: ``1.2`` lets a broker in whose TLS is old (MQ-18).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
-
-    url: str
-    client_id: str | None = None
-    prefix: str = "s2"
-    username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    protection: Literal["sealed", "plain"] = "sealed"
-    group: str | None = None
-    minimum_tls: Literal["1.3", "1.2"] = "1.3"
-
-    def settings(self, host: str) -> MqttSettings:
-        """The settings as the transport takes them. Reads the password: call it in a thread.
-
-        Raises:
-            ConfigurationError: A setting cannot be used.
-            StorageError: The password cannot be read, or others can read it.
-        """
-        from s2connect.transports.mqtt.details import MqttPassword, Protection  # only where MQTT is used
-        from s2connect.transports.mqtt.settings import MqttSettings
-
-        password = None
-        if self.password_file is not None:
-            content = read_private(self.password_file, MAX_PASSWORD_BYTES)
-            if content is None:
-                raise ConfigurationError(f"The password of the MQTT broker, {self.password_file}, is missing.")
-            password = MqttPassword(content.decode("utf-8", "replace").rstrip("\r\n"))
-        return MqttSettings(
-            url=MqttUrl(self.url),
-            client_id=self.client_id or f"s2-{re.sub('[^0-9a-zA-Z.-]', '-', host)}"[:64],
-            prefix=self.prefix,
-            username=self.username,
-            password=password,
-            ca_file=self.ca_file,
-            certificate_file=self.certificate_file,
-            key_file=self.key_file,
-            protection=Protection(self.protection),
-            group=self.group,
-            minimum_tls=self.minimum_tls,
-        )
-
-
 class EndpointConfig(BaseModel):
     """Configuration of an endpoint.
 
@@ -196,7 +129,7 @@ class EndpointConfig(BaseModel):
     server: bool = True
     wan_pairing_server: bool = False
     allow_private_addresses: bool = False
-    mqtt: MqttConfig | None = None
+    mqtt: MqttSettings | None = None
     proxy: str | None = None
     proxy_exceptions: tuple[str, ...] = ()
 

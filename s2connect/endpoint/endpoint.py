@@ -259,7 +259,7 @@ class Endpoint:
 
         settings = None
         if self.config.mqtt is not None:
-            settings = await asyncio.to_thread(self.config.mqtt.settings, self.config.host)
+            settings = await asyncio.to_thread(self.config.mqtt.complete, self.config.host)
         self._mqtt = MqttTransport(
             settings,
             role_of=lambda node: self._local.nodes[node].description.role,

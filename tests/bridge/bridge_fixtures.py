@@ -19,7 +19,6 @@ from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representat
 from s2connect.bridge.plain import PlainClientManagerSide, PlainServerDevicesSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import S2ConnectError
 from s2connect.messages.checks import Check
@@ -150,9 +149,7 @@ class BridgeSetup:
             file = self.directory / f"{name}.password"
             file.touch(0o600)
             file.write_text(password(name).reveal())
-            mqtt = MqttConfig(
-                url=self.broker.url, client_id=name, username=name, password_file=file, ca_file=self.broker.ca_file
-            )
+            mqtt = self.broker.settings(name, password_file=file)
         protocols = (WEBSOCKET, MQTT) if name == "bridge" and mqtt else PROTOCOLS.get(kind, (WEBSOCKET,))
         node = NodeConfig(
             id=self.ids[name],

@@ -14,9 +14,9 @@ from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicesSide, representative_id
-from s2connect.endpoint.config import MqttConfig
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
+from s2connect.transports.mqtt.settings import MqttSettings
 from tests.bridge.bridge_fixtures import introduce
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.netns import Host, Process
@@ -54,15 +54,13 @@ class FaultHouse:
         self.stack = contextlib.ExitStack()
         self.running: dict[str, Process] = {}
 
-    def _mqtt(self, name: str) -> MqttConfig | None:
+    def _mqtt(self, name: str) -> MqttSettings | None:
         if self.broker is None or name == "device":
             return None
         file = self.directory / f"{name}.password"
         file.touch(0o600)
         file.write_text(password(name).reveal())
-        return MqttConfig(
-            url=self.broker.url, client_id=name, username=name, password_file=file, ca_file=self.broker.ca_file
-        )
+        return self.broker.settings(name, password_file=file)
 
     async def prepare(self) -> None:
         """Make the homes and pair them."""

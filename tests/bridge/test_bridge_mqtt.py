@@ -24,14 +24,12 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
-from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor
-from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
-from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
-from tests.mosquitto import Mosquitto, access_list, password
+from tests.mosquitto import Mosquitto, access_list
 from tests.waits import slowed, until, within
 
 BRIDGE, CLOUD, DEVICE = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
@@ -50,16 +48,6 @@ def secret(tmp_path: Path) -> Path:
     return private_file(tmp_path / "secret", SECRET.reveal() + "\n")
 
 
-def settings(broker: Mosquitto, user: str) -> MqttSettings:
-    return MqttSettings(
-        url=MqttUrl(broker.url),
-        client_id=user,
-        username=user,
-        password=MqttPassword(password(user).reveal()),
-        ca_file=broker.ca_file,
-    )
-
-
 def battery_at(url: str) -> PlainClientDevicesSide:
     return PlainClientDevicesSide(
         BRIDGE, client_devices(PlainClientDevice(id="battery", name="Battery", url=url)), Proxies()
@@ -68,7 +56,7 @@ def battery_at(url: str) -> PlainClientDevicesSide:
 
 @contextlib.asynccontextmanager
 async def transport(broker: Mosquitto, user: str, role: Role) -> AsyncIterator[MqttTransport]:
-    made = MqttTransport(settings(broker, user), role_of=lambda _: role, limits=SHORT)
+    made = MqttTransport(broker.settings(user), role_of=lambda _: role, limits=SHORT)
     made.start()
     try:
         yield made
@@ -104,7 +92,7 @@ async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building
             await cloud.listen_static(known, came.put_nowait)
             devices = battery_at(f"ws://127.0.0.1:{device_server.port}/")
             peer = MqttManager(type="mqtt", id=CLOUD, secret_file=secret)
-            manager = MqttManagerSide(mqtt, settings(broker, "bridge"), BRIDGE, peer)
+            manager = MqttManagerSide(mqtt, BRIDGE, peer)
             route = Route("house", devices, manager, Policy())
             await route.start()
             async with within(10):
@@ -128,9 +116,7 @@ async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energ
             transport(broker, "bridge", Role.CEM) as mqtt,
         ):
             peer = MqttDevice(name="Battery", id=DEVICE, client_id="device", secret_file=secret)
-            devices = MqttDevicesSide(
-                mqtt, settings(broker, "bridge"), BRIDGE, MqttDevices(type="mqtt", device=(peer,))
-            )
+            devices = MqttDevicesSide(mqtt, BRIDGE, MqttDevices(type="mqtt", device=(peer,)))
             manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
             route = Route("house", devices, manager, Policy())
             await route.start()
@@ -165,7 +151,7 @@ async def test_a_cloud_program_may_be_the_one_that_opens(broker: Mosquitto, secr
             url = f"ws://127.0.0.1:{device_server.port}/"
             devices = battery_at(url)
             peer = MqttManager(type="mqtt", id=CLOUD, client_id="cloud", secret_file=secret)
-            route = Route("house", devices, MqttManagerSide(mqtt, settings(broker, "bridge"), BRIDGE, peer), Policy())
+            route = Route("house", devices, MqttManagerSide(mqtt, BRIDGE, peer), Policy())
             await route.start()
             known = session(representative_id(BRIDGE, "battery"), CLOUD, "cloud", Role.CEM)
             async with within(20):
@@ -188,9 +174,7 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
             came: asyncio.Queue[Connection] = asyncio.Queue()
             await rm.listen_static(session(DEVICE, BRIDGE, "bridge", Role.CEM), came.put_nowait)
             peer = MqttDevice(name="Battery", id=DEVICE, secret_file=secret)
-            devices = MqttDevicesSide(
-                mqtt, settings(broker, "bridge"), BRIDGE, MqttDevices(type="mqtt", device=(peer,))
-            )
+            devices = MqttDevicesSide(mqtt, BRIDGE, MqttDevices(type="mqtt", device=(peer,)))
             manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{cem_server.port}/"), Proxies())
             route = Route("house", devices, manager, Policy())
             await route.start()
@@ -204,10 +188,8 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
 
 async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path) -> None:
     wrong = private_file(tmp_path / "wrong", "short")
-    mqtt = MqttTransport(settings(broker, "bridge"), role_of=lambda _: Role.RM)
-    manager = MqttManagerSide(
-        mqtt, settings(broker, "bridge"), BRIDGE, MqttManager(type="mqtt", id=CLOUD, secret_file=wrong)
-    )
+    mqtt = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
+    manager = MqttManagerSide(mqtt, BRIDGE, MqttManager(type="mqtt", id=CLOUD, secret_file=wrong))
     with pytest.raises(ConfigurationError, match="32 random bytes"):
         await manager.represent(ConfiguredDevice(key="battery", name="Battery").device())
     await mqtt.close()

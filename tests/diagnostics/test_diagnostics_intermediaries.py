@@ -16,10 +16,10 @@ from s2connect.diagnostics.checks import round_trip
 from s2connect.diagnostics.findings import Finding
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy
-from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import read_config
 from s2connect.https.server import free_port
 from s2connect.store.home import Home
+from s2connect.transports.mqtt.settings import MqttSettings
 from tests.command import make_home
 from tests.mosquitto import Mosquitto, access_list, password
 
@@ -85,7 +85,7 @@ class BrokerSetup:
 
     async def examine(self, *, mute: bool = False, **changed: object) -> dict[str, Finding]:
         config = read_config(self.home).model_copy(
-            update={"mqtt": MqttConfig.model_validate({**self.settings, **changed})}
+            update={"mqtt": MqttSettings.model_validate({**self.settings, **changed})}
         )
         found: list[Finding] = []
         await check_broker(ExaminedEndpoint(self.home, config, mute=mute), found)

@@ -14,10 +14,11 @@ import pytest
 from aiohttp import web
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.endpoint.config import MqttConfig
 from s2connect.model.common import MQTT, WEBSOCKET, NodeId
 from s2connect.model.roles import CommunicationRole
+from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection
+from s2connect.transports.mqtt.settings import MqttSettings
 from tests.endpoint.conftest import MEASUREMENT, Interloper, OpenEndpoint, Wan, identity_of, lan_config
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import until, within
@@ -44,8 +45,8 @@ def config(broker: Mosquitto, tmp_path: Path) -> Callable[..., EndpointConfig]:
         secret = tmp_path / f"{user}.password"
         secret.touch(0o600)
         secret.write_text(f"{password(user).reveal()}\n")
-        settings = MqttConfig(
-            url=broker.url, client_id=user, username=user, password_file=secret, ca_file=broker.ca_file
+        settings = MqttSettings(
+            url=MqttUrl(broker.url), client_id=user, username=user, password_file=secret, ca_file=broker.ca_file
         )
         node = NodeConfig(id=IDS[role], role=role, communication_protocols=(MQTT, WEBSOCKET) if mqtt else (WEBSOCKET,))
         return (base or lan_config(role)).model_copy(update={"nodes": (node,), "mqtt": settings if mqtt else None})

@@ -14,20 +14,21 @@ from plain_kit import be_device, manage
 from s2kit_kit import CODE, Failed, S2Kit, s2kit
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.endpoint.config import MqttConfig
 from s2connect.endpoint.endpoint import create_home
 from s2connect.endpoint.node import Node
 from s2connect.errors import ProtocolViolation, WrongPairingCode
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
+from s2connect.model.url import MqttUrl
+from s2connect.transports.mqtt.settings import MqttSettings
 from tests.waits import within
 
 DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.StorageStatus", *["FRBC.ActuatorStatus"] * 2]
 
 
 async def endpoint_of(
-    tmp_path: Path, role: Role, *, protocols: tuple[str, ...] = (WEBSOCKET,), mqtt: MqttConfig | None = None
+    tmp_path: Path, role: Role, *, protocols: tuple[str, ...] = (WEBSOCKET,), mqtt: MqttSettings | None = None
 ) -> Endpoint:
     node = NodeConfig(role=role, communication_protocols=protocols)
     config = EndpointConfig(host="localhost", port=0, bind="127.0.0.1", nodes=(node,), vault="files", mqtt=mqtt)
@@ -145,7 +146,7 @@ async def test_our_protocol_names_that_it_does_not_know_are_left_out_the_second_
 ) -> None:
     """It answers 422 to a request that holds one, against VER-07."""
     caplog.set_level("INFO", "s2connect")
-    broker = MqttConfig(url=f"mqtts://localhost:{free_port()}")
+    broker = MqttSettings(url=MqttUrl(f"mqtts://localhost:{free_port()}"))
     async with (
         await endpoint_of(tmp_path, Role.RM, protocols=(MQTT, WEBSOCKET), mqtt=broker) as rm,
         s2kit(pairing="server", role="CEM") as peer,

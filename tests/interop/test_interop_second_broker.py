@@ -17,7 +17,6 @@ from plain_kit import be_device, manage, now
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli.demo_broker import Account, Broker
-from s2connect.endpoint.config import MqttConfig
 from s2connect.errors import ConnectionClosed, NotReachable
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, NodeId
@@ -48,18 +47,15 @@ class Running:
             url=MqttUrl(self.url),
             client_id=user,
             username=user,
-            password=MqttPassword(PASSWORDS[user]),
             ca_file=self.directory / "ca.pem",
-        )
+        ).with_password(MqttPassword(PASSWORDS[user]))
 
     def config(self, role: Role, protocols: tuple[str, ...]) -> EndpointConfig:
         user = role.lower()
         password = self.directory / user
         password.touch(0o600)
         password.write_text(PASSWORDS[user])
-        mqtt = MqttConfig(
-            url=self.url, client_id=user, username=user, password_file=password, ca_file=self.directory / "ca.pem"
-        )
+        mqtt = self.settings(user).model_copy(update={"password_file": password})
         node = NodeConfig(role=role, communication_protocols=protocols)
         return EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=(node,), mqtt=mqtt)
 
@@ -199,9 +195,8 @@ async def test_nobody_comes_in_without_the_right_password(tmp_path: Path) -> Non
             url=MqttUrl(broker.url),
             client_id="rm",
             username="rm",
-            password=MqttPassword("another"),
             ca_file=tmp_path / "ca.pem",
-        )
+        ).with_password(MqttPassword("another"))
         transport = MqttTransport(wrong, role_of=lambda _: Role.RM)
         try:
             transport.start()

@@ -16,18 +16,16 @@ from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConnectionClosed
 from s2connect.model.common import NodeId, Role
-from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection, ConnectionInfo
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
-from s2connect.transports.mqtt.details import MQTT, MqttPassword, SessionToken, StaticSession
+from s2connect.transports.mqtt.broker import BrokerConnection
+from s2connect.transports.mqtt.details import MQTT, SessionToken, StaticSession
 from s2connect.transports.mqtt.doors import CONFIRM_SECONDS, MAX_UNCONFIRMED
 from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, PLAIN_CONTROL, PLAIN_DATA, Packet
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES
 from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
-from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
+from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list
 from tests.waits import within
 
 CEM, RM, OTHER = NodeId(UUID(int=1)), NodeId(UUID(int=2)), NodeId(UUID(int=3))
@@ -44,29 +42,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     made.kill()
 
 
-def _settings(broker: Mosquitto, user: str) -> MqttSettings:
-    secret = MqttPassword(password(user).reveal())
-    return MqttSettings(
-        url=MqttUrl(broker.url), client_id=user, username=user, password=secret, ca_file=broker.ca_file, prefix=PREFIX
-    )
-
-
 def _transport(broker: Mosquitto, user: str) -> MqttTransport:
     return MqttTransport(
-        _settings(broker, user), role_of=lambda node: Role.CEM if node == CEM else Role.RM, limits=LIMITS
-    )
-
-
-async def _connect(broker: Mosquitto, user: str) -> BrokerConnection:
-    return await BrokerConnection.open(
-        BrokerOptions(
-            host=HOST,
-            port=broker.port,
-            context=broker.context(),
-            client_id=user,
-            username=user,
-            password=password(user),
-        )
+        broker.settings(user), role_of=lambda node: Role.CEM if node == CEM else Role.RM, limits=LIMITS
     )
 
 
@@ -80,7 +58,7 @@ class Site:
     async def __aenter__(self) -> Site:
         await self.server.serve(CEM)
         self.ends = await self.open(RM)
-        self.neighbour, self.admin = await _connect(self.broker, "neighbour"), await _connect(self.broker, ADMIN)
+        self.neighbour, self.admin = await self.broker.connect("neighbour"), await self.broker.connect(ADMIN)
         assert self.server.link is not None
         self.link = self.server.link
         self.first = self.link.connection

@@ -13,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,19 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
-from s2connect.model.secret import Secret
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt import link as link_module
-from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection, BrokerOptions
+from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
+from s2connect.transports.mqtt.details import MqttPassword
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.link import MqttLink
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.tls_buffer import use_small_tls_buffers
-from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
+from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list
 from tests.mqtt_proxy import proxy, websocket_proxy
 from tests.waits import patience, until, until_still, within
 
@@ -78,24 +77,21 @@ def own_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         one.kill()
 
 
-def options(broker: Mosquitto, user: str = "a", **changes: Any) -> BrokerOptions:
-    made = BrokerOptions(
-        host=HOST, port=broker.port, context=broker.context(), client_id=user, username=user, password=password(user)
-    )
-    return replace(made, **changes)
-
-
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Open connections that are closed at the end of the test."""
     async with AsyncExitStack() as stack:
 
         async def open_(broker: Mosquitto, user: str = "a", **changes: Any) -> BrokerConnection:
-            made = await BrokerConnection.open(options(broker, user, **changes))
+            made = await broker.connect(user, **changes)
             stack.push_async_callback(made.close)
             return made
 
         yield open_
+
+
+def url_at(port: int) -> str:
+    return f"mqtts://{HOST}:{port}"
 
 
 def topic(user: str, name: str = "x") -> str:
@@ -114,7 +110,7 @@ async def inbox(connection: BrokerConnection, name: str) -> asyncio.Queue[Packet
 
 async def test_a_wrong_password_is_refused_with_words_that_help(broker: Mosquitto) -> None:
     with pytest.raises(SessionRefused, match="not authorized") as caught:
-        await BrokerConnection.open(options(broker, password=Secret("wrong-one")))
+        await broker.connect("a", secret=MqttPassword("wrong-one"))
     assert "password" in caught.value.hint
     assert "wrong-one" not in str(caught.value)
 
@@ -124,13 +120,13 @@ async def test_a_broker_of_another_ca_is_refused(broker: Mosquitto) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trustme.CA().configure_trust(context)
     with pytest.raises(CertificateRefused):
-        await BrokerConnection.open(options(broker, context=context))
+        await broker.connect("a", context=context)
 
 
 @pytest.mark.rule("MQ-18")
 async def test_a_broker_of_another_name_is_refused(broker: Mosquitto) -> None:
     with pytest.raises(CertificateRefused) as caught:
-        await BrokerConnection.open(options(broker, host="127.0.0.1"))
+        await broker.connect("a", url=f"mqtts://127.0.0.1:{broker.port}")
     assert caught.value.reason == "name"
 
 
@@ -138,7 +134,7 @@ async def test_no_broker_at_the_address_is_said(broker: Mosquitto) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(NotReachable):
-            await BrokerConnection.open(options(broker, port=unused.getsockname()[1]))
+            await broker.connect("a", url=url_at(unused.getsockname()[1]))
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time(broker: Mosquitto) -> None:
@@ -146,12 +142,12 @@ async def test_a_server_that_says_nothing_is_given_up_in_time(broker: Mosquitto)
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(PeerTimeout):
-            await BrokerConnection.open(options(broker, port=silent.getsockname()[1], open_timeout=0.3))
+            await broker.connect("a", url=url_at(silent.getsockname()[1]), open_timeout=0.3)
 
 
 async def test_opening_can_be_cancelled_at_any_moment(broker: Mosquitto) -> None:
     for turns in (0, 1, 2, 3, 5, 8, 13):
-        task = asyncio.create_task(BrokerConnection.open(options(broker)))
+        task = asyncio.create_task(broker.connect("a"))
         for _ in range(turns):
             await asyncio.sleep(0.0005)
         task.cancel()
@@ -165,7 +161,7 @@ async def test_opening_can_be_cancelled_at_any_moment(broker: Mosquitto) -> None
 @pytest.mark.rule("MQ-02")
 async def test_mqtt_goes_inside_a_websocket_as_well(broker: Mosquitto, connect: Connect) -> None:
     async with websocket_proxy(broker) as front:
-        a = await connect(broker, url=str(front.url), port=front.url.port)
+        a = await connect(broker, url=str(front.url))
         queue = await inbox(a, topic("a"))
         admin = await connect(broker, ADMIN)
         for size in (0, 1, 5000, 250_000):
@@ -193,16 +189,12 @@ async def test_a_maximum_packet_size_is_announced_in_a_websocket_alone(broker: M
     announced = b"\x27" + (2000).to_bytes(4, "big")
     async with await asyncio.start_server(raw, "127.0.0.1", 0, ssl=context) as server:
         with pytest.raises(NotReachable):
-            await BrokerConnection.open(
-                options(broker, port=server.sockets[0].getsockname()[1], max_packet=2000, open_timeout=5)
-            )
+            await broker.connect("a", url=url_at(server.sockets[0].getsockname()[1]), max_packet=2000, open_timeout=5)
     assert announced not in await connects.get()
     async with serve(framed, "127.0.0.1", 0, ssl=context, subprotocols=[Subprotocol("mqtt")]) as front:
         port = next(iter(front.sockets)).getsockname()[1]
         with pytest.raises(NotReachable):
-            await BrokerConnection.open(
-                options(broker, port=port, url=f"wss://{HOST}:{port}/mqtt", max_packet=2000, open_timeout=5)
-            )
+            await broker.connect("a", url=f"wss://{HOST}:{port}/mqtt", max_packet=2000, open_timeout=5)
     assert announced in await connects.get()
 
 
@@ -217,7 +209,7 @@ async def test_a_server_without_websocket_is_told_apart(broker: Mosquitto) -> No
     async with await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ProtocolViolation, match="WebSocket"):
-            await BrokerConnection.open(options(broker, port=port, url=f"wss://{HOST}:{port}/mqtt"))
+            await broker.connect("a", url=f"wss://{HOST}:{port}/mqtt")
 
 
 async def test_the_connection_is_read_in_large_pieces_even_where_the_process_has_small_buffers(
@@ -321,7 +313,7 @@ async def test_the_limits_of_the_broker_are_known(own_broker: Callable[..., Mosq
 @pytest.mark.rule("MQ-15")
 async def test_a_broker_that_sends_more_than_allowed_is_left(broker: Mosquitto, connect: Connect) -> None:
     async with proxy(broker) as front:
-        a = await connect(broker, port=front.url.port, max_packet=1000)
+        a = await connect(broker, url=url_at(front.url.port), max_packet=1000)
         front.change = lambda first, packet: [b"\x90\xff\xff\xff\x7f", packet]
         a.put(Packet(topic("a"), b"x"))
         async with within(2):
@@ -352,7 +344,7 @@ async def test_a_broker_that_reads_slowly_slows_who_writes_and_nothing_is_lost(
     broker: Mosquitto, connect: Connect
 ) -> None:
     async with proxy(broker) as front:
-        a = await connect(broker, port=front.url.port)
+        a = await connect(broker, url=url_at(front.url.port))
         admin = await connect(broker, ADMIN, max_packet=2_000_000)
         queue = await inbox(admin, topic("a"))
         front.passing.clear()
@@ -417,7 +409,7 @@ async def test_a_broker_that_stands_still_is_noticed_by_keep_alive(
 
 async def test_closing_is_bounded_where_the_broker_stands_still(own_broker: Callable[..., Mosquitto]) -> None:
     broker = own_broker()
-    a = await BrokerConnection.open(options(broker))
+    a = await broker.connect("a")
     broker.freeze()
     async with within(2.5):
         await a.close()
@@ -427,7 +419,7 @@ async def test_closing_is_bounded_where_the_broker_stands_still(own_broker: Call
 @pytest.mark.rule("MQ-16")
 async def test_a_connection_that_another_client_took_over_says_so(broker: Mosquitto, connect: Connect) -> None:
     async with proxy(broker) as front:
-        first = await connect(broker, port=front.url.port)
+        first = await connect(broker, url=url_at(front.url.port))
         front.change = lambda first, packet: [TAKEN_OVER]  # Mosquitto 2.0.11 closes without a word
         with pytest.raises(ConnectionClosed, match="taken over"):
             await first.publish(Packet(topic("a"), b""))
@@ -468,16 +460,16 @@ class Rig:
         self.greeted = 0
         self.faults: list[Exception] = []
 
-        async def make() -> BrokerOptions:
+        async def connect() -> BrokerConnection:
             if self.faults:
                 raise self.faults.pop()
-            return options(broker, **changes)
+            return await broker.connect("a", **changes)
 
         async def greet(connection: BrokerConnection) -> None:
             self.greeted += 1
             await connection.subscribe(topic("a"))
 
-        self.link = MqttLink(make, greet=greet, where="broker", chance=lambda: 0.05, failures=failures)
+        self.link = MqttLink(connect, greet=greet, where="broker", chance=lambda: 0.05, failures=failures)
 
 
 @pytest.fixture
@@ -519,7 +511,7 @@ async def test_the_link_comes_back_when_the_broker_does(
 async def test_waiting_for_a_link_that_cannot_come_up_gives_the_cause_at_once(
     broker: Mosquitto, rig: Callable[..., Rig]
 ) -> None:
-    made = rig(broker, password=Secret("wrong"))
+    made = rig(broker, secret=MqttPassword("wrong"))
     for _ in range(3):
         with pytest.raises(SessionRefused):
             await made.link.up()
@@ -531,7 +523,7 @@ async def test_the_attempts_of_a_link_have_the_delays_of_s2_connect() -> None:
     loop = asyncio.get_running_loop()
     attempts: list[float] = []
 
-    async def fail() -> BrokerOptions:
+    async def fail() -> BrokerConnection:
         attempts.append(loop.time())
         raise NotReachable("The broker is not there.")
 
@@ -554,7 +546,7 @@ async def test_the_attempts_of_a_link_have_the_delays_of_s2_connect() -> None:
 @pytest.mark.rule("MQ-16")
 async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
     async with proxy(broker) as front:
-        made = rig(broker, port=front.url.port)
+        made = rig(broker, url=url_at(front.url.port))
         first = await made.link.up()
         front.change = lambda first, packet: [TAKEN_OVER]
         first.put(Packet(topic("a"), b""))

@@ -16,7 +16,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS, write_properties
@@ -32,18 +31,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     made = Mosquitto(tmp_path_factory.mktemp("broker"), ["a"], access_list({})).start()
     yield made
     made.kill()
-
-
-def _options(broker: Mosquitto, **changes: Any) -> BrokerOptions:
-    values = {
-        "host": HOST,
-        "port": broker.port,
-        "context": broker.context(),
-        "client_id": "a",
-        "username": "a",
-        "password": password("a"),
-    }
-    return BrokerOptions(**{**values, **changes})
 
 
 class Written(Stream):
@@ -85,7 +72,7 @@ async def test_the_will_goes_out_with_the_properties_that_pack_returns() -> None
 
 
 async def test_the_packet_identifiers_of_paho_begin_at_one_and_ours_at_the_other_end(broker: Mosquitto) -> None:
-    connection = await BrokerConnection.open(_options(broker))
+    connection = await broker.connect("a")
     try:
         assert connection._client.subscribe("x")[1] == 1
         assert connection._client.unsubscribe("x")[1] == 2
@@ -99,11 +86,11 @@ async def test_a_paho_that_makes_its_own_socket_works_over_one_of_ours(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(PahoClient, "_create_socket")
-    connection = await BrokerConnection.open(_options(broker))
+    connection = await broker.connect("a")
     got: asyncio.Queue[Packet] = asyncio.Queue()
     topic = f"{PREFIX}/s2/0/x/a/x"
     connection.route(topic, Route(got.put_nowait))
-    admin = await BrokerConnection.open(_options(broker, client_id=ADMIN, username=ADMIN, password=password(ADMIN)))
+    admin = await broker.connect(ADMIN)
     assert isinstance(connection._client.socket(), socket.socket)
     for _ in range(50):
         await connection.subscribe(topic)
@@ -139,7 +126,7 @@ async def test_a_paho_that_can_only_make_its_own_connection_is_refused_before_it
     broker.ca.issue_cert(HOST).configure_cert(context)
     async with await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context) as server:
         with pytest.raises(ConfigurationError, match="paho-mqtt") as caught:
-            await BrokerConnection.open(_options(broker, port=server.sockets[0].getsockname()[1]))
+            await broker.connect("a", url=f"mqtts://{HOST}:{server.sockets[0].getsockname()[1]}")
         await done.wait()
     assert "pip install" in caught.value.hint
     assert not any(heard)
@@ -160,7 +147,7 @@ async def test_a_paho_that_can_only_make_its_own_connection_is_refused_before_it
 )
 async def test_what_paho_stumbles_over_ends_the_connection_and_nothing_else(broker: Mosquitto, packet: bytes) -> None:
     async with proxy(broker) as front:
-        connection = await BrokerConnection.open(_options(broker, port=front.url.port))
+        connection = await broker.connect("a", url=f"mqtts://{HOST}:{front.url.port}")
         front.change = lambda first, real: [packet]
         connection.put(Packet("x", b""))
         faults: list[dict[str, Any]] = []

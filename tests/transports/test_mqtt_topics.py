@@ -91,7 +91,7 @@ def test_usable_prefixes(prefix: str) -> None:
     "prefix", ["", "/", "/a", "a/", "a//b", "a+", "#", "$SYS", "a b", "a\0b", "é", "p" * 65, "a\n"]
 )
 def test_prefixes_that_cannot_be_used(prefix: str) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(InvalidTopic):
         check_prefix(prefix)
 
 

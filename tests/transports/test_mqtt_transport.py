@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from s2connect.errors import (
     ConfigurationError,
@@ -31,15 +32,14 @@ from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl
 from s2connect.transports.base import ABNORMAL_CLOSURE, Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.mqtt import connection as connection_module
-from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
-from s2connect.transports.mqtt.details import MQTT, MqttPassword, Protection, SessionToken, StaticSession
+from s2connect.transports.mqtt.broker import BrokerConnection
+from s2connect.transports.mqtt.details import MQTT, Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.terms import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
-from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
+from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 from tests.waits import slowed, within
 
@@ -78,14 +78,6 @@ def own_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         one.kill()
 
 
-def settings(broker: Mosquitto, user: str, **changes: Any) -> MqttSettings:
-    secret = MqttPassword(password(user).reveal())
-    made = MqttSettings(
-        url=MqttUrl(broker.url), client_id=user, username=user, password=secret, ca_file=broker.ca_file, prefix=PREFIX
-    )
-    return replace(made, **changes)
-
-
 @dataclass
 class Ends:
     """A communication server (a CEM in the cloud) and a client (an RM behind a gateway)."""
@@ -112,10 +104,10 @@ async def make() -> AsyncIterator[Make]:
     async def both(
         broker: Mosquitto, *, limits: ChannelLimits | None = None, client_url: MqttUrl | None = None, **changes: Any
     ) -> Ends:
-        server = MqttTransport(settings(broker, "cloud", **changes), role_of=role_of, limits=limits)
-        own = settings(broker, "gateway", **changes)
+        server = MqttTransport(broker.settings("cloud", **changes), role_of=role_of, limits=limits)
+        own = broker.settings("gateway", **changes)
         if client_url is not None:
-            own = replace(own, url=client_url)
+            own = own.model_copy(update={"url": client_url})
         client = MqttTransport(own, role_of=role_of, limits=limits)
         made.extend((server, client))
         await server.serve(CEM)
@@ -135,15 +127,7 @@ async def watch() -> AsyncIterator[Watch]:
     async with AsyncExitStack() as stack:
 
         async def start(broker: Mosquitto) -> tuple[BrokerConnection, list[Packet]]:
-            options = BrokerOptions(
-                host=HOST,
-                port=broker.port,
-                context=broker.context(),
-                client_id=ADMIN,
-                username=ADMIN,
-                password=password(ADMIN),
-            )
-            admin = await BrokerConnection.open(options)
+            admin = await broker.connect(ADMIN)
             stack.push_async_callback(admin.close)
             seen: list[Packet] = []
             admin._receiver.routes = _Everything(seen)
@@ -204,7 +188,7 @@ async def test_a_client_may_come_over_websocket(broker: Mosquitto, make: Make) -
 @pytest.mark.rule("MQ-02", "MQ-20")
 async def test_a_client_without_a_broker_of_its_own_goes_to_the_one_it_is_told(broker: Mosquitto, make: Make) -> None:
     ends = await make(broker)
-    account = ("gateway", MqttPassword(password("gateway").reveal()))
+    account = ("gateway", password("gateway"))
     ends.server._credentials = lambda info: account
     guest = MqttTransport(None, role_of=role_of, guest_context=broker.context)
     try:
@@ -306,7 +290,7 @@ def test_it_runs_on_uvloop_as_well(broker: Mosquitto) -> None:
     uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
 
     async def talk() -> None:
-        ends = Ends(*(MqttTransport(settings(broker, user), role_of=role_of) for user in ("cloud", "gateway")))
+        ends = Ends(*(MqttTransport(broker.settings(user), role_of=role_of) for user in ("cloud", "gateway")))
         await ends.server.serve(CEM)
         server, client = await ends.pair()
         for text in TEXTS:
@@ -493,7 +477,7 @@ async def test_opening_where_nobody_listens_is_tried_until_it_is_too_late(broker
     ends = await make(broker)
     offer = ends.server.offer(ends.mine)
     await ends.server.close()
-    client = MqttTransport(settings(broker, "gateway"), role_of=role_of, limits=FAST)
+    client = MqttTransport(broker.settings("gateway"), role_of=role_of, limits=FAST)
     try:
         with pytest.raises(PeerTimeout):
             await client.connect(ends.theirs, offer.details, NO_TRUST)
@@ -655,7 +639,7 @@ async def test_what_somebody_else_writes_into_a_session_ends_it(broker: Mosquitt
 async def test_a_broker_that_refuses_our_frames_ends_the_session(broker: Mosquitto, make: Make) -> None:
     ends = await make(broker, limits=FAST)
     stranger = MqttTransport(
-        settings(broker, "gateway", client_id="cloud2", username="gateway"), role_of=role_of, limits=FAST
+        broker.settings("gateway", client_id="cloud2", username="gateway"), role_of=role_of, limits=FAST
     )
     try:
         offer = ends.server.offer(ends.mine)
@@ -752,23 +736,22 @@ async def test_a_configured_session_with_another_secret_is_not_answered(broker: 
 
 @pytest.mark.rule("MQ-18")
 async def test_tls_is_1_3_unless_it_is_said_and_logged(broker: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
-    assert settings(broker, "a").context().minimum_version is ssl.TLSVersion.TLSv1_3
+    assert broker.settings("a").context().minimum_version is ssl.TLSVersion.TLSv1_3
     assert not caplog.records
-    assert settings(broker, "a", minimum_tls="1.2").context().minimum_version is ssl.TLSVersion.TLSv1_2
+    assert broker.settings("a", minimum_tls="1.2").context().minimum_version is ssl.TLSVersion.TLSv1_2
     assert "TLS 1.2" in caplog.text
 
 
 @pytest.mark.rule("SEC-01")
 async def test_settings_do_not_show_the_password(broker: Mosquitto) -> None:
-    assert password("a").reveal() not in repr(settings(broker, "a"))
+    assert password("a").reveal() not in repr(broker.settings("a"))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"client_id": "open"}, {"client_id": "a/b"}, {"prefix": "#"}, {"prefix": ""}, {"username": None}]
-)
+@pytest.mark.parametrize("changes", [{"client_id": "open"}, {"client_id": "a/b"}, {"prefix": "#"}, {"prefix": ""}])
 async def test_settings_that_cannot_work_are_refused(broker: Mosquitto, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
-        settings(broker, "a", **changes)
+    with pytest.raises(ValidationError) as caught:
+        broker.settings("a", **changes)
+    assert caught.value.errors()[0]["loc"] == tuple(changes)
 
 
 async def test_files_that_cannot_be_used_are_named(broker: Mosquitto, tmp_path: Path) -> None:
@@ -777,9 +760,9 @@ async def test_files_that_cannot_be_used_are_named(broker: Mosquitto, tmp_path: 
         if content is not None:
             file.write_text(content)
         with pytest.raises(ConfigurationError, match=r"ca\.pem"):
-            settings(broker, "a", ca_file=file).context()
+            broker.settings("a", ca_file=file).context()
     with pytest.raises(ConfigurationError, match=r"ca\.pem"):
-        settings(broker, "a", certificate_file=file).context()
+        broker.settings("a", certificate_file=file).context()
 
 
 def test_it_is_a_transport(broker: Mosquitto) -> None:

@@ -7,7 +7,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -27,7 +27,6 @@ from s2connect.errors import (
     S2ConnectError,
     SessionRefused,
 )
-from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
@@ -43,6 +42,7 @@ from s2connect.transports.mqtt.publish import (
     write_publish,
 )
 from s2connect.transports.mqtt.receiver import Receiver, Route
+from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.streams import Stream, WebSocketStream
 from s2connect.transports.tls_buffer import set_tls_buffer
 
@@ -77,43 +77,6 @@ _BAD_CREDENTIALS = {0x85, 0x86, 0x87, 0x8A, 0x8C}
 _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerOptions:
-    """Address and credentials of the broker.
-
-    Attributes:
-        host: Name or address, which the certificate has to name.
-        port: TCP port.
-        address: Where to connect to instead of looking the host up; None for none.
-        context: TLS context of a client.
-        url: Of the WebSocket (``wss://``), None for MQTT on TLS itself.
-        client_id: MQTT client id.
-        username: For the broker, None for none.
-        password: For the broker, None for none.
-        will: What the broker publishes when the connection is lost (MQ-12).
-        keepalive: Seconds, see :data:`KEEPALIVE`.
-        receive_maximum: See :data:`RECEIVE_MAXIMUM`.
-        max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
-        drops: Counts what cannot be used, beyond one connection.
-        open_timeout: Seconds, see :data:`OPEN_TIMEOUT`.
-    """
-
-    host: str
-    port: int
-    context: ssl.SSLContext
-    client_id: str
-    address: str | None = None
-    url: str | None = None
-    username: str | None = None
-    password: Secret | None = None
-    will: Packet | None = None
-    keepalive: int = KEEPALIVE
-    receive_maximum: int = RECEIVE_MAXIMUM
-    max_packet: int = longest_packet(MAX_MESSAGE_BYTES)
-    drops: Drops = field(default_factory=Drops)
-    open_timeout: float = OPEN_TIMEOUT
-
-
 @dataclass(frozen=True, slots=True)
 class BrokerLost:
     """Why a connection has ended.
@@ -143,14 +106,20 @@ class BrokerConnection:
         lost: Why it ended, None while it stands.
     """
 
-    def __init__(self, options: BrokerOptions) -> None:
-        self._options = options
+    def __init__(
+        self, settings: MqttSettings, *, will: Packet | None, receive_maximum: int, max_packet: int, drops: Drops | None
+    ) -> None:
+        url = settings.url
+        self._settings = settings
+        self._will = will
+        self._host = for_display(url.host)
+        self._where = f"{self._host}:{url.port}"
         self._loop = asyncio.get_running_loop()
-        self.receive_maximum = options.receive_maximum
+        self.receive_maximum = self._own_maximum = receive_maximum
         self.max_packet: int | None = None
         self.lost: BrokerLost | None = None
-        limit = options.max_packet
-        self._receiver = Receiver(limit, options.drops, for_display(options.host), self._loop.time)
+        self._max_read = max_packet
+        self._receiver = Receiver(max_packet, drops or Drops(), self._host, self._loop.time)
         calls: Any = {
             "take": self._take,
             "discard": self._discard,
@@ -159,8 +128,8 @@ class BrokerConnection:
             "idle": self._acknowledge_soon,
             "writable": self._write,
         }
-        self._stream = Stream(limit, **calls) if options.url is None else WebSocketStream(options.url, limit, **calls)
-        self._client = client = PahoClient(options.client_id, self._stream)
+        self._stream = WebSocketStream(url, max_packet, **calls) if url.is_websocket else Stream(max_packet, **calls)
+        self._client = client = PahoClient(settings.client_id or "", self._stream)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -182,8 +151,31 @@ class BrokerConnection:
         self.local_address = self.remote_address = ""
 
     @classmethod
-    async def open(cls, options: BrokerOptions) -> BrokerConnection:
+    async def open(
+        cls,
+        settings: MqttSettings,
+        context: ssl.SSLContext,
+        *,
+        address: str | None = None,
+        will: Packet | None = None,
+        keepalive: int = KEEPALIVE,
+        receive_maximum: int = RECEIVE_MAXIMUM,
+        max_packet: int = longest_packet(MAX_MESSAGE_BYTES),
+        drops: Drops | None = None,
+        open_timeout: float = OPEN_TIMEOUT,
+    ) -> BrokerConnection:
         """Connect with Clean Start and without a session that outlives the connection (MQ-10). Cancel-safe.
+
+        Args:
+            settings: Broker and account.
+            context: TLS context of a client.
+            address: Where to connect to instead of looking the host up; None for none.
+            will: What the broker publishes when the connection is lost (MQ-12).
+            keepalive: Seconds, see :data:`KEEPALIVE`.
+            receive_maximum: See :data:`RECEIVE_MAXIMUM`.
+            max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
+            drops: Counts what cannot be used, beyond one connection.
+            open_timeout: Seconds, see :data:`OPEN_TIMEOUT`.
 
         Raises:
             NotReachable: No connection.
@@ -194,10 +186,10 @@ class BrokerConnection:
             ProtocolViolation: It speaks no TLS 1.3, no MQTT 5, or no WebSocket at its URL.
             ConfigurationError: The paho-mqtt that is installed cannot be used.
         """
-        self = cls(options)
+        self = cls(settings, will=will, receive_maximum=receive_maximum, max_packet=max_packet, drops=drops)
         try:
-            async with asyncio.timeout(options.open_timeout):
-                await self._connect()
+            async with asyncio.timeout(open_timeout):
+                await self._connect(context, address or settings.url.host, keepalive)
         except BaseException as error:
             self._stream.abort()
             self._end(BrokerLost(None, "not opened"))
@@ -209,41 +201,39 @@ class BrokerConnection:
             raise mapped from error
         return self
 
-    async def _connect(self) -> None:
-        options = self._options
+    async def _connect(self, context: ssl.SSLContext, address: str, keepalive: int) -> None:
+        settings, will, client = self._settings, self._will, self._client
         transport, _ = await self._loop.create_connection(
             lambda: self._stream,
-            options.address or options.host,
-            options.port,
-            ssl=options.context,
-            server_hostname=options.host,
+            address,
+            settings.url.port,
+            ssl=context,
+            server_hostname=settings.url.host,
             ssl_shutdown_timeout=CLOSE_TIMEOUT,
         )
         set_tls_buffer(transport, READ_BYTES)
         self.local_address, self.remote_address = self._stream.addresses()
         await self._stream.ready()
-        client = self._client
-        if options.username is not None:
-            client.username_pw_set(options.username, options.password.reveal() if options.password else None)
-        if options.will is not None:
-            properties = PackedProperties(write_properties(options.will))
-            client.will_set(options.will.topic, options.will.payload, 1, options.will.retain, properties)
-        wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        wishes.SessionExpiryInterval = 0
-        wishes.ReceiveMaximum = options.receive_maximum
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password.reveal() if settings.password else None)
+        if will is not None:
+            client.will_set(will.topic, will.payload, 1, will.retain, PackedProperties(write_properties(will)))
+        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 0
+        properties.ReceiveMaximum = self._own_maximum
         # Mosquitto before 2.0.13 counts what it holds back for a Maximum Packet Size in its window for ever: twenty
         # long messages of anybody would end all that it sends here. So the receiver drops them. Not in a WebSocket,
         # where a frame is only there as a whole, and of which Debian's old Mosquitto knows nothing.
-        if options.url is not None:
-            wishes.MaximumPacketSize = options.max_packet
-        client.begin(options.keepalive, wishes)
+        if settings.url.is_websocket:
+            properties.MaximumPacketSize = self._max_read
+        client.begin(keepalive, properties)
         self._asked = True
         await self._connected
-        self._tick()
+        self._tick(max(keepalive / 4, 0.05))
 
     def _explain(self, error: BaseException) -> S2ConnectError | None:
-        where = f"{for_display(self._options.host)}:{self._options.port}"
-        tls = describe_tls_error(error, self._options.host)
+        where = self._where
+        tls = describe_tls_error(error, self._settings.url.host)
         if tls is not None:
             return tls
         if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
@@ -254,7 +244,7 @@ class BrokerConnection:
                     f"The broker {where} ended the connection instead of answering.",
                     hint="Some do so for a wrong user name, password or client id; its log says why.",
                 )
-            return NotReachable.because(for_display(self._options.host), self._options.port, error)
+            return NotReachable.because(self._host, self._settings.url.port, error)
         return None
 
     # --- sending
@@ -392,7 +382,7 @@ class BrokerConnection:
         refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code < qos]
         if refused or len(codes) != len(filters):
             raise SessionRefused(
-                f"The broker {for_display(self._options.host)} refuses the subscription of"
+                f"The broker {self._host} refuses the subscription of"
                 f" {for_display(', '.join(refused) or 'several topics')}.",
                 reason="Other",
                 hint="Check the rights of this client at the broker.",
@@ -498,7 +488,7 @@ class BrokerConnection:
     def _acknowledge_soon(self) -> None:
         """Write what answers to what was read. PUBACKs alone wait a moment for something to go with."""
         pending = len(self._receiver.acknowledgements)
-        if self._backlog or self._waiting or 2 * pending >= self._options.receive_maximum or self._client.want_write():
+        if self._backlog or self._waiting or 2 * pending >= self._own_maximum or self._client.want_write():
             self._write()
         elif pending and self._acknowledging is None:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
@@ -516,7 +506,7 @@ class BrokerConnection:
         try:
             self._client.read()
         except Exception:  # paho raises what it stumbles over
-            _log.exception("A packet of the broker %s cannot be read", for_display(self._options.host))
+            _log.exception("A packet of the broker %s cannot be read", self._host)
             self._loop.call_soon(self.abort, "the broker breaks MQTT")
         finally:
             self._busy = False
@@ -545,8 +535,8 @@ class BrokerConnection:
         if not self._busy and self._flush is None:
             self._flush = self._loop.call_soon(self._write)
 
-    def _tick(self) -> None:
-        self._misc = self._loop.call_later(max(self._options.keepalive / 4, 0.05), self._tick)
+    def _tick(self, interval: float) -> None:
+        self._misc = self._loop.call_later(interval, self._tick, interval)
         self._client.loop_misc()
 
     def _on_connect(
@@ -565,7 +555,7 @@ class BrokerConnection:
         self._connected.set_result(None)
 
     def _refusal(self, code: int) -> S2ConnectError:
-        where = f"The broker {for_display(self._options.host)}:{self._options.port}"
+        where = f"The broker {self._where}"
         if code in _BAD_CREDENTIALS:
             return SessionRefused(
                 f"{where} does not let this client in ({_name(code)}).",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import MQTT as MQTT
@@ -61,28 +61,12 @@ class MqttCommunicationDetails(CommunicationDetails):
     """
 
     mqtt_url: MqttUrl
-    topic_prefix: str
-    session_id: str
+    topic_prefix: Annotated[str, AfterValidator(check_prefix)]
+    session_id: Annotated[str, AfterValidator(check_session_id)]
     session_token: SessionToken
     username: str | None = None
     password: MqttPassword | None = None
     protection: Annotated[Protection, BeforeValidator(_sealed_for_null)] = Protection.SEALED
-
-    @field_validator("topic_prefix")
-    @classmethod
-    def _check_prefix(cls, value: str) -> str:
-        try:
-            return check_prefix(value)
-        except ConfigurationError:
-            raise ValueError("not a topic prefix") from None
-
-    @field_validator("session_id")
-    @classmethod
-    def _check_session_id(cls, value: str) -> str:
-        try:
-            return check_session_id(value)
-        except InvalidTopic as error:
-            raise ValueError(str(error)) from None
 
     @field_validator("username")
     @classmethod
@@ -132,13 +116,13 @@ class StaticSession:
     protection: Protection = Protection.SEALED
 
     def __post_init__(self) -> None:
-        check_prefix(self.topic_prefix)
         try:
+            check_prefix(self.topic_prefix)
             check_client_id(self.mc)
-        except InvalidTopic:
+        except InvalidTopic as error:
             raise ConfigurationError(
-                "The MQTT client id cannot be used.",
-                hint="It has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'.",
+                f"The session over MQTT cannot be used: {error}.",
+                hint="Both sides have the same values in their settings.",
             ) from None
         if self.server == self.client:
             raise ConfigurationError("The ids of server and client are the same.", hint="Each node has its own.")

@@ -9,13 +9,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from s2connect.errors import ConfigurationError, ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
+from s2connect.errors import ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
 
 if TYPE_CHECKING:
-    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost, BrokerOptions
+    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost
     from s2connect.transports.mqtt.frames import Packet
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class MqttLink:
     only makes the next one.
 
     Args:
-        options: Makes what a connection needs; called for every attempt.
+        connect: Opens a connection; called for every attempt.
         greet: Called with each new connection before anybody gets it: subscriptions, presence.
         farewell: What to publish before a clean end, None for nothing.
         where: The broker, for logs.
@@ -47,7 +47,7 @@ class MqttLink:
 
     def __init__(
         self,
-        options: Callable[[], Awaitable[BrokerOptions]],
+        connect: Callable[[], Awaitable[BrokerConnection]],
         *,
         greet: Callable[[BrokerConnection], Awaitable[None]],
         farewell: Packet | None = None,
@@ -55,7 +55,7 @@ class MqttLink:
         chance: Callable[[], float] = random.random,
         failures: FailureLog | None = None,
     ) -> None:
-        self._options = options
+        self._connect = connect
         self._greet = greet
         self._farewell = farewell
         self._where = where
@@ -164,16 +164,7 @@ class MqttLink:
             await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
 
     async def _open(self) -> BrokerConnection:
-        try:
-            from s2connect.transports.mqtt.broker import BrokerConnection
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "paho":
-                raise
-            raise ConfigurationError(
-                "S2 over MQTT needs the package paho-mqtt, which is not installed.",
-                hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
-            ) from None
-        connection = await BrokerConnection.open(await self._options())
+        connection = await self._connect()
         try:
             async with asyncio.timeout(UP_TIMEOUT):
                 await self._greet(connection)

@@ -1,35 +1,40 @@
-"""How an endpoint reaches its MQTT broker."""
+"""MQTT settings of an endpoint: section ``mqtt`` of its files, and what the transport and its client take."""
 
 from __future__ import annotations
 
 import logging
+import re
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, field_validator
 
 from s2connect.certs.tls import pinned_client_context, wan_client_context
 from s2connect.errors import ConfigurationError
 from s2connect.model.url import MqttUrl
+from s2connect.store.files import read_private
 from s2connect.transports.mqtt.details import MqttPassword, Protection
-from s2connect.transports.mqtt.topics import InvalidTopic, TopicSpace, check_client_id
+from s2connect.transports.mqtt.topics import check_client_id, check_prefix
 
 _log = logging.getLogger(__name__)
 
+MAX_PASSWORD_BYTES = 4096
+"""Longest password file of a broker."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttSettings:
-    """One broker, and who we are there.
+
+class MqttSettings(BaseModel):
+    """The MQTT broker of an endpoint and its account there, for nodes that speak ``X-MQTT5-0``.
 
     Attributes:
         url: ``mqtts://`` or ``wss://``.
-        client_id: MQTT client id, of this endpoint only: two that share one end each other's connection (MQ-16).
+        client_id: MQTT client id, of this endpoint only: two that share one end each other's connection (MQ-16). None
+            until :meth:`complete` makes it of the host name.
         prefix: Topic prefix of the sessions that this endpoint offers.
         username: For the broker, None for none.
-        password: For the broker, None for none.
+        password_file: File with the password, which only its owner may read.
         ca_file: PEM file with the one CA that the broker's certificate has to come from, for a broker in the local
             network; None to trust the CAs of the system (MQ-18).
         certificate_file: PEM file with the certificate and chain of this client, None for none.
@@ -40,29 +45,57 @@ class MqttSettings:
         minimum_tls: ``1.2`` lets a broker in whose TLS is old; it is logged (MQ-18).
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+
     url: MqttUrl
-    client_id: str
-    prefix: str = "s2"
+    client_id: Annotated[str, AfterValidator(check_client_id)] | None = None
+    prefix: Annotated[str, AfterValidator(check_prefix)] = "s2"
     username: str | None = None
-    password: MqttPassword | None = None
+    password_file: Path | None = None
     ca_file: Path | None = None
     certificate_file: Path | None = None
     key_file: Path | None = None
     protection: Protection = Protection.SEALED
     group: str | None = None
     minimum_tls: Literal["1.3", "1.2"] = "1.3"
+    _password: MqttPassword | None = PrivateAttr(None)
 
-    def __post_init__(self) -> None:
-        TopicSpace(self.prefix)
-        try:
-            check_client_id(self.client_id)
-        except InvalidTopic:
-            raise ConfigurationError(
-                "The MQTT client id cannot be used.",
-                hint="It has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'.",
-            ) from None
-        if self.password is not None and self.username is None:
-            raise ConfigurationError("There is a password for the MQTT broker, but no user name.")
+    @field_validator("password_file")
+    @classmethod
+    def _has_user(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("username") is None:
+            raise ValueError("there is a password, but no username")
+        return value
+
+    @property
+    def password(self) -> MqttPassword | None:
+        """The password, None for none; it stands in no settings file."""
+        return self._password
+
+    def with_password(self, password: MqttPassword | None) -> Self:
+        """Return these settings with a password that does not come from a file."""
+        made = self.model_copy()
+        made._password = password
+        return made
+
+    def complete(self, host: str) -> Self:
+        """Return these settings with a client id and the password of the file. Reads it: call this in a thread.
+
+        Args:
+            host: Host name of the endpoint, of which the client id is made where none is set.
+
+        Raises:
+            ConfigurationError: There is no password file.
+            StorageError: It cannot be read, or others can read it.
+        """
+        client_id = self.client_id or f"s2-{re.sub('[^0-9a-zA-Z.-]', '-', host)}"[:64]
+        made = self.model_copy(update={"client_id": client_id})
+        if self.password_file is not None:
+            content = read_private(self.password_file, MAX_PASSWORD_BYTES)
+            if content is None:
+                raise ConfigurationError(f"The password of the MQTT broker, {self.password_file}, is missing.")
+            made._password = MqttPassword(content.decode("utf-8", "replace").rstrip("\r\n"))
+        return made
 
     def context(self) -> ssl.SSLContext:
         """Build the TLS context. Takes up to 15 ms and reads files: call it in a thread, once.

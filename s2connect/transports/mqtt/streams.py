@@ -21,6 +21,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from s2connect.errors import ProtocolViolation
+from s2connect.model.url import MqttUrl
 
 WRITE_BUFFER_BYTES = 64 * 1024
 """Bytes buffered in this process for a slow broker before writing pauses."""
@@ -247,7 +248,7 @@ class Stream(asyncio.Protocol):
 class WebSocketStream(Stream):
     """The same inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
 
-    def __init__(self, url: str, max_packet: int, **calls: Any) -> None:
+    def __init__(self, url: MqttUrl, max_packet: int, **calls: Any) -> None:
         super().__init__(max_packet, **calls)
         self._frames = ClientProtocol(
             parse_uri(url),

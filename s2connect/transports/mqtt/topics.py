@@ -59,7 +59,7 @@ def check_client_id(mc: str) -> str:
         InvalidTopic: It is another.
     """
     if not _is_client_id(mc) or mc == _OPEN:
-        raise InvalidTopic("not a usable MQTT client id")
+        raise InvalidTopic("an MQTT client id has 1 to 64 letters, digits, '.', '_', ':', '@', '-', and is not 'open'")
     return mc
 
 
@@ -78,13 +78,12 @@ def check_prefix(prefix: str) -> str:
     """Return a topic prefix: one or more levels of printable ASCII without space, ``+`` and ``#``; no ``$`` in front.
 
     Raises:
-        ConfigurationError: It is another, or longer than 64 characters.
+        InvalidTopic: It is another, or longer than 64 characters.
     """
     if len(prefix) > MAX_PREFIX_CHARACTERS or not _is_prefix(prefix):
-        raise ConfigurationError(
-            "The topic prefix cannot be used.",
-            hint=f"It has 1 to {MAX_PREFIX_CHARACTERS} printable ASCII characters without spaces, '+' and '#', no "
-            "slash at either end, no empty level and no '$' in front.",
+        raise InvalidTopic(
+            f"a topic prefix has 1 to {MAX_PREFIX_CHARACTERS} printable ASCII characters without spaces, '+' and '#', "
+            "no slash at either end, no empty level and no '$' in front"
         )
     return prefix
 
@@ -144,7 +143,7 @@ class TopicSpace:
         prefix: One or more levels, see :func:`check_prefix`.
 
     Raises:
-        ConfigurationError: The prefix cannot be used.
+        InvalidTopic: The prefix cannot be used.
     """
 
     __slots__ = ("_root", "prefix")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
 from s2connect.errors import (
+    ConfigurationError,
     ConnectionClosed,
     NotReachable,
     PeerTimeout,
@@ -49,7 +50,7 @@ from s2connect.transports.mqtt.uplink import Uplink
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
 
 if TYPE_CHECKING:
-    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerOptions
+    from s2connect.transports.mqtt.broker import BrokerConnection
 
 _log = logging.getLogger(__name__)
 
@@ -145,16 +146,25 @@ class MqttTransport:
         self._closed = False
         self._home: Uplink | None = None
         if settings is not None:
-            space = TopicSpace(settings.prefix)
-            self._doors = Doors(space, lifetime=OFFER_LIFETIME, limit=max_offers)
-            self._home = self._uplink(
-                settings.url, settings.client_id, space, settings.username, settings.password, guest=False
-            )
+            if settings.client_id is None:
+                raise UsageError("The MQTT settings have no client id; MqttSettings.complete makes one.")
+            self._doors = Doors(TopicSpace(settings.prefix), lifetime=OFFER_LIFETIME, limit=max_offers)
+            self._home = self._uplink(settings, guest=False)
 
     @property
     def link(self) -> MqttLink | None:
         """The link to our own broker, for status; None without settings."""
         return self._home.link if self._home is not None else None
+
+    @property
+    def client_id(self) -> str:
+        """Our MQTT client id at our own broker. Raises UsageError without settings."""
+        return self._need_home().mc
+
+    @property
+    def prefix(self) -> str:
+        """Topic prefix at our own broker. Raises UsageError without settings."""
+        return self._need_home().settings.prefix
 
     def start(self) -> None:
         """Connect to our own broker and stay connected. Nothing without settings."""
@@ -498,10 +508,10 @@ class MqttTransport:
         if uplink is None:
             if len(self._guests) >= MAX_GUESTS:
                 raise SessionRefused("There are connections to too many MQTT brokers already.", reason="Other")
-            space = TopicSpace(details.topic_prefix)
-            mc = self._guest_id(details.username)
-            uplink = self._guests[key] = self._uplink(url, mc, space, details.username, details.password, guest=True)
-        uplink.password = details.password  # counts from the next connection on
+            client_id, prefix = self._guest_id(details.username), details.topic_prefix
+            account = MqttSettings(url=url, client_id=client_id, prefix=prefix, username=details.username)
+            uplink = self._guests[key] = self._uplink(account, guest=True)
+        uplink.settings = uplink.settings.with_password(details.password)
         return uplink
 
     def _guest_id(self, username: str | None) -> str:
@@ -511,29 +521,24 @@ class MqttTransport:
         except InvalidTopic:
             return f"s2-{self._boot}"
 
-    def _uplink(
-        self,
-        url: MqttUrl,
-        mc: str,
-        space: TopicSpace,
-        username: str | None,
-        password: MqttPassword | None,
-        *,
-        guest: bool,
-    ) -> Uplink:
-        async def options() -> BrokerOptions:
-            from s2connect.transports.mqtt.broker import BrokerOptions  # needs paho-mqtt, which is an extra
+    def _uplink(self, settings: MqttSettings, *, guest: bool) -> Uplink:
+        url, space, mc = settings.url, TopicSpace(settings.prefix), settings.client_id or ""
 
+        async def connect() -> BrokerConnection:
+            try:
+                from s2connect.transports.mqtt.broker import BrokerConnection  # needs paho-mqtt, which is an extra
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.partition(".")[0] != "paho":
+                    raise
+                raise ConfigurationError(
+                    "S2 over MQTT needs the package paho-mqtt, which is not installed.",
+                    hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
+                ) from None
             found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
-            return BrokerOptions(
-                host=url.host,
+            return await BrokerConnection.open(
+                uplink.settings,
+                await self._context(url, guest=guest),
                 address=found[0] if found else None,
-                port=url.port,
-                context=await self._context(url, guest=guest),
-                client_id=mc,
-                url=str(url) if url.is_websocket else None,
-                username=username,
-                password=uplink.password,
                 will=presence(space, mc, PresenceState.LOST, self._boot),
                 max_packet=longest_packet(self._limits.receive_bytes),
                 drops=self.drops,
@@ -546,13 +551,13 @@ class MqttTransport:
                     await self._listen(uplink, broker, node)
 
         link = MqttLink(
-            options,
+            connect,
             greet=greet,
             farewell=no_presence(space, mc),
             where=f"{for_display(url.host)}:{url.port}",
             failures=self._failures,
         )
-        uplink = Uplink(link, mc, space, guest, password)
+        uplink = Uplink(link, settings, guest)
         return uplink
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from s2connect.transports.mqtt.details import MqttPassword
+from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
@@ -37,25 +37,31 @@ class Uplink:
 
     Attributes:
         link: It makes the connections.
-        mc: Our MQTT client id.
-        space: The topics of our presence.
+        settings: Broker and account; a change counts from the next connection on.
         guest: Whether a peer named this broker.
-        password: For the broker, None for none.
         pace: Of the ``open`` frames.
         users: Sessions that need it.
         linger: Ends the link of a guest that nobody needs.
     """
 
     link: MqttLink
-    mc: str
-    space: TopicSpace
+    settings: MqttSettings
     guest: bool
-    password: MqttPassword | None
     pace: Pace = field(default_factory=Pace)
     users: int = 0
     linger: asyncio.TimerHandle | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
+
+    @property
+    def mc(self) -> str:
+        """Our MQTT client id."""
+        return self.settings.client_id or ""
+
+    @property
+    def space(self) -> TopicSpace:
+        """The topics of our presence."""
+        return TopicSpace(self.settings.prefix)
 
     async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
         """Subscribe once per connection.
