@@ -163,7 +163,7 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
     @property
     def port(self) -> int:
         """The port it listens on, once started."""
-        return self._acceptor.listener.port
+        return self._acceptor.port
 
     async def start(self, links: RouteLinks) -> None:
         await self._acceptor.start(links)
@@ -174,7 +174,7 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
             )
 
     async def close(self) -> None:
-        await self._acceptor.listener.close()
+        await self._acceptor.close()
 
     async def _add(self, device: PlainServerDevice) -> None:
         known = device.configured()
@@ -271,13 +271,13 @@ class PlainServerManagerSide(ManagerSide):
     @property
     def port(self) -> int:
         """The port it listens on, once started."""
-        return self._acceptor.listener.port
+        return self._acceptor.port
 
     async def start(self, links: RouteLinks) -> None:
         await self._acceptor.start(links)
 
     async def close(self) -> None:
-        await self._acceptor.listener.close()
+        await self._acceptor.close()
 
     def path_of(self, key: str) -> str | None:
         """Return the path of a device; None where it is not represented."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
+import re
 import ssl
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
+from s2connect.model.text import for_display
 from s2connect.transports.legacy import EAVESDROPPING, PlainConnection, PlainDoor, is_this_machine
 
 if TYPE_CHECKING:
@@ -16,9 +20,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+MAX_PATHS: Final = 10_000
+"""Paths of one server."""
+
 
 class PlainServer:
-    """Listens for a :class:`PlainDoor`, with the bounds on strangers that an endpoint's server has (SEC-03).
+    """Server for clients of plain S2, with the bounds on strangers that an endpoint's server has (SEC-03).
 
     ::
 
@@ -27,7 +34,8 @@ class PlainServer:
             async for connection in server:
                 ...
 
-    Leaving the context ends the iteration and every connection of the door.
+    Leaving the context ends the iteration and every connection of its doors. A server for several doors is made
+    without one: each comes and goes with :meth:`add` and :meth:`remove`, and is iterated itself.
 
     Args:
         door: Decides who comes in; belongs to the server from now on.
@@ -35,58 +43,96 @@ class PlainServer:
         port: TCP port, 0 for any.
         path: Path of the URL; with ``{id}`` where the door tells its clients by their paths (``by_path``).
         tls: TLS server context, e.g. ``ServerContext(…).context``; None for ``ws://``.
+        allow_unencrypted: Listen for other machines without TLS, with a warning in the log; None takes the door's.
 
     Attributes:
         port: The port it listens on, once started.
 
     Raises:
-        ConfigurationError: Without TLS, ``host`` is not of this machine only, and the door does not allow that; or
-            ``path`` does not begin with a slash, or has ``{id}`` without ``by_path``, or the other way round.
+        ConfigurationError: Without TLS, ``host`` is not of this machine only, and that is not allowed; or ``path``
+            does not begin with a slash, or has ``{id}`` without ``by_path``, or the other way round.
     """
 
     def __init__(
         self,
-        door: PlainDoor,
+        door: PlainDoor | None = None,
         *,
         host: str | None = "127.0.0.1",
         port: int = 0,
         path: str = "/",
         tls: ssl.SSLContext | None = None,
+        allow_unencrypted: bool | None = None,
     ) -> None:
+        self.port = port
+        self._door = door
+        self._doors: dict[str, PlainDoor] = {}
+        self._templates: dict[str, tuple[re.Pattern[str], PlainDoor]] = {}
+        if door is not None:
+            self.add(path, door)
+        if host is None or not is_this_machine(host):
+            if allow_unencrypted is None:
+                allow_unencrypted = door is not None and door.allow_unencrypted
+            if tls is None and not allow_unencrypted:
+                raise ConfigurationError(
+                    "Other machines could come in without TLS.",
+                    hint=f"Give a certificate, or set allow_unencrypted. {EAVESDROPPING}",
+                )
+            if tls is None:
+                _log.warning("Listening for other machines without TLS. %s", EAVESDROPPING)
+            if door is not None and door.open_to_all:
+                _log.warning("Listening for other machines without tokens: anybody in the network can pose as a peer.")
+        self._server = HttpsServer(tls, host=host, port=port)
+        self._server.add_get("/{path:.*}", self._handle)
+
+    def add(self, path: str, door: PlainDoor) -> None:
+        """Accept the clients of a door at a path, or at the paths of a template.
+
+        Raises:
+            ConfigurationError: The path is taken, or there are too many; or it does not fit the door.
+        """
         if not path.startswith("/"):
             raise ConfigurationError("The path of a URL begins with a slash.")
         if ("{id}" in path) is not door.by_path:
             raise ConfigurationError("A path has {id} if the door tells its clients by their paths, and only then.")
-        if host is None or not is_this_machine(host):
-            if tls is None and not door.allow_unencrypted:
-                raise ConfigurationError(
-                    "Other machines could come in without TLS.",
-                    hint=f"Give a TLS context, or set allow_unencrypted on the door. {EAVESDROPPING}",
-                )
-            if tls is None:
-                _log.warning("Listening for other machines without TLS. %s", EAVESDROPPING)
-            if door.open_to_all:
-                _log.warning("Listening for other machines without tokens: anybody in the network can pose as a peer.")
-        self.port = port
-        self._door = door
-        self._server = HttpsServer(tls, host=host, port=port)
-        self._server.add_get(path, self._handle)
+        if path in self._doors or path in self._templates or len(self._doors) >= MAX_PATHS:
+            raise ConfigurationError(f"The path {for_display(path, 200)} is that of another device already.")
+        if door.by_path:
+            before, _, after = path.partition("{id}")
+            self._templates[path] = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), door
+        else:
+            self._doors[path] = door
 
-    async def __aenter__(self) -> Self:
-        """Listen.
+    async def remove(self, path: str) -> None:
+        """Accept nobody at a path any more, and end the connections of its door."""
+        door = self._doors.pop(path, None)
+        if door is None and path in self._templates:
+            door = self._templates.pop(path)[1]
+        if door is not None:
+            await door.close()
+
+    async def start(self) -> None:
+        """Listen; entering the context does it, too.
 
         Raises:
             ConfigurationError: The address or port cannot be used.
         """
         await self._server.start()
         self.port = self._server.port
+
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every connection, and stop. Idempotent; leaving the context does it, too."""
+        doors = [*self._doors.values(), *(door for _, door in self._templates.values())]
         try:
-            await self._door.close()
+            await asyncio.gather(*(door.close() for door in doors))
         finally:
             await self._server.close()
 
@@ -94,9 +140,19 @@ class PlainServer:
         return self
 
     async def __anext__(self) -> PlainConnection:
-        """Wait for the next connection. Cancel-safe."""
+        """Wait for the next connection of the door that the server was made with. Cancel-safe."""
+        if self._door is None:
+            raise UsageError("This server was made without a door; iterate over those that it was given.")
         return await anext(self._door)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("id")
-        return await self._door.handler(request, accepted=lambda: self._server.release(request), name=name)
+        from aiohttp import web
+
+        door, name = self._doors.get(request.path), None
+        if door is None:
+            for pattern, other in self._templates.values():
+                if (match := pattern.fullmatch(request.path)) is not None:
+                    door, name = other, match[1]
+        if door is None:
+            raise web.HTTPNotFound
+        return await door.handler(request, accepted=functools.partial(self._server.release, request), name=name)

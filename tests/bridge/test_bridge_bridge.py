@@ -11,14 +11,13 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from route_fixtures import POWER, converse, ended, server_manager, until_up
+from route_fixtures import POWER, converse, ended, until_up
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig
+from s2connect import Endpoint, EndpointConfig, NodeConfig, PlainServer
 from s2connect.bridge.bridge import Bridge, prepare_home
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.link_status import LinkStatus
-from s2connect.bridge.plain_server import PlainListener
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
@@ -61,16 +60,12 @@ class FileSetup:
     @contextlib.asynccontextmanager
     async def managers(self, *names: str) -> AsyncIterator[dict[str, PlainDoor]]:
         """An energy manager with a path for each device."""
-        listener = PlainListener(server_manager("/"))
-        await listener.start()
-        self.cem_port = listener.port
         doors = {name: PlainDoor(role=Role.CEM, local=PEER, tokens=None) for name in names}
-        for name, door in doors.items():
-            listener.add(f"/{name}", door)
-        try:
+        async with PlainServer() as server:
+            self.cem_port = server.port
+            for name, door in doors.items():
+                server.add(f"/{name}", door)
             yield doors
-        finally:
-            await listener.close()
 
 
 @pytest.fixture
