@@ -74,7 +74,17 @@ CORES = [
     "bridge/link_state.py",
     *(
         f"transports/mqtt/{name}.py"
-        for name in ("topics", "details", "sealing", "frames", "presence", "terms", "channel", "doors", "publish")
+        for name in (
+            "topics",
+            "details",
+            "sealing",
+            "frames",
+            "presence",
+            "parameters",
+            "channel",
+            "admission",
+            "publish",
+        )
     ),
     "messages/state.py",
     "messages/conversation.py",

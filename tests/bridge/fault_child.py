@@ -12,7 +12,7 @@ from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import S2ConnectError, SessionError
-from s2connect.transports.mqtt.terms import ChannelLimits
+from s2connect.transports.mqtt.parameters import ChannelLimits
 from s2connect.transports.websocket_end import WebSocketTimings
 
 PEER_TIMEOUT = 4.0

@@ -27,7 +27,7 @@ from s2connect.model.proxy import Proxies
 from s2connect.transports.base import Connection
 from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
-from s2connect.transports.mqtt.terms import ChannelLimits
+from s2connect.transports.mqtt.parameters import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import Mosquitto, access_list
 from tests.waits import slowed, until, within

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import mqtt_kit
+import mqtt_sessions
 import pairing_fixtures as fixtures
 import rule_kit
 from cryptography import x509
@@ -35,8 +35,8 @@ from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.long_poll_core import LongPollServer
 from s2connect.session.server_core import Request, read_initiate, read_unpair
 from s2connect.transports.base import MAX_MESSAGE_BYTES
+from s2connect.transports.mqtt.admission import Doors
 from s2connect.transports.mqtt.details import Protection
-from s2connect.transports.mqtt.doors import Doors
 from s2connect.transports.mqtt.publish import (
     MalformedPublish,
     UnusablePublish,
@@ -246,12 +246,12 @@ def mqtt_packets(data: bytes) -> None:
         packet = read_publish(command, rest, read_head(command, rest))
     except (MalformedPublish, UnusablePublish):
         return
-    doors = Doors(mqtt_kit.SPACE)
-    doors.offer(mqtt_kit.terms(mc=""), mqtt_kit.TOKEN, now=0.0)
-    doors.add_static(mqtt_kit.static_session())
-    doors.receive(packet, now=1.0, salt=mqtt_kit.SALT)
+    doors = Doors(mqtt_sessions.SPACE)
+    doors.offer(mqtt_sessions.terms(mc=""), mqtt_sessions.TOKEN, now=0.0)
+    doors.add_static(mqtt_sessions.static_session())
+    doors.receive(packet, now=1.0, salt=mqtt_sessions.SALT)
     for protection in Protection:
-        client, server = mqtt_kit.open_pair(protection)
+        client, server = mqtt_sessions.open_pair(protection)
         for channel in (client, server):
             channel.receive(packet, 1.0)
             channel.packets()
@@ -259,13 +259,13 @@ def mqtt_packets(data: bytes) -> None:
 
 
 def mqtt_seeds() -> Iterator[bytes]:
-    client, server = mqtt_kit.new_pair(Protection.PLAIN)
+    client, server = mqtt_sessions.new_pair(Protection.PLAIN)
     server.start(0.0)
     packets = server.packets()
     for packet in packets:
         client.receive(packet, 0.0)
-    client.send(mqtt_kit.MESSAGE, 0.0)
-    fresh, _ = mqtt_kit.new_pair()
+    client.send(mqtt_sessions.MESSAGE, 0.0)
+    fresh, _ = mqtt_sessions.new_pair()
     for packet in (*packets, *client.packets(), *fresh.packets()):
         yield _without_length(write_publish(packet, 1))
     yield b"\x00\x01\x10"

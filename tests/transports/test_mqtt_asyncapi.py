@@ -16,9 +16,19 @@ import yaml
 from s2connect.transports.mqtt.channel import Channel
 from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import CloseReason
 from s2connect.transports.mqtt.presence import PresenceState, presence
-from s2connect.transports.mqtt.terms import CloseReason
-from tests.transports.mqtt_kit import BOOT, CLIENT, MC, MESSAGE, SERVER, SID, SPACE, new_static_pair, static_session
+from tests.transports.mqtt_sessions import (
+    BOOT,
+    CLIENT,
+    MC,
+    MESSAGE,
+    SERVER,
+    SID,
+    SPACE,
+    new_static_pair,
+    static_session,
+)
 from tests.waits import patience
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from s2connect.errors import ConnectionClosed, UsageError
 from s2connect.transports.mqtt.channel import Channel, ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.frames import MAX_SEQ, PLAIN_CONTROL, Frame, FrameKind, Packet, write_frame
-from s2connect.transports.mqtt.terms import ChannelLimits, Closed, CloseReason, Event, Opened, Received
-from tests.transports.mqtt_kit import (
+from s2connect.transports.mqtt.parameters import ChannelLimits, Closed, CloseReason, Event, Opened, Received
+from tests.transports.mqtt_sessions import (
     BOOT,
     MESSAGE,
     SALT,

@@ -17,13 +17,13 @@ from paho.mqtt.properties import Properties
 from s2connect.errors import ConnectionClosed
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection, ConnectionInfo
+from s2connect.transports.mqtt.admission import CONFIRM_SECONDS, MAX_UNCONFIRMED
 from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.details import MQTT, SessionToken, StaticSession
-from s2connect.transports.mqtt.doors import CONFIRM_SECONDS, MAX_UNCONFIRMED
 from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, PLAIN_CONTROL, PLAIN_DATA, Packet
+from s2connect.transports.mqtt.parameters import ChannelLimits
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES
 from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.terms import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list
 from tests.waits import within

@@ -24,7 +24,7 @@ from s2connect.transports.mqtt.frames import (
     write_control,
     write_frame,
 )
-from tests.transports.mqtt_kit import MC, SERVER, SPACE, changed
+from tests.transports.mqtt_sessions import MC, SERVER, SPACE, changed
 
 TOPIC = SPACE.open(SERVER)
 

@@ -18,7 +18,7 @@ from s2connect.transports.mqtt.presence import (
 )
 from s2connect.transports.mqtt.topics import InvalidTopic
 from tests.strategies import json_values
-from tests.transports.mqtt_kit import BOOT, MC, SERVER, SPACE
+from tests.transports.mqtt_sessions import BOOT, MC, SERVER, SPACE
 
 NEW_BOOT = "c8Rn3As0"
 ONLINE, LOST = PresenceState.ONLINE, PresenceState.LOST

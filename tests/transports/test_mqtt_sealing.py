@@ -14,7 +14,7 @@ from s2connect.transports.mqtt.sealing import (
     session_key,
 )
 from s2connect.transports.mqtt.topics import Direction
-from tests.transports.mqtt_kit import OTHER_TOKEN, SID, TOKEN
+from tests.transports.mqtt_sessions import OTHER_TOKEN, SID, TOKEN
 
 KINDS = ("data", "accept", "close", "ping", "pong")
 TOPIC = "acme/s2/0/x/rm2cem"

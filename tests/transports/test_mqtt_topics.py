@@ -20,7 +20,7 @@ from s2connect.transports.mqtt.topics import (
     check_session_id,
     read_node_id,
 )
-from tests.transports.mqtt_kit import CLIENT, MC, SERVER, SID, SPACE
+from tests.transports.mqtt_sessions import CLIENT, MC, SERVER, SID, SPACE
 
 node_ids = st.uuids().map(NodeId)
 client_ids = st.from_regex(r"[A-Za-z0-9._:@-]{1,64}", fullmatch=True).filter(lambda mc: mc != "open")

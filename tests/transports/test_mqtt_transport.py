@@ -35,8 +35,8 @@ from s2connect.transports.mqtt import connection as connection_module
 from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.details import MQTT, Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
 from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.terms import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list, password

@@ -16,12 +16,12 @@ from uuid import UUID
 import pytest
 
 from s2connect.model.common import NodeId, Role
+from s2connect.transports.mqtt.admission import Doors
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
-from s2connect.transports.mqtt.doors import Doors
 from s2connect.transports.mqtt.frames import Frame, FrameKind, Packet, read_frame, write_control, write_frame
+from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received, SessionTerms
 from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, associated_data, open_proof, session_key
-from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received, SessionTerms
 from s2connect.transports.mqtt.topics import Direction, OpenTopic, PresenceTopic, SessionTopic, TopicSpace
 from tests.transports import mqtt_vectors
 from tests.waits import patience

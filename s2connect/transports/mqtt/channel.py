@@ -34,9 +34,7 @@ from s2connect.transports.mqtt.frames import (
     write_control,
     write_frame,
 )
-from s2connect.transports.mqtt.presence import read_boot
-from s2connect.transports.mqtt.sealing import TAG_BYTES, NotAuthentic, Sealer, open_proof, session_key
-from s2connect.transports.mqtt.terms import (
+from s2connect.transports.mqtt.parameters import (
     MAX_AFTER,
     ChannelLimits,
     Closed,
@@ -46,6 +44,8 @@ from s2connect.transports.mqtt.terms import (
     Received,
     SessionTerms,
 )
+from s2connect.transports.mqtt.presence import read_boot
+from s2connect.transports.mqtt.sealing import TAG_BYTES, NotAuthentic, Sealer, open_proof, session_key
 from s2connect.transports.mqtt.topics import Direction
 
 
@@ -400,7 +400,7 @@ class ClientChannel(Channel):
 
 
 class ServerChannel(Channel):
-    """The communication server's side, made by :class:`~s2connect.transports.mqtt.doors.Doors` for a valid ``open``.
+    """The communication server's side, made by the admission for a valid ``open``.
 
     Args:
         terms: The session.

@@ -21,9 +21,9 @@ from s2connect.errors import (
 from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connection, ConnectionInfo
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received
 from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.terms import Closed, CloseReason, Event, Opened, Received
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost

@@ -27,7 +27,9 @@ from s2connect.model.text import for_display
 from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection, ConnectionInfo, Offer, Trust
+from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Doors, Ignored
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
+from s2connect.transports.mqtt.client import MqttLink
 from s2connect.transports.mqtt.connection import MqttConnection
 from s2connect.transports.mqtt.details import (
     MQTT,
@@ -36,15 +38,13 @@ from s2connect.transports.mqtt.details import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.doors import MAX_UNCONFIRMED_IN_ALL, Doors, Ignored
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, Packet, longest_packet, payload_room
-from s2connect.transports.mqtt.link import MqttLink
+from s2connect.transports.mqtt.parameters import ChannelLimits, CloseReason, SessionTerms
 from s2connect.transports.mqtt.presence import PresenceState, no_presence, presence
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
-from s2connect.transports.mqtt.terms import ChannelLimits, CloseReason, SessionTerms
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
 from s2connect.transports.mqtt.uplink import Uplink
 from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME

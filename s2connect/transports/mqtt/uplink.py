@@ -11,7 +11,7 @@ from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
-    from s2connect.transports.mqtt.link import MqttLink
+    from s2connect.transports.mqtt.client import MqttLink
 
 OPEN_INTERVAL = 0.01
 """MQ-17: seconds between two ``open`` frames of one connection to a broker."""

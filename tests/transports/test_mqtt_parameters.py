@@ -16,8 +16,8 @@ from s2connect.transports.mqtt.details import (
     Protection,
     SessionToken,
 )
-from s2connect.transports.mqtt.terms import ChannelLimits, SessionTerms
-from tests.transports.mqtt_kit import CLIENT, SERVER, SID, TOKEN, static_session
+from s2connect.transports.mqtt.parameters import ChannelLimits, SessionTerms
+from tests.transports.mqtt_sessions import CLIENT, SERVER, SID, TOKEN, static_session
 
 WIRE = {
     "communicationProtocol": MQTT,

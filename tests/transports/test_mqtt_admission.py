@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from s2connect.errors import SessionRefused, UsageError
 from s2connect.model.common import NodeId
-from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
-from s2connect.transports.mqtt.details import MAX_VERSIONS, Protection
-from s2connect.transports.mqtt.doors import (
+from s2connect.transports.mqtt.admission import (
     CONFIRM_SECONDS,
     MAX_UNCONFIRMED,
     REMEMBERED_SESSIONS,
     Doors,
     Ignored,
 )
+from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
+from s2connect.transports.mqtt.details import MAX_VERSIONS, Protection
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
+from s2connect.transports.mqtt.parameters import CloseReason, Opened, SessionTerms
 from s2connect.transports.mqtt.sealing import open_proof
-from s2connect.transports.mqtt.terms import CloseReason, Opened, SessionTerms
 from tests.strategies import json_values
-from tests.transports.mqtt_kit import (
+from tests.transports.mqtt_sessions import (
     BOOT,
     CLIENT,
     MC,

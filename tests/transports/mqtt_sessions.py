@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from s2connect.model.common import NodeId, Role
+from s2connect.transports.mqtt.admission import Doors
 from s2connect.transports.mqtt.channel import Channel, ClientChannel, ServerChannel
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
-from s2connect.transports.mqtt.doors import Doors
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.terms import ChannelLimits, Event, SessionTerms
+from s2connect.transports.mqtt.parameters import ChannelLimits, Event, SessionTerms
 from s2connect.transports.mqtt.topics import TopicSpace
 
 SERVER = NodeId(UUID("6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"))

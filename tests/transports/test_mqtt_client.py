@@ -32,12 +32,12 @@ from s2connect.errors import (
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.mqtt import link as link_module
+from s2connect.transports.mqtt import client as client_module
 from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
+from s2connect.transports.mqtt.client import MqttLink
 from s2connect.transports.mqtt.details import MqttPassword
 from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.link import MqttLink
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -553,7 +553,7 @@ async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosq
         await first.ended.wait()
         await asyncio.sleep(0.3)  # the back-off alone would be 0.1 s
         assert made.link.attempts == 1
-        assert link_module.TAKEN_OVER_DELAY >= 60
+        assert client_module.TAKEN_OVER_DELAY >= 60
         with pytest.raises(NotReachable, match="client id"):
             await made.link.up()
 

@@ -20,9 +20,9 @@ from s2connect.transports.mqtt.frames import (
     read_frame,
     read_version,
 )
+from s2connect.transports.mqtt.parameters import ChannelLimits, SessionTerms
 from s2connect.transports.mqtt.presence import read_boot
 from s2connect.transports.mqtt.sealing import open_proof, proves
-from s2connect.transports.mqtt.terms import ChannelLimits, SessionTerms
 from s2connect.transports.mqtt.topics import (
     InvalidTopic,
     OpenTopic,
