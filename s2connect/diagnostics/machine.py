@@ -31,8 +31,8 @@ MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
 LISTEN_SECONDS = 1.0
 """Seconds to listen for answers to a question by multicast."""
 
-MAX_ASKED = 32
-"""Most pairs of interface and IP version that are asked on; machines with container bridges have many."""
+MAX_TRIED = 32
+"""Most pairs of interface and IP version that are tried; machines with container bridges have many."""
 
 _ALL_SERVICES = "_services._dns-sd._udp.local."
 _MAX_DATAGRAM = 9000
@@ -66,9 +66,9 @@ async def check_multicast(found: list[Finding], service: int | None) -> None:
     own, names = own_addresses(), dict(socket.if_nameindex())
     unlinked = await asyncio.to_thread(_unlinked, names)
     usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
-    asked = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_ASKED]
+    tried = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_TRIED]
     mine = {str(a.interface.ip) for a in own}
-    results = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in asked))
+    results = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in tried))
     found.append(multicast([one for one, _ in results]))
     found.append(responders(users, answers=any(answers for _, answers in results)))
 
@@ -101,10 +101,13 @@ async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Multic
 
     with contextlib.ExitStack() as stack:
         try:
-            listener = stack.enter_context(_listener(version, own))
-            sender = stack.enter_context(_sender(version, own))
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            listener, sender = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2))
+            _listen(listener, own)
+            _send_on_interface(sender, own)
             own_ports.append(sender.getsockname()[1])
             for one in (listener, sender):
+                one.setblocking(False)
                 loop.add_reader(one, functools.partial(receive, one))
                 stack.callback(loop.remove_reader, one)
             packets = query([(f"{mark}.local.", A), (_ALL_SERVICES, PTR)]).packets()
@@ -117,47 +120,34 @@ async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Multic
     return MulticastResult(name, version, returned.is_set(), frozenset(seen - set(mine))), bool(seen & set(mine))
 
 
-def _listener(version: int, own: OwnAddress) -> socket.socket:
-    """Open a socket on the port of mDNS that is a member of its group on one interface."""
-    made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-    try:
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        group = socket.inet_pton(made.family, MDNS_GROUPS[version])
-        if version == 4:
-            made.bind(("", MDNS_PORT))
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + own.interface.ip.packed)
-        else:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            made.bind(("::", MDNS_PORT))
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("@I", own.index))
-    except OSError:
-        made.close()
-        raise
-    return made
+def _listen(listener: socket.socket, own: OwnAddress) -> None:
+    """Bind a socket to the port of mDNS, as a member of its group on one interface."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    version = own.interface.version
+    group = socket.inet_pton(listener.family, MDNS_GROUPS[version])
+    if version == 4:
+        listener.bind(("", MDNS_PORT))
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + own.interface.ip.packed)
+    else:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(("::", MDNS_PORT))
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("@I", own.index))
 
 
-def _sender(version: int, own: OwnAddress) -> socket.socket:
-    """Open a socket that sends by multicast on one interface and receives what it sends."""
-    made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-    try:
-        made.setblocking(False)
-        if version == 4:
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own.interface.ip.packed)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-            made.bind(("", 0))
-        else:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, own.index)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
-            made.bind(("::", 0))
-    except OSError:
-        made.close()
-        raise
-    return made
+def _send_on_interface(sender: socket.socket, own: OwnAddress) -> None:
+    """Have a socket send by multicast on one interface, and receive what it sends."""
+    if own.interface.version == 4:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own.interface.ip.packed)
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        sender.bind(("", 0))
+    else:
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, own.index)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+        sender.bind(("::", 0))
 
 
 def mdns_users(service: int | None) -> list[PortUser]:

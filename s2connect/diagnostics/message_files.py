@@ -1,4 +1,4 @@
-"""Extracts S2 messages from files: bare, in an array, one per line, or in a log of ours or of others."""
+"""Extraction of S2 messages from files: bare, in an array, one per line, or in a log of ours or of others."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Record(NamedTuple):
 
     Attributes:
         session: Name of the session; empty where the log has no names.
-        time: When it was sent or had come, if the log says so; without a time zone where the log has none.
-        direction: ``received`` or ``sent``, by whoever wrote the log.
-        role: Role of whoever wrote the log.
-        event: ``session_opened``, ``session_closed`` or another event, where there is no message.
-        s2_version: Where a session was opened: its version.
-        reason: Where a session was closed: why.
-        sender: Who sent the message, where the log names the role.
+        time: Time of sending or receipt; without a time zone if the log has none.
+        direction: ``received`` or ``sent``, from the side that wrote the log.
+        role: Role of the side that wrote the log.
+        event: ``session_opened``, ``session_closed`` or another event, if there is no message.
+        s2_version: Version of an opened session.
+        reason: Reason for the end of a closed session.
+        sender: Role of the sender, if the log names it.
         foreign: The log is not of ``serve --record``: it may have other lines, and a handshake.
     """
 
@@ -76,19 +76,19 @@ class Record(NamedTuple):
     foreign: bool = False
 
 
-NOTHING: Final = Record()
+NO_RECORD: Final = Record()
 """Record of a message without a log."""
 
 
 class Entry(NamedTuple):
-    """Something in a file.
+    """A message, an event of a log, or other text in a file.
 
     Attributes:
-        line: Where it begins, from 1 on.
+        line: Line in which it begins, from 1 on.
         text: The text of the message, as it is in the file; None for an event of a log.
-        record: What the log says about it, where the file is one.
-        broken: It is no JSON, so nobody knows where it ends.
-        other: Nothing of an S2 message is in it: text, or other JSON.
+        record: Facts that the log records beside it; None outside a log.
+        broken: It is no JSON, so its end is unknown.
+        other: It holds nothing of an S2 message: text, or other JSON.
     """
 
     line: int
@@ -98,7 +98,7 @@ class Entry(NamedTuple):
     other: bool = False
 
 
-_decode = json.JSONDecoder().raw_decode  # tells where a value ends; what is in it is judged by others
+_decode = json.JSONDecoder().raw_decode  # finds the end of a value; its content is validated later
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _skip_between = re.compile(r"[ \t\n\r,]*").match
 _NEXT_LINE: Final = re.compile(r"\n(?=[^\s}\],\"])")
@@ -117,12 +117,12 @@ def is_log(entries: list[Entry]) -> bool:
 def entries_of(content: str) -> Iterator[Entry]:
     """Yield the entries of a file, in its order.
 
-    JSON values that follow each other; arrays are taken apart, and wrappers and strings looked into. Text between them
-    is searched for objects, line by line. What is no JSON but begins like it is one entry, up to the next line that
-    begins with something else. A message that several loggers tell is taken from the first of them.
+    They come from JSON values that follow each other, the elements of arrays, and the messages in wrappers and strings.
+    Text between them is searched for objects, line by line. Broken JSON is one entry, up to the next line that begins
+    with something else. Of a message that several loggers wrote, only the first is taken.
 
     Raises:
-        Failure: There is too much in it, or too much of what is no JSON.
+        Failure: There are too many messages in it, or too much broken JSON.
     """
     budget = _Budget(FREE_WASTE + MAX_WASTE * len(content))
     for number, entry in enumerate(_Scan(content, budget).run(), 1):
@@ -137,13 +137,13 @@ class _Budget:
     """State shared by the scans of all texts of a file, including those in strings."""
 
     waste: int
-    told: dict[tuple[str | None, ...], str] = field(default_factory=dict)
+    phrases: dict[tuple[str | None, ...], str] = field(default_factory=dict)
 
 
 class _Scan:
     """Scan of one text: a file, or a string in it."""
 
-    def __init__(self, content: str, budget: _Budget, outer: Record = NOTHING, depth: int = 0) -> None:
+    def __init__(self, content: str, budget: _Budget, outer: Record = NO_RECORD, depth: int = 0) -> None:
         self._content = content
         self._budget = budget
         self._outer = outer
@@ -174,7 +174,7 @@ class _Scan:
             return self._text(at)
         if (found := self._read(at)) is not None:
             value, end = found
-            record = self._said_before(after_text, at) if after_text is not None else self._outer
+            record = self._facts_before(after_text, at) if after_text is not None else self._outer
             entries = sorted(self._values(at, end, value, record, self._depth), key=lambda entry: entry.line)
             return entries, end
         begin, _ = self._line_around(at)
@@ -193,11 +193,11 @@ class _Scan:
         """Return the JSON value that begins at a position; None if there is none.
 
         Raises:
-            Failure: Too much was read in vain.
+            Failure: Too much was read without result.
         """
         size = FIRST_WINDOW
         while True:
-            window = self._content[at : at + size]  # because a failure takes as long as what it is given is long
+            window = self._content[at : at + size]  # a failure costs time in proportion to the text
             try:
                 value, end = _decode(window)
             except json.JSONDecodeError as error:
@@ -206,13 +206,13 @@ class _Scan:
                 if cut and at + size < len(self._content):
                     size *= 8
                     continue
-                vain = len(window) if open_ended else error.pos + 1
+                wasted = len(window) if open_ended else error.pos + 1
                 break
             except (ValueError, RecursionError):  # a number of too many digits; nesting that is too deep
-                vain = len(window)
+                wasted = len(window)
                 break
             return value, at + end
-        self._budget.waste -= vain + EVERY_WASTE
+        self._budget.waste -= wasted + EVERY_WASTE
         if self._budget.waste < 0:
             what = f"Too much of the file looks like JSON and is none, the last of it in line {self._line_of(at)}."
             hint = "A file holds one message, an array of messages, one message a line, or a log of messages."
@@ -236,7 +236,7 @@ class _Scan:
             if is_frame(prefix) and frame_is_cut(self._content, begin, after):
                 return None, end
             entries = self._values(begin, after, value, self._facts_of(prefix), self._depth)
-            kept = [one for one in entries if not one.other and not self._told_already(one, prefix)]
+            kept = [one for one in entries if not one.other and not self._is_repeated(one, prefix)]
             return kept or None, after
         mark = _marked(self._content, at, end)
         brace = self._content.find("{", at, mark.start()) if mark is not None else -1
@@ -244,7 +244,7 @@ class _Scan:
             return None, max(end, begin)
         return [Entry(brace, self._content[brace:end].rstrip(), self._facts_of(prefix), broken=True)], end
 
-    def _said_before(self, text_from: int, at: int) -> Record:
+    def _facts_before(self, text_from: int, at: int) -> Record:
         """Return the facts that the preceding line of text states about JSON at the begin of a line."""
         before = self._content[max(text_from, at - MAX_PREFIX) : at].rstrip().rpartition("\n")[2]
         facts = facts_of(before)
@@ -264,8 +264,8 @@ class _Scan:
         first = min(line_begin + MAX_PREFIX, at)
         return self._content[line_begin:first] + self._content[max(at - MAX_PREFIX, first) : at]
 
-    def _told_already(self, entry: Entry, prefix: str) -> bool:
-        """Return whether the same message was logged before, by another logger or in another line of the same one."""
+    def _is_repeated(self, entry: Entry, prefix: str) -> bool:
+        """Return whether another logger, or another line of the same one, has the same message before."""
         try:
             message, _ = _decode(entry.text or "")
         except (ValueError, RecursionError):
@@ -274,7 +274,7 @@ class _Scan:
         if own is None and subject is None:
             return False
         phrase = phrase_of(prefix)
-        return self._budget.told.setdefault((kind, own, subject, status), phrase) != phrase
+        return self._budget.phrases.setdefault((kind, own, subject, status), phrase) != phrase
 
     def _line_of(self, at: int) -> int:
         self._line += self._content.count("\n", self._counted, at)
@@ -349,7 +349,7 @@ class _Scan:
             )
             return Entry(begin, None, _facts(value, outer)._replace(event=state)) if state is not None else None
         if not {"message_type", "message_id", "subject_message_id"}.isdisjoint(value):
-            return Entry(begin, self._content[begin:end], outer if outer != NOTHING else None)
+            return Entry(begin, self._content[begin:end], outer if outer != NO_RECORD else None)
         own = "session" in value
         if not own and "event" not in value:
             return None

@@ -16,9 +16,9 @@ class Facts(NamedTuple):
     """Facts about a message, from the text beside it.
 
     Attributes:
-        time: When it was sent or had come; without a time zone where the log names none.
-        direction: ``sent`` or ``received``, by whoever wrote the log.
-        sender: Role of the sender, where the log names it.
+        time: Time of sending or receipt; without a time zone if the log names none.
+        direction: ``sent`` or ``received``, from the side that wrote the log.
+        sender: Role of the sender, if the log names it.
     """
 
     time: datetime | None
@@ -80,7 +80,7 @@ def facts_of(prefix: str) -> Facts:
 
 
 def phrase_of(prefix: str) -> str:
-    """Return the words before a message without times and numbers; two lines about one message differ in them."""
+    """Return the words before a message without times and numbers, by which two lines about one message differ."""
     return _strip_digits(" ", prefix[-MAX_PREFIX:])
 
 

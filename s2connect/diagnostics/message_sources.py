@@ -1,4 +1,4 @@
-"""Reads files of messages as text: detects their encoding, and names the kind of a file that is no text."""
+"""Reader for files of messages: detects their encoding, and names the kind of a file that is no text."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def no_messages(name: str, why: str = "", hint: str = "") -> Failure:
 def read_file(name: str) -> str:
     """Read a file, or standard input for ``-``: UTF-8, or UTF-16 or -32 if it begins like that. Blocks.
 
-    What is wrong in it becomes a lone surrogate, which no message may hold.
+    Wrong bytes become lone surrogates, which no message may hold.
 
     Raises:
         Failure: It cannot be read, is too large, or is a file of something else.
@@ -130,7 +130,7 @@ def read_file(name: str) -> str:
     except UnicodeDecodeError:
         raise no_messages(name, f": it begins like {encoding.upper()}, and is not") from None
     if "\0" in text[:_SNIFFED]:
-        text = text.replace("\0", " ")  # a power cut and "copytruncate" leave rows of them in text logs
+        text = text.replace("\0", " ")  # a power cut and "copytruncate" leave rows of NUL in text logs
         begin = text.lstrip(" ")[:_SNIFFED]
         if not begin.strip() or _of_no_text(begin):
             raise no_messages(name, ": it is a binary file")

@@ -11,7 +11,7 @@ from enum import StrEnum
 from s2connect.diagnostics.message_files import Entry, Record, entries_of
 from s2connect.diagnostics.message_lines import is_frame, role_of
 from s2connect.diagnostics.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
-from s2connect.diagnostics.validate import agreed_version, known_version
+from s2connect.diagnostics.validate import agreed_version, known_version, parse
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, parse_message
 from s2connect.messages.conversation import Conversation, Verdict
@@ -22,7 +22,6 @@ from s2connect.messages.envelope import (
     InvalidMessage,
     Message,
     ReceptionStatusValue,
-    read_message,
 )
 from s2connect.messages.rules import Finding
 from s2connect.messages.state import TABLE
@@ -143,7 +142,7 @@ def replay_file(name: str, version: str | None, role: Role | None) -> ReplayResu
 
     Raises:
         Failure: The file cannot be read, or there is no conversation in it.
-        UsageError: The version is unknown, or the roles cannot be session.
+        UsageError: The version is unknown, or the roles are unknown.
     """
     content = read_file(name)
     entries = list(entries_of(content))
@@ -193,17 +192,18 @@ class _Replay:
 
     def _text(self, entry: Entry, text: str, record: Record) -> Iterator[Remark]:
         session = self._open.get(record.session) or self._begin(record)
-        sender = self._sender(session, text, record, entry.line)
+        message = parse(text)
+        sender = self._sender(session, message, record, entry.line)
         if sender is None:
             detail = "It does not say whether the message was received or sent, and either side may send it."
             yield Remark(entry.line, record.session, None, None, Problem.UNREADABLE, detail)
             return
-        if record.foreign and _type_of(text) == "Handshake":
+        if record.foreign and isinstance(message, Message) and message.type == "Handshake":
             if sender in session.handshakes:  # a new session
                 yield from self._end(record.session)
                 session = self._begin(record)
             session.handshakes.add(sender)
-        yield from self._message(session, entry, text, record, sender)
+        yield from self._message(session, entry, message, record, sender)
 
     def _cut(self, entry: Entry, record: Record) -> Remark:
         """Handle a message that its logger cut: its effects on the conversation are unknown."""
@@ -228,7 +228,9 @@ class _Replay:
         self.sessions += 1
         return session
 
-    def _sender(self, session: _LoggedSession, text: str, record: Record, line: int) -> Role | None:
+    def _sender(
+        self, session: _LoggedSession, message: Message | InvalidMessage, record: Record, line: int
+    ) -> Role | None:
         """Return the sender of a message, from the log or from the message; None if unknown."""
         if record.sender is not None:
             return record.sender
@@ -238,12 +240,10 @@ class _Replay:
             return session.own_role if record.direction == "sent" else session.own_role.other
         if not record.foreign:
             return None
-        if (alone := _only_sender(text)) is not None:
-            return alone
-        with suppress(InvalidMessage):
-            subject = read_message(text).subject_id
-            return next((logged.sender.other for (_, id), logged in session.messages.items() if id == subject), None)  # noqa: A001
-        return None
+        if isinstance(message, InvalidMessage):
+            return None
+        answered = (one.sender.other for (_, name), one in session.messages.items() if name == message.subject_id)
+        return _only_sender(message) or next(answered, None)
 
     def _role_of(self, record: Record, line: int) -> Role:
         """Return the role of the side that wrote the log: as given, or by the first message that only one may send."""
@@ -255,7 +255,7 @@ class _Replay:
             other = entry.record
             if entry.line < line or other is None or entry.text is None or other.session != record.session:
                 continue
-            if (sender := _only_sender(entry.text)) is not None and other.direction is not None:
+            if (sender := _only_sender(parse(entry.text))) is not None and other.direction is not None:
                 return sender if other.direction == "sent" else sender.other
         raise UsageError(
             "The log does not say whether an energy manager or a device wrote it.",
@@ -263,7 +263,12 @@ class _Replay:
         )
 
     def _message(
-        self, session: _LoggedSession, entry: Entry, text: str, record: Record, sender: Role
+        self,
+        session: _LoggedSession,
+        entry: Entry,
+        message: Message | InvalidMessage,
+        record: Record,
+        sender: Role,
     ) -> Iterator[Remark]:
         now = record.time if record.time is not None and record.time.tzinfo is not None else None
         session.last = record.time or session.last
@@ -273,17 +278,14 @@ class _Replay:
         def remark(problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
             return Remark(entry.line, session.name, sender, kind, problem, detail, finding)
 
-        kind: str | None = None
-        try:
-            message = read_message(text)
-        except InvalidMessage as error:
-            yield remark(Problem.REFUSED, f"{error.status}: {error.label}")
+        kind = message.type if isinstance(message, Message) else None
+        if isinstance(message, InvalidMessage):
+            yield remark(Problem.REFUSED, f"{message.status}: {message.label}")
             return
-        kind = message.type
         handshake = record.foreign and kind in HANDSHAKES
         if handshake:
             verdict = _handshake_verdict(message)
-            if self._version is None and (agreed := agreed_version(text)) is not None:
+            if self._version is None and (agreed := agreed_version(message)) is not None:
                 session.conversation = Conversation(agreed)
         else:
             verdict = session.conversation.judge(sender, message, now=now)
@@ -364,13 +366,6 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
     return (end - begin).total_seconds()
 
 
-def _type_of(text: str) -> str | None:
-    try:
-        return read_message(text).type
-    except InvalidMessage:
-        return None
-
-
 def _handshake_verdict(message: Message) -> Verdict:
     """Validate a handshake message of plain S2 by its schema."""
     try:
@@ -380,14 +375,15 @@ def _handshake_verdict(message: Message) -> Verdict:
     return Verdict(ReceptionStatusValue.OK, None, message.id or NIL_ID)
 
 
-def _only_sender(text: str) -> Role | None:
+def _only_sender(message: Message | InvalidMessage) -> Role | None:
     """Return the only role that may send messages of this type, or the role that a Handshake names."""
-    try:
-        message = read_message(text)
-        kind = message.type
-        if kind in HANDSHAKES:
-            return Role.CEM if kind == "HandshakeResponse" else role_of(message.body.get("role"))
-    except InvalidMessage:
+    if isinstance(message, InvalidMessage):
         return None
-    senders = {role for row in TABLE.values() for role in Role if kind in row[role]}
+    if message.type == "HandshakeResponse":
+        return Role.CEM
+    if message.type in HANDSHAKES:
+        with suppress(InvalidMessage):
+            return role_of(message.body.get("role"))
+        return None
+    senders = {role for row in TABLE.values() for role in Role if message.type in row[role]}
     return senders.pop() if len(senders) == 1 else None

@@ -10,7 +10,7 @@ from s2connect.diagnostics.message_lines import is_frame
 from s2connect.diagnostics.message_sources import UNCUT, no_messages, read_file
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, read_typed
-from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue, read_message
+from s2connect.messages.envelope import InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.rules import Finding, Severity, check
 from s2connect.service.failures import Failure
 
@@ -91,20 +91,28 @@ def _validate_file(name: str, wanted: str | None) -> list[ValidatedMessage]:
         if entry.text is None or (log and entry.other):
             continue
         session = record.session if record is not None else ""
-        if (agreed := agreed_version(entry.text)) is not None:
+        message = parse(entry.text)
+        if (agreed := agreed_version(message)) is not None:
             versions[session] = agreed
         version = wanted or known_version(versions.get(session, V1))
-        validated.append(_validate(name, entry, entry.text, version))
+        validated.append(_validate(name, entry, message, version))
     return validated
 
 
-def agreed_version(text: str) -> str | None:
+def parse(text: str) -> Message | InvalidMessage:
+    """Read a message; return the error if it is none."""
+    try:
+        return read_message(text)
+    except InvalidMessage as error:
+        return error
+
+
+def agreed_version(message: Message | InvalidMessage) -> str | None:
     """Return the version in use from this message on: in plain S2 a HandshakeResponse names it."""
-    if "HandshakeResponse" not in text:
+    if isinstance(message, InvalidMessage) or message.type != "HandshakeResponse":
         return None
     try:
-        message = read_message(text)
-        selected = message.body.get("selected_protocol_version") if message.type == "HandshakeResponse" else None
+        selected = message.body.get("selected_protocol_version")
         return data_model(selected) if isinstance(selected, str) else None
     except (InvalidMessage, UsageError):
         return None
@@ -122,17 +130,17 @@ def known_version(version: str) -> str:
         raise UsageError(error.what, hint="Say by which version it is to be read: --version") from None
 
 
-def _validate(name: str, entry: Entry, text: str, version: str) -> ValidatedMessage:
-    kind: str | None = None
+def _validate(name: str, entry: Entry, message: Message | InvalidMessage, version: str) -> ValidatedMessage:
+    kind = message.type if isinstance(message, Message) else None
     try:
-        message = read_message(text)
-        kind = message.type
+        if isinstance(message, InvalidMessage):
+            raise message
         parsed, tolerated = read_typed(message, version)
         findings = (*tolerated, *check(parsed))
     except InvalidMessage as error:
         label = error.label
         if entry.broken:
-            label = _PYTHON if text.startswith("{'") else _NO_JSON
+            label = _PYTHON if (entry.text or "").startswith("{'") else _NO_JSON
         return ValidatedMessage(name, entry.line, kind, error.status, label)
     wrong = any(finding.rule.severity is Severity.ERROR for finding in findings)
     status = ReceptionStatusValue.INVALID_CONTENT if wrong else ReceptionStatusValue.OK
