@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from s2connect.diagnostics.findings import Check, Finding, Layer
+from s2connect.diagnostics.findings import Check, Finding, Layer, Verdict, passes
 from s2connect.diagnostics.home import ExaminedEndpoint, check_database, check_home, check_vault
 from s2connect.diagnostics.intermediaries import check_broker, check_proxy, proxies_of
 from s2connect.diagnostics.machine import check_multicast, check_network
@@ -22,6 +22,8 @@ from s2connect.diagnostics.peers import PeerChecks
 from s2connect.diagnostics.server import check_certificates, check_name, check_service
 from s2connect.errors import ConfigurationError
 from s2connect.model.proxy import Proxies
+
+__all__ = ["Finding", "Layer", "Verdict", "examine", "passes"]
 
 _log = logging.getLogger(__name__)
 

@@ -57,6 +57,18 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
 
 
+def test_a_program_gets_findings_without_the_libraries_of_the_command(tmp_path: Path) -> None:
+    program = """
+import asyncio, pathlib, sys
+from s2connect.diagnostics.doctor import Layer, examine, passes
+findings = asyncio.run(examine(pathlib.Path(sys.argv[1]), deadline=10))
+(set_up,) = (finding for finding in findings if finding.name == "set_up")
+assert set_up.layer is Layer.STORE and "s2connect init" in set_up.cure
+assert not {"typer", "rich"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "none")], check=True)
+
+
 def checks_of(home: Path, capsys: Capture) -> dict[str, dict[str, str]]:
     """Run it with ``--json``; the checks by name. Its shape and its exit code are looked at every time."""
     capsys.readouterr()
