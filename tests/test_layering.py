@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -119,17 +120,23 @@ class Import:
 
 
 class _Imports(ast.NodeVisitor):
-    """Every import of a file, also inside functions, but not those for type checkers only."""
+    """Imports of a file, also those inside functions.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: The file.
+        typing: Include what is imported for type checkers only.
+    """
+
+    def __init__(self, file: Path, *, typing: bool) -> None:
         self.file = file
+        self.typing = typing
         self.found: list[Import] = []
 
     def _add(self, node: ast.stmt, module: str) -> None:
         self.found.append(Import(self.file.relative_to(ROOT).as_posix(), node.lineno, module))
 
     def visit_If(self, node: ast.If) -> None:
-        if "TYPE_CHECKING" in ast.unparse(node.test):
+        if "TYPE_CHECKING" in ast.unparse(node.test) and not self.typing:
             for other in node.orelse:
                 self.visit(other)
         else:
@@ -153,8 +160,8 @@ def _files() -> list[Path]:
 
 
 @cache
-def _imports(file: Path) -> list[Import]:
-    visitor = _Imports(file)
+def _imports(file: Path, *, typing: bool = False) -> list[Import]:
+    visitor = _Imports(file, typing=typing)
     visitor.visit(ast.parse(file.read_text("utf-8")))
     return visitor.found
 
@@ -181,6 +188,26 @@ def test_every_part_has_a_layer() -> None:
 def test_imports_point_to_the_same_or_a_lower_layer() -> None:
     wrong = [str(found) for importer, imported, found in _inner() if LAYERS[imported] > LAYERS[importer]]
     assert not wrong
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Neither directly nor through others, also within a part, and also under ``TYPE_CHECKING``."""
+    modules = {
+        ".".join(file.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in _files()
+    }
+    graph = {
+        module: {found.module for found in _imports(file, typing=True)} & modules.keys() - {module}
+        for module, file in modules.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(
+            f"These files import each other: {' <- '.join(error.args[1])}. Move what both need into a third file that "
+            "imports neither, or pass the object in as an argument.",
+            pytrace=False,
+        )
 
 
 def test_parts_that_are_strangers_do_not_import_each_other() -> None:

@@ -1,4 +1,4 @@
-"""The live connections of one node, and the tasks of a communication client that bring them about (REC)."""
+"""Live connections of one node, and their hand-over to the application."""
 
 from __future__ import annotations
 
@@ -6,32 +6,21 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from s2connect.endpoint.state import EndpointState
 from s2connect.errors import (
-    AccessRefused,
-    NoLongerPaired,
-    NotPaired,
-    NotReachable,
-    PeerBusy,
-    PeerTimeout,
-    S2ConnectError,
-    StorageError,
     UsageError,
 )
-from s2connect.events import SessionFailed
 from s2connect.messages.checks import Check
-from s2connect.model.common import NodeId
-from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.common import NodeId, Role
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
-from s2connect.session.http_client import SessionClient, with_descriptions
-from s2connect.session.reconnect import BASE_DELAY, SHORT_SESSION, Backoff, after_refusal
+from s2connect.session.reconnect import BASE_DELAY
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
-from s2connect.store.base import Pairing, PairKey, Store
-from s2connect.supervisor import Supervisor
+from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 
 _log = logging.getLogger(__name__)
@@ -43,46 +32,6 @@ _CONVERSATION = "s2connect.messages.conversation"
 """Module loaded for sessions only, not by an endpoint that only pairs."""
 
 AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
-
-
-T = TypeVar("T")
-
-
-async def first_reachable(addresses: Sequence[str | None], attempt: Callable[[str | None], Awaitable[T]]) -> T:
-    """Try one address after the other, at least one, until somebody is there.
-
-    Raises:
-        NotReachable, PeerTimeout: Nobody is, by the last of them.
-    """
-    for address in addresses[:-1]:
-        try:
-            return await attempt(address)
-        except (NotReachable, PeerTimeout) as error:
-            _log.info("%s", error)
-    return await attempt(addresses[-1])
-
-
-class Owner(Protocol):
-    """Interface of a node's connections to its endpoint."""
-
-    async def settle(self, pairing: Pairing) -> Pairing:
-        """Confirm a pairing if it was unconfirmed; return it as stored.
-
-        Raises:
-            NotPaired: It was removed or replaced meanwhile.
-        """
-
-    def is_under_way(self, pairing: Pairing) -> bool:
-        """Return whether the attempt that agreed on an unconfirmed pairing has not ended yet."""
-
-    async def drop(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing proved not to stand."""
-
-    async def ended_by_peer(self, pairing: Pairing) -> None:
-        """The communication server has unpaired (UNP-02)."""
-
-    def session_failed(self, event: SessionFailed) -> None:
-        """Tell the user."""
 
 
 class LiveConnection:
@@ -113,25 +62,15 @@ class LiveConnection:
             await self.connection.close(GOING_AWAY, reason)
 
 
-def _delay(backoff: Backoff, error: S2ConnectError) -> float:
-    """Return the seconds until the next attempt after a failed one (REC-02)."""
-    chance = random.random()  # noqa: S311 - spreads load, guards nothing
-    if isinstance(error, PeerBusy) and error.status in (429, 503):
-        return backoff.busy(chance, retry_after=error.retry_after)
-    if isinstance(error, NotReachable) and error.cut:
-        return backoff.busy(chance)
-    return backoff.failed(chance)
-
-
-def _possible(check: Check, s2_version: str) -> Check:
-    """How much can be judged: of a version that is only configured, not known here, the envelope."""
+def _check_for(check: Check, s2_version: str) -> Check:
+    """Return the validation level for a version: the envelope only, where its data model is unknown here."""
     from s2connect.messages.catalogue import data_model
 
     try:
         data_model(s2_version)
     except UsageError as error:
         if check is not Check.ENVELOPE:
-            _log.warning("messages are not judged: %s", error)
+            _log.warning("messages are not validated: %s", error)
         return Check.ENVELOPE
     return check
 
@@ -140,9 +79,9 @@ class Sessions:
     """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
 
     def __init__(
-        self, live: ConnectionManager, observer: Observer | None, check: Check, answer: Answerer | None = None
+        self, manager: ConnectionManager, observer: Observer | None, check: Check, answer: Answerer | None = None
     ) -> None:
-        self._live = live
+        self._manager = manager
         self._observer = observer
         self._check = check
         self._answer = answer
@@ -153,15 +92,15 @@ class Sessions:
     async def __anext__(self) -> Session:
         if _CONVERSATION not in sys.modules:
             await asyncio.to_thread(import_module, _CONVERSATION)  # takes long the first time
-        live = await self._live.next()
+        live = await self._manager.next()
         live.session = Session(
             live.connection,
             peer=live.pairing.peer,
-            role=self._live.node.description.role,
-            check=_possible(self._check, live.connection.info.s2_version),
+            role=self._manager.role,
+            check=_check_for(self._check, live.connection.info.s2_version),
             on_message=self._observer,
             answer=self._answer,
-            refusals=self._live.refusals(live.pairing),
+            refusals=self._manager.refusals(live.pairing),
         )
         return live.session
 
@@ -169,41 +108,27 @@ class Sessions:
 class Connections:
     """The connections underneath, for relays; an async iterator that ends when the endpoint closes."""
 
-    def __init__(self, live: ConnectionManager, *, connect: bool) -> None:
-        self._live = live
+    def __init__(self, manager: ConnectionManager, *, connect: bool) -> None:
+        self._manager = manager
         self._connect = connect
 
     def __aiter__(self) -> Connections:
         return self
 
     async def __anext__(self) -> tuple[Connection, Pairing]:
-        live = await self._live.next(connect=self._connect)
+        live = await self._manager.next(connect=self._connect)
         return live.connection, live.pairing
 
 
 class ConnectionManager:
     """Connections of one node. None is opened or accepted before the application takes connections."""
 
-    def __init__(
-        self,
-        endpoint: Callable[[], LocalEndpoint],
-        node: LocalNode,
-        store: Store,
-        client: SessionClient,
-        owner: Owner,
-        routes_of: Callable[[Pairing], Awaitable[list[str]]],
-        *,
-        supervisor: Supervisor,
-    ) -> None:
+    def __init__(self, state: EndpointState, node: NodeId) -> None:
         self.node = node
         self.admission_hook: AdmissionHook | None = None
-        self._endpoint = endpoint
-        self._store = store
-        self._client = client
-        self._owner = owner
-        self._routes_of = routes_of
-        self._supervisor = supervisor
         self.drops = 0  # number of sessions ended because of their pairing
+        self.keep_connected: Callable[[PairKey], Coroutine[Any, Any, None]]  # set by the connector
+        self._state = state
         self._live: dict[NodeId, LiveConnection] = {}
         self._waiting: asyncio.Queue[LiveConnection | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
@@ -211,8 +136,7 @@ class ConnectionManager:
         self._started = False
         self._connects = False
         self._closed = False
-        self._news: dict[NodeId, asyncio.Event] = {}  # of connectors that wait
-        self._hosts: dict[NodeId, str] = {}
+        self._pauses: dict[NodeId, tuple[str, asyncio.Event]] = {}  # of connectors, with the host of the server
         self._refusals: dict[NodeId, tuple[float, PermanentRefusals]] = {}
 
     # The application's side
@@ -222,7 +146,7 @@ class ConnectionManager:
         if self._started or self._closed:
             return
         self._started, self._connects = True, connect
-        for pairing in await self._store.pairings(self.node.id):
+        for pairing in await self._state.store.pairings(self.node):
             self.connect(pairing)
 
     async def next(self, *, connect: bool = True) -> LiveConnection:
@@ -235,6 +159,11 @@ class ConnectionManager:
                 raise StopAsyncIteration
             if self._live.get(live.pairing.key.remote) is live:
                 return live
+
+    @property
+    def role(self) -> Role:
+        """Role of the node."""
+        return self._state.local.nodes[self.node].description.role
 
     def peers(self) -> dict[NodeId, LiveConnection]:
         """What is connected now."""
@@ -261,13 +190,14 @@ class ConnectionManager:
     # Connections
 
     def attach(self, connection: Connection, pairing: Pairing) -> LiveConnection:
-        """A connection came up, for the application to take. It replaces one of the same pair (WS-06)."""
-        live = self._keep(connection, pairing)
+        """Queue a new connection for the application."""
+        live = self.register(connection, pairing)
         if not self._closed:
             self._waiting.put_nowait(live)
         return live
 
-    def _keep(self, connection: Connection, pairing: Pairing) -> LiveConnection:
+    def register(self, connection: Connection, pairing: Pairing) -> LiveConnection:
+        """Watch a connection until its end. It replaces one of the same pair (WS-06)."""
         live = LiveConnection(connection, pairing)
         old = self._live.pop(pairing.key.remote, None)
         if old is not None:
@@ -285,7 +215,7 @@ class ConnectionManager:
         remote = live.pairing.key.remote
         try:
             await live.connection.wait_closed()
-            _log.info("%s is no longer connected with %s", self.node.id, remote)
+            _log.info("%s is no longer connected with %s", self.node, remote)
         except Exception:
             await live.connection.close(INTERNAL_ERROR)  # its end would not be noticed
             raise
@@ -310,7 +240,7 @@ class ConnectionManager:
         self.drops += 1
         self._refusals.pop(remote, None)
         if (connector := self._connectors.pop(remote, None)) is not None:
-            await self._supervisor.end([connector])
+            await self._state.supervisor.end([connector])
         if (live := self._live.pop(remote, None)) is not None:
             await asyncio.wait({self._later(live.end(reason), "end")})
 
@@ -318,7 +248,7 @@ class ConnectionManager:
         """End everything with a close frame; iterators end."""
         self._closed = True
         self._waiting.put_nowait(None)
-        await self._supervisor.end(self._connectors.values())
+        await self._state.supervisor.end(self._connectors.values())
         self._connectors.clear()
         live, self._live = list(self._live.values()), {}
         for one in live:
@@ -327,7 +257,7 @@ class ConnectionManager:
             await asyncio.wait(set(self._closing))
 
     def _later(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        task = self._supervisor.spawn(work, what, self.node.id, expected=logging.INFO)
+        task = self._state.supervisor.spawn(work, what, self.node, expected=logging.INFO)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         return task
@@ -347,9 +277,9 @@ class ConnectionManager:
             if url is not None and url.host == host and address and addresses and address not in addresses:
                 _log.info("%s has left %s; connecting anew", for_display(host), address)
                 self._later(live.end("address gone"), "address")
-        for remote, news in self._news.items():
-            if remote not in self._live and self._hosts.get(remote) == host:
-                news.set()
+        for remote, (server, seen) in self._pauses.items():
+            if remote not in self._live and server == host:
+                seen.set()
 
     # Communication client
 
@@ -362,126 +292,19 @@ class ConnectionManager:
         if running is not None and not running.done():
             return
         key = pairing.key
-        self._connectors[remote] = self._supervisor.keep(lambda: self._keep_connected(key), "connector", remote)
+        self._connectors[remote] = self._state.supervisor.keep(lambda: self.keep_connected(key), "connector", remote)
 
-    async def _keep_connected(self, key: PairKey) -> None:
-        backoff = Backoff()
-        while True:
-            # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
-            pairing = self._next_of(await self._store.pairings_of(key))
-            if pairing is None:
-                return
-            try:
-                connection, updated = await self._open(pairing)
-            except NotPaired:
-                continue  # removed or replaced meanwhile
-            except (NoLongerPaired, AccessRefused) as error:
-                if not pairing.confirmed:
-                    await self._owner.drop(pairing)
-                    continue
-                if isinstance(error, NoLongerPaired):
-                    self._tell(pairing, error, None)
-                    await self._owner.ended_by_peer(pairing)
-                    return
-                delay = after_refusal(random.random())  # noqa: S311 - spreads load, guards nothing
-                self._tell(pairing, error, delay)
-                await asyncio.sleep(delay)
-                continue
-            except S2ConnectError as error:
-                delay = _delay(backoff, error)
-                self._tell(pairing, error, delay)
-                if await self._pause(pairing, delay):
-                    backoff.established()
-                continue
-            live = self.attach(connection, updated)
-            chance = random.random()  # noqa: S311 - spreads load, guards nothing
-            end = await live.ended()
-            lasted = asyncio.get_running_loop().time() - live.since
-            if end is not SessionEnd.RECONNECT_REQUESTED:
-                if end is not SessionEnd.PERMANENT_ERROR or lasted >= SHORT_SESSION:
-                    backoff.established()
-                delay = backoff.failed(chance)
-            else:
-                if lasted >= SHORT_SESSION:
-                    backoff.established()
-                delay = backoff.restart(lasted=lasted, chance=chance)
-            await asyncio.sleep(delay)
-
-    async def open(self, remote: NodeId) -> Connection:
-        """Connect to the server of a pairing once, now; see :meth:`Node.open <s2connect.endpoint.node.Node.open>`."""
-        key = PairKey(self.node.id, remote)
-        while True:
-            pairing = self._next_of(await self._store.pairings_of(key))
-            if pairing is None:
-                raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
-            try:
-                connection, updated = await self._open(pairing)
-            except NotPaired:
-                continue  # removed or replaced meanwhile
-            except (NoLongerPaired, AccessRefused) as error:
-                if not pairing.confirmed:
-                    await self._owner.drop(pairing)
-                    continue
-                if isinstance(error, NoLongerPaired):
-                    await self._owner.ended_by_peer(pairing)
-                raise
-            self._keep(connection, updated)
-            return connection
-
-    def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
-        """Return the pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""
-        ours = [p for p in pairings if p.initiate_session_url is not None and not self._owner.is_under_way(p)]
-        return ours[-1] if ours else None
-
-    async def _pause(self, pairing: Pairing, delay: float) -> bool:
-        """Wait, or until the server shows up in the network and some hundred milliseconds more. True if it did."""
+    async def pause(self, pairing: Pairing, delay: float) -> bool:
+        """Sleep for the delay, or a shorter one once the server is seen by mDNS. Return whether it was seen."""
         assert pairing.initiate_session_url is not None
-        remote = pairing.key.remote
-        self._hosts[remote] = pairing.initiate_session_url.host
-        news = self._news[remote] = asyncio.Event()
+        remote, seen = pairing.key.remote, asyncio.Event()
+        self._pauses[remote] = pairing.initiate_session_url.host, seen
         try:
             async with asyncio.timeout(delay):
-                await news.wait()
+                await seen.wait()
         except TimeoutError:
             return False
         finally:
-            del self._news[remote]
+            del self._pauses[remote]
         await asyncio.sleep(random.random() * min(delay, BASE_DELAY))  # noqa: S311 - spreads load, guards nothing
         return True
-
-    async def _open(self, pairing: Pairing) -> tuple[Connection, Pairing]:
-        """Connect to the server of a pairing. Returns the pairing, confirmed, with the descriptions of the response.
-
-        The pairing stands then; a change of it comes only when the caller awaits something.
-
-        Raises:
-            NotPaired: It was removed or replaced meanwhile.
-            S2ConnectError: There is no session, or what it changes could not be stored.
-        """
-        routes: list[str | None] = [*await self._routes_of(pairing)] or [None]
-        connection, answer = await first_reachable(
-            routes, lambda address: self._client.open(self._endpoint(), self.node, pairing, address=address)
-        )
-        try:
-            if (updated := with_descriptions(pairing, answer)) != pairing:
-                await self._describe(updated)
-            standing = await self._owner.settle(pairing)
-        except BaseException:
-            await connection.close(GOING_AWAY)
-            raise
-        return connection, with_descriptions(standing, answer)
-
-    async def _describe(self, pairing: Pairing) -> None:
-        try:
-            await self._store.update_descriptions(pairing.key, node=pairing.peer, endpoint=pairing.peer_endpoint)
-        except StorageError as error:
-            _log.warning("the peer's new description could not be stored: %s", error.kind)
-
-    def _tell(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
-        name = for_display(pairing.peer.title)
-        _log.info("no session with %s: %s", name, error)
-        self._owner.session_failed(
-            SessionFailed(
-                node=self.node.id, peer=pairing.peer, kind=error.kind, sentence=f"{name}: {error}", retry_in=retry_in
-            )
-        )

@@ -6,47 +6,44 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.certificate import CertificateManager
-from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, bracketed, checked
-from s2connect.endpoint.connections import ConnectionManager, LiveConnection, first_reachable
+from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
+from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
+from s2connect.endpoint.state import EndpointState
 from s2connect.errors import (
     ConfigurationError,
     NotInitialised,
+    NotReachable,
     StorageError,
     UsageError,
 )
 from s2connect.events import (
-    Event,
-    EventHub,
     EventStream,
     Notice,
-    TaskFailed,
 )
-from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
+from s2connect.model.pairing import WaitForPairingAction
 from s2connect.model.proxy import Proxies
-from s2connect.model.secret import AccessToken
-from s2connect.model.url import BaseUrl, WebSocketUrl
-from s2connect.pairing.server_core import PairingServer
+from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
-from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
-from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -73,57 +70,42 @@ class Endpoint:
     """An endpoint: use :meth:`open` with ``async with``.
 
     Attributes:
-        config: Its settings.
         nodes: Its nodes by id.
-        book: Its pairings, for its nodes.
-        supervisor: Owns its background tasks; they end with it.
     """
 
     def __init__(
         self,
-        config: EndpointConfig,
-        store: Store,
-        vault: Vault,
-        identity: CertificateManager,
+        state: EndpointState,
+        certificates: CertificateManager,
+        tls: ServerContext,
         home: Home | None,
-        addresses: Mapping[str, str],
+        *,
+        serve: bool,
         zeroconf: AsyncZeroconf | None,
     ) -> None:
         """Use :meth:`open`."""
-        self.config = config
         self.nodes: dict[NodeId, Node] = {}
-        self._local = config.endpoint()
-        self._store = store
-        self._vault = vault
-        self._certificates = identity
+        self._state = state
+        self._certificates = certificates
+        self._tls = tls
         self._home = home
-        self._events = EventHub()
-        self.supervisor = Supervisor("s2connect", FailureLog(self.task_failed))
-        self._zeroconf = zeroconf
-        self._lan: LocalNetwork | None = None
-        self._connections: dict[NodeId, ConnectionManager] = {}
-        self._tls: ServerContext | None = None
-        self._server: Server | None = None
-        self._ready = self._serve = False
-        self._port = config.port
+        self._serve = serve
         self._config_lock = asyncio.Lock()
-        self._pairing_server = PairingServer(
-            lambda: self._local,
-            session_url=lambda: self.session_url,
-            wan_clients_only=config.wan_pairing_server,
-        )
-        self._session_server = SessionServer()
-        self.book = Pairings(store, lambda: self._local, self._connections, self._session_server, self, self.supervisor)
-        self._websocket = WebSocketTransport(self._websocket_url)
+        self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
         self._mqtt: MqttTransport | None = None
-        self._proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
-        self._resolver = Resolver(
-            addresses,
-            zeroconf,
-            public_only=config.connects_to_internet_only,
-            through_proxy=lambda host: self._proxies.towards(host) is not None,
+        self._client = SessionClient(
+            state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
         )
+        self._connections: dict[NodeId, ConnectionManager] = {}
+        self._pairings = Pairings(state, self._connections, self._client)
+        self._pairing = PairingManager(state, self._pairings, certificates)
+        self._server: Server | None = None
+        self._lan: LocalNetwork | None = None
+        if serve and self.config.deployment is Deployment.LAN and not self.config.wan_pairing_server:
+            from s2connect.endpoint.local_network import LocalNetwork  # loads zeroconf
+
+            self._lan = LocalNetwork(state, self._pairing, self._connections, zeroconf)
 
     # Opening and closing
 
@@ -174,58 +156,39 @@ class Endpoint:
                 vault, _ = await asyncio.to_thread(open_vault, config.vault, opened.path / SECRETS)
                 store = await SqliteStore.open(opened.path / DATABASE, vault)
             stack.push_async_callback(store.close)
-            identity = CertificateManager(config, opened, vault)
-            endpoint = cls(config, store, vault, identity, opened, addresses or {}, zeroconf)
+            proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
+            resolver = Resolver(
+                addresses or {},
+                zeroconf,
+                public_only=config.connects_to_internet_only,
+                through_proxy=lambda host: proxies.towards(host) is not None,
+            )
+            stack.push_async_callback(resolver.close)
+            state = EndpointState(
+                config=config,
+                local=config.endpoint(),
+                store=store,
+                vault=vault,
+                pki=await asyncio.to_thread(wan_client_context, config.trust_anchors),
+                proxies=proxies,
+                resolver=resolver,
+                port=config.port,
+            )
+            certificates = CertificateManager(config, opened, vault)
+            tls = ServerContext(await asyncio.to_thread(certificates.load))
+            endpoint = cls(state, certificates, tls, opened, serve=serve, zeroconf=zeroconf)
             stack.push_async_callback(endpoint._close)
-            await endpoint._start(serve=serve)
+            await endpoint._start()
             if listen:
                 await endpoint.listen()
             yield endpoint
 
-    async def _start(self, *, serve: bool) -> None:
-        self._pki = await asyncio.to_thread(wan_client_context, self.config.trust_anchors)
-        shown = await asyncio.to_thread(self._certificates.load)
-        self._tls = ServerContext(shown)
+    async def _start(self) -> None:
         if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
             await self._start_mqtt()
-        self._pairing_manager = PairingManager(
-            self.config,
-            lambda: self._local,
-            self,
-            supervisor=self.supervisor,
-            server=self._pairing_server,
-            book=self.book,
-            store=self._store,
-            vault=self._vault,
-            events=self._events,
-            resolver=self._resolver,
-            proxies=self._proxies,
-            pki=self._pki,
-            session_url=lambda: self.session_url if self._port and self.config.server else None,
-        )
-        client = SessionClient(
-            self._store, self._transports, self._pki, proxies=self._proxies, addresses_of=self._resolver.of
-        )
-        self._client = client
-        for local in self._local.nodes.values():
+        for local in self._state.local.nodes.values():
             await self._add_node(local)
-        if serve and self.config.deployment is Deployment.LAN and not self.config.wan_pairing_server:
-            from s2connect.endpoint.local_network import LocalNetwork  # loads DNS-SD
-
-            self._lan = LocalNetwork(
-                self.config,
-                lambda: self._local,
-                self,
-                supervisor=self.supervisor,
-                pairing=self._pairing_manager,
-                store=self._store,
-                pki=self._pki,
-                ready=lambda: self._ready,
-                zeroconf=self._zeroconf,
-            )
-            self._pairing_manager.open_to(self._lan)
-        self._serve = serve
-        self.supervisor.keep(self._keep_identity_fresh, "renewal")
+        self.supervisor.keep(self._renew_in_time, "renewal")
 
     async def listen(self) -> None:
         """Listen and advertise, if the endpoint was opened without; does nothing if it does so already.
@@ -233,19 +196,23 @@ class Endpoint:
         Raises:
             ConfigurationError: The port is taken.
         """
-        if self._ready:
+        if self._state.ready:
             return
-        serve = self._serve
-        if serve and self.config.server:
-            await self._listen()
-        self._ready = True
+        if self._serve and self.config.server:
+            from s2connect.endpoint.server import Server  # a device that only connects does without a server
+
+            self._server = await Server.start(
+                self._state, self._tls, self._pairing, self._pairings, self._transports, self._websocket, self._lan
+            )
+            self._state.port = self._server.port
+        self._state.ready = True
         if self._lan is not None:
-            self._lan.start(self.pairing_url if self._server else None, self._port)
-        await self.book.settle_unconfirmed()
-        if serve and (doubt := self._certificates.doubt()) is not None:
-            self.publish(Notice(kind="clock", sentence=doubt))
-        if self.config.deployment is Deployment.WAN and self.config.is_own_ca and serve:
-            self.publish(
+            self._lan.start(self.pairing_url if self._server else None, self._state.port)
+        await self._pairings.settle_unconfirmed()
+        if self._serve and (doubt := self._certificates.doubt()) is not None:
+            self._state.events.publish(Notice(kind="clock", sentence=doubt))
+        if self.config.deployment is Deployment.WAN and self.config.is_own_ca and self._serve:
+            self._state.events.publish(
                 Notice(
                     kind="own_ca_in_wan",
                     sentence="This WAN endpoint has no certificate of a public CA; peers will refuse it unless they "
@@ -262,64 +229,34 @@ class Endpoint:
             settings = await asyncio.to_thread(self.config.mqtt.complete, self.config.host)
         self._mqtt = MqttTransport(
             settings,
-            role_of=lambda node: self._local.nodes[node].description.role,
+            role_of=lambda node: self._state.local.nodes[node].description.role,
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
-            addresses_of=self._resolver.of if self.config.connects_to_internet_only else None,
+            addresses_of=self._state.resolver.resolve if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
         )
         self._transports[self._mqtt.name] = self._mqtt
         self._mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
-        connections = ConnectionManager(
-            lambda: self._local,
-            local,
-            self._store,
-            self._client,
-            self.book,
-            self._routes_of,
-            supervisor=self.supervisor,
-        )
-        self._connections[local.id] = connections
-        node = self.nodes[local.id] = Node(self, self._pairing_manager, local, connections)
-        await self._pairing_manager.restore_static_code(local)
+        connections = self._connections[local.id] = ConnectionManager(self._state, local.id)
+        connector = Connector(self._state, connections, self._pairings, self._client)
+        node = self.nodes[local.id] = Node(self._state, self._pairing, self._pairings, connector, self._lan)
+        await self._pairing.restore_static_code(local)
         return node
 
-    async def _listen(self) -> None:
-        from s2connect.endpoint.server import Server  # a device that only connects does without a server
-
-        assert self._tls is not None
-        self._server = await Server.start(
-            self.config,
-            self._tls,
-            manager=self.book,
-            supervisor=self.supervisor,
-            on_failed=self._pairing_manager.attempt_failed,
-            endpoint=lambda: self._local,
-            ready=lambda: self._ready,
-            pairing_server=self._pairing_server,
-            session_server=self._session_server,
-            store=self._store,
-            transports=self._transports,
-            websocket=self._websocket,
-            lan=self._lan,
-        )
-        self._port = self._server.port
-
     async def _close(self) -> None:
-        self._ready = False
+        self._state.ready = False
         if self._lan is not None:
             await self._lan.withdraw()
         await asyncio.gather(*(c.close() for c in self._connections.values()))
-        await self.book.close()
+        await self._pairings.close()
         await self.supervisor.close()
         await self._websocket.close()
         if self._mqtt is not None:
             await self._mqtt.close()
         if self._server is not None:
             await self._server.close()
-        await self._resolver.close()
-        self._events.close()
+        self._state.events.close()
 
     # What applications ask
 
@@ -358,8 +295,8 @@ class Endpoint:
             await self._write_config([*self.config.nodes, *nodes])
         if self._mqtt is None and any(MQTT in node.communication_protocols for node in nodes):
             await self._start_mqtt()
-        added = [await self._add_node(self._local.nodes[node.id]) for node in nodes]
-        if self._lan is not None and self._ready:
+        added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
+        if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
         return added
 
@@ -381,33 +318,38 @@ class Endpoint:
             return
         async with self._config_lock:
             await self._write_config([changed.get(known.id, known) for known in self.config.nodes])
-        for node in changed:
-            self.nodes[node].described(self._local.nodes[node])
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
         settings = {**self.config.model_dump(), "nodes": nodes}
         config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
             await asyncio.to_thread(self._home.write_private, CONFIG_FILE, config.to_json())
-        self.config, self._local = config, config.endpoint()
+        self._state.configure(config)
+
+    @property
+    def config(self) -> EndpointConfig:
+        """Its settings."""
+        return self._state.config
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Owner of its background tasks, which end with it."""
+        return self._state.supervisor
 
     @property
     def pairing_url(self) -> BaseUrl:
-        """What a user types at the other side."""
-        return BaseUrl(f"https://{bracketed(self.config.host)}:{self._port}{PAIRING_PATH}")
+        """The URL that a user types at the other side."""
+        return self._state.pairing_url()
 
     @property
     def session_url(self) -> BaseUrl:
         """Base URL of session initiation."""
-        return BaseUrl(f"https://{bracketed(self.config.host)}:{self._port}{SESSION_PATH}")
-
-    def _websocket_url(self) -> WebSocketUrl:
-        return WebSocketUrl(f"wss://{bracketed(self.config.host)}:{self._port}{WEBSOCKET_PATH}")
+        return self._state.session_url()
 
     @property
     def proxies(self) -> Proxies:
         """The HTTP proxy towards the internet."""
-        return self._proxies
+        return self._state.proxies
 
     @property
     def mqtt(self) -> MqttTransport | None:
@@ -421,11 +363,11 @@ class Endpoint:
 
     def events(self) -> EventStream:
         """Follow what happens from now on."""
-        return self._events.follow()
+        return self._state.events.follow()
 
     async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
         """All pairings of all nodes, or of one."""
-        return await self._store.pairings(node)
+        return await self._pairings.of(node)
 
     def connected(self) -> dict[PairKey, LiveConnection]:
         """What is connected now."""
@@ -445,11 +387,11 @@ class Endpoint:
         Raises:
             NetworkError, TrustError, PeerError: It does not tell, e.g. because it is in another subnet or in the WAN.
         """
-        return await self._pairing_manager.look_at(url, address=address)
+        return await self._pairing.look_at(url, address=address)
 
     def waiting(self) -> list[NodeDescription]:
         """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
-        return self._pairing_manager.waiting()
+        return self._lan.waiting() if self._lan is not None else []
 
     def announce_waiting(self, peer: NodeId, *, cancel: bool = False) -> None:
         """Tell a waiting device that its user is about to be asked for its code, or take that back (LP-04).
@@ -457,37 +399,12 @@ class Endpoint:
         Raises:
             NotReachable: It does not wait here (any more).
         """
-        self._pairing_manager.announce_waiting(peer, cancel=cancel)
+        if self._lan is None:
+            raise NotReachable("The device does not wait here.")
+        actions = WaitForPairingAction
+        self._lan.ask(peer, actions.CANCEL_PREPARE_PAIRING if cancel else actions.PREPARE_PAIRING)
 
-    # Addresses
-
-    async def _routes_of(self, pairing: Pairing) -> list[str]:
-        return await self._resolver.of(pairing.initiate_session_url.host) if pairing.initiate_session_url else []
-
-    def addresses_changed(self, own: Collection[str]) -> None:
-        """This machine has these addresses now."""
-        for connections in self._connections.values():
-            connections.addresses_changed(own)
-
-    def seen(self, host: str, addresses: Collection[str]) -> None:
-        """An endpoint of that host name was seen in the network, with these addresses."""
-        for connections in self._connections.values():
-            connections.seen(host, addresses)
-
-    async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
-        """Call ``unpair`` at the communication server of a pairing."""
-        addresses: list[str | None] = [*await self._routes_of(pairing)] or [None]
-        await first_reachable(addresses, lambda address: self._client.unpair(pairing, tokens, address=address))
-
-    # Housekeeping
-
-    def publish(self, event: Event) -> None:
-        """Log an event and tell all who follow."""
-        self._events.publish(event)
-
-    def task_failed(self, failure: TaskFailure) -> None:
-        """Publish that a background task failed, which was logged before."""
-        self.publish(TaskFailed(task=failure.task, error=failure.error, retry_in=failure.retry_in, count=failure.count))
+    # Certificate
 
     async def renew_certificate(self) -> None:
         """Show a new leaf of the same CA from now on; pairings and sessions stay (TRUST-01).
@@ -496,13 +413,11 @@ class Endpoint:
             StorageError: It could not be stored; the old one stays.
             ConfigurationError: The operator's files cannot be used; the old ones stay.
         """
-        assert self._tls is not None
         identity = await asyncio.to_thread(self._certificates.renew)
         self._tls.replace(identity)
         _log.info("a new leaf certificate is in use until %s", identity.not_valid_after)
 
-    async def _keep_identity_fresh(self) -> None:
-        assert self._tls is not None
+    async def _renew_in_time(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL_CHECK)
             if not self._tls.identity.needs_renewal(datetime.now(UTC)):
@@ -510,7 +425,7 @@ class Endpoint:
             try:
                 await self.renew_certificate()
             except (StorageError, ConfigurationError) as error:
-                self.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
+                self._state.events.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
             if self._tls.identity.needs_renewal(datetime.now(UTC)):
                 await asyncio.sleep(RENEWAL_PAUSE)
 

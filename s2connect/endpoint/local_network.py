@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from ssl import SSLContext
-from typing import Any, Protocol
+from typing import Any
 
 from zeroconf.asyncio import AsyncZeroconf
 
@@ -17,25 +16,37 @@ from s2connect.discovery.browse import Browser, Vanished
 from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
-from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.connections import ConnectionManager
 from s2connect.endpoint.pairing import PairingManager
-from s2connect.errors import ConfigurationError, NameConflict, NotReachable
+from s2connect.endpoint.state import EndpointState
+from s2connect.errors import (
+    ConfigurationError,
+    NameConflict,
+    NotReachable,
+    PairingExpired,
+    PairingRefused,
+    S2ConnectError,
+    WrongPairingCode,
+)
 from s2connect.events import (
     Advertised,
     CodeMissingAtDevice,
     DeviceGone,
     DeviceWaits,
-    Event,
     Notice,
+    Paired,
     PairingAnnounced,
     PairingAnnouncementCancelled,
+    PairingFailed,
 )
 from s2connect.https.server import HttpsServer
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
-from s2connect.model.local import LocalEndpoint
-from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.local import LocalNode
+from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.pairing.code import PairingCode
+from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService
 from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
@@ -48,27 +59,18 @@ from s2connect.pairing.long_poll_core import (
     WaitingNode,
 )
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.pairing.neighbourhood import Neighbourhood
-from s2connect.store.base import Store
-from s2connect.supervisor import Supervisor
+from s2connect.store.base import Pairing, PairKey
 
 _log = logging.getLogger(__name__)
 
+LONG_POLL_PATIENCE = 5.0
+"""Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""
+
+FAILURE_GRACE = 3.0
+"""Seconds after a first failed attempt in which the expected device may still succeed."""
+
 NO_MDNS_RETRY = 60.0
 """Seconds before mDNS is retried on a machine that could not use it; a change of its addresses retries earlier."""
-
-
-class Owner(Protocol):
-    """Interface of the LAN part to its endpoint."""
-
-    def publish(self, event: Event) -> None:
-        """Tell the application."""
-
-    def addresses_changed(self, own: Collection[str]) -> None:
-        """This machine has these addresses now."""
-
-    def seen(self, host: str, addresses: Collection[str]) -> None:
-        """An endpoint of that host name was seen in the network, with these addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +85,28 @@ class LocalNetwork:
 
     def __init__(
         self,
-        config: EndpointConfig,
-        endpoint: Callable[[], LocalEndpoint],
-        owner: Owner,
-        *,
-        supervisor: Supervisor,
+        state: EndpointState,
         pairing: PairingManager,
-        store: Store,
-        pki: SSLContext,
-        ready: Callable[[], bool],
+        connections: Mapping[NodeId, ConnectionManager],
         zeroconf: AsyncZeroconf | None,
     ) -> None:
-        """Serve, advertise and wait for ``endpoint``."""
-        self._config = config
-        self._endpoint = endpoint
-        self._owner = owner
-        self._supervisor = supervisor
+        self._state = state
         self._pairing = pairing
-        self._store = store
-        self._pki = pki
+        self._connections = connections
         self._zeroconf = zeroconf
         neighbourhood = Neighbourhood()
         self._operations = LanService(
-            LanOperations(endpoint), neighbourhood, ready=ready, on_prepare=self._announced, on_cancel=self._cancelled
+            LanOperations(lambda: state.local),
+            neighbourhood,
+            ready=lambda: state.ready,
+            on_prepare=self._announced,
+            on_cancel=self._cancelled,
         )
         self._long_polling = LongPollService(
-            LongPollServer(), neighbourhood, offered=lambda: ready() and self._offers_waiting(), on_event=self._polled
+            LongPollServer(),
+            neighbourhood,
+            offered=lambda: state.ready and self._offers_waiting(),
+            on_event=self._polled,
         )
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._other_roles = asyncio.Event()
@@ -128,22 +126,22 @@ class LocalNetwork:
 
     def _offers_waiting(self) -> bool:
         """Only endpoints that host a CEM let devices wait (DISC-05)."""
-        return any(node.description.role is Role.CEM for node in self._endpoint().nodes.values())
+        return any(node.description.role is Role.CEM for node in self._state.local.nodes.values())
 
     def _announced(self, node: NodeId, peer: NodeDescription, endpoint: EndpointDescription) -> None:
-        self._owner.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
+        self._state.events.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
 
     def _cancelled(self, node: NodeId, peer: NodeId) -> None:
-        self._owner.publish(PairingAnnouncementCancelled(node=node, peer=peer))
+        self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=peer))
 
     def _polled(self, event: LongPollEvent) -> None:
         match event:
             case NodeWaits(WaitingNode(description=NodeDescription() as peer)):
-                self._owner.publish(DeviceWaits(peer=peer))
+                self._state.events.publish(DeviceWaits(peer=peer))
             case NodeGone(node):
-                self._owner.publish(DeviceGone(peer=node))
+                self._state.events.publish(DeviceGone(peer=node))
             case NoTokenOnClient(node):
-                self._owner.publish(CodeMissingAtDevice(peer=node))
+                self._state.events.publish(CodeMissingAtDevice(peer=node))
 
     def waiting(self) -> list[NodeDescription]:
         """Devices without a server that wait here for pairing and have described themselves."""
@@ -157,6 +155,42 @@ class LocalNetwork:
         """
         self._long_polling.ask(peer, action)
 
+    async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
+        """Pair with a waiting device; errors as of ``Node.pair_waiting``."""
+        server, events = self._pairing.server, self._state.events
+        server.expect(local, peer, code.token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
+        stream = events.follow()
+        failure: S2ConnectError | None = None
+        try:
+            self.ask(peer, WaitForPairingAction.REQUEST_PAIRING)
+            async with asyncio.timeout(timeout) as patience:
+                async for event in stream:
+                    match event:
+                        case Paired() if event.node == local.id and event.peer.id == peer:
+                            return (await self._state.store.pairings_of(PairKey(local.id, peer)))[0]
+                        case PairingFailed() if event.node == local.id and event.peer.id == peer:
+                            failed: S2ConnectError = WrongPairingCode("The code is not the one of the device.")
+                        case CodeMissingAtDevice() if event.peer == peer:
+                            failed = PairingRefused(
+                                "The device has no valid pairing code now.",
+                                reason=WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT.value,
+                                hint="Ask for a new code at the device.",
+                            )
+                        case _:
+                            continue
+                    # Anyone in the network can fail in the device's name; the device itself may still succeed.
+                    if failure is None:
+                        failure = failed
+                        patience.reschedule(min(patience.when() or 0.0, _now() + FAILURE_GRACE))
+        except TimeoutError as error:
+            if failure is not None:
+                raise failure from None
+            raise PairingExpired("The device did not come to be paired in time.") from error
+        finally:
+            events.leave(stream)
+            server.withdraw_expected(local.id, peer)
+        raise NotReachable("This endpoint is stopping.")
+
     # Advertisement
 
     def advertisement(self, pairing_url: BaseUrl, port: int) -> Advertisement:
@@ -165,13 +199,13 @@ class LocalNetwork:
         Raises:
             ConfigurationError: The settings do not fit into it.
         """
-        roles = frozenset(node.description.role for node in self._endpoint().nodes.values())
+        roles = frozenset(node.description.role for node in self._state.local.nodes.values())
         return Advertisement(
-            host=self._config.host,
+            host=self._state.config.host,
             port=port,
             roles=roles,
-            name=self._config.name or "",
-            logo_url=self._config.logo_url,
+            name=self._state.config.name or "",
+            logo_url=self._state.config.logo_url,
             pairing_url=pairing_url,
             longpolling_url=pairing_url if Role.CEM in roles else None,
         )
@@ -187,17 +221,17 @@ class LocalNetwork:
 
     def nodes_changed(self) -> None:
         """The endpoint hosts these nodes now: be found in their roles, and look for what they need."""
-        url, local = self._pairing_url, is_local_name(self._config.host)
-        roles = {node.description.role for node in self._endpoint().nodes.values()}
+        url, local = self._pairing_url, is_local_name(self._state.config.host)
+        roles = {node.description.role for node in self._state.local.nodes.values()}
         self._other_roles.set()
-        if url is not None and self._config.advertise and local and roles:
+        if url is not None and self._state.config.advertise and local and roles:
             self._begin("advertise", "not_advertised", lambda: self._advertise(url, self._port))
         if Role.RM in roles and (url is None or local):
             self._begin("neighbours", "not_found", lambda: self._follow_managers(wait=url is None))
 
     def _begin(self, name: str, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._supervisor.keep(lambda: self._over_mdns(trouble, work), name)
+            self._tasks[name] = self._state.supervisor.keep(lambda: self._over_mdns(trouble, work), name)
 
     async def _over_mdns(self, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run an action over mDNS; if the machine cannot use mDNS now, report that once, and run it later."""
@@ -208,7 +242,7 @@ class LocalNetwork:
                 return await work()
             except NotReachable as error:
                 if not told:
-                    self._owner.publish(Notice(kind=trouble, sentence=str(error)))
+                    self._state.events.publish(Notice(kind=trouble, sentence=str(error)))
                 told = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NO_MDNS_RETRY):
@@ -216,7 +250,9 @@ class LocalNetwork:
 
     def _addresses_changed(self, _: bool) -> None:
         self._network_changed.set()
-        self._owner.addresses_changed({str(own.interface.ip) for own in own_addresses()})
+        own = {str(address.interface.ip) for address in own_addresses()}
+        for connections in self._connections.values():
+            connections.addresses_changed(own)
 
     async def _advertise(self, pairing_url: BaseUrl, port: int) -> None:
         """Publish until cancelled. Nothing depends on it: who cannot be found is still reached by a typed URL."""
@@ -224,10 +260,10 @@ class LocalNetwork:
             shown = self.advertisement(pairing_url, port)
             self._other_roles.clear()
             async with Advertiser(
-                shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._supervisor.failures
+                shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._state.supervisor.failures
             ) as advertiser:
                 _log.info("advertised in the local network as %s", shown.instance)
-                self._owner.publish(Advertised(name=shown.instance))
+                self._state.events.publish(Advertised(name=shown.instance))
                 while await self._other_roles.wait():
                     self._other_roles.clear()
                     if (now := self.advertisement(pairing_url, port)).roles != shown.roles:
@@ -236,15 +272,15 @@ class LocalNetwork:
         except NameConflict as error:
             self._conflict(error)
         except ConfigurationError as error:
-            self._owner.publish(Notice(kind="not_advertised", sentence=str(error)))
+            self._state.events.publish(Notice(kind="not_advertised", sentence=str(error)))
 
     def _conflict(self, error: NameConflict) -> None:
-        self._owner.publish(Notice(kind=error.kind, sentence=str(error)))
+        self._state.events.publish(Notice(kind=error.kind, sentence=str(error)))
 
     async def withdraw(self) -> None:
         """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
         self._monitor.close()
-        await self._supervisor.end(self._tasks.values())
+        await self._state.supervisor.end(self._tasks.values())
         self._operations.close()
         self._long_polling.close()
 
@@ -253,14 +289,16 @@ class LocalNetwork:
     async def _follow_managers(self, *, wait: bool) -> None:
         """Watch for energy managers: reconnect when one comes back, and wait at each that lets devices wait (LP-01)."""
         try:
-            self._given_up |= set(await self._store.refused_servers())
+            self._given_up |= set(await self._state.store.refused_servers())
             async with Browser(Role.CEM, zeroconf=self._zeroconf) as browser:
                 async for event in browser:
                     found = event.endpoint
                     if isinstance(event, Vanished):
                         await self._stop_waiting(found.instance)
                         continue
-                    self._owner.seen(found.host.rstrip(".").lower(), [a.partition("%")[0] for a in found.addresses])
+                    host, addresses = found.host.rstrip(".").lower(), [a.partition("%")[0] for a in found.addresses]
+                    for connections in self._connections.values():
+                        connections.seen(host, addresses)
                     if wait:
                         await self._wait_at(found)
         finally:
@@ -279,38 +317,28 @@ class LocalNetwork:
         if url is None or url in self._given_up:
             return
         address = found.addresses[0] if found.addresses and is_local_name(url.host) else None
-        task = self._supervisor.keep(lambda: self._wait(url, address), "long-polling", for_display(found.instance, 63))
+        task = self._state.supervisor.keep(
+            lambda: self._wait(url, address), "long-polling", for_display(found.instance, 63)
+        )
         self._waiting[found.instance] = _Waiting(url, address, task)
 
     async def _wait(self, url: BaseUrl, address: str | None) -> None:
         if url not in self._given_up:
             if (
-                await wait_for_pairing(url, self._endpoint, self, pki=self._pki, address=address)
+                await wait_for_pairing(
+                    url, lambda: self._state.local, self._pairing, pki=self._state.pki, address=address
+                )
                 is not AfterPoll.STOP_FOR_GOOD
             ):
                 return
             self._given_up.add(url)
-        await self._store.refuse_server(url)  # after an error this alone is tried again (LP-06)
+        await self._state.store.refuse_server(url)  # after an error this alone is tried again (LP-06)
 
     async def _stop_waiting(self, instance: str) -> None:
         known = self._waiting.pop(instance, None)
         if known is not None:
-            await self._supervisor.end([known.task])
+            await self._state.supervisor.end([known.task])
 
-    # PollOwner
 
-    def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """The user of a server is about to pair with a node of ours."""
-        self._owner.publish(PairingAnnounced(node=node, peer=None, peer_endpoint=None, url=url))
-
-    def cancel_prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """That pairing will not come."""
-        self._owner.publish(PairingAnnouncementCancelled(node=node, peer=None, url=url))
-
-    def has_valid_token(self, node: NodeId) -> bool:
-        """Return whether a node of ours has issued a code that is valid now."""
-        return self._pairing.has_valid_token(node)
-
-    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Pair it, in a task of the endpoint."""
-        self._pairing.start_pairing(node, url)
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from s2connect.endpoint.connections import AdmissionHook, ConnectionManager, Connections, Sessions
+from s2connect.endpoint.connections import AdmissionHook, Connections, Sessions
+from s2connect.endpoint.connector import Connector
+from s2connect.endpoint.pairing import PairingManager
+from s2connect.endpoint.pairings import Pairings
+from s2connect.endpoint.state import EndpointState
+from s2connect.errors import NotReachable
 from s2connect.messages.checks import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -15,25 +20,31 @@ from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
-    from s2connect.endpoint.endpoint import Endpoint
-    from s2connect.endpoint.pairing import PairingManager
+    from s2connect.endpoint.local_network import LocalNetwork  # loads zeroconf
 
 
 class Node:
     """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
 
     def __init__(
-        self, endpoint: Endpoint, pairing: PairingManager, local: LocalNode, connections: ConnectionManager
+        self,
+        state: EndpointState,
+        pairing: PairingManager,
+        pairings: Pairings,
+        connector: Connector,
+        lan: LocalNetwork | None,
     ) -> None:
-        self._endpoint = endpoint
+        self._state = state
         self._pairing = pairing
-        self._local = local
-        self._connections = connections
+        self._pairings = pairings
+        self._connector = connector
+        self._connections = connector.connections
+        self._lan = lan
 
     @property
     def id(self) -> NodeId:
         """Its UUID."""
-        return self._local.id
+        return self._connections.node
 
     @property
     def role(self) -> Role:
@@ -50,9 +61,9 @@ class Node:
         """Its short name in the pairing code."""
         return self._local.alias
 
-    def described(self, local: LocalNode) -> None:
-        """The node presents itself in another way from now on; use ``Endpoint.describe_node``."""
-        self._local = self._connections.node = local
+    @property
+    def _local(self) -> LocalNode:
+        return self._state.local.nodes[self.id]
 
     # Pairing
 
@@ -160,11 +171,13 @@ class Node:
             PairingExpired: The device did not come in time.
         """
         typed = code if isinstance(code, PairingCode) else PairingCode.parse(code)
-        return await self._pairing.pair_waiting(self._local, peer, typed, timeout=timeout)
+        if self._lan is None:
+            raise NotReachable("The device does not wait here.")
+        return await self._lan.pair_waiting(self._local, peer, typed, timeout=timeout)
 
     async def pairings(self) -> list[Pairing]:
         """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
-        return await self._endpoint.pairings(self.id)
+        return await self._pairings.of(self.id)
 
     async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
         """End a pairing (UNP-01, UNP-02).
@@ -182,7 +195,7 @@ class Node:
                 ``forget`` that does not happen.
             StorageError: It could not be removed.
         """
-        return await self._endpoint.book.unpair(self.id, peer, forget=forget)
+        return await self._pairings.unpair(self.id, peer, forget=forget)
 
     # A vendor's WAN pairing server and its devices
 
@@ -195,11 +208,11 @@ class Node:
             NotPaired: There is none.
             UsageError: It is none with a server in the WAN.
         """
-        return await self._endpoint.book.export_pairing(self.id, peer)
+        return await self._pairings.export_pairing(self.id, peer)
 
     async def discard_pairing(self, peer: NodeId) -> None:
         """On a vendor's WAN pairing server: the device has the pairing; remove it here without telling the peer."""
-        await self._endpoint.book.discard_pairing(self.id, peer)
+        await self._pairings.discard_pairing(self.id, peer)
 
     async def import_pairing(self, data: bytes) -> Pairing:
         """On the device: take over a pairing that the vendor's server has made for this node; it is durable then.
@@ -208,7 +221,7 @@ class Node:
             UsageError: It is not for this node, or no such thing at all.
             StorageError: It could not be stored.
         """
-        return await self._endpoint.book.import_pairing(self.id, data)
+        return await self._pairings.import_pairing(self.id, data)
 
     # Sessions
 
@@ -249,7 +262,7 @@ class Node:
             AccessRefused: The peer accepts none of our tokens; pair again.
             SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
         """
-        return await self._connections.open(peer)
+        return await self._connector.open(peer)
 
     def set_admission_hook(self, hook: AdmissionHook | None) -> None:
         """Decide, as communication server, whether a session may be opened now.

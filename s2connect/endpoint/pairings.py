@@ -1,4 +1,4 @@
-"""Keeps the pairings of an endpoint: durable, with their effects on each other and on sessions."""
+"""Pairings of an endpoint: durable, with their effects on each other and on sessions."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from s2connect.endpoint.connections import ConnectionManager
+from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, UsageError
-from s2connect.events import Event, Paired, PairingFailed, SessionFailed, Unpaired, UnpairedBy
+from s2connect.events import Paired, PairingFailed, Unpaired, UnpairedBy
 from s2connect.model.common import MalformedMessage, NodeId, Role
-from s2connect.model.local import LocalEndpoint
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
 from s2connect.pairing.manager import OtherWayRound
+from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
-from s2connect.store.base import GONE, Pairing, PairKey, Replaced, Store
+from s2connect.store.base import GONE, Pairing, PairKey, Replaced
 from s2connect.store.transfer import PairingTransfer
-from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Connection
 
 _log = logging.getLogger(__name__)
@@ -32,16 +32,6 @@ T = TypeVar("T")
 
 FAREWELL_TIMEOUT = 15.0
 """Seconds in which a replaced pairing's server is told."""
-
-
-class Owner(Protocol):
-    """Interface to the endpoint."""
-
-    def publish(self, event: Event) -> None:
-        """Tell the application."""
-
-    async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
-        """Call ``unpair`` at the communication server of a pairing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +44,19 @@ class _Attempt:
 
 
 class Pairings:
-    """The pairings of all nodes of an endpoint. It is what the two protocols and the connectors call their keeper."""
+    """Pairings of all nodes of an endpoint: each change is durable, and then takes effect on sessions.
+
+    Attributes:
+        session_server: State of session initiation; it forgets pairs whose pairing has changed.
+    """
 
     def __init__(
-        self,
-        store: Store,
-        local: Callable[[], LocalEndpoint],
-        connections: Mapping[NodeId, ConnectionManager],
-        session_server: SessionServer,
-        owner: Owner,
-        supervisor: Supervisor,
+        self, state: EndpointState, connections: Mapping[NodeId, ConnectionManager], client: SessionClient
     ) -> None:
-        self._store = store
-        self._local = local
+        self.session_server = SessionServer()
+        self._state = state
         self._connections = connections
-        self._session_server = session_server
-        self._owner = owner
-        self._supervisor = supervisor
+        self._client = client
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
@@ -89,12 +75,16 @@ class Pairings:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._supervisor.spawn(_ended(task), "change")  # its result is not observed elsewhere
+            self._state.supervisor.spawn(_ended(task), "change")  # its result is not observed elsewhere
             raise
 
     async def close(self) -> None:
         """Finish pending changes."""
         await asyncio.gather(*self._changes, return_exceptions=True)
+
+    async def of(self, node: NodeId | None = None) -> list[Pairing]:
+        """Return the pairings of one node, or of all."""
+        return await self._state.store.pairings(node)
 
     # Pairing (PairingManager)
 
@@ -124,7 +114,7 @@ class Pairings:
     async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
         async with self._lock(pairing.key.local):
             alone = self._is_device(pairing.key.local)
-            replaced = await self._store.save_pairing(pairing, token, alone=alone)
+            replaced = await self._state.store.save_pairing(pairing, token, alone=alone)
             self._took_effect(pairing, replaced)
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
@@ -140,7 +130,7 @@ class Pairings:
 
     async def _hold(self, pairing: Pairing, token: AccessToken) -> None:
         async with self._lock(pairing.key.local):
-            await self._store.save_pairing(pairing, token)
+            await self._state.store.save_pairing(pairing, token)
 
     async def confirm(self, pairing: Pairing) -> None:
         """As pairing client: the pairing stands."""
@@ -149,7 +139,7 @@ class Pairings:
             await self._whole(self._confirm(pairing))
         except NotPaired as error:
             if attempt is not None and pairing.communication_role is CommunicationRole.CLIENT:
-                self._supervisor.spawn(self._farewell(pairing, [attempt.token]), "farewell")
+                self._state.supervisor.spawn(self._farewell(pairing, [attempt.token]), "farewell")
             raise PairingReplaced(
                 f"The pairing with {for_display(pairing.peer.title)} was removed before it was finished."
             ) from error
@@ -172,12 +162,12 @@ class Pairings:
         return standing  # without a further await, so that nothing changes before the caller goes on
 
     async def _stored(self, pairing: Pairing) -> Pairing | None:
-        return next((p for p in await self._store.pairings_of(pairing.key) if p.is_same(pairing)), None)
+        return next((p for p in await self._state.store.pairings_of(pairing.key) if p.is_same(pairing)), None)
 
     async def _confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
         async with self._lock(pairing.key.local):
             alone = self._is_device(pairing.key.local)
-            replaced = await self._store.confirm_pairing(pairing, alone=alone)
+            replaced = await self._state.store.confirm_pairing(pairing, alone=alone)
             if not settled:
                 self._end_attempt(pairing)
             if replaced is not None:
@@ -189,10 +179,10 @@ class Pairings:
 
     async def _drop(self, pairing: Pairing) -> None:
         async with self._lock(pairing.key.local):
-            dropped = await self._store.drop_unconfirmed(pairing)
+            dropped = await self._state.store.drop_unconfirmed(pairing)
             self._end_attempt(pairing)
         if dropped:
-            self._owner.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
+            self._state.events.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
 
     def leave(self, pairing: Pairing) -> None:
         """As pairing client: end an attempt with unknown outcome; the first session settles it."""
@@ -218,40 +208,47 @@ class Pairings:
 
     def _is_device(self, node: NodeId) -> bool:
         """Return whether a node is an RM, which has one energy manager only (ROLE-01)."""
-        return self._local().nodes[node].description.role is Role.RM
+        return self._state.local.nodes[node].description.role is Role.RM
 
     def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
-        self._owner.publish(
+        self._state.events.publish(
             Paired(node=pairing.key.local, peer=pairing.peer, communication_role=pairing.communication_role)
         )
         connections = self._connections[pairing.key.local]
-        self._session_server.forget(pairing.key)
+        self.session_server.forget(pairing.key)
         connections.drop(pairing.key.remote, "paired anew", keep_connecting=settled)
         for one in replaced:
             old = one.pairing
-            self._session_server.forget(old.key)
+            self.session_server.forget(old.key)
             if old.confirmed:
-                self._owner.publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
+                self._state.events.publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
             else:
-                self._owner.publish(PairingFailed(node=old.key.local, peer=old.peer, reason="replaced"))
+                self._state.events.publish(PairingFailed(node=old.key.local, peer=old.peer, reason="replaced"))
             server = old.communication_role is CommunicationRole.SERVER
             connections.drop(old.key.remote, "paired with another energy manager", ask_to_reconnect=server)
             if not server:
-                self._supervisor.spawn(self._farewell(old, one.tokens), "farewell")
+                self._state.supervisor.spawn(self._farewell(old, one.tokens), "farewell")
         connections.connect(pairing)
 
     async def _farewell(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
         """Tell the server of a replaced pairing, as well as it goes; otherwise it would wait for us for ever."""
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
-                await self._owner.unpair_at_server(pairing, list(tokens))
+                await self._unpair_at_server(pairing, list(tokens))
         except (S2ConnectError, TimeoutError) as error:
             _log.info("the former peer %s could not be told: %s", for_display(pairing.peer.title), error)
+
+    async def _unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
+        assert pairing.initiate_session_url is not None
+        await self._state.resolver.first_reachable(
+            pairing.initiate_session_url.host,
+            lambda address: self._client.unpair(pairing, tokens, address=address),
+        )
 
     def _wait_for_proof(self, pairing: Pairing) -> None:
         """Let the first session of an unconfirmed pairing decide: ours, or the client's within 15 s (PAIRC-06)."""
         if pairing.communication_role is CommunicationRole.SERVER:
-            self._supervisor.keep(lambda: self._drop_if_nobody_comes(pairing), "unconfirmed", pairing.key.remote)
+            self._state.supervisor.keep(lambda: self._drop_if_nobody_comes(pairing), "unconfirmed", pairing.key.remote)
         else:
             self._connections[pairing.key.local].connect(pairing)
 
@@ -263,17 +260,17 @@ class Pairings:
 
     async def settle_unconfirmed(self) -> None:
         """At the start: let go of pairings whose client does not come (PAIRC-06)."""
-        for pairing in await self._store.pairings():
+        for pairing in await self._state.store.pairings():
             if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
                 self._wait_for_proof(pairing)
 
     # Unpairing
 
     async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
-        """See :meth:`Node.unpair`."""
+        """End a pairing; arguments and errors as of ``Node.unpair``."""
         key = PairKey(node, peer)
         # Pairings still being agreed on follow later.
-        pairings = [p for p in await self._store.pairings_of(key) if not self.is_under_way(p)]
+        pairings = [p for p in await self._state.store.pairings_of(key) if not self.is_under_way(p)]
         if not pairings:
             raise NotPaired(f"There is no pairing with {peer}.")
         ours = [p for p in pairings if p.communication_role is CommunicationRole.CLIENT]
@@ -285,7 +282,7 @@ class Pairings:
                     await self._connections[node].end(peer, "unpaired")
                     for pairing in ours:
                         told[pairing.paired_at] = tokens = await self._tokens(pairing)
-                        await self._owner.unpair_at_server(pairing, tokens)
+                        await self._unpair_at_server(pairing, tokens)
             except S2ConnectError as error:
                 if not forget:
                     self._connections[node].connect(ours[0])
@@ -295,13 +292,13 @@ class Pairings:
                 self._connections[node].connect(ours[0])
                 raise
         await self._whole(self._end(pairings, UnpairedBy.US))
-        for later in await self._store.pairings_of(key):
+        for later in await self._state.store.pairings_of(key):
             self._connections[node].connect(later)  # paired again meanwhile
         return pairings[0]
 
     async def _tokens(self, pairing: Pairing) -> list[AccessToken]:
         try:
-            return await self._store.candidate_tokens(pairing)
+            return await self._state.store.candidate_tokens(pairing)
         except NotPaired:
             return []  # removed meanwhile; the remover notifies the server
 
@@ -310,11 +307,11 @@ class Pairings:
         key = pairings[0].key
         server = any(p.communication_role is CommunicationRole.SERVER for p in pairings)
         async with self._lock(key.local):
-            removed = [p for p in pairings if await self._store.remove_pairing(p, tombstone=server)]
+            removed = [p for p in pairings if await self._state.store.remove_pairing(p, tombstone=server)]
             if not removed:
                 return
-            self._session_server.forget(key)
-            self._owner.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
+            self.session_server.forget(key)
+            self._state.events.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
             self._connections[key.local].drop(
                 key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server
             )
@@ -327,7 +324,7 @@ class Pairings:
         """
         pairings = [pairing]
         if not pairing.confirmed:
-            pairings += [p for p in await self._store.pairings_of(pairing.key) if p.confirmed]
+            pairings += [p for p in await self._state.store.pairings_of(pairing.key) if p.confirmed]
         await self._whole(self._end(pairings, UnpairedBy.PEER))
 
     async def ended_by_peer(self, pairing: Pairing) -> None:
@@ -337,24 +334,24 @@ class Pairings:
     # A vendor's WAN pairing server and its devices
 
     async def export_pairing(self, node: NodeId, peer: NodeId) -> bytes:
-        """See :meth:`Node.export_pairing`."""
+        """Return a pairing for the device it was made for."""
         confirmed = await self._confirmed(PairKey(node, peer))
         if confirmed is None:
             raise NotPaired(f"There is no pairing with {peer}.")
         return PairingTransfer.of(confirmed, await self._tokens(confirmed)).to_json()
 
     async def _confirmed(self, key: PairKey) -> Pairing | None:
-        return next((p for p in await self._store.pairings_of(key) if p.confirmed), None)
+        return next((p for p in await self._state.store.pairings_of(key) if p.confirmed), None)
 
     async def discard_pairing(self, node: NodeId, peer: NodeId) -> None:
-        """See :meth:`Node.discard_pairing`."""
+        """Remove a pairing without telling the peer."""
         async with self._lock(node):
-            for pairing in await self._store.pairings_of(PairKey(node, peer)):
-                await self._store.remove_pairing(pairing, tombstone=False)
+            for pairing in await self._state.store.pairings_of(PairKey(node, peer)):
+                await self._state.store.remove_pairing(pairing, tombstone=False)
         self._connections[node].drop(peer, "handed over")
 
     async def import_pairing(self, node: NodeId, data: bytes) -> Pairing:
-        """See :meth:`Node.import_pairing`."""
+        """Take over a pairing that the vendor's server has made; errors as of ``Node.import_pairing``."""
         try:
             transfer = PairingTransfer.from_json(data)
         except MalformedMessage as error:
@@ -375,11 +372,11 @@ class Pairings:
                     hint="If it is not, unpair the two first, then import it again.",
                 )
             alone = self._is_device(pairing.key.local)
-            replaced = await self._store.save_pairing(pairing, *transfer.access_tokens, alone=alone)
+            replaced = await self._state.store.save_pairing(pairing, *transfer.access_tokens, alone=alone)
             self._took_effect(pairing, replaced)
         return pairing
 
-    # Sessions (SessionManager, and the owner of live connections)
+    # Sessions (SessionManager)
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Return None if the application of the node is ready, otherwise a sentence for the peer's user (SES-01)."""
@@ -404,10 +401,6 @@ class Pairings:
             connections.attach(connection, standing)
             return
         await connection.close(reason="unpaired")
-
-    def session_failed(self, event: SessionFailed) -> None:
-        """No session came about."""
-        self._owner.publish(event)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

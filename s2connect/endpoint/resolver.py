@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from s2connect.certs.chain import is_public_address
-from s2connect.errors import NotPublic, NotReachable
+from s2connect.errors import NotPublic, NotReachable, PeerTimeout
 from s2connect.model.text import for_display
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Resolver:
@@ -46,11 +48,11 @@ class Resolver:
         self._resources = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
 
-    def know(self, host: str, address: str) -> None:
-        """From now on a host has this address."""
+    def add(self, host: str, address: str) -> None:
+        """Use this address for a host from now on."""
         self._known[host] = address
 
-    async def of(self, host: str) -> list[str]:
+    async def resolve(self, host: str) -> list[str]:
         """Return the addresses of a host, best first; none if the operating system or proxy resolves (DISC-06, VER-04).
 
         Raises:
@@ -58,7 +60,7 @@ class Resolver:
             NotReachable: Its name is not known, and has to be.
         """
         if not self._public_only:
-            return await self._of(host)
+            return await self._local_or_system(host)
         if host not in self._known and self._through_proxy(host):
             return []
         found = [self._known[host]] if host in self._known else await _look_up(host)
@@ -67,12 +69,30 @@ class Resolver:
             raise NotPublic(f"{for_display(host, 100)} is not on the internet; a WAN endpoint does not connect to it.")
         return public
 
-    async def _of(self, host: str) -> list[str]:
+    async def first_reachable(self, host: str, attempt: Callable[[str | None], Awaitable[T]]) -> T:
+        """Make an attempt with one address of a host after the other, until one is reachable.
+
+        Args:
+            host: Name of the host.
+            attempt: Called with an address; with None if the operating system or the proxy resolves.
+
+        Raises:
+            NotReachable, PeerTimeout: None is; the error is that of the last one.
+        """
+        addresses: list[str | None] = [*await self.resolve(host)] or [None]
+        for address in addresses[:-1]:
+            try:
+                return await attempt(address)
+            except (NotReachable, PeerTimeout) as error:
+                _log.info("%s", error)
+        return await attempt(addresses[-1])
+
+    async def _local_or_system(self, host: str) -> list[str]:
         if host in self._known:
             return [self._known[host]]
         if not host.endswith(".local"):
             return []
-        from s2connect.discovery.resolve import resolve  # loads DNS-SD
+        from s2connect.discovery.resolve import resolve  # loads zeroconf
         from s2connect.discovery.shared import shared_zeroconf
 
         try:

@@ -151,7 +151,7 @@ async def _say_goodbye(path: Path) -> int:
         async with Endpoint.open(path, serve=False) as endpoint:
             pairings = await endpoint.pairings()
             keys = {p.key for p in pairings}
-            await asyncio.gather(*(endpoint.book.unpair(key.local, key.remote, forget=True) for key in keys))
+            await asyncio.gather(*(endpoint.nodes[key.local].unpair(key.remote, forget=True) for key in keys))
             return len(keys)
     except (NotInitialised, ConfigurationError, PairingsLost):
         return 0  # certificate authority or pairings are lost, damaged or out of date: that is why they begin anew

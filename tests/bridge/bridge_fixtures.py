@@ -50,7 +50,7 @@ async def introduce(client: Endpoint, client_node: NodeId, server: Endpoint, ser
         here,
         CommunicationRole.CLIENT,
         description(server_node, roles[server_node]),
-        server._local.description,
+        server._state.local.description,
         server.session_url,
         pin,
     )
@@ -58,10 +58,10 @@ async def introduce(client: Endpoint, client_node: NodeId, server: Endpoint, ser
         PairKey(server_node, client_node),
         CommunicationRole.SERVER,
         description(client_node, roles[client_node]),
-        client._local.description,
+        client._state.local.description,
     )
-    await client._store.save_pairing(ours, token)
-    await server._store.save_pairing(theirs, token)
+    await client._state.store.save_pairing(ours, token)
+    await server._state.store.save_pairing(theirs, token)
 
 
 @dataclass

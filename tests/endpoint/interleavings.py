@@ -19,14 +19,18 @@ from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from s2connect.endpoint.config import EndpointConfig
 from s2connect.endpoint.connections import ConnectionManager, Connections
+from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairings import Pairings
+from s2connect.endpoint.resolver import Resolver
+from s2connect.endpoint.state import EndpointState
 from s2connect.errors import PeerBusy, PeerTimeout, S2ConnectError
 from s2connect.events import Event, EventHub, Paired, Unpaired
 from s2connect.https.client import HttpReply, Route
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint, LocalNode
-from s2connect.model.secret import AccessToken
+from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client as pairing_client
 from s2connect.pairing.client_core import CLIENT_ENTROPY, PairingClientAttempt, ServerProof
@@ -35,10 +39,8 @@ from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.server_core import PairingServer
 from s2connect.session import http_client as session_client
 from s2connect.session.http_server import SessionService
-from s2connect.session.server_core import SessionServer
 from s2connect.store.base import Pairing, Store
-from s2connect.store.memory import MemoryStore
-from s2connect.supervisor import Supervisor
+from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.transports.base import Connection
 from s2connect.transports.memory import MEMORY, MemoryHub, MemoryTransport
 
@@ -131,6 +133,16 @@ class _SessionClient(session_client.SessionClient):
         return Route(PKI)  # there is nothing to authenticate within a process
 
 
+class _Recorder(EventHub):
+    def __init__(self, happened: list[Event]) -> None:
+        super().__init__()
+        self._happened = happened
+
+    def publish(self, event: Event) -> None:
+        self._happened.append(event)
+        super().publish(event)
+
+
 class Side:
     """An endpoint with one node."""
 
@@ -147,31 +159,39 @@ class Side:
         self.node = LocalNode(description, communication_protocols=(MEMORY,))
         own = EndpointDescription(name=name, deployment=deployment)
         self.local = LocalEndpoint(own, deployment, {self.node.id: self.node})
-        self.events = EventHub()
         self.happened: list[Event] = []
         self.plain_store = store
         self.store: Any = TurnedStore(store, world.schedule, name)
-        self.supervisor = Supervisor(f"s2connect-{name}")
-        sessions = SessionServer()
+        config = EndpointConfig(deployment=deployment, host=f"{name}.example", port=443)
+        self.state = EndpointState(
+            config=config,
+            local=self.local,
+            store=self.store,
+            vault=MemoryVault(),
+            pki=PKI,
+            proxies=Proxies(),
+            resolver=Resolver({}, None),
+            events=_Recorder(self.happened),
+            port=config.port,
+        )
+        self.supervisor = self.state.supervisor
         live: dict[NodeId, ConnectionManager] = {}
-        self.book = Pairings(self.store, lambda: self.local, live, sessions, self, self.supervisor)
         transport = MemoryTransport(world.hub)
         self.client = _SessionClient(self.store, {MEMORY: transport}, PKI)
-        self.connections = live[self.node.id] = ConnectionManager(
-            lambda: self.local,
-            self.node,
-            self.store,
-            self.client,
-            self.book,
-            self._routes_of,
-            supervisor=self.supervisor,
-        )
+        self.pairings = Pairings(self.state, live, self.client)
+        self.connections = live[self.node.id] = ConnectionManager(self.state, self.node.id)
+        Connector(self.state, self.connections, self.pairings, self.client)
         self.core = PairingServer(lambda: self.local, session_url=lambda: self.session_url, response_delay=0.0)
         pairing = PairingService(
-            self.core, self.book, binding=lambda _: BINDING, ready=lambda: True, on_failed=lambda _: None
+            self.core, self.pairings, binding=lambda _: BINDING, ready=lambda: True, on_failed=lambda _: None
         )
         session = SessionService(
-            sessions, lambda: self.local, self.store, self.book, {MEMORY: transport}, self.supervisor
+            self.pairings.session_server,
+            lambda: self.local,
+            self.store,
+            self.pairings,
+            {MEMORY: transport},
+            self.supervisor,
         )
         self.handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         for service, path in ((pairing, "pairing"), (session, "session")):
@@ -189,18 +209,6 @@ class Side:
 
     def begins_session(self, request: web.Request) -> None:
         """It is never too busy for one."""
-
-    # Interface of the endpoint for its pairings
-
-    def publish(self, event: Event) -> None:
-        self.happened.append(event)
-        self.events.publish(event)
-
-    async def unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
-        await self.client.unpair(pairing, tokens)
-
-    async def _routes_of(self, pairing: Pairing) -> list[str]:
-        return []
 
     @property
     def pairing_url(self) -> BaseUrl:
@@ -230,11 +238,11 @@ class Side:
             ca_fingerprint=CA,
         )
         return await pairing_client._pair(
-            attempt, other.pairing_url, Route(PKI), self.book, pairing_client.DEFAULT_TIMINGS
+            attempt, other.pairing_url, Route(PKI), self.pairings, pairing_client.DEFAULT_TIMINGS
         )
 
     async def unpair(self, other: Side) -> Pairing:
-        return await self.book.unpair(self.node.id, other.node.id)
+        return await self.pairings.unpair(self.node.id, other.node.id)
 
     async def peers(self) -> set[str]:
         """Names of those with whom there is a confirmed pairing."""
@@ -257,7 +265,7 @@ class Side:
     async def close(self) -> None:
         self.pairing.close()
         await self.connections.close()
-        await self.book.close()
+        await self.pairings.close()
         await self.supervisor.close()
         await self.plain_store.close()
 
@@ -411,7 +419,7 @@ async def check(world: World) -> None:
         held = await side.peers()
         assert side.told() == held, f"{side.name} told {side.told()}, and holds {held}"
         assert all(p.confirmed for p in await side.plain_store.pairings()), f"{side.name} holds something unsettled"
-        assert not side.book._under_way
+        assert not side.pairings._under_way
     mine = await rm.peers()
     assert len(mine) <= 1, f"a device with several energy managers: {mine}"
     for manager in managers:

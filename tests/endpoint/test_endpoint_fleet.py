@@ -29,9 +29,11 @@ async def introduce(cem: Endpoint, fleet: Endpoint) -> None:
     for node in fleet.nodes.values():
         token = AccessToken.from_bytes(os.urandom(32))
         theirs, ours = PairKey(manager.id, node.id), PairKey(node.id, manager.id)
-        described = cem._local.description, fleet._local.description
-        await cem._store.save_pairing(Pairing(theirs, CommunicationRole.SERVER, node.description, described[1]), token)
-        await fleet._store.save_pairing(
+        described = cem._state.local.description, fleet._state.local.description
+        await cem._state.store.save_pairing(
+            Pairing(theirs, CommunicationRole.SERVER, node.description, described[1]), token
+        )
+        await fleet._state.store.save_pairing(
             Pairing(ours, CommunicationRole.CLIENT, manager.description, described[0], cem.session_url, pin), token
         )
 

@@ -26,9 +26,9 @@ async def test_the_same_parcel_again_changes_nothing(rm: Endpoint) -> None:
     made, data = parcel(rm, "first")
     news = rm.events()
     assert (await rm.node().import_pairing(data)).is_same(made)
-    await rm._store.keep_token(made, token("rotated in the first session"))
+    await rm._state.store.keep_token(made, token("rotated in the first session"))
     assert (await rm.node().import_pairing(data)).is_same(made)
-    assert await rm._store.candidate_tokens(made) == [token("rotated in the first session")]
+    assert await rm._state.store.candidate_tokens(made) == [token("rotated in the first session")]
     await rm.node().unpair(made.key.remote, forget=True)
     told = [type(await anext(news)) for _ in range(2)]
     assert told == [events.Paired, events.Unpaired], "paired once"
@@ -40,7 +40,7 @@ async def test_an_older_parcel_does_not_replace_a_later_one(rm: Endpoint) -> Non
     await rm.node().import_pairing(data)
     with pytest.raises(UsageError, match="later pairing"):
         await rm.node().import_pairing(old)
-    assert await rm._store.candidate_tokens(later) == [token("later")]
+    assert await rm._state.store.candidate_tokens(later) == [token("later")]
     await rm.node().import_pairing(parcel(rm, "newest", paired_at=3_000.0)[1])
     assert [p.paired_at for p in await rm.pairings()] == [3_000.0]
 
@@ -49,7 +49,7 @@ async def test_an_older_parcel_does_not_replace_a_later_one(rm: Endpoint) -> Non
 async def test_all_tokens_of_a_parcel_are_kept_because_any_may_be_the_one_that_counts(rm: Endpoint) -> None:
     made, data = parcel(rm, "active", "pending")
     await rm.node().import_pairing(data)
-    assert await rm._store.candidate_tokens(made) == [token("active"), token("pending")]
+    assert await rm._state.store.candidate_tokens(made) == [token("active"), token("pending")]
 
 
 @pytest.mark.rule("SESC-01", "PAIR-10")
@@ -60,9 +60,9 @@ async def test_a_parcel_is_stored_with_all_its_tokens_or_not_at_all(
         raise StorageUnavailable("The disk is full.")
 
     made, data = parcel(rm, "active", "pending")
-    monkeypatch.setattr(rm._store, "add_pending_token", full)
+    monkeypatch.setattr(rm._state.store, "add_pending_token", full)
     with contextlib.suppress(StorageUnavailable):
         await rm.node().import_pairing(data)
     monkeypatch.undo()
     await rm.node().import_pairing(data)  # as a vendor does that has not heard that it went well
-    assert await rm._store.candidate_tokens(made) == [token("active"), token("pending")]
+    assert await rm._state.store.candidate_tokens(made) == [token("active"), token("pending")]

@@ -189,7 +189,7 @@ async def test_a_peer_that_stumbles_over_the_name_is_asked_for_a_session_over_we
         url = type(cem.session_url)(f"https://127.0.0.1:{front.port}/session/")
         pairing = replace(pairing, initiate_session_url=url)
         for number in (2, 3):
-            connection, _ = await rm._client.open(rm._local, rm._local.nodes[RM], pairing)
+            connection, _ = await rm._client.open(rm._state.local, rm._state.local.nodes[RM], pairing)
             assert connection.info.protocol == WEBSOCKET
             assert front.seen.count("initiateSession") == number, "remembered: it stumbles no second time"
             await connection.close()

@@ -70,7 +70,7 @@ async def test_our_device_pairs_and_gets_its_session(rm: Endpoint, other: OtherM
     assert other.bearers["initiateSession"] == other.token
     assert other.bearers["confirmAccessToken"] == other.issued(2)
     assert other.bearers["websocket"] == other.issued(3)
-    assert [t.reveal() for t in await rm._store.candidate_tokens(pairing)] == [other.issued(2)]
+    assert [t.reveal() for t in await rm._state.store.candidate_tokens(pairing)] == [other.issued(2)]
 
 
 @pytest.mark.rule("PAIRC-04", "PAIRC-03")
@@ -152,7 +152,7 @@ async def test_another_manager_pairs_with_our_device(
         details = {"initiateSessionUrl": other.details["initiateSessionUrl"].removesuffix("/")}
     if "certificateFingerprint" in details:
         details = {"certificateFingerprint": {"SHA-256": base64.b64encode(other.authority.fingerprint).decode()}}
-    rm._pairing_server._delay = 0.0
+    rm._pairing.server._delay = 0.0
     rm.node().issue_pairing_code(token=CODE)
     replies = await other.pair_with(rm, again=again, request=request_more, **details)
     expected = [200, 204, 204]
@@ -218,7 +218,7 @@ async def test_what_is_wrong_in_an_answer_is_named_by_its_member_and_without_a_s
 async def test_both_sides_learn_what_is_wrong_with_the_details_of_a_client(
     rm: Endpoint, other: OtherMaker, details: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rm._pairing_server._delay = 0.0
+    rm._pairing.server._delay = 0.0
     rm.node().issue_pairing_code(token=CODE)
     _, (status, answer), *_ = await other.pair_with(rm, **details)
     assert status == 400
@@ -257,13 +257,13 @@ async def test_the_log_names_the_member_of_a_malformed_request_and_strangers_can
 async def test_asking_for_a_new_code_does_not_end_the_pairing_under_way(
     cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalize = cem._pairing_server.finalize
+    finalize = cem._pairing.server.finalize
 
     def asked_meanwhile(*arguments: Any, **more: Any) -> Any:
         cem.node().issue_pairing_code()
         return finalize(*arguments, **more)
 
-    monkeypatch.setattr(cem._pairing_server, "finalize", asked_meanwhile)
+    monkeypatch.setattr(cem._pairing.server, "finalize", asked_meanwhile)
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     assert len(await cem.pairings()) == len(await rm.pairings()) == 1
 

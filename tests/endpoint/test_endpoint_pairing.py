@@ -59,12 +59,12 @@ async def pair_impatiently(
     """Pair with short time-outs, so that a peer that does not answer costs the test little."""
     node = endpoint.node()
     return await http_client.pair(
-        endpoint._local,
-        endpoint._local.nodes[node.id],
+        endpoint._state.local,
+        endpoint._state.local.nodes[node.id],
         http_client.BaseUrl(url),
         code if isinstance(code, PairingCode) else PairingCode.parse(code),
-        manager=endpoint.book,
-        pki=endpoint._pki,
+        manager=endpoint._pairings,
+        pki=endpoint._state.pki,
         session_url=endpoint.session_url,
         ca_fingerprint=endpoint.ca_fingerprint,
         timings=timings,
@@ -282,10 +282,10 @@ async def test_an_rm_that_pairs_with_another_cem_leaves_the_first(
 @pytest.mark.rule("ROLE-06")
 async def test_pairing_again_replaces_the_pairing(cem: Endpoint, rm: Endpoint) -> None:
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
-    [before] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    [before] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     [pairing] = await rm.pairings()
-    [after] = await rm._store.candidate_tokens(pairing)
+    [after] = await rm._state.store.candidate_tokens(pairing)
     assert before != after
     assert len(await cem.pairings()) == 1
 
@@ -551,7 +551,7 @@ async def test_two_hundred_nodes_pair_in_the_time_of_a_few(open_endpoint: OpenEn
 
 async def test_cancelling_a_pairing_is_prompt_and_leaves_nothing(cem: Endpoint, rm: Endpoint) -> None:
     task = asyncio.create_task(rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code()), name="test-pair")
-    await until(lambda: cem._pairing_server._in_flight.total() == 1)
+    await until(lambda: cem._pairing.server._in_flight.total() == 1)
     task.cancel()
     started = time.monotonic()
     await asyncio.gather(task, return_exceptions=True)

@@ -136,8 +136,8 @@ async def test_an_attempt_that_has_just_ended_and_a_code_typed_for_a_device_are_
         status, _ = await mallory.post("finalizePairing", {"success": False}, ended.first["pairingAttemptId"])
         assert status == 204
         assert [await ended.reflect(), await ended.finish()] == [(400, "Other"), [401, 401]]
-        waiting = cem._local.nodes[cem.node().id]
-        cem._pairing_server.expect(
+        waiting = cem._state.local.nodes[cem.node().id]
+        cem._pairing.server.expect(
             waiting, NodeId(UUID(mallory.node)), code.token, now=asyncio.get_running_loop().time()
         )
         typed = Attack(mallory, Role.RM)

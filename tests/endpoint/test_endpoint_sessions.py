@@ -96,14 +96,14 @@ async def applications() -> AsyncIterator[Any]:
 
 async def paired(cem: Endpoint, rm: Endpoint) -> PairKey:
     """Pair without the mandatory second, which other tests prove."""
-    cem._pairing_server._delay = 0.0
+    cem._pairing.server._delay = 0.0
     return (await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())).key
 
 
 @pytest.mark.rule("SES-02", "SES-03", "SES-04", "SESC-03", "WS-01")
 async def test_messages_go_both_ways_and_the_token_has_changed(cem: Endpoint, rm: Endpoint, applications: Any) -> None:
     await paired(cem, rm)
-    [before] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    [before] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     manager, device = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions and device.sessions))
     await device.sessions[0].send(DETAILS)
@@ -111,9 +111,9 @@ async def test_messages_go_both_ways_and_the_token_has_changed(cem: Endpoint, rm
     await until(lambda: bool(manager.received and device.received))
     assert manager.received[0].body["resource_id"] == "battery-1"
     assert device.received[0].type == "SelectControlType"
-    [after] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    [after] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     assert after != before
-    assert await cem._store.active_digest((await cem.pairings())[0]) == token_digest(after)
+    assert await cem._state.store.active_digest((await cem.pairings())[0]) == token_digest(after)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ async def test_the_communication_client_unpairs(cem: Endpoint, rm: Endpoint, app
     assert event.by is events.UnpairedBy.PEER
     async with within(5):
         await manager.sessions[0].wait_closed()
-    assert await cem._store.was_unpaired(PairKey(key.remote, key.local))
+    assert await cem._state.store.was_unpaired(PairKey(key.remote, key.local))
     with pytest.raises(NotPaired):
         await rm.node().unpair(key.remote)
 
@@ -254,9 +254,11 @@ async def test_the_server_removes_all_asks_for_a_new_session_and_closes(
     manager = applications(cem)
     connection, _ = await anext(rm.node().connections(connect=True))
     await until(lambda: bool(manager.sessions))
-    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    [token] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     await cem.node().unpair(key.local)
-    assert await cem._store.record(PairKey(key.remote, key.local)) == Record(unpaired=True), "the material is gone"
+    assert await cem._state.store.record(PairKey(key.remote, key.local)) == Record(unpaired=True), (
+        "the material is gone"
+    )
     texts: list[dict[str, Any]] = []
     async with within(10):
         async for text in connection:
@@ -295,8 +297,8 @@ async def test_a_server_that_knows_nothing_of_the_pairing_is_asked_again_after_h
     assert 3600 <= reconnect.after_refusal(0.0) < reconnect.after_refusal(0.999) <= 86_400
     await paired(cem, rm)
     [pairing] = await cem.pairings()
-    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
-    await cem._store.remove_pairing(pairing, tombstone=False)
+    [token] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
+    await cem._state.store.remove_pairing(pairing, tombstone=False)
     seen = rm.events()
     monkeypatch.setattr(reconnect, "REFUSED_DELAY", 0.2)
     manager, device = applications(cem), applications(rm)
@@ -308,7 +310,7 @@ async def test_a_server_that_knows_nothing_of_the_pairing_is_asked_again_after_h
         assert event.retry_in is not None
         assert "pair" in event.sentence
     assert len(await rm.pairings()) == 1
-    await cem._store.save_pairing(pairing, token)
+    await cem._state.store.save_pairing(pairing, token)
     await until(lambda: bool(manager.sessions and device.sessions))
 
 
@@ -318,9 +320,9 @@ async def test_an_access_token_of_five_years_counts_as_unknown_and_a_session_ren
 ) -> None:
     await paired(cem, rm)
     [pairing] = await cem.pairings()
-    [token] = await rm._store.candidate_tokens((await rm.pairings())[0])
+    [token] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     issued_at, years = time.time(), 365 * 86_400
-    await cem._store.activate_token(pairing, token_digest(token), issued_at)
+    await cem._state.store.activate_token(pairing, token_digest(token), issued_at)
     clock = [issued_at + 5.1 * years]
     monkeypatch.setattr("s2connect.session.http_server.time", SimpleNamespace(time=lambda: clock[0]))
     seen = rm.events()
@@ -333,7 +335,7 @@ async def test_an_access_token_of_five_years_counts_as_unknown_and_a_session_ren
     assert any("older than five years" in text for text in caplog.messages), "the server's log says why"
     clock[0] = issued_at + 4.9 * years
     await until(lambda: bool(manager.sessions and device.sessions))
-    record = await cem._store.record(pairing.key)
+    record = await cem._state.store.record(pairing.key)
     assert record.issued_at == clock[0]
 
 
@@ -376,14 +378,14 @@ async def test_a_lost_answer_to_the_confirmation_leaves_both_tokens_and_the_next
         monkeypatch.setattr(type(cem), "session_url", url)
         key = (await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())).key
         applications(cem)
-        local = rm._local
+        local = rm._state.local
         [pairing] = await rm.pairings()
         await cem._connections[cem.node().id].start()
         with pytest.raises(NetworkError):
             await rm._client.open(local, local.nodes[key.local], pairing)
-        assert len(await rm._store.candidate_tokens((await rm.pairings())[0])) == 2
+        assert len(await rm._state.store.candidate_tokens((await rm.pairings())[0])) == 2
         connection, _ = await rm._client.open(local, local.nodes[key.local], pairing)
-        assert len(await rm._store.candidate_tokens((await rm.pairings())[0])) == 1
+        assert len(await rm._state.store.candidate_tokens((await rm.pairings())[0])) == 1
         await connection.close()
 
 
@@ -416,9 +418,9 @@ async def test_what_was_not_offered_is_not_accepted(cem: Endpoint, rm: Endpoint,
             pairing, initiate_session_url=type(cem.session_url)(f"https://127.0.0.1:{front.port}/session/")
         )
         with pytest.raises(ProtocolViolation):
-            await rm._client.open(rm._local, rm._local.nodes[key.local], pairing)
+            await rm._client.open(rm._state.local, rm._state.local.nodes[key.local], pairing)
     assert front.seen == ["index", "initiateSession"]
-    assert len(await rm._store.candidate_tokens((await rm.pairings())[0])) == 1
+    assert len(await rm._state.store.candidate_tokens((await rm.pairings())[0])) == 1
 
 
 @pytest.mark.rule("TRUST-06", "TRUST-07")
@@ -432,11 +434,11 @@ async def test_a_server_of_another_ca_gets_no_token(cem: Endpoint, rm: Endpoint)
     async with thief.running():
         [pairing] = await rm.pairings()
         url = type(cem.session_url)(f"https://127.0.0.1:{thief.port}/session/")
-        node = rm._local.nodes[rm.node().id]
+        node = rm._state.local.nodes[rm.node().id]
         leaf = (await capture_chain("127.0.0.1", cem.session_url.port, timeout=slowed(10))).leaf_fingerprint
         for pin in (pairing.pin, Pin(pairing.pin.ca_fingerprint), Pin(leaf)):  # type: ignore[union-attr]
             with pytest.raises(CertificateRefused) as refused:
-                await rm._client.open(rm._local, node, replace(pairing, initiate_session_url=url, pin=pin))
+                await rm._client.open(rm._state.local, node, replace(pairing, initiate_session_url=url, pin=pin))
             assert refused.value.reason == "pin"
         assert thief.seen == []
 
@@ -476,10 +478,10 @@ async def test_a_second_session_of_a_pair_replaces_the_first(cem: Endpoint, rm: 
     await paired(cem, rm)
     await cem._connections[cem.node().id].start()
     [pairing] = await rm.pairings()
-    node = rm._local.nodes[rm.node().id]
-    first, _ = await rm._client.open(rm._local, node, pairing)
+    node = rm._state.local.nodes[rm.node().id]
+    first, _ = await rm._client.open(rm._state.local, node, pairing)
     await until(lambda: len(cem.connected()) == 1)
-    second, _ = await rm._client.open(rm._local, node, pairing)
+    second, _ = await rm._client.open(rm._state.local, node, pairing)
     with pytest.raises(ConnectionClosed) as closed:
         async with within(5):
             await first.recv()
@@ -496,7 +498,7 @@ async def test_an_older_offer_that_nobody_used_does_not_replace_a_newer_session(
     await paired(cem, rm)
     await cem._connections[cem.node().id].start()
     [pairing] = await rm.pairings()
-    node = rm._local.nodes[rm.node().id]
+    node = rm._state.local.nodes[rm.node().id]
     websocket = rm._client._transports["WebSocket"]
     offered: list[Any] = []
 
@@ -507,8 +509,8 @@ async def test_an_older_offer_that_nobody_used_does_not_replace_a_newer_session(
     with monkeypatch.context() as patched:
         patched.setattr(websocket, "connect", unused)
         with pytest.raises(NotReachable):
-            await rm._client.open(rm._local, node, pairing)
-    newer, _ = await rm._client.open(rm._local, node, pairing)
+            await rm._client.open(rm._state.local, node, pairing)
+    newer, _ = await rm._client.open(rm._state.local, node, pairing)
     await until(lambda: len(cem.connected()) == 1)
     with pytest.raises(SessionRefused):
         await websocket.connect(*offered)
@@ -535,7 +537,7 @@ async def test_an_unconfirmed_pairing_of_the_communication_server_is_settled_by_
     """The CEM is pairing client and loses the answer to the last step; the RM comes within the 15 seconds."""
     from tests.endpoint.test_endpoint_pairing import pair_impatiently
 
-    rm._pairing_server._delay = 0.0
+    rm._pairing.server._delay = 0.0
     front = Interloper(rm, identity_of(rm))
 
     async def spoil(name: str, forward: Any) -> web.Response:
@@ -581,11 +583,11 @@ async def test_an_unconfirmed_pairing_whose_client_never_comes_is_dropped(cem: E
 @pytest.mark.rule("SES-02")
 async def test_what_a_node_says_of_itself_is_kept_up_to_date(cem: Endpoint, rm: Endpoint, applications: Any) -> None:
     key = await paired(cem, rm)
-    fresh = rm._local.nodes[key.local].description.model_copy(update={"user_defined_name": "Cellar"})
+    fresh = rm._state.local.nodes[key.local].description.model_copy(update={"user_defined_name": "Cellar"})
     from dataclasses import replace
 
-    renamed = replace(rm._local.nodes[key.local], description=fresh)
-    rm._local = replace(rm._local, nodes={key.local: renamed})
+    renamed = replace(rm._state.local.nodes[key.local], description=fresh)
+    rm._state.local = replace(rm._state.local, nodes={key.local: renamed})
     rm._connections[key.local].node = renamed
     manager, _ = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions))

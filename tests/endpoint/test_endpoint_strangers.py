@@ -86,18 +86,18 @@ async def test_a_client_that_has_gone_leaves_the_queue_and_makes_no_attempt(cem:
     news = cem.events()
     async with stranger(cem) as mallory:
         asked = [asyncio.create_task(mallory.request(Role.RM, os.urandom(32)), name=f"test-{n}") for n in range(5)]
-        await until(lambda: cem._pairing_server._in_flight.total() == 5)
+        await until(lambda: cem._pairing.server._in_flight.total() == 5)
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-    await until(lambda: cem._pairing_server._in_flight.total() == 0)
+    await until(lambda: cem._pairing.server._in_flight.total() == 0)
     await rm.node().pair(cem.pairing_url, code)
     assert isinstance(await anext(news), events.Paired), "no failure before it"
 
 
 async def _wait(client: Stranger, device: Endpoint, **more: Any) -> tuple[int, Any]:
     """A waitForPairing in the name of a device."""
-    endpoint = device._local
+    endpoint = device._state.local
     [node] = endpoint.nodes.values()
     described = {
         "clientNodeId": str(node.id),
@@ -124,7 +124,7 @@ async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_fr
         _, answer = await mallory.request(Role.RM, os.urandom(32))
         assert await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"]) == [403, 401]
         if device_comes:
-            rm._pairing_manager.start_pairing(rm.node().id, cem.pairing_url)
+            rm._pairing.start_pairing(rm.node().id, cem.pairing_url)
             assert (await pairing).key.remote == rm.node().id
         else:
             with pytest.raises(PairingRefused):

@@ -73,7 +73,7 @@ class House:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def pair(self) -> None:
-        self.cem._pairing_server._delay = 0.0
+        self.cem._pairing.server._delay = 0.0
         await self.rm.node().pair(self.cem.pairing_url, self.cem.node().issue_pairing_code())
 
     async def connected(self) -> None:
@@ -144,7 +144,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
     await house.pair()
     await house.connected()
     house.told.clear()
-    Fault(monkeypatch, house.rm._store, "pairings_of", StorageError("The disk is full."))
+    Fault(monkeypatch, house.rm._state.store, "pairings_of", StorageError("The disk is full."))
     for session in house.sessions:
         await session.close()
     await house.failed("connector", "StorageError")
@@ -179,9 +179,9 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
 
     # An energy manager that is pairing client and communication server, and dies between its two writes.
     cem, rm = await open_endpoint(lan_config(Role.CEM)), await open_endpoint(lan_config(Role.RM))
-    monkeypatch.setattr(cem._store, "confirm_pairing", confirm)
+    monkeypatch.setattr(cem._state.store, "confirm_pairing", confirm)
     news = cem.events()
-    rm._pairing_server._delay = 0.0
+    rm._pairing.server._delay = 0.0
     with pytest.raises(PairingUnconfirmed, match="The disk is full"):
         await cem.node().pair(rm.pairing_url, rm.node().issue_pairing_code())
     async with within(10):
@@ -203,7 +203,7 @@ async def test_a_change_of_pairings_that_fails_after_its_caller_was_cancelled_is
         await go_on.wait()
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(house.rm._store, "save_pairing", save)
+    monkeypatch.setattr(house.rm._state.store, "save_pairing", save)
     pairing = asyncio.create_task(house.pair())
     await begun.wait()
     pairing.cancel()
@@ -241,7 +241,7 @@ async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(
     await house.connected()
     Fault(monkeypatch, SessionClient, "unpair")
     other = await open_endpoint(lan_config(Role.CEM))
-    other._pairing_server._delay = 0.0
+    other._pairing.server._delay = 0.0
     await house.rm.node().pair(other.pairing_url, other.node().issue_pairing_code())
     await house.failed("farewell", again=False)
     assert [p.key.remote for p in await house.rm.pairings()] == [other.node().id]
@@ -295,7 +295,7 @@ async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
 
     tasks = [asyncio.create_task(take(endpoint)) for endpoint in (manager, *devices)]
     for device in devices:
-        device._pairing_server._delay = 0.0
+        device._pairing.server._delay = 0.0
         pairing = await manager.node().pair(device.pairing_url, device.node().issue_pairing_code())
         assert pairing.communication_role is CommunicationRole.CLIENT
     await until(lambda: len(manager.connected()) == 2)

@@ -114,7 +114,7 @@ async def test_a_url_that_somebody_types_leads_nowhere_into_the_own_network(
 async def test_a_self_signed_server_is_refused_and_paired_with_where_that_is_allowed(
     wan: Wan, cloud: Endpoint, cem: Endpoint, open_endpoint: OpenEndpoint
 ) -> None:
-    cem._pairing_server._delay = 0.0
+    cem._pairing.server._delay = 0.0
     code = cem.node().issue_pairing_code()
     with pytest.raises(NotPublic):
         await cloud.node().pair(cem.pairing_url, code)
@@ -128,7 +128,7 @@ async def test_a_session_url_of_a_peer_leads_nowhere_into_the_own_network(cloud:
     made = pairing(1)
     url = BaseUrl(f"https://inner.example.com:{trap.port}/session/")
     here = replace(made, key=PairKey(cloud.node().id, made.key.remote), initiate_session_url=url, pin=None)
-    await cloud._store.save_pairing(here, token("a"))
+    await cloud._state.store.save_pairing(here, token("a"))
     with pytest.raises(NotPublic):
         await cloud.node().open(made.key.remote)
     with pytest.raises(NotPublic):
@@ -142,7 +142,7 @@ async def test_a_websocket_url_of_a_peer_is_looked_up_and_checked_as_well(
     known = {"cem.example.com": "127.0.0.1"}
     cem = await open_endpoint(wan.config(Role.CEM, "cem.example.com"))
     rm = await open_endpoint(wan.config(Role.RM, "rm.example.com"), addresses=known)
-    cem._pairing_server._delay = 0.0
+    cem._pairing.server._delay = 0.0
     made = await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     assert made.communication_role is CommunicationRole.CLIENT
 
@@ -198,16 +198,16 @@ async def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     addresses = Resolver({}, None, public_only=True, through_proxy=lambda host: host == "proxied.example.com")
-    assert await addresses.of("both.example.com") == ["8.8.8.8"], "never a name, which may change meanwhile"
+    assert await addresses.resolve("both.example.com") == ["8.8.8.8"], "never a name, which may change meanwhile"
     with pytest.raises(NotPublic):
-        await addresses.of("inner.example.com")
+        await addresses.resolve("inner.example.com")
     with pytest.raises(NotReachable):
-        await addresses.of("nowhere.example.com")
-    assert await addresses.of("proxied.example.com") == [], "the proxy decides"
+        await addresses.resolve("nowhere.example.com")
+    assert await addresses.resolve("proxied.example.com") == [], "the proxy decides"
 
 
 @pytest.mark.rule("TRUST-04")
 async def test_a_lan_endpoint_may_connect_to_every_address(rm: Endpoint, cem: Endpoint) -> None:
-    assert await rm._resolver.of("8.8.8.8") == []
-    cem._pairing_server._delay = 0.0
+    assert await rm._state.resolver.resolve("8.8.8.8") == []
+    cem._pairing.server._delay = 0.0
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())

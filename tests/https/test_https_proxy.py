@@ -128,7 +128,9 @@ async def test_a_device_pairs_and_has_a_session_with_a_cloud_behind_a_proxy_that
             await device.send(text)
             assert await manager.recv() == text
             tokens = [
-                token.reveal() for pairing in await rm.pairings() for token in await rm._store.candidate_tokens(pairing)
+                token.reveal()
+                for pairing in await rm.pairings()
+                for token in await rm._state.store.candidate_tokens(pairing)
             ]
             await asyncio.gather(device.close(), manager.close())
     assert set(watched.targets) == {f"cem.example.com:{cem.pairing_url.port}"}

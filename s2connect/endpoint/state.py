@@ -1,0 +1,75 @@
+"""Shared state of one endpoint: its parts take settings, descriptions, store, events and supervisor from here."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+
+from s2connect.endpoint.config import EndpointConfig, bracketed
+from s2connect.endpoint.resolver import Resolver
+from s2connect.events import EventHub, TaskFailed
+from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.model.local import LocalEndpoint
+from s2connect.model.proxy import Proxies
+from s2connect.model.url import BaseUrl, WebSocketUrl
+from s2connect.store.base import Store, Vault
+from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+
+
+@dataclass(slots=True, kw_only=True)
+class EndpointState:
+    """State that the parts of one endpoint share.
+
+    Attributes:
+        config: Settings.
+        local: The endpoint and its nodes, as they describe themselves now.
+        store: Pairings and tokens.
+        vault: Secrets, e.g. static codes.
+        pki: TLS context for normal PKI validation.
+        proxies: HTTP proxy towards the internet.
+        resolver: Addresses of other endpoints.
+        events: Events for the application.
+        supervisor: Owns the background tasks.
+        port: TCP port of the server; 0 while none is known.
+        ready: Whether the endpoint serves requests now.
+    """
+
+    config: EndpointConfig
+    local: LocalEndpoint
+    store: Store
+    vault: Vault
+    pki: ssl.SSLContext
+    proxies: Proxies
+    resolver: Resolver
+    events: EventHub = field(default_factory=EventHub)
+    supervisor: Supervisor = field(init=False)
+    port: int = 0
+    ready: bool = False
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor("s2connect", FailureLog(self._task_failed))
+
+    def _task_failed(self, failure: TaskFailure) -> None:
+        self.events.publish(
+            TaskFailed(task=failure.task, error=failure.error, retry_in=failure.retry_in, count=failure.count)
+        )
+
+    def configure(self, config: EndpointConfig) -> None:
+        """Use these settings from now on."""
+        self.config, self.local = config, config.endpoint()
+
+    def pairing_url(self) -> BaseUrl:
+        """Return the URL that a user types at the other side."""
+        return BaseUrl(f"https://{self._authority}{PAIRING_PATH}")
+
+    def session_url(self) -> BaseUrl:
+        """Return the base URL of session initiation."""
+        return BaseUrl(f"https://{self._authority}{SESSION_PATH}")
+
+    def websocket_url(self) -> WebSocketUrl:
+        """Return the URL of sessions over WebSocket."""
+        return WebSocketUrl(f"wss://{self._authority}{WEBSOCKET_PATH}")
+
+    @property
+    def _authority(self) -> str:
+        return f"{bracketed(self.config.host)}:{self.port}"
