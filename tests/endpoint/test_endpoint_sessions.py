@@ -135,7 +135,7 @@ async def test_how_far_messages_are_judged_is_a_setting_and_nothing_is_judged_of
     else:
         await ours.send(early)
         assert (await theirs.receive()).type == "FRBC.StorageStatus"
-    assert ("messages are not judged" in caplog.text) is (version == "v9")
+    assert ("messages are not validated" in caplog.text) is (version == "v9")
 
 
 @pytest.mark.rule("MSG-03", "MSG-07")
@@ -375,7 +375,7 @@ async def test_a_lost_answer_to_the_confirmation_leaves_both_tokens_and_the_next
     async with front.running():
         key = await paired(cem, rm)
         url = type(cem.session_url)(f"https://127.0.0.1:{front.port}/session/")
-        monkeypatch.setattr(type(cem), "session_url", url)
+        monkeypatch.setattr(cem._pairing.server, "_session_url", lambda: url)
         key = (await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())).key
         applications(cem)
         local = rm._state.local
@@ -588,7 +588,6 @@ async def test_what_a_node_says_of_itself_is_kept_up_to_date(cem: Endpoint, rm: 
 
     renamed = replace(rm._state.local.nodes[key.local], description=fresh)
     rm._state.local = replace(rm._state.local, nodes={key.local: renamed})
-    rm._connections[key.local].node = renamed
     manager, _ = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions))
     assert manager.sessions[0].peer.user_defined_name == "Cellar"
