@@ -46,7 +46,6 @@ from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingCode
-from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService
 from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
@@ -59,6 +58,7 @@ from s2connect.pairing.long_poll_core import (
     WaitingNode,
 )
 from s2connect.pairing.long_poll_http import LongPollService
+from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.store.base import Pairing, PairKey
 
 _log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
-from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
+from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
 
 
