@@ -291,27 +291,20 @@ class _Scan:
             self._line_seen = at
         return self._line_begin, self._line_end
 
-    def _values(self, begin: int, end: int, value: Any, record: Record, depth: int) -> Iterator[Entry]:
-        """Return the messages in a JSON value, each with its line in the text. A value without any is ``other``."""
+    def _values(self, begin: int, end: int, value: Any, record: Record, depth: int) -> list[Entry]:
+        """Return the messages in a JSON value, each with its position. A value without any is ``other``."""
         marked = depth < MAX_WRAPPERS and _marked(self._content, begin, end) is not None
-        found: Iterator[Entry] = iter(())
+        found: list[Entry] = []
         if isinstance(value, list) and (marked or depth == self._depth):
-            yield from self._list(begin, value, record, depth)
-            return
+            return list(self._list(begin, value, record, depth))
         if isinstance(value, dict):
             if (entry := self._object(begin, end, value, record)) is not None:
-                yield entry
-                return
-            found = self._wrapped(begin, value, record, depth) if marked else found
+                return [entry]
+            found = self._wrapped(begin, value, record, depth) if marked else []
         elif isinstance(value, str) and marked:
             inner = _Scan(value, self._budget, record._replace(foreign=True), depth + 1).run()
-            found = (_as_foreign(one, begin, record) for one in inner if not one.other)
-        first = next(found, None)
-        if first is not None:
-            yield first
-            yield from found
-        else:
-            yield Entry(begin, self._content[begin:end], other=True)
+            found = [_as_foreign(one, begin, record) for one in inner if not one.other]
+        return found or [Entry(begin, self._content[begin:end], other=True)]
 
     def _list(self, begin: int, value: list[Any], record: Record, depth: int) -> Iterator[Entry]:
         scalars = False
@@ -324,22 +317,17 @@ class _Scan:
             scalars = False
             yield from self._values(at, after, element, record, depth + 1)
 
-    def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> Iterator[Entry]:
+    def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> list[Entry]:
         """Return the messages in the members of an object that is no message itself; of equal ones the rawest."""
         record = _facts(value, outer)
         members = dict(_members(self._content, begin))  # the last one counts of several with one name
         groups: list[list[str]] = [[name] for name in RAWEST if name in members]
         groups.append([name for name in members if name not in RAWEST])
         for names in groups:
-            some = False
-            for name in names:
-                at, after = members[name]
-                for entry in self._values(at, after, value[name], record, depth + 1):
-                    if not entry.other:
-                        some = True
-                        yield entry
-            if some:
-                return
+            entries = [one for name in names for one in self._values(*members[name], value[name], record, depth + 1)]
+            if found := [one for one in entries if not one.other]:
+                return found
+        return []
 
     def _object(self, begin: int, end: int, value: dict[str, Any], outer: Record) -> Entry | None:
         """Classify an object by itself: a message, a line of our own log, an event; None for anything else."""
