@@ -1,4 +1,4 @@
-"""Listening to the local network: what is there, how it looks to people and programs, and what cannot be seen."""
+"""Discovery of the local network for ``discover`` and ``pair``: tables for people, objects for programs, limits."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from s2connect.service.sidecar import Object, event_object
 from s2connect.store.home import Home
 
 LISTEN_SECONDS = 5.0
-"""How long the network is listened to; who is there answers within two or three seconds."""
+"""Seconds to listen; endpoints answer within two or three."""
 
 REFRESH_SECONDS = 0.25
-"""Time between two looks at what was found so far."""
+"""Seconds between two redraws."""
 
 MAX_SHOWN_ADDRESSES = 4
-"""Addresses of one endpoint that people are shown; programs get all."""
+"""Most addresses of one endpoint in a table for people; programs get all."""
 
 MAX_LIVE = 30
-"""Endpoints that are drawn again and again while it listens; the result has all."""
+"""Most endpoints that are drawn while it listens; the result has all."""
 
 NOTHING_FOUND = (
     "Nothing was found. Is the other side on, and in the same network (no guest Wi-Fi, no other VLAN)? "
@@ -47,7 +47,7 @@ Progress = Callable[[RenderableType], None]
 
 
 def own_pairing_url(path: Path) -> str | None:
-    """Pairing URL of the endpoint of a state directory; None where none can be read. Blocks."""
+    """Return the pairing URL of the endpoint of a state directory; None if none can be read. Blocks."""
     try:
         config = read_config(Home.open(path))
     except S2ConnectError:
@@ -56,7 +56,7 @@ def own_pairing_url(path: Path) -> str | None:
 
 
 def found_object(found: FoundEndpoint, own_url: str | None) -> Object:
-    """An endpoint for programs, in the words of the TXT record. Its texts are a stranger's."""
+    """Return an endpoint for programs, in the words of the TXT record; clean its texts before display."""
     return {
         "instance": found.instance,
         "name": found.name,
@@ -72,7 +72,7 @@ def found_object(found: FoundEndpoint, own_url: str | None) -> Object:
 
 
 def limits(browser: Browser) -> list[str]:
-    """What cannot be seen and why, in sentences."""
+    """Return sentences that say why something may not be seen."""
     said = []
     if all(own.interface.ip.is_loopback for own in own_addresses()):
         said.append("This machine has no network address but that of itself: nothing else can be seen.")
@@ -85,7 +85,7 @@ def limits(browser: Browser) -> list[str]:
 
 
 def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
-    """Endpoints as a table where there is room for it; otherwise as lines."""
+    """Return endpoints as a table if there is room for it; otherwise as lines."""
     if not found:
         return Text()
     names = [f"{number}  {one['title']}" if numbered else one["title"] for number, one in enumerate(found, 1)]
@@ -98,7 +98,7 @@ def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) 
 
 
 def so_far(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
-    """The first of them, for what changes on a terminal."""
+    """Return the first endpoints, for a block that is redrawn."""
     more = len(found) - MAX_LIVE
     block = endpoints_block(found[:MAX_LIVE], width, numbered=numbered)
     return Group(block, Text(f"… and {more} more")) if more > 0 else block
@@ -135,7 +135,7 @@ def _remarks(one: Object) -> list[str]:
 
 @contextlib.contextmanager
 def progress(*, wanted: bool = True) -> Iterator[Progress]:
-    """A place on the terminal for what changes; nothing of it stays."""
+    """Open a block of the terminal that is redrawn, and removed in the end; yield the function that draws it."""
     out = console(error=True)
     if not wanted or not out.is_terminal:
         yield lambda _: None
@@ -145,7 +145,7 @@ def progress(*, wanted: bool = True) -> Iterator[Progress]:
 
 
 async def listen(seconds: float, show: Callable[[float], None]) -> None:
-    """Wait, and show now and then what there is; ``show`` is told how many seconds are left."""
+    """Call ``show`` with the seconds that are left, again and again, until none are."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while (left := until - loop.time()) > 0:
@@ -154,7 +154,7 @@ async def listen(seconds: float, show: Callable[[float], None]) -> None:
 
 
 async def once(role: Role | None, seconds: float, own_url: str | None, *, as_json: bool) -> None:
-    """Listen for some seconds and print what is there.
+    """Listen for some seconds and print the endpoints.
 
     Raises:
         NotReachable: mDNS cannot be used on this machine now.
@@ -195,7 +195,7 @@ def _tell(sentences: list[str]) -> None:
 
 
 async def watch(role: Role | None, seconds: float | None, own_url: str | None, *, as_json: bool) -> None:
-    """Follow what appears, changes and vanishes, until cancelled or for some seconds.
+    """Print endpoints that appear, change and vanish, until cancelled or for some seconds.
 
     Raises:
         NotReachable: mDNS cannot be used on this machine now.
