@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -150,7 +148,7 @@ def _report(failure: Failure, *, as_json: bool) -> None:
     from s2connect.model.text import for_display
 
     if as_json:
-        print(json.dumps({"error": failure.to_object()}), flush=True)
+        print_json({"error": failure.to_object()})
         return
     added = failure.details.get("additional_info") or failure.details.get("label")
     print(f"Error: {for_display(failure.what, MAX_SHOWN)}", file=sys.stderr)
@@ -269,13 +267,12 @@ def serve(
 
     Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
     """
-    from s2connect.service.serve import json_form
+    from s2connect.service.serve import Form, json_form
     from s2connect.service.serve import serve as run_service
 
     log_to_stderr(verbose, otherwise=logging.WARNING)
-    if as_json:
-        form: Callable[[dict[str, Any]], str | None] = json_form
-    else:
+    form: Form = json_form
+    if not as_json:
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
@@ -302,24 +299,24 @@ def code(
 ) -> None:
     """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
     log_to_stderr(verbose)
-    command: dict[str, Any] = {"command": "code", "node": node, "static": static}
-    if token_stdin:
-        command["token"] = line_from_stdin("the code")
-    result, _ = ask_endpoint(home, command)
+    from s2connect.service.commands import Code
+
+    token = line_from_stdin("the code") if token_stdin else None
+    result = ask_endpoint(home, Code(node=node, static=static, token=token))
     if as_json:
         print_json(result)
         return
-    if result["pairing_url"] is None:
+    if result.pairing_url is None:
         tell("This device has no server: type its code at the energy manager, at which it is listed as waiting.")
     else:
-        tell(f"Pairing URL: {result['pairing_url']}")
-    if result["expires_at"] is None:
+        tell(f"Pairing URL: {result.pairing_url}")
+    if result.expires_at is None:
         tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
     else:
         from s2connect.cli.show import clock
 
-        tell(f"Type the code at the other device. The code is valid once, until {clock(result['expires_at'])}:")
-    print(result["code"], flush=True)
+        tell(f"Type the code at the other device. The code is valid once, until {clock(result.expires_at)}:")
+    print(result.code, flush=True)
 
 
 app.command()(lan_commands.discover)
@@ -331,14 +328,15 @@ app.command()(lan_commands.pair)
 def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """List what this endpoint is paired with."""
     from s2connect.cli.show import console, pairings_block
+    from s2connect.service.commands import Status
 
     log_to_stderr(verbose)
-    result, _ = ask_endpoint(home, {"command": "status"})
+    result = ask_endpoint(home, Status())
     if as_json:
-        print_json({"pairings": result["pairings"]})
+        print_json({"pairings": result.pairings})
         return
     out = console()
-    out.print(pairings_block(result["pairings"], out.width))
+    out.print(pairings_block(result.pairings, out.width))
 
 
 def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
@@ -373,40 +371,41 @@ def unpair(
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
     from s2connect.cli.show import kind_of
-    from s2connect.service.sidecar import find_pairing, name_of
+    from s2connect.service.commands import Status, Unpair
+    from s2connect.service.objects import find_pairing, name_of
 
     log_to_stderr(verbose)
     if every == (peer is not None):
         raise UsageError("Which pairing? Name the other side, or give --all.", hint="s2connect pairings lists them.")
     if peer is None:
-        ended = end_all(home_path(home), yes=yes, as_json=as_json)
+        number = end_all(home_path(home), yes=yes, as_json=as_json)
         if as_json:
-            print_json({"pairings_ended": ended})
+            print_json({"pairings_ended": number})
         else:
-            print(f"Pairings that ended: {ended}. Every device has to be paired again.")
+            print(f"Pairings that ended: {number}. Every device has to be paired again.")
         return
-    command = {"command": "unpair", "peer": peer, "node": node, "forget": forget}
     if not yes and not as_json and sys.stdin.isatty():
-        status, _ = ask_endpoint(home, {"command": "status"})
-        found = find_pairing(status["pairings"], peer)
-        confirm(f"End the pairing with {name_of(found['peer'])} ({kind_of(found['peer'])})?")
-        command["peer"] = found["peer"]["id"]
-    result, _ = ask_endpoint(home, command)
+        found = find_pairing(ask_endpoint(home, Status()).pairings, peer)
+        confirm(f"End the pairing with {name_of(found.peer)} ({kind_of(found.peer)})?")
+        peer = str(found.peer.id)
+    ended = ask_endpoint(home, Unpair(peer=peer, node=node, forget=forget))
     if as_json:
-        print_json(result)
+        print_json(ended)
         return
-    print(f"The pairing with {name_of(result['peer'])} has ended.")
+    print(f"The pairing with {name_of(ended.peer)} has ended.")
 
 
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
     from s2connect.cli.show import console, status_blocks
+    from s2connect.service.commands import Status
+    from s2connect.service.objects import to_value
 
     log_to_stderr(verbose)
-    result, _ = ask_endpoint(home, {"command": "status"})
+    result = ask_endpoint(home, Status())
     if as_json:
-        print_json({"home": str(home_path(home)), **result})
+        print_json({"home": str(home_path(home)), **to_value(result)})
         return
     out = console()
     out.print(*status_blocks(result, out.width), sep="\n")
@@ -425,6 +424,7 @@ def certificate(
     """Show the certificates of this endpoint: fingerprints and dates."""
     from s2connect.cli.show import certificate_blocks, console
     from s2connect.service import setup
+    from s2connect.service.objects import to_value
 
     log_to_stderr(verbose)
     path = home_path(home)
@@ -439,7 +439,7 @@ def certificate(
         voided = run_work(setup.new_ca(path))
     shown = setup.show_certificates(path)
     if as_json:
-        print_json(shown if voided is None else {**shown, "pairings_ended": voided})
+        print_json(to_value(shown) | ({} if voided is None else {"pairings_ended": voided}))
         return
     if voided is not None:
         print(f"There is a new certificate authority. Pairings that ended: {voided}.")

@@ -84,8 +84,7 @@ def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOptio
 
     config, warnings = _of_file(work(), as_json=as_json)
     if as_json:
-        problems = [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in warnings]
-        print_json({"file": str(file), "home": str(config.home), "problems": problems})
+        print_json({"file": str(file), "home": str(config.home), "problems": warnings})
         return ExitCode.OK
     for warning in warnings:
         say(f"{file}: {warning}")
@@ -105,14 +104,13 @@ def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool =
         if not as_json:
             for problem in error.problems:
                 tell(f"{error.file}: {problem}")
-        problems = [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in error.problems]
         number = f"{len(fatal)} mistakes" if len(fatal) > 1 else "a mistake"
         raise Failure(
             error.kind,
             f"{error.file} has {number}.",
             error.hint,
             code=ExitCode.USAGE,
-            details={"problems": problems},
+            details={"problems": error.problems},
         ) from None
 
 
@@ -127,6 +125,7 @@ def status(
     """Show every link of a running bridge: its state, both sides, and what became of the messages."""
     from s2connect.cli.bridge_show import bridge_blocks
     from s2connect.cli.show import console
+    from s2connect.service.commands import ShowBridge
 
     log_to_stderr(verbose)
     path = _home(file, home)
@@ -143,7 +142,7 @@ def status(
     async def work() -> None:
         async with _reached(path, file) as control:
             while True:
-                show((await control.ask({"command": "bridge"}))["bridge"])
+                show((await control.ask(ShowBridge())).bridge)
                 if not watch:
                     return
                 await asyncio.sleep(1)
@@ -161,15 +160,17 @@ def reload(
     """Have a running bridge read its file again, and say what that did."""
     from s2connect.cli.bridge_show import reload_sentence
     from s2connect.cli.show import say
+    from s2connect.service.commands import ReloadBridge
+    from s2connect.service.objects import Reload
 
     log_to_stderr(verbose)
     path = _home(file, home)
 
-    async def work() -> dict[str, Any]:
+    async def work() -> Reload:
         async with _reached(path, file) as control:
-            return await control.ask({"command": "reload"})
+            return (await control.ask(ReloadBridge())).reloaded
 
-    done = run_work(work())["reloaded"]
+    done = run_work(work())
     if as_json:
         print_json(done)
         return

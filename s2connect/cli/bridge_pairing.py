@@ -11,11 +11,15 @@ from typing import Any, Final
 
 from s2connect.cli.terminal import MAX_TYPED_BYTES, tell
 from s2connect.model.text import for_display
+from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.lines import LineSplitter, chunks_of
+from s2connect.service.objects import PairingEntry
 from s2connect.service.serve import descriptor_of
-from s2connect.service.sidecar import Object
+
+Route = dict[str, Any]
+"""A route in the status of a bridge."""
 
 LOOK_AGAIN: Final = 0.5
 """Seconds between two looks whether the device has come."""
@@ -86,7 +90,7 @@ class Lines:
         await self._lines.aclose()
 
 
-async def lead(control: Control, wish: Wish, lines: Lines) -> Object:
+async def lead(control: Control, wish: Wish, lines: Lines) -> dict[str, Any]:
     """Do the pairings of a running bridge that are missing.
 
     Returns:
@@ -109,8 +113,8 @@ async def lead(control: Control, wish: Wish, lines: Lines) -> Object:
     return {"routes": [await leader.route(route["name"]) for route in chosen]}
 
 
-async def _routes(control: Control) -> list[Object]:
-    found: list[Object] = (await control.ask({"command": "bridge"}))["bridge"]["routes"]
+async def _routes(control: Control) -> list[Route]:
+    found: list[Route] = (await control.ask(ShowBridge())).bridge["routes"]
     return found
 
 
@@ -120,13 +124,13 @@ class _Leader:
         self._wish = wish
         self._lines = lines
 
-    async def _look(self, name: str) -> Object:
+    async def _look(self, name: str) -> Route:
         for route in await _routes(self._control):
             if route["name"] == name:
                 return route
         raise Failure("usage", "The route is gone: the bridge has read its file again.")
 
-    async def route(self, name: str) -> Object:
+    async def route(self, name: str) -> dict[str, Any]:
         route = await self._look(name)
         before = {link["key"] for link in route["links"]}
         tell(f"Route {name}")
@@ -143,7 +147,7 @@ class _Leader:
 
     # Devices
 
-    async def _devices(self, name: str, route: Object) -> None:
+    async def _devices(self, name: str, route: Route) -> None:
         known = [link["name"] for link in route["links"]]
         if known:
             tell(f"  Paired with {_many(len(known), 'device')}: {_listed(known)}")
@@ -158,12 +162,12 @@ class _Leader:
                 return
             await self._await_device(name, await self._look(name))
 
-    async def _await_device(self, name: str, route: Object) -> None:
+    async def _await_device(self, name: str, route: Route) -> None:
         before = {link["key"] for link in route["links"]}
-        code = await self._control.ask({"command": "code", "node": route["devices"]["node"]})
+        code = await self._control.ask(Code(node=route["devices"]["node"]))
         tell("  Type these two at the device:")
-        tell(f"    Pairing URL   {code['pairing_url']}")
-        tell(f"    Pairing code  {code['code']}")
+        tell(f"    Pairing URL   {code.pairing_url}")
+        tell(f"    Pairing code  {code.code}")
         tell("  Waiting for the device …")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 300
@@ -185,12 +189,12 @@ class _Leader:
                     raise
                 tell(f"  {failure.what} {failure.hint}".rstrip())
                 continue
-            tell(f"  Paired with {for_display(_title(pairing['peer']), 60)}.")
+            tell(f"  Paired with {for_display(pairing.peer.title, 60)}.")
             return
 
     # Energy managers
 
-    async def _managers(self, name: str, route: Object) -> None:
+    async def _managers(self, name: str, route: Route) -> None:
         links = route["links"]
         paired = [link for link in links if link["representative"]["paired_with"] is not None]
         pending = [link for link in links if link["representative"]["paired_with"] is None]
@@ -231,10 +235,10 @@ class _Leader:
                 return
             await asyncio.sleep(0.1)
 
-    async def _pair(self, node: str, url: str, code: str) -> Object:
+    async def _pair(self, node: str, url: str, code: str) -> PairingEntry:
         for attempt in range(BUSY_ATTEMPTS):
             try:
-                return await self._control.ask({"command": "pair", "node": node, "url": url, "code": code})
+                return await self._control.ask(Pair(node=node, url=url, code=code))
             except Failure as failure:
                 if failure.kind != "peer_busy" or attempt == BUSY_ATTEMPTS - 1:
                     raise
@@ -242,7 +246,7 @@ class _Leader:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _result(route: Object, before: set[str]) -> Object:
+def _result(route: Route, before: set[str]) -> dict[str, Any]:
     links = route["links"]
     found: dict[str, Any] = {
         "name": route["name"],
@@ -253,10 +257,6 @@ def _result(route: Object, before: set[str]) -> Object:
         found["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
         found["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
     return found
-
-
-def _title(peer: Object) -> str:
-    return str(peer.get("user_defined_name") or f"{peer['brand']} {peer['model_name']}")
 
 
 def _many(number: int, what: str) -> str:

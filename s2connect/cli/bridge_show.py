@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from s2connect.cli.show import ServiceText, clock, plain_table
 from s2connect.model.text import for_display
-from s2connect.service.sidecar import Object, name_of
+from s2connect.service import events
+from s2connect.service.objects import ABSENT, Reload, name_of
 from s2connect.web.rows import COLUMNS, LEGEND, Row, ends_of, failed_sentence, no_links
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}
@@ -18,49 +19,49 @@ _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": 
 class BridgeText(ServiceText):
     """Events of a bridge as text on standard output."""
 
-    def __call__(self, event: Object) -> str | None:
+    def __call__(self, event: events.Event) -> str | None:
         """The event as text, or None where people need not know it."""
-        match event["event"]:
-            case "bridge_ready":
+        match event:
+            case events.BridgeReady():
                 routes = [
                     f"  {r['name']}: {r['devices']['type']} -> {r['manager']['type']}, {len(r['links'])} links"
-                    for r in event["routes"]
+                    for r in event.status["routes"]
                 ]
                 return "\n".join(["The bridge is running. Stop it with Ctrl-C.", *routes])
-            case "link":
-                why = f" ({for_display(event['reason'], 300)})" if event["reason"] else ""
-                return f"{clock(event['time'])}  {for_display(event['link'], 120)}: {event['state']}{why}"
-            case "prepare_pairing" if "code" not in event:
-                who = name_of(event["peer"]) if event["peer"] is not None else "An energy manager"
-                return f"{clock(event['time'])}  {who} wants to pair; the code is shown by: s2connect bridge pair FILE"
-            case "reloaded":
-                return f"{clock(event['time'])}  {reload_sentence(event)}"
-            case "reload_failed":
-                lines = [f"  line {p['line']}: {for_display(p['what'], 500)}" for p in event["problems"] if p["fatal"]]
-                head = f"{clock(event['time'])}  The file was not taken over; everything stays as it was."
-                return "\n".join([head, *(lines or [f"  {for_display(event['error']['what'], 500)}"])])
+            case events.LinkChanged():
+                why = f" ({for_display(event.reason, 300)})" if event.reason else ""
+                return f"{clock(event.time)}  {for_display(event.link, 120)}: {event.state}{why}"
+            case events.PairingAnnounced(code=code) if code is ABSENT:
+                who = name_of(event.peer) if event.peer is not None else "An energy manager"
+                return f"{clock(event.time)}  {who} wants to pair; the code is shown by: s2connect bridge pair FILE"
+            case events.Reloaded():
+                return f"{clock(event.time)}  {reload_sentence(event.result)}"
+            case events.ReloadFailed():
+                lines = [f"  line {p.line}: {for_display(p.what, 500)}" for p in event.problems if p.fatal]
+                head = f"{clock(event.time)}  The file was not taken over; everything stays as it was."
+                return "\n".join([head, *(lines or [f"  {for_display(event.error['what'], 500)}"])])
         return super().__call__(event)
 
 
-def reload_sentence(done: Object) -> str:
+def reload_sentence(done: Reload) -> str:
     """What a reload did."""
     parts = [
         f"{', '.join(names)} {word}"
         for names, word in (
-            (done["begun"], "begun"),
-            (done["ended"], "ended"),
-            ([f"{one['route']} ({one['devices']} devices)" for one in done["updated"]], "updated"),
-            (done["kept"], "untouched"),
-            ([f"{one['route']} ({one['reason']})" for one in done["failed"]], "FAILED"),
+            (done.begun, "begun"),
+            (done.ended, "ended"),
+            ([f"{one['route']} ({one['devices']} devices)" for one in done.updated], "updated"),
+            (done.kept, "untouched"),
+            ([f"{one['route']} ({one['reason']})" for one in done.failed], "FAILED"),
         )
         if names
     ]
-    if done["restart_needed"]:
-        parts.append(f"a restart is needed for [{'], ['.join(done['restart_needed'])}]")
+    if done.restart_needed:
+        parts.append(f"a restart is needed for [{'], ['.join(done.restart_needed)}]")
     return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 
-def bridge_blocks(bridge: Object, width: int) -> list[RenderableType]:
+def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
     """The status of a bridge."""
     blocks: list[RenderableType] = []
     for route in bridge["routes"]:

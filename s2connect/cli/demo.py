@@ -25,6 +25,7 @@ from s2connect.cli.demo_place import (
     speed,
 )
 from s2connect.cli.program import Object, Program
+from s2connect.service.commands import Code, ShowBridge
 from s2connect.service.control import Control, connect
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.store.home import Home
@@ -191,10 +192,10 @@ class _Demo:
         nodes = {r["name"]: r["devices"].get("node") for r in await _routes(control)}
         codes = {}
         for device in (_BATTERY, _SUN):
-            code = await control.ask({"command": "code", "node": nodes[device.route]})
-            codes[device.name] = code["code"]
-            arguments = ["--pair", code["pairing_url"], "--bind", LOCAL, "--host", LOCAL]
-            self._programs[device.name] = self._device_program(device, arguments, code["code"] + "\n")
+            code = await control.ask(Code(node=nodes[device.route]))
+            codes[device.name] = code.code
+            arguments = ["--pair", str(code.pairing_url), "--bind", LOCAL, "--host", LOCAL]
+            self._programs[device.name] = self._device_program(device, arguments, code.code + "\n")
         async with self._step("pair the devices with the bridge"):
             await asyncio.gather(*map(stack.enter_async_context, self._programs.values()))
             for device in (_BATTERY, _SUN):
@@ -313,7 +314,7 @@ class _Demo:
 
 
 async def _routes(control: Control) -> list[Object]:
-    routes: list[Object] = (await control.ask({"command": BRIDGE}))[BRIDGE]["routes"]
+    routes: list[Object] = (await control.ask(ShowBridge())).bridge["routes"]
     return routes
 
 

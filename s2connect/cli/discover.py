@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,7 +24,7 @@ from s2connect.errors import S2ConnectError
 from s2connect.https import PAIRING_PATH
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
-from s2connect.service.sidecar import Object, event_object
+from s2connect.service.objects import rfc3339
 from s2connect.store.home import Home
 
 LISTEN_SECONDS = 5.0
@@ -43,6 +44,7 @@ NOTHING_FOUND = (
     "This machine is checked by: s2connect doctor. A typed URL always works: s2connect pair URL"
 )
 
+Object = dict[str, Any]
 Progress = Callable[[RenderableType], None]
 
 
@@ -236,6 +238,6 @@ def _line(event: Event, own_url: str | None, *, as_json: bool) -> str:
     name = "appeared" if isinstance(event, Appeared) else "changed" if isinstance(event, Changed) else "vanished"
     found = found_object(event.endpoint, own_url)
     if as_json:
-        return json.dumps(event_object(name, endpoint=found))
+        return json.dumps({"event": name, "time": rfc3339(datetime.now(UTC)), "endpoint": found})
     facts = [_roles(found), _url(found), _addresses(found), *_remarks(found)]
     return f"{datetime.now():%H:%M:%S}  {name:8}  {found['title']}  " + "  ".join(text for text in facts if text)

@@ -68,14 +68,14 @@ def nodes(
 ) -> None:
     """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
     from s2connect.cli.show import console, nodes_blocks
+    from s2connect.service.commands import Nodes, RemoteNodes
     from s2connect.service.reach import reach_nothing
-    from s2connect.service.sidecar import Object
 
     log_to_stderr(verbose)
 
-    async def work() -> Object:
+    async def work() -> RemoteNodes:
         async with reach_nothing() as reached:
-            return await reached.ask({"command": "nodes", "url": url, "connect_to": connect_to})
+            return await reached.ask(Nodes(url=url, connect_to=connect_to))
 
     result = run_work(work())
     if as_json:
@@ -122,7 +122,7 @@ def pair(
     from s2connect.cli.picking import pair as pair_as_wished
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
-    from s2connect.service.sidecar import name_of
+    from s2connect.service.objects import name_of
 
     log_to_stderr(verbose)
     interactive = sys.stdin.isatty() and not as_json
@@ -154,9 +154,9 @@ def pair(
     if as_json:
         print_json(result)
         return
-    client = result["communication_role"] == "client"
+    client = result.communication_role == "client"
     how = "This side connects to it." if client else "It connects to this side."
-    say(f"Paired with {name_of(result['peer'])} ({kind_of(result['peer'])}). {how}")
+    say(f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}")
     if running:
         say(f"Next: the two connect by themselves within seconds; see it with {command_line('status', home)}")
     else:

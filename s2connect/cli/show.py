@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +14,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
-from s2connect.service.sidecar import Object, name_of
+from s2connect.service import events
+from s2connect.service.certificates import CertificateFacts, Certificates
+from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
+from s2connect.service.objects import ABSENT, PairingEntry, name_of
 
 TABLE_WIDTH = 100
 """Columns of a terminal from which on a table of pairings can be read."""
@@ -60,33 +65,25 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
-def kind_of(peer: Object) -> str:
+def kind_of(peer: NodeDescription) -> str:
     """Brand, model and role of a peer, fit for a terminal."""
-    product = _product(peer)
-    role = ROLES.get(str(peer["role"]), for_display(str(peer["role"]), 10))
-    return f"{product}, {role}"
+    return f"{_product(peer)}, {ROLES[peer.role]}"
 
 
-def _product(peer: Object) -> str:
-    brand, model = str(peer["brand"]), str(peer["model_name"])
+def _product(peer: NodeDescription) -> str:
+    brand, model = peer.brand, peer.model_name
     return for_display(brand if brand == model else f"{brand} {model}", 40)
 
 
-def when(text: str) -> str:
+def when(at: datetime | str) -> str:
     """A point in time as people at this machine read it."""
-    try:
-        at = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        return for_display(text)
-    return at.strftime("%Y-%m-%d %H:%M")
+    at = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
-def clock(text: str) -> str:
+def clock(at: datetime) -> str:
     """Time of day as people at this machine read it."""
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S")
-    except ValueError:
-        return for_display(text)
+    return f"{at.astimezone():%H:%M:%S}"
 
 
 _NO_SERVER = (
@@ -119,31 +116,30 @@ class ServiceText:
         self._qr = qr and self._tty
         self._pairing_url: str | None = None
 
-    def __call__(self, event: Object) -> str | None:
+    def __call__(self, event: events.Event) -> str | None:
         """The event as text, or None where people need not know it."""
-        match event["event"]:
-            case "ready":
-                self._pairing_url = event["pairing_url"]
+        match event:
+            case events.Ready():
+                self._pairing_url = event.pairing_url
                 return "\n".join(
                     [
                         "The service is running. Stop it with Ctrl-C.",
-                        *(f"  {ROLES[n['role']]} {n['alias'] or ''} {n['id']}".rstrip() for n in event["nodes"]),
+                        *(f"  {ROLES[n.role]} {n.alias or ''} {n.id}".rstrip() for n in event.nodes),
                         *(textwrap.wrap(_NO_SERVER, self._width) if self._pairing_url is None else []),
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )
-            case "pairing_code":
+            case events.CodeIssued():
                 return self._code(event)
-            case "prepare_pairing":
+            case events.PairingAnnounced():
                 return self._asked(event)
-            case _:
-                text = sentence(event)
-                if text is None:
-                    return None
-                line = f"{clock(event['time'])}  {text}"
-                return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
+        text = sentence(event)
+        if text is None:
+            return None
+        line = f"{clock(event.time)}  {text}"
+        return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
 
-    def _code(self, event: Object) -> str:
+    def _code(self, event: events.CodeIssued) -> str:
         out, shown = self._console()
         shown.print()
         if self._pairing_url is None:
@@ -151,25 +147,26 @@ class ServiceText:
         else:
             shown.print("To pair, type these two at the other device:")
             shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
-        shown.print(_code_line(event))
+        shown.print(_code_line(event.code, event.expires_at))
         if self._qr and self._pairing_url is not None:
-            drawn = qr_code(f"{self._pairing_url} {event['code']}", self._width)
+            drawn = qr_code(f"{self._pairing_url} {event.code}", self._width)
             if drawn:
                 shown.print()
                 shown.print(Text(drawn, style=QR_COLOURS))
         return out.getvalue()
 
-    def _asked(self, event: Object) -> str:
+    def _asked(self, event: events.PairingAnnounced) -> str:
         """Somebody is about to type our code elsewhere: show it."""
         out, shown = self._console()
-        peer = event["peer"]
+        peer = event.peer
         who = f"{name_of(peer)} ({kind_of(peer)})" if peer is not None else "An energy manager"
         shown.print()
         shown.print(Text(f"{who} wants to pair with this one. Type this code there:", style="bold"))
-        if event["code"] is None:
-            shown.print("  the code on the sticker of this device")
+        if isinstance(event.code, str):
+            expires = event.expires_at
+            shown.print(_code_line(event.code, expires if isinstance(expires, datetime) else None))
         else:
-            shown.print(_code_line(event))
+            shown.print("  the code on the sticker of this device")
         return out.getvalue()
 
     def _console(self) -> tuple[io.StringIO, Console]:
@@ -185,10 +182,9 @@ class ServiceText:
         )
 
 
-def _code_line(event: Object) -> Text:
-    expires = event["expires_at"]
+def _code_line(code: str, expires: datetime | None) -> Text:
     valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
-    return Text("  Pairing code  ").append(event["code"], style="bold").append(f"  ({valid})")
+    return Text("  Pairing code  ").append(code, style="bold").append(f"  ({valid})")
 
 
 def qr_code(text: str, width: int) -> str | None:
@@ -203,43 +199,41 @@ def qr_code(text: str, width: int) -> str | None:
     return out.getvalue().rstrip("\n")
 
 
-def sentence(event: Object) -> str | None:
+def sentence(event: events.Event) -> str | None:
     """An event in plain words, or None where people need not know it."""
-    name = name_of(event["peer"]) if isinstance(event.get("peer"), dict) else "The other side"
-    match event["event"]:
-        case "paired":
-            how = "It connects to us." if event["communication_role"] == "server" else "We connect to it."
-            return f"Paired with {name} ({kind_of(event['peer'])}). {how}"
-        case "pairing_failed" if "peer" in event:
-            how = _FAILED_ATTEMPTS.get(event["reason"], "in vain")
-            return f"{name} ({kind_of(event['peer'])}) tried to pair {how}."
-        case "pairing_failed":
+    match event:
+        case events.Paired():
+            how = "It connects to us." if event.communication_role == "server" else "We connect to it."
+            return f"Paired with {name_of(event.peer)} ({kind_of(event.peer)}). {how}"
+        case events.AttemptFailed():
+            how = _FAILED_ATTEMPTS.get(event.reason, "in vain")
+            return f"{name_of(event.peer)} ({kind_of(event.peer)}) tried to pair {how}."
+        case events.PairingFailed():
             return "Pairing from here did not come about."
-        case "session_opened":
-            return f"Session with {name} opened (S2 {for_display(event['s2_version'], 20)})."
-        case "session_closed":
-            end = _ENDS.get(event["reason"], "ended")
-            return f"Session with {name} ended: {end}, after {event['messages']} messages from it."
-        case "cancel_prepare_pairing":
+        case events.SessionOpened():
+            return f"Session with {name_of(event.peer)} opened (S2 {for_display(event.s2_version, 20)})."
+        case events.SessionClosed():
+            end = _ENDS.get(event.reason, "ended")
+            return f"Session with {name_of(event.peer)} ended: {end}, after {event.messages} messages from it."
+        case events.AnnouncementCancelled():
             return "The pairing that was announced will not come."
-        case "device_waiting":
-            return f"{name} ({kind_of(event['peer'])}) waits here to be paired: s2connect pair"
-        case "device_gone":
-            return f"{name} does not wait here any more."
-        case "unpaired":
-            return _UNPAIRED[event["by"]].format(name)
-        case "warning" if event["reason"] == "code_missing_at_device":
-            return f"{name} has no valid pairing code now; let it show a new one."
-        case "warning" if event["reason"] == "code_withdrawn":
+        case events.DeviceWaiting():
+            return f"{name_of(event.peer)} ({kind_of(event.peer)}) waits here to be paired: s2connect pair"
+        case events.DeviceGone():
+            return f"{name_of(event.peer)} does not wait here any more."
+        case events.Unpaired():
+            return _UNPAIRED[event.by].format(name_of(event.peer))
+        case events.Warned(reason="code_missing_at_device", peer=peer) if peer is not ABSENT:
+            return f"{name_of(peer)} has no valid pairing code now; let it show a new one."
+        case events.Warned(reason="code_withdrawn"):
             return f"Too many attempts with a wrong code: the code is withdrawn. {_NO_CODE}"
-        case "warning":
-            retry = event.get("retry_in")
-            again = f" Next try in {span(retry)}." if retry is not None else ""
-            return f"Warning: {for_display(str(event.get('text', event['reason'])), 400)}{again}"
+        case events.Warned(text=text, retry_in=retry):
+            again = f" Next try in {span(retry)}." if isinstance(retry, float | int) else ""
+            return f"Warning: {for_display(event.reason if text is ABSENT else text, 400)}{again}"
     return None
 
 
-def pairings_block(pairings: list[Object], width: int) -> RenderableType:
+def pairings_block(pairings: Sequence[PairingEntry], width: int) -> RenderableType:
     """The pairings of an endpoint: a table where there is room for it."""
     if not pairings:
         return Text(
@@ -249,101 +243,94 @@ def pairings_block(pairings: list[Object], width: int) -> RenderableType:
         return Text("\n".join(_pairing_lines(one) for one in pairings))
     table = plain_table("peer", "brand, model", "role", "we are", "since", "state", "id")
     for one in pairings:
-        peer = one["peer"]
-        table.add_row(
-            name_of(peer),
-            _product(peer),
-            for_display(str(peer["role"]), 10),
-            str(one["communication_role"]),
-            when(one["since"]),
-            _state(one),
-            str(peer["id"])[:8],
-        )
+        peer = one.peer
+        ours, since = str(one.communication_role), when(one.since)
+        table.add_row(name_of(peer), _product(peer), peer.role, ours, since, _state(one), str(peer.id)[:8])
     return table
 
 
-def _pairing_lines(one: Object) -> str:
-    peer = one["peer"]
-    we = f"we are communication {one['communication_role']}"
-    facts = f"{_state(one)}, since {when(one['since'])}, {we}, id {str(peer['id'])[:8]}"
-    return f"{name_of(peer)} ({kind_of(peer)})\n  {facts}"
+def _pairing_lines(one: PairingEntry) -> str:
+    we = f"we are communication {one.communication_role}"
+    facts = f"{_state(one)}, since {when(one.since)}, {we}, id {str(one.peer.id)[:8]}"
+    return f"{name_of(one.peer)} ({kind_of(one.peer)})\n  {facts}"
 
 
-def _state(one: Object) -> str:
-    if not one["confirmed"]:
+def _state(one: PairingEntry) -> str:
+    if not one.confirmed:
         return "unconfirmed"
-    return "connected" if one["connected"] else "not connected"
+    return "connected" if one.connected else "not connected"
 
 
-def status_blocks(status: Object, width: int) -> list[RenderableType]:
+def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
     """The state of an endpoint."""
-    endpoint, service = status["endpoint"], status["service"]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    running = f"running, process {service['pid']}" if service["running"] else "not running; start it: s2connect serve"
+    endpoint, service = status.endpoint, status.service
+    facts = _facts()
+    running = f"running, process {service.pid}" if service.running else "not running; start it: s2connect serve"
     facts.add_row("Service", running)
-    facts.add_row("Endpoint", f"{for_display(endpoint['name'] or endpoint['host'])} ({endpoint['deployment']})")
-    if endpoint["pairing_url"] is None:
+    facts.add_row("Endpoint", f"{for_display(endpoint.name or endpoint.host)} ({endpoint.deployment})")
+    if endpoint.pairing_url is None:
         facts.add_row("Server", "none: it waits at the energy managers in the network to be paired")
     else:
-        facts.add_row("Pairing URL", endpoint["pairing_url"])
-        facts.add_row("Session URL", endpoint["session_url"])
+        facts.add_row("Pairing URL", endpoint.pairing_url)
+        facts.add_row("Session URL", endpoint.session_url)
         facts.add_row("In network", _seen_as(endpoint))
-    for node in status["nodes"]:
-        alias = f", alias {node['alias']}" if node["alias"] else ""
+    for node in status.nodes:
+        alias = f", alias {node.alias}" if node.alias else ""
         facts.add_row("Node", f"{name_of(node)} ({kind_of(node)}{alias})")
-        facts.add_row("", str(node["id"]))
-    leaf = endpoint["certificate"]["leaf"]
+        facts.add_row("", str(node.id))
+    leaf = endpoint.certificate.leaf
     facts.add_row("Certificate", certificate_line(leaf) if leaf else "is made when the service starts")
-    blocks: list[RenderableType] = [facts, Text(), pairings_block(status["pairings"], width)]
-    if status["waiting"]:
-        blocks += [Text(), waiting_block(status["waiting"])]
-    if status["sessions"]:
+    blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width)]
+    if status.waiting:
+        blocks += [Text(), waiting_block(status.waiting)]
+    if status.sessions:
         table = plain_table("session", "with", "since", "messages from it")
-        for one in status["sessions"]:
-            table.add_row(one["session"], name_of(one["peer"]), when(one["since"]), str(one["messages"]))
+        for one in status.sessions:
+            table.add_row(one.session, name_of(one.peer), when(one.since), str(one.messages))
         blocks += [Text(), table]
     return blocks
 
 
-def _seen_as(endpoint: Object) -> str:
-    problem = endpoint["not_found"]
+def _facts() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _seen_as(endpoint: EndpointStatus) -> str:
+    problem = endpoint.not_found
     if problem is not None:
-        return f"NOT FOUND by others: {for_display(problem['text'], 400)}"
-    if endpoint["advertised"] is None:
+        return f"NOT FOUND by others: {for_display(problem.text, 400)}"
+    if endpoint.advertised is None:
         return "not advertised now; the pairing URL works"
-    return f"advertised as {for_display(endpoint['advertised'])}"
+    return f"advertised as {for_display(endpoint.advertised)}"
 
 
-def nodes_blocks(shown: Object, width: int) -> list[RenderableType]:
+def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
     """What an endpoint says of itself and its nodes."""
-    endpoint = shown["endpoint"]
-    head = Text(for_display(endpoint.get("name") or "An endpoint without a name"), style="bold")
-    head.append(f" ({for_display(str(endpoint['deployment']), 10)})", style="not bold")
-    nodes = shown["nodes"]
-    if not nodes:
+    head = Text(for_display(remote.endpoint.name or "An endpoint without a name"), style="bold")
+    head.append(f" ({remote.endpoint.deployment})", style="not bold")
+    if not remote.nodes:
         return [head, Text("It hosts nothing.")]
     if width < TABLE_WIDTH:
         lines = [
-            f"{name_of(node)} ({kind_of(node)})\n  {for_display(str(node['type']), 40)}, id {node['id']}"
-            for node in nodes
+            f"{name_of(node)} ({kind_of(node)})\n  {for_display(node.type, 40)}, id {node.id}" for node in remote.nodes
         ]
         return [head, Text("\n".join(lines))]
     table = plain_table("name", "brand, model", "type", "role", "id")
-    for node in nodes:
-        kind = for_display(str(node["type"]), 40)
-        table.add_row(name_of(node), _product(node), kind, for_display(str(node["role"]), 10), str(node["id"]))
+    for node in remote.nodes:
+        table.add_row(name_of(node), _product(node), for_display(node.type, 40), node.role, str(node.id))
     return [head, table]
 
 
-def waiting_block(peers: list[Object]) -> RenderableType:
+def waiting_block(peers: Sequence[NodeDescription]) -> RenderableType:
     """Devices without a server that wait here."""
-    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {str(peer['id'])[:8]}" for peer in peers]
+    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {str(peer.id)[:8]}" for peer in peers]
     return Text("\n".join(["Devices that wait here to be paired (s2connect pair):", *lines]))
 
 
-def records_block(records: list[Object], width: int) -> RenderableType:
+def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
     """Endpoints of a registry."""
     if not records:
         return Text("The registry lists nothing that fits.")
@@ -367,27 +354,27 @@ def records_block(records: list[Object], width: int) -> RenderableType:
     return table
 
 
-def certificate_line(facts: dict[str, Any]) -> str:
+def certificate_line(facts: CertificateFacts) -> str:
     """Dates of a certificate."""
-    state = "EXPIRED since" if facts["expired"] else "valid until"
-    return f"{state} {when(facts['not_after'])}"
+    state = "EXPIRED since" if facts.expired else "valid until"
+    return f"{state} {when(facts.not_after)}"
 
 
-def certificate_blocks(shown: dict[str, Any]) -> list[RenderableType]:
+def certificate_blocks(shown: Certificates) -> list[RenderableType]:
     """The certificates of an endpoint."""
     blocks: list[RenderableType] = []
-    if not shown["own_ca"]:
+    if not shown.own_ca:
         blocks.append(Text("The certificate is the operator's own; renew it with the tool that made it."))
-    for key, what in (("ca", "Certificate authority of this endpoint"), ("leaf", "Certificate that peers see")):
-        facts = shown[key]
+    for facts, what in (
+        (shown.ca, "Certificate authority of this endpoint"),
+        (shown.leaf, "Certificate that peers see"),
+    ):
         if facts is None:
             continue
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        grid.add_row("SHA-256", facts["fingerprint_sha256"])
-        grid.add_row("From", when(facts["not_before"]))
-        grid.add_row("Until", when(facts["not_after"]) + (" (EXPIRED)" if facts["expired"] else ""))
+        grid = _facts()
+        grid.add_row("SHA-256", facts.fingerprint_sha256)
+        grid.add_row("From", when(facts.not_before))
+        grid.add_row("Until", when(facts.not_after) + (" (EXPIRED)" if facts.expired else ""))
         blocks += [Text(what, style="bold"), grid]
     return blocks
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +19,9 @@ from s2connect.errors import UsageError
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
+
+if TYPE_CHECKING:
+    from s2connect.service.commands import Command
 
 _Result = TypeVar("_Result")
 
@@ -74,7 +77,9 @@ def home_path(home: Path | None) -> Path:
 
 def print_json(value: Any) -> None:
     """Print a result for programs."""
-    print(json.dumps(value), flush=True)
+    from s2connect.service.objects import to_value
+
+    print(json.dumps(value, default=to_value), flush=True)
 
 
 def tell(text: str) -> None:
@@ -154,17 +159,17 @@ def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> 
         return runner.run(work)
 
 
-def ask_endpoint(home: Path | None, command: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Have the endpoint execute a command; also says whether its service runs.
+def ask_endpoint(home: Path | None, command: Command[_Result]) -> _Result:
+    """Have the endpoint execute a command.
 
     Raises:
         Failure, S2ConnectError: It failed.
     """
-    from s2connect.service.reach import reach, reaches_service
+    from s2connect.service.reach import reach
 
-    async def work() -> tuple[dict[str, Any], bool]:
+    async def work() -> _Result:
         async with reach(home_path(home)) as reached:
-            return await reached.ask(command), reaches_service(reached)
+            return await reached.ask(command)
 
     return run_work(work())
 

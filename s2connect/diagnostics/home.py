@@ -33,6 +33,7 @@ from s2connect.endpoint.certificate import CA_FILE, CA_KEY
 from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
 from s2connect.endpoint.endpoint import SECRETS, read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
+from s2connect.service.commands import Status
 from s2connect.service.control import connect
 from s2connect.service.failures import Failure
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
@@ -164,7 +165,7 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
         async with asyncio.timeout(CONTROL_TIMEOUT), connect(endpoint.home) as control:
             if control is None:
                 return SERVICE.ok("The service is not running.")
-            status = await control.ask({"command": "status"})
+            status = await control.ask(Status())
     except (TimeoutError, S2ConnectError, Failure) as error:
         endpoint.mute = True
         what = error.what if isinstance(error, S2ConnectError | Failure) else "It does not answer to commands."
@@ -173,9 +174,9 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
             "Stop it and start it again; if that does not help, see its log.",
         )
     endpoint.status = ServiceStatus(
-        status["service"]["pid"],
-        status["endpoint"]["pairing_url"],
-        frozenset((one["node"], one["peer"]["id"]) for one in status["pairings"] if one["connected"]),
+        status.service.pid or 0,
+        status.endpoint.pairing_url,
+        frozenset((str(one.node), str(one.peer.id)) for one in status.pairings if one.connected),
     )
     return SERVICE.ok(f"The service is running, process {endpoint.status.pid}.")
 

@@ -16,7 +16,7 @@ from s2connect.errors import NotReachable, S2ConnectError, TrustError
 from s2connect.https.client import Route
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
-from s2connect.service.sidecar import name_of, peer_object
+from s2connect.service.objects import name_of
 from s2connect.store.base import Pairing, Pin
 
 CONNECT_SECONDS = 3.0
@@ -41,7 +41,7 @@ class PeerChecks:
         self._trust_anchors = trust_anchors
         url = pairing.initiate_session_url
         self._proxy = proxies.towards(url.host) if url is not None and pairing.pin is None else None
-        self._name = name_of(peer_object(pairing.peer))
+        self._name = name_of(pairing.peer)
         self._check = self._step("session")
 
     async def run(self, found: list[Finding]) -> None:

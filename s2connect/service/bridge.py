@@ -17,16 +17,18 @@ from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_status import LinkStatus
-from s2connect.bridge.problems import BridgeFileError
+from s2connect.bridge.problems import BridgeFileError, Problem
 from s2connect.errors import S2ConnectError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.model.text import for_display
+from s2connect.service import commands, events
 from s2connect.service.control import control_socket
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.lines import LineWriter
+from s2connect.service.objects import Reload
 from s2connect.service.record import LinkRecorder, Recorder, open_log
 from s2connect.service.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, recording_stopped, report_callbacks
-from s2connect.service.sidecar import Object, Service, Sink, event_object
+from s2connect.service.sidecar import Service, Sink
 from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -52,15 +54,15 @@ class BridgeService(Service):
         )
         self._bridge = bridge
         self._notifier = notifier
-        self._commands |= {"bridge": self._show_bridge, "reload": self._reload}
+        self._commands |= {commands.ShowBridge: self._show_bridge, commands.ReloadBridge: self._reload}
 
-    async def _show_bridge(self, command: Object) -> Object:
-        return {"bridge": self._bridge.status()}
+    async def _show_bridge(self, command: commands.ShowBridge) -> commands.BridgeStatus:
+        return commands.BridgeStatus(self._bridge.status())
 
-    async def _reload(self, command: Object) -> Object:
-        return {"reloaded": await self.reload()}
+    async def _reload(self, command: commands.ReloadBridge) -> commands.ReloadResult:
+        return commands.ReloadResult(await self.reload())
 
-    async def reload(self) -> Object:
+    async def reload(self) -> Reload:
         """Read the file again. With mistakes in it everything stays as it is.
 
         Raises:
@@ -70,13 +72,13 @@ class BridgeService(Service):
         try:
             config, warnings = await asyncio.to_thread(load, self._bridge.config.file)
             for warning in warnings:
-                await self._sink.put(warning_object(self._bridge.config.file, str(warning)))
-            done = reloaded_object(await self._bridge.reload(config))
-            await self._sink.put(event_object("reloaded", **done))
-            return done
+                await self._sink.put(_file_warning(self._bridge.config.file, warning))
+            result = _reload_result(await self._bridge.reload(config))
+            await self._sink.put(events.Reloaded(result=result))
+            return result
         except S2ConnectError as error:
             _log.error("The file was not taken over: %s", error)
-            await self._sink.put(event_object("reload_failed", **problems_object(error)))
+            await self._sink.put(_reload_failed(error))
             raise
         finally:
             self._notifier.ready(summary(self._bridge))
@@ -94,13 +96,12 @@ class _Changes:
     """Changes of links on their way to the output."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Object] = deque(maxlen=MAX_WAITING_CHANGES)
+        self._waiting: deque[events.LinkChanged] = deque(maxlen=MAX_WAITING_CHANGES)
         self._news = asyncio.Event()
 
     def add(self, route: str, status: LinkStatus) -> None:
         self._waiting.append(
-            event_object(
-                "link",
+            events.LinkChanged(
                 route=route,
                 link=status.name,
                 state=str(status.state),
@@ -145,9 +146,9 @@ async def run_bridge(
         _check_names(only, config)
         async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
             # Codes are for whoever asks for one, and this output is usually kept.
-            output = Output(writer, lambda event: None if event["event"] == "pairing_code" else form(event))
+            output = Output(writer, lambda event: None if isinstance(event, events.CodeIssued) else form(event))
             for warning in warnings:
-                await output.put(warning_object(file, str(warning)))
+                await output.put(_file_warning(file, warning))
             service: BridgeService | None = None
             try:
                 async with contextlib.AsyncExitStack() as stack:
@@ -172,7 +173,7 @@ async def run_bridge(
                     background.keep(lambda: changes.write(output), "changes")
                     background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
                     service.follow(sessions=False)
-                    await output.put(event_object("bridge_ready", **bridge.status()))
+                    await output.put(events.BridgeReady(status=bridge.status()))
                     notifier.ready(summary(bridge))
                     await stop.wait()
                     notifier.stopping()
@@ -214,27 +215,21 @@ def summary(bridge: Bridge) -> str:
     return f"{len(bridge.routes)} routes, {len(links)} links, {up} up{failed}"
 
 
-def reloaded_object(done: Reloaded) -> Object:
-    """What a reload did, for programs."""
-    return {
-        "kept": done.kept,
-        "updated": [{"route": name, "devices": number} for name, number in done.updated.items()],
-        "begun": done.begun,
-        "ended": done.ended,
-        "failed": [{"route": name, "reason": why} for name, why in done.failed.items()],
-        "restart_needed": done.restart,
-    }
+def _reload_result(done: Reloaded) -> Reload:
+    return Reload(
+        kept=done.kept,
+        updated=[{"route": name, "devices": number} for name, number in done.updated.items()],
+        begun=done.begun,
+        ended=done.ended,
+        failed=[{"route": name, "reason": why} for name, why in done.failed.items()],
+        restart_needed=done.restart,
+    )
 
 
-def warning_object(file: Path, text: str) -> Object:
-    """A warning about the file, as an event."""
-    return event_object("warning", reason="bridge_file", text=f"{file}: {text}")
+def _file_warning(file: Path, problem: Problem) -> events.Warned:
+    return events.Warned(reason="bridge_file", text=f"{file}: {problem}")
 
 
-def problems_object(error: S2ConnectError) -> Object:
-    """Why a file could not be used, for programs."""
+def _reload_failed(error: S2ConnectError) -> events.ReloadFailed:
     problems = error.problems if isinstance(error, BridgeFileError) else ()
-    return {
-        "error": Failure.of(error).to_object(),
-        "problems": [{"line": p.line, "what": p.what, "fatal": p.fatal} for p in problems],
-    }
+    return events.ReloadFailed(error=Failure.of(error).to_object(), problems=problems)

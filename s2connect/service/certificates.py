@@ -1,10 +1,10 @@
-"""What a person wants to know of the certificates of an endpoint."""
+"""Facts of the certificates of an endpoint."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 
@@ -15,11 +15,27 @@ from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.home import Home
 
 
-def describe(home: Home, config: EndpointConfig) -> dict[str, Any]:
-    """Facts of the certificates of a state directory. Blocks: call it in a thread.
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """Fingerprint and dates of a certificate."""
 
-    Returns:
-        ``own_ca``, ``ca`` and ``leaf``, each with fingerprint and dates or None where there is none yet.
+    fingerprint_sha256: str
+    not_before: str
+    not_after: str
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Certificates of an endpoint; None where there is none yet."""
+
+    own_ca: bool
+    ca: CertificateFacts | None
+    leaf: CertificateFacts | None
+
+
+def describe(home: Home, config: EndpointConfig) -> Certificates:
+    """Return the facts of the certificates of a state directory. Blocks: call it in a thread.
 
     Raises:
         ConfigurationError: The operator's file is no certificate.
@@ -30,11 +46,11 @@ def describe(home: Home, config: EndpointConfig) -> dict[str, Any]:
     else:
         assert config.certificate is not None
         ca, leaf = None, _operators(config.certificate)
-    return {
-        "own_ca": config.is_own_ca,
-        "ca": _facts(ca, home.path / CA_FILE) if ca else None,
-        "leaf": _facts(leaf, config.certificate or home.path / LEAF_FILE) if leaf else None,
-    }
+    return Certificates(
+        config.is_own_ca,
+        _facts(ca, home.path / CA_FILE) if ca else None,
+        _facts(leaf, config.certificate or home.path / LEAF_FILE) if leaf else None,
+    )
 
 
 def _operators(path: Path) -> bytes:
@@ -44,15 +60,15 @@ def _operators(path: Path) -> bytes:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _facts(pem: bytes, path: Path) -> dict[str, Any]:
+def _facts(pem: bytes, path: Path) -> CertificateFacts:
     try:
         certificate = x509.load_pem_x509_certificates(pem)[0]
     except ValueError:
         raise StorageUnavailable(f"{path} is no certificate.") from None
-    until = certificate.not_valid_after_utc
-    return {
-        "fingerprint_sha256": fingerprint(certificate).hex(":").upper(),
-        "not_before": certificate.not_valid_before_utc.isoformat().replace("+00:00", "Z"),
-        "not_after": until.isoformat().replace("+00:00", "Z"),
-        "expired": until < datetime.now(UTC),
-    }
+    begin, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return CertificateFacts(
+        fingerprint(certificate).hex(":").upper(),
+        begin.isoformat().replace("+00:00", "Z"),
+        until.isoformat().replace("+00:00", "Z"),
+        until < datetime.now(UTC),
+    )

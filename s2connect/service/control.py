@@ -12,11 +12,14 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from s2connect.errors import StorageUnavailable
+from s2connect.service.commands import Command
+from s2connect.service.events import Result
 from s2connect.service.failures import Failure, no_service
 from s2connect.service.lines import MAX_LINE_BYTES, converse
+from s2connect.service.objects import to_value
 from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)
@@ -39,8 +42,10 @@ DISCONNECT_GRACE = 0.5
 
 _PREFIX = "s2connect-"
 
-Object = dict[str, Any]
-Answer = Callable[[bytes | None], Awaitable[Object]]
+_Result = TypeVar("_Result")
+
+Answer = Callable[[bytes | None], Awaitable[Result]]
+"""Executes the command of a line; None stands for a line that is too long."""
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +93,7 @@ async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, an
     async def handle(line: bytes | None) -> None:
         result = await answer(line)
         async with writing:
-            writer.write(as_line(result) + b"\n")
+            writer.write(as_line(result.to_object()) + b"\n")
             await writer.drain()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -104,13 +109,13 @@ async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, an
             await writer.wait_closed()
 
 
-def as_line(value: Object) -> bytes:
+def as_line(value: dict[str, Any]) -> bytes:
     """One object as one line, in ASCII: nothing in it can harm a terminal.
 
     Raises:
         ValueError: It holds a number that JSON has no form for.
     """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=to_value).encode("ascii")
 
 
 class Control:
@@ -121,14 +126,14 @@ class Control:
         self._writer = writer
         self._asked = 0
 
-    async def ask(self, command: Object) -> Object:
+    async def ask(self, command: Command[_Result]) -> _Result:
         """Have the service execute a command. Cancelled, the command may go on there; its answer is skipped.
 
         Raises:
             Failure: It failed, or the service stopped.
         """
         self._asked += 1
-        line = as_line({**command, "id": self._asked})
+        line = as_line({**command.to_object(), "id": self._asked})
         if len(line) > MAX_LINE_BYTES:
             raise Failure("usage", "The command is too long.")
         try:
@@ -141,11 +146,11 @@ class Control:
             raise no_service("The service ended before it answered.")
         if result.get("ok") is not True:
             raise Failure.from_object(result.get("error"))
-        return {k: v for k, v in result.items() if k not in ("event", "time", "id", "ok")}
+        return command.read_result(result)
 
-    async def _result(self, identifier: int) -> Object | None:
+    async def _result(self, identifier: int) -> dict[str, Any] | None:
         while (answer := await self._reader.readline()).endswith(b"\n"):
-            result: Object = json.loads(answer)
+            result: dict[str, Any] = json.loads(answer)
             if result.get("id") in (identifier, None):
                 return result
         return None

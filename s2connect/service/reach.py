@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from s2connect import Endpoint, EndpointConfig
 from s2connect.errors import ConfigurationError, HomeInUse, S2ConnectError
+from s2connect.service.commands import Command
 from s2connect.service.control import Control, connect
 from s2connect.service.failures import Failure
-from s2connect.service.sidecar import Object, Service
+from s2connect.service.sidecar import Service
 from s2connect.store.home import Home, default_home
+
+_Result = TypeVar("_Result")
 
 
 class Reached(Protocol):
     """An endpoint that executes commands."""
 
-    async def ask(self, command: Object) -> Object:
+    async def ask(self, command: Command[_Result]) -> _Result:
         """Execute a command of the sidecar contract and return its result.
 
         Raises:
@@ -31,7 +34,7 @@ class _Opened:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def ask(self, command: Object) -> Object:
+    async def ask(self, command: Command[_Result]) -> _Result:
         try:
             return await self._service.perform(command)
         except S2ConnectError as error:

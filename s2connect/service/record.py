@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from s2connect import Session
+from s2connect import NodeId, Session
 from s2connect.bridge.recording import ObservedConnection
 from s2connect.errors import StorageUnavailable
 from s2connect.messages.envelope import Message
 from s2connect.model.common import Role
 from s2connect.service.lines import LineWriter
+from s2connect.service.objects import rfc3339, to_value
 from s2connect.session.session import Direction, Observer, SessionEnd
 from s2connect.store.files import open_private, unavailable
 from s2connect.transports.base import Connection
@@ -70,37 +71,37 @@ class Recorder:
         if self._writer.ended:
             os.close(self._descriptor)
 
-    def session_opened(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
-        """A session has come up, and nothing was said yet; from now on all of it is written."""
+    def session_opened(self, name: str, session: Session, node: NodeId) -> None:
+        """Write that a session was opened, before its first message, and record it from now on."""
         version = session.info.s2_version
-        session.observe(self.opened(name, node=node, role=session.role, peer=peer, s2_version=version))
+        session.observe(self.opened(name, node=node, role=session.role, peer=session.peer, s2_version=version))
 
-    def session_closed(self, name: str, session: Session, node: str, peer: dict[str, Any]) -> None:
-        """A session has ended."""
-        self.closed(name, node=node, role=session.role, peer=peer, reason=session.end_reason)
+    def session_closed(self, name: str, session: Session, node: NodeId) -> None:
+        """Write that a session has ended."""
+        self.closed(name, node=node, role=session.role, peer=session.peer, reason=session.end_reason)
 
-    def opened(self, name: str, *, node: str, role: Role, peer: dict[str, Any], s2_version: str) -> Observer:
+    def opened(self, name: str, *, node: NodeId, role: Role, peer: object, s2_version: str) -> Observer:
         """Write that a session was opened, and return the writer of its messages. ``role`` is our own."""
-        about = {"node": node, "role": str(role), "peer": peer, "s2_version": s2_version}
+        about = {"node": str(node), "role": str(role), "peer": peer, "s2_version": s2_version}
         self._put({"time": _now(), "session": name, "event": "session_opened", **about})
         return self._observer(name, node, role)
 
-    def closed(self, name: str, *, node: str, role: Role, peer: dict[str, Any], reason: SessionEnd) -> None:
+    def closed(self, name: str, *, node: NodeId, role: Role, peer: object, reason: SessionEnd) -> None:
         """Write that a session has ended."""
-        about = {"node": node, "role": str(role), "peer": peer, "reason": str(reason)}
+        about = {"node": str(node), "role": str(role), "peer": peer, "reason": str(reason)}
         self._put({"time": _now(), "session": name, "event": "session_closed", **about})
 
-    def _observer(self, name: str, node: str, role: Role) -> Observer:
+    def _observer(self, name: str, node: NodeId, role: Role) -> Observer:
         def observe(direction: Direction, message: Message) -> None:
-            head = {"time": _now(), "session": name, "direction": direction, "node": node, "role": str(role)}
+            head = {"time": _now(), "session": name, "direction": direction, "node": str(node), "role": str(role)}
             # As it was on the wire; outside strings, where alone they can be, the ends of lines mean nothing.
             text = message.text.replace("\r", " ").replace("\n", " ")
             self._put_line(f'{json.dumps(head)[:-1]}, "message": {text}}}')
 
         return observe
 
-    def _put(self, entry: dict[str, Any]) -> None:
-        self._put_line(json.dumps(entry))
+    def _put(self, entry: dict[str, object]) -> None:
+        self._put_line(json.dumps(entry, default=to_value))
 
     def _put_line(self, line: str) -> None:
         if self._writer.full:
@@ -135,7 +136,7 @@ class LinkRecorder:
             return connection
         self._count += 1
         name, info = f"{link} {role.lower()} {self._count}", connection.info
-        node, own, peer = str(info.local), role.other, {"id": str(info.remote), "role": str(role), "title": title}
+        node, own, peer = info.local, role.other, {"id": str(info.remote), "role": str(role), "title": title}
         observer = self._recorder.opened(name, node=node, role=own, peer=peer, s2_version=info.s2_version)
 
         def ended(why: SessionEnd) -> None:
@@ -145,4 +146,4 @@ class LinkRecorder:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.now(UTC))

@@ -16,10 +16,11 @@ from s2connect import Endpoint
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.checks import Check
 from s2connect.service.control import as_line, control_socket
+from s2connect.service.events import Event, Warned
 from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse
 from s2connect.service.record import Recorder, open_log
-from s2connect.service.sidecar import Object, Service, event_object
+from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
@@ -31,17 +32,17 @@ INPUT_GRACE = 2.0
 LAST_EVENTS = 2.0
 """Seconds in which the last events are reported after the endpoint has closed."""
 
-Form = Callable[[Object], str | None]
-"""How an event looks in the output; None leaves it out."""
+Form = Callable[[Event], str | None]
+"""Writes an event for the output; None leaves it out."""
 
 
-def json_form(event: Object) -> str | None:
-    """The event as a line of the sidecar contract."""
+def json_form(event: Event) -> str:
+    """Return an event as a line of the sidecar contract."""
     try:
-        return as_line(event).decode("ascii")
+        return as_line(event.to_object()).decode("ascii")
     except ValueError:  # a peer's number beyond what a double can hold
-        warning = {"event": "warning", "time": event["time"], "reason": "not_writable", "session": event.get("session")}
-        return as_line(warning).decode("ascii")
+        warning = Warned(time=event.time, reason="not_writable", session=getattr(event, "session", None))
+        return as_line(warning.to_object()).decode("ascii")
 
 
 class Stop:
@@ -93,15 +94,15 @@ class Output:
         self._writer = writer
         self._form = form
 
-    async def put(self, event: Object) -> None:
-        """See :meth:`Sink.put <s2connect.service.sidecar.Sink.put>`."""
-        _log.debug("event %s", event["event"])
+    async def put(self, event: Event) -> None:
+        """Write an event once there is room."""
+        _log.debug("event %s", event.event)
         if (line := self._form(event)) is not None:
             await self._writer.put(line.encode("utf-8", "replace"))
 
-    def put_nowait(self, event: Object) -> None:
-        """See :meth:`Sink.put_nowait <s2connect.service.sidecar.Sink.put_nowait>`."""
-        _log.debug("event %s", event["event"])
+    def put_nowait(self, event: Event) -> None:
+        """Write an event whose number is bounded by other means."""
+        _log.debug("event %s", event.event)
         if (line := self._form(event)) is not None:
             self._writer.put_nowait(line.encode("utf-8", "replace"))
 
@@ -188,7 +189,7 @@ def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
 def recording_stopped(output: Output, record: Path) -> None:
     """Report that a record cannot be written any more."""
     text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
-    output.put_nowait(event_object("warning", reason="recording_stopped", text=text))
+    output.put_nowait(Warned(reason="recording_stopped", text=text))
 
 
 def descriptor_of(stream: TextIO | None) -> int:

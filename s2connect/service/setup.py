@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.endpoint.certificate import CertificateManager
@@ -15,7 +15,7 @@ from s2connect.endpoint.endpoint import DATABASE, SECRETS, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
 from s2connect.https.server import free_port
 from s2connect.model.roles import CommunicationRole
-from s2connect.service.certificates import describe
+from s2connect.service.certificates import Certificates, describe
 from s2connect.service.failures import Failure
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
@@ -90,7 +90,7 @@ def make(
     return create_home(path, checked(lambda: EndpointConfig.model_validate(settings), "the settings"))
 
 
-def show_certificates(path: Path) -> dict[str, Any]:
+def show_certificates(path: Path) -> Certificates:
     """Facts of the certificates of a state directory, also while its service runs. Blocks."""
     home = Home.open(path)
     return describe(home, read_config(home))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from s2connect.bridge.route import Route
 from s2connect.endpoint.connections import Connections
 from s2connect.service import sidecar as cli_service
 from s2connect.service.bridge import _Changes
+from s2connect.service.events import Event, Warned
 from s2connect.service.sidecar import Service
 from s2connect.service.systemd import Notifier
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
@@ -120,25 +120,28 @@ class Sink:
     """Takes the events of a service, but for one."""
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.refuses = ""
 
-    async def put(self, event: dict[str, Any]) -> None:
+    async def put(self, event: Event) -> None:
         self.put_nowait(event)
 
-    def put_nowait(self, event: dict[str, Any]) -> None:
-        if self.refuses and event["event"] == self.refuses:
+    def put_nowait(self, event: Event) -> None:
+        if self.refuses and event.event == self.refuses:
             self.refuses = ""
             raise RuntimeError(SECRET)
         self.events.append(event)
 
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == name]
+    def named(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.event == name]
 
-    async def warned(self, task: str) -> dict[str, Any]:
-        await until(lambda: [e for e in self.named("warning") if e["reason"] == "task_failed"])
-        (warning,) = [e for e in self.named("warning") if e["reason"] == "task_failed"]
-        assert (warning["task"], warning["error"]) == (task, "RuntimeError")
+    async def warned(self, task: str) -> Warned:
+        def warnings() -> list[Warned]:
+            return [event for event in self.events if isinstance(event, Warned) and event.reason == "task_failed"]
+
+        await until(lambda: bool(warnings()))
+        (warning,) = warnings()
+        assert (warning.task, warning.error) == (task, "RuntimeError")
         assert SECRET not in str(self.events)
         return warning
 
@@ -172,10 +175,10 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
         if task == "session":
             sink.refuses = "session_opened"
         else:
-            Fault(monkeypatch, cli_service, "_Open")
+            Fault(monkeypatch, cli_service, "_OpenSession")
         service = Service(house.device, tmp_path, sink)
         service.follow()
-        assert ((await sink.warned(task))["retry_in"] is None) == (task == "session")
+        assert ((await sink.warned(task)).retry_in is None) == (task == "session")
         if task == "session":
             await until(lambda: bool(sink.named("session_closed")))
         again = asyncio.create_task(anext(manager))

@@ -18,12 +18,14 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
-from s2connect import NodeId, PlainDoor, PlainServer, Role, connect_plain
+from s2connect import NodeDescription, NodeId, PlainDoor, PlainServer, Role, connect_plain
+from s2connect.bridge.problems import Problem
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
 from s2connect.https.server import free_port
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.text import span
+from s2connect.service import events
 from s2connect.service.systemd import Notifier
 from tests.command import Running, make_home, run
 from tests.waits import patience, within
@@ -322,15 +324,14 @@ def test_a_length_of_time_is_read_at_a_glance(seconds: float, text: str) -> None
 
 def test_events_of_a_bridge_are_sentences() -> None:
     form = BridgeText()
-    time = "2026-01-01T00:00:00Z"
-    link = {"event": "link", "time": time, "route": "r", "link": "r/B", "state": "failed", "reason": "gone"}
+    link = events.LinkChanged(route="r", link="r/B", state="failed", reason="gone", retry_in=None)
     assert str(form(link)).endswith("r/B: failed (gone)")
-    peer = {"id": "x", "role": "RM", "brand": "A", "model_name": "B", "user_defined_name": "Heat\x1bpump"}
-    asked = str(form({"event": "prepare_pairing", "time": time, "node": "n", "peer": peer}))
+    node = NodeId(uuid4())
+    peer = NodeDescription(id=node, role=Role.RM, brand="A", type="t", model_name="B", user_defined_name="Heat\x1bpump")
+    asked = str(form(events.PairingAnnounced(node=node, peer=peer)))
     assert "wants to pair; the code is shown by: s2connect bridge pair" in asked
     assert "\x1b" not in asked
-    problems = [{"line": 3, "what": "x is unknown", "fatal": True}]
-    failed = {"event": "reload_failed", "time": time, "problems": problems, "error": {"what": "no"}}
+    failed = events.ReloadFailed(problems=[Problem(3, "x is unknown")], error={"what": "no"})
     assert "line 3: x is unknown" in str(form(failed))
 
 

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from rich.console import Console
@@ -25,8 +27,12 @@ from s2connect.cli import discover, main, show
 from s2connect.cli.picking import _chosen
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.errors import UsageError
-from s2connect.model.common import Role
+from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.url import BaseUrl
+from s2connect.service import events
+from s2connect.service.certificates import Certificates
+from s2connect.service.commands import EndpointStatus, RemoteNodes
+from s2connect.service.objects import NotFound, PeerId
 from tests.command import Running, make_home, run
 from tests.netns import Host, Lan, Process, require_netns
 from tests.waits import Deadline, patience
@@ -398,13 +404,17 @@ def test_what_strangers_call_themselves_is_clean_in_every_width(width: int) -> N
     assert max(map(len, text.splitlines())) <= width
 
 
+def hostile_node() -> NodeDescription:
+    return NodeDescription(id=NodeId(UUID("1" * 32)), role=Role.RM, brand=HOSTILE, type=HOSTILE, model_name="x")
+
+
 def test_nodes_and_waiting_devices_are_clean() -> None:
-    node = {"id": "0" * 36, "role": "RM", "brand": HOSTILE, "type": HOSTILE, "model_name": "x"}
+    endpoint = EndpointDescription(name=HOSTILE, deployment=Deployment.LAN)
     for width in (80, 120):
-        blocks = show.nodes_blocks({"endpoint": {"name": HOSTILE, "deployment": "LAN"}, "nodes": [node]}, width)
+        blocks = show.nodes_blocks(RemoteNodes(endpoint, [hostile_node()]), width)
         text = "".join(printed(block, width) for block in blocks)
         assert all(character.isprintable() for line in text.splitlines() for character in line)
-    assert "Evil" in printed(show.waiting_block([node]), 80)
+    assert "Evil" in printed(show.waiting_block([hostile_node()]), 80)
 
 
 def test_a_flood_of_endpoints_is_drawn_in_part_while_it_listens() -> None:
@@ -423,7 +433,7 @@ def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
-    offered: list[dict[str, Any]] = [{"title": "a"}, {"title": "b"}]
+    offered: list[dict[str, Any] | NodeDescription] = [{"title": "a"}, {"title": "b"}]
     assert _chosen("2", offered) is offered[1]
     assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/"
     for wrong in ("0", "3", "9" * 5000, "http://ems.local/"):
@@ -433,23 +443,22 @@ def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
 
 def test_an_announced_pairing_shows_who_and_the_code() -> None:
     text = show.ServiceText()
-    peer = {"id": "1" * 36, "role": "RM", "brand": HOSTILE, "type": "x", "model_name": "y"}
-    event = {"event": "prepare_pairing", "time": "2026-01-01T00:00:00Z", "node": "n", "peer": peer}
-    shown = text({**event, "code": "SECRET42", "expires_at": "2026-01-01T00:05:00Z"})
+    peer, node = hostile_node(), NodeId(uuid4())
+    shown = text(events.PairingAnnounced(node=node, peer=peer, code="SECRET42", expires_at=datetime.now(UTC)))
     assert shown is not None
     assert "[red]Evil" in shown
     assert "wants to pair" in shown
     assert "SECRET42" in shown
     assert "\x1b" not in shown
-    sticker = text({**event, "peer": None, "code": None, "expires_at": None})
+    sticker = text(events.PairingAnnounced(node=node, peer=None, code=None, expires_at=None))
     assert sticker is not None
     assert "An energy manager wants to pair" in sticker
     assert "sticker" in sticker
-    for name in ("device_gone", "device_waiting"):
-        said = text({"event": name, "time": event["time"], "peer": peer})
+    for event in (events.DeviceGone(peer=peer), events.DeviceWaiting(peer=peer)):
+        said = text(event)
         assert said is not None
         assert "\x1b" not in said
-    unknown = text({"event": "device_gone", "time": event["time"], "peer": {"id": "1" * 36}})
+    unknown = text(events.DeviceGone(peer=PeerId(peer.id)))
     assert unknown is not None
     assert "11111111" in unknown
 
@@ -472,7 +481,14 @@ def test_a_service_that_is_no_terminal_draws_no_qr_code(cem: Path, start: Start)
 
 
 def test_the_notice_of_a_name_conflict_stands_in_the_status() -> None:
-    status = {
-        "endpoint": {"not_found": {"reason": "name_conflict", "text": HOSTILE}, "advertised": None},
-    }
-    assert "NOT FOUND by others: [31m[red]Evil" in show._seen_as(status["endpoint"])
+    endpoint = EndpointStatus(
+        name=None,
+        deployment="LAN",
+        host="x.local",
+        pairing_url=None,
+        session_url=None,
+        advertised=None,
+        not_found=NotFound("name_conflict", HOSTILE),
+        certificate=Certificates(own_ca=True, ca=None, leaf=None),
+    )
+    assert "NOT FOUND by others: [31m[red]Evil" in show._seen_as(endpoint)

@@ -18,8 +18,9 @@ import pytest
 from s2connect.cli import main
 from s2connect.errors import InsecurePermissions, StorageUnavailable
 from s2connect.messages.envelope import read_message
-from s2connect.model.common import Role
+from s2connect.model.common import NodeId, Role
 from s2connect.service import lines
+from s2connect.service.objects import PeerId
 from s2connect.service.record import Recorder, open_log
 from tests.command import Running, pair
 from tests.waits import within
@@ -37,6 +38,9 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+NODE = NodeId(uuid4())
+
+
 class FakeSession:
     """As much of a session as is recorded."""
 
@@ -44,6 +48,7 @@ class FakeSession:
         self.role = Role.RM
         self.info = SimpleNamespace(s2_version="v1.0.0")
         self.end_reason = "lost"
+        self.peer = PeerId(NODE)
         self.observe_with: Any = None
 
     def observe(self, on_message: Any) -> None:
@@ -92,9 +97,9 @@ async def test_a_message_is_written_as_it_was_on_one_line(tmp_path: Path) -> Non
     session: Any = FakeSession()
     odd = '{"message_type" :\r\n "Handshake","message_id":"m-1", "role":"RM","x":1.50,"x":"\u2028é"}'
     async with Recorder(open_log(path), lambda: None) as recorder:
-        recorder.session_opened("s1", session, "node", {"id": "peer"})
+        recorder.session_opened("s1", session, NODE)
         session.says(odd)
-        recorder.session_closed("s1", session, "node", {"id": "peer"})
+        recorder.session_closed("s1", session, NODE)
     lines_of_file = path.read_text("utf-8").split("\n")
     assert len(lines_of_file) == 4
     assert odd.replace("\r\n", "  ") in lines_of_file[1]
@@ -132,11 +137,11 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else() -> None:
     broken = asyncio.Event()
     session: Any = FakeSession()
     async with Recorder(os.open("/dev/full", os.O_WRONLY), broken.set) as recorder:
-        recorder.session_opened("s1", session, "node", {})
+        recorder.session_opened("s1", session, NODE)
         async with within(10):
             await broken.wait()
         session.says(text())
-        recorder.session_closed("s1", session, "node", {})
+        recorder.session_closed("s1", session, NODE)
 
 
 def test_the_service_says_that_recording_has_stopped_and_goes_on(
@@ -178,7 +183,7 @@ async def test_what_a_slow_disk_cannot_take_is_left_out_and_counted(monkeypatch:
     read, write = os.pipe()
     session: Any = FakeSession()
     async with Recorder(write, lambda: None) as recorder:
-        recorder.session_opened("s1", session, "node", {})
+        recorder.session_opened("s1", session, NODE)
         for _ in range(1000):  # more than a pipe and the queue hold
             session.says(text())
         found = bytearray()

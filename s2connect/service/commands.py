@@ -1,0 +1,267 @@
+"""Commands of the sidecar contract of ``docs/command.md``, and what each returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from s2connect import NodeDescription, NodeId
+from s2connect.errors import UsageError
+from s2connect.model.common import EndpointDescription
+from s2connect.service.certificates import Certificates
+from s2connect.service.failures import Failure
+from s2connect.service.objects import NotFound, OwnNode, PairingEntry, Reload, SessionEntry, to_value
+from s2connect.session.answers import MAX_RETRIES
+
+_Result = TypeVar("_Result")
+_Text = Annotated[str, Field(min_length=1)]
+_Flag = Annotated[bool, BeforeValidator(lambda value: value is True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Result without members."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCode:
+    """A pairing code; with ``expires_at`` None it stays valid."""
+
+    node: NodeId
+    code: str
+    expires_at: datetime | None
+    pairing_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNodes:
+    """An endpoint and its nodes, as they present themselves."""
+
+    endpoint: EndpointDescription
+    nodes: list[NodeDescription]
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """A message that the peer has acknowledged."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """State of the service. ``pid`` is None if it is not running."""
+
+    running: bool
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """State of the endpoint. ``advertised`` is its name in the network, None if it is not advertised."""
+
+    name: str | None
+    deployment: str
+    host: str
+    pairing_url: str | None
+    session_url: str | None
+    advertised: str | None
+    not_found: NotFound | None
+    certificate: Certificates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullStatus:
+    """State of the service, its endpoint, nodes, pairings and sessions, and the devices that wait to be paired."""
+
+    service: ServiceStatus
+    endpoint: EndpointStatus
+    nodes: list[OwnNode]
+    pairings: list[PairingEntry]
+    sessions: list[SessionEntry]
+    waiting: list[NodeDescription]
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeStatus:
+    """Status of a bridge, as :meth:`s2connect.bridge.service.Bridge.status` returns it."""
+
+    bridge: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """Result of ``reload``."""
+
+    reloaded: Reload
+
+
+class Command(Generic[_Result]):
+    """A command that returns a ``_Result``. ``node`` is an id or alias; it can be left out if there is one node."""
+
+    name: ClassVar[str]
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the command as an object for ``json.dumps`` with ``to_value``."""
+        return {"command": self.name, **to_value(self)}
+
+    def read_result(self, value: Mapping[str, Any]) -> _Result:
+        """Read what a service returned.
+
+        Raises:
+            Failure: It is not what this version returns.
+        """
+        (kind,) = get_args(type(self).__orig_bases__[0])  # type: ignore[attr-defined]  # of every generic class
+        try:
+            result: _Result = _adapter(kind).validate_python(value)
+        except ValidationError:
+            what = f"The service does not answer the command {self.name} as this version does."
+            raise Failure("unexpected", what, "Restart the service, so that it runs this version.") from None
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Command[IssuedCode]):
+    """Issue a dynamic pairing code, or set a static one."""
+
+    name = "code"
+    node: _Text | None = None
+    static: _Flag = False
+    token: _Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes(Command[RemoteNodes]):
+    """List the nodes of an endpoint in the local network."""
+
+    name = "nodes"
+    url: _Text
+    connect_to: _Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announce(Command[Nothing]):
+    """Have the other side show its code. Without a URL it is a device that waits here."""
+
+    name = "announce"
+    peer: NodeId
+    node: _Text | None = None
+    cancel: _Flag = False
+    url: _Text | None = None
+    connect_to: _Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Command[PairingEntry]):
+    """Pair with the server of ``url``, or with the device ``peer`` that waits here."""
+
+    name = "pair"
+    code: _Text
+    url: _Text | None = None
+    peer: NodeId | None = None
+    node: _Text | None = None
+    server_node: NodeId | None = None
+    connect_to: _Text | None = None
+    force: _Flag = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Send(Command[SentMessage]):
+    """Send a message. Done when the peer has acknowledged it with ``OK``."""
+
+    name = "send"
+    session: _Text
+    message: dict[str, Any]
+    retries: Annotated[int, Field(strict=True, ge=0, le=MAX_RETRIES)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Command[Nothing]):
+    """Answer a received message."""
+
+    name = "answer"
+    session: _Text
+    message_id: _Text
+    status: _Text | None = None
+    label: _Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close(Command[Nothing]):
+    """Close a session."""
+
+    name = "close"
+    session: _Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpair(Command[PairingEntry]):
+    """End a pairing; with ``forget`` also if the other side cannot be reached."""
+
+    name = "unpair"
+    peer: _Text
+    node: _Text | None = None
+    forget: _Flag = False
+
+
+@dataclass(frozen=True)
+class Status(Command[FullStatus]):
+    """Return the state of everything."""
+
+    name = "status"
+
+
+@dataclass(frozen=True)
+class Stop(Command[Nothing]):
+    """Stop the service."""
+
+    name = "stop"
+
+
+@dataclass(frozen=True)
+class ShowBridge(Command[BridgeStatus]):
+    """Return the status of a bridge."""
+
+    name = "bridge"
+
+
+@dataclass(frozen=True)
+class ReloadBridge(Command[ReloadResult]):
+    """Have a bridge read its file again."""
+
+    name = "reload"
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def read(kind: type[Command[Any]], value: dict[str, Any]) -> Command[Any]:
+    """Read the members of a command.
+
+    Raises:
+        UsageError: A member is missing or of another type.
+    """
+    try:
+        command: Command[Any] = _adapter(kind).validate_python(value)  # type: ignore[arg-type]  # it can be hashed
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise UsageError(_demand(str(fault["loc"][0]), fault["type"])) from None
+    return command
+
+
+def _demand(member: str, fault: str) -> str:
+    match member:
+        case "message":
+            return "The command has no message, which is a JSON object."
+        case "retries":
+            return f"The command's retries are a number from 0 to {MAX_RETRIES}."
+        case _ if fault == "uuid_parsing":
+            return f"The command's {member} is not the id of a node."
+    return f"The command needs {member}, which is a text."

@@ -1,0 +1,286 @@
+"""Events of the sidecar contract of ``docs/command.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from s2connect import NodeDescription, NodeId, events
+from s2connect.model.roles import CommunicationRole
+from s2connect.service.objects import ABSENT, Absent, NodeEntry, Peer, PeerId, Reload, to_value
+
+if TYPE_CHECKING:  # an endpoint needs nothing of the bridge
+    from s2connect.bridge.problems import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. Fields without a value are null; absent ones are left out."""
+
+    event: ClassVar[str]
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def to_object(self) -> dict[str, Any]:
+        """Return the event as an object for ``json.dumps`` with :func:`~s2connect.service.objects.to_value`."""
+        return {"event": self.event, "time": self.time, **self._members()}
+
+    def _members(self) -> dict[str, Any]:
+        members: dict[str, Any] = to_value(self)
+        del members["time"]
+        return members
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready(Event):
+    """The service is running."""
+
+    event = "ready"
+    deployment: str
+    pairing_url: str | None
+    session_url: str | None
+    nodes: list[NodeEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeIssued(Event):
+    """There is a new pairing code; with ``expires_at`` None it stays valid."""
+
+    event = "pairing_code"
+    node: NodeId
+    code: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairingAnnounced(Event):
+    """A user is about to type the code of a node elsewhere."""
+
+    event = "prepare_pairing"
+    node: NodeId
+    peer: NodeDescription | None
+    url: str | Absent = ABSENT
+    code: str | Absent | None = ABSENT
+    expires_at: datetime | Absent | None = ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnouncementCancelled(Event):
+    """An announced pairing will not come."""
+
+    event = "cancel_prepare_pairing"
+    node: NodeId
+    peer: PeerId | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceWaiting(Event):
+    """A device without a server waits here to be paired."""
+
+    event = "device_waiting"
+    peer: NodeDescription
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceGone(Event):
+    """A device does not wait any more."""
+
+    event = "device_gone"
+    peer: Peer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(Event):
+    """A pairing stands."""
+
+    event = "paired"
+    node: NodeId
+    peer: NodeDescription
+    communication_role: CommunicationRole
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairingFailed(Event):
+    """A pairing that was begun here failed."""
+
+    event = "pairing_failed"
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptFailed(Event):
+    """A pairing that a peer has begun failed."""
+
+    event = "pairing_failed"
+    reason: str
+    node: NodeId
+    peer: NodeDescription
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpaired(Event):
+    """A pairing has ended."""
+
+    event = "unpaired"
+    by: str
+    node: NodeId
+    peer: NodeDescription
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOpened(Event):
+    """A session has begun."""
+
+    event = "session_opened"
+    session: str
+    node: NodeId
+    peer: NodeDescription
+    protocol: str
+    s2_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessagePassed(Event):
+    """A message was received or sent. One with ``answer_within`` (seconds) waits for the command ``answer``."""
+
+    event = "message"
+    session: str
+    direction: str
+    message: Any
+    answer_within: float | Absent = ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionClosed(Event):
+    """A session has ended. ``messages`` is the number of those received."""
+
+    event = "session_closed"
+    session: str
+    reason: str
+    node: NodeId
+    peer: NodeDescription
+    messages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something that an operator should know."""
+
+    event = "warning"
+    reason: str
+    node: NodeId | Absent = ABSENT
+    peer: Peer | Absent = ABSENT
+    text: str | Absent = ABSENT
+    retry_in: float | Absent | None = ABSENT
+    task: str | Absent = ABSENT
+    error: str | Absent = ABSENT
+    session: str | Absent | None = ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Event):
+    """Result of the command ``id``: what it returned, or the error."""
+
+    event = "result"
+    id: Any
+    returned: Any = None
+    error: dict[str, Any] | None = None
+
+    def _members(self) -> dict[str, Any]:
+        if self.error is not None:
+            return {"id": self.id, "ok": False, "error": self.error}
+        return {"id": self.id, "ok": True, **to_value(self.returned)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeReady(Event):
+    """The bridge is running."""
+
+    event = "bridge_ready"
+    status: dict[str, Any]
+
+    def _members(self) -> dict[str, Any]:
+        return self.status
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkChanged(Event):
+    """A link of a bridge has another state."""
+
+    event = "link"
+    route: str
+    link: str
+    state: str
+    reason: str
+    retry_in: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reloaded(Event):
+    """The bridge has read its file again."""
+
+    event = "reloaded"
+    result: Reload
+
+    def _members(self) -> dict[str, Any]:
+        members: dict[str, Any] = to_value(self.result)
+        return members
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReloadFailed(Event):
+    """The file of the bridge cannot be used; everything stays as it is."""
+
+    event = "reload_failed"
+    error: dict[str, Any]
+    problems: Sequence[Problem]
+
+
+def from_endpoint(event: events.Event) -> Event | None:
+    """Return an event of the endpoint as one of the contract, None for one that is not in it."""
+    time = event.at
+    match event:
+        case events.Paired():
+            role = event.communication_role
+            return Paired(time=time, node=event.node, peer=event.peer, communication_role=role)
+        case events.PairingFailed():
+            return AttemptFailed(time=time, reason=event.reason, node=event.node, peer=event.peer)
+        case events.Unpaired():
+            return Unpaired(time=time, by=event.by, node=event.node, peer=event.peer)
+        case events.PairingAnnounced():
+            url = ABSENT if event.url is None else str(event.url)
+            return PairingAnnounced(time=time, node=event.node, peer=event.peer, url=url)
+        case events.PairingAnnouncementCancelled():
+            peer = None if event.peer is None else PeerId(event.peer)
+            return AnnouncementCancelled(time=time, node=event.node, peer=peer)
+        case events.DeviceWaits():
+            return DeviceWaiting(time=time, peer=event.peer)
+        case events.DeviceGone():
+            return DeviceGone(time=time, peer=PeerId(event.peer))
+        case events.CodeMissingAtDevice():
+            return Warned(time=time, reason="code_missing_at_device", peer=PeerId(event.peer))
+        case events.CodeWithdrawn():
+            return Warned(time=time, reason="code_withdrawn", node=event.node)
+        case events.SessionFailed():
+            return Warned(
+                time=time,
+                reason=event.kind,
+                node=event.node,
+                peer=event.peer,
+                text=event.sentence,
+                retry_in=event.retry_in,
+            )
+        case events.Notice():
+            return Warned(time=time, reason=event.kind, text=event.sentence)
+        case events.TaskFailed():
+            return Warned(
+                time=time,
+                reason="task_failed",
+                text=event.sentence,
+                retry_in=event.retry_in,
+                task=event.task,
+                error=event.error,
+            )
+    return None

@@ -1,0 +1,181 @@
+"""Objects that commands and events of the sidecar contract carry, and how they are written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
+
+from s2connect import NodeDescription, NodeId, Pairing, PairKey
+from s2connect.errors import NotPaired, UsageError
+from s2connect.model.common import EndpointDescription, Role
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.text import for_display
+
+MIN_PREFIX: Final = 4
+"""Shortest beginning of a node id that stands for the whole."""
+
+
+class Absent(Enum):
+    """Value of a member that is left out, which is not the same as null."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class PeerId:
+    """A node of which only the id is known."""
+
+    id: NodeId
+
+    @property
+    def title(self) -> str:
+        """Name for a person."""
+        return f"node {str(self.id)[:8]}"
+
+
+Peer = NodeDescription | PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """One of our nodes, in short."""
+
+    id: NodeId
+    role: Role
+    alias: str | None
+
+
+class OwnNode(NodeDescription):
+    """One of our nodes, in full."""
+
+    alias: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**write(self), "alias": self.alias}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingEntry:
+    """A pairing. ``connected`` is true while the pair has a session."""
+
+    node: NodeId
+    peer: NodeDescription
+    peer_endpoint: EndpointDescription
+    communication_role: CommunicationRole
+    since: datetime
+    confirmed: bool
+    connected: bool
+
+    @classmethod
+    def of(cls, pairing: Pairing, connected: Collection[PairKey] = ()) -> PairingEntry:
+        """Return the entry of a pairing.
+
+        Args:
+            pairing: The pairing.
+            connected: Keys of the pairs that have a session.
+        """
+        return cls(
+            node=pairing.key.local,
+            peer=pairing.peer,
+            peer_endpoint=pairing.peer_endpoint,
+            communication_role=pairing.communication_role,
+            since=datetime.fromtimestamp(pairing.paired_at, UTC),
+            confirmed=pairing.confirmed,
+            connected=PairKey(pairing.key.local, pairing.key.remote) in connected,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEntry:
+    """An open session. ``messages`` is the number of those received."""
+
+    session: str
+    node: NodeId
+    peer: NodeDescription
+    protocol: str
+    s2_version: str
+    since: datetime
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Reason why others cannot find this endpoint in the network."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """Result of reading the file of a bridge again: names of routes, and of sections that need a restart."""
+
+    kept: list[str]
+    updated: list[dict[str, Any]]
+    begun: list[str]
+    ended: list[str]
+    failed: list[dict[str, Any]]
+    restart_needed: list[str]
+
+
+def to_value(value: object) -> Any:
+    """Return an object of a command or an event as JSON has it; made for the argument ``default`` of ``json.dumps``."""
+    match value:
+        case BaseModel():
+            return value.model_dump(mode="json", by_alias=False, exclude_none=True)
+        case UUID():
+            return str(value)
+        case datetime():
+            return rfc3339(value)
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"JSON has no form for {type(value).__name__}")
+    members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {name: member for name, member in members.items() if member is not ABSENT}
+
+
+def rfc3339(at: datetime) -> str:
+    """Return a point in time as text, in UTC and with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def name_of(peer: Peer) -> str:
+    """Return the name of a peer, fit for a terminal."""
+    return for_display(peer.title, 40) or "a peer without a name"
+
+
+def find_pairing(pairings: Sequence[PairingEntry], wanted: str) -> PairingEntry:
+    """Find a pairing by the id of the peer, the beginning of it, or the name of the peer.
+
+    Raises:
+        NotPaired: None fits.
+        UsageError: Several fit.
+    """
+    peers = fitting([pairing.peer for pairing in pairings], wanted)
+    found = [pairing for pairing in pairings if pairing.peer in peers]
+    if not found:
+        raise NotPaired(f"There is no pairing with {for_display(wanted)}.")
+    if len({(pairing.node, pairing.peer.id) for pairing in found}) > 1:
+        raise UsageError(f"Several pairings fit {for_display(wanted)}.", hint="Name the id of the peer, and the node.")
+    return found[0]
+
+
+def fitting(peers: Sequence[NodeDescription], wanted: str) -> list[NodeDescription]:
+    """Return the peers that a person means by an id, the beginning of it, or a name."""
+    text = wanted.strip()
+    name = text.casefold()
+    return (
+        [peer for peer in peers if str(peer.id) == text.lower()]
+        or [peer for peer in peers if name in (peer.title.casefold(), for_display(peer.title).casefold())]
+        or [peer for peer in peers if len(text) >= MIN_PREFIX and str(peer.id).startswith(text.lower())]
+    )
