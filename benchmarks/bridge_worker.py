@@ -27,19 +27,19 @@ from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import Initiator, LinkSide
 from s2connect.certs.tls import wan_client_context
 from s2connect.https.server import HttpsServer
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import RECEPTION_STATUS, ReceptionStatusValue, read_message, reception_status
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl, WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
-from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.plain import PlainAcceptor
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -370,7 +370,7 @@ async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
 
 async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     https = await server(task, stack)
-    door = PlainDoor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
+    door = PlainAcceptor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
     stack.push_async_callback(door.close)
 
     async def handler(request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from benchmarks.kit import Effort, Row, Worker, workspace
 from benchmarks.worst import all_types, hostile_texts, rich_messages, with_escape
 from s2connect.bridge.relay import Policy, Relay
 from s2connect.messages.catalogue import V1
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import Role
 
 ATTACKS = (

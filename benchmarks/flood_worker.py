@@ -24,12 +24,12 @@ from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConnectionClosed, S2ConnectError
 from s2connect.messages.catalogue import MESSAGES, V1
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.transports.base import Connection, Trust
-from s2connect.transports.legacy import PlainDoor, connect_plain
+from s2connect.transports.plain import PlainAcceptor, connect_plain
 
 HONEST = 3
 BRIDGE, MANAGER, DEVICE = (NodeId(UUID(int=number)) for number in (1, 2, 3))
@@ -86,7 +86,7 @@ async def connected(task: Task, name: str) -> Connection:
 
 
 async def honest(task: Task, stack: AsyncExitStack) -> None:
-    door = PlainDoor(role=Role.CEM, local=MANAGER, tokens=None, compression=False)
+    door = PlainAcceptor(role=Role.CEM, local=MANAGER, tokens=None, compression=False)
     server = await stack.enter_async_context(PlainServer(door))
     tasks = set()
 

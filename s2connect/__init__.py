@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from s2connect.endpoint.plain_server import PlainServer
     from s2connect.errors import S2ConnectError
     from s2connect.messages.catalogue import parse
-    from s2connect.messages.checks import Check
-    from s2connect.messages.conversation import Conversation, Verdict
+    from s2connect.messages.conversation import Conversation, ValidationResult
+    from s2connect.messages.enums import Check
     from s2connect.messages.envelope import InvalidMessage, Message
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
     from s2connect.model.roles import CommunicationRole
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from s2connect.session.session import Session, SessionEnd
     from s2connect.store.base import Pairing, PairKey, Pin
     from s2connect.transports.base import Connection, ConnectionInfo, Transport
-    from s2connect.transports.legacy import PlainDoor, connect_plain, plain_node_id
+    from s2connect.transports.plain import PlainAcceptor, connect_plain, plain_node_id
 
 # Names are loaded when they are first used, so that a command or a small device pays only for what it uses.
 _HOMES = {
@@ -45,9 +45,9 @@ _HOMES = {
     "create_home": "s2connect.endpoint.endpoint",
     "S2ConnectError": "s2connect.errors",
     "parse": "s2connect.messages.catalogue",
-    "Check": "s2connect.messages.checks",
+    "Check": "s2connect.messages.enums",
     "Conversation": "s2connect.messages.conversation",
-    "Verdict": "s2connect.messages.conversation",
+    "ValidationResult": "s2connect.messages.conversation",
     "InvalidMessage": "s2connect.messages.envelope",
     "Message": "s2connect.messages.envelope",
     "Deployment": "s2connect.model.common",
@@ -70,9 +70,9 @@ _HOMES = {
     "Connection": "s2connect.transports.base",
     "ConnectionInfo": "s2connect.transports.base",
     "Transport": "s2connect.transports.base",
-    "PlainDoor": "s2connect.transports.legacy",
-    "connect_plain": "s2connect.transports.legacy",
-    "plain_node_id": "s2connect.transports.legacy",
+    "PlainAcceptor": "s2connect.transports.plain",
+    "connect_plain": "s2connect.transports.plain",
+    "plain_node_id": "s2connect.transports.plain",
 }
 
 
@@ -109,12 +109,12 @@ __all__ = [
     "parse",
     "InvalidMessage",
     "Conversation",
-    "Verdict",
+    "ValidationResult",
     "Connection",
     "ConnectionInfo",
     "Transport",
     "connect_plain",
-    "PlainDoor",
+    "PlainAcceptor",
     "PlainServer",
     "plain_node_id",
     "Role",

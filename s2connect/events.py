@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.roles import CommunicationRole
-from s2connect.model.seldom import Seldom
 from s2connect.model.url import BaseUrl
 
 _log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class EventHub:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams: list[EventStream] = []
         self._clock = clock
-        self._failed_lines = Seldom()
+        self._failed_lines = LogLimiter()
 
     def follow(self) -> EventStream:
         """Follow what happens from now on."""

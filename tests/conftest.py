@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis
 import pytest
 
-from s2connect.model.seldom import process_lines
+from s2connect.model.log_limiter import process_lines
 from tests import waits
 
 # No deadline for examples: their time depends on the load of the machine. The cost of input has tests of its own.

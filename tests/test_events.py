@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s2connect.events import EventHub, PairingFailed
-from s2connect.model.seldom import PERIOD
+from s2connect.model.log_limiter import PERIOD
 from tests.store.store_examples import pairing
 
 

@@ -18,9 +18,9 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.model.secret import Secret
-from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.plain import PlainAcceptor
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import within
 
@@ -89,7 +89,7 @@ def peer(role: Role) -> NodeDescription:
 
 
 async def test_the_old_device_speaks_the_s2_of_yesterday_without_a_mistake() -> None:
-    door = PlainDoor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret("token-of-the-heat-pump")})
+    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret("token-of-the-heat-pump")})
     async with PlainServer(door, path="/heat-pump") as server:
         url = f"ws://127.0.0.1:{server.port}/heat-pump"
         device = await start("old_device.py", url, env={"S2_TOKEN": "token-of-the-heat-pump"})

@@ -415,7 +415,7 @@ ALLOWED = {
         "run": "a group: its errors are its function's",
     },
     "simulate/fleet.py": {"run_fleet": "a group: its errors are its function's"},
-    "transports/websocket_end.py": {
+    "transports/websocket_connection.py": {
         "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
         "_expel": "closes the connection, which is cut where that fails",
     },

@@ -30,7 +30,7 @@ IN_NAMES = {
 
 NOT_YET = {
     "DeviceWish", "Doors", "Gate", "IdentityKeeper", "Judged", "Keeper", "MAX_ASKED", "MAX_DOORS", "NodeGate",
-    "Owner", "PairingBook", "PairingDesk", "PlainDoor", "PlainDoorSide", "PollOwner",
+    "Owner", "PairingBook", "PairingDesk", "PlainDoorSide", "PollOwner",
     "SessionTerms", "Switchboard", "TALK", "TALK_AT_MOST", "Uplink", "Wish", "_Asked", "_Door",
     "_Talk", "_Wish", "_asked", "_book", "_can_be_asked_for", "_check_owner_only", "_desk", "_door", "_doors",
     "_gate", "_judge", "_judge_file", "_judge_own", "_judges_all", "_keeper", "_owner", "_switchboard",

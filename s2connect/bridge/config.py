@@ -14,7 +14,7 @@ from s2connect.bridge.devices import GENERIC, UNKNOWN, ConfiguredDevice
 from s2connect.bridge.toml_lines import Place
 from s2connect.endpoint.config import DEFAULT_PORT
 from s2connect.messages.catalogue import BETA
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import DEFAULT_S2_VERSION, Deployment, NodeId
 from s2connect.session.budget import DEFAULT_LIMITS
 from s2connect.transports.base import MAX_MESSAGE_BYTES

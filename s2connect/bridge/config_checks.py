@@ -39,10 +39,10 @@ from s2connect.errors import InvalidUrl, S2ConnectError
 from s2connect.model.text import for_display
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.store.files import read_private
-from s2connect.transports.legacy import is_this_machine
 from s2connect.transports.mqtt.details import SessionToken
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
+from s2connect.transports.plain import is_this_machine
 
 PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 """Settings that name files with a secret."""

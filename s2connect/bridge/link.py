@@ -29,7 +29,7 @@ from s2connect.messages.envelope import (
     write_message,
 )
 from s2connect.model.common import Role
-from s2connect.model.seldom import Seldom
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
@@ -85,7 +85,7 @@ class Link:
         self.name = name
         self._record = record
         self._refusals = Refusals(name)
-        self._lines = Seldom()
+        self._lines = LogLimiter()
         self.sides = dict(sides)
         self.policy = policy
         self._on_change = on_change

@@ -19,7 +19,7 @@ from s2connect.bridge.config import (
 )
 from s2connect.bridge.devices import ConfiguredDevice, Device, read_credentials
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.plain_server import PlainAcceptor
+from s2connect.bridge.plain_server import LinkAcceptor
 from s2connect.bridge.recording import ObservedConnection
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.certs.tls import wan_client_context
@@ -30,7 +30,7 @@ from s2connect.model.proxy import Proxies
 from s2connect.model.text import for_display
 from s2connect.session.session import Direction
 from s2connect.transports.base import Connection, Trust
-from s2connect.transports.legacy import connect_plain
+from s2connect.transports.plain import connect_plain
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
         super().__init__(config.device)
         self._bridge = bridge
         self._config = config
-        self._acceptor = PlainAcceptor(config, Role.RM)
+        self._acceptor = LinkAcceptor(config, Role.RM)
         self._by_path: dict[str, tuple[ConfiguredDevice, PlainServerLinkSide]] = {}
 
     @property
@@ -265,7 +265,7 @@ class PlainServerManagerSide(ManagerSide):
     def __init__(self, bridge: NodeId, config: PlainServerManager) -> None:
         self._bridge = bridge
         self._config = config
-        self._acceptor = PlainAcceptor(config, Role.CEM)
+        self._acceptor = LinkAcceptor(config, Role.CEM)
         self._sides: dict[str, PlainServerLinkSide] = {}
 
     @property

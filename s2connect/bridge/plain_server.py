@@ -16,13 +16,13 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import GOING_AWAY, Connection
-from s2connect.transports.legacy import PlainDoor
+from s2connect.transports.plain import PlainAcceptor
 
 Observe = Callable[[str, Connection], Connection]
 """Given the key of a device and its connection, returns the connection to use."""
 
 
-class PlainAcceptor:
+class LinkAcceptor:
     """Admits clients only while the other side of their link can be opened, and hands their connections to the route.
 
     Args:
@@ -110,15 +110,15 @@ class PlainAcceptor:
         admit: Callable[[str], Awaitable[str | None]],
         *,
         by_path: bool,
-    ) -> PlainDoor:
+    ) -> PlainAcceptor:
         token, login = await read_credentials(access.token_file, access.login_file)
-        return PlainDoor(
+        return PlainAcceptor(
             role=self._role.other,
             local=local,
             tokens={"client": token} if token is not None else None,
             logins={"client": login} if login is not None else None,
             by_path=by_path,
-            gate=admit,
+            admission=admit,
             allow_unencrypted=self._settings.allow_unencrypted,
         )
 
@@ -127,7 +127,7 @@ class PlainAcceptor:
         if (path := self._paths.pop(key, None)) is not None and self._server is not None:
             await self._server.remove(path)
 
-    async def _accept(self, key: str | None, door: PlainDoor, observe: Observe) -> None:
+    async def _accept(self, key: str | None, door: PlainAcceptor, observe: Observe) -> None:
         async for connection in door:
             device = connection.name if key is None else key
             if not self._links.hand_over(device, self._role, observe(device, connection)):

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from s2connect.bridge.refusals import BRIDGE, PEER, Refusals
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import data_model
-from s2connect.messages.checks import Check
 from s2connect.messages.conversation import Conversation
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import (
     HANDSHAKES,
     NIL_ID,
@@ -29,7 +29,7 @@ from s2connect.messages.envelope import (
 from s2connect.messages.rules.base import Finding
 from s2connect.messages.versions import Translator, Untranslatable
 from s2connect.model.common import Role
-from s2connect.model.seldom import Seldom
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.transports.base import MAX_MESSAGE_BYTES
@@ -152,13 +152,13 @@ class Relay:
         *,
         name: str = "",
         refusals: Refusals | None = None,
-        lines: Seldom | None = None,
+        lines: LogLimiter | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
         self._name = name
         self._refusals = refusals if refusals is not None else Refusals(name)
-        self._lines = lines if lines is not None else Seldom()
+        self._lines = lines if lines is not None else LogLimiter()
         self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
@@ -214,7 +214,7 @@ class Relay:
             label = f"more than {policy.messages_per_second:g} messages a second"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if self._validates_all or message.type in HANDSHAKES:
-            verdict = self._conversations[side].judge(side, message, now=self._now())
+            verdict = self._conversations[side].validate(side, message, now=self._now())
             if verdict.warnings:
                 self._warn(side, message, verdict.warnings, now)
             if not verdict.ok:
@@ -261,7 +261,7 @@ class Relay:
             self._conversations[side].answered(side, identifier, ok=True, now=self._now())
         for text in translation.onward:
             onward, there = read_message(text), self._conversations[side.other]
-            there.judge(side, onward, now=self._now())
+            there.validate(side, onward, now=self._now())
             there.sent(side, onward, now=self._now())
         answers = [Out(side, text) for text in translation.back]
         # What was written anew has no key: of two texts that belong together, none may be withdrawn.

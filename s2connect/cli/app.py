@@ -39,7 +39,7 @@ from s2connect.cli.terminal import (
     tell,
 )
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.service.failures import ExitCode, Failure
 
 _Result = TypeVar("_Result")

@@ -33,7 +33,7 @@ from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report, Reporter
 from s2connect.simulate.site import PlannedDevice
 from s2connect.store.files import read_private
 from s2connect.transports.backoff import Backoff
-from s2connect.transports.legacy import connect_plain
+from s2connect.transports.plain import connect_plain
 
 MAX_TOKEN_BYTES: Final = 4096
 """Longest file with the token of an old device."""

@@ -14,7 +14,7 @@ from s2connect.diagnostics.message_sources import NO_MESSAGES, UNCUT, read_file,
 from s2connect.diagnostics.validate import agreed_version, known_version, parse
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, parse_message
-from s2connect.messages.conversation import Conversation, Verdict
+from s2connect.messages.conversation import Conversation, ValidationResult
 from s2connect.messages.envelope import (
     HANDSHAKES,
     NIL_ID,
@@ -288,7 +288,7 @@ class _Replay:
             if self._version is None and (agreed := agreed_version(message)) is not None:
                 session.conversation = Conversation(agreed)
         else:
-            verdict = session.conversation.judge(sender, message, now=now)
+            verdict = session.conversation.validate(sender, message, now=now)
         if not verdict.ok:
             yield remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
         for finding in verdict.warnings:
@@ -366,13 +366,13 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
     return (end - begin).total_seconds()
 
 
-def _handshake_verdict(message: Message) -> Verdict:
+def _handshake_verdict(message: Message) -> ValidationResult:
     """Validate a handshake message of plain S2 by its schema."""
     try:
         parse_message(message, V1)
     except InvalidMessage as error:
-        return Verdict(error.status, error.label, error.subject_id)
-    return Verdict(ReceptionStatusValue.OK, None, message.id or NIL_ID)
+        return ValidationResult(error.status, error.label, error.subject_id)
+    return ValidationResult(ReceptionStatusValue.OK, None, message.id or NIL_ID)
 
 
 def _only_sender(message: Message | InvalidMessage) -> Role | None:

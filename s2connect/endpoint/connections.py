@@ -14,7 +14,7 @@ from s2connect.endpoint.state import EndpointState
 from s2connect.errors import (
     UsageError,
 )
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals

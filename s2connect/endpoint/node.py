@@ -10,7 +10,7 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotReachable
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
 from s2connect.model.text import for_display
-from s2connect.transports.legacy import EAVESDROPPING, PlainConnection, PlainDoor, is_this_machine
+from s2connect.transports.plain import EAVESDROPPING, PlainAcceptor, PlainConnection, is_this_machine
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -29,7 +29,7 @@ class PlainServer:
 
     ::
 
-        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
+        door = PlainAcceptor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
         async with PlainServer(door, port=8080, path="/s2") as server:
             async for connection in server:
                 ...
@@ -55,7 +55,7 @@ class PlainServer:
 
     def __init__(
         self,
-        door: PlainDoor | None = None,
+        door: PlainAcceptor | None = None,
         *,
         host: str | None = "127.0.0.1",
         port: int = 0,
@@ -65,8 +65,8 @@ class PlainServer:
     ) -> None:
         self.port = port
         self._door = door
-        self._doors: dict[str, PlainDoor] = {}
-        self._templates: dict[str, tuple[re.Pattern[str], PlainDoor]] = {}
+        self._doors: dict[str, PlainAcceptor] = {}
+        self._templates: dict[str, tuple[re.Pattern[str], PlainAcceptor]] = {}
         if door is not None:
             self.add(path, door)
         if host is None or not is_this_machine(host):
@@ -84,7 +84,7 @@ class PlainServer:
         self._server = HttpsServer(tls, host=host, port=port)
         self._server.add_get("/{path:.*}", self._handle)
 
-    def add(self, path: str, door: PlainDoor) -> None:
+    def add(self, path: str, door: PlainAcceptor) -> None:
         """Accept the clients of a door at a path, or at the paths of a template.
 
         Raises:

@@ -11,7 +11,7 @@ import msgspec
 
 from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.catalogue import MESSAGES, data_model, parse_message, read_typed
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
 from s2connect.messages.general import SelectControlType
 from s2connect.messages.rules import Finding, Severity, check
@@ -28,7 +28,7 @@ MAX_IN_FLIGHT_CHARACTERS: Final = 1024 * 1024
 follows them may need all of them to be looked at."""
 
 
-class Verdict(NamedTuple):
+class ValidationResult(NamedTuple):
     """Result of validating a message.
 
     Attributes:
@@ -53,17 +53,17 @@ class Verdict(NamedTuple):
 
 
 class Conversation:
-    """One session, judged message by message as it goes on. Knows both sides, so either side or a listener can use it.
+    """Validator of one session, message by message. It knows both sides, so either side or a listener can use it.
 
-    For every message in the order of sending: :meth:`judge`, and if it is taken either :meth:`accepted` by who answers
-    it, or :meth:`sent` and, once its ReceptionStatus has come, :meth:`answered` by who has to wait for that. What is on
-    its way without an answer may have been taken or not; a message is not refused for what follows only if it was not.
-    The last three take what was refused as well, because the other side may think otherwise; what is not of its schema
+    Call for every message, in the order of sending, :meth:`validate`; then, for one to be answered with ``OK``,
+    :meth:`accepted`, or for one of our own :meth:`sent` and, once its ReceptionStatus has come, :meth:`answered`. A
+    message without an answer yet may be accepted or not; a later one is refused only if it is invalid in both cases.
+    The last three take refused messages as well, because the other side may accept them; what is not of its schema
     changes nothing.
 
     Args:
         version: S2 JSON version of the session, in any spelling (VER-06).
-        check: How much is judged.
+        check: Validation level.
 
     Raises:
         UsageError: ``version`` is unknown.
@@ -83,7 +83,9 @@ class Conversation:
         """Return a type that a data model has, and None for all others: peers choose those, and log lines go by it."""
         return message_type if any(message_type in kinds for kinds in MESSAGES.values()) else None
 
-    def judge(self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False) -> Verdict:
+    def validate(
+        self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False
+    ) -> ValidationResult:
         """Validate a message as if received now; changes nothing but the message's ``parsed``.
 
         The first of these decides: a handshake (MSG-01, ``INVALID_CONTENT``), the schema (``INVALID_MESSAGE``, or
@@ -99,40 +101,40 @@ class Conversation:
         identifier = message.id or NIL_ID
         if message.type in HANDSHAKES:
             no_handshakes = f"MSG-01: S2 Connect sessions have no {message.type}"
-            return Verdict(ReceptionStatusValue.INVALID_CONTENT, no_handshakes, identifier)
+            return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, no_handshakes, identifier)
         if self.check is Check.ENVELOPE:
-            return Verdict(ReceptionStatusValue.OK, None, identifier)
+            return ValidationResult(ReceptionStatusValue.OK, None, identifier)
         try:
             parsed, tolerated = read_typed(message, self._version, strict=strict)
         except InvalidMessage as error:
-            return Verdict(error.status, error.label, error.subject_id)
+            return ValidationResult(error.status, error.label, error.subject_id)
         msgspec.structs.force_setattr(message, "_parsed", parsed)
         if self.check is Check.SCHEMA:
-            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
+            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
         problem = self.state.problem(sender, message.type)
         if problem and (strict or not self.state.is_late(sender, message.type)):
-            return Verdict(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
+            return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
         found: list[Finding] = check(parsed)
         if not any(finding.rule.severity is Severity.ERROR for finding in found):
             found += self._in_history(sender, parsed, now)
         if not found:
-            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
+            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
         errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
         warnings = (*tolerated, *(finding for finding in found if finding.rule.severity is Severity.WARNING))
         if not errors:
-            return Verdict(ReceptionStatusValue.OK, None, identifier, parsed, warnings)
+            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, warnings)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         label = f"{with_value(errors[0], message.body)}{more}"
-        return Verdict(ReceptionStatusValue.INVALID_CONTENT, label, identifier, parsed, warnings)
+        return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, label, identifier, parsed, warnings)
 
     def accepted(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
-        """A message that was judged is, or will be, answered ``OK``."""
+        """Note that a validated message is, or will be, answered ``OK``."""
         if (parsed := self._identified(message)) is not None:
             self.sent(sender, parsed, now=now)
             self.answered(sender, parsed.message_id, ok=True, now=now)
 
     def sent(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
-        """A message that was judged is on its way; its ReceptionStatus is to come."""
+        """Note that a validated message is sent; its ReceptionStatus is to come."""
         if (parsed := self._identified(message)) is None:
             return
         if self._if_all_taken is not None:
@@ -149,7 +151,7 @@ class Conversation:
             self.state.selecting(parsed.message_id, parsed.control_type)
 
     def answered(self, sender: Role, message_id: str, *, ok: bool, now: datetime | None = None) -> None:
-        """The ReceptionStatus about a message of ``sender`` has come; late ones count, and repeated ones do not."""
+        """Note the ReceptionStatus about a message of ``sender``. Late ones count, repeated ones do not."""
         parsed = self._landed(sender, message_id)
         if parsed is None:
             return

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from s2connect.errors import UsageError
-from s2connect.messages.wire_enum import WireEnum
+from s2connect.messages.enums import WireEnum
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 
@@ -122,7 +122,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     @property
     def parsed(self) -> S2Message:
-        """The message as the typed model of the session's version, as the session has judged it.
+        """The message as the typed model of the session's version, as the session has validated it.
 
         Raises:
             UsageError: It was not read further than its envelope: the session checks no more (``Check.ENVELOPE``).

@@ -6,8 +6,8 @@ from annotated_types import Len
 from pydantic import FailFast, Field
 
 from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Message, S2Object, Timestamp
+from s2connect.messages.enums import WireEnum
 from s2connect.messages.envelope import ReceptionStatusValue
-from s2connect.messages.wire_enum import WireEnum
 
 
 class Commodity(WireEnum):

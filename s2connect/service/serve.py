@@ -14,7 +14,7 @@ from typing import TextIO
 
 from s2connect import Endpoint
 from s2connect.https.acceptor import raise_descriptor_limit
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
 from s2connect.service.events import Event, Warned
 from s2connect.service.failures import ExitCode

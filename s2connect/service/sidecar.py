@@ -21,7 +21,7 @@ from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Session
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
 from s2connect.messages.base import S2Message
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import (
     ID_WORDS,
     NIL_ID,
@@ -33,7 +33,7 @@ from s2connect.messages.envelope import (
     write_message,
 )
 from s2connect.model.common import NodeDescription, Role
-from s2connect.model.seldom import process_lines
+from s2connect.model.log_limiter import process_lines
 from s2connect.model.text import for_display
 from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
 from s2connect.session.answers import (
@@ -52,7 +52,7 @@ from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
 if TYPE_CHECKING:
-    from s2connect.messages.conversation import Verdict
+    from s2connect.messages.conversation import ValidationResult
     from s2connect.messages.general import ControlType
 
 _log = logging.getLogger(__name__)
@@ -394,7 +394,7 @@ class Session:
         return read
 
     def _judge_own(self, message: Message) -> None:
-        verdict = self._conversation.judge(self.role, message, now=datetime.now(UTC), strict=True)
+        verdict = self._conversation.validate(self.role, message, now=datetime.now(UTC), strict=True)
         if not verdict.ok:
             raise UsageError(f"The message was not sent. {verdict.label}.")
         self._log_warnings("we sent", verdict)
@@ -495,7 +495,7 @@ class Session:
             self._observe("received", message)
         if message.type == RECEPTION_STATUS:
             return self._acknowledged(message)
-        verdict = self._conversation.judge(self.role.other, message, now=datetime.now(UTC))
+        verdict = self._conversation.validate(self.role.other, message, now=datetime.now(UTC))
         self._log_warnings("it sent", verdict)
         if not verdict.ok:
             what = "%s sent a message that is refused: %s, %s"
@@ -563,7 +563,7 @@ class Session:
             self._to_write.set()
         self._release()
 
-    def _log_warnings(self, whose: str, verdict: Verdict) -> None:
+    def _log_warnings(self, whose: str, verdict: ValidationResult) -> None:
         """Log findings, each rule once for each side, so that a peer cannot fill the log (MSG-08)."""
         for finding in verdict.warnings:
             kind = (whose, finding.rule.id)

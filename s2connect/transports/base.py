@@ -148,10 +148,10 @@ class Transport(Protocol):
         """Return whether :meth:`offer` can be called now; another protocol is chosen otherwise."""
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        """Communication server: open the door for one client, once, for a bounded time (SES-04).
+        """Communication server: offer one client a connection, once, for a bounded time (SES-04).
 
         Raises:
-            SessionRefused: Too many doors are open.
+            SessionRefused: Too many offers are open.
         """
 
     def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Awaitable[Connection]:

@@ -13,7 +13,7 @@ from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import MAX_OFFERS, TOKEN_BYTES, OfferTable, OpenOffers
 from s2connect.transports.websocket_client import open_client
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketTimings
 from s2connect.transports.websocket_server import accept, bearer_of, server_socket
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class WebSocketTransport:
         return self._url is not None
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        """Open the door for one client, once, for 30 seconds (SES-04). See :meth:`Transport.offer`.
+        """Offer one client a connection, once, for 30 seconds (SES-04). See :meth:`Transport.offer`.
 
         Raises:
             SessionRefused: Too many offers wait already.

@@ -33,8 +33,8 @@ from s2connect.transports.base import (
     ConnectionInfo,
 )
 from s2connect.transports.frame_budget import FrameBudget, FrameCounter
-from s2connect.transports.websocket_end import (
-    WebSocketEnd,
+from s2connect.transports.websocket_connection import (
+    WebSocketConnection,
     WebSocketTimings,
     with_address,
 )
@@ -47,7 +47,7 @@ _DEFLATE = ClientPerMessageDeflateFactory(
 _BUSY_STATUS: Final = 429
 
 
-class ClientEnd(WebSocketEnd):
+class WebSocketClientConnection(WebSocketConnection):
     """Connection of the communication client, on websockets. Made by :func:`open_client`."""
 
     def __init__(
@@ -97,7 +97,7 @@ class ClientEnd(WebSocketEnd):
 
 
 def _has_short_cut(socket: ClientConnection) -> bool:
-    """Return whether the library has the undocumented parts by which :meth:`ClientEnd._transmit` bypasses ``send``."""
+    """Return whether the library has the undocumented parts by which ``_transmit`` bypasses ``send``."""
     return all(hasattr(socket, name) for name in ("send_data", "paused", "drain"))
 
 
@@ -165,7 +165,7 @@ async def open_client(
     proxy: Proxy | None = None,
     compression: bool,
     max_message_bytes: int,
-) -> ClientEnd:
+) -> WebSocketClientConnection:
     """Connect; redirects are not followed. Cancel-safe.
 
     Args:
@@ -215,7 +215,7 @@ async def open_client(
         if mapped is None:
             raise
         raise mapped from error
-    return ClientEnd(with_address(info, socket.transport), socket, timings, max_message_bytes)
+    return WebSocketClientConnection(with_address(info, socket.transport), socket, timings, max_message_bytes)
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

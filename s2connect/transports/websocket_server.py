@@ -18,9 +18,9 @@ from s2connect.transports.base import (
     ConnectionInfo,
 )
 from s2connect.transports.frame_budget import FrameGuard
-from s2connect.transports.websocket_end import (
+from s2connect.transports.websocket_connection import (
     WRITE_BUFFER_BYTES,
-    WebSocketEnd,
+    WebSocketConnection,
     WebSocketTimings,
     with_address,
 )
@@ -33,7 +33,7 @@ COMPRESS_FROM_BYTES = 512
 more time than the rest of the way."""
 
 
-class ServerEnd(WebSocketEnd):
+class WebSocketServerConnection(WebSocketConnection):
     """Connection of the communication server, on aiohttp. Made by :func:`accept`.
 
     aiohttp's own heartbeat is not used: it drops a living peer as soon as our application reads slowly, because the
@@ -140,7 +140,7 @@ def server_socket(timings: WebSocketTimings, *, compression: bool, max_message_b
         autoclose=False,
         autoping=False,
         compress=compression,
-        writer_limit=sys.maxsize,  # see ServerEnd._room
+        writer_limit=sys.maxsize,  # see WebSocketServerConnection._room
         max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as long as this
     )
 
@@ -152,7 +152,7 @@ async def accept(
     timings: WebSocketTimings,
     *,
     max_message_bytes: int,
-) -> ServerEnd:
+) -> WebSocketServerConnection:
     """Upgrade a request for which ``can_prepare`` is true.
 
     Raises:
@@ -169,7 +169,9 @@ async def accept(
     except ConnectionError:
         raise ConnectionClosed from None
     assert writer is not None
-    return ServerEnd(with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard)
+    return WebSocketServerConnection(
+        with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard
+    )
 
 
 def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:

@@ -21,13 +21,13 @@ from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import S2ConnectError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
-from s2connect.transports.legacy import PlainDoor, connect_plain
+from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import within
 
@@ -135,7 +135,7 @@ class BridgeSetup:
         if self.kinds[Role.CEM] != PLAIN:
             self.manager = await stack.enter_async_context(self.endpoint("manager", Role.CEM))
         else:
-            door = PlainDoor(role=Role.CEM, local=self.ids["manager"], tokens=None)
+            door = PlainAcceptor(role=Role.CEM, local=self.ids["manager"], tokens=None)
             self.manager_server = await stack.enter_async_context(PlainServer(door))
         self.bridge = await stack.enter_async_context(self.endpoint("bridge", Role.CEM))
         await self.pair()

@@ -13,7 +13,7 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import S2ConnectError, SessionError
 from s2connect.transports.mqtt.parameters import ChannelLimits
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketTimings
 
 PEER_TIMEOUT = 4.0
 """Seconds of silence until a peer is taken for gone, with short times."""

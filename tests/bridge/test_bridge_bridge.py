@@ -22,7 +22,7 @@ from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
-from s2connect.transports.legacy import PlainDoor, connect_plain
+from s2connect.transports.plain import PlainAcceptor, connect_plain
 from s2connect.web.metrics import Metrics
 from tests.waits import until, within
 
@@ -58,9 +58,9 @@ class FileSetup:
         return await connect_plain(f"ws://127.0.0.1:{self.port}/{name}", role=Role.RM, local=PEER)
 
     @contextlib.asynccontextmanager
-    async def managers(self, *names: str) -> AsyncIterator[dict[str, PlainDoor]]:
+    async def managers(self, *names: str) -> AsyncIterator[dict[str, PlainAcceptor]]:
         """An energy manager with a path for each device."""
-        doors = {name: PlainDoor(role=Role.CEM, local=PEER, tokens=None) for name in names}
+        doors = {name: PlainAcceptor(role=Role.CEM, local=PEER, tokens=None) for name in names}
         async with PlainServer() as server:
             self.cem_port = server.port
             for name, door in doors.items():

@@ -17,7 +17,7 @@ from s2connect.bridge.plain import PlainServerDevicesSide
 from s2connect.bridge.sides import NOT_NOW
 from s2connect.errors import ConnectionClosed, PeerBusy
 from s2connect.transports.base import Connection
-from s2connect.transports.legacy import connect_plain
+from s2connect.transports.plain import connect_plain
 from tests.bridge.bridge_fixtures import MQ, PLAIN, BridgeSetup
 from tests.bridge.frbc_texts import FROM_RM_FIRST
 from tests.waits import until, within

@@ -23,7 +23,7 @@ from s2connect.bridge.link_state import TABLE
 from s2connect.bridge.problems import BridgeFileError
 from s2connect.bridge.toml_lines import line_of, lines_of
 from s2connect.errors import ConfigurationError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
 
 BRIDGE = NodeId(UUID(int=7))

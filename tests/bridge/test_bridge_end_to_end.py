@@ -14,7 +14,7 @@ from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.messages import general
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
 from tests.waits import until, within
 

@@ -25,10 +25,10 @@ from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.transports.base import Connection
-from s2connect.transports.legacy import PlainDoor
 from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.parameters import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.plain import PlainAcceptor
 from tests.mosquitto import Mosquitto, access_list
 from tests.waits import slowed, until, within
 
@@ -80,7 +80,7 @@ async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building
     broker: Mosquitto, secret: Path
 ) -> None:
     broker.start()
-    door = PlainDoor(role=Role.RM, local=DEVICE, tokens=None)
+    door = PlainAcceptor(role=Role.RM, local=DEVICE, tokens=None)
     try:
         async with (
             PlainServer(door) as device_server,
@@ -108,7 +108,7 @@ async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energ
     broker: Mosquitto, secret: Path
 ) -> None:
     broker.start()
-    async with PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server:
+    async with PlainServer(PlainAcceptor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server:
         gone = cem_server.port
     try:
         async with (
@@ -125,7 +125,7 @@ async def test_a_device_that_opens_its_session_has_to_come_again_while_the_energ
                 with pytest.raises(NetworkError):
                     await rm.connect_static(known)
                 await until(lambda: route.status()[0].state is LinkState.FAILED)
-                async with PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None), port=gone) as cem_server:
+                async with PlainServer(PlainAcceptor(role=Role.CEM, local=CLOUD, tokens=None), port=gone) as cem_server:
                     device = await patient(rm, known)
                     cem = await anext(cem_server)
                     await converse(device, cem)
@@ -144,7 +144,7 @@ async def test_a_cloud_program_may_be_the_one_that_opens(broker: Mosquitto, secr
     broker.start()
     try:
         async with (
-            PlainServer(PlainDoor(role=Role.RM, local=DEVICE, tokens=None)) as device_server,
+            PlainServer(PlainAcceptor(role=Role.RM, local=DEVICE, tokens=None)) as device_server,
             transport(broker, "cloud", Role.CEM) as cloud,
             transport(broker, "bridge", Role.RM) as mqtt,
         ):
@@ -167,7 +167,7 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
     broker.start()
     try:
         async with (
-            PlainServer(PlainDoor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server,
+            PlainServer(PlainAcceptor(role=Role.CEM, local=CLOUD, tokens=None)) as cem_server,
             transport(broker, "device", Role.RM) as rm,
             transport(broker, "bridge", Role.CEM) as mqtt,
         ):

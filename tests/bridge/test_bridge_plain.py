@@ -40,7 +40,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.transports.base import Connection
-from s2connect.transports.legacy import PlainDoor, connect_plain
+from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.bridge.bridge_fixtures import PLAIN, WSS, BridgeSetup, both
 from tests.waits import until, within
 
@@ -58,8 +58,8 @@ async def opened(devices: DevicesSide, manager: ManagerSide) -> AsyncIterator[Ro
         await route.close()
 
 
-def door(role: Role, token: str | None = None) -> PlainDoor:
-    return PlainDoor(role=role, local=PEER, tokens=None if token is None else {"bridge": Secret(token)})
+def door(role: Role, token: str | None = None) -> PlainAcceptor:
+    return PlainAcceptor(role=role, local=PEER, tokens=None if token is None else {"bridge": Secret(token)})
 
 
 async def connect(port: int, path: str, role: Role, token: str | None = None) -> Connection:
@@ -281,7 +281,7 @@ async def test_a_device_by_path_shows_the_token_or_login_that_all_of_them_have(t
 
 async def test_an_energy_manager_with_a_login_is_connected_to(tmp_path: Path) -> None:
     login = private_file(tmp_path / "login", "bridge:its password\n")
-    far = PlainDoor(role=Role.CEM, local=PEER, tokens=None, logins={"bridge": Secret("bridge:its password")})
+    far = PlainAcceptor(role=Role.CEM, local=PEER, tokens=None, logins={"bridge": Secret("bridge:its password")})
     async with PlainServer(far) as cem_server:
         target = client_manager(f"ws://127.0.0.1:{cem_server.port}/", login_file=login)
         devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY))

@@ -16,7 +16,7 @@ from s2connect import Message, NodeDescription, RefuseMessage, Session
 from s2connect.bridge.refusals import BRIDGE, MAX_LOGGED, OTHER, PEER, Refusals
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy, Relay
 from s2connect.errors import MessageRefused
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.web.metrics import Metrics
 from s2connect.web.page import status_page

@@ -15,13 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Fate, Out, Policy, Relay
 from s2connect.errors import UsageError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
-from s2connect.model.seldom import Seldom
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
 from tests.bridge.link_fixtures import answer, message
-from tests.messages.rule_kit import build
+from tests.messages.rule_examples import build
 
 RM, CEM = Role.RM, Role.CEM
 V1, BETA = "v1.0.0", "0.0.2-beta"
@@ -120,7 +120,7 @@ def test_warnings_of_a_link_are_logged_once_for_each_rule_and_side(caplog: pytes
 
 @pytest.mark.rule("MSG-08", "SEC-03")
 def test_a_link_that_begins_anew_again_and_again_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    lines = Seldom()
+    lines = LogLimiter()
     for second in range(100):
         link = Relay({RM: BETA, CEM: V1}, Policy(check=Check.SCHEMA), wall=lambda: NOON, lines=lines)
         link.received(RM, NULL_ROOF, now=float(second))

@@ -12,7 +12,7 @@ import pytest
 from s2connect import Node, Role
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.errors import ConnectionClosed
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.session.budget import UNLIMITED
 from s2connect.transports.base import Connection
 from tests.bridge.bridge_fixtures import MQ, WSS, BridgeSetup

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from certs_kit import make, make_leaf, make_root, now
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store
+from example_certificates import make, make_leaf, make_root, now
 
 from s2connect.certs.authority import (
     CA_NOT_AFTER,

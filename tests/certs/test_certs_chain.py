@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import uvloop
-from certs_kit import DAY, Made, make, make_leaf, make_root, now, plain_context, serving, serving_blocking
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from example_certificates import DAY, Made, make, make_leaf, make_root, now, plain_context, serving, serving_blocking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from certs_kit import (
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from example_certificates import (
     DAY,
     Made,
     ask,
@@ -25,9 +28,6 @@ from certs_kit import (
     serving,
     serving_blocking,
 )
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from s2connect.certs.authority import CertificateAuthority, ServerIdentity
 from s2connect.certs.tls import (

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
-from s2connect import NodeDescription, NodeId, PlainDoor, PlainServer, Role, connect_plain
+from s2connect import NodeDescription, NodeId, PlainAcceptor, PlainServer, Role, connect_plain
 from s2connect.bridge.problems import Problem
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
@@ -164,7 +164,7 @@ async def test_a_bridge_records_what_passes_in_the_format_that_replay_reads(
     tmp_path: Path, bridges: list[Running], only: tuple[str, ...], recorded: set[str]
 ) -> None:
     file, log, port = tmp_path / "bridge.toml", tmp_path / "log.jsonl", free_port()
-    door = PlainDoor(role=Role.CEM, local=NodeId(uuid4()), tokens=None)
+    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens=None)
     async with PlainServer(door) as server, within(40):
         devices = "".join(f'[[route.devices.device]]\nname = "{name}"\n' for name in ("one", "two"))
         file.write_text(

@@ -14,7 +14,7 @@ from s2connect import NodeDescription, NodeId, Role, Session
 from s2connect.cli import main
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.model.secret import Secret
-from s2connect.transports.legacy import PlainDoor
+from s2connect.transports.plain import PlainAcceptor
 from tests.waits import within
 
 TOKEN = "token-of-the-heat-pump"
@@ -28,7 +28,7 @@ def private(path: Path, text: str) -> Path:
 
 @pytest.mark.long
 async def test_it_speaks_the_beta_with_its_token_and_comes_back(tmp_path: Path) -> None:
-    door = PlainDoor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret(TOKEN)})
+    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret(TOKEN)})
     peer = NodeDescription(id=NodeId(uuid4()), brand="b", type="t", model_name="m", role=Role.RM)
     token_file = private(tmp_path / "token", TOKEN + "\n")
     async with PlainServer(door, path="/s2") as server:

@@ -16,7 +16,7 @@ from s2connect.errors import ConfigurationError
 from s2connect.service.setup import new_ca
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
-from tests.certs.certs_kit import make_root
+from tests.certs.example_certificates import make_root
 from tests.endpoint.conftest import OpenEndpoint, lan_config
 from tests.waits import until
 

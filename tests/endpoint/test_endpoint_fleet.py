@@ -11,7 +11,7 @@ import pytest
 from s2connect import CommunicationRole, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketTimings
 from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config
 from tests.waits import within
 

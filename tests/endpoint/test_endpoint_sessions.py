@@ -32,7 +32,7 @@ from s2connect.errors import (
     UsageError,
 )
 from s2connect.https.client import HttpsClient, Route
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.session_init import InitiateSession
 from s2connect.session import reconnect
 from s2connect.store.base import PairKey, Pin, Record, token_digest

@@ -18,7 +18,7 @@ from s2connect.errors import PairingUnconfirmed, StorageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
-from s2connect.transports.websocket_server import ServerEnd
+from s2connect.transports.websocket_server import WebSocketServerConnection
 from tests.endpoint import supervision_house
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns
@@ -226,7 +226,7 @@ async def test_a_client_whose_arrival_meets_an_error_comes_again(
 async def test_a_session_that_can_no_longer_be_watched_is_ended_and_comes_again(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Fault(monkeypatch, ServerEnd, "wait_closed")
+    Fault(monkeypatch, WebSocketServerConnection, "wait_closed")
     await house.pair()
     await house.failed("watch", again=False)
     await until(lambda: len(house.sessions) >= 3)

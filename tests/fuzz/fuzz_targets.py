@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import mqtt_sessions
 import pairing_fixtures as fixtures
-import rule_kit
+import rule_examples
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -290,7 +290,7 @@ def session_messages(data: bytes) -> None:
         return
     conversation = Conversation(BETA if data[:1] in b"bc" else V1)
     sender = Role.CEM if data[:1] in b"cC" else Role.RM
-    verdict = conversation.judge(sender, message, now=MOMENT)
+    verdict = conversation.validate(sender, message, now=MOMENT)
     assert verdict.label is None or len(verdict.label) < 10_000
     conversation.accepted(sender, message, now=MOMENT)
 
@@ -307,9 +307,9 @@ def message_seeds() -> Iterator[bytes]:
     status = {"message_type": "ReceptionStatus", "subject_message_id": "m-1", "status": "OK"}
     for selected in (b"c", b"b", b"C", b"B"):
         yield selected + json.dumps(status).encode()
-        for name in rule_kit.TEMPLATES:
+        for name in rule_examples.TEMPLATES:
             if name not in HANDSHAKES:
-                yield selected + rule_kit.build(name).to_json().encode()
+                yield selected + rule_examples.build(name).to_json().encode()
 
 
 def handshake_seeds() -> Iterator[bytes]:

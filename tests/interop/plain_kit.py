@@ -17,7 +17,7 @@ from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketTimings
 from tests.interop.interop_kit import peer_python
 from tests.waits import slowed, within
 

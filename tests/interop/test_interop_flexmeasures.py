@@ -6,7 +6,7 @@ import pytest
 
 from s2connect.errors import SessionRefused
 from s2connect.model.common import Role
-from s2connect.transports.legacy import connect_plain
+from s2connect.transports.plain import connect_plain
 from tests.interop.interop_kit import HERE
 from tests.interop.plain_kit import OURS, TIMINGS, be_device, peer_process, session
 

@@ -20,7 +20,7 @@ from s2connect.errors import SessionRefused
 from s2connect.model.common import Role
 from s2connect.model.secret import Secret
 from s2connect.session.session import SessionEnd
-from s2connect.transports.legacy import PlainDoor, connect_plain, plain_node_id
+from s2connect.transports.plain import PlainAcceptor, connect_plain, plain_node_id
 from tests.interop.interop_kit import HERE
 from tests.interop.plain_kit import (
     CONTROL_TYPES,
@@ -48,7 +48,7 @@ def s2python(
 
 @contextlib.asynccontextmanager
 async def our_server(role: Role, **options: Any) -> AsyncIterator[PlainServer]:
-    door = PlainDoor(role=role, local=OURS, tokens={"peer": TOKEN}, timings=TIMINGS)
+    door = PlainAcceptor(role=role, local=OURS, tokens={"peer": TOKEN}, timings=TIMINGS)
     async with PlainServer(door, path="/s2", **options) as server:
         yield server
 

@@ -10,8 +10,8 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import message_schemas
 import pytest
-import schema_kit
 from annotated_types import Len
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -146,15 +146,15 @@ def types_of(version: str) -> dict[str, type]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_message_and_every_type_of_the_schemas_has_a_class_and_no_other(version: str) -> None:
-    assert sorted(MESSAGES[version]) == schema_kit.names(version, "messages")
-    assert sorted([*types_of(version), "ID", "Duration"]) == schema_kit.names(version, "schemas")
+    assert sorted(MESSAGES[version]) == message_schemas.names(version, "messages")
+    assert sorted([*types_of(version), "ID", "Duration"]) == message_schemas.names(version, "schemas")
 
 
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
 def test_a_message_has_the_members_of_its_schema(version: str, name: str) -> None:
     kind = MESSAGES[version][name]
-    assert members_of_type(kind) == members_of_schema(schema_kit.schema(version, "messages", name))
+    assert members_of_type(kind) == members_of_schema(message_schemas.schema(version, "messages", name))
     assert wire_name(kind) == name
 
 
@@ -162,7 +162,7 @@ def test_a_message_has_the_members_of_its_schema(version: str, name: str) -> Non
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version: str) -> None:
     for name, kind in types_of(version).items():
-        rules = schema_kit.schema(version, "schemas", name)
+        rules = message_schemas.schema(version, "schemas", name)
         if issubclass(kind, StrEnum):
             assert [str(value) for value in kind] and set(kind) == set(rules["enum"]), name  # noqa: PT018
         else:
@@ -172,9 +172,9 @@ def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version:
 @pytest.mark.rule("MSG-05")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_identifiers_and_durations_are_those_of_the_schema(version: str) -> None:
-    identifier = schema_kit.schema(version, "schemas", "ID")
+    identifier = message_schemas.schema(version, "schemas", "ID")
     assert (identifier["type"], identifier["pattern"]) == ("string", base.ID_PATTERN)
-    duration = schema_kit.schema(version, "schemas", "Duration")
+    duration = message_schemas.schema(version, "schemas", "Duration")
     assert (duration["type"], duration["minimum"]) == ("integer", 0)
 
 
@@ -239,7 +239,7 @@ def examples(number: int) -> Any:
 def check_accepted(version: str, name: str, document: Any) -> None:
     message = parse(json.dumps(document), version)
     assert type(message) is MESSAGES[version][name]
-    assert schema_kit.judge(version, name)(message.to_value())
+    assert message_schemas.validator(version, name)(message.to_value())
     again = parse(message.to_json(), version)
     assert again == message
     assert again.to_json() == message.to_json()
@@ -263,7 +263,7 @@ def moment(text: str) -> datetime:
 
 
 def check_agreement(version: str, name: str, document: Any) -> None:
-    accepted = schema_kit.judge(version, name)(document)
+    accepted = message_schemas.validator(version, name)(document)
     try:
         parse(json.dumps(document), version, strict=True)
     except InvalidMessage:
@@ -279,7 +279,7 @@ def check_agreement(version: str, name: str, document: Any) -> None:
 def test_a_document_that_the_schema_accepts_is_accepted_and_written_back(
     version: str, name: str, data: st.DataObject
 ) -> None:
-    check_accepted(version, name, data.draw(schema_kit.documents(version, name)))
+    check_accepted(version, name, data.draw(message_schemas.documents(version, name)))
 
 
 @pytest.mark.rule("MSG-05", "MSG-03")
@@ -289,7 +289,7 @@ def test_a_document_that_the_schema_accepts_is_accepted_and_written_back(
 def test_a_changed_document_is_accepted_where_the_schema_accepts_it_and_refused_where_not(
     version: str, name: str, data: st.DataObject
 ) -> None:
-    check_agreement(version, name, data.draw(changed(schema_kit.documents(version, name))))
+    check_agreement(version, name, data.draw(changed(message_schemas.documents(version, name))))
 
 
 @pytest.mark.long
@@ -300,7 +300,7 @@ def test_a_changed_document_is_accepted_where_the_schema_accepts_it_and_refused_
 def test_many_changed_documents_are_judged_as_the_schema_judges_them(
     version: str, name: str, data: st.DataObject
 ) -> None:
-    check_agreement(version, name, data.draw(changed(schema_kit.documents(version, name))))
+    check_agreement(version, name, data.draw(changed(message_schemas.documents(version, name))))
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def is_strict_json(text: str) -> bool:
 @given(st.data())
 def test_a_member_that_occurs_twice_is_invalid_data_in_any_spelling(data: st.DataObject) -> None:
     version, name = data.draw(st.sampled_from(EVERY_MESSAGE))
-    document = data.draw(schema_kit.documents(version, name))
+    document = data.draw(message_schemas.documents(version, name))
     text = data.draw(oddly_spelled(document))
     if is_strict_json(text):
         parse(text, version)
@@ -514,7 +514,7 @@ def test_a_member_that_occurs_twice_is_invalid_data_in_any_spelling(data: st.Dat
 @given(st.data())
 def test_without_escapes_no_second_reading_is_needed(data: st.DataObject) -> None:
     version, name = data.draw(st.sampled_from(EVERY_MESSAGE))
-    text = json.dumps(data.draw(schema_kit.documents(version, name)), indent=1, ensure_ascii=False)
+    text = json.dumps(data.draw(message_schemas.documents(version, name)), indent=1, ensure_ascii=False)
     assert may_have_duplicate_keys(text, parse(text, version)) == ("\\" in text)
 
 

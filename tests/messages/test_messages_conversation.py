@@ -13,8 +13,8 @@ from s2connect.errors import UsageError
 from s2connect.messages import conversation
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import BETA, V1
-from s2connect.messages.checks import Check
-from s2connect.messages.conversation import MAX_IN_FLIGHT, MAX_IN_FLIGHT_CHARACTERS, Conversation, Verdict
+from s2connect.messages.conversation import MAX_IN_FLIGHT, MAX_IN_FLIGHT_CHARACTERS, Conversation, ValidationResult
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import NIL_ID, Message, read_message
 from s2connect.messages.general import ControlType, PowerMeasurement
 from s2connect.messages.rules.base import Finding, Rule, Severity
@@ -46,13 +46,13 @@ def target(identifier: str, *, start: float, end: float) -> Message:
     return message("FRBC.FillLevelTargetProfile", identifier, start_time=AT, elements=[element])
 
 
-def said(verdict: Verdict) -> tuple[str, str | None]:
+def said(verdict: ValidationResult) -> tuple[str, str | None]:
     return verdict.status, verdict.label
 
 
 def test_a_message_that_is_taken_has_its_typed_form() -> None:
     measured = measurement()
-    verdict = Conversation("1.0.0").judge(RM, measured)
+    verdict = Conversation("1.0.0").validate(RM, measured)
     assert verdict.ok
     assert (verdict.status, verdict.label, verdict.subject_id, verdict.warnings) == ("OK", None, "m1", ())
     assert isinstance(verdict.parsed, PowerMeasurement)
@@ -71,7 +71,7 @@ def test_a_message_that_is_taken_has_its_typed_form() -> None:
     ],
 )
 def test_handshakes_are_refused_however_little_is_checked(check: Check, sender: Role, handshake: Message) -> None:
-    verdict = Conversation(V1, check=check).judge(sender, handshake)
+    verdict = Conversation(V1, check=check).validate(sender, handshake)
     assert said(verdict) == ("INVALID_CONTENT", f"MSG-01: S2 Connect sessions have no {handshake.type}")
 
 
@@ -95,7 +95,7 @@ def test_handshakes_are_refused_however_little_is_checked(check: Check, sender: 
     ],
 )
 def test_what_is_refused_says_where_and_by_which_rule(judged: Message, status: str, label: str, subject: str) -> None:
-    verdict = Conversation(V1).judge(RM, judged)
+    verdict = Conversation(V1).validate(RM, judged)
     assert verdict.status == status
     assert verdict.label is not None
     assert verdict.label.startswith(label)
@@ -107,26 +107,26 @@ def test_what_is_refused_says_where_and_by_which_rule(judged: Message, status: s
 )
 def test_a_setting_says_how_far_a_message_is_judged(check: Check, taken: int) -> None:
     judged = [measurement(), storage_status(), measurement(values=[MEASURED, MEASURED]), message("Nonsense")]
-    verdicts = [Conversation(V1, check=check).judge(RM, one) for one in judged]
+    verdicts = [Conversation(V1, check=check).validate(RM, one) for one in judged]
     assert [verdict.ok for verdict in verdicts] == [True] * taken + [False] * (4 - taken)
 
 
 def test_schema_is_judged_before_state_and_state_before_rules() -> None:
     talk = Conversation(V1)
-    verdict = talk.judge(RM, message("FRBC.StorageStatus", present_fill_level="full"))
+    verdict = talk.validate(RM, message("FRBC.StorageStatus", present_fill_level="full"))
     assert verdict.status == "INVALID_MESSAGE"
     backwards = target("m1", start=2, end=1)
-    assert said(talk.judge(RM, backwards))[1].startswith("MSG-02")  # type: ignore[union-attr]
+    assert said(talk.validate(RM, backwards))[1].startswith("MSG-02")  # type: ignore[union-attr]
     talk.accepted(CEM, select())
-    assert said(talk.judge(RM, backwards))[1].startswith("FRBC-07")  # type: ignore[union-attr]
-    assert talk.judge(RM, target("m1", start=1, end=2)).ok
+    assert said(talk.validate(RM, backwards))[1].startswith("FRBC-07")  # type: ignore[union-attr]
+    assert talk.validate(RM, target("m1", start=1, end=2)).ok
 
 
 def test_several_broken_rules_are_one_label() -> None:
     backwards = {"duration": 1000, "fill_level_range": {"start_of_range": 2, "end_of_range": 1}}
     talk = Conversation(V1)
     talk.accepted(CEM, select())
-    verdict = talk.judge(RM, message("FRBC.FillLevelTargetProfile", start_time=AT, elements=[backwards] * 3))
+    verdict = talk.validate(RM, message("FRBC.FillLevelTargetProfile", start_time=AT, elements=[backwards] * 3))
     assert verdict.label is not None
     assert verdict.label.startswith("FRBC-07: elements[0]")
     assert verdict.label.endswith("(and 2 more)")
@@ -134,7 +134,7 @@ def test_several_broken_rules_are_one_label() -> None:
 
 def test_warnings_do_not_refuse_a_message() -> None:
     several = [{**MEASURED, "commodity_quantity": "ELECTRIC.POWER.3_PHASE_SYMMETRIC"}, MEASURED]
-    verdict = Conversation(V1).judge(RM, measurement(values=several))
+    verdict = Conversation(V1).validate(RM, measurement(values=several))
     assert verdict.ok
     assert [finding.rule.id for finding in verdict.warnings] == ["COM-07"]
 
@@ -145,18 +145,18 @@ def test_the_data_model_is_that_of_the_version_in_any_spelling(version: str, *, 
     talk = Conversation(version)
     talk.accepted(CEM, select(control_type="DEMAND_DRIVEN_BASED_CONTROL"))
     rate = {"start_of_range": 1, "end_of_range": 2}
-    assert talk.judge(RM, message("DDBC.PresentDemandStatus", present_demand_rate=rate)).ok is ok
+    assert talk.validate(RM, message("DDBC.PresentDemandStatus", present_demand_rate=rate)).ok is ok
 
 
 def test_of_an_unknown_version_only_the_envelope_can_be_judged() -> None:
     with pytest.raises(UsageError):
         Conversation("v9")
-    assert Conversation("v9", check=Check.ENVELOPE).judge(RM, message("Anything")).ok
+    assert Conversation("v9", check=Check.ENVELOPE).validate(RM, message("Anything")).ok
 
 
 def test_a_message_of_which_only_the_envelope_was_judged_has_no_typed_form() -> None:
     read = measurement()
-    Conversation(V1, check=Check.ENVELOPE).judge(RM, read)
+    Conversation(V1, check=Check.ENVELOPE).validate(RM, read)
     with pytest.raises(UsageError):
         _ = read.parsed
 
@@ -165,14 +165,14 @@ def test_a_message_of_which_only_the_envelope_was_judged_has_no_typed_form() -> 
 def test_who_receives_follows_at_once_and_who_sends_with_the_answer() -> None:
     device, manager = Conversation(V1), Conversation(V1)
     selection = select()
-    assert device.judge(CEM, selection).ok
-    assert manager.judge(CEM, selection).ok
+    assert device.validate(CEM, selection).ok
+    assert manager.validate(CEM, selection).ok
     manager.sent(CEM, selection)
     device.accepted(CEM, selection)
     assert device.state.control_type is ControlType.FILL_RATE_BASED_CONTROL
-    assert device.judge(RM, storage_status()).ok
+    assert device.validate(RM, storage_status()).ok
     assert manager.state.control_type is None
-    assert manager.judge(RM, storage_status()).ok, "it may overtake the OK"
+    assert manager.validate(RM, storage_status()).ok, "it may overtake the OK"
     manager.answered(CEM, "s1", ok=True)
     assert manager.state.control_type is ControlType.FILL_RATE_BASED_CONTROL
     manager.answered(CEM, "s1", ok=False)
@@ -189,7 +189,7 @@ def test_an_answer_about_a_message_of_the_other_side_with_the_same_id_changes_no
 
 def test_a_typed_message_can_be_told_as_well() -> None:
     talk = Conversation(V1)
-    verdict = talk.judge(CEM, select())
+    verdict = talk.validate(CEM, select())
     assert isinstance(verdict.parsed, S2Message)
     talk.accepted(CEM, verdict.parsed)
     assert talk.state.control_type is ControlType.FILL_RATE_BASED_CONTROL
@@ -222,19 +222,19 @@ def test_what_is_on_its_way_may_have_been_taken(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(conversation, "History", Told)
     talk = Conversation(V1)
     talk.accepted(CEM, judged(talk, CEM, select()))
-    assert said(talk.judge(RM, storage_status())) == ("INVALID_CONTENT", "HIST-99: no target")
+    assert said(talk.validate(RM, storage_status())) == ("INVALID_CONTENT", "HIST-99: no target")
     talk.sent(RM, judged(talk, RM, target("t1", start=1, end=2)))
-    assert talk.judge(RM, storage_status()).ok
+    assert talk.validate(RM, storage_status()).ok
     talk.sent(RM, judged(talk, RM, measurement()))
-    assert talk.judge(RM, storage_status()).ok
+    assert talk.validate(RM, storage_status()).ok
     talk.answered(RM, "t1", ok=ok)
-    assert talk.judge(RM, storage_status()).ok is ok
+    assert talk.validate(RM, storage_status()).ok is ok
     talk.sent(RM, judged(talk, RM, target("t2", start=1, end=2)))
-    assert talk.judge(RM, storage_status()).ok
+    assert talk.validate(RM, storage_status()).ok
 
 
 def judged(talk: Conversation, sender: Role, one: Message) -> Message:
-    assert talk.judge(sender, one).ok
+    assert talk.validate(sender, one).ok
     return one
 
 
@@ -284,7 +284,7 @@ def test_what_waits_for_its_answer_is_bounded_in_characters_but_for_the_newest()
 def test_every_message_gets_a_verdict(members: dict[str, Any], sender: Role, check: Check) -> None:
     talk = Conversation(V1, check=check)
     one = read_message(json.dumps({**members, "message_id": "m1"}))
-    verdict = talk.judge(sender, one)
+    verdict = talk.validate(sender, one)
     assert verdict.ok is (verdict.label is None)
     if verdict.ok:
         talk.accepted(sender, one)

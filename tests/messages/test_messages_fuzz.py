@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import message_schemas
 import pytest
-import schema_kit
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -102,14 +102,14 @@ def right_answers(data: bytes, version: str) -> set[Answer]:
     if not isinstance(value, dict):
         return {INVALID_DATA}
     name = value.get("message_type")
-    known = isinstance(name, str) and name in schema_kit.names(version, "messages")
+    known = isinstance(name, str) and name in message_schemas.names(version, "messages")
     if name == "ReceptionStatus":
-        good = is_identifier(value.get("subject_message_id")) and schema_kit.judge(version, name)(value)
+        good = is_identifier(value.get("subject_message_id")) and message_schemas.validator(version, name)(value)
         return {Answer("OK") if good else BROKEN_STATUS}
     identifier = value.get("message_id")
     if not is_identifier(identifier):
         return {INVALID_DATA}
-    if not known or not schema_kit.judge(version, name)(value):
+    if not known or not message_schemas.validator(version, name)(value):
         return {Answer("INVALID_MESSAGE", identifier)}
     return {Answer("OK")}
 
@@ -250,8 +250,8 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 def some_message(chance: random.Random) -> bytes:
     """A message of any type, as the schema files have it."""
     version = chance.choice(VERSIONS)
-    rules = schema_kit.schema(version, "messages", chance.choice(list(MESSAGES[version])))
-    return json.dumps(schema_kit.any_document(rules, chance), indent=chance.choice((None, None, 1))).encode()
+    rules = message_schemas.schema(version, "messages", chance.choice(list(MESSAGES[version])))
+    return json.dumps(message_schemas.any_document(rules, chance), indent=chance.choice((None, None, 1))).encode()
 
 
 @pytest.mark.rule("SEC-04", "MSG-03", "MSG-05")
@@ -298,8 +298,8 @@ def converse(chance: random.Random, steps: int) -> None:
         now = chance.choice(
             (None, datetime.now(UTC), datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
         )
-        verdict = conversation.judge(sender, message, now=now)
-        again = conversation.judge(sender, message, now=now)
+        verdict = conversation.validate(sender, message, now=now)
+        again = conversation.validate(sender, message, now=now)
         assert (verdict.status, verdict.label, verdict.subject_id) == (again.status, again.label, again.subject_id)
         assert verdict.ok == (verdict.label is None)
         assert verdict.parsed is not None or not verdict.ok

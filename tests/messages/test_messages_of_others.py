@@ -188,6 +188,6 @@ def test_a_message_of_others_has_this_verdict(known: Known) -> None:
             read_message(known.text)
         assert (caught.value.status, caught.value.label) == (known.status, known.label)
         return
-    verdict = talk.judge(known.sender, read_message(known.text), now=NOW)
+    verdict = talk.validate(known.sender, read_message(known.text), now=NOW)
     assert (verdict.status, {one.rule.id for one in verdict.warnings}) == (known.status, known.rules), verdict.label
     assert (verdict.label or "") == known.label

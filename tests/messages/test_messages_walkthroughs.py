@@ -347,7 +347,7 @@ def test_a_conversation_without_fault_is_taken_without_a_warning(
     session = Conversation(version)
     for sender, value in said:
         message = read_message(json.dumps(value))
-        verdict = session.judge(sender, message, now=now)
+        verdict = session.validate(sender, message, now=now)
         assert (verdict.ok, verdict.label, verdict.warnings) == (True, None, ()), value["message_type"]
         session.accepted(sender, message, now=now)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s2connect.messages.rules import check
-from tests.messages.rule_kit import Case, build, name, numbers
+from tests.messages.rule_examples import Case, build, name, numbers
 
 MODE = "actuators.0.operation_modes.1"
 WHERE = "actuators[0].operation_modes[1]"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.rules import RULES, Severity, check
 from s2connect.messages.rules.base import MAX_FINDINGS_PER_RULE, MAX_LABEL_LENGTH, Finding, with_value
-from tests.messages.rule_kit import MISSING, TEMPLATES, Case, broken, build, name, numbers
-from tests.messages.schema_kit import documents, names
+from tests.messages.message_schemas import documents, names
+from tests.messages.rule_examples import MISSING, TEMPLATES, Case, broken, build, name, numbers
 
 L1, L2, L3 = "ELECTRIC.POWER.L1", "ELECTRIC.POWER.L2", "ELECTRIC.POWER.L3"
 SYMMETRIC = "ELECTRIC.POWER.3_PHASE_SYMMETRIC"

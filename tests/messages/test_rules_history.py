@@ -17,10 +17,10 @@ from s2connect.messages.catalogue import V1, parse
 from s2connect.messages.rules import Finding, check
 from s2connect.messages.rules.base import MAX_LABEL_LENGTH
 from s2connect.messages.rules.history import History
-from s2connect.messages.rules.known import MAX_DESCRIPTIONS, MAX_OBJECTS, MAX_REMEMBERED, Remembered
+from s2connect.messages.rules.history_facts import MAX_DESCRIPTIONS, MAX_OBJECTS, MAX_REMEMBERED, Remembered
 from s2connect.model.common import Role
-from tests.messages.rule_kit import MISSING, NIGHT, NOON, ONE, Changes, broken, build, numbers
-from tests.messages.schema_kit import documents, names
+from tests.messages.message_schemas import documents, names
+from tests.messages.rule_examples import MISSING, NIGHT, NOON, ONE, Changes, broken, build, numbers
 
 CEM, RM = Role.CEM, Role.RM
 AT_NOON = datetime(2026, 5, 4, 12, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def told(before: Sequence[Said], now: datetime | None = None) -> History:
     return history
 
 
-def judge(before: Sequence[Said], last: Said, now: datetime | None = None) -> list[Finding]:
+def validate(before: Sequence[Said], last: Said, now: datetime | None = None) -> list[Finding]:
     """What is found in a message after others; these need not be without fault."""
     return told(before, now).check(*spoken(last), now)
 
@@ -418,9 +418,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}-{case.path}")
 def test_a_message_breaks_the_rule_and_one_near_it_breaks_none(case: Case) -> None:
-    found = judge(case.before, case.breaks, case.now)
+    found = validate(case.before, case.breaks, case.now)
     assert [(one.rule.id, one.path) for one in found] == [(case.rule, case.path)]
-    assert judge(case.before, case.near, case.now) == []
+    assert validate(case.before, case.near, case.now) == []
 
 
 def test_every_rule_has_a_case() -> None:
@@ -439,49 +439,49 @@ def test_checking_changes_nothing_and_takes_what_is_broken(case: Case, now: date
 
 @pytest.mark.parametrize("kind", ["OMBC", "FRBC", "DDBC"])
 def test_without_a_description_nothing_can_be_instructed(kind: str) -> None:
-    (found,) = judge([DETAILS], order(kind))
+    (found,) = validate([DETAILS], order(kind))
     assert (found.rule.id, found.path) == ("HIST-06", "")
 
 
 def test_an_instruction_that_comes_again_with_its_message_is_no_second_one() -> None:
     again = order("FRBC", message_id="again")
-    assert broken(judge([*FRBC, again], again)) == {"HIST-01"}
+    assert broken(validate([*FRBC, again], again)) == {"HIST-01"}
 
 
 def test_the_same_mode_with_another_factor_needs_no_transition() -> None:
-    assert judge([*OMBC, "OMBC.Status"], order("OMBC", operation_mode_factor=0.1)) == []
+    assert validate([*OMBC, "OMBC.Status"], order("OMBC", operation_mode_factor=0.1)) == []
 
 
 def test_a_plan_of_instructions_goes_from_mode_to_mode() -> None:
     active: Said = ("OMBC.Status", {"active_operation_mode_id": "off"})
     plan = order("OMBC", operation_mode_id="on")
     after = order("OMBC", id="order-2", operation_mode_id="boost", abnormal_condition=True, execution_time=NIGHT)
-    assert judge([*OMBC, active, plan], after) == []
+    assert validate([*OMBC, active, plan], after) == []
 
 
 def test_an_instruction_of_the_past_is_executed_now_when_timers_are_looked_at() -> None:
     before = [*FRBC, ("FRBC.ActuatorStatus", {"active_operation_mode_id": "on"}), "FRBC.TimerStatus"]
     now = datetime(2026, 5, 4, 22, 0, tzinfo=UTC)
-    assert judge(before, order("FRBC", operation_mode="off", execution_time=NOON), now) == []
+    assert validate(before, order("FRBC", operation_mode="off", execution_time=NOON), now) == []
 
 
 def test_what_was_revoked_can_be_named_no_more() -> None:
-    assert broken(judge([*PEBC, REVOKE_ROOF], order("PEBC"))) == {"HIST-12"}
-    assert broken(judge([*PPBC, REVOKE_LAUNDRY], "PPBC.ScheduleInstruction")) == {"HIST-15"}
+    assert broken(validate([*PEBC, REVOKE_ROOF], order("PEBC"))) == {"HIST-12"}
+    assert broken(validate([*PPBC, REVOKE_LAUNDRY], "PPBC.ScheduleInstruction")) == {"HIST-15"}
     plan: Said = ("FRBC.SystemDescription", {"message_id": "plan-1"})
     revoke: Said = ("RevokeObject", {"object_type": "FRBC.SystemDescription", "object_id": "plan-1"})
-    assert broken(judge([*FRBC[:2], plan, revoke], order("FRBC"))) == {"HIST-06"}
+    assert broken(validate([*FRBC[:2], plan, revoke], order("FRBC"))) == {"HIST-06"}
 
 
 def test_a_revoked_instruction_is_still_reported_about() -> None:
-    assert judge([*FRBC, order("FRBC"), "RevokeObject"], progress("REVOKED")) == []
+    assert validate([*FRBC, order("FRBC"), "RevokeObject"], progress("REVOKED")) == []
 
 
 def test_a_descending_range_for_a_limit_is_read_from_its_lower_end() -> None:
     descending = {"allowed_limit_ranges.1.range_boundary": {"start_of_range": -1000, "end_of_range": -5000}}
     before = [*PEBC[:2], ("PEBC.PowerConstraints", descending)]
-    assert judge(before, order("PEBC")) == []
-    assert broken(judge(before, ("PEBC.Instruction", {f"{ROOF_LIMIT}.lower_limit": -5001}))) == {"HIST-13"}
+    assert validate(before, order("PEBC")) == []
+    assert broken(validate(before, ("PEBC.Instruction", {f"{ROOF_LIMIT}.lower_limit": -5001}))) == {"HIST-13"}
 
 
 # Which description is in force
@@ -500,7 +500,7 @@ def test_a_description_to_come_leaves_the_one_before_in_force_until_then() -> No
 
 
 def test_a_description_that_is_valid_at_once_replaces_the_one_before() -> None:
-    assert broken(judge([*FRBC, PLAN_B], order("FRBC"), AFTER)) == {"HIST-06"}
+    assert broken(validate([*FRBC, PLAN_B], order("FRBC"), AFTER)) == {"HIST-06"}
 
 
 @pytest.mark.rule("MSG-08")
@@ -555,17 +555,17 @@ def test_another_control_type_forgets_what_belonged_to_the_last() -> None:
         (PEBC, order("PEBC"), "HIST-12"),
         (PPBC, "PPBC.ScheduleInstruction", "HIST-15"),
     ):
-        assert judge(before, last) == []
-        assert broken(judge([*before, select("NO_SELECTION")], last)) == {rule}
-        assert judge([*before, before[1]], last) == [], "the same one selected again"
+        assert validate(before, last) == []
+        assert broken(validate([*before, select("NO_SELECTION")], last)) == {rule}
+        assert validate([*before, before[1]], last) == [], "the same one selected again"
 
 
 def test_what_overtakes_the_answer_to_its_selection_is_kept() -> None:
-    assert judge([DETAILS, "FRBC.SystemDescription", FRBC[1]], order("FRBC")) == []
+    assert validate([DETAILS, "FRBC.SystemDescription", FRBC[1]], order("FRBC")) == []
 
 
 def test_instructions_outlive_the_control_type() -> None:
-    assert broken(judge([*FRBC, order("FRBC"), select("NO_SELECTION")], progress("ABORTED"))) == {"HIST-29"}
+    assert broken(validate([*FRBC, order("FRBC"), select("NO_SELECTION")], progress("ABORTED"))) == {"HIST-29"}
 
 
 # Memory

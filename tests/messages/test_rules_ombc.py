@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s2connect.messages.rules import check
-from tests.messages.rule_kit import MISSING, Case, build, name, numbers
+from tests.messages.rule_examples import MISSING, Case, build, name, numbers
 
 MODES = "operation_modes"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s2connect.messages.rules import check
-from tests.messages.rule_kit import NIGHT, NOON, Case, build, name, numbers
+from tests.messages.rule_examples import NIGHT, NOON, Case, build, name, numbers
 
 L1, L2, SYMMETRIC = "ELECTRIC.POWER.L1", "ELECTRIC.POWER.L2", "ELECTRIC.POWER.3_PHASE_SYMMETRIC"
 RANGES = "allowed_limit_ranges"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s2connect.messages.rules import check
-from tests.messages.rule_kit import MISSING, NOON, Case, build, name, numbers
+from tests.messages.rule_examples import MISSING, NOON, Case, build, name, numbers
 
 CONTAINERS = "power_sequences_containers"
 ECO = f"{CONTAINERS}.0.power_sequences.0"

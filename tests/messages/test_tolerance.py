@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import message_schemas
 import pytest
-import schema_kit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s2connect.errors import UsageError
 from s2connect.messages import frbc, general
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse, read_typed
-from s2connect.messages.conversation import Conversation, Verdict
+from s2connect.messages.conversation import Conversation, ValidationResult
 from s2connect.messages.envelope import NIL_ID, InvalidMessage, read_message
 from s2connect.messages.rules.tolerance import mended
 from s2connect.model.common import Role
@@ -236,13 +236,13 @@ ROWS = [
 ]
 
 
-def judged(row: Row) -> Verdict:
+def judged(row: Row) -> ValidationResult:
     talk = Conversation(row.version)
     for sender, text in row.before:
         message = read_message(text)
-        assert talk.judge(sender, message, now=NOW).ok, text
+        assert talk.validate(sender, message, now=NOW).ok, text
         talk.accepted(sender, message, now=NOW)
-    return talk.judge(row.sender, read_message(row.text), now=NOW)
+    return talk.validate(row.sender, read_message(row.text), now=NOW)
 
 
 @pytest.mark.rule("MSG-08", "MSG-03", "MSG-05")
@@ -308,14 +308,14 @@ def test_nulls_are_tolerated_wherever_a_member_may_be_missing_and_nowhere_else()
 @pytest.mark.rule("MSG-08")
 def test_strictly_read_and_what_is_written_are_not_tolerated() -> None:
     late = read_message(PROGRESS % ("old", "STARTED"))
-    assert Conversation(V1).judge(RM, late).ok
-    assert (Conversation(V1).judge(RM, late, strict=True).label or "").startswith("MSG-02: ")
+    assert Conversation(V1).validate(RM, late).ok
+    assert (Conversation(V1).validate(RM, late, strict=True).label or "").startswith("MSG-02: ")
     for text in (CONSTRAINTS % "null", STATUS % '"2016-12-31T23:59:60Z"'):
         with pytest.raises(InvalidMessage):
             parse(text, BETA, strict=True)
         talk = Conversation(BETA)
         talk.accepted(CEM, read_message(SELECT % ("s-1", "POWER_ENVELOPE_BASED_CONTROL")))
-        assert talk.judge(RM, read_message(text), strict=True).status == "INVALID_MESSAGE"
+        assert talk.validate(RM, read_message(text), strict=True).status == "INVALID_MESSAGE"
 
 
 @pytest.mark.rule("MSG-08")
@@ -325,7 +325,7 @@ def test_strictly_read_and_what_is_written_are_not_tolerated() -> None:
 def test_a_document_with_null_for_every_missing_member_is_read_as_the_one_without(
     name: str, data: st.DataObject
 ) -> None:
-    document = data.draw(schema_kit.documents(BETA, name))
+    document = data.draw(message_schemas.documents(BETA, name))
     kind = MESSAGES[BETA][name]
     strict = parse(json.dumps(document), BETA, strict=True)
     nulls = strict.__pydantic_serializer__.to_python(strict, mode="json", by_alias=True)
@@ -340,7 +340,7 @@ def test_no_label_has_the_words_of_a_validation_library() -> None:
     seen = 0
     for version, kinds in MESSAGES.items():
         for name in kinds:
-            rules = schema_kit.schema(version, "messages", name)
+            rules = message_schemas.schema(version, "messages", name)
             for member in rules["properties"]:
                 for value in values:
                     text = json.dumps({"message_type": name, "message_id": "m-1", member: value})

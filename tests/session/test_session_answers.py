@@ -15,7 +15,7 @@ from test_session_session import answer, connections, session, status, text
 
 from s2connect import LATER, Message, RefuseMessage
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, read_message
 from s2connect.session.answers import (
     ANSWER_WITHIN,

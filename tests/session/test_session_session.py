@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session, SessionEnd

@@ -13,7 +13,7 @@ import pytest
 
 from s2connect.errors import AcknowledgementTimeout, MessageRefused, UsageError
 from s2connect.messages import frbc, general
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.messages.general import ControlType
 from s2connect.model.common import NodeDescription, NodeId, Role

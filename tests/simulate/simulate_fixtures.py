@@ -95,7 +95,7 @@ class Judge:
     def hear(self, sender: Role, message: S2Message) -> S2Message:
         """A message goes over the wire; returns what the other side reads."""
         text = message.to_json()
-        verdict = self._conversation.judge(sender, read_message(text))
+        verdict = self._conversation.validate(sender, read_message(text))
         assert verdict.ok, f"{message.message_type}: {verdict.label}"
         parsed = parse(text, self.version)
         assert not check(parsed), check(parsed)

@@ -16,7 +16,7 @@ from s2connect.model.common import NodeId
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketTimings
 
 CEM = NodeId(UUID(int=1))
 RM = NodeId(UUID(int=2))

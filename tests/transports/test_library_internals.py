@@ -15,9 +15,9 @@ from aiohttp import web
 from websockets.asyncio.client import ClientConnection
 
 from s2connect.https import connection as connection_module
-from s2connect.transports import websocket_client, websocket_end, websocket_server
-from s2connect.transports.websocket_client import ClientEnd
-from s2connect.transports.websocket_server import ServerEnd
+from s2connect.transports import websocket_client, websocket_connection, websocket_server
+from s2connect.transports.websocket_client import WebSocketClientConnection
+from s2connect.transports.websocket_server import WebSocketServerConnection
 
 
 async def talk(server: Any, client: Any) -> None:
@@ -43,7 +43,7 @@ async def test_asyncio_has_the_buffers_that_are_made_smaller(rig: Any) -> None:
 async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
     async with rig() as made:
         server, client = await made.pair()
-        assert isinstance(server, ServerEnd)
+        assert isinstance(server, WebSocketServerConnection)
         assert server._window_bits, "the two agreed on compression"
         assert server._socket._writer.compress == 0, "WebSocketResponse._writer.compress"  # type: ignore[union-attr]
         await talk(server, client)
@@ -65,7 +65,7 @@ async def test_aiohttp_asks_its_protocol_how_errors_are_answered_and_logged() ->
 async def test_websockets_has_the_short_cut_past_its_send(rig: Any) -> None:
     async with rig() as made:
         server, client = await made.pair()
-        assert isinstance(client, ClientEnd)
+        assert isinstance(client, WebSocketClientConnection)
         assert client._short_cut, "ClientConnection.send_data, .paused, .drain"
         for name in ("send_text", "close_expected", "state"):
             assert hasattr(client._socket.protocol, name), f"Protocol.{name}"
@@ -79,7 +79,7 @@ async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch:
     if gone == "websockets' short cut":
         monkeypatch.setattr(websocket_client, "_has_short_cut", lambda _: False)
     elif gone == "asyncio's buffers":
-        monkeypatch.setattr(websocket_end, "shrink_tls_buffer", lambda _: False)
+        monkeypatch.setattr(websocket_connection, "shrink_tls_buffer", lambda _: False)
     else:
 
         def without(thing: Any, name: str, default: Any) -> Any:

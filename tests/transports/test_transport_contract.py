@@ -17,8 +17,8 @@ from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
-from s2connect.transports.legacy import PlainDoor, connect_plain
 from s2connect.transports.memory import MemoryHub, MemoryTransport
+from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.waits import until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -68,7 +68,7 @@ async def ends(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[Ends]:
 @asynccontextmanager
 async def plain_pair() -> AsyncIterator[tuple[Connection, Connection]]:
     """Both ends of plain S2, which has no offers."""
-    async with PlainServer(PlainDoor(role=Role.CEM, local=CEM, tokens=None)) as server:
+    async with PlainServer(PlainAcceptor(role=Role.CEM, local=CEM, tokens=None)) as server:
         client = await connect_plain(f"ws://127.0.0.1:{server.port}/", role=Role.RM, local=RM)
         yield await anext(server), client
 

@@ -35,7 +35,7 @@ from s2connect.model.url import WebSocketUrl
 from s2connect.session.session import Session
 from s2connect.supervisor import FailureLog
 from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
-from s2connect.transports.websocket_end import (
+from s2connect.transports.websocket_connection import (
     MAX_BINARY_FRAMES,
     OPEN_TIMEOUT,
     PEER_TIMEOUT,
@@ -323,7 +323,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
     rig: Any, side: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would stand for ever once its peer has gone."""
-    monkeypatch.setattr("s2connect.transports.websocket_end.process_failures", FailureLog())
+    monkeypatch.setattr("s2connect.transports.websocket_connection.process_failures", FailureLog())
     async with rig(timings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from s2connect.messages.checks import Check
+from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, Role
 from s2connect.session.session import Session, SessionEnd
 from tests.waits import within

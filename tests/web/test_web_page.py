@@ -19,7 +19,7 @@ from s2connect.bridge.config_file import load
 from s2connect.errors import S2ConnectError
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
-from s2connect.transports.legacy import connect_plain
+from s2connect.transports.plain import connect_plain
 from s2connect.web.metrics import Metrics
 from s2connect.web.page import MAX_ROWS, REFRESH, status_page
 from tests.waits import until, within

@@ -15,7 +15,7 @@ from s2connect.messages.labels import listed
 from s2connect.messages.rules import history_rules as rules
 from s2connect.messages.rules.base import Finding, Findings, Rule
 from s2connect.messages.rules.common import TOLERANCE
-from s2connect.messages.rules.known import (
+from s2connect.messages.rules.history_facts import (
     MAX_OBJECTS,
     ONLY_ACTUATOR,
     Actuator,

@@ -35,10 +35,10 @@ from s2connect.errors import (
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.secret import Secret
 from s2connect.session.session import Session
-from s2connect.transports import legacy
+from s2connect.transports import plain
 from s2connect.transports.base import Connection, Trust
-from s2connect.transports.legacy import PlainConnection, PlainDoor, connect_plain, is_this_machine, plain_node_id
-from s2connect.transports.websocket_end import WebSocketTimings
+from s2connect.transports.plain import PlainAcceptor, PlainConnection, connect_plain, is_this_machine, plain_node_id
+from s2connect.transports.websocket_connection import WebSocketTimings
 from tests.transports.conftest import contexts
 from tests.waits import slowed, until, within
 
@@ -48,8 +48,8 @@ BETA = "0.0.2-beta"
 SHORT = WebSocketTimings(open_timeout=slowed(0.5), close_timeout=slowed(0.2))
 
 
-def door(**options: Any) -> PlainDoor:
-    return PlainDoor(**({"role": Role.CEM, "local": CEM, "tokens": TOKENS, "timings": SHORT} | options))
+def door(**options: Any) -> PlainAcceptor:
+    return PlainAcceptor(**({"role": Role.CEM, "local": CEM, "tokens": TOKENS, "timings": SHORT} | options))
 
 
 async def device(port: int, token: str | None = "battery", **options: Any) -> Connection:
@@ -372,7 +372,7 @@ async def test_a_peer_that_is_gone_before_its_late_handshake_is_answered_is_stil
 
     async with raw_server(manager) as url:
         rm = await connect_plain(url, role=Role.RM, local=RM)
-        await rm._end._socket.wait_closed()  # type: ignore[attr-defined]
+        await rm._websocket._socket.wait_closed()  # type: ignore[attr-defined]
         assert await rm.recv() == SELECT
         with pytest.raises(ConnectionClosed):
             await rm.recv()
@@ -455,7 +455,7 @@ async def opened(*clients: connect) -> list[ClientConnection]:
 @pytest.mark.rule("SEC-03")
 async def test_one_token_opens_a_few_connections_at_a_time_and_the_others_are_not_in_its_way() -> None:
     async with listening() as server:
-        silent = await opened(*(raw_client(server.port) for _ in range(legacy.MAX_PENDING_PER_PEER)))
+        silent = await opened(*(raw_client(server.port) for _ in range(plain.MAX_PENDING_PER_PEER)))
         with pytest.raises(PeerBusy):
             await device(server.port)
         pump = await device(server.port, "pump")
@@ -472,7 +472,7 @@ async def gone_but(server: PlainServer, left: int) -> None:
 
 @pytest.mark.rule("SEC-03")
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(legacy, "MAX_PENDING", 2)
+    monkeypatch.setattr(plain, "MAX_PENDING", 2)
     async with listening(tokens=None, max_connections=3) as server:
         silent = await opened(*(raw_client(server.port, None) for _ in range(2)))
         with pytest.raises(PeerBusy):
@@ -498,7 +498,7 @@ async def test_a_client_that_goes_before_it_was_let_in_is_no_error(caplog: pytes
         asked.set()
         await answer.wait()
 
-    async with listening(gate=gate) as server:
+    async with listening(admission=gate) as server:
         coming = asyncio.create_task(device(server.port))
         async with within(5):
             await asked.wait()
@@ -511,7 +511,7 @@ async def test_a_client_that_goes_before_it_was_let_in_is_no_error(caplog: pytes
 
 
 async def test_a_connection_that_nobody_takes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(legacy, "CLAIM_TIMEOUT", 0.05)
+    monkeypatch.setattr(plain, "CLAIM_TIMEOUT", 0.05)
     async with listening() as server:
         rm = await device(server.port)
         with pytest.raises(ConnectionClosed) as caught:
@@ -665,7 +665,7 @@ async def test_an_id_comes_anew_from_its_own_address_and_cannot_be_taken_from_an
         with pytest.raises(ConnectionClosed):
             await first.recv()
         await asyncio.gather(again.close(), first.close(), second.close())
-        await until(lambda: not server._door._ends)
+        await until(lambda: not server._door._connected)
         async with connect(url, proxy=None, local_addr=("127.0.0.2", 0)) as other:
             assert "Handshake" in str(await other.recv())
 

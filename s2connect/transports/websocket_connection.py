@@ -13,7 +13,7 @@ from websockets.exceptions import WebSocketException
 
 from s2connect.errors import ConnectionClosed
 from s2connect.messages.envelope import BINARY_FRAME
-from s2connect.model.seldom import process_lines
+from s2connect.model.log_limiter import process_lines
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
@@ -109,7 +109,7 @@ class PeerWatch:
         return self._silence + (0.0 if self._since is None else now - self._since)
 
 
-class WebSocketEnd(Connection):
+class WebSocketConnection(Connection):
     """Base of both sides: liveness, a single end, a bounded close handshake. Subclasses adapt a library."""
 
     def __init__(

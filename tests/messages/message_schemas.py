@@ -121,7 +121,7 @@ _checker.checks("date-time")(_is_moment)
 
 
 @cache
-def judge(version: str, name: str) -> Callable[[Any], bool]:
+def validator(version: str, name: str) -> Callable[[Any], bool]:
     """Whether a document is a message: by its schema, and four rules that the schema leaves out.
 
     These are: an object is an object, a time stamp is one, a number fits a double, and the identifier of a message is

@@ -12,7 +12,7 @@ MAX_KINDS: Final = 1000
 """Most kinds remembered; beyond it the oldest is forgotten, and logged at its next line (SEC-03)."""
 
 
-class Seldom:
+class LogLimiter:
     """Rate limiter of log lines, by kind."""
 
     def __init__(self) -> None:
@@ -40,5 +40,5 @@ class Seldom:
         self._kinds.clear()
 
 
-process_lines: Final = Seldom()
+process_lines: Final = LogLimiter()
 """Limiter of lines about connections, shared because a peer that reconnects every second has a new one each time."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from s2connect.model.seldom import MAX_KINDS, PERIOD, Seldom
+from s2connect.model.log_limiter import MAX_KINDS, PERIOD, LogLimiter
 
 
 def test_one_line_a_minute_of_each_kind_and_the_next_says_how_many_there_were() -> None:
-    lines = Seldom()
+    lines = LogLimiter()
     assert lines.due("a", 0.0) == ""
     assert [lines.due("a", at) for at in (0.0, 1.0, PERIOD - 0.1)] == [None] * 3
     assert lines.due("b", 1.0) == ""
@@ -20,7 +20,7 @@ def test_one_line_a_minute_of_each_kind_and_the_next_says_how_many_there_were() 
 
 @pytest.mark.rule("SEC-03")
 def test_the_kinds_are_bounded() -> None:
-    lines = Seldom()
+    lines = LogLimiter()
     for number in range(3 * MAX_KINDS):
         assert lines.due(number, 0.0) == ""
     assert len(lines._kinds) == MAX_KINDS

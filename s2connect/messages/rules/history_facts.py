@@ -1,4 +1,4 @@
-"""Memory of a session's message history: bounded, and no larger than its rules need."""
+"""Facts kept of a session's message history: bounded, and no more than its rules need."""
 
 from __future__ import annotations
 

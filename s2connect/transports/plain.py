@@ -38,9 +38,9 @@ from s2connect.transports.base import (
     ConnectionInfo,
     Trust,
 )
-from s2connect.transports.websocket_client import ClientEnd, open_client
-from s2connect.transports.websocket_end import WebSocketTimings
-from s2connect.transports.websocket_server import ServerEnd, accept, bearer_of, server_socket
+from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
+from s2connect.transports.websocket_connection import WebSocketTimings
+from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, server_socket
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -51,13 +51,13 @@ PLAIN_S2 = "S2-WebSocket"
 """``info.protocol`` of these connections. S2 Connect never negotiates it."""
 
 MAX_PENDING = 100
-"""Connections of one door that shake hands or wait for the application."""
+"""Connections of one acceptor that shake hands or wait for the application."""
 
 MAX_PENDING_PER_PEER = 4
 """Those of them that may come with the same token."""
 
 MAX_CONNECTIONS = 1000
-"""Connections of one door altogether."""
+"""Connections of one acceptor altogether."""
 
 CLAIM_TIMEOUT = 30.0
 """Seconds that a connection waits for the application."""
@@ -81,37 +81,41 @@ def plain_node_id(name: str) -> NodeId:
 
 
 class PlainConnection(Connection):
-    """A WebSocket after the handshake. Made by :func:`connect_plain` and :class:`PlainDoor`.
+    """A WebSocket after the handshake. Made by :func:`connect_plain` and :class:`PlainAcceptor`.
 
     Attributes:
-        name: What the node id of the peer is made of; of a client of a door the name of its token or login, the id from
-            its path, or its address.
+        name: What the node id of the peer is made of; of a client of an acceptor the name of its token or login, the
+            id from its path, or its address.
     """
 
     def __init__(
-        self, end: ClientEnd | ServerEnd, handshake: PlainHandshake, received: Iterable[str], name: str
+        self,
+        websocket: WebSocketClientConnection | WebSocketServerConnection,
+        handshake: PlainHandshake,
+        received: Iterable[str],
+        name: str,
     ) -> None:
         self.name = name
-        self.info = replace(end.info, s2_version=handshake.version)
-        self.local_address = end.local_address
-        self.remote_address = end.remote_address
-        self._end = end
+        self.info = replace(websocket.info, s2_version=handshake.version)
+        self.local_address = websocket.local_address
+        self.remote_address = websocket.remote_address
+        self._websocket = websocket
         self._handshake: PlainHandshake | None = handshake
         self._received = deque(received)
         self._answers: deque[str] = deque()
         self._loop = asyncio.get_running_loop()
 
     async def send(self, text: str) -> None:
-        await self._end.send(text)
+        await self._websocket.send(text)
 
     async def recv(self) -> str:
         while True:
             while self._answers:
                 with contextlib.suppress(ConnectionClosed):  # what came before the end is still to be received
-                    await self._end.send(self._answers.popleft())
+                    await self._websocket.send(self._answers.popleft())
             if self._received:
                 return self._received.popleft()
-            text = await self._end.recv()
+            text = await self._websocket.recv()
             if self._handshake is None:
                 return text
             if self._handshake.settled(self._loop.time()):
@@ -123,13 +127,13 @@ class PlainConnection(Connection):
                 self._received.append(step.deliver)
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        await self._end.close(code, reason)
+        await self._websocket.close(code, reason)
 
     def has_room(self) -> bool:
-        return self._end.has_room()
+        return self._websocket.has_room()
 
     async def wait_closed(self) -> None:
-        await self._end.wait_closed()
+        await self._websocket.wait_closed()
 
 
 async def connect_plain(
@@ -202,7 +206,7 @@ async def connect_plain(
         context = trust.context if trust is not None else await asyncio.to_thread(wan_client_context)
         address = trust.address if trust is not None else None
         proxy = trust.proxy if trust is not None else None
-    end = await open_client(
+    websocket = await open_client(
         target,
         ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
         timings,
@@ -216,7 +220,7 @@ async def connect_plain(
         compression=compression,
         max_message_bytes=max_message_bytes,
     )
-    return await _shake_hands(end, role, spoken, handshake_timeout, name or str(target))
+    return await _shake_hands(websocket, role, spoken, handshake_timeout, name or str(target))
 
 
 @dataclass(eq=False)
@@ -228,14 +232,14 @@ class _Visitor:
     deadline: asyncio.Timeout | None = None
 
 
-class PlainDoor:
+class PlainAcceptor:
     """Acceptor of plain S2 clients: :meth:`handler` for an aiohttp route, and the connections by iteration.
 
     ::
 
-        door = PlainDoor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
-        app.router.add_get("/s2", door.handler)
-        async for connection in door:
+        acceptor = PlainAcceptor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
+        app.router.add_get("/s2", acceptor.handler)
+        async for connection in acceptor:
             ...
 
     A connection is handed out after its handshake. One that nobody takes within :data:`CLAIM_TIMEOUT` is closed, and
@@ -244,8 +248,8 @@ class PlainDoor:
     A client gets 401 without a valid token or login, 403 without TLS from another machine, and also from a web page
     that asks for a connection without a token: browsers let every page reach this machine.
 
-    With ``by_path`` one door is for many clients, whose names are the ids in their paths: 1 to 64 letters, digits and
-    ``._~-``, otherwise the client gets 404. A token or login lets in whoever has it, under any id. The second
+    With ``by_path`` one acceptor is for many clients, whose names are the ids in their paths: 1 to 64 letters, digits
+    and ``._~-``, otherwise the client gets 404. A token or login lets in whoever has it, under any id. The second
     connection of an id replaces the first; without tokens and logins, where anybody can take any id, only if it comes
     from the same address, and otherwise gets 409.
 
@@ -257,8 +261,8 @@ class PlainDoor:
         logins: Likewise ``user:password`` of each client, for Basic authentication.
         by_path: The name of a client is the id in its path, which whoever calls :meth:`handler` hands over.
         versions: S2 JSON versions, best first; None for :data:`~s2connect.messages.handshake.VERSIONS`.
-        gate: Awaited with the client's name before the upgrade. It returns None, or a sentence for the client's user:
-            the client gets 503 then, and is expected to come again.
+        admission: Awaited with the client's name before the upgrade. It returns None, or a sentence for the client's
+            user: the client gets 503 then, and is expected to come again.
         allow_unencrypted: Accept clients from other machines without TLS, with a warning in the log.
         compression: Whether permessage-deflate is accepted.
         max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
@@ -279,7 +283,7 @@ class PlainDoor:
         logins: Mapping[str, Secret] | None = None,
         by_path: bool = False,
         versions: Iterable[str] | None = None,
-        gate: Callable[[str], Awaitable[str | None]] | None = None,
+        admission: Callable[[str], Awaitable[str | None]] | None = None,
         allow_unencrypted: bool = False,
         compression: bool = True,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -291,7 +295,7 @@ class PlainDoor:
         self._role = role
         self._local = local
         self._versions = _checked(versions)
-        self._gate = gate
+        self._admission = admission
         self._compression = compression
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
@@ -306,7 +310,7 @@ class PlainDoor:
         schemes = [("Bearer", tokens), ('Basic realm="S2", charset="UTF-8"', logins)]
         self._challenge = ", ".join(scheme for scheme, given in schemes if given is not None)
         self.by_path = by_path
-        self._ends: dict[ServerEnd, _Visitor] = {}
+        self._connected: dict[WebSocketServerConnection, _Visitor] = {}
         self._pending: set[_Visitor] = set()
         self._ready: deque[tuple[_Visitor, PlainConnection]] = deque()
         self._changed = asyncio.Event()
@@ -340,7 +344,7 @@ class PlainDoor:
         self._closed = True
         self._ready.clear()
         self._changed.set()
-        await asyncio.gather(*(end.close(GOING_AWAY) for end in tuple(self._ends)))
+        await asyncio.gather(*(websocket.close(GOING_AWAY) for websocket in tuple(self._connected)))
 
     async def handler(
         self, request: web.Request, *, accepted: Callable[[], None] | None = None, name: str | None = None
@@ -350,7 +354,7 @@ class PlainDoor:
         Args:
             request: The request.
             accepted: Called once the client may come in: with its token right, where one is demanded.
-            name: The id in the path of the request, for a door with ``by_path``.
+            name: The id in the path of the request, for an acceptor with ``by_path``.
         """
         from aiohttp import web  # a device that only connects does without aiohttp's server
 
@@ -366,32 +370,34 @@ class PlainDoor:
         name = visitor.name
         self._pending.add(visitor)
         try:
-            if self._gate is not None and (refusal := await self._gate(name)) is not None:
+            if self._admission is not None and (refusal := await self._admission(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
             try:
-                end = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
+                websocket = await accept(
+                    request, socket, info, self._timings, max_message_bytes=self._max_message_bytes
+                )
             except ConnectionClosed:
                 return web.Response(status=400)  # the client has disconnected
             if self.by_path:
-                replaced = [old for old, known in self._ends.items() if known.name == name]
+                replaced = [old for old, known in self._connected.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
-            self._ends[end] = visitor
+            self._connected[websocket] = visitor
             if accepted is not None:
                 accepted()
             try:
-                await self._receive(visitor, end)
+                await self._receive(visitor, websocket)
             except S2ConnectError as error:
                 _log.warning("%s did not come in: %s", for_display(name), error.what)
             finally:
-                await end.close(GOING_AWAY)
-                self._ends.pop(end, None)
+                await websocket.close(GOING_AWAY)
+                self._connected.pop(websocket, None)
         finally:
             self._pending.discard(visitor)
         return socket
 
-    async def _receive(self, visitor: _Visitor, end: ServerEnd) -> None:
-        connection = await _shake_hands(end, self._role, self._versions, self._handshake_timeout, visitor.name)
+    async def _receive(self, visitor: _Visitor, websocket: WebSocketServerConnection) -> None:
+        connection = await _shake_hands(websocket, self._role, self._versions, self._handshake_timeout, visitor.name)
         if self._closed:
             return
         entry = visitor, connection
@@ -399,7 +405,7 @@ class PlainDoor:
             async with asyncio.timeout(CLAIM_TIMEOUT) as visitor.deadline:
                 self._ready.append(entry)
                 self._changed.set()
-                await end.closed.wait()
+                await websocket.closed.wait()
         except TimeoutError:
             _log.warning("Nobody takes the connection of %s", for_display(visitor.name))
         finally:
@@ -409,7 +415,7 @@ class PlainDoor:
     def _visitor(self, request: web.Request, path_id: str | None) -> _Visitor | int:
         """Who comes, or the HTTP status that refuses it."""
         transport = request.transport
-        if self._closed or transport is None or len(self._ends) >= self._max_connections:
+        if self._closed or transport is None or len(self._connected) >= self._max_connections:
             return 503
         peer: Any = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""  # none on a Unix socket
@@ -430,7 +436,7 @@ class PlainDoor:
             if path_id is None or not _is_path_id(path_id):
                 return 404
             name = path_id
-        here = (visitor for visitor in (*self._pending, *self._ends.values()) if visitor.name == name)
+        here = (visitor for visitor in (*self._pending, *self._connected.values()) if visitor.name == name)
         if self.by_path and self._names is None and any(other.address != address for other in here):
             _log.warning("%s is connected from another address than %s, which was refused", name, address)
             return 409
@@ -441,7 +447,11 @@ class PlainDoor:
 
 
 async def _shake_hands(
-    end: ClientEnd | ServerEnd, role: Role, versions: tuple[str, ...] | None, timeout: float, name: str
+    websocket: WebSocketClientConnection | WebSocketServerConnection,
+    role: Role,
+    versions: tuple[str, ...] | None,
+    timeout: float,
+    name: str,
 ) -> PlainConnection:
     """Lead a WebSocket through the handshake; on any error it is closed."""
     loop = asyncio.get_running_loop()
@@ -452,26 +462,26 @@ async def _shake_hands(
     goodbye = GOING_AWAY, ""
     try:
         async with asyncio.timeout_at(handshake.deadline):
-            await end.send(handshake.begin())
+            await websocket.send(handshake.begin())
             while not handshake.done:
-                step = handshake.received(await end.recv())
+                step = handshake.received(await websocket.recv())
                 for text in step.send:
-                    await end.send(text)
+                    await websocket.send(text)
                 if step.error is not None:
                     goodbye = POLICY_VIOLATION, step.farewell
                     raise step.error
                 if step.deliver is not None:
                     received.append(step.deliver)
     except TimeoutError:
-        await end.close(POLICY_VIOLATION, "no handshake in time")
+        await websocket.close(POLICY_VIOLATION, "no handshake in time")
         raise PeerTimeout(
             f"The other side did not finish the handshake within {timeout:g} seconds.",
             hint="Check that the address is that of an S2 WebSocket, and that one side is a CEM and the other an RM.",
         ) from None
     except BaseException:
-        await end.close(*goodbye)
+        await websocket.close(*goodbye)
         raise
-    return PlainConnection(end, handshake, received, name)
+    return PlainConnection(websocket, handshake, received, name)
 
 
 def _checked(versions: Iterable[str] | None) -> tuple[str, ...] | None:
