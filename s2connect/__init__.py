@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from s2connect import errors, events
     from s2connect.endpoint.config import EndpointConfig, NodeConfig
     from s2connect.endpoint.endpoint import Endpoint, create_home
+    from s2connect.endpoint.home import new_certificate_authority, unpair_all
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.plain_server import PlainServer
     from s2connect.errors import S2ConnectError
@@ -43,6 +44,8 @@ _HOMES = {
     "NodeConfig": "s2connect.endpoint.config",
     "Endpoint": "s2connect.endpoint.endpoint",
     "create_home": "s2connect.endpoint.endpoint",
+    "new_certificate_authority": "s2connect.endpoint.home",
+    "unpair_all": "s2connect.endpoint.home",
     "S2ConnectError": "s2connect.errors",
     "parse": "s2connect.messages.catalogue",
     "Check": "s2connect.messages.enums",
@@ -96,6 +99,8 @@ __all__ = [
     "Node",
     "NodeConfig",
     "create_home",
+    "new_certificate_authority",
+    "unpair_all",
     "PairingCode",
     "Pairing",
     "PairKey",

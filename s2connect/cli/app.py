@@ -341,7 +341,7 @@ def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: Verb
 
 def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
     """End every pairing of a state directory, after a confirmation; return the number of pairings."""
-    from s2connect.service import setup
+    from s2connect import unpair_all
 
     warning = "This ends every pairing: each has to be made again, with a new code."
     if not yes:
@@ -349,7 +349,7 @@ def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
             raise UsageError(warning, hint="Add --yes if that is what you want.")
         tell(warning)
         confirm("End them all?")
-    return run_work(setup.unpair_all(path))
+    return run_work(unpair_all(path))
 
 
 @app.command()
@@ -436,7 +436,9 @@ def certificate(
                 raise UsageError(warning, hint="Add --yes if that is what you want.")
             tell(warning)
             confirm("Make a new one?")
-        voided = run_work(setup.new_ca(path))
+        from s2connect import new_certificate_authority
+
+        voided = run_work(new_certificate_authority(path))
     shown = setup.show_certificates(path)
     if as_json:
         print_json(to_value(shown) | ({} if voided is None else {"pairings_ended": voided}))

@@ -12,8 +12,8 @@ from s2connect import Endpoint, EndpointConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, CertificateManager
 from s2connect.endpoint.endpoint import SECRETS
+from s2connect.endpoint.home import new_certificate_authority
 from s2connect.errors import ConfigurationError
-from s2connect.service.setup import new_ca
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.certs.example_certificates import make_root
@@ -90,7 +90,7 @@ async def test_a_ca_of_the_wrong_century_is_named_and_can_be_replaced(tmp_path: 
         with pytest.raises(ConfigurationError, match=r"made while the clock was wrong.*--new-ca"):
             async with Endpoint.open(home):
                 pass
-    assert await new_ca(home) == 0
+    assert await new_certificate_authority(home) == 0
     async with Endpoint.open(home) as endpoint:
         assert endpoint._certificates.doubt() is None
 
