@@ -118,8 +118,8 @@ def pair(
     verbose: VerboseOption = False,
 ) -> None:
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
-    from s2connect.cli.picking import Wish
-    from s2connect.cli.picking import pair as pair_as_wished
+    from s2connect.cli.pairing import Wish
+    from s2connect.cli.pairing import pair as pair_as_wished
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
     from s2connect.service.objects import name_of

@@ -24,7 +24,7 @@ import pytest
 from rich.console import Console
 
 from s2connect.cli import discover, main, show
-from s2connect.cli.picking import _chosen
+from s2connect.cli.pairing import _chosen
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.errors import UsageError
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
