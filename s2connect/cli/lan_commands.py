@@ -118,8 +118,8 @@ def pair(
     verbose: VerboseOption = False,
 ) -> None:
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
-    from s2connect.cli.pairing import Wish
-    from s2connect.cli.pairing import pair as pair_as_wished
+    from s2connect.cli.pairing import PairingRequest
+    from s2connect.cli.pairing import pair as pair_as_requested
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
     from s2connect.service.objects import name_of
@@ -141,7 +141,7 @@ def pair(
     Home.open(home_path(home))  # before the person types a code
     if pairing_code == "-" or (pairing_code is None and not interactive):
         pairing_code = line_from_stdin("the pairing code")
-    wish = Wish(
+    request = PairingRequest(
         url=target,
         code=pairing_code,
         waiting=waiting,
@@ -150,7 +150,7 @@ def pair(
         force=force,
         interactive=not as_json,
     )
-    result, running = run_work(pair_as_wished(home_path(home), wish))
+    result, running = run_work(pair_as_requested(home_path(home), request))
     if as_json:
         print_json(result)
         return

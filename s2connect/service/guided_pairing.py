@@ -1,0 +1,144 @@
+"""Steps of a pairing between which a program asks a person: the nodes of the other side, its code, waiting devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from s2connect.errors import NotReachable, UsageError
+from s2connect.model.common import NodeDescription
+from s2connect.model.text import for_display
+from s2connect.model.url import BaseUrl
+from s2connect.service.commands import Announce, Command, FullStatus, Nodes, Pair, Status
+from s2connect.service.failures import Failure
+from s2connect.service.objects import OwnNode, PairingEntry, fitting, name_of
+from s2connect.service.reach import Reached
+
+_Result = TypeVar("_Result")
+
+DEVICE_TIMEOUT = 20.0
+"""Seconds for which a waiting device is looked for: it asks anew within that time."""
+
+OPTIONAL_TIMEOUT = 6.0
+"""Seconds for a command that pairing works without: to list the other side's nodes, to announce the pairing."""
+
+CANCEL_TIMEOUT = 3.0
+"""Seconds for the withdrawal of an announcement; the other side forgets it by itself, too."""
+
+
+class GuidedPairing:
+    """Steps of a pairing at an endpoint, running or not. All raise :class:`Failure` if the endpoint refuses.
+
+    Args:
+        reached: The endpoint.
+        node: Id or alias of the node to pair; None if there is only one.
+        connect_to: Address to connect to, in place of the name in a URL.
+        force: Pair also without a common version.
+    """
+
+    def __init__(
+        self, reached: Reached, *, node: str | None = None, connect_to: str | None = None, force: bool = False
+    ) -> None:
+        self._reached = reached
+        self._node = node
+        self._connect_to = connect_to
+        self._force = force
+
+    async def status(self) -> FullStatus:
+        """Return the state of the endpoint."""
+        return await self._reached.ask(Status())
+
+    async def own_node(self) -> OwnNode:
+        """Return the node to pair.
+
+        Raises:
+            UsageError: There are several, or none fits.
+        """
+        nodes = (await self.status()).nodes
+        found = [one for one in nodes if self._node is None or self._node in (str(one.id), one.alias)]
+        if len(found) != 1:
+            names = ", ".join(f"{one.alias or one.id} ({one.role})" for one in nodes)
+            raise UsageError(f"Which node of this endpoint? There are: {names}.", hint="Name it with --node.")
+        return found[0]
+
+    async def nodes(self, url: BaseUrl) -> list[NodeDescription] | None:
+        """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN."""
+        answer = await self._optional(Nodes(url=str(url), connect_to=self._connect_to), OPTIONAL_TIMEOUT)
+        return answer.nodes if answer is not None else None
+
+    @contextlib.asynccontextmanager
+    async def announced(self, peer: NodeDescription, url: BaseUrl | None = None) -> AsyncIterator[bool]:
+        """Ask the other side to show its code; withdraw that if the block fails or is cancelled (LAN-05).
+
+        Yields True if the other side was asked. Without a URL it is a device that waits here (LP-04).
+        """
+        typed, address = (None, None) if url is None else (str(url), self._connect_to)
+        command = Announce(peer=peer.id, node=self._node, url=typed, connect_to=address)
+        announced = True  # also if it is cancelled on its way
+        try:
+            announced = await self._optional(command, OPTIONAL_TIMEOUT) is not None
+            yield announced
+        except BaseException:
+            if announced:
+                await self._optional(replace(command, cancel=True), CANCEL_TIMEOUT)
+            raise
+
+    async def pair(self, url: BaseUrl, code: str, peer: NodeDescription | None = None) -> PairingEntry:
+        """Pair with an endpoint; with a certain node of it if ``peer`` is given."""
+        server_node = peer.id if peer is not None else None
+        return await self._reached.ask(
+            Pair(
+                url=str(url),
+                code=code,
+                node=self._node,
+                server_node=server_node,
+                connect_to=self._connect_to,
+                force=self._force,
+            )
+        )
+
+    async def pair_device(self, device: NodeDescription, code: str) -> PairingEntry:
+        """Pair with a device that waits here."""
+        return await self._reached.ask(Pair(peer=device.id, code=code, node=self._node))
+
+    async def find_device(self, wanted: str, on_wait: Callable[[float], None]) -> NodeDescription:
+        """Return the device that waits here with an id, the beginning of one, or a name.
+
+        Args:
+            wanted: The id or name.
+            on_wait: Called with the seconds that are left, again and again while none has come.
+
+        Raises:
+            UsageError: Several fit.
+            NotReachable: None came.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DEVICE_TIMEOUT
+        while True:
+            devices = (await self.status()).waiting
+            found = fitting(devices, wanted)
+            if len(found) > 1:
+                raise UsageError(f"Several devices that wait here fit {for_display(wanted)}.", hint="Name the id.")
+            if found:
+                return found[0]
+            left = until - loop.time()
+            if left <= 0:
+                break
+            on_wait(left)
+            await asyncio.sleep(min(left, 0.5))
+        others = ", ".join(f"{name_of(one)} ({str(one.id)[:8]})" for one in devices[:20]) or "none"
+        raise NotReachable(
+            f"No device {for_display(wanted)} waits here; devices that do: {others}.",
+            hint="Is it on, and in this network? It comes within a minute of finding this energy manager.",
+        )
+
+    async def _optional(self, command: Command[_Result], timeout: float) -> _Result | None:
+        """Execute a command; return None if it fails."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._reached.ask(command)
+        except (Failure, TimeoutError):
+            return None
