@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from s2connect import NodeDescription, NodeId, Role, Session, errors
-from s2connect.transports.base import Connection
-from s2connect.transports.mqtt.details import SessionToken, StaticSession
-from s2connect.transports.mqtt.settings import MqttSettings
-from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect import Connection, MqttSettings, NodeDescription, NodeId, Role, Session, errors
+from s2connect.transports import MqttTransport, SessionToken, StaticSession
 
 
 async def talk(connection: Connection) -> None:

@@ -16,6 +16,25 @@ from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 
+__all__ = [
+    "UnpairedBy",
+    "Event",
+    "Paired",
+    "PairingFailed",
+    "CodeWithdrawn",
+    "PairingAnnounced",
+    "PairingAnnouncementCancelled",
+    "DeviceWaits",
+    "DeviceGone",
+    "CodeMissingAtDevice",
+    "Unpaired",
+    "SessionFailed",
+    "Advertised",
+    "TaskFailed",
+    "Notice",
+    "EventStream",
+]
+
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000

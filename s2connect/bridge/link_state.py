@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from s2connect.session.reconnect import SHORT_SESSION, Backoff
+from s2connect.session import SHORT_SESSION, Backoff
 
 
 class LinkState(StrEnum):

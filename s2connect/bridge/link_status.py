@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from s2connect import Role
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.refusals import Counts, Refusal
-from s2connect.model.common import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 
+from s2connect import Connection, NodeId, Role
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
-from s2connect.model.common import NodeId, Role
-from s2connect.transports.base import GOING_AWAY, Connection
-from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
-from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports import GOING_AWAY, MqttTransport, Protection, SessionToken, StaticSession
 
 _log = logging.getLogger(__name__)
 

@@ -11,19 +11,13 @@ from functools import partial
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from s2connect import CommunicationRole, Connection, Endpoint, Node, NodeConfig, NodeId, Pairing, Role, for_display
 from s2connect.bridge.config import VERSIONS
 from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
-from s2connect.endpoint.config import NodeConfig
-from s2connect.endpoint.endpoint import Endpoint
-from s2connect.endpoint.node import Node
 from s2connect.errors import NotPaired, S2ConnectError
 from s2connect.events import Paired, Unpaired
-from s2connect.model.common import NodeId, Role
-from s2connect.model.roles import CommunicationRole
-from s2connect.model.text import for_display
-from s2connect.store.base import Pairing
-from s2connect.transports.base import GOING_AWAY, Connection
+from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from s2connect import Connection
 from s2connect.errors import ConnectionClosed
-from s2connect.transports.base import Connection
 
 MAX_QUEUED: Final = 100
 """Queued texts of one side from which on the other is slowed down."""

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
+from s2connect import Connection, InvalidMessage, Message, NodeId, Role, connect_plain, for_display
 from s2connect.bridge.config import (
     PlainClientDevice,
     PlainClientDevices,
@@ -22,15 +23,9 @@ from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.plain_server import LinkAcceptor
 from s2connect.bridge.recording import ObservedConnection
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
-from s2connect.certs.tls import wan_client_context
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.messages.envelope import InvalidMessage, Message
-from s2connect.model.common import NodeId, Role
-from s2connect.model.proxy import Proxies
-from s2connect.model.text import for_display
-from s2connect.session.session import Direction
-from s2connect.transports.base import Connection, Trust
-from s2connect.transports.plain import connect_plain
+from s2connect.session import Direction
+from s2connect.transports import Proxies, Trust, wan_client_context
 
 _log = logging.getLogger(__name__)
 

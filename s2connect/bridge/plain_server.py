@@ -7,16 +7,12 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from s2connect import Connection, NodeId, PlainAcceptor, PlainServer, Role
 from s2connect.bridge.config import Listening, PlainServerDevice, PlainServerDevices, PlainServerManager
 from s2connect.bridge.devices import read_credentials
 from s2connect.bridge.sides import NOT_NOW, RouteLinks
-from s2connect.certs.authority import ServerIdentity
-from s2connect.certs.tls import ServerContext
-from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import NodeId, Role
-from s2connect.transports.base import GOING_AWAY, Connection
-from s2connect.transports.plain import PlainAcceptor
+from s2connect.transports import GOING_AWAY, ServerContext, ServerIdentity
 
 Observe = Callable[[str, Connection], Connection]
 """Given the key of a device and its connection, returns the connection to use."""

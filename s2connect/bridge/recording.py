@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from s2connect import Connection, InvalidMessage, Role, SessionEnd
 from s2connect.errors import ConnectionClosed
-from s2connect.messages.envelope import InvalidMessage, read_message
-from s2connect.model.common import Role
-from s2connect.session.session import Direction, Observer, SessionEnd
-from s2connect.transports.base import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Connection
+from s2connect.messages import read_message
+from s2connect.session import Direction, Observer
+from s2connect.transports import ABNORMAL_CLOSURE, NORMAL_CLOSURE
 
 Record = Callable[[str, str, Role, Connection], Connection]
 """Given the names of a link and of its side, the role of the peer there and its connection, returns the connection to

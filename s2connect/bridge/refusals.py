@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from s2connect.messages.envelope import ReceptionStatusValue
-from s2connect.model.common import Role
-from s2connect.model.text import for_display
+from s2connect import Role, for_display
+from s2connect.messages import ReceptionStatusValue
 
 _log = logging.getLogger(__name__)
 

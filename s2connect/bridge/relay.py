@@ -10,29 +10,32 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from s2connect import Check, Conversation, InvalidMessage, Message, Role
 from s2connect.bridge.refusals import BRIDGE, PEER, Refusals
 from s2connect.errors import UsageError
-from s2connect.messages.catalogue import data_model
-from s2connect.messages.conversation import Conversation
-from s2connect.messages.enums import Check
-from s2connect.messages.envelope import (
+from s2connect.messages import (
     HANDSHAKES,
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
-    InvalidMessage,
-    Message,
+    Finding,
     ReceptionStatusValue,
+    Translator,
+    Untranslatable,
+    data_model,
     read_message,
     reception_status,
 )
-from s2connect.messages.rules.base import Finding
-from s2connect.messages.versions import Translator, Untranslatable
-from s2connect.model.common import Role
-from s2connect.model.log_limiter import LogLimiter
-from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
-from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
-from s2connect.transports.base import MAX_MESSAGE_BYTES
+from s2connect.session import (
+    DEFAULT_LIMITS,
+    MAX_OUTSTANDING,
+    Acknowledged,
+    Acknowledgements,
+    LogLimiter,
+    PeerBudget,
+    PeerLimits,
+)
+from s2connect.transports import MAX_MESSAGE_BYTES
 
 _log = logging.getLogger(__name__)
 

@@ -8,16 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
+from s2connect import Connection, FailureLog, Role, Supervisor, for_display
 from s2connect.bridge.devices import Device
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
-from s2connect.model.common import Role
-from s2connect.model.text import for_display
-from s2connect.supervisor import FailureLog, Supervisor
-from s2connect.transports.base import Connection
 
 _log = logging.getLogger(__name__)
 

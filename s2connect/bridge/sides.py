@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
+from s2connect import Connection, Role, Supervisor
 from s2connect.bridge.config import DeviceSection
 from s2connect.bridge.devices import Device
-from s2connect.model.common import Role
-from s2connect.supervisor import Supervisor
-from s2connect.transports.base import Connection
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """Refusal of an unknown peer; the exact reason is not for strangers."""

@@ -25,21 +25,22 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from s2connect import Connection, InvalidMessage, Message, Role, for_display
 from s2connect.errors import ConfigurationError, ConnectionClosed
-from s2connect.messages.catalogue import BETA, parse_message
-from s2connect.messages.envelope import (
+from s2connect.messages import (
+    BETA,
     HANDSHAKES,
     NIL_ID,
-    InvalidMessage,
-    Message,
+    SYSTEM_DESCRIPTION,
     ReceptionStatusValue,
+    Translator,
+    Untranslatable,
+    parse_message,
     read_message,
     reception_status,
+    spelled_by_peer,
 )
-from s2connect.messages.versions import SYSTEM_DESCRIPTION, Translator, Untranslatable
-from s2connect.model.common import Role, spelled_by_peer
-from s2connect.model.text import for_display
-from s2connect.transports.base import GOING_AWAY, NORMAL_CLOSURE, Connection
+from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 __all__ = ["S2ConnectMedium"]
 

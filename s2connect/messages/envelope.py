@@ -22,7 +22,11 @@ NIL_ID: Final = "00000000-0000-0000-0000-000000000000"
 """MSG-03: the subject of the answer to a message whose own id cannot be read."""
 
 RECEPTION_STATUS: Final = "ReceptionStatus"
+"""Type of the acknowledgement of a message."""
+
 SESSION_REQUEST: Final = "SessionRequest"
+"""Type of the message by which a side asks for a reconnect or the end of the session."""
+
 HANDSHAKES: Final = frozenset({"Handshake", "HandshakeResponse"})
 """MSG-01: messages of plain S2 that S2 Connect sessions do not have."""
 

@@ -28,6 +28,8 @@ from s2connect.messages.general import ControlType
 from s2connect.model.common import Role
 
 SYSTEM_DESCRIPTION: Final = "DDBC.SystemDescription"
+"""Type of DDBC's system description, whose form differs between the versions."""
+
 PRESENT_DEMAND: Final = "DDBC.PresentDemandStatus"
 
 MAX_REMEMBERED: Final = 1000

@@ -1,1 +1,46 @@
-"""Sessions: initiation and token rotation on both sides, reconnection, and the session itself."""
+"""Sessions: initiation and token rotation on both sides, reconnection, and the session itself.
+
+Public are the session and the parts, without I/O, of which a gateway makes sessions of its own.
+"""
+
+from typing import TYPE_CHECKING
+
+from s2connect._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from s2connect.model.log_limiter import LogLimiter
+    from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
+    from s2connect.session.answers import LATER, RefuseMessage
+    from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
+    from s2connect.session.reconnect import SHORT_SESSION, Backoff
+    from s2connect.session.session import Direction, Observer, Session, SessionEnd
+
+__all__ = [
+    "Direction",
+    "Observer",
+    "Session",
+    "SessionEnd",
+    "LATER",
+    "RefuseMessage",
+    "MAX_OUTSTANDING",
+    "Acknowledged",
+    "Acknowledgements",
+    "DEFAULT_LIMITS",
+    "PeerBudget",
+    "PeerLimits",
+    "SHORT_SESSION",
+    "Backoff",
+    "LogLimiter",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "s2connect.session.session": "Direction Observer Session SessionEnd",
+        "s2connect.session.answers": "LATER RefuseMessage",
+        "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
+        "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
+        "s2connect.session.reconnect": "SHORT_SESSION Backoff",
+        "s2connect.model.log_limiter": "LogLimiter",
+    },
+)

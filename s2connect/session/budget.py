@@ -36,6 +36,7 @@ class PeerLimits:
 
 
 DEFAULT_LIMITS: Final = PeerLimits()
+"""Limits of a peer where nothing else is configured."""
 
 UNLIMITED: Final = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
 """No limits, for peers in the same program."""

@@ -90,7 +90,11 @@ class SessionEnd(StrEnum):
 _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionEnd.TERMINATE_REQUESTED}
 
 Direction = Literal["received", "sent"]
+"""Direction of a message, as this side sees it."""
+
 Observer = Callable[[Direction, Message], None]
+"""Callback for every message of a session, in the order on the wire."""
+
 Answerer = Callable[["Session", Message], Later | None]
 """Handler by which an application answers a message: returns None for ``OK``, raises :class:`RefuseMessage`, or returns
 :data:`LATER` and calls :meth:`Session.answer` soon."""

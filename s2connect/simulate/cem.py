@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
-from s2connect.messages.base import S2Message, new_id
+from s2connect.messages import S2Message, ddbc, frbc, new_id, ombc, pebc, ppbc
 from s2connect.messages.general import (
     ControlType,
     ResourceManagerDetails,

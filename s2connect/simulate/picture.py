@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
-from s2connect.messages.base import S2Message
+from s2connect.messages import S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import (
     CommodityQuantity,
     ControlType,

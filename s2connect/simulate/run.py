@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from s2connect import Session
+from s2connect import Session, for_display
 from s2connect.errors import (
     AcknowledgementTimeout,
     ConnectionClosed,
@@ -17,11 +17,8 @@ from s2connect.errors import (
     S2ConnectError,
     UsageError,
 )
-from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
-from s2connect.messages.base import S2Message
-from s2connect.messages.catalogue import data_model
+from s2connect.messages import S2Message, data_model, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate, SelectControlType
-from s2connect.model.text import for_display
 from s2connect.simulate.cem import EnergyManager, Outgoing
 from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device

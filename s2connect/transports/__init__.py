@@ -1,1 +1,85 @@
-"""How S2 messages travel: the contract in ``base``, WebSocket as the standard has it, and memory for one process."""
+"""Transports of S2 messages: WebSocket as the standard has it, MQTT, plain S2, and memory for one process."""
+
+from typing import TYPE_CHECKING
+
+from s2connect._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from s2connect.certs.authority import ServerIdentity
+    from s2connect.certs.tls import ServerContext, wan_client_context
+    from s2connect.model.proxy import Proxies
+    from s2connect.model.url import MqttUrl, UnencryptedWebSocketUrl, WebSocketUrl
+    from s2connect.transports.base import (
+        ABNORMAL_CLOSURE,
+        GOING_AWAY,
+        MAX_MESSAGE_BYTES,
+        NORMAL_CLOSURE,
+        Connection,
+        ConnectionInfo,
+        Offer,
+        Transport,
+        Trust,
+    )
+    from s2connect.transports.memory import MemoryHub, MemoryTransport, memory_pair
+    from s2connect.transports.mqtt.details import MqttPassword, Protection, SessionToken, StaticSession
+    from s2connect.transports.mqtt.settings import MqttSettings
+    from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
+    from s2connect.transports.mqtt.transport import MqttTransport
+    from s2connect.transports.plain import PlainAcceptor, PlainConnection, connect_plain, is_this_machine, plain_node_id
+    from s2connect.transports.websocket import WebSocketTransport
+
+__all__ = [
+    "ABNORMAL_CLOSURE",
+    "GOING_AWAY",
+    "MAX_MESSAGE_BYTES",
+    "NORMAL_CLOSURE",
+    "Connection",
+    "ConnectionInfo",
+    "Offer",
+    "Transport",
+    "Trust",
+    "MemoryHub",
+    "MemoryTransport",
+    "memory_pair",
+    "WebSocketTransport",
+    "PlainConnection",
+    "PlainAcceptor",
+    "connect_plain",
+    "is_this_machine",
+    "plain_node_id",
+    "MqttPassword",
+    "Protection",
+    "SessionToken",
+    "StaticSession",
+    "MqttSettings",
+    "InvalidTopic",
+    "check_client_id",
+    "check_prefix",
+    "MqttTransport",
+    "ServerIdentity",
+    "ServerContext",
+    "wan_client_context",
+    "Proxies",
+    "MqttUrl",
+    "UnencryptedWebSocketUrl",
+    "WebSocketUrl",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "s2connect.transports.base": "ABNORMAL_CLOSURE GOING_AWAY MAX_MESSAGE_BYTES NORMAL_CLOSURE "
+        "Connection ConnectionInfo Offer Transport Trust",
+        "s2connect.transports.memory": "MemoryHub MemoryTransport memory_pair",
+        "s2connect.transports.websocket": "WebSocketTransport",
+        "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",
+        "s2connect.transports.mqtt.details": "MqttPassword Protection SessionToken StaticSession",
+        "s2connect.transports.mqtt.settings": "MqttSettings",
+        "s2connect.transports.mqtt.topics": "InvalidTopic check_client_id check_prefix",
+        "s2connect.transports.mqtt.transport": "MqttTransport",
+        "s2connect.certs.authority": "ServerIdentity",
+        "s2connect.certs.tls": "ServerContext wan_client_context",
+        "s2connect.model.proxy": "Proxies",
+        "s2connect.model.url": "MqttUrl UnencryptedWebSocketUrl WebSocketUrl",
+    },
+)

@@ -16,9 +16,16 @@ from s2connect.model.proxy import Proxy
 from s2connect.model.session_init import CommunicationDetails
 
 NORMAL_CLOSURE = 1000
+"""Close code: the session has done what it was for."""
+
 GOING_AWAY = 1001
+"""Close code: this side stops, or has a newer connection."""
+
 UNSUPPORTED_DATA = 1003
+
 ABNORMAL_CLOSURE = 1006
+"""Close code of a connection that ended without a close frame."""
+
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011

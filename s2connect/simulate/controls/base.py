@@ -7,8 +7,7 @@ import heapq
 from datetime import datetime
 from typing import ClassVar, Final, Protocol, TypeVar
 
-from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
-from s2connect.messages.base import IdentifiedMessage, S2Message
+from s2connect.messages import IdentifiedMessage, S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import ControlType, InstructionStatus, InstructionStatusUpdate, RevokeObject
 
 Instruction = (

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
-from s2connect.messages import pebc
-from s2connect.messages.base import S2Message, new_id
+from s2connect.messages import S2Message, new_id, pebc
 from s2connect.messages.general import ControlType, InstructionStatus
 from s2connect.simulate.controls.base import Control, Instruction, Notebook, status_update
 from s2connect.simulate.units import POWER, number_range

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Final, NamedTuple, Protocol
 
-from s2connect.messages import ddbc, frbc, ombc
-from s2connect.messages.base import S2Message
-from s2connect.messages.catalogue import BETA
+from s2connect.messages import BETA, S2Message, ddbc, frbc, ombc
 from s2connect.messages.general import (
     Commodity,
     CommodityQuantity,

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from s2connect.errors import UsageError
-from s2connect.messages.base import S2Message
-from s2connect.messages.catalogue import V1
+from s2connect.messages import V1, S2Message
 from s2connect.messages.general import (
     Commodity,
     CommodityQuantity,

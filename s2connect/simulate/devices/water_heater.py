@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from s2connect.messages.base import new_id
+from s2connect.messages import new_id
 from s2connect.messages.general import ControlType
 from s2connect.simulate.controls.base import Control
 from s2connect.simulate.controls.modes import Actuator, Mode, OmbcControl, Setting, Switching
