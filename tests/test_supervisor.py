@@ -431,7 +431,7 @@ ALLOWED = {
         "_joined": "ends with the function that connects; reports its own failure",
         "_carry": "its function awaits it",
     },
-    "cli/simulate.py": {"until_terminated": "its function awaits it"},
+    "service/signals.py": {"until_terminated": "its function awaits it"},
     "service/serve.py": {"_until_stopped": "its function awaits it; an error ends the service"},
     "service/lines.py": {
         "converse": "as begin, which is in it",

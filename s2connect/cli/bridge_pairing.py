@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,9 +13,8 @@ from s2connect.model.text import for_display
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.lines import LineSplitter, chunks_of
+from s2connect.service.lines import descriptor_of, read_lines
 from s2connect.service.objects import PairingEntry
-from s2connect.service.serve import descriptor_of
 
 Route = dict[str, Any]
 """A route in the status of a bridge."""
@@ -61,7 +59,7 @@ class Lines:
 
     def __init__(self, *, interactive: bool) -> None:
         self._interactive = interactive
-        self._lines = self._read()
+        self._lines = read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)
 
     async def ask(self, question: str) -> str:
         """The next line.
@@ -75,15 +73,6 @@ class Lines:
         if line is None:
             raise Failure("input_ended", "The input has ended; what was paired stays paired.", code=ExitCode.FAILED)
         return line
-
-    async def _read(self) -> AsyncGenerator[str, None]:
-        splitter = LineSplitter(MAX_TYPED_BYTES)
-        async with contextlib.aclosing(chunks_of(descriptor_of(sys.__stdin__))) as chunks:
-            async for chunk in chunks:
-                for line in splitter.feed(chunk):
-                    yield (line or b"").decode("utf-8", "replace").strip()
-        for line in splitter.end():
-            yield (line or b"").decode("utf-8", "replace").strip()
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from s2connect.cli.program import Object, Program
 from s2connect.service.commands import Code, ShowBridge
 from s2connect.service.control import Control, connect
 from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.signals import until_terminated
 from s2connect.store.home import Home
 
 STEP_TIMEOUT: Final = 30.0
@@ -82,29 +82,17 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool, embedded: 
     Raises:
         Failure: A step failed or took too long.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    terminated = asyncio.Event()
+    if await until_terminated(_run(tell, log_dir, verbose, embedded), name="s2connect-demo"):
+        raise Failure("terminated", "The demonstration was stopped.")
 
-    def terminate() -> None:
-        terminated.set()
-        task.cancel()
 
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        with tempfile.TemporaryDirectory(prefix="s2connect-demo-") as directory:
-            place = Path(directory)
-            logs = log_dir or place
-            await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-            prepared = await asyncio.to_thread(prepare, place, logs, embedded=embedded)
-            await _Demo(tell, prepared, logs, verbose).run()
-    except asyncio.CancelledError:
-        if not terminated.is_set():
-            raise
-        raise Failure("terminated", "The demonstration was stopped.") from None
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+async def _run(tell: Narrator, log_dir: Path | None, verbose: bool, embedded: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="s2connect-demo-") as directory:
+        place = Path(directory)
+        logs = log_dir or place
+        await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
+        prepared = await asyncio.to_thread(prepare, place, logs, embedded=embedded)
+        await _Demo(tell, prepared, logs, verbose).run()
 
 
 class _Demo:

@@ -17,6 +17,7 @@ from s2connect.cli.terminal import (
     log_to_stderr,
     print_json,
     run_work,
+    say,
 )
 from s2connect.service.failures import ExitCode
 
@@ -96,15 +97,22 @@ def serve(
 
     Without a certificate it has a CA of its own, which whoever asks it has to trust.
     """
-    from s2connect.cli.registry_service import Settings, run_registry
+    from s2connect.service.registry import RunningRegistry, Settings, run_registry
 
     log_to_stderr(verbose)
+
+    def ready(registry: RunningRegistry) -> None:
+        if as_json:
+            print_json(registry)
+            return
+        number = registry.endpoints
+        say(f"Registry with {number} endpoint{'s' * (number != 1)}, for private use and tests. Stop it with Ctrl-C.")
+        print(f"  {registry.url}", flush=True)
+        if registry.ca_file is not None:
+            say("Its certificate is of a CA of its own; only who trusts that file can ask it:")
+            print(f"  s2connect registry list {registry.url} --trust-anchors {registry.ca_file}", flush=True)
+
     settings = Settings(
-        file=file,
-        host=host,
-        port=port,
-        certificate=certificate,
-        private_key=private_key,
-        ca_dir=ca_dir,
+        file=file, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
     )
-    return run_work(run_registry(settings, as_json=as_json))
+    return run_work(run_registry(settings, ready))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 from s2connect import Endpoint, EndpointConfig, Node, NodeDescription, NodeId, Role, Session, create_home, events
@@ -82,21 +81,6 @@ def typed_code() -> str:
             raise UsageError("No pairing code was typed.")
         return code
     return line_from_stdin("the pairing code")
-
-
-async def until_terminated(work: Coroutine[Any, Any, None]) -> None:
-    """Do something until it is done or SIGTERM comes, after which all is closed."""
-    task = asyncio.create_task(work, name="s2connect-cli-simulate")
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        loop.remove_signal_handler(signal.SIGTERM)
 
 
 def plan_lines(plan: Sequence[PlannedDevice]) -> list[str]:

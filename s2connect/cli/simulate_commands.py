@@ -10,6 +10,7 @@ import typer
 
 from s2connect.cli.terminal import HomeOption, JsonOption, VerboseOption, log_to_stderr, print_json, run_work, say
 from s2connect.errors import UsageError
+from s2connect.service.signals import until_terminated
 
 app = typer.Typer(help="Simulated devices and energy managers, for trying things out.", no_args_is_help=True)
 
@@ -103,7 +104,7 @@ def resource_manager(
         work = simulate.old_device(plain, token_file, device, speed, report)
     else:
         work = simulate.device(place, device, url, code, speed, report)
-    run_work(simulate.until_terminated(work))
+    run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
 @app.command("cem")
@@ -132,7 +133,7 @@ def energy_manager(
     log_to_stderr(verbose)
     place = simulate.Place(home, host, port, bind)
     work = simulate.manager(place, name, fuse_limit, many, speed, simulate.reporter(as_json))
-    run_work(simulate.until_terminated(work))
+    run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
 @app.command()
@@ -167,4 +168,4 @@ def site(
     else:
         code = simulate.typed_code() if url is not None else None
         work = simulate.site(home, plan, url, code, speed, seed, measure_every, simulate.reporter(as_json))
-        run_work(simulate.until_terminated(work))
+        run_work(until_terminated(work, name="s2connect-cli-simulate"))

@@ -17,6 +17,7 @@ import typer
 
 from s2connect.errors import UsageError
 from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.lines import descriptor_of, read_lines
 from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
@@ -104,6 +105,10 @@ def command_line(name: str, home: Path | None) -> str:
 def prompt(question: str) -> str:
     """Ask the person at the terminal."""
     print(question, end="", file=sys.stderr, flush=True)
+    return _typed_line()
+
+
+def _typed_line() -> str:
     with interruptible():
         return sys.stdin.readline(MAX_TYPED_BYTES).strip()
 
@@ -115,17 +120,12 @@ async def ask_person(question: str) -> str:
         Failure: The input has ended.
     """
     print(question, end="", file=sys.stderr, flush=True)
-    loop = asyncio.get_running_loop()
-    typed = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), typed.set)
-    try:
-        await typed.wait()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-    line = sys.stdin.readline(MAX_TYPED_BYTES)  # a terminal gives whole lines: this does not wait
-    if not line:
+    # A terminal gives whole lines: nothing is read that is not returned.
+    async with contextlib.aclosing(read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)) as lines:
+        line = await anext(lines, None)
+    if line is None:
         raise Failure("aborted", "The input has ended; nothing was changed.")
-    return line.strip()
+    return line
 
 
 @contextlib.contextmanager
@@ -182,8 +182,7 @@ def confirm(question: str) -> None:
 
 def line_from_stdin(what: str) -> str:
     """One line of standard input, for what must not stand in the list of processes."""
-    with interruptible():
-        text = sys.stdin.readline(MAX_TYPED_BYTES).strip()
+    text = _typed_line()
     if not text:
         raise UsageError(f"Standard input does not hold {what}.")
     return text

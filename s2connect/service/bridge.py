@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,11 +24,12 @@ from s2connect.model.text import for_display
 from s2connect.service import commands, events
 from s2connect.service.control import control_socket
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.lines import LineWriter
+from s2connect.service.lines import LineWriter, descriptor_of
 from s2connect.service.objects import Reload
 from s2connect.service.record import LinkRecorder, Recorder, open_log
-from s2connect.service.serve import LAST_EVENTS, Form, Output, Stop, descriptor_of, recording_stopped, report_callbacks
+from s2connect.service.serve import LAST_EVENTS, Form, Output, recording_stopped, report_callbacks
 from s2connect.service.sidecar import Service, Sink
+from s2connect.service.signals import Stop, signal_handlers
 from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -167,7 +168,7 @@ async def run_bridge(
                     service = BridgeService(bridge, output, stop, notifier, show_codes=show_codes)
                     home = await asyncio.to_thread(Home.open, config.home)
                     await stack.enter_async_context(control_socket(home, service.answer))
-                    stack.enter_context(_on_hangup(service))
+                    stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
                     failures = bridge.endpoint.supervisor.failures
                     background = await stack.enter_async_context(Supervisor("s2connect-bridge", failures))
                     background.keep(lambda: changes.write(output), "changes")
@@ -195,16 +196,6 @@ def _check_names(only: Collection[str], config: BridgeConfig) -> None:
                 f"Name a route ({', '.join(routes)}) or a link as bridge status --json shows it.",
                 code=ExitCode.USAGE,
             )
-
-
-@contextlib.contextmanager
-def _on_hangup(service: BridgeService) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, service.reload_soon)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def summary(bridge: Bridge) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
@@ -99,6 +99,25 @@ async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
         if not chunk:
             return
         yield chunk
+
+
+async def read_lines(descriptor: int, limit: int) -> AsyncGenerator[str, None]:
+    """Yield the lines of a file descriptor as text; one longer than ``limit`` bytes is empty. Cancel-safe."""
+    splitter = LineSplitter(limit)
+    async with contextlib.aclosing(chunks_of(descriptor)) as chunks:
+        async for chunk in chunks:
+            for line in splitter.feed(chunk):
+                yield (line or b"").decode("utf-8", "replace").strip()
+    for line in splitter.end():
+        yield (line or b"").decode("utf-8", "replace").strip()
+
+
+def descriptor_of(stream: TextIO | None) -> int:
+    """Return the descriptor of a standard stream; -1, which never works, for a closed one.
+
+    The number of a closed one may be that of another file by now.
+    """
+    return stream.fileno() if stream is not None else -1
 
 
 async def converse(

@@ -1,27 +1,25 @@
-"""The registry server of ``s2connect registry serve``: its certificate, its life and what it says of itself."""
+"""``s2connect registry serve``: a registry of endpoints as a service, and its certificate."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ipaddress
-import json
-import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from s2connect.certs.authority import CertificateAuthority, ServerIdentity
 from s2connect.certs.tls import ServerContext
-from s2connect.cli.show import say
 from s2connect.discovery.registry_server import RegistryServer, load_records
 from s2connect.endpoint.config import bracketed
 from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl, host_as_ascii
 from s2connect.service.failures import ExitCode
+from s2connect.service.signals import Stop
 from s2connect.store.files import make_private_directory, write_private
 
 BASE_PATH = "/registry/"
@@ -30,7 +28,7 @@ CA_FILE, CA_KEY_FILE = "ca.pem", "ca.key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What ``s2connect registry serve`` was told.
+    """Settings of a registry.
 
     Attributes:
         file: JSON file with the records.
@@ -49,8 +47,21 @@ class Settings:
     ca_dir: Path | None
 
 
-async def run_registry(settings: Settings, *, as_json: bool) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class RunningRegistry:
+    """A registry that serves. ``ca_file`` is what its clients have to trust; None with a certificate from a file."""
+
+    url: BaseUrl
+    endpoints: int
+    ca_file: str | None
+
+
+async def run_registry(settings: Settings, ready: Callable[[RunningRegistry], None]) -> ExitCode:
     """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: Its settings.
+        ready: Called once when it serves.
 
     Returns:
         The exit code.
@@ -65,44 +76,16 @@ async def run_registry(settings: Settings, *, as_json: bool) -> ExitCode:
         context = await asyncio.to_thread(ServerContext, identity)
         server = HttpsServer(context.context, host=host if _is_address(host) else None, port=settings.port)
         RegistryServer(records).mount(server, BASE_PATH)
-        with _stopped() as stopped:
-            await server.start()
-            try:
-                url = BaseUrl(f"https://{bracketed(host)}:{server.port}{BASE_PATH}")
-                _tell(url, len(records), ca_file, as_json=as_json)
-                return await stopped
-            finally:
-                await server.close()
-
-
-def _tell(url: BaseUrl, number: int, ca_file: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"url": url, "endpoints": number, "ca_file": ca_file and str(ca_file)}), flush=True)
-        return
-    say(f"Registry with {number} endpoint{'s' * (number != 1)}, for private use and tests. Stop it with Ctrl-C.")
-    print(f"  {url}", flush=True)
-    if ca_file is not None:
-        say("Its certificate is of a CA of its own; only who trusts that file can ask it:")
-        print(f"  s2connect registry list {url} --trust-anchors {ca_file}", flush=True)
-
-
-@contextlib.contextmanager
-def _stopped() -> Iterator[asyncio.Future[ExitCode]]:
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[ExitCode] = loop.create_future()
-
-    def stop(code: ExitCode) -> None:
-        if not stopped.done():
-            stopped.set_result(code)
-
-    codes = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.OK}
-    for number, code in codes.items():
-        loop.add_signal_handler(number, stop, code)
-    try:
-        yield stopped
-    finally:
-        for number in codes:
-            loop.remove_signal_handler(number)
+        stop = Stop()
+        stack.enter_context(stop.on_signals())
+        await server.start()
+        try:
+            url = BaseUrl(f"https://{bracketed(host)}:{server.port}{BASE_PATH}")
+            ready(RunningRegistry(url, len(records), None if ca_file is None else str(ca_file)))
+            await stop.wait()
+        finally:
+            await server.close()
+    return stop.code
 
 
 def _identity(settings: Settings, host: str, stack: contextlib.ExitStack) -> tuple[ServerIdentity, Path | None]:

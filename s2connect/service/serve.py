@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from s2connect import Endpoint
 from s2connect.https.acceptor import raise_descriptor_limit
@@ -18,9 +16,10 @@ from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
 from s2connect.service.events import Event, Warned
 from s2connect.service.failures import ExitCode
-from s2connect.service.lines import LineWriter, chunks_of, converse
+from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
 from s2connect.service.record import Recorder, open_log
 from s2connect.service.sidecar import Service
+from s2connect.service.signals import Stop
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
@@ -43,48 +42,6 @@ def json_form(event: Event) -> str:
     except ValueError:  # a peer's number beyond what a double can hold
         warning = Warned(time=event.time, reason="not_writable", session=getattr(event, "session", None))
         return as_line(warning.to_object()).decode("ascii")
-
-
-class Stop:
-    """When and how a service ends.
-
-    Attributes:
-        code: The exit code.
-        error: An error that nobody expected, None for none.
-    """
-
-    def __init__(self) -> None:
-        self._asked = asyncio.Event()
-        self.code = ExitCode.OK
-        self.error: BaseException | None = None
-
-    def now(self, code: ExitCode = ExitCode.OK) -> None:
-        """End it."""
-        if not self._asked.is_set():
-            self.code = code
-            self._asked.set()
-
-    def failed(self, error: BaseException) -> None:
-        """End it because of an error."""
-        self.error = self.error or error
-        self.now(ExitCode.FAILED)
-
-    async def wait(self) -> None:
-        """Wait until it is to end."""
-        await self._asked.wait()
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end it."""
-        loop = asyncio.get_running_loop()
-        codes = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.OK}
-        for number, code in codes.items():
-            loop.add_signal_handler(number, self.now, code)
-        try:
-            yield
-        finally:
-            for number in codes:
-                loop.remove_signal_handler(number)
 
 
 class Output:
@@ -190,11 +147,6 @@ def recording_stopped(output: Output, record: Path) -> None:
     """Report that a record cannot be written any more."""
     text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
     output.put_nowait(Warned(reason="recording_stopped", text=text))
-
-
-def descriptor_of(stream: TextIO | None) -> int:
-    """The descriptor of a standard stream, or one that never works: a closed one's number may be a file by now."""
-    return stream.fileno() if stream is not None else -1
 
 
 async def _until_stopped(service: Service, output: Output, stop: Stop, *, commands: bool) -> None:
