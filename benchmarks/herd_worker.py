@@ -37,7 +37,7 @@ from benchmarks.endpoint_worker import (
 from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
-from s2connect.session.reconnect import Backoff
+from s2connect.transports.backoff import Backoff
 from s2connect.transports.slices import new_event_loop
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket_connection import OPEN_TIMEOUT

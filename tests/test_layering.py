@@ -63,7 +63,6 @@ CORES = [
     "discovery/sightings.py",
     "session/server_core.py",
     "session/client_core.py",
-    "session/reconnect.py",
     "session/budget.py",
     "transports/backoff.py",
     "session/acknowledgements.py",

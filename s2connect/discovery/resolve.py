@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-from typing import Any
 
-from aiohttp import abc
-from aiohttp.resolver import ThreadedResolver
 from zeroconf import BadTypeInNameException, DNSQuestionType
 from zeroconf.asyncio import AsyncZeroconf
 
@@ -27,7 +22,7 @@ REST_SECONDS = 0.05
 
 
 def is_local_name(host: str) -> bool:
-    """Whether mDNS is who knows this name (VER-04)."""
+    """Return whether a name is looked up by mDNS (VER-04)."""
     return host.rstrip(".").lower().endswith(".local")
 
 
@@ -67,44 +62,3 @@ def _unknown(name: str) -> NotReachable:
         f"No device named {for_display(name, 100)} answered in this network.",
         hint="Check that it is on and in the same network as this machine, and the spelling; or give its address.",
     )
-
-
-class MdnsResolver(abc.AbstractResolver):
-    """A resolver for aiohttp: ``.local`` by mDNS, all other names by the operating system.
-
-    Args:
-        zeroconf: An instance to use instead of this process's own.
-        timeout: Seconds to wait for an answer by mDNS.
-    """
-
-    def __init__(self, *, zeroconf: AsyncZeroconf | None = None, timeout: float = RESOLVE_TIMEOUT) -> None:
-        self._zeroconf = zeroconf
-        self._timeout = timeout
-        self._system = ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[abc.ResolveResult]:
-        """Resolve a name.
-
-        Raises:
-            NotReachable: Nobody answers to the ``.local`` name.
-            OSError: The operating system does not know the name.
-        """
-        if not is_local_name(host):
-            return await self._system.resolve(host, port, family)
-        found = await resolve(host, zeroconf=self._zeroconf, timeout=self._timeout)
-        results = []
-        for address in found:
-            kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-            if family in (socket.AF_UNSPEC, kind):
-                results.append(
-                    abc.ResolveResult(
-                        hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
-                    )
-                )
-        if not results:
-            raise _unknown(host)
-        return results
-
-    async def close(self) -> None:
-        """Close; idempotent."""
-        await self._system.close()

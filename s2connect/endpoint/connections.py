@@ -18,9 +18,9 @@ from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
-from s2connect.session.reconnect import BASE_DELAY
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
+from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 
 _log = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from s2connect.events import SessionFailed
 from s2connect.model.common import NodeId
 from s2connect.model.text import for_display
 from s2connect.session.http_client import SessionClient, with_descriptions
-from s2connect.session.reconnect import SHORT_SESSION, Backoff, after_refusal
 from s2connect.session.session import SessionEnd
 from s2connect.store.base import Pairing, PairKey
+from s2connect.transports.backoff import SHORT_SESSION, Backoff, after_refusal
 from s2connect.transports.base import GOING_AWAY, Connection
 
 _log = logging.getLogger(__name__)

@@ -158,7 +158,7 @@ class LocalNetwork:
     async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
         """Pair with a waiting device; errors as of ``Node.pair_waiting``."""
         server, events = self._pairing.server, self._state.events
-        server.expect(local, peer, code.token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
+        server.tokens(local.id).expect(peer, code.token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
         stream = events.follow()
         failure: S2ConnectError | None = None
         try:
@@ -188,7 +188,7 @@ class LocalNetwork:
             raise PairingExpired("The device did not come to be paired in time.") from error
         finally:
             events.leave(stream)
-            server.withdraw_expected(local.id, peer)
+            server.tokens(local.id).withdraw_expected(peer)
         raise NotReachable("This endpoint is stopping.")
 
     # Advertisement

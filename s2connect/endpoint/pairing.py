@@ -53,7 +53,8 @@ class PairingManager:
         return self._issue(local, _token(token), lifetime)
 
     def _issue(self, local: LocalNode, token: PairingToken, lifetime: float | None) -> PairingCode:
-        return self.server.issue_code(local, token, now=_now(), lifetime=lifetime)
+        self.server.tokens(local.id).issue(token, now=_now(), lifetime=lifetime)
+        return PairingCode(token, local.alias, lifetime)
 
     async def set_static_code(self, local: LocalNode, token: str | None) -> PairingCode:
         """Give a node a static code, which survives restarts."""
@@ -75,7 +76,7 @@ class PairingManager:
     def valid_code(self, local: LocalNode) -> PairingCode | None:
         """Return the code that counts now."""
         now = _now()
-        issued = self.server.own_token(local.id, now=now)
+        issued = self.server.tokens(local.id).valid(now=now)
         if issued is None:
             return None
         left = issued.expires_at - now if issued.expires_at is not None else None
@@ -83,7 +84,7 @@ class PairingManager:
 
     def withdraw_code(self, node: NodeId) -> None:
         """Withdraw the dynamic code."""
-        self.server.withdraw_code(node)
+        self.server.tokens(node).withdraw()
 
     def attempt_failed(self, event: PairingServerEvent) -> None:
         """Publish a failed pairing attempt on one of our nodes."""
@@ -193,22 +194,22 @@ class PairingManager:
 
     def has_valid_token(self, node: NodeId) -> bool:
         """Return whether a node of ours has issued a code that is valid now (LP-05)."""
-        return self.server.own_token(node, now=_now()) is not None
+        return self.server.tokens(node).valid(now=_now()) is not None
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
         self._state.supervisor.spawn(self._pair_as_responder(self._state.local.nodes[node], url), "long-poll-pairing")
 
     async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
-        issued = self.server.own_token(local.id, now=_now())
+        issued = self.server.tokens(local.id).valid(now=_now())
         if issued is None:
             return
         try:
             await self.pair(local, url, PairingCode(issued.token))
         except WrongPairingCode:
-            self._code_after(local.id, self.server.own_token_failed(local, issued))
+            self._code_after(local.id, self.server.tokens(local.id).failed(issued))
             raise
-        self.server.own_token_spent(local, issued)
+        self.server.tokens(local.id).spend(issued)
 
 
 def _now() -> float:

@@ -62,7 +62,12 @@ class Server:
 
         server = HttpsServer(tls.context, host=config.bind, port=config.port)
         service = PairingService(
-            pairing.server, pairings, binding=binding, ready=lambda: state.ready, on_failed=pairing.attempt_failed
+            pairing.server,
+            pairings,
+            supervisor,
+            binding=binding,
+            ready=lambda: state.ready,
+            on_failed=pairing.attempt_failed,
         )
         service.mount(server, PAIRING_PATH)
         SessionService(

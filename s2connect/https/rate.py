@@ -59,32 +59,69 @@ def network_of(address: str) -> str:
     return str(ip)
 
 
+ROUNDING = 1e-9
+"""Seconds of debt that are the rounding of floating-point numbers."""
+
+
+class TokenBucket:
+    """Token bucket, which may go into debt.
+
+    Args:
+        refill: Tokens gained a second; 0 for none.
+        burst: Tokens at the beginning, and at most.
+    """
+
+    __slots__ = ("_burst", "_refill", "_then", "_tokens")
+
+    def __init__(self, refill: float, burst: float) -> None:
+        self._refill = refill
+        self._burst = burst
+        self._tokens = burst
+        self._then = 0.0
+
+    def tokens(self, now: float) -> float:
+        """Return the balance, which is negative in debt."""
+        return min(self._burst, self._tokens + (now - self._then) * self._refill)
+
+    def take(self, amount: float, now: float) -> None:
+        """Take an amount, or give a negative one back."""
+        self._tokens = min(self._burst, self.tokens(now) - amount)
+        self._then = now
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until no debt is left; 0.0 without a debt."""
+        tokens = self.tokens(now)
+        return -tokens / self._refill if tokens < -ROUNDING * self._refill else 0.0
+
+
 class AddressLimiter:
-    """A token bucket per network address."""
+    """Rate limiter: a token bucket per network address."""
 
     def __init__(self, *, burst: float = BURST, refill: float = REFILL, max_addresses: int = MAX_ADDRESSES) -> None:
         self._burst = burst
         self._refill = refill
         self._max_addresses = max_addresses
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def allows(self, address: str, *, now: float) -> bool:
         """Return whether an address may ask now; it may while it has a point."""
-        return self._points(network_of(address), now) >= 1.0
+        return self.points(address, now=now) >= 1.0
+
+    def points(self, address: str, *, now: float) -> float:
+        """Return the balance of an address."""
+        bucket = self._buckets.get(network_of(address))
+        return self._burst if bucket is None else bucket.tokens(now)
 
     def delay(self, address: str, *, now: float) -> float:
         """Return the seconds until the balance of an address is no longer negative."""
-        return max(-self._points(network_of(address), now) / self._refill, 0.0)
+        bucket = self._buckets.get(network_of(address))
+        return 0.0 if bucket is None else bucket.delay(now)
 
     def charge(self, address: str, cost: float, *, now: float) -> None:
         """Take points from an address, or give some back; its balance may become negative."""
         key = network_of(address)
-        points = min(self._points(key, now) - cost, self._burst)
-        self._buckets.pop(key, None)
-        self._buckets[key] = (points, now)
+        bucket = self._buckets.pop(key, None) or TokenBucket(self._refill, self._burst)
+        bucket.take(cost, now)
+        self._buckets[key] = bucket
         if len(self._buckets) > self._max_addresses:
             self._buckets.popitem(last=False)
-
-    def _points(self, key: str, now: float) -> float:
-        points, then = self._buckets.get(key, (self._burst, now))
-        return min(self._burst, points + (now - then) * self._refill)

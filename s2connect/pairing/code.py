@@ -142,7 +142,7 @@ class TokenTable:
         self._static: IssuedToken | None = None
         self._typed: dict[NodeId, IssuedToken] = {}
 
-    def issue(self, token: PairingToken, *, now: float, lifetime: float | None) -> IssuedToken:
+    def issue(self, token: PairingToken, *, now: float, lifetime: float | None = DYNAMIC_LIFETIME) -> IssuedToken:
         """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
 
         What the user asked for last counts: a static token takes the place of the dynamic one (errata S2C-06). Attempts
@@ -161,7 +161,7 @@ class TokenTable:
         self._dynamic = IssuedToken(token, now + lifetime)
         return self._dynamic
 
-    def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float) -> None:
+    def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float = DYNAMIC_LIFETIME) -> None:
         """Accept a token that the user entered here, as the initiator, for one client node only (ROLE-03 b).
 
         It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
@@ -194,16 +194,12 @@ class TokenTable:
         return self._static
 
     def spend(self, issued: IssuedToken) -> None:
-        """A pairing succeeded with it: a dynamic token is gone (TOK-05), and one typed for the client."""
+        """Spend the token of a pairing: a dynamic one ends (TOK-05), and one typed for the client."""
         if not issued.static:
             self._end(issued)
 
     def failed(self, issued: IssuedToken) -> AfterFailure:
-        """Count a failed attempt; a short dynamic token is withdrawn after some (TOK-05).
-
-        Returns:
-            What became of the node's own token.
-        """
+        """Count a failed attempt, and return its effect on the node's own token (TOK-05)."""
         issued.failed_attempts += 1
         if issued.failed_attempts < MAX_FAILED_ATTEMPTS or issued.void:
             return AfterFailure.NOTHING

@@ -28,6 +28,7 @@ from s2connect.pairing.server_core import (
     PairingServer,
     Queued,
 )
+from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class PairingService:
         self,
         core: PairingServer,
         manager: PairingManager,
+        supervisor: Supervisor,
         *,
         binding: Callable[[web.Request], bytes],
         ready: Callable[[], bool],
@@ -53,6 +55,7 @@ class PairingService:
         Args:
             core: Decides.
             manager: Makes pairings durable.
+            supervisor: Owns the tasks that store pairings, and ends them.
             binding: F or D of HMAC-02 for the connection of a request.
             ready: Whether the endpoint is ready for pairing.
             on_failed: Called with attempts that ended without a pairing, and with attacks.
@@ -60,6 +63,7 @@ class PairingService:
         """
         self._core = core
         self._manager = manager
+        self._supervisor = supervisor
         self._binding = binding
         self._ready = ready
         self._on_failed = on_failed
@@ -155,7 +159,7 @@ class PairingService:
             decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
             if isinstance(decision, Commit):
                 # Completed even if the client disconnects: its repeated request gets the result (PAIR-07).
-                decision = await asyncio.shield(asyncio.create_task(self._commit(decision), name="s2connect-commit"))
+                decision = await asyncio.shield(self._supervisor.spawn(self._commit(decision), "commit"))
         return self._finish(decision)
 
     async def _commit(self, commit: Commit) -> Reply:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from s2connect.certs.chain import parse_fingerprint_map
 from s2connect.https.rate import SeldomWarning, network_of
@@ -41,14 +41,7 @@ from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResp
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import matches, respond
-from s2connect.pairing.code import (
-    DYNAMIC_LIFETIME,
-    AfterFailure,
-    IssuedToken,
-    PairingCode,
-    PairingToken,
-    TokenTable,
-)
+from s2connect.pairing.code import AfterFailure, IssuedToken, TokenTable
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
 from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.rate_limiter import RESPONSE_DELAY, NodeRateLimiter, Turn
@@ -71,9 +64,6 @@ MAX_KEPT_ATTEMPTS = 10_000
 
 TELL_REFLECTION_EVERY = 60.0
 """Seconds between two :class:`ReflectionRefused` at least: an attack must not fill the log."""
-
-MAX_REMEMBERED_REPLIES = 4
-"""Replies kept for identical repeats (PAIR-07); a whole attempt has three."""
 
 ATTEMPT_ID_BYTES = 24
 ANSWER_ENTROPY = ATTEMPT_ID_BYTES + 32
@@ -145,6 +135,20 @@ class _Attempt:
         return self.request.client_endpoint_description.deployment
 
 
+_W = TypeVar("_W", bound=Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step(Generic[_W]):
+    """A later request of an attempt, to be dealt with for the first time."""
+
+    operation: str
+    attempt: _Attempt
+    request: _W
+    digest: bytes
+    now: float
+
+
 _BAD_REQUEST = Reply(400)
 
 
@@ -185,52 +189,8 @@ class PairingServer:
         self._tell_reflection_at = float("-inf")
         self.events: list[PairingServerEvent] = []
 
-    # Codes
-
-    def issue_code(
-        self, node: LocalNode, token: PairingToken, *, now: float, lifetime: float | None = DYNAMIC_LIFETIME
-    ) -> PairingCode:
-        """Make a token valid on a node and return the code to show (TOK-02); ``lifetime`` None makes it static."""
-        self._table(node.id).issue(token, now=now, lifetime=lifetime)
-        return PairingCode(token, node.alias, lifetime)
-
-    def withdraw_code(self, node: NodeId) -> None:
-        """Withdraw the dynamic token of a node; attempts that began with it cannot be finished."""
-        self._table(node).withdraw()
-
-    def own_token(self, node: NodeId, *, now: float) -> IssuedToken | None:
-        """The token of a node that is valid now, for a pairing in which it is responder and pairing client (LP-05)."""
-        return self._table(node).valid(now=now)
-
-    def own_token_spent(self, node: LocalNode, issued: IssuedToken) -> None:
-        """Spend the token of a pairing that succeeded as its responder and client."""
-        self._table(node.id).spend(issued)
-
-    def own_token_failed(self, node: LocalNode, issued: IssuedToken) -> AfterFailure:
-        """Count a failed pairing as responder and client; returns the effect on the token (TOK-05)."""
-        return self._table(node.id).failed(issued)
-
-    def expect(
-        self,
-        node: LocalNode,
-        client: NodeId,
-        token: PairingToken,
-        *,
-        now: float,
-        lifetime: float = DYNAMIC_LIFETIME,
-    ) -> None:
-        """Expect ``client``, whose code was entered at our ``node`` (initiator and pairing server, ROLE-03 b).
-
-        Until it expires, the token counts for ``requestPairing`` of that client and nobody else, before tokens of the
-        node's own; a pairing spends it, failures withdraw a short one.
-        """
-        self._table(node.id).expect(client, token, now=now, lifetime=lifetime)
-
-    def withdraw_expected(self, node: NodeId, client: NodeId) -> None:
-        """Withdraw the code entered for ``client``, because the user gave up."""
-        self._table(node).withdraw_expected(client)
-
-    def _table(self, node: NodeId) -> TokenTable:
+    def tokens(self, node: NodeId) -> TokenTable:
+        """Return the tokens of a node, to issue, expect, spend and withdraw them."""
         return self._tokens.setdefault(node, TokenTable())
 
     # requestPairing
@@ -295,7 +255,7 @@ class PairingServer:
     def _expecting(self, endpoint: LocalEndpoint, client: NodeId, *, now: float) -> LocalNode | None:
         """The one node at which the client's code was typed; an order to pair by long-polling does not name it."""
         found = [
-            n for n in endpoint.nodes.values() if n.id in self._tokens and self._table(n.id).expects(client, now=now)
+            n for n in endpoint.nodes.values() if n.id in self._tokens and self.tokens(n.id).expects(client, now=now)
         ]
         return found[0] if len(found) == 1 else None
 
@@ -322,8 +282,9 @@ class PairingServer:
         same = self._by_request.get(queued.digest)
         if same is not None and same.state is not _State.ENDED and same.expires_at > now:
             return same.answer if same.state is not _State.CLAIMED else BUSY  # PAIR-07; the digest covers a challenge
-        table = self._table(queued.node.id)
-        issued = table.valid(now=queued.arrived_at, client=queued.request.client_node_description.id)
+        issued = self.tokens(queued.node.id).valid(
+            now=queued.arrived_at, client=queued.request.client_node_description.id
+        )
         if issued is None:
             return refusal(
                 PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
@@ -395,50 +356,43 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, entropy: bytes
     ) -> Reply:
         """Give the connection details to a future communication client (PAIR-05, PAIR-08)."""
-        attempt = self._attempt(attempt_id, now=now)
-        if attempt is None:
-            return UNAUTHORIZED
-        request = _read(RequestConnectionDetails, body)
-        digest = _digest("requestConnectionDetails", body if isinstance(request, str) else request)
-        reply = self._due(attempt, digest)
-        if reply is not None:
-            return reply
-        if isinstance(request, str):
-            return self._malformed(attempt, digest, "requestConnectionDetails", request, now=now)
-        if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.SERVER:
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
-        if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, digest, Reply(403), "wrong_code", now=now)
+        step = self._step("requestConnectionDetails", RequestConnectionDetails, attempt_id, body, now=now)
+        if isinstance(step, Reply):
+            return step
+        refused = self._refused_details(step, step.request.server_hmac_challenge_response, CommunicationRole.SERVER)
+        if refused is not None:
+            return refused
+        attempt = step.attempt
         attempt.token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         attempt.state = _State.EXCHANGED
         details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
-        return self._remember(attempt, digest, Reply(200, details))
+        return self._remember(attempt, step.digest, Reply(200, details))
 
     def post_connection_details(self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float) -> Reply:
         """Take the connection details of a future communication server (PAIR-05, TRUST-07)."""
-        attempt = self._attempt(attempt_id, now=now)
-        if attempt is None:
-            return UNAUTHORIZED
-        request = _read(PostConnectionDetails, body)
-        digest = _digest("postConnectionDetails", body if isinstance(request, str) else request)
-        reply = self._due(attempt, digest)
-        if reply is not None:
-            return reply
-        if isinstance(request, str):
-            return self._malformed(attempt, digest, "postConnectionDetails", request, now=now)
-        if attempt.state is not _State.REQUESTED or attempt.role is not CommunicationRole.CLIENT:
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
-        if not self._proves_token(attempt, request.server_hmac_challenge_response):
-            return self._fail(attempt, digest, Reply(403), "wrong_code", now=now)
+        step = self._step("postConnectionDetails", PostConnectionDetails, attempt_id, body, now=now)
+        if isinstance(step, Reply):
+            return step
+        refused = self._refused_details(step, step.request.server_hmac_challenge_response, CommunicationRole.CLIENT)
+        if refused is not None:
+            return refused
+        attempt, details = step.attempt, step.request.connection_details
         if (attempt.peer_deployment or self._endpoint().deployment) is Deployment.LAN:
-            fingerprint = _read_fingerprint(request.connection_details)
+            fingerprint = _read_fingerprint(details)
             if isinstance(fingerprint, str):
-                return self._malformed(attempt, digest, "postConnectionDetails", fingerprint, now=now)
+                return self._malformed(attempt, step.operation, step.digest, fingerprint, now=now)
             attempt.pin = Pin(fingerprint)
-        attempt.details = request.connection_details
-        attempt.token = request.connection_details.access_token
+        attempt.details, attempt.token = details, details.access_token
         attempt.state = _State.EXCHANGED
-        return self._remember(attempt, digest, Reply(204))
+        return self._remember(attempt, step.digest, Reply(204))
+
+    def _refused_details(self, step: _Step[Any], proof: HmacChallengeResponse, role: CommunicationRole) -> Reply | None:
+        """Return the refusal of a details request out of order or without proof of the token, None for a good one."""
+        if step.attempt.state is not _State.REQUESTED or step.attempt.role is not role:
+            return self._fail(step, _BAD_REQUEST, "out_of_order")
+        if not matches(step.attempt.expected, proof):
+            return self._fail(step, Reply(403), "wrong_code")
+        return None
 
     # finalizePairing
 
@@ -446,21 +400,16 @@ class PairingServer:
         self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
     ) -> Reply | Commit:
         """Finish an attempt (PAIR-09). Make a :class:`Commit` durable, then call :meth:`committed`."""
-        attempt = self._attempt(attempt_id, now=now)
-        if attempt is None:
-            return UNAUTHORIZED
-        request = _read(FinalizePairing, body)
-        digest = _digest("finalizePairing", body if isinstance(request, str) else request)
-        reply = self._due(attempt, digest)
-        if reply is not None:
-            return reply
-        if isinstance(request, str) or request.success is None:
-            fault = request if isinstance(request, str) else "success is missing"
-            return self._malformed(attempt, digest, "finalizePairing", fault, now=now)
-        if not request.success:
-            return self._fail(attempt, digest, Reply(204), "refused_by_client", now=now)
+        step = self._step("finalizePairing", FinalizePairing, attempt_id, body, now=now)
+        if isinstance(step, Reply):
+            return step
+        attempt = step.attempt
+        if step.request.success is None:
+            return self._malformed(attempt, step.operation, step.digest, "success is missing", now=now)
+        if not step.request.success:
+            return self._fail(step, Reply(204), "refused_by_client")
         if attempt.state is not _State.EXCHANGED or attempt.token is None or attempt.issued.void:
-            return self._fail(attempt, digest, _BAD_REQUEST, "out_of_order", now=now)
+            return self._fail(step, _BAD_REQUEST, "out_of_order")
         if attempt.issued.reserved:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
         attempt.issued.reserved = not attempt.issued.static
@@ -485,7 +434,7 @@ class PairingServer:
         """The pairing is durable: spend the token, end the attempt, tell the client (PAIR-10)."""
         attempt = self._attempts[attempt_id]
         self._end(attempt)
-        self._table(attempt.node.id).spend(attempt.issued)
+        self.tokens(attempt.node.id).spend(attempt.issued)
         return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
     def not_now(self, attempt_id: PairingAttemptId) -> Reply:
@@ -506,30 +455,34 @@ class PairingServer:
 
     # Common to the steps
 
-    def _attempt(self, attempt_id: PairingAttemptId | None, *, now: float) -> _Attempt | None:
-        """Return the attempt of a later request, if alive or ended within its 15 seconds (PAIR-03, PAIR-04)."""
+    def _step(
+        self, operation: str, kind: type[_W], attempt_id: PairingAttemptId | None, body: bytes, *, now: float
+    ) -> _Step[_W] | Reply:
+        """Read a later request of an attempt that is alive, or ended within its 15 seconds (PAIR-03, PAIR-04).
+
+        Returns:
+            The request; or the response to a repeated one (PAIR-07), to a malformed one, or to one that the state of
+            the attempt rules out.
+        """
         self.expire(now=now)
         attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
-        return attempt if attempt is not None and attempt.expires_at > now else None
-
-    @staticmethod
-    def _due(attempt: _Attempt, digest: bytes) -> Reply | None:
-        """Return the response to a repeated request (PAIR-07) or one that the attempt's state rules out, else None."""
-        repeated = attempt.replies.get(digest)
-        if repeated is not None:
-            return repeated
+        if attempt is None or attempt.expires_at <= now:
+            return UNAUTHORIZED
+        request = _read(kind, body)
+        digest = _digest(operation, body if isinstance(request, str) else request)
+        if digest in attempt.replies:
+            return attempt.replies[digest]
         if attempt.state is _State.ENDED:
             return UNAUTHORIZED
-        return BUSY if attempt.state is _State.FINALIZING else None
-
-    @staticmethod
-    def _proves_token(attempt: _Attempt, received: HmacChallengeResponse) -> bool:
-        return matches(attempt.expected, received)
+        if attempt.state is _State.FINALIZING:
+            return BUSY
+        if isinstance(request, str):
+            return self._malformed(attempt, operation, digest, request, now=now)
+        return _Step(operation, attempt, request, digest, now)
 
     @staticmethod
     def _remember(attempt: _Attempt, digest: bytes, reply: Reply) -> Reply:
-        if len(attempt.replies) < MAX_REMEMBERED_REPLIES:
-            attempt.replies[digest] = reply
+        attempt.replies[digest] = reply  # three at most: every request but a repeated one advances or ends the attempt
         return reply
 
     def _end(self, attempt: _Attempt) -> None:
@@ -542,13 +495,14 @@ class PairingServer:
         if not self._in_flight[source]:
             del self._in_flight[source]
 
-    def _malformed(self, attempt: _Attempt, digest: bytes, operation: str, fault: str, *, now: float) -> Reply:
+    def _malformed(self, attempt: _Attempt, operation: str, digest: bytes, fault: str, *, now: float) -> Reply:
         _log.warning("%s of %s refused: %s", operation, for_display(attempt.address, 60), fault)
-        return self._fail(attempt, digest, malformed(fault), "malformed", now=now)
+        self._failed(attempt, "malformed", now=now)
+        return self._remember(attempt, digest, malformed(fault))
 
-    def _fail(self, attempt: _Attempt, digest: bytes, reply: Reply, reason: str, *, now: float) -> Reply:
-        self._failed(attempt, reason, now=now)
-        return self._remember(attempt, digest, reply)
+    def _fail(self, step: _Step[Any], reply: Reply, reason: str) -> Reply:
+        self._failed(step.attempt, reason, now=step.now)
+        return self._remember(step.attempt, step.digest, reply)
 
     def _failed(self, attempt: _Attempt, reason: str, *, now: float) -> None:
         self._end(attempt)
@@ -559,7 +513,7 @@ class PairingServer:
             )
             return
         self._limiter(attempt.node.id).failed(attempt.address, now=now)
-        after = self._table(attempt.node.id).failed(attempt.issued)
+        after = self.tokens(attempt.node.id).failed(attempt.issued)
         self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
 
     def _forget(self, attempt: _Attempt) -> None:
@@ -587,9 +541,6 @@ class PairingServer:
     def next_deadline(self) -> float | None:
         """When :meth:`expire` has something to do next."""
         return next((a.expires_at for a in self._attempts.values()), None)
-
-
-_W = TypeVar("_W", bound=Wire)
 
 
 def _read(kind: type[_W], body: bytes) -> _W | str:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
-    from s2connect.session.reconnect import SHORT_SESSION, Backoff
     from s2connect.session.session import Direction, Observer, Session, SessionEnd
+    from s2connect.transports.backoff import SHORT_SESSION, Backoff
 
 __all__ = [
     "Direction",
@@ -40,7 +40,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
-        "s2connect.session.reconnect": "SHORT_SESSION Backoff",
+        "s2connect.transports.backoff": "SHORT_SESSION Backoff",
         "s2connect.model.log_limiter": "LogLimiter",
     },
 )

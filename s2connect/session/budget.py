@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from s2connect.https.rate import TokenBucket
+
 YIELD_AFTER: Final = 0.001
 """Seconds of work for one peer before control goes back to the event loop."""
 
@@ -42,22 +44,6 @@ UNLIMITED: Final = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_sh
 """No limits, for peers in the same program."""
 
 
-class _Bucket:
-    """Token bucket that may go into debt, kept as the moment at which everything will be paid."""
-
-    __slots__ = ("_each", "_paid_at", "_window")
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._each = 1.0 / rate if rate > 0 else 0.0
-        self._window = burst * self._each
-        self._paid_at = float("-inf")
-
-    def take(self, amount: float, now: float) -> float:
-        """Take an amount, and return the seconds until the debt is paid; not positive without debt."""
-        self._paid_at = max(self._paid_at, now - self._window) + amount * self._each
-        return self._paid_at - now
-
-
 class PeerBudget:
     """Budget of one peer in one session.
 
@@ -70,9 +56,9 @@ class PeerBudget:
 
     def __init__(self, limits: PeerLimits) -> None:
         self.slowed = 0
-        self._messages = _Bucket(limits.messages_per_second, limits.message_burst)
-        self._bytes = _Bucket(limits.bytes_per_second, limits.byte_burst)
-        self._busy = _Bucket(limits.busy_share, limits.busy_burst)
+        self._messages = _bucket(limits.messages_per_second, limits.message_burst)
+        self._bytes = _bucket(limits.bytes_per_second, limits.byte_burst)
+        self._busy = _bucket(limits.busy_share, limits.busy_burst)
         self._worked = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
@@ -87,7 +73,11 @@ class PeerBudget:
             Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.
         """
         worked += HANDLING
-        pause = max(self._messages.take(1, now), self._bytes.take(size, now), self._busy.take(worked, now))
+        pause = 0.0
+        for bucket, amount in ((self._messages, 1), (self._bytes, size), (self._busy, worked)):
+            if bucket is not None:
+                bucket.take(amount, now)
+                pause = max(pause, bucket.delay(now))
         self._worked += worked
         if pause <= 0 and self._worked < YIELD_AFTER:
             return None
@@ -96,3 +86,7 @@ class PeerBudget:
             return 0.0
         self.slowed += 1
         return pause
+
+
+def _bucket(rate: float, burst: float) -> TokenBucket | None:
+    return TokenBucket(rate, burst) if rate > 0 else None

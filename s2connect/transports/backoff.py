@@ -1,4 +1,4 @@
-"""Back-off: delay before the next attempt, without I/O (REC-02)."""
+"""Back-off: delay before the next attempt, without I/O (REC)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ BASE_DELAY = 2.0
 MAX_DELAY = 600.0
 """REC-02: seconds."""
 
-
 BUSY_DELAY = 30.0
 """REC-02, S2C-26: longest delay in seconds after a response that says that the server is busy."""
 MAX_BUSY = 40
 """Consecutive busy responses (some ten minutes) after which they count as failures."""
+
+SHORT_SESSION = 5.0
+"""REC-03: a session that the server asked to restart within so many seconds of its start counts as a failed attempt."""
+
+REFUSED_DELAY = 6 * 3600.0
+"""SESC-05 [D]: mean seconds between two attempts at a server that accepts none of our tokens. It may have been restored
+from an older copy, and be put right."""
+
+
+def after_refusal(chance: float) -> float:
+    """Return the seconds until the next attempt at a server that accepts none of our tokens (SESC-05).
+
+    Args:
+        chance: Uniform in [0, 1): the devices of a server do not all come at once.
+    """
+    return REFUSED_DELAY * (0.75 + chance / 2)
 
 
 class Backoff:
@@ -22,7 +37,7 @@ class Backoff:
         self._busy = 0
 
     def failed(self, chance: float) -> float:
-        """An attempt has failed: seconds to wait from now. ``chance`` is uniform in [0, 1)."""
+        """Return the seconds to wait after a failed attempt. ``chance`` is uniform in [0, 1)."""
         ceiling = min(MAX_DELAY, BASE_DELAY * 2.0 ** min(self._n, 16))
         self._n += 1
         return chance * ceiling
@@ -40,6 +55,10 @@ class Backoff:
             delay = chance * max(ceiling, retry_after)
         return retry_after + delay
 
+    def restart(self, *, lasted: float, chance: float) -> float:
+        """Return the seconds to wait where the server asks for a new session: none, unless it keeps asking (REC-03)."""
+        return self.failed(chance) if lasted < SHORT_SESSION else 0.0
+
     def established(self) -> None:
-        """The attempt succeeded: the next failure counts from the beginning."""
+        """Start over: an attempt has succeeded."""
         self._n = self._busy = 0

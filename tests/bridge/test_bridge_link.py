@@ -27,8 +27,8 @@ from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
-from s2connect.session.reconnect import BASE_DELAY
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import Connection
 from tests.bridge.link_fixtures import NOBODY, PeerSide, answer, farewell, message
 from tests.bridge.virtual_time import run_virtual

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from s2connect.bridge import link_state as module
 from s2connect.bridge.link_state import TABLE, LinkEvent, LinkState, LinkStateMachine
-from s2connect.session.reconnect import BASE_DELAY, MAX_DELAY, SHORT_SESSION
+from s2connect.transports.backoff import BASE_DELAY, MAX_DELAY, SHORT_SESSION
 
 S, E = LinkState, LinkEvent
 

@@ -12,8 +12,6 @@ import socket
 import sys
 import time
 
-import aiohttp
-
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.dns import (
@@ -28,7 +26,7 @@ from s2connect.discovery.dns import (
     DNSText,
     response,
 )
-from s2connect.discovery.resolve import MdnsResolver, resolve
+from s2connect.discovery.resolve import resolve
 from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint
 from s2connect.errors import NameConflict, S2ConnectError
 from s2connect.model.common import Role
@@ -121,12 +119,11 @@ async def serve(arguments: argparse.Namespace) -> None:
 
 
 async def get(arguments: argparse.Namespace) -> None:
-    connector = aiohttp.TCPConnector(resolver=MdnsResolver())
-    async with (
-        aiohttp.ClientSession(connector=connector) as session,
-        session.get(f"http://{arguments.host}:{arguments.port}/") as response,
-    ):
-        tell(body=await response.text())
+    best, *_ = await resolve(arguments.host)
+    reader, writer = await asyncio.open_connection(best, arguments.port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    tell(body=(await reader.read()).rpartition(b"\r\n\r\n")[2].decode())
+    writer.close()
 
 
 async def flood(arguments: argparse.Namespace) -> None:

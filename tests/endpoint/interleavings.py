@@ -183,7 +183,12 @@ class Side:
         Connector(self.state, self.connections, self.pairings, self.client)
         self.core = PairingServer(lambda: self.local, session_url=lambda: self.session_url, response_delay=0.0)
         pairing = PairingService(
-            self.core, self.pairings, binding=lambda _: BINDING, ready=lambda: True, on_failed=lambda _: None
+            self.core,
+            self.pairings,
+            self.supervisor,
+            binding=lambda _: BINDING,
+            ready=lambda: True,
+            on_failed=lambda _: None,
         )
         session = SessionService(
             self.pairings.session_server,
@@ -227,7 +232,7 @@ class Side:
     async def pair(self, other: Side) -> Pairing:
         """Pair with another side, as pairing client."""
         token = PairingToken.generate()
-        other.core.issue_code(other.node, token, now=asyncio.get_running_loop().time())
+        other.core.tokens(other.node.id).issue(token, now=asyncio.get_running_loop().time())
         attempt = PairingClientAttempt(
             self.local,
             self.node,

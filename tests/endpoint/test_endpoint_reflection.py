@@ -137,8 +137,8 @@ async def test_an_attempt_that_has_just_ended_and_a_code_typed_for_a_device_are_
         assert status == 204
         assert [await ended.reflect(), await ended.finish()] == [(400, "Other"), [401, 401]]
         waiting = cem._state.local.nodes[cem.node().id]
-        cem._pairing.server.expect(
-            waiting, NodeId(UUID(mallory.node)), code.token, now=asyncio.get_running_loop().time()
+        cem._pairing.server.tokens(waiting.id).expect(
+            NodeId(UUID(mallory.node)), code.token, now=asyncio.get_running_loop().time()
         )
         typed = Attack(mallory, Role.RM)
         await typed.begin()

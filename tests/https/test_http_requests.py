@@ -126,7 +126,7 @@ async def test_what_is_no_request_is_refused_in_few_words_and_charged(
     assert b"aiohttp" not in response
     assert b"Python" not in response
     async with within(5):
-        while limiter._points("127.0.0.1", 0.0) > 97.0:
+        while limiter.points("127.0.0.1", now=0.0) > 97.0:
             await asyncio.sleep(0.01)
     assert not caplog.records
 
@@ -247,7 +247,7 @@ async def test_a_right_bearer_costs_nothing_and_does_not_pay_for_strangers(serve
         pass
     for _ in range(30):
         assert status_of(await response_to(server, secured(RIGHT))) == 204
-    assert server._bearers._points("127.0.0.1", asyncio.get_running_loop().time()) == pytest.approx(20.0)
+    assert server._bearers.points("127.0.0.1", now=asyncio.get_running_loop().time()) == pytest.approx(20.0)
 
 
 async def test_a_wrong_bearer_is_charged_as_refused(server: HttpsServer) -> None:

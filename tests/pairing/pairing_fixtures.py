@@ -99,7 +99,7 @@ class PairingSetup:
         self._waiting: list[Queued] = []
         if token is not None:
             for each in self.own.nodes.values():
-                self.server.issue_code(each, PairingToken(token), now=self.now)
+                self.server.tokens(each.id).issue(PairingToken(token), now=self.now)
 
     def entropy(self, size: int = 64) -> bytes:
         return hashlib.shake_256(b"entropy%d" % next(self._counter)).digest(size)

@@ -77,7 +77,7 @@ def _two_nodes() -> PairingSetup:
     own = endpoint(Role.CEM, LAN, node(Role.CEM, 0, "a"), node(Role.CEM, 1, "b"))
     setup = PairingSetup(own, token=None)
     for each in own.nodes.values():
-        setup.server.issue_code(each, PairingToken(TOKEN), now=setup.now, lifetime=None)
+        setup.server.tokens(each.id).issue(PairingToken(TOKEN), now=setup.now, lifetime=None)
     return setup
 
 
@@ -89,7 +89,7 @@ def test_another_node_with_the_same_code_does_not_answer_either() -> None:
 def test_a_node_with_another_code_answers_what_proves_nothing() -> None:
     setup = _two_nodes()
     second = list(setup.own.nodes.values())[1]
-    setup.server.issue_code(second, PairingToken(OTHER_TOKEN), now=setup.now)
+    setup.server.tokens(second.id).issue(PairingToken(OTHER_TOKEN), now=setup.now)
     attempt = setup.begin(nodeIdAlias="a")
     reply = reflect(setup, attempt, nodeIdAlias="b")
     assert reply.status == 200
@@ -134,7 +134,7 @@ def test_a_code_typed_for_one_of_the_two_clients_does_not_help(typed_for: int) -
     setup = PairingSetup()
     own = setup.own.nodes[SERVER_ID]
     client = NodeId(type(CLIENT_ID)(int=CLIENT_ID.int + typed_for))
-    setup.server.expect(own, client, PairingToken(TOKEN), now=setup.now)
+    setup.server.tokens(own.id).expect(client, PairingToken(TOKEN), now=setup.now)
     assert is_refused(reflect(setup, setup.begin()))
 
 
@@ -178,7 +178,7 @@ def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
         assert is_refused(reflect(setup, setup.begin(number), number))
         told += [(setup.now, event) for event in setup.events() if isinstance(event, ReflectionRefused)]
         own = next(iter(setup.own.nodes.values()))
-        setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now)
+        setup.server.tokens(own.id).issue(PairingToken(TOKEN), now=setup.now)
     assert {(event.node, event.address) for _, event in told} == {(SERVER_ID, STRANGER)}
     times = [at for at, _ in told]
     assert len(times) >= 3

@@ -40,6 +40,7 @@ from s2connect.pairing.manager import PairingServerEvent
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
+from s2connect.supervisor import Supervisor
 from tests.waits import until, within
 
 RM = endpoint(Role.RM, Deployment.LAN, node(Role.RM, 1, "a"), node(Role.RM, 2, "b"))
@@ -267,6 +268,7 @@ class Manager:
         self.own = endpoint(Role.CEM, Deployment.LAN, node(Role.CEM), node(Role.CEM, 40, "x"))
         self.cem = self.own.nodes[SERVER_ID]
         self.pairing = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL, response_delay=0.0)
+        self.supervisor = Supervisor("test")
         self.failed: list[PairingServerEvent] = []
         self.kept: list[Pairing] = []
         self.events: asyncio.Queue[Any] = asyncio.Queue()
@@ -276,6 +278,7 @@ class Manager:
         self.service = PairingService(
             self.pairing,
             self,
+            self.supervisor,
             binding=lambda request: leaf_fingerprint_of(tls_object(request)),
             ready=lambda: True,
             on_failed=self.failed.append,
@@ -306,6 +309,7 @@ class Manager:
             finally:
                 self.polls.close()
                 self.service.close()
+                await self.supervisor.close()
 
     async def nodes(self, count: int) -> list[NodeId]:
         found = []
@@ -318,7 +322,7 @@ class Manager:
 
     def click(self, client: NodeId, token: str) -> None:
         now = asyncio.get_running_loop().time()
-        self.pairing.expect(self.cem, client, PairingToken(token), now=now)
+        self.pairing.tokens(self.cem.id).expect(client, PairingToken(token), now=now)
         self.polls.ask(client, WaitForPairingAction.REQUEST_PAIRING)
 
 

@@ -33,7 +33,7 @@ def error_of(setup: PairingSetup, number: int = 0, **changes: Any) -> str:
 
 def expecting(*, token: str | None = None) -> PairingSetup:
     setup = PairingSetup(token=token)
-    setup.server.expect(setup.own.nodes[SERVER_ID], CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
+    setup.server.tokens(setup.own.nodes[SERVER_ID].id).expect(CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
     return setup
 
 
@@ -64,7 +64,7 @@ def test_it_expires_for_new_attempts_only() -> None:
     setup.now += DYNAMIC_LIFETIME - 2
     attempt = setup.begin()
     setup.now += 5
-    setup.server.expect(setup.own.nodes[SERVER_ID], NodeId(SERVER_ID), PairingToken(TOKEN), now=setup.now)
+    setup.server.tokens(setup.own.nodes[SERVER_ID].id).expect(NodeId(SERVER_ID), PairingToken(TOKEN), now=setup.now)
     pair(setup, attempt, OTHER_TOKEN)
     setup = expecting()
     setup.now += DYNAMIC_LIFETIME
@@ -98,7 +98,7 @@ def test_the_user_can_take_it_back() -> None:
     setup = expecting()
     attempt = setup.begin()
     assert attempt.request_details(OTHER_TOKEN).status == 200
-    setup.server.withdraw_expected(SERVER_ID, CLIENT)
+    setup.server.tokens(SERVER_ID).withdraw_expected(CLIENT)
     assert attempt.finalize().status == 400  # type: ignore[union-attr]
     assert error_of(setup) == "NoValidPairingTokenOnPairingServer"
 
@@ -109,11 +109,11 @@ def test_of_several_nodes_the_one_is_meant_at_which_the_code_was_typed() -> None
     setup = PairingSetup(own, token=None)
     first, second = own.nodes.values()
     assert answered(setup.queue(request()))["errorMessage"] == "NoNodeIdProvided"
-    setup.server.expect(second, CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
+    setup.server.tokens(second.id).expect(CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
     attempt = setup.begin()
     assert attempt.answer["serverNodeDescription"]["id"] == str(second.id)
     pair(setup, attempt, OTHER_TOKEN)
     for each in (first, second):
-        setup.server.expect(each, CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
+        setup.server.tokens(each.id).expect(CLIENT, PairingToken(OTHER_TOKEN), now=setup.now)
     setup.now += 20
     assert answered(setup.queue(request(clientHmacChallenge="A" * 44)))["errorMessage"] == "NoNodeIdProvided"

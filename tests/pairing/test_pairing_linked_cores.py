@@ -87,7 +87,7 @@ class Wire:
         self.server = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL)
         self.proofs = MemoryLiveProofs()
         self.token = PairingToken(TOKEN)
-        self.server.issue_code(next(iter(self.own.nodes.values())), self.token, now=self.now)
+        self.server.tokens(next(iter(self.own.nodes.values())).id).issue(self.token, now=self.now)
         self.paired: list[Commit] = []
         self._drawn = 0
 

@@ -801,7 +801,7 @@ def test_asking_for_a_new_code_does_not_end_the_attempt_under_way(lifetime: floa
     setup = PairingSetup()
     own = next(iter(setup.own.nodes.values()))
     attempt = setup.begin()
-    setup.server.issue_code(own, PairingToken(OTHER_TOKEN), now=setup.now, lifetime=lifetime)
+    setup.server.tokens(own.id).issue(PairingToken(OTHER_TOKEN), now=setup.now, lifetime=lifetime)
     assert attempt.request_details().status == 200
     assert isinstance(attempt.finalize(), Commit)
     assert attempt.committed() == Reply(204)
@@ -814,7 +814,7 @@ def test_a_code_that_is_replaced_still_makes_one_pairing_only() -> None:
     setup = PairingSetup()
     own = next(iter(setup.own.nodes.values()))
     attempts = [setup.begin(), setup.begin(1)]
-    setup.server.issue_code(own, PairingToken(OTHER_TOKEN), now=setup.now)
+    setup.server.tokens(own.id).issue(PairingToken(OTHER_TOKEN), now=setup.now)
     assert [attempt.request_details().status for attempt in attempts] == [200, 200]
     assert isinstance(attempts[0].finalize(), Commit)
     assert attempts[0].committed() == Reply(204)
@@ -826,7 +826,7 @@ def test_a_code_that_its_user_withdraws_ends_the_attempt_under_way() -> None:
     setup = PairingSetup()
     attempt = setup.begin()
     assert attempt.request_details().status == 200
-    setup.server.withdraw_code(next(iter(setup.own.nodes)))
+    setup.server.tokens(next(iter(setup.own.nodes))).withdraw()
     assert attempt.finalize() == Reply(400)
 
 
@@ -834,8 +834,8 @@ def test_a_code_that_its_user_withdraws_ends_the_attempt_under_way() -> None:
 def test_expiry_of_the_token_is_looked_at_when_the_request_arrives() -> None:
     setup = PairingSetup(token=None)
     own = next(iter(setup.own.nodes.values()))
-    code = setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now, lifetime=10)
-    assert (code.token.reveal(), code.expires_in) == (TOKEN, 10)
+    issued = setup.server.tokens(own.id).issue(PairingToken(TOKEN), now=setup.now, lifetime=10)
+    assert (issued.token.reveal(), issued.expires_at) == (TOKEN, setup.now + 10)
     setup.now += 9.9
     attempt = setup.begin()
     assert attempt.request_details().status == 200
@@ -876,7 +876,7 @@ def test_two_attempts_cannot_be_stored_with_one_token_at_the_same_time() -> None
 def test_a_static_token_pairs_again_and_again() -> None:
     setup = PairingSetup(token=None)
     own = next(iter(setup.own.nodes.values()))
-    setup.server.issue_code(own, PairingToken(TOKEN), now=setup.now, lifetime=None)
+    setup.server.tokens(own.id).issue(PairingToken(TOKEN), now=setup.now, lifetime=None)
     attempts = [setup.begin(n) for n in range(3)]
     for attempt in attempts:
         attempt.request_details()
@@ -909,7 +909,7 @@ def test_a_withdrawn_code_cannot_finish_what_began_with_it() -> None:
     setup = PairingSetup()
     attempt = setup.begin()
     attempt.request_details()
-    setup.server.withdraw_code(SERVER_ID)
+    setup.server.tokens(SERVER_ID).withdraw()
     assert attempt.finalize() == Reply(400)
     queued = setup.queue(request(1))
     assert answered(setup.answer(queued))["errorMessage"] == "NoValidPairingTokenOnPairingServer"
@@ -923,7 +923,7 @@ def test_a_node_is_available_whatever_it_is_paired_with() -> None:
         attempt.request_details()
         assert isinstance(attempt.finalize(), Commit)
         assert attempt.committed() == Reply(204)
-        setup.server.issue_code(next(iter(setup.own.nodes.values())), PairingToken(TOKEN), now=setup.now)
+        setup.server.tokens(next(iter(setup.own.nodes.values())).id).issue(PairingToken(TOKEN), now=setup.now)
 
 
 def test_the_attempt_on_a_node_that_was_removed_meanwhile_is_finished_with_what_was_said() -> None:

@@ -56,12 +56,12 @@ class PairingServerMachine(RuleBasedStateMachine):
     @rule(lifetime=st.sampled_from([2.0, 300.0]))
     def issue_a_code(self, lifetime: float) -> None:
         own = next(iter(self.setup.own.nodes.values()))
-        self.setup.server.issue_code(own, PairingToken(TOKEN), now=self.setup.now, lifetime=lifetime)
+        self.setup.server.tokens(own.id).issue(PairingToken(TOKEN), now=self.setup.now, lifetime=lifetime)
         self.codes_issued += 1
 
     @rule()
     def withdraw_the_code(self) -> None:
-        self.setup.server.withdraw_code(SERVER_ID)
+        self.setup.server.tokens(SERVER_ID).withdraw()
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 14.0, 15.0]))
     def let_time_pass(self, seconds: float) -> None:

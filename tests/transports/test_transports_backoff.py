@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.session.reconnect import BASE_DELAY, MAX_DELAY, SHORT_SESSION, Backoff
-from s2connect.transports.backoff import BUSY_DELAY, MAX_BUSY
+from s2connect.transports.backoff import BASE_DELAY, BUSY_DELAY, MAX_BUSY, MAX_DELAY, SHORT_SESSION, Backoff
 
 chances = st.floats(0, 1, exclude_max=True)
 
