@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from s2connect.cli.show import ROLES, TABLE_WIDTH, console, plain_table
-from s2connect.discovery.browse import Appeared, Browser, Changed, Event
+from s2connect.discovery.browse import Browser, Event
 from s2connect.discovery.network import own_addresses
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
@@ -44,7 +44,6 @@ NOTHING_FOUND = (
     "This machine is checked by: s2connect doctor. A typed URL always works: s2connect pair URL"
 )
 
-Object = dict[str, Any]
 Progress = Callable[[RenderableType], None]
 
 
@@ -57,7 +56,7 @@ def own_pairing_url(path: Path) -> str | None:
     return f"https://{bracketed(config.host)}:{config.port}{PAIRING_PATH}" if config.server else None
 
 
-def found_object(found: FoundEndpoint, own_url: str | None) -> Object:
+def found_object(found: FoundEndpoint, own_url: str | None) -> dict[str, Any]:
     """Return an endpoint for programs, in the words of the TXT record; clean its texts before display."""
     return {
         "instance": found.instance,
@@ -69,70 +68,66 @@ def found_object(found: FoundEndpoint, own_url: str | None) -> Object:
         "logo_url": found.logo_url,
         "host": found.host,
         "addresses": list(found.addresses),
-        "this_endpoint": found.pairing_url is not None and found.pairing_url == own_url,
+        "this_endpoint": _is_own(found, own_url),
     }
 
 
 def limits(browser: Browser) -> list[str]:
     """Return sentences that say why something may not be seen."""
-    said = []
+    notes = []
     if all(own.interface.ip.is_loopback for own in own_addresses()):
-        said.append("This machine has no network address but that of itself: nothing else can be seen.")
+        notes.append("This machine has no network address but that of itself: nothing else can be seen.")
     if browser.refused:
         number = "One service is" if browser.refused == 1 else f"{browser.refused} services are"
-        said.append(f"{number} left out: the TXT record is not as the standard says. For the reasons: --verbose")
+        notes.append(f"{number} left out: the TXT record is not as the standard says. For the reasons: --verbose")
     if browser.overflow:
-        said.append("There are more services in this network than can be real: not all of them are listed.")
-    return said
+        notes.append("There are more services in this network than can be real: not all of them are listed.")
+    return notes
 
 
-def endpoints_block(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
-    """Return endpoints as a table if there is room for it; otherwise as lines."""
+def endpoints_block(
+    found: Sequence[FoundEndpoint], width: int, *, own_url: str | None = None, numbered: bool = False
+) -> RenderableType:
+    """Return endpoints as a table if there is room for it; otherwise as lines. Marks the own one by its URL."""
     if not found:
         return Text()
-    names = [f"{number}  {one['title']}" if numbered else one["title"] for number, one in enumerate(found, 1)]
-    if width < TABLE_WIDTH:
-        return Group(*(_lines(name, one) for name, one in zip(names, found, strict=True)))
-    table = plain_table("name", "roles", "pairing URL", "addresses", "")
-    for name, one in zip(names, found, strict=True):
-        table.add_row(name, _roles(one), _url(one), _addresses(one), ", ".join(_remarks(one)))
-    return table
+    names = [f"{number}  {one.title}" if numbered else one.title for number, one in enumerate(found, 1)]
+    facts = [_facts(one, own_url) for one in found]
+    if width >= TABLE_WIDTH:
+        table = plain_table("name", "roles", "pairing URL", "addresses", "")
+        for name, row in zip(names, facts, strict=True):
+            table.add_row(name, *row)
+        return table
+    lines = []
+    for name, (roles, *rest) in zip(names, facts, strict=True):
+        head = Text(name, style="bold").append(f" ({roles})", style="not bold")
+        lines.append(Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)]))
+    return Group(*lines)
 
 
-def so_far(found: list[Object], width: int, *, numbered: bool = False) -> RenderableType:
+def so_far(
+    found: Sequence[FoundEndpoint], width: int, *, own_url: str | None = None, numbered: bool = False
+) -> RenderableType:
     """Return the first endpoints, for a block that is redrawn."""
     more = len(found) - MAX_LIVE
-    block = endpoints_block(found[:MAX_LIVE], width, numbered=numbered)
+    block = endpoints_block(found[:MAX_LIVE], width, own_url=own_url, numbered=numbered)
     return Group(block, Text(f"… and {more} more")) if more > 0 else block
 
 
-def _lines(name: str, one: Object) -> Text:
-    head = Text(name, style="bold").append(f" ({_roles(one)})", style="not bold")
-    rest = [_url(one), _addresses(one), ", ".join(_remarks(one))]
-    return Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)])
-
-
-def _roles(one: Object) -> str:
-    return ", ".join(ROLES[role] for role in one["roles"]) or "role not told"
-
-
-def _url(one: Object) -> str:
-    return for_display(one["pairing_url"] or "", 300)
-
-
-def _addresses(one: Object) -> str:
-    shown = [for_display(address, 60) for address in one["addresses"][:MAX_SHOWN_ADDRESSES]]
-    more = len(one["addresses"]) - len(shown)
-    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
-
-
-def _remarks(one: Object) -> list[str]:
-    remarks = []
-    if one["this_endpoint"]:
-        remarks.append("this endpoint")
-    if one["longpolling_url"]:
+def _facts(one: FoundEndpoint, own_url: str | None) -> tuple[str, str, str, str]:
+    """Return roles, URL, addresses and remarks of an endpoint, fit for a terminal."""
+    addresses = [for_display(address, 60) for address in one.addresses[:MAX_SHOWN_ADDRESSES]]
+    if more := len(one.addresses) - len(addresses):
+        addresses.append(f"and {more} more")
+    remarks = ["this endpoint"] if _is_own(one, own_url) else []
+    if one.longpolling_url:
         remarks.append("devices can wait here")
-    return remarks
+    roles = ", ".join(ROLES[role] for role in sorted(one.roles)) or "role not told"
+    return roles, for_display(one.pairing_url or "", 300), ", ".join(addresses), ", ".join(remarks)
+
+
+def _is_own(one: FoundEndpoint, own_url: str | None) -> bool:
+    return one.pairing_url is not None and one.pairing_url == own_url
 
 
 @contextlib.contextmanager
@@ -168,29 +163,30 @@ async def once(role: Role | None, seconds: float, own_url: str | None, *, as_jso
         with progress(wanted=not as_json) as draw:
 
             def show(left: float) -> None:
-                found = [found_object(one, own_url) for one in browser.found()]
-                draw(Group(so_far(found, errors.width), Text(f"Listening … {left:.0f} s", style="dim")))
+                found = so_far(browser.found(), errors.width, own_url=own_url)
+                draw(Group(found, Text(f"Listening … {left:.0f} s", style="dim")))
 
             await listen(seconds, show)
         _result(browser, own_url, as_json=as_json)
 
 
 def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
-    found = [found_object(one, own_url) for one in browser.found()]
-    said = limits(browser)
+    found = browser.found()
+    notes = limits(browser)
     if not found:
-        said.append(NOTHING_FOUND)
+        notes.append(NOTHING_FOUND)
     if as_json:
-        result = {"endpoints": found, "refused": browser.refused, "overflow": browser.overflow, "notes": said}
+        endpoints = [found_object(one, own_url) for one in found]
+        result = {"endpoints": endpoints, "refused": browser.refused, "overflow": browser.overflow, "notes": notes}
         print(json.dumps(result), flush=True)
         return
     out = console()
     if found:
-        out.print(endpoints_block(found, out.width))
-    _tell(said)
+        out.print(endpoints_block(found, out.width, own_url=own_url))
+    _print_notes(notes)
 
 
-def _tell(sentences: list[str]) -> None:
+def _print_notes(sentences: list[str]) -> None:
     errors = console(error=True)
     for sentence in sentences:
         errors.print(sentence, soft_wrap=not errors.is_terminal)
@@ -213,7 +209,7 @@ async def watch(role: Role | None, seconds: float | None, own_url: str | None, *
                     async for event in browser:
                         print(_line(event, own_url, as_json=as_json), flush=True)
         finally:
-            _tell(limits(browser))
+            _print_notes(limits(browser))
 
 
 async def _watch_live(out: Console, role: Role | None, seconds: float | None, own_url: str | None) -> None:
@@ -229,15 +225,15 @@ async def _watch_live(out: Console, role: Role | None, seconds: float | None, ow
 
 
 def _draw(live: Live, browser: Browser, own_url: str | None) -> None:
-    found = [found_object(one, own_url) for one in browser.found()]
+    found = browser.found()
     state = f"{len(found)} found at {datetime.now():%H:%M:%S}; watching until Ctrl-C …"
-    live.update(Group(so_far(found, live.console.width), Text(state, style="dim")), refresh=True)
+    live.update(Group(so_far(found, live.console.width, own_url=own_url), Text(state, style="dim")), refresh=True)
 
 
 def _line(event: Event, own_url: str | None, *, as_json: bool) -> str:
-    name = "appeared" if isinstance(event, Appeared) else "changed" if isinstance(event, Changed) else "vanished"
-    found = found_object(event.endpoint, own_url)
+    name = type(event).__name__.lower()
     if as_json:
-        return json.dumps({"event": name, "time": rfc3339(datetime.now(UTC)), "endpoint": found})
-    facts = [_roles(found), _url(found), _addresses(found), *_remarks(found)]
-    return f"{datetime.now():%H:%M:%S}  {name:8}  {found['title']}  " + "  ".join(text for text in facts if text)
+        endpoint = found_object(event.endpoint, own_url)
+        return json.dumps({"event": name, "time": rfc3339(datetime.now(UTC)), "endpoint": endpoint})
+    facts = [text for text in _facts(event.endpoint, own_url) if text]
+    return f"{datetime.now():%H:%M:%S}  {name:8}  {event.endpoint.title}  " + "  ".join(facts)

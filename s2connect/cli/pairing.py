@@ -12,9 +12,7 @@ from rich.text import Text
 
 from s2connect.cli.discover import (
     NOTHING_FOUND,
-    Object,
     endpoints_block,
-    found_object,
     limits,
     listen,
     progress,
@@ -23,6 +21,7 @@ from s2connect.cli.discover import (
 from s2connect.cli.show import ROLES, console, kind_of, say
 from s2connect.cli.terminal import ask_person
 from s2connect.discovery.browse import Browser
+from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import InvalidUrl, NotReachable, UsageError
 from s2connect.model.common import NodeDescription, Role
@@ -33,6 +32,9 @@ from s2connect.service.guided_pairing import GuidedPairing
 from s2connect.service.objects import PairingEntry, name_of
 from s2connect.service.reach import reach, reaches_service
 from s2connect.store.home import Home
+
+Candidate = FoundEndpoint | NodeDescription
+"""An endpoint in the network, or a device that waits here."""
 
 LOOK_SECONDS = 3.0
 """Seconds to listen before the person is asked, who can have it repeated."""
@@ -121,20 +123,20 @@ class _Dialogue:
             if isinstance(chosen, NodeDescription):
                 return await self._pair_device(chosen)
             if chosen is not None:
-                url = BaseUrl(chosen["pairing_url"])
-                return await self._ask_and_pair(url, await self._pick_node(url, chosen["title"], other))
+                assert chosen.pairing_url is not None, "others are not offered"
+                peer = await self._pick_node(chosen.pairing_url, chosen.title, other)
+                return await self._ask_and_pair(chosen.pairing_url, peer)
 
-    async def _look(self, other: Role, own_url: str | None) -> tuple[list[Object], list[NodeDescription]]:
+    async def _look(self, other: Role, own_url: str | None) -> tuple[list[FoundEndpoint], list[NodeDescription]]:
         """Listen for some seconds, and list what can be paired, with numbers."""
         out = console(error=True)
-        endpoints: list[Object] = []
+        endpoints: list[FoundEndpoint] = []
         try:
             async with Browser(other) as browser:
                 with progress() as draw:
 
                     def show(left: float) -> None:
-                        found = [found_object(one, own_url) for one in browser.found()]
-                        endpoints[:] = [one for one in found if one["pairing_url"] and not one["this_endpoint"]]
+                        endpoints[:] = [one for one in browser.found() if one.pairing_url not in (None, own_url)]
                         shown = so_far(endpoints, out.width, numbered=True)
                         what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
                         draw(Group(shown, Text(what, style="dim")))
@@ -191,7 +193,7 @@ class _Dialogue:
             return await _ask_code()
 
 
-async def _choose(offered: list[Object | NodeDescription]) -> Object | NodeDescription | BaseUrl | None:
+async def _choose(offered: list[Candidate]) -> Candidate | BaseUrl | None:
     """Ask for one of what is offered, or a URL; return None to look again."""
     while answer := await ask_person("Number, or a pairing URL (Enter looks again): "):
         try:
@@ -201,7 +203,7 @@ async def _choose(offered: list[Object | NodeDescription]) -> Object | NodeDescr
     return None
 
 
-def _chosen(answer: str, offered: list[Object | NodeDescription]) -> Object | NodeDescription | BaseUrl:
+def _chosen(answer: str, offered: list[Candidate]) -> Candidate | BaseUrl:
     if answer.isdecimal():
         number = int(answer[:9])
         if not 1 <= number <= len(offered):

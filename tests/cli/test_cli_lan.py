@@ -24,7 +24,7 @@ import pytest
 from rich.console import Console
 
 from s2connect.cli import discover, main, show
-from s2connect.cli.pairing import _chosen
+from s2connect.cli.pairing import Candidate, _chosen
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.errors import UsageError
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
@@ -391,8 +391,8 @@ def test_what_strangers_call_themselves_is_clean_in_every_width(width: int) -> N
         addresses=tuple(f"10.0.0.{n}" for n in range(1, 20)),
     )
     own = endpoint("", longpolling_url=None, roles=frozenset())
-    found = [discover.found_object(one, "https://ems.local:8443/pairing/") for one in (hostile, own)]
-    text = printed(discover.endpoints_block(found, width, numbered=True), width)
+    url = "https://ems.local:8443/pairing/"
+    text = printed(discover.endpoints_block([hostile, own], width, own_url=url, numbered=True), width)
     assert all(character.isprintable() for line in text.splitlines() for character in line)
     assert "\u202e" not in text
     flat = " ".join(text.split())
@@ -418,7 +418,7 @@ def test_nodes_and_waiting_devices_are_clean() -> None:
 
 
 def test_a_flood_of_endpoints_is_drawn_in_part_while_it_listens() -> None:
-    found = [discover.found_object(endpoint(f"Device {number}"), None) for number in range(1000)]
+    found = [endpoint(f"Device {number}") for number in range(1000)]
     text = printed(discover.so_far(found, 80), 80)
     assert "Device 29" in text
     assert "Device 30" not in text
@@ -433,7 +433,7 @@ def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
-    offered: list[dict[str, Any] | NodeDescription] = [{"title": "a"}, {"title": "b"}]
+    offered: list[Candidate] = [endpoint("a"), endpoint("b")]
     assert _chosen("2", offered) is offered[1]
     assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/"
     for wrong in ("0", "3", "9" * 5000, "http://ems.local/"):
