@@ -5,6 +5,7 @@ from __future__ import annotations
 import _ssl
 import asyncio
 import base64
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -161,7 +162,6 @@ async def _handshake(
     proxy: Proxy | None = None,
     timeout: float,
 ) -> CapturedChain:
-    loop = asyncio.get_running_loop()
     where = f"{for_display(host)}:{port}"
     try:
         server_name = str(name_or_address(host))
@@ -169,12 +169,10 @@ async def _handshake(
         raise NotReachable(f"{for_display(host)!r} is neither a host name nor an address.") from error
     try:
         async with asyncio.timeout(timeout):
-            transport: asyncio.Transport
             if proxy is not None:
-                transport = await _through(proxy, host, port, context, server_name, timeout)
+                writer = await _through(proxy, port, context, server_name, timeout)
             else:
-                transport, _ = await loop.create_connection(
-                    asyncio.Protocol,
+                _, writer = await asyncio.open_connection(
                     address or host,
                     port,
                     ssl=context,
@@ -197,63 +195,46 @@ async def _handshake(
             raise broken from error
         raise NotReachable.because(for_display(host), port, error) from error
     try:
-        chain = _chain_sent(transport.get_extra_info("ssl_object"))
-        peer = transport.get_extra_info("peername")
+        chain = _chain_sent(writer.get_extra_info("ssl_object"))
+        peer = writer.get_extra_info("peername")
     finally:
-        transport.close()  # says goodbye,
-        transport.abort()  # and does not wait for the answer
+        writer.close()  # says goodbye,
+        writer.transport.abort()  # and does not wait for the answer
     if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
         raise refusal(host, "chain")
     return CapturedChain(chain[0], _root_of(chain), _address_of(peer))
 
 
-class _ProxyAnswer(asyncio.Protocol):
-    """Takes in the head of a proxy's answer to CONNECT; empty where there is none, or a very long one."""
-
-    def __init__(self) -> None:
-        self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._data = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        ended = b"\r\n\r\n" in self._data
-        if (ended or len(self._data) > MAX_PROXY_ANSWER_BYTES) and not self.head.done():
-            self.head.set_result(bytes(self._data) if ended else b"")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.head.done():
-            self.head.set_result(b"")
-
-
 async def _through(
-    proxy: Proxy, host: str, port: int, context: ssl.SSLContext, server_name: str, timeout: float
-) -> asyncio.Transport:
-    """Have a proxy connect, and make the TLS handshake with the server behind it."""
-    loop = asyncio.get_running_loop()
+    proxy: Proxy, port: int, context: ssl.SSLContext, server_name: str, timeout: float
+) -> asyncio.StreamWriter:
+    """Connect through a proxy, and make the TLS handshake with the server behind it."""
     place, target = for_display(proxy.address), f"{f'[{server_name}]' if ':' in server_name else server_name}:{port}"
     try:
-        transport, answer = await loop.create_connection(_ProxyAnswer, proxy.host, proxy.port)
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port, limit=MAX_PROXY_ANSWER_BYTES)
     except OSError as error:
         raise NotReachable(f"The proxy {place} cannot be reached.") from error
+    connection = writer.transport
     try:
         authorization = proxy.reveal_authorization()
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if authorization is not None:
             lines.append(f"Proxy-Authorization: {authorization}")
-        transport.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
-        status = re.match(rb"HTTP/1\.[01] (\d{3})", await answer.head)
+        writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
+        head = b""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            head = await reader.readuntil(b"\r\n\r\n")
+        status = re.match(rb"HTTP/1\.[01] (\d{3})", head)
         if status is None or not status[1].startswith(b"2"):
             said = f"HTTP {status[1].decode('ascii')}" if status is not None else "no HTTP"
             raise NotReachable(f"The proxy {place} does not connect to {target} ({said}).")
-        secured = await loop.start_tls(
-            transport, asyncio.Protocol(), context, server_hostname=server_name, ssl_handshake_timeout=timeout + 1
-        )
+        await writer.start_tls(context, server_hostname=server_name, ssl_handshake_timeout=timeout + 1)
+        if writer.transport is None:  # lost right after the handshake
+            raise NotReachable(f"The proxy {place} closed the connection.")
     except BaseException:
-        transport.abort()
+        connection.abort()
         raise
-    if secured is None:
-        raise NotReachable(f"The proxy {place} closed the connection.")
-    return secured
+    return writer
 
 
 class _RawCertificate(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 from uuid import UUID, uuid4
 
 from annotated_types import Ge
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from s2connect.errors import UsageError
@@ -90,6 +91,12 @@ Timestamp = Annotated[AwareDatetime, _Rfc3339()]
 
 Duration = Annotated[int, Ge(0), _WholeNumber()]
 """Milliseconds. Constructors take a timedelta, too, to the nearest millisecond."""
+
+
+def is_id(field: FieldInfo) -> bool:
+    """Return whether a member of an object is one identifier, optional or not."""
+    parts = [*field.metadata, *(part for kind in get_args(field.annotation) for part in get_args(kind))]
+    return get_origin(field.annotation) is not list and any(isinstance(part, _IdOfUuid) for part in parts)
 
 
 def new_id() -> str:

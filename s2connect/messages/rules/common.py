@@ -1,14 +1,17 @@
-"""Rules about what the messages of several control types have in common."""
+"""Rules that several control types share, and the checks for them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from s2connect.messages.base import ID_PATTERN
-from s2connect.messages.general import Commodity, CommodityQuantity, NumberRange, PowerRange, Timer, Transition
+from s2connect.messages import ddbc, frbc, ombc
+from s2connect.messages.base import ID_PATTERN, S2Object, is_id
+from s2connect.messages.general import Commodity, CommodityQuantity
 from s2connect.messages.rules.base import Findings, Rule, Severity
 
 ID_FORM: Final = Rule(
@@ -106,31 +109,15 @@ NAMED_ONCE: Final = Rule(
     "A list of kinds names each kind once.",
 )
 
-RULES: Final = (
-    ID_FORM,
-    UNIQUE_ID,
-    DEFINED_ID,
-    INSTRUCTED_FACTOR,
-    REPORTED_FACTOR,
-    ONE_PER_QUANTITY,
-    SYMMETRIC_OR_PHASES,
-    SINGLE_PHASE_IS_L1,
-    FORECAST_ORDER,
-    LASTS,
-    COSTS_RANGE,
-    PREVIOUS_MODE,
-    ABNORMAL_TRANSITION,
-    NORMAL_MODE,
-    SUPPORTED_COMMODITY,
-    NAMED_ONCE,
-)
-
 Checker = Callable[[Any, Findings], None]
-"""Looks for broken rules in a message of one type."""
+"""Adds the findings about a message of one type."""
 
 TOLERANCE: Final = 1e-6
 """By how much a number may miss a bound that it was calculated from, relative to the larger of the two and to 1."""
 
+_BOUNDS: Final = (
+    "lower_limit", "lower_95ppr", "lower_68ppr", "expected", "upper_68ppr", "upper_95ppr", "upper_limit",
+)  # fmt: skip
 _FULL_ID: Final = re.compile(ID_PATTERN).fullmatch
 _SINGLE_PHASES: Final = frozenset(
     {
@@ -164,69 +151,33 @@ class _HasId(Protocol):
     def id(self) -> str: ...
 
 
-class Mode(Protocol):
-    """An operation mode of any control type."""
+Machine = ombc.SystemDescription | frbc.ActuatorDescription | ddbc.ActuatorDescription
+"""An object with operation modes, transitions and timers: an actuator, or a device under OMBC."""
 
-    @property
-    def id(self) -> str:
-        """Its identifier."""
+Instruction = ombc.Instruction | frbc.Instruction | ddbc.Instruction
+"""An instruction of an operation mode."""
 
-    @property
-    def abnormal_condition_only(self) -> bool:
-        """Whether it is for abnormal conditions only."""
+Status = ombc.Status | frbc.ActuatorStatus | ddbc.ActuatorStatus
+"""A status with the active operation mode."""
 
-
-class Machine(Protocol):
-    """What has operation modes, transitions between them, and timers: an actuator, or a device under OMBC."""
-
-    @property
-    def operation_modes(self) -> Sequence[Mode]:
-        """Its modes."""
-
-    @property
-    def transitions(self) -> Sequence[Transition]:
-        """Its transitions."""
-
-    @property
-    def timers(self) -> Sequence[Timer]:
-        """Its timers."""
+_Powered = ombc.OperationMode | frbc.OperationModeElement | ddbc.OperationMode
 
 
-class Ids:
-    """Holds identifiers against ``COM-01``.
-
-    Args:
-        names: Attributes that are identifiers and always there.
-    """
-
-    __slots__ = ("_get", "_names")
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-        self._get: Callable[[Any], Iterable[str]] = (
-            attrgetter(*names) if len(names) > 1 else lambda thing: (getattr(thing, names[0]),)
-        )
-
-    def __call__(self, thing: object, found: Findings, path: str = "") -> None:
-        """Look at the identifiers of one object, whose members begin with ``path``."""
-        if not all(map(_FULL_ID, self._get(thing))):
-            for name, value in zip(self._names, self._get(thing), strict=True):
-                one_id(value, found, path + name.rstrip("_"))
+@cache
+def _id_members(kind: type[S2Object]) -> tuple[str, ...]:
+    return tuple(name for name, field in kind.model_fields.items() if is_id(field))
 
 
-def one_id(value: str | None, found: Findings, path: str) -> None:
-    """Hold one identifier, which may be missing, against ``COM-01``."""
-    if value is not None and not _FULL_ID(value):
-        found.add(ID_FORM, path, "no identifier as the standard has them")
-
-
-def only_ids(*names: str) -> Checker:
-    """A checker for messages whose identifiers are all that can be looked at."""
-    return Ids(*names)
+def ids(thing: S2Object, found: Findings, path: str = "") -> None:
+    """Check the identifiers of one object, whose members begin with ``path`` (``COM-01``)."""
+    for name in _id_members(type(thing)):
+        value = getattr(thing, name)
+        if value is not None and not _FULL_ID(value):
+            found.add(ID_FORM, path + name.rstrip("_"), "no identifier as the standard has them")
 
 
 def unique(things: Iterable[_HasId], found: Findings, path: str) -> set[str]:
-    """Hold the identifiers of the objects of one list against each other (``COM-02``), and return them."""
+    """Check that no two objects of a list have the same identifier (``COM-02``), and return the identifiers."""
     seen: set[str] = set()
     for index, thing in enumerate(things):
         if thing.id in seen:
@@ -236,44 +187,27 @@ def unique(things: Iterable[_HasId], found: Findings, path: str) -> set[str]:
 
 
 def close(one: float, other: float) -> bool:
-    """Whether two numbers are equal but for the rounding of a calculation."""
+    """Return whether two numbers are equal but for rounding."""
     return abs(one - other) <= TOLERANCE * max(1.0, abs(one), abs(other))
 
 
 def is_factor(factor: float) -> bool:
-    """Whether a number is from 0 to 1, but for the rounding of a calculation."""
+    """Return whether a number is from 0 to 1 but for rounding."""
     return -TOLERANCE <= factor <= 1 + TOLERANCE
 
 
-def instructed_factor(factor: float, found: Findings) -> None:
-    """Hold the factor of an instruction against ``COM-04``."""
-    if not is_factor(factor):
+def instruction(message: Instruction, found: Findings) -> None:
+    """Check the factor of an instruction (``COM-04``)."""
+    if not is_factor(message.operation_mode_factor):
         found.add(INSTRUCTED_FACTOR, "operation_mode_factor", "not from 0 to 1")
 
 
-class Status(Protocol):
-    """Says which operation mode is active; of any control type."""
-
-    @property
-    def operation_mode_factor(self) -> float:
-        """From 0 to 1."""
-
-    @property
-    def previous_operation_mode_id(self) -> str | None:
-        """Which mode was active before."""
-
-    @property
-    def transition_timestamp(self) -> object | None:
-        """When the mode changed."""
-
-
 def status(message: Status, found: Findings) -> None:
-    """Hold a status against ``COM-05`` and ``COM-12``."""
+    """Check factor and previous mode of a status (``COM-05``, ``COM-12``)."""
     if not is_factor(message.operation_mode_factor):
         found.add(REPORTED_FACTOR, "operation_mode_factor", "not from 0 to 1")
     previous = message.previous_operation_mode_id
     if previous is not None:
-        one_id(previous, found, "previous_operation_mode_id")
         if message.transition_timestamp is None:
             found.add(PREVIOUS_MODE, "transition_timestamp", "missing, although the previous operation mode is there")
     elif message.transition_timestamp is not None:
@@ -281,7 +215,7 @@ def status(message: Status, found: Findings) -> None:
 
 
 def phases(quantities: Iterable[CommodityQuantity], found: Findings, path: str) -> None:
-    """Hold the quantities of what belongs together against ``COM-07`` and ``COM-08``."""
+    """Check quantities that belong together (``COM-07`` and ``COM-08``)."""
     single = _SINGLE_PHASES.intersection(quantities)
     if not single:
         return
@@ -291,14 +225,14 @@ def phases(quantities: Iterable[CommodityQuantity], found: Findings, path: str) 
 
 
 def only_phase_is_l1(quantities: Iterable[CommodityQuantity], found: Findings, path: str) -> None:
-    """Hold quantities against ``COM-08``."""
+    """Check that a single phase is L1 (``COM-08``)."""
     single = _SINGLE_PHASES.intersection(quantities)
     if len(single) == 1 and single <= _LATER_PHASES:
         found.add(SINGLE_PHASE_IS_L1, path, "the only phase is not called L1")
 
 
 def one_per_quantity(items: Sequence[_HasQuantity], found: Findings, path: str) -> None:
-    """Hold a list of powers against ``COM-06`` to ``COM-08``."""
+    """Check the quantities of a list of powers (``COM-06`` to ``COM-08``)."""
     if len(items) == 1:
         if items[0].commodity_quantity in _LATER_PHASES:
             found.add(SINGLE_PHASE_IS_L1, path, "the only phase is not called L1")
@@ -312,59 +246,73 @@ def one_per_quantity(items: Sequence[_HasQuantity], found: Findings, path: str) 
 
 
 def each_once(kinds: Sequence[object], found: Findings, path: str) -> None:
-    """Hold a list of kinds against ``COM-16``."""
+    """Check that no kind is listed twice (``COM-16``)."""
     if len(kinds) > 1 and len(set(kinds)) < len(kinds):
         found.add(NAMED_ONCE, path, "names one of them more than once")
 
 
-def forecast(bounds: Sequence[float | None], found: Findings, path: str) -> None:
-    """Hold the values of a forecast, from the lower limit to the upper limit, against ``COM-09``."""
-    last: float | None = None
-    for bound in bounds:
-        if bound is None:
-            continue
-        if last is not None and bound < last:
+def forecast(prefix: str) -> Callable[[Any, Findings, str], None]:
+    """Return a check of one forecast, whose members begin with ``prefix`` (``COM-09``)."""
+    bounds_of = attrgetter(*(f"{prefix}_{bound}" for bound in _BOUNDS))
+
+    def check(value: Any, found: Findings, path: str) -> None:
+        bounds = [bound for bound in bounds_of(value) if bound is not None]
+        if any(later < earlier for earlier, later in pairwise(bounds)):
             found.add(FORECAST_ORDER, path, "the values descend from the lower limit to the upper limit")
-            return
-        last = bound
+
+    return check
+
+
+def forecast_elements(prefix: str) -> Checker:
+    """Return a checker of messages whose elements are forecasts (``COM-09``, ``COM-10``)."""
+    check = forecast(prefix)
+
+    def checker(message: Any, found: Findings) -> None:
+        for index, element in enumerate(message.elements):
+            lasts(element.duration, found, f"elements[{index}]")
+            check(element, found, f"elements[{index}]")
+
+    return checker
 
 
 def lasts(duration: int, found: Findings, path: str) -> None:
-    """Hold the duration of an element against ``COM-10``."""
+    """Check the duration of an element (``COM-10``)."""
     if duration == 0:
         found.add(LASTS, f"{path}.duration", "lasts no time")
 
 
-def running_costs(costs: NumberRange | None, found: Findings, path: str) -> None:
-    """Hold the costs of a mode against ``COM-11``."""
+def powers(thing: _Powered, commodities: Sequence[Commodity] | None, found: Findings, path: str) -> None:
+    """Check powers and costs of a mode (``COM-06`` to ``COM-08``, ``COM-11``, ``COM-15``).
+
+    Args:
+        thing: The mode, or its element.
+        commodities: Those that the actuator supports; None under OMBC, which has no actuators.
+        found: Where findings go.
+        path: Its place.
+    """
+    one_per_quantity(thing.power_ranges, found, f"{path}.power_ranges")
+    for index, power_range in enumerate(thing.power_ranges):
+        if commodities is not None and _COMMODITY[power_range.commodity_quantity] not in commodities:
+            place = f"{path}.power_ranges[{index}]"
+            found.add(SUPPORTED_COMMODITY, place, "of a commodity that the actuator does not support")
+    costs = thing.running_costs
     if costs is not None and costs.start_of_range > costs.end_of_range:
         found.add(COSTS_RANGE, f"{path}.running_costs", "starts above its end")
 
 
-def supported(ranges: Sequence[PowerRange], commodities: Sequence[Commodity], found: Findings, path: str) -> None:
-    """Hold the powers of an actuator against what it supports (``COM-15``)."""
-    for index, power_range in enumerate(ranges):
-        if _COMMODITY[power_range.commodity_quantity] not in commodities:
-            found.add(SUPPORTED_COMMODITY, f"{path}[{index}]", "of a commodity that the actuator does not support")
-
-
-_timer_ids: Final = Ids("id")
-_transition_ids: Final = Ids("id", "from_", "to")
-
-
 def machine(owner: Machine, found: Findings, path: str) -> None:
-    """Hold modes, transitions and timers of one actuator or device against each other (``COM-01`` to ``COM-03`` …)."""
+    """Check modes, transitions and timers of one actuator or device against each other (``COM-01`` to ``COM-03`` …)."""
     modes = unique(owner.operation_modes, found, f"{path}operation_modes")
     abnormal = {mode.id for mode in owner.operation_modes if mode.abnormal_condition_only}
     if len(abnormal) == len(modes):
         found.add(NORMAL_MODE, f"{path}operation_modes", "all of them are for abnormal conditions only")
     timers = unique(owner.timers, found, f"{path}timers")
     for index, timer in enumerate(owner.timers):
-        _timer_ids(timer, found, f"{path}timers[{index}].")
+        ids(timer, found, f"{path}timers[{index}].")
     unique(owner.transitions, found, f"{path}transitions")
     for index, transition in enumerate(owner.transitions):
         place = f"{path}transitions[{index}]."
-        _transition_ids(transition, found, place)
+        ids(transition, found, place)
         if transition.from_ not in modes:
             found.add(DEFINED_ID, f"{place}from", "no operation mode that is defined here")
         if transition.to not in modes:

@@ -12,18 +12,15 @@ from s2connect.messages.general import NumberRange
 from s2connect.messages.rules.base import Findings, Rule, Severity
 from s2connect.messages.rules.common import (
     Checker,
-    Ids,
     close,
     each_once,
-    forecast,
-    instructed_factor,
+    forecast_elements,
+    ids,
+    instruction,
     lasts,
     machine,
-    one_per_quantity,
-    only_ids,
-    running_costs,
+    powers,
     status,
-    supported,
     unique,
 )
 
@@ -70,21 +67,6 @@ TARGET_ORDER: Final = Rule(
     "The range of the fill level that is aimed for does not start above its end.",
 )
 
-RULES: Final = (
-    ELEMENT_ORDER,
-    ELEMENTS_CONTIGUOUS,
-    ELEMENTS_COVER,
-    STORAGE_ORDER,
-    LEAKAGE_ORDER,
-    LEAKAGE_CONTIGUOUS,
-    TARGET_ORDER,
-)
-
-_message_id: Final = Ids("message_id")
-_own_id: Final = Ids("id")
-_instruction_ids: Final = Ids("message_id", "id", "actuator_id", "operation_mode")
-_status_ids: Final = Ids("message_id", "actuator_id", "active_operation_mode_id")
-
 
 class _Element(Protocol):
     @property
@@ -110,18 +92,17 @@ def _fill_levels(
 
 
 def _description(message: frbc.SystemDescription, found: Findings) -> None:
-    _message_id(message, found)
     storage = message.storage.fill_level_range
     if storage.start_of_range > storage.end_of_range:
         found.add(STORAGE_ORDER, "storage.fill_level_range", "starts above its end")
     unique(message.actuators, found, "actuators")
     for index, actuator in enumerate(message.actuators):
         place = f"actuators[{index}]"
-        _own_id(actuator, found, f"{place}.")
+        ids(actuator, found, f"{place}.")
         each_once(actuator.supported_commodities, found, f"{place}.supported_commodities")
         for number, mode in enumerate(actuator.operation_modes):
             where = f"{place}.operation_modes[{number}]"
-            _own_id(mode, found, f"{where}.")
+            ids(mode, found, f"{where}.")
             _mode(mode, actuator, storage, found, where)
         machine(actuator, found, f"{place}.")
 
@@ -130,10 +111,7 @@ def _mode(
     mode: frbc.OperationMode, actuator: frbc.ActuatorDescription, storage: NumberRange, found: Findings, path: str
 ) -> None:
     for index, element in enumerate(mode.elements):
-        place = f"{path}.elements[{index}]"
-        one_per_quantity(element.power_ranges, found, f"{place}.power_ranges")
-        supported(element.power_ranges, actuator.supported_commodities, found, f"{place}.power_ranges")
-        running_costs(element.running_costs, found, place)
+        powers(element, actuator.supported_commodities, found, f"{path}.elements[{index}]")
     reach = _fill_levels(mode.elements, ELEMENT_ORDER, ELEMENTS_CONTIGUOUS, found, f"{path}.elements")
     if reach is None or storage.start_of_range > storage.end_of_range:
         return
@@ -144,18 +122,7 @@ def _mode(
         found.add(ELEMENTS_COVER, f"{path}.elements", "a part of the storage's range of the fill level is missing")
 
 
-def _instruction(message: frbc.Instruction, found: Findings) -> None:
-    _instruction_ids(message, found)
-    instructed_factor(message.operation_mode_factor, found)
-
-
-def _status(message: frbc.ActuatorStatus, found: Findings) -> None:
-    _status_ids(message, found)
-    status(message, found)
-
-
 def _target(message: frbc.FillLevelTargetProfile, found: Findings) -> None:
-    _message_id(message, found)
     for index, element in enumerate(message.elements):
         lasts(element.duration, found, f"elements[{index}]")
         if element.fill_level_range.start_of_range > element.fill_level_range.end_of_range:
@@ -163,34 +130,14 @@ def _target(message: frbc.FillLevelTargetProfile, found: Findings) -> None:
 
 
 def _leakage(message: frbc.LeakageBehaviour, found: Findings) -> None:
-    _message_id(message, found)
     _fill_levels(message.elements, LEAKAGE_ORDER, LEAKAGE_CONTIGUOUS, found, "elements")
 
 
-def _usage(message: frbc.UsageForecast, found: Findings) -> None:
-    _message_id(message, found)
-    for index, element in enumerate(message.elements):
-        place = f"elements[{index}]"
-        lasts(element.duration, found, place)
-        bounds = (
-            element.usage_rate_lower_limit,
-            element.usage_rate_lower_95ppr,
-            element.usage_rate_lower_68ppr,
-            element.usage_rate_expected,
-            element.usage_rate_upper_68ppr,
-            element.usage_rate_upper_95ppr,
-            element.usage_rate_upper_limit,
-        )
-        forecast(bounds, found, place)
-
-
 CHECKS: Final[Mapping[type[S2Message], Checker]] = {
-    frbc.ActuatorStatus: _status,
+    frbc.ActuatorStatus: status,
     frbc.FillLevelTargetProfile: _target,
-    frbc.Instruction: _instruction,
+    frbc.Instruction: instruction,
     frbc.LeakageBehaviour: _leakage,
-    frbc.StorageStatus: only_ids("message_id"),
     frbc.SystemDescription: _description,
-    frbc.TimerStatus: only_ids("message_id", "timer_id", "actuator_id"),
-    frbc.UsageForecast: _usage,
+    frbc.UsageForecast: forecast_elements("usage_rate"),
 }

@@ -10,12 +10,10 @@ from s2connect.messages.base import S2Message
 from s2connect.messages.rules.base import Findings, Rule, Severity
 from s2connect.messages.rules.common import (
     Checker,
-    Ids,
     each_once,
     forecast,
     lasts,
     one_per_quantity,
-    only_ids,
     only_phase_is_l1,
 )
 
@@ -32,20 +30,15 @@ RM_VERSIONS: Final = Rule(
     "COM-19", Severity.ERROR, "Handshake", "The handshake of a device says which versions of the protocol it supports."
 )
 
-RULES: Final = (ONE_ROLE, NO_SELECTION, RM_VERSIONS)
-
-_message_id: Final = Ids("message_id")
-_details_ids: Final = Ids("message_id", "resource_id")
+_check_value: Final = forecast("value")
 
 
 def _handshake(message: general.Handshake, found: Findings) -> None:
-    _message_id(message, found)
     if message.role is general.EnergyManagementRole.RM and not message.supported_protocol_versions:
         found.add(RM_VERSIONS, "supported_protocol_versions", "missing in the handshake of a device")
 
 
 def _details(message: general.ResourceManagerDetails, found: Findings) -> None:
-    _details_ids(message, found)
     if len({role.commodity for role in message.roles}) < len(message.roles):
         found.add(ONE_ROLE, "roles", "more than one of them for one commodity")
     if general.ControlType.NO_SELECTION in message.available_control_types:
@@ -57,12 +50,10 @@ def _details(message: general.ResourceManagerDetails, found: Findings) -> None:
 
 
 def _measurement(message: general.PowerMeasurement, found: Findings) -> None:
-    _message_id(message, found)
     one_per_quantity(message.values, found, "values")
 
 
 def _forecast(message: general.PowerForecast, found: Findings) -> None:
-    _message_id(message, found)
     for index, element in enumerate(message.elements):
         place = f"elements[{index}]"
         lasts(element.duration, found, place)
@@ -73,27 +64,12 @@ def power_values(values: list[general.PowerForecastValue], found: Findings, path
     """Look at the forecast of the powers of one element."""
     one_per_quantity(values, found, path)
     for index, value in enumerate(values):
-        bounds = (
-            value.value_lower_limit,
-            value.value_lower_95ppr,
-            value.value_lower_68ppr,
-            value.value_expected,
-            value.value_upper_68ppr,
-            value.value_upper_95ppr,
-            value.value_upper_limit,
-        )
-        forecast(bounds, found, f"{path}[{index}]")
+        _check_value(value, found, f"{path}[{index}]")
 
 
 CHECKS: Final[Mapping[type[S2Message], Checker]] = {
     general.Handshake: _handshake,
-    general.HandshakeResponse: only_ids("message_id"),
-    general.InstructionStatusUpdate: only_ids("message_id", "instruction_id"),
     general.PowerForecast: _forecast,
     general.PowerMeasurement: _measurement,
-    general.ReceptionStatus: only_ids("subject_message_id"),
     general.ResourceManagerDetails: _details,
-    general.RevokeObject: only_ids("message_id", "object_id"),
-    general.SelectControlType: only_ids("message_id"),
-    general.SessionRequest: only_ids("message_id"),
 }

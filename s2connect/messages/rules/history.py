@@ -1,12 +1,12 @@
-"""Rules about what a message says in the light of what was said before it in the session."""
+"""Checks of a message against the message history of its session."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import IdentifiedMessage, S2Message
@@ -14,7 +14,7 @@ from s2connect.messages.general import ControlType, InstructionStatus, Revokable
 from s2connect.messages.labels import listed
 from s2connect.messages.rules import history_rules as rules
 from s2connect.messages.rules.base import Finding, Findings, Rule
-from s2connect.messages.rules.common import TOLERANCE
+from s2connect.messages.rules.common import TOLERANCE, Instruction, Status
 from s2connect.messages.rules.history_facts import (
     MAX_OBJECTS,
     ONLY_ACTUATOR,
@@ -32,8 +32,6 @@ from s2connect.messages.rules.history_facts import (
     profile,
 )
 from s2connect.model.common import Role
-
-RULES: Final = rules.RULES
 
 _PREFIX: Final[Mapping[ControlType, str]] = {
     ControlType.POWER_ENVELOPE_BASED_CONTROL: "PEBC",
@@ -62,28 +60,27 @@ _FINAL: Final = frozenset(
 )
 
 _PpbcInstruction = ppbc.ScheduleInstruction | ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
-_AnyInstruction = ombc.Instruction | frbc.Instruction | ddbc.Instruction | pebc.Instruction | _PpbcInstruction
-_Status = ombc.Status | frbc.ActuatorStatus | ddbc.ActuatorStatus
+_AnyInstruction = Instruction | pebc.Instruction | _PpbcInstruction
 _TimerStatus = ombc.TimerStatus | frbc.TimerStatus | ddbc.TimerStatus
 _Announced = frbc.LeakageBehaviour | frbc.FillLevelTargetProfile | frbc.UsageForecast | ddbc.AverageDemandRateForecast
 
 
 class _Context(NamedTuple):
-    """Who sends a message, and when."""
+    """Sender and time of a message."""
 
     sender: Role
     now: datetime | None
 
 
 class _Instructed(NamedTuple):
-    """An instruction that was taken: in which message it came, and the last that was heard of it."""
+    """An accepted instruction: the id of its message, and its last reported status."""
 
     message_id: str
     status: InstructionStatus | None
 
 
 class History:
-    """What was said in one session, as far as it matters for what is said next. A new session has a new one.
+    """Message history of one session, as far as the rules need it.
 
     For every message in the order of sending: :meth:`check`, and :meth:`accept` once it counts. Memory is bounded
     (``MAX_REMEMBERED``, ``MAX_OBJECTS``); what was forgotten is never missed.
@@ -107,7 +104,7 @@ class History:
         self._profiles: Remembered[str, Profile] = Remembered(MAX_OBJECTS)
 
     def check(self, sender: Role, message: S2Message, now: datetime | None = None) -> list[Finding]:
-        """Which rules a message would break if it came now; changes nothing and never raises.
+        """Return the findings about a message as if it came now; changes nothing and never raises.
 
         Args:
             sender: Who sends it.
@@ -134,19 +131,14 @@ class History:
     def __deepcopy__(self, _: object) -> History:
         """A history that goes on by itself. Cheap: what is remembered never changes; only its containers are copied."""
         other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Remembered):
+                setattr(other, name, value.copy())
         other._message_ids = {role: known.copy() for role, known in self._message_ids.items()}
         other._machines = {prefix: machines.copy() for prefix, machines in self._machines.items()}
-        other._instructions = self._instructions.copy()
-        other._instruction_messages = self._instruction_messages.copy()
-        other._used = self._used.copy()
-        other._constraints = self._constraints.copy()
-        other._energy = self._energy.copy()
-        other._profiles = self._profiles.copy()
-        other._revoked = self._revoked.copy()
-        other._ended = self._ended.copy()
         return other
 
-    # What the device is, and how it is controlled
+    # Details and control type
 
     def _check_selection(self, message: general.SelectControlType, found: Findings, _: _Context) -> None:
         if self._details is None:
@@ -205,7 +197,7 @@ class History:
         machines.describe(described(message), context.now)
 
     def _actuators(self, message: S2Message, actuator_id: str, context: _Context) -> list[Actuator]:
-        """What an actuator is by the descriptions that may be in force, the newest first."""
+        """Return the actuator as described by each description that may be in force, the newest first."""
         machines = self._machines.get(_prefix(message), _NO_MACHINES)
         known = (description.actuators.get(actuator_id) for description in machines.known(context.now))
         return [actuator for actuator in known if actuator is not None]
@@ -230,30 +222,34 @@ class History:
         if self._machines.get(_prefix(message), _NO_MACHINES).complete:
             found.add(rule, member, f"no {what} that is described: {listed(sorted(set(names))) or 'none'}")
 
-    def _check_status(self, message: _Status, found: Findings, context: _Context) -> None:
+    def _check_described(
+        self,
+        message: Status | _TimerStatus,
+        member: str,
+        what: Literal["modes", "timers"],
+        found: Findings,
+        context: _Context,
+    ) -> None:
+        """Check that a mode or timer of a message is one that a description of its actuator has."""
         if not self._is_described(message, found, context):
             return
         actuators = self._actuators(message, _actuator_id(message), context)
+        names = set(itertools.chain(*(getattr(actuator, what) for actuator in actuators)))
         if not actuators:
             self._no_actuator(rules.STATUS_OF_KNOWN, message, found, context)
-        elif not any(message.active_operation_mode_id in actuator.modes for actuator in actuators):
-            modes = itertools.chain(*(actuator.modes for actuator in actuators))
-            member = "active_operation_mode_id"
-            self._none_of(rules.STATUS_OF_KNOWN, message, member, modes, "operation mode", found)
+        elif getattr(message, member) not in names:
+            word = "operation mode" if what == "modes" else "timer"
+            self._none_of(rules.STATUS_OF_KNOWN, message, member, names, word, found)
 
-    def _accept_status(self, message: _Status, _: _Context) -> None:
-        machines = self._machines.setdefault(_prefix(message), Machines())
-        machines.active.put(_actuator_id(message), message.active_operation_mode_id)
+    def _check_status(self, message: Status, found: Findings, context: _Context) -> None:
+        self._check_described(message, "active_operation_mode_id", "modes", found, context)
 
     def _check_timer(self, message: _TimerStatus, found: Findings, context: _Context) -> None:
-        if not self._is_described(message, found, context):
-            return
-        actuators = self._actuators(message, _actuator_id(message), context)
-        if not actuators:
-            self._no_actuator(rules.STATUS_OF_KNOWN, message, found, context)
-        elif not any(message.timer_id in actuator.timers for actuator in actuators):
-            timers = itertools.chain(*(actuator.timers for actuator in actuators))
-            self._none_of(rules.STATUS_OF_KNOWN, message, "timer_id", timers, "timer", found)
+        self._check_described(message, "timer_id", "timers", found, context)
+
+    def _accept_status(self, message: Status, _: _Context) -> None:
+        machines = self._machines.setdefault(_prefix(message), Machines())
+        machines.active.put(_actuator_id(message), message.active_operation_mode_id)
 
     def _accept_timer(self, message: _TimerStatus, _: _Context) -> None:
         machines = self._machines.setdefault(_prefix(message), Machines())
@@ -287,9 +283,7 @@ class History:
         self._instructions.put(message.id, _Instructed(message.message_id, None))
         self._instruction_messages.put(message.message_id, message.id)
 
-    def _check_instruction(
-        self, message: ombc.Instruction | frbc.Instruction | ddbc.Instruction, found: Findings, context: _Context
-    ) -> None:
+    def _check_instruction(self, message: Instruction, found: Findings, context: _Context) -> None:
         self._check_new_instruction(message, found)
         machines = self._machines.get(_prefix(message), _NO_MACHINES)
         if not machines.known(context.now):
@@ -310,9 +304,7 @@ class History:
             return
         _check_way(machines, actuator, actuator_id, mode, message, found, context)
 
-    def _accept_instruction(
-        self, message: ombc.Instruction | frbc.Instruction | ddbc.Instruction, context: _Context
-    ) -> None:
+    def _accept_instruction(self, message: Instruction, context: _Context) -> None:
         self._accept_new_instruction(message, context)
         machines = self._machines.setdefault(_prefix(message), Machines())
         machines.instructed.put(_actuator_id(message), _instructed_mode(message)[1])
@@ -338,7 +330,7 @@ class History:
         if known is not None:
             self._instructions.put(identifier, known._replace(status=message.status_type))
 
-    # Taking back
+    # Revoking
 
     def _check_revoke(self, message: general.RevokeObject, found: Findings, context: _Context) -> None:
         kind, name = message.object_type, message.object_id
@@ -358,14 +350,18 @@ class History:
             if self._revoked.get(name) not in (None, message.message_id):
                 found.add(rules.REVOKED_KNOWN, "object_id", "was revoked before")
             unknown = self._instructions.never_had(name)
-        elif kind is RevokableObjects.PEBC_POWERCONSTRAINTS:
-            unknown = self._constraints.never_had(name)
-        elif kind is RevokableObjects.PEBC_ENERGYCONSTRAINT:
-            unknown = self._energy.never_had(name)
         else:
-            unknown = self._profiles.never_had(name)
+            unknown = self._objects(kind).never_had(name)
         if unknown and name not in self._ended:
             found.add(rules.REVOKED_KNOWN, "object_id", "nothing of this kind that was sent and not yet revoked")
+
+    def _objects(
+        self, kind: RevokableObjects
+    ) -> Remembered[str, Constraints] | Remembered[str, None] | Remembered[str, Profile]:
+        """Return the objects of a kind that is neither an instruction nor a system description."""
+        if kind is RevokableObjects.PEBC_POWERCONSTRAINTS:
+            return self._constraints
+        return self._energy if kind is RevokableObjects.PEBC_ENERGYCONSTRAINT else self._profiles
 
     def _instruction_of(self, name: str) -> str:
         """Return the identifier of an instruction, which may be named by its message instead (HIST-19)."""
@@ -373,16 +369,13 @@ class History:
 
     def _accept_revoke(self, message: general.RevokeObject, _: _Context) -> None:
         kind, name = message.object_type, message.object_id
-        if kind is RevokableObjects.PEBC_POWERCONSTRAINTS:
-            self._constraints.drop(name)
-        elif kind is RevokableObjects.PEBC_ENERGYCONSTRAINT:
-            self._energy.drop(name)
-        elif kind is RevokableObjects.PPBC_POWERPROFILEDEFINITION:
-            self._profiles.drop(name)
-        elif kind.endswith("SystemDescription") and kind[:4] in self._machines:
-            self._machines[kind[:4]].revoke(name)
+        if kind.endswith("SystemDescription"):
+            if kind[:4] in self._machines:
+                self._machines[kind[:4]].revoke(name)
         elif kind.endswith("Instruction"):
             self._revoked.put(self._instruction_of(name), message.message_id)
+        else:
+            self._objects(kind).drop(name)
         self._ended.drop(name)
 
     # Power envelopes
@@ -481,8 +474,8 @@ def _actuator_id(message: Any) -> str:
     return getattr(message, "actuator_id", ONLY_ACTUATOR)
 
 
-def _instructed_mode(message: ombc.Instruction | frbc.Instruction | ddbc.Instruction) -> tuple[str, str]:
-    """The member that names the mode, and the mode."""
+def _instructed_mode(message: Instruction) -> tuple[str, str]:
+    """Return the member that names the mode, and the mode."""
     if isinstance(message, frbc.Instruction):
         return "operation_mode", message.operation_mode
     return "operation_mode_id", message.operation_mode_id
@@ -493,11 +486,11 @@ def _check_way(
     actuator: Actuator,
     actuator_id: str,
     mode: str,
-    message: ombc.Instruction | frbc.Instruction | ddbc.Instruction,
+    message: Instruction,
     found: Findings,
     context: _Context,
 ) -> None:
-    """Whether the actuator can get from where it is, or will be by the last instruction, to where it shall be."""
+    """Check for a transition to the instructed mode from the active one, or from the one instructed last."""
     places = (machines.active.get(actuator_id), machines.instructed.get(actuator_id))
     starts = {place for place in places if place in actuator.modes and place is not None}
     if mode in starts or not starts:
@@ -526,7 +519,7 @@ def _check_way(
 def _check_envelope(
     known: Constraints, envelope: pebc.PowerEnvelope, abnormal_condition: bool, found: Findings, path: str
 ) -> None:
-    """Whether the limits of an envelope are in what the device allows."""
+    """Check that the limits of an envelope are in the allowed ranges."""
     of_quantity = {name: known.allowed.get((envelope.commodity_quantity, kind)) for kind, name in _LIMITS}
     if not any(of_quantity.values()):
         found.add(rules.LIMITS, path, "the power constraints have no limits for this quantity")
@@ -553,63 +546,30 @@ def _check_schedule(
         found.add(rules.SCHEDULED, "execution_time", "the power sequence would start too early or end too late")
 
 
-_CHECKS: Final[Mapping[type[S2Message], Callable[[History, Any, Findings, _Context], None]]] = {
-    ddbc.ActuatorStatus: History._check_status,
-    ddbc.AverageDemandRateForecast: History._check_announced,
-    ddbc.BetaSystemDescription: History._check_description,
-    ddbc.Instruction: History._check_instruction,
-    ddbc.SystemDescription: History._check_description,
-    ddbc.TimerStatus: History._check_timer,
-    frbc.ActuatorStatus: History._check_status,
-    frbc.FillLevelTargetProfile: History._check_announced,
-    frbc.Instruction: History._check_instruction,
-    frbc.LeakageBehaviour: History._check_announced,
-    frbc.StorageStatus: History._check_fill_level,
-    frbc.SystemDescription: History._check_description,
-    frbc.TimerStatus: History._check_timer,
-    frbc.UsageForecast: History._check_announced,
-    general.InstructionStatusUpdate: History._check_instruction_status,
-    general.PowerForecast: History._check_power_forecast,
-    general.PowerMeasurement: History._check_measurement,
-    general.RevokeObject: History._check_revoke,
-    general.SelectControlType: History._check_selection,
-    ombc.Instruction: History._check_instruction,
-    ombc.Status: History._check_status,
-    ombc.SystemDescription: History._check_description,
-    ombc.TimerStatus: History._check_timer,
-    pebc.EnergyConstraint: History._check_object_id,
-    pebc.Instruction: History._check_pebc_instruction,
-    pebc.PowerConstraints: History._check_object_id,
-    ppbc.EndInterruptionInstruction: History._check_ppbc_instruction,
-    ppbc.PowerProfileDefinition: History._check_object_id,
-    ppbc.PowerProfileStatus: History._check_profile_status,
-    ppbc.ScheduleInstruction: History._check_ppbc_instruction,
-    ppbc.StartInterruptionInstruction: History._check_ppbc_instruction,
-}
+_Check = Callable[[History, Any, Findings, _Context], None]
+_Accept = Callable[[History, Any, _Context], None]
 
-_ACCEPTORS: Final[Mapping[type[S2Message], Callable[[History, Any, _Context], None]]] = {
-    ddbc.ActuatorStatus: History._accept_status,
-    ddbc.BetaSystemDescription: History._accept_description,
-    ddbc.Instruction: History._accept_instruction,
-    ddbc.SystemDescription: History._accept_description,
-    ddbc.TimerStatus: History._accept_timer,
-    frbc.ActuatorStatus: History._accept_status,
-    frbc.Instruction: History._accept_instruction,
-    frbc.SystemDescription: History._accept_description,
-    frbc.TimerStatus: History._accept_timer,
-    general.InstructionStatusUpdate: History._accept_instruction_status,
-    general.ResourceManagerDetails: History._accept_details,
-    general.RevokeObject: History._accept_revoke,
-    general.SelectControlType: History._accept_selection,
-    ombc.Instruction: History._accept_instruction,
-    ombc.Status: History._accept_status,
-    ombc.SystemDescription: History._accept_description,
-    ombc.TimerStatus: History._accept_timer,
-    pebc.EnergyConstraint: History._accept_energy,
-    pebc.Instruction: History._accept_new_instruction,
-    pebc.PowerConstraints: History._accept_constraints,
-    ppbc.EndInterruptionInstruction: History._accept_new_instruction,
-    ppbc.PowerProfileDefinition: History._accept_profile,
-    ppbc.ScheduleInstruction: History._accept_new_instruction,
-    ppbc.StartInterruptionInstruction: History._accept_new_instruction,
-}
+_TABLE: Final[Sequence[tuple[tuple[type[S2Message], ...], _Check | None, _Accept | None]]] = (
+    ((general.ResourceManagerDetails,), None, History._accept_details),
+    ((general.SelectControlType,), History._check_selection, History._accept_selection),
+    ((general.PowerMeasurement,), History._check_measurement, None),
+    ((general.PowerForecast,), History._check_power_forecast, None),
+    ((general.InstructionStatusUpdate,), History._check_instruction_status, History._accept_instruction_status),
+    ((general.RevokeObject,), History._check_revoke, History._accept_revoke),
+    ((*get_args(Description), ddbc.BetaSystemDescription), History._check_description, History._accept_description),
+    (get_args(Status), History._check_status, History._accept_status),
+    (get_args(_TimerStatus), History._check_timer, History._accept_timer),
+    (get_args(Instruction), History._check_instruction, History._accept_instruction),
+    (get_args(_Announced), History._check_announced, None),
+    ((frbc.StorageStatus,), History._check_fill_level, None),
+    ((pebc.PowerConstraints,), History._check_object_id, History._accept_constraints),
+    ((pebc.EnergyConstraint,), History._check_object_id, History._accept_energy),
+    ((pebc.Instruction,), History._check_pebc_instruction, History._accept_new_instruction),
+    ((ppbc.PowerProfileDefinition,), History._check_object_id, History._accept_profile),
+    ((ppbc.PowerProfileStatus,), History._check_profile_status, None),
+    (get_args(_PpbcInstruction), History._check_ppbc_instruction, History._accept_new_instruction),
+)
+"""By type of message: its check, and what to remember of it once it is accepted."""
+
+_CHECKS: Final = {kind: check for kinds, check, _ in _TABLE for kind in kinds if check is not None}
+_ACCEPTORS: Final = {kind: accept for kinds, _, accept in _TABLE for kind in kinds if accept is not None}

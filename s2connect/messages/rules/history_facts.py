@@ -53,7 +53,7 @@ class Remembered(Generic[K, V]):
         self._complete = True
 
     def put(self, key: K, value: V) -> None:
-        """Remember, as the newest."""
+        """Add or replace an entry, as the newest."""
         if (len(key) if isinstance(key, str) else max(map(len, key))) > MAX_ID_LENGTH:
             self._complete = False
             return
@@ -64,15 +64,15 @@ class Remembered(Generic[K, V]):
             self._complete = False
 
     def get(self, key: K) -> V | None:
-        """What is remembered, if it is."""
+        """Return the value, or None."""
         return self._items.get(key)
 
     def drop(self, key: K) -> None:
-        """Remember no longer, because it is no more."""
+        """Remove an entry, because its object has ended."""
         self._items.pop(key, None)
 
     def copy(self) -> Remembered[K, V]:
-        """Another one with the same entries."""
+        """Return another one with the same entries."""
         other: Remembered[K, V] = Remembered(self._limit)
         other._items = self._items.copy()
         other._complete = self._complete
@@ -93,7 +93,7 @@ class Remembered(Generic[K, V]):
 
 
 class Way(NamedTuple):
-    """A transition, as far as an instruction depends on it."""
+    """Facts of a transition that decide on an instruction."""
 
     abnormal_only: bool
     blocking_timers: tuple[str, ...]
@@ -101,7 +101,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Actuator:
-    """What an actuator can be told."""
+    """Facts of an actuator that decide on an instruction."""
 
     modes: Mapping[str, bool]
     """By mode: whether it is for abnormal conditions only."""
@@ -112,7 +112,7 @@ class Actuator:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A description that was taken."""
+    """Facts of an accepted description."""
 
     message_id: str
     valid_from: datetime
@@ -124,7 +124,7 @@ class Described:
 
 @dataclass(slots=True)
 class Machines:
-    """The device under one control type with operation modes."""
+    """State of the device under one control type with operation modes."""
 
     descriptions: tuple[tuple[Described, datetime | None], ...] = ()
     """Present and future descriptions in the order of arrival, each with its start time if known."""
@@ -138,11 +138,11 @@ class Machines:
     """By actuator and timer: when it ends."""
 
     def known(self, now: datetime | None) -> list[Described]:
-        """The descriptions that an identifier may come from, the newest first."""
+        """Return the descriptions that an identifier may come from, the newest first."""
         return [described for described, _ in reversed(self._left(now))]
 
     def copy(self) -> Machines:
-        """Another one with the same contents."""
+        """Return another one with the same contents."""
         other = Machines(self.descriptions, self.complete)
         other.active, other.instructed = self.active.copy(), self.instructed.copy()
         other.finished = self.finished.copy()
@@ -170,7 +170,7 @@ class Machines:
 
 
 class SequenceFacts(NamedTuple):
-    """A power sequence, as far as an instruction depends on it."""
+    """Facts of a power sequence that decide on an instruction."""
 
     interruptible: bool
     abnormal_only: bool
@@ -179,7 +179,7 @@ class SequenceFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A power profile that was taken."""
+    """Facts of an accepted power profile."""
 
     start_time: datetime
     end_time: datetime
@@ -188,7 +188,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Power constraints that were taken."""
+    """Facts of accepted power constraints."""
 
     valid_from: datetime
     valid_until: datetime | None
@@ -197,7 +197,7 @@ class Constraints:
 
 
 def described(message: Description) -> Described:
-    """What is to be remembered of a description."""
+    """Return the facts of a description."""
     fill_level_range = None
     forecasts = set()
     actuators: dict[str, Actuator]
@@ -232,7 +232,7 @@ def _actuator(owner: Machine) -> Actuator:
 
 
 def profile(message: ppbc.PowerProfileDefinition) -> Profile:
-    """What is to be remembered of a power profile."""
+    """Return the facts of a power profile."""
     return Profile(
         message.start_time,
         message.end_time,
@@ -251,7 +251,7 @@ def profile(message: ppbc.PowerProfileDefinition) -> Profile:
 
 
 def constraints(message: pebc.PowerConstraints) -> Constraints:
-    """What is to be remembered of power constraints."""
+    """Return the facts of power constraints."""
     allowed: dict[Limit, list[tuple[float, float, bool]]] = {}
     for limit in message.allowed_limit_ranges:
         bounds = sorted((limit.range_boundary.start_of_range, limit.range_boundary.end_of_range))
@@ -261,7 +261,7 @@ def constraints(message: pebc.PowerConstraints) -> Constraints:
 
 
 def milliseconds(start: datetime, end: datetime) -> float:
-    """From one moment to another."""
+    """Return the time between two moments."""
     return (end - start) / _MILLISECOND
 
 

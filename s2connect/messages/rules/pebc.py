@@ -10,7 +10,7 @@ from s2connect.messages import pebc
 from s2connect.messages.base import S2Message
 from s2connect.messages.general import CommodityQuantity
 from s2connect.messages.rules.base import Findings, Rule, Severity
-from s2connect.messages.rules.common import Checker, Ids, lasts, phases, unique
+from s2connect.messages.rules.common import Checker, ids, lasts, phases, unique
 
 BOTH_LIMITS: Final = Rule(
     "PEBC-01",
@@ -55,21 +55,6 @@ EMPTY_VALIDITY: Final = Rule(
     "What is valid for a time is so for longer than no time.",
 )
 
-RULES: Final = (
-    BOTH_LIMITS,
-    BOTH_LIMITS_EACH,
-    BOUNDARY_ORDER,
-    VALIDITY,
-    AVERAGE_ORDER,
-    ONE_ENVELOPE,
-    LIMIT_ORDER,
-    EMPTY_VALIDITY,
-)
-
-_object_ids: Final = Ids("message_id", "id")
-_instruction_ids: Final = Ids("message_id", "id", "power_constraints_id")
-_envelope_id: Final = Ids("id")
-
 
 def _validity(begin: datetime, end: datetime, found: Findings) -> None:
     """Note a validity that does not end after it began."""
@@ -80,7 +65,6 @@ def _validity(begin: datetime, end: datetime, found: Findings) -> None:
 
 
 def _power_constraints(message: pebc.PowerConstraints, found: Findings) -> None:
-    _object_ids(message, found)
     if message.valid_until is not None and message.valid_until <= message.valid_from:
         _validity(message.valid_from, message.valid_until, found)
     upper: set[CommodityQuantity] = set()
@@ -99,7 +83,6 @@ def _power_constraints(message: pebc.PowerConstraints, found: Findings) -> None:
 
 
 def _energy_constraint(message: pebc.EnergyConstraint, found: Findings) -> None:
-    _object_ids(message, found)
     if message.valid_until <= message.valid_from:
         _validity(message.valid_from, message.valid_until, found)
     if message.upper_average_power < message.lower_average_power:
@@ -107,13 +90,12 @@ def _energy_constraint(message: pebc.EnergyConstraint, found: Findings) -> None:
 
 
 def _instruction(message: pebc.Instruction, found: Findings) -> None:
-    _instruction_ids(message, found)
     envelopes = message.power_envelopes
     unique(envelopes, found, "power_envelopes")
     seen: set[CommodityQuantity] = set()
     for index, envelope in enumerate(envelopes):
         place = f"power_envelopes[{index}]"
-        _envelope_id(envelope, found, f"{place}.")
+        ids(envelope, found, f"{place}.")
         if envelope.commodity_quantity in seen:
             found.add(ONE_ENVELOPE, place, "another one has this quantity already")
         seen.add(envelope.commodity_quantity)
@@ -121,7 +103,7 @@ def _instruction(message: pebc.Instruction, found: Findings) -> None:
             if element.lower_limit > element.upper_limit:
                 where = f"{place}.power_envelope_elements[{number}]"
                 found.add(LIMIT_ORDER, where, "the lower limit is above the upper limit")
-            if element.duration == 0:
+            if element.duration == 0:  # here and not in lasts: this is the longest of all loops
                 lasts(0, found, f"{place}.power_envelope_elements[{number}]")
     phases(seen, found, "power_envelopes")
 

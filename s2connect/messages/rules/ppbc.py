@@ -9,7 +9,7 @@ from typing import Final
 from s2connect.messages import ppbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.rules.base import Findings, Rule, Severity
-from s2connect.messages.rules.common import Checker, Ids, lasts, one_id, only_ids, unique
+from s2connect.messages.rules.common import Checker, ids, lasts, unique
 from s2connect.messages.rules.general import power_values
 
 PROFILE_TIME: Final = Rule(
@@ -35,21 +35,12 @@ SELECTED: Final = Rule(
 )
 ONE_STATUS: Final = Rule("PPBC-05", Severity.WARNING, "PPBC.PowerProfileStatus", "A sequence container has one status.")
 
-RULES: Final = (PROFILE_TIME, ROOM, PROGRESS, SELECTED, ONE_STATUS)
-
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _RUNNING: Final = frozenset({ppbc.PowerSequenceStatus.EXECUTING, ppbc.PowerSequenceStatus.INTERRUPTED})
 _WAITING: Final = frozenset({ppbc.PowerSequenceStatus.NOT_SCHEDULED, ppbc.PowerSequenceStatus.SCHEDULED})
 
-_definition_ids: Final = Ids("message_id", "id")
-_instruction_ids: Final = only_ids("message_id", "id", "power_profile_id", "sequence_container_id", "power_sequence_id")
-_message_id: Final = Ids("message_id")
-_own_id: Final = Ids("id")
-_status_ids: Final = Ids("power_profile_id", "sequence_container_id")
-
 
 def _definition(message: ppbc.PowerProfileDefinition, found: Findings) -> None:
-    _definition_ids(message, found)
     containers = message.power_sequences_containers
     unique(containers, found, "power_sequences_containers")
     shortest = 0
@@ -63,12 +54,12 @@ def _definition(message: ppbc.PowerProfileDefinition, found: Findings) -> None:
 
 def _container(container: ppbc.PowerSequenceContainer, found: Findings, path: str) -> int:
     """Look at a container, and return how long its shortest sequence takes, in milliseconds."""
-    _own_id(container, found, f"{path}.")
+    ids(container, found, f"{path}.")
     unique(container.power_sequences, found, f"{path}.power_sequences")
     shortest = []
     for index, sequence in enumerate(container.power_sequences):
         place = f"{path}.power_sequences[{index}]"
-        _own_id(sequence, found, f"{place}.")
+        ids(sequence, found, f"{place}.")
         for number, element in enumerate(sequence.elements):
             where = f"{place}.elements[{number}]"
             lasts(element.duration, found, where)
@@ -78,12 +69,10 @@ def _container(container: ppbc.PowerSequenceContainer, found: Findings, path: st
 
 
 def _status(message: ppbc.PowerProfileStatus, found: Findings) -> None:
-    _message_id(message, found)
     seen: set[tuple[str, str]] = set()
     for index, status in enumerate(message.sequence_container_status):
         place = f"sequence_container_status[{index}]"
-        _status_ids(status, found, f"{place}.")
-        one_id(status.selected_sequence_id, found, f"{place}.selected_sequence_id")
+        ids(status, found, f"{place}.")
         key = (status.power_profile_id, status.sequence_container_id)
         if key in seen:
             found.add(ONE_STATUS, place, "the container has a status in this message already")
@@ -100,9 +89,6 @@ def _status(message: ppbc.PowerProfileStatus, found: Findings) -> None:
 
 
 CHECKS: Final[Mapping[type[S2Message], Checker]] = {
-    ppbc.EndInterruptionInstruction: _instruction_ids,
     ppbc.PowerProfileDefinition: _definition,
     ppbc.PowerProfileStatus: _status,
-    ppbc.ScheduleInstruction: _instruction_ids,
-    ppbc.StartInterruptionInstruction: _instruction_ids,
 }

@@ -31,8 +31,6 @@ MOMENT: Final = Rule(
     "as the beginning of the next minute.)",
 )
 
-RULES: Final = (NULL, MOMENT)
-
 _MOMENT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d):(\d\d)(?:(\.\d{1,9}+)\d*+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 ).fullmatch
