@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def password(user: str) -> MqttPassword:
     return MqttPassword(f"password-of-{user}")
 
 
-def access_list(servers: dict[str, Sequence[str]]) -> str:
+def access_list(servers: Mapping[str, Sequence[str]]) -> str:
     """Return the access list of the binding: a rule per server, and one pattern for all clients (MQ-03).
 
     Args:

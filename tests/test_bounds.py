@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def bounds() -> dict[str, str]:
-    command = [sys.executable, REPOSITORY / ".ci" / "lowest.py"]
+    command: list[str | Path] = [sys.executable, REPOSITORY / ".ci" / "lowest.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=patience(20))
     return dict(line.split("==") for line in done.stdout.split())
 

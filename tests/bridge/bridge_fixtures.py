@@ -178,7 +178,7 @@ class BridgeSetup:
         if self.kinds[Role.RM] == PLAIN:
             battery = PlainServerDevice(id=self.key, name="Battery", path="/battery")
             devices = PlainServerDevicesSide(
-                self.ids["bridge"], PlainServerDevices.model_construct(port=0, device=(battery,))
+                self.ids["bridge"], PlainServerDevices.model_construct(type="plain-server", port=0, device=(battery,))
             )
         else:
             devices = NodeDevicesSide(self.bridge, self.bridge.node(role=Role.CEM))

@@ -96,7 +96,7 @@ class FaultHouse:
             '[[route]]\nname = "house"\ncheck = "rules"\n[route.devices]\ntype = "s2-connect"\n'
             f'[route.manager]\ntype = "s2-connect"\nprotocols = ["{WEBSOCKET if mqtt is None else MQTT}"]\n'
         )
-        config, _ = load(file)
+        settings, _ = load(file)
         async with (
             Endpoint.open(self.directory / "device", serve=False) as device,
             Endpoint.open(self.directory / "manager", serve=False) as manager,
@@ -104,7 +104,7 @@ class FaultHouse:
         ):
             devices = bridge.routes["house"].devices
             assert isinstance(devices, NodeDevicesSide)
-            own = config.routes[0].id_in(bridge.id)
+            own = settings.routes[0].id_in(bridge.id)
             self.ids["bridge"] = devices.node.id
             self.ids["representative"] = representative_id(own, str(self.ids["device"]))
             rm = self.ids["device"]

@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from route_fixtures import POWER, converse, ended, until_up
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, PlainServer
 from s2connect.bridge.bridge import Bridge, prepare_home
@@ -24,6 +23,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
 from s2connect.transports.plain import PlainAcceptor, connect_plain
 from s2connect.web.metrics import Metrics
+from tests.bridge.route_fixtures import POWER, converse, ended, until_up
 from tests.waits import until, within
 
 PEER = NodeId(uuid4())

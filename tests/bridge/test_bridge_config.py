@@ -14,7 +14,6 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from route_fixtures import private_file
 
 from s2connect.bridge import config as config_module
 from s2connect.bridge.config import BridgeConfig, MqttDevices, PlainServerDevices
@@ -25,6 +24,7 @@ from s2connect.bridge.toml_lines import line_of, lines_of
 from s2connect.errors import ConfigurationError
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
+from tests.bridge.route_fixtures import private_file
 
 BRIDGE = NodeId(UUID(int=7))
 HEAD = 'home = "bridge-home"\n'

@@ -485,7 +485,7 @@ def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
             await manager.send(answer(f"r{n}"))
         await asyncio.sleep(0.1)
         await manager.close()
-        told = []
+        told: list[Any] = []
         while len(told) < 40:
             await asyncio.sleep(0.05)
             told.append(json.loads(await device.recv())["subject_message_id"])

@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from route_fixtures import client_devices, client_manager, converse, part, private_file
 
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, PlainClientDevice
 from s2connect.bridge.devices import ConfiguredDevice
@@ -29,6 +28,7 @@ from s2connect.transports.mqtt.details import SessionToken, StaticSession
 from s2connect.transports.mqtt.parameters import ChannelLimits
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
+from tests.bridge.route_fixtures import client_devices, client_manager, converse, part, private_file
 from tests.mosquitto import Mosquitto, access_list
 from tests.waits import slowed, until, within
 

@@ -6,21 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
 import pytest
-from route_fixtures import (
-    client_devices,
-    client_manager,
-    converse,
-    ended,
-    part,
-    private_file,
-    server_devices,
-    server_manager,
-    until_up,
-)
 
 from s2connect.bridge.config import PlainClientDevice, PlainServerDevice
 from s2connect.bridge.devices import ConfiguredDevice, read_secret
@@ -42,6 +32,17 @@ from s2connect.model.secret import Secret
 from s2connect.transports.base import Connection
 from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.bridge.bridge_fixtures import PLAIN, WSS, BridgeSetup, both
+from tests.bridge.route_fixtures import (
+    client_devices,
+    client_manager,
+    converse,
+    ended,
+    part,
+    private_file,
+    server_devices,
+    server_manager,
+    until_up,
+)
 from tests.waits import until, within
 
 BRIDGE, PEER = NodeId(uuid4()), NodeId(uuid4())
@@ -267,11 +268,13 @@ async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do
 async def test_a_device_by_path_shows_the_token_or_login_that_all_of_them_have(tmp_path: Path) -> None:
     token, login = private_file(tmp_path / "token", "for-all"), private_file(tmp_path / "login", "s2:for-all\n")
     async with by_path(token_file=token, login_file=login) as (route, port, cem_server):
-        for shown in ({}, {"token": Secret("other")}, {"login": Secret("s2:other")}):
+        wrong: list[dict[str, Any]] = [{}, {"token": Secret("other")}, {"login": Secret("s2:other")}]
+        for shown in wrong:
             with pytest.raises(SessionRefused):
                 await connect_plain(f"ws://127.0.0.1:{port}/s2/stranger", role=Role.RM, local=PEER, **shown)
         assert list(route.links) == ["battery"], "a stranger's id takes no place"
-        for shown in ({"token": Secret("for-all")}, {"login": Secret("s2:for-all")}):
+        right: list[dict[str, Any]] = [{"token": Secret("for-all")}, {"login": Secret("s2:for-all")}]
+        for shown in right:
             name = "-".join(shown)
             device = await connect_plain(f"ws://127.0.0.1:{port}/s2/{name}", role=Role.RM, local=PEER, **shown)
             cem = await anext(cem_server)

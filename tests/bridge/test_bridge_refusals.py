@@ -9,8 +9,6 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from test_bridge_bridge import FileSetup
-from test_bridge_relay import CEM, NOON, RM, V1, measurement, said
 
 from s2connect import Message, NodeDescription, RefuseMessage, Session
 from s2connect.bridge.refusals import BRIDGE, MAX_LOGGED, OTHER, PEER, Refusals
@@ -22,6 +20,8 @@ from s2connect.web.metrics import Metrics
 from s2connect.web.page import status_page
 from s2connect.web.rows import Row
 from tests.bridge.link_fixtures import answer, message
+from tests.bridge.test_bridge_bridge import FileSetup
+from tests.bridge.test_bridge_relay import CEM, NOON, RM, V1, measurement, said
 from tests.waits import within
 
 

@@ -171,7 +171,7 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
     sink = Sink()
     async with BridgeSetup(tmp_path, WSS, WSS) as house:
         manager = house.sessions(CEM)
-        taking = asyncio.create_task(anext(manager))
+        taking = asyncio.ensure_future(anext(manager))
         if task == "session":
             sink.refuses = "session_opened"
         else:
@@ -181,7 +181,7 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
         assert ((await sink.warned(task)).retry_in is None) == (task == "session")
         if task == "session":
             await until(lambda: bool(sink.named("session_closed")))
-        again = asyncio.create_task(anext(manager))
+        again = asyncio.ensure_future(anext(manager))
         async with within(20):
             await until(lambda: bool(sink.named("session_opened")))
         for one in (taking, again):

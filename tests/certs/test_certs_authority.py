@@ -11,7 +11,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store
-from example_certificates import make, make_leaf, make_root, now
 
 from s2connect.certs.authority import (
     CA_NOT_AFTER,
@@ -23,6 +22,7 @@ from s2connect.certs.authority import (
 )
 from s2connect.certs.chain import CapturedChain
 from s2connect.errors import ConfigurationError
+from tests.certs.example_certificates import make, make_leaf, make_root, now
 
 NAMES = ["heatpump-1.local", "192.168.1.20", "fd00::20"]
 JANUARY = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ def test_openssl_accepts_the_leaf_for_a_server_of_its_names_only(
     root, leaf = tmp_path / "root.pem", tmp_path / "leaf.pem"
     root.write_bytes(authority.to_pem())
     leaf.write_bytes(identity.chain_pem)
-    verify = ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", root]
+    verify: list[str | Path] = ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", root]
     openssl(*verify, "-verify_hostname", "heatpump-1.local", leaf)
     openssl(*verify, "-verify_ip", "192.168.1.20", leaf)
     openssl(*verify, "-verify_ip", "fd00::20", leaf)

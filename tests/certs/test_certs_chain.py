@@ -19,7 +19,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from example_certificates import DAY, Made, make, make_leaf, make_root, now, plain_context, serving, serving_blocking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +33,17 @@ from s2connect.certs.chain import (
 )
 from s2connect.certs.tls import ServerContext, pinned_client_context, wan_client_context
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout, ProtocolViolation
+from tests.certs.example_certificates import (
+    DAY,
+    Made,
+    make,
+    make_leaf,
+    make_root,
+    now,
+    plain_context,
+    serving,
+    serving_blocking,
+)
 from tests.waits import patience, within
 
 HOST = "heatpump-1.local"
@@ -415,7 +425,7 @@ def test_no_changed_byte_gets_past_or_escapes_as_another_error(in_leaf: bool, at
     assert GOOD.ca_der is not None
     der = bytearray(GOOD.leaf_der if in_leaf else GOOD.ca_der)
     der[at % len(der)] ^= flip
-    changed = {"leaf_der": bytes(der)} if in_leaf else {"ca_der": bytes(der)}
+    changed: dict[str, Any] = {"leaf_der": bytes(der)} if in_leaf else {"ca_der": bytes(der)}
     if fault(dataclasses.replace(GOOD, **changed)) is None:
         # DER has one spare byte: how many bits of the signature's last byte are padding. It changes no content.
         original = LEAF if in_leaf else LEAF.issuer

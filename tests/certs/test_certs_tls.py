@@ -14,20 +14,6 @@ import uvloop
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from example_certificates import (
-    DAY,
-    Made,
-    ask,
-    connected,
-    leaf_seen,
-    make,
-    make_leaf,
-    make_root,
-    now,
-    plain_context,
-    serving,
-    serving_blocking,
-)
 
 from s2connect.certs.authority import CertificateAuthority, ServerIdentity
 from s2connect.certs.tls import (
@@ -44,6 +30,20 @@ from s2connect.errors import (
     ConfigurationError,
     ProtocolViolation,
     StorageUnavailable,
+)
+from tests.certs.example_certificates import (
+    DAY,
+    Made,
+    ask,
+    connected,
+    leaf_seen,
+    make,
+    make_leaf,
+    make_root,
+    now,
+    plain_context,
+    serving,
+    serving_blocking,
 )
 
 

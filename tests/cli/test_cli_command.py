@@ -276,6 +276,7 @@ def test_every_error_has_one_exit_code_whether_it_comes_from_here_or_from_the_se
     refused = Failure.of(PairingRefused("No.", reason="Other", additional_info="busy"))
     again = Failure.from_object(refused.to_object())
     assert (again.code, again.details, again.what) == (5, {"reason": "Other", "additional_info": "busy"}, "No.")
+    odd: object
     for odd in (None, [], {"kind": 3}, {"kind": "martian"}):
         assert Failure.from_object(odd).code == 1
 

@@ -343,7 +343,7 @@ async def test_many_may_send_at_once_and_the_cancelled_send_whole_messages_or_no
     await asyncio.sleep(0)
     for sender in senders[::3]:
         sender.cancel()
-    arrived = []
+    arrived: list[Any] = []
     async with within(5):
         while not all(sender.done() for sender in senders) or len(arrived) < 20:
             arrived.append(await peers.recv())

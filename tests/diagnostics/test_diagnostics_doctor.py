@@ -106,7 +106,7 @@ def contents(home: Path) -> dict[str, tuple[bytes, int, int]]:
 
 def secrets_of(home: Path) -> list[str]:
     """What must not be printed: every line of every secret, and every token in it."""
-    found = []
+    found: list[str] = []
     for path in (home / "secrets").iterdir():
         text = path.read_text("ascii")
         found += json.loads(text) if text.startswith("[") else text.splitlines()[1:-1]

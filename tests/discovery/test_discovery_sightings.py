@@ -212,7 +212,7 @@ def test_whatever_arrives_the_table_is_true_to_its_word_and_falls_silent(
     for wait, (what, *arguments) in steps:
         now += wait
         if what == "addresses":
-            table.addresses(*arguments, now, whole=True)  # type: ignore[arg-type]  # drawn to fit
+            table.addresses(*arguments, now, whole=True)  # type: ignore[arg-type, misc]  # drawn to fit
         elif what == "tick":
             changed, _ = table.tick(now)
             differing = {k for k in told.keys() | table.found.keys() if told.get(k) != table.found.get(k)}

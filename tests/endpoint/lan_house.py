@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, Role, Session, create_home, events
+from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role, Session, create_home, events
 from s2connect.errors import S2ConnectError
 
 
@@ -52,15 +52,17 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
             described, nodes = await endpoint.look_at(endpoint.pairing_url.from_user(url), address=address)
             return [described.name, [n.title for n in nodes], str(nodes[0].id)]
         case ["announce", url, peer]:
-            return await node.announce_pairing(url, UUID(peer))
+            await node.announce_pairing(url, NodeId(UUID(peer)))
+            return None
         case ["announce waiting", peer]:
-            return endpoint.announce_waiting(UUID(peer))
+            endpoint.announce_waiting(NodeId(UUID(peer)))
+            return None
         case ["polling"]:
             assert endpoint._lan is not None
             return [str(w.url) for w in endpoint._lan._waiting.values() if not w.task.done()]
         case ["pair waiting", peer, code]:
             started = time.monotonic()
-            await node.pair_waiting(UUID(peer), code)
+            await node.pair_waiting(NodeId(UUID(peer)), code)
             return time.monotonic() - started
     raise ValueError(order)
 

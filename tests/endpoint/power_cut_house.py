@@ -66,7 +66,7 @@ async def house(directory: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     async with contextlib.AsyncExitStack() as stack:
         opened = []
         for role in (Role.CEM, Role.RM):
-            config = await asyncio.to_thread(lambda role=role: read_config(Home.open(directory / role)))
+            config = read_config(await asyncio.to_thread(Home.open, directory / role))
             config = config.model_copy(update={"bind": address})
             endpoint = await stack.enter_async_context(
                 Endpoint.open(directory / role, config=config, addresses=addresses)

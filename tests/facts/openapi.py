@@ -55,7 +55,7 @@ def _members(files: dict[str, Any], file: str, schema: Any) -> dict[str, Any]:
         target, name = _reference(file, schema).split("#")
         return _members(files, target, files[target]["components"]["schemas"][name])
     assert schema.keys() - _SILENT <= {"type", "properties", "required", "allOf"}, schema
-    found = {}
+    found: dict[str, Any] = {}
     for part in schema.get("allOf", ()):
         found |= _members(files, file, part)
     for name, member in schema.get("properties", {}).items():
@@ -70,6 +70,7 @@ def _reference(file: str, schema: Any) -> str:
 
 def _kind(file: str, schema: Any) -> str:
     schema = {key: value for key, value in schema.items() if key not in _SILENT}
+    rest: dict[object, object]
     match schema:
         case {"oneOf": [only], **rest} if not rest:
             return _kind(file, only)

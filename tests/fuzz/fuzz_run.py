@@ -1,4 +1,4 @@
-"""Fuzz one target, guided by coverage: ``python tests/fuzz/fuzz_run.py TARGET SECONDS DIRECTORY [CORPUS...]``.
+"""Fuzz one target, guided by coverage: ``python -m tests.fuzz.fuzz_run TARGET SECONDS DIRECTORY [CORPUS...]``.
 
 New inputs that reach new code are written to DIRECTORY. An input that raises ends the run with exit code 1 and is
 written there as ``crash-…``; the slowest inputs are written as ``slow-…``, for ``test_fuzz_corpus.py`` to time without
@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 import atheris
-import conftest  # noqa: F401 - the folders of the kits
 
 with atheris.instrument_imports(include=["s2connect"]):
-    from fuzz_targets import TARGETS
+    from tests.fuzz.fuzz_targets import TARGETS
 
 KEPT_SLOW = 5
 """Slowest inputs that are written at the end."""

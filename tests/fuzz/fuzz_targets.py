@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import mqtt_sessions
-import pairing_fixtures as fixtures
-import rule_examples
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -45,6 +42,9 @@ from s2connect.transports.mqtt.publish import (
     read_publish,
     write_publish,
 )
+from tests.messages import rule_examples
+from tests.pairing import pairing_fixtures as fixtures
+from tests.transports import mqtt_sessions
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 STATUSES = frozenset({200, 204, 400, 401, 403, 429, 503})

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS, Target
+
+from tests.fuzz.fuzz_targets import TARGETS, Target
 
 CORPUS = Path(__file__).parent / "corpus"
 """Inputs that reached new code while fuzzing, a folder a target; kept small."""

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS
-from test_fuzz_corpus import CORPUS, MAX_SECONDS, _cost
+
+from tests.fuzz.fuzz_targets import TARGETS
+from tests.fuzz.test_fuzz_corpus import CORPUS, MAX_SECONDS, _cost
 
 pytest.importorskip("atheris", reason="atheris has no wheel for this Python: pip install atheris")
 
@@ -21,10 +22,9 @@ SECONDS = max(1, 60 // len(TARGETS))
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("name", TARGETS)
 def test_guided_fuzzing_finds_nothing(name: str, tmp_path: Path) -> None:
-    script = Path(__file__).parent / "fuzz_run.py"
     corpus = [str(CORPUS / name)] if (CORPUS / name).is_dir() else []
     found = subprocess.run(
-        [sys.executable, str(script), name, str(SECONDS), str(tmp_path / "new"), *corpus],
+        [sys.executable, "-m", "tests.fuzz.fuzz_run", name, str(SECONDS), str(tmp_path / "new"), *corpus],
         capture_output=True,
         text=True,
         timeout=SECONDS + 100,

@@ -205,7 +205,8 @@ async def test_port_0_is_one_port_in_both_families(context: ssl.SSLContext) -> N
 
 async def test_a_number_that_is_taken_in_one_family_only_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of all ports are taken in the second family: one that is free in both is found."""
-    bind, tried = socket.socket.bind, []
+    bind = socket.socket.bind
+    tried: list[Any] = []
 
     class Crowded(socket.socket):
         def bind(self, address: Any, /) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from interop_kit import peer_python
+
+from tests.interop.interop_kit import peer_python
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from plain_kit import be_device, manage
-from s2kit_kit import CODE, Failed, S2Kit, s2kit
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.endpoint.endpoint import create_home
@@ -22,6 +21,8 @@ from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.settings import MqttSettings
+from tests.interop.plain_kit import be_device, manage
+from tests.interop.s2kit_kit import CODE, Failed, S2Kit, s2kit
 from tests.waits import within
 
 DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.StorageStatus", *["FRBC.ActuatorStatus"] * 2]
@@ -29,7 +30,7 @@ DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.Storage
 
 async def endpoint_of(
     tmp_path: Path, role: Role, *, protocols: tuple[str, ...] = (WEBSOCKET,), mqtt: MqttSettings | None = None
-) -> Endpoint:
+) -> AbstractAsyncContextManager[Endpoint]:
     node = NodeConfig(role=role, communication_protocols=protocols)
     config = EndpointConfig(host="localhost", port=0, bind="127.0.0.1", nodes=(node,), vault="files", mqtt=mqtt)
     await asyncio.to_thread(create_home, tmp_path / "home", config)

@@ -12,9 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from interop_kit import HERE, START_TIMEOUT, peer_python
 
 from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, Role, Session
+from tests.interop.interop_kit import HERE, START_TIMEOUT, peer_python
 from tests.waits import within
 
 SELECT = {

@@ -12,7 +12,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from plain_kit import be_device, manage, now
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.certs.authority import CertificateAuthority
@@ -25,6 +24,7 @@ from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
+from tests.interop.plain_kit import be_device, manage, now
 from tests.waits import Deadline, patience, within
 
 MOCHI = Path(__file__).parents[2] / ".peers" / "mochi" / "cmd"
@@ -83,7 +83,7 @@ async def mochi(directory: Path) -> AsyncIterator[Running]:
     for name, content in (("ca", ca.to_pem()), ("chain", identity.chain_pem), ("key", identity.key_pem)):
         (directory / f"{name}.pem").write_bytes(content)
     port = free_port()
-    arguments = [MOCHI, f"-tcp=127.0.0.1:{port}", "-ws=127.0.0.1:0", "-info=127.0.0.1:0"]
+    arguments = [str(MOCHI), f"-tcp=127.0.0.1:{port}", "-ws=127.0.0.1:0", "-info=127.0.0.1:0"]
     files = [f"-tls-cert-file={directory / 'chain.pem'}", f"-tls-key-file={directory / 'key.pem'}"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([*arguments, *files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)

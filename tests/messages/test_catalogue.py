@@ -10,7 +10,6 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import message_schemas
 import pytest
 from annotated_types import Len
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +23,7 @@ from s2connect.messages.catalogue import BETA, MESSAGES, V1, data_model, may_hav
 from s2connect.messages.envelope import MAX_VALUES, InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.labels import MAX_COLLECTED
 from s2connect.model.strict_json import MalformedJson, read_json
+from tests.messages import message_schemas
 from tests.strategies import json_values
 
 VERSIONS = (V1, BETA)
@@ -166,6 +166,7 @@ def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version:
         if issubclass(kind, StrEnum):
             assert [str(value) for value in kind] and set(kind) == set(rules["enum"]), name  # noqa: PT018
         else:
+            assert issubclass(kind, S2Object)
             assert members_of_type(kind) == members_of_schema(rules), name
 
 
@@ -553,7 +554,7 @@ def test_messages_are_built_by_name_checked_and_immutable() -> None:
     assert len(status.message_id) == 36
     assert "null" not in status.to_json()
     with pytest.raises(ValidationError):
-        status.actuator_id = "a-2"
+        status.actuator_id = "a-2"  # type: ignore[misc]
     for wrong in ({"operation_mode_factor": float("nan")}, {"actuator_id": "x"}, {"actuator_id": "a-\ud800"}, {"y": 1}):
         with pytest.raises(ValidationError):
             frbc.ActuatorStatus.model_validate({**dict(status), **wrong})

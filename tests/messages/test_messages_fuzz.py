@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import message_schemas
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from s2connect.messages.conversation import Conversation
 from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, MAX_VALUES, InvalidMessage, read_message, reception_status
 from s2connect.model.common import Role
 from s2connect.transports.base import MAX_MESSAGE_BYTES
+from tests.messages import message_schemas
 
 NIL = "00000000-0000-0000-0000-000000000000"
 VERSIONS = (V1, BETA)

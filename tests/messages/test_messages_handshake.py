@@ -46,7 +46,7 @@ def message(kind: str = "ResourceManagerDetails", **more: Any) -> str:
     return json.dumps({"message_type": kind, "message_id": "other"} | more)
 
 
-def sent(step: Step) -> list[tuple[str, ...]]:
+def sent(step: Step) -> list[tuple[Any, ...]]:
     """What a step sends, in short."""
     short = []
     for text in step.send:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import message_schemas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from s2connect.messages.conversation import Conversation, ValidationResult
 from s2connect.messages.envelope import NIL_ID, InvalidMessage, read_message
 from s2connect.messages.rules.tolerance import mended
 from s2connect.model.common import Role
+from tests.messages import message_schemas
 
 CEM, RM = Role.CEM, Role.RM
 NOW = datetime(2026, 5, 4, 12, 1, tzinfo=UTC)
@@ -336,7 +336,7 @@ def test_a_document_with_null_for_every_missing_member_is_read_as_the_one_withou
 
 @pytest.mark.rule("MSG-03")
 def test_no_label_has_the_words_of_a_validation_library() -> None:
-    values = (None, True, 7, -1, 5.5, "x", "", [], {}, [None], [7], {"x": 1}, "é" * 500)
+    values: tuple[Any, ...] = (None, True, 7, -1, 5.5, "x", "", [], {}, [None], [7], {"x": 1}, "é" * 500)
     seen = 0
     for version, kinds in MESSAGES.items():
         for name in kinds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -202,7 +203,7 @@ def test_read_list_refuses_what_is_no_list_of_them(text: str) -> None:
 def test_objects_of_the_wire_cannot_be_changed() -> None:
     node = NodeDescription.from_value(NODE)
     with pytest.raises(ValueError, match="frozen"):
-        node.brand = "other"
+        node.brand = "other"  # type: ignore[misc]
 
 
 def test_the_title_prefers_the_name_a_person_gave() -> None:
@@ -263,7 +264,7 @@ def test_null_counts_as_absent_also_where_there_is_a_default(absent: dict[str, o
     assert read == pairing.RequestPairing.from_value({**REQUEST, "forcePairing": False})
 
 
-def _without(value: dict[str, object], member: str) -> dict[str, object]:
+def _without(value: Mapping[str, object], member: str) -> dict[str, object]:
     return {name: given for name, given in value.items() if name != member}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pairing_fixtures import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
 
 from s2connect.model.common import Role
 from s2connect.model.reply import Reply
@@ -17,6 +16,7 @@ from s2connect.pairing.lan_core import (
     LanOperations,
     PairingAnnounced,
 )
+from tests.pairing.pairing_fixtures import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
 
 OTHER_ID = "00000000-0000-4000-8000-000000000001"
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from lan_fixtures import PATH, base_url, https_client, outside_address, serving, trusting
-from pairing_fixtures import SERVER_ID, endpoint, node
 
 from s2connect.errors import PairingRefused, ProtocolViolation
 from s2connect.https.server import HttpsServer
@@ -17,6 +15,8 @@ from s2connect.pairing import lan_http
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
 from s2connect.pairing.neighbourhood import Neighbourhood, list_interfaces
+from tests.pairing.lan_fixtures import PATH, base_url, https_client, outside_address, serving, trusting
+from tests.pairing.pairing_fixtures import SERVER_ID, endpoint, node
 from tests.waits import until
 
 OWN = node(Role.RM, 7)

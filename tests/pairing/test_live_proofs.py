@@ -93,7 +93,7 @@ def test_a_node_with_another_code_answers_what_proves_nothing() -> None:
     attempt = setup.begin(nodeIdAlias="a")
     reply = reflect(setup, attempt, nodeIdAlias="b")
     assert reply.status == 200
-    attempt.proof = lambda _token="": answered(reply)["clientHmacChallengeResponse"]  # type: ignore[method-assign]
+    attempt.proof = lambda _token="": answered(reply)["clientHmacChallengeResponse"]  # type: ignore[method-assign, assignment]
     assert attempt.request_details() == Reply(403)
 
 
@@ -107,7 +107,7 @@ def test_the_certificate_of_another_connection_gives_another_answer() -> None:
         )
     )
     assert reply.status == 200
-    attempt.proof = lambda _token="": answered(reply)["clientHmacChallengeResponse"]  # type: ignore[method-assign]
+    attempt.proof = lambda _token="": answered(reply)["clientHmacChallengeResponse"]  # type: ignore[method-assign, assignment]
     assert attempt.request_details() == Reply(403)
 
 
@@ -152,7 +152,7 @@ def test_as_long_as_an_attempt_may_live_its_proof_is_not_sent(state: str) -> Non
     setup.now += ATTEMPT_LIFETIME
     late = reflect(setup, attempt)
     assert late.status == 200
-    attempt.proof = lambda _token="": answered(late)["clientHmacChallengeResponse"]  # type: ignore[method-assign]
+    attempt.proof = lambda _token="": answered(late)["clientHmacChallengeResponse"]  # type: ignore[method-assign, assignment]
     assert attempt.request_details() == Reply(401)
 
 

@@ -12,8 +12,6 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from lan_fixtures import PATH, base_url, serving
-from pairing_fixtures import SERVER_ID, SESSION_URL, endpoint, node
 
 from s2connect.certs.tls import leaf_fingerprint_of
 from s2connect.errors import WrongPairingCode
@@ -41,6 +39,8 @@ from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
 from s2connect.supervisor import Supervisor
+from tests.pairing.lan_fixtures import PATH, base_url, serving
+from tests.pairing.pairing_fixtures import SERVER_ID, SESSION_URL, endpoint, node
 from tests.waits import until, within
 
 RM = endpoint(Role.RM, Deployment.LAN, node(Role.RM, 1, "a"), node(Role.RM, 2, "b"))
@@ -312,7 +312,7 @@ class Manager:
                 await self.supervisor.close()
 
     async def nodes(self, count: int) -> list[NodeId]:
-        found = []
+        found: list[NodeId] = []
         async with within(10):
             while len(found) < count:
                 event = await self.events.get()

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lan_fixtures import node_id
 
 from s2connect.errors import NotReachable
 from s2connect.model.common import NodeId
@@ -23,6 +22,7 @@ from s2connect.pairing.long_poll_core import (
     PollAnswer,
     Waiter,
 )
+from tests.pairing.lan_fixtures import node_id
 
 DESCRIBE = WaitForPairingAction.SEND_NODE_DESCRIPTION
 PREPARE = WaitForPairingAction.PREPARE_PAIRING

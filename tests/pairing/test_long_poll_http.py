@@ -12,7 +12,6 @@ from uuid import UUID
 
 import aiohttp
 import pytest
-from lan_fixtures import PATH, base_url, node_id, outside_address, serving, trusting
 
 from s2connect.errors import NotReachable
 from s2connect.https.server import HttpsServer
@@ -22,6 +21,7 @@ from s2connect.pairing import long_poll_core, long_poll_http
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.neighbourhood import Neighbourhood
+from tests.pairing.lan_fixtures import PATH, base_url, node_id, outside_address, serving, trusting
 from tests.waits import until
 
 PAIR = WaitForPairingAction.REQUEST_PAIRING

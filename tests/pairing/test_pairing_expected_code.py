@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pairing_fixtures import (
+
+from s2connect.model.common import Deployment, NodeId, Role
+from s2connect.pairing.code import DYNAMIC_LIFETIME, AfterFailure, PairingToken
+from s2connect.pairing.server_core import Commit
+from tests.pairing.pairing_fixtures import (
     CLIENT_ID,
     OTHER_TOKEN,
     SERVER_ID,
@@ -18,10 +22,6 @@ from pairing_fixtures import (
     node,
     request,
 )
-
-from s2connect.model.common import Deployment, NodeId, Role
-from s2connect.pairing.code import DYNAMIC_LIFETIME, AfterFailure, PairingToken
-from s2connect.pairing.server_core import Commit
 
 CLIENT = NodeId(CLIENT_ID)
 

@@ -396,7 +396,7 @@ def test_the_servers_own_response_proves_nothing(branch: CommunicationRole) -> N
     """Reflection: what the server sent for the client's challenge is no answer to its own."""
     setup = _in_branch(branch)
     attempt = _begin(setup)
-    attempt.proof = lambda _token="": attempt.answer["clientHmacChallengeResponse"]  # type: ignore[method-assign]
+    attempt.proof = lambda _token="": attempt.answer["clientHmacChallengeResponse"]  # type: ignore[method-assign, assignment]
     assert _exchange(attempt, branch) == Reply(403)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_session_session import answer, connections, session, status, text
 
 from s2connect import LATER, Message, RefuseMessage
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
@@ -31,6 +30,7 @@ from s2connect.session.answers import (
 from s2connect.session.inbox import Inbox
 from s2connect.session.session import Session, SessionEnd
 from s2connect.transports.base import Connection
+from tests.session.test_session_session import answer, connections, session, status, text
 from tests.waits import within
 
 Raw = tuple[Callable[..., Session], Connection]

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate_fixtures import HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, frbc_instruction, of, select, statuses
 
 from s2connect.errors import UsageError
 from s2connect.messages import frbc
@@ -23,6 +22,18 @@ from s2connect.messages.general import (
 )
 from s2connect.simulate.devices.battery import EFFICIENCY, RESERVE
 from s2connect.simulate.devices.kinds import KINDS, make_device
+from tests.simulate.simulate_fixtures import (
+    HOUR,
+    MIDNIGHT,
+    MINUTE,
+    REFUSED,
+    TAKEN,
+    a_device,
+    frbc_instruction,
+    of,
+    select,
+    statuses,
+)
 
 FRBC = ControlType.FILL_RATE_BASED_CONTROL
 

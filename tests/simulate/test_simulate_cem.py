@@ -7,7 +7,6 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
 
 from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.catalogue import BETA, V1
@@ -21,6 +20,7 @@ from s2connect.messages.general import (
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.devices.ev_charger import WANTED
 from s2connect.simulate.devices.kinds import CONTROL_TYPES
+from tests.simulate.simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
 
 VARIANTS = [
     ("battery", "frbc", frbc.Instruction),

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate_fixtures import (
+
+from s2connect.messages import frbc, pebc
+from s2connect.messages.general import ControlType, InstructionStatus
+from s2connect.simulate.devices.ev_charger import WANTED
+from tests.simulate.simulate_fixtures import (
     DAY,
     EVENING,
     HOUR,
@@ -21,10 +25,6 @@ from simulate_fixtures import (
     select,
     statuses,
 )
-
-from s2connect.messages import frbc, pebc
-from s2connect.messages.general import ControlType, InstructionStatus
-from s2connect.simulate.devices.ev_charger import WANTED
 
 FRBC = ControlType.FILL_RATE_BASED_CONTROL
 PEBC = ControlType.POWER_ENVELOPE_BASED_CONTROL

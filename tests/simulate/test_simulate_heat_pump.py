@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate_fixtures import (
+
+from s2connect.messages import ddbc, frbc, ombc
+from s2connect.messages.base import new_id
+from s2connect.messages.catalogue import BETA, V1
+from s2connect.messages.general import CommodityQuantity, ControlType, PowerMeasurement
+from s2connect.simulate.devices.heat_pump import COMFORT, COP, HOTTEST, MINIMUM_PAUSE, MINIMUM_RUN
+from tests.simulate.simulate_fixtures import (
     DAY,
     HOUR,
     MIDNIGHT,
@@ -19,12 +25,6 @@ from simulate_fixtures import (
     select,
     statuses,
 )
-
-from s2connect.messages import ddbc, frbc, ombc
-from s2connect.messages.base import new_id
-from s2connect.messages.catalogue import BETA, V1
-from s2connect.messages.general import CommodityQuantity, ControlType, PowerMeasurement
-from s2connect.simulate.devices.heat_pump import COMFORT, COP, HOTTEST, MINIMUM_PAUSE, MINIMUM_RUN
 
 FRBC = ControlType.FILL_RATE_BASED_CONTROL
 OMBC = ControlType.OPERATION_MODE_BASED_CONTROL

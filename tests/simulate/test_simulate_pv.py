@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from simulate_fixtures import (
+
+from s2connect.messages import pebc
+from s2connect.messages.general import ControlType, InstructionStatus, PowerForecast, PowerMeasurement
+from tests.simulate.simulate_fixtures import (
     DAY,
     HOUR,
     MIDNIGHT,
@@ -16,9 +19,6 @@ from simulate_fixtures import (
     select,
     statuses,
 )
-
-from s2connect.messages import pebc
-from s2connect.messages.general import ControlType, InstructionStatus, PowerForecast, PowerMeasurement
 
 PEBC = ControlType.POWER_ENVELOPE_BASED_CONTROL
 

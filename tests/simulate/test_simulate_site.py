@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from simulate_fixtures import DAY, MIDNIGHT, a_device
 
 from s2connect.errors import UsageError
 from s2connect.simulate.site import PlannedDevice, read_site
 from tests.shared import SHARED
+from tests.simulate.simulate_fixtures import DAY, MIDNIGHT, a_device
 
 PILOTS = SHARED / "data" / "pilots.csv"
 HEADER = "site,area,appliance,resource,count,kw,kwh,litres\n"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from simulate_fixtures import DAY, HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, of, select, statuses
 
 from s2connect.messages import ombc, ppbc
 from s2connect.messages.base import S2Message, new_id
 from s2connect.messages.general import ControlType, InstructionStatus, RevokableObjects, RevokeObject
 from s2connect.messages.ppbc import PowerSequenceStatus
 from s2connect.simulate.devices.water_heater import COMFORT, DISINFECT_EVERY, DISINFECTED
+from tests.simulate.simulate_fixtures import DAY, HOUR, MIDNIGHT, MINUTE, REFUSED, TAKEN, a_device, of, select, statuses
 
 OMBC = ControlType.OPERATION_MODE_BASED_CONTROL
 PPBC = ControlType.POWER_PROFILE_BASED_CONTROL

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -71,7 +72,7 @@ def rig(authority: trustme.CA) -> Callable[..., object]:
         timings: WebSocketTimings | None = None,
         client_timings: WebSocketTimings | None = None,
         compression: bool = True,
-        **options: int,
+        **options: Any,
     ) -> AsyncIterator[Rig]:
         server_context, client_context = contexts(authority, "device.local")
         server = WebSocketTransport(lambda: url, timings=timings, compression=compression, **options)

@@ -82,7 +82,7 @@ def test_another_language_comes_to_the_same_results() -> None:
             pytest.fail(reason)
         pytest.skip(reason)
     script = Path(__file__).with_name("vectors_check.mjs")
-    command = [node, script, mqtt_vectors.FILE]
+    command: list[str | Path] = [node, script, mqtt_vectors.FILE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^[4-9]\d passed, 0 failed$", done.stdout, re.MULTILINE)

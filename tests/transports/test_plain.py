@@ -49,14 +49,14 @@ SHORT = WebSocketTimings(open_timeout=slowed(0.5), close_timeout=slowed(0.2))
 
 
 def door(**options: Any) -> PlainAcceptor:
-    return PlainAcceptor(**({"role": Role.CEM, "local": CEM, "tokens": TOKENS, "timings": SHORT} | options))
+    usual: dict[str, Any] = {"role": Role.CEM, "local": CEM, "tokens": TOKENS, "timings": SHORT}
+    return PlainAcceptor(**(usual | options))
 
 
 async def device(port: int, token: str | None = "battery", **options: Any) -> Connection:
     key = None if token is None else TOKENS.get(token, Secret(token))
-    return await connect_plain(
-        f"ws://127.0.0.1:{port}/s2", **({"role": Role.RM, "local": RM, "token": key, "timings": SHORT} | options)
-    )
+    usual: dict[str, Any] = {"role": Role.RM, "local": RM, "token": key, "timings": SHORT}
+    return await connect_plain(f"ws://127.0.0.1:{port}/s2", **(usual | options))
 
 
 @contextlib.asynccontextmanager
@@ -606,7 +606,8 @@ async def test_logins_that_are_none_or_the_same_are_mistakes_of_the_caller() -> 
         door(logins={"charger": Secret("no colon")})
     with pytest.raises(ConfigurationError, match="told apart"):
         door(logins={"charger": LOGIN, "pump": LOGIN})
-    for options in ({"login": Secret("no colon")}, {"login": LOGIN, "token": Secret("t")}):
+    wrong: list[dict[str, Any]] = [{"login": Secret("no colon")}, {"login": LOGIN, "token": Secret("t")}]
+    for options in wrong:
         with pytest.raises(ConfigurationError):
             await connect_plain("ws://127.0.0.1:9/", role=Role.RM, local=RM, **options)
 
