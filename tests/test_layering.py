@@ -39,6 +39,7 @@ LAYERS = {
     "simulate": 6,
     "web": 7,
     "service": 8,
+    "demo": 9,
     "diagnostics": 9,
     "cli": 10,
     "__main__": 10,

@@ -438,7 +438,7 @@ ALLOWED = {
         "begin": "one a command, ended with the stream: it reports its own failure",
     },
     "diagnostics/doctor.py": {"_run_all": "its function awaits it"},
-    "cli/program.py": {"__aenter__": "its object awaits it"},
+    "demo/program.py": {"__aenter__": "its object awaits it"},
 }
 """Where a task may be made: file and function, and why that is no seventh way to lose an error."""
 

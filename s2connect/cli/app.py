@@ -468,8 +468,8 @@ def demo(
     verbose: VerboseOption = False,
 ) -> None:
     """See three simulated devices, a bridge and a cloud over WebSocket and MQTT, on this machine. Leaves nothing."""
-    from s2connect.cli import demo as show
     from s2connect.cli.demo_text import narrator
+    from s2connect.demo import demonstration
 
     log_to_stderr(verbose)
-    run_work(show.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose, embedded=embedded_broker))
+    run_work(demonstration.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose, embedded=embedded_broker))

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from s2connect.cli.demo import Narrator
 from s2connect.cli.show import console, plain_table
+from s2connect.demo.demonstration import Narrator
 
 _STYLES: Final = {
     "sessions": "bold",

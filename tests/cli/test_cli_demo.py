@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from s2connect.cli import demo_broker
-from s2connect.cli.demo_place import prepare
 from s2connect.cli.demo_text import narrator
+from s2connect.demo.place import prepare
 from s2connect.service.failures import Failure
 from tests.command import run
 from tests.mosquitto import need_mosquitto

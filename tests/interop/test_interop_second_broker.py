@@ -15,7 +15,7 @@ import pytest
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.cli.demo_broker import Account, Broker
+from s2connect.demo.broker import Account, Broker
 from s2connect.errors import ConnectionClosed, NotReachable
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, NodeId

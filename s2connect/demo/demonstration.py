@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from s2connect.cli.demo_place import (
+from s2connect.demo.place import (
     BRIDGE,
     CLOUD,
     LOCAL,
@@ -23,7 +23,7 @@ from s2connect.cli.demo_place import (
     prepare,
     speed,
 )
-from s2connect.cli.program import Object, Program
+from s2connect.demo.program import Object, Program
 from s2connect.service.commands import Code, ShowBridge
 from s2connect.service.control import Control, connect
 from s2connect.service.failures import ExitCode, Failure

@@ -11,7 +11,7 @@ from typing import Final
 
 from s2connect import Deployment, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.cli.demo_broker import HOST, Account, Broker
+from s2connect.demo.broker import HOST, Account, Broker
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.url import MqttUrl

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from s2connect.certs.authority import ServerIdentity
-from s2connect.cli.program import end, kill, start
+from s2connect.demo.program import end, kill, start
 from s2connect.https.server import free_port
 from s2connect.service.failures import Failure
 

@@ -1,0 +1,1 @@
+"""The demonstration: a gateway between simulated devices and a cloud, made of processes that it starts."""
