@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
+from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.endpoint.endpoint import create_home
+from s2connect.endpoint.server import Server
+from s2connect.endpoint.state import EndpointState
 from s2connect.errors import UsageError
 from s2connect.https.server import free_port
 from s2connect.store.home import Home
@@ -75,13 +77,19 @@ async def test_it_listens_when_there_is_somebody_for_every_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there: list[bool] = []
-    real = Endpoint._listen
+    hooked: set[NodeId] = set()
+    set_hook, start = Node.set_admission_hook, Server.start
 
-    async def listening(self: Endpoint) -> None:
-        there.append(len(self.nodes) == 20 and all(c.admission_hook is not None for c in self._connections.values()))
-        await real(self)
+    def hook(node: Node, admission_hook: Any) -> None:
+        hooked.add(node.id)
+        set_hook(node, admission_hook)
 
-    monkeypatch.setattr(Endpoint, "_listen", listening)
+    async def listening(state: EndpointState, *more: Any) -> Server:
+        there.append(len(hooked) == 20 and hooked == set(state.local.nodes))
+        return await start(state, *more)
+
+    monkeypatch.setattr(Node, "set_admission_hook", hook)
+    monkeypatch.setattr(Server, "start", listening)
     async with Bridge.open(load(write(tmp_path, 20))[0]) as bridge:
         assert there == [True]
         assert bridge.endpoint._server is not None

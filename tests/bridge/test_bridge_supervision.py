@@ -157,7 +157,7 @@ async def test_the_events_of_a_service_go_on_after_one_that_could_not_be_told(
         await asyncio.sleep(0)
         sink.refuses = "warning"
         for kind in ("lost", "told"):
-            house.device.publish(events.Notice(kind=kind, sentence="A sentence."))
+            house.device._state.events.publish(events.Notice(kind=kind, sentence="A sentence."))
         await sink.warned("report")
         await until(lambda: any(isinstance(e, Warned) and e.reason == "told" for e in sink.events))
     await service.finish(1.0)
