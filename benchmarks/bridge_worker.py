@@ -34,8 +34,8 @@ from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl, WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.mqtt.broker import BrokerConnection
-from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -398,7 +398,7 @@ async def door_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     def take(connection: Connection) -> None:
         link.hand_over(Role.RM, connection)
 
-    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, gate=gate)
+    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, admit=gate)
     return {}
 
 

@@ -20,7 +20,7 @@ import trustme
 from s2connect.https.server import free_port
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.broker import BrokerConnection
-from s2connect.transports.mqtt.details import MqttPassword
+from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.settings import MqttSettings
 from tests.waits import Deadline, patience
 

@@ -18,7 +18,7 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.model.secret import Secret
-from s2connect.transports.mqtt.details import SessionToken, StaticSession
+from s2connect.transports.mqtt.parameters import SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
 from tests.mosquitto import Mosquitto, access_list, password

@@ -75,14 +75,13 @@ CORES = [
         f"transports/mqtt/{name}.py"
         for name in (
             "topics",
-            "details",
             "sealing",
             "frames",
-            "presence",
             "parameters",
             "channel",
             "admission",
             "publish",
+            "receiver",
         )
     ),
     "messages/state.py",

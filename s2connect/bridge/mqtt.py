@@ -84,7 +84,7 @@ class _Peers:
 
         async def listen() -> None:
             try:
-                await self._mqtt.listen_static(side.session, take, gate=admit)
+                await self._mqtt.listen_static(side.session, take, admit=admit)
             except UsageError as error:
                 _log.error("%s cannot come over MQTT: %s", side.title, error)
             except S2ConnectError as error:

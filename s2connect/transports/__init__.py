@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Trust,
     )
     from s2connect.transports.memory import MemoryHub, MemoryTransport, memory_pair
-    from s2connect.transports.mqtt.details import MqttPassword, Protection, SessionToken, StaticSession
+    from s2connect.transports.mqtt.parameters import MqttPassword, Protection, SessionToken, StaticSession
     from s2connect.transports.mqtt.settings import MqttSettings
     from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
     from s2connect.transports.mqtt.transport import MqttTransport
@@ -73,7 +73,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.memory": "MemoryHub MemoryTransport memory_pair",
         "s2connect.transports.websocket": "WebSocketTransport",
         "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",
-        "s2connect.transports.mqtt.details": "MqttPassword Protection SessionToken StaticSession",
+        "s2connect.transports.mqtt.parameters": "MqttPassword Protection SessionToken StaticSession",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.transports.mqtt.topics": "InvalidTopic check_client_id check_prefix",
         "s2connect.transports.mqtt.transport": "MqttTransport",

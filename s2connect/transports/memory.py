@@ -7,9 +7,10 @@ import secrets
 from collections import deque
 
 from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
+from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.transports.base import NORMAL_CLOSURE, Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import TOKEN_BYTES, OfferTable, OpenOffers
+from s2connect.transports.offers import OfferTable, OpenOffers
 
 MEMORY = "Memory"
 """Name of the transport."""
@@ -104,7 +105,7 @@ class MemoryHub:
     """Where memory transports of one process find each other: share one between them."""
 
     def __init__(self) -> None:
-        self.offers = OpenOffers(OfferTable())
+        self.offers: OpenOffers[ConnectionInfo] = OpenOffers(OfferTable())
 
 
 class MemoryTransport:
@@ -121,7 +122,8 @@ class MemoryTransport:
         return True
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        token, future = self._hub.offers.open(info, secrets.token_bytes(TOKEN_BYTES))
+        token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
+        future = self._hub.offers.open(token.reveal(), info)
         self._offered.add(future)
         future.add_done_callback(self._offered.discard)
         details = CommunicationDetails.from_value({"communicationProtocol": MEMORY, "memoryToken": token.reveal()})
@@ -137,10 +139,10 @@ class MemoryTransport:
         token = (details.model_extra or {}).get("memoryToken")
         if details.communication_protocol != MEMORY or not isinstance(token, str):
             raise ProtocolViolation("The details are not those of a connection in memory.")
-        entered = self._hub.offers.enter(token)
-        if entered is None or entered[1].done():
+        offer = self._hub.offers.take(token)
+        if offer is None or offer[1].done():
             raise SessionRefused("The token of the connection was used before, or is too old.", reason="Other")
-        their_info, future = entered
+        their_info, future = offer
         ours, theirs = memory_pair(info, their_info, capacity=self._capacity)
         future.set_result(theirs)
         return ours

@@ -1,15 +1,13 @@
-"""Open doors of a communication server: one token, one connection, for a bounded time (SES-04)."""
+"""Offers of a communication server: one key, one connection, for a bounded time (SES-04)."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from s2connect.errors import SessionRefused
-from s2connect.model.secret import TOKEN_BYTES as TOKEN_BYTES
-from s2connect.model.secret import CommunicationToken
-from s2connect.transports.base import Connection, ConnectionInfo
+from s2connect.transports.base import Connection
 
 OFFER_LIFETIME = 30.0
 """SES-04: seconds from the answer to ``confirmAccessToken`` until its token is void."""
@@ -17,108 +15,108 @@ OFFER_LIFETIME = 30.0
 MAX_OFFERS = 1000
 """Bound on offers that wait for their client; each belongs to an authenticated pairing."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Door:
-    info: ConnectionInfo
-    expires: float
+T = TypeVar("T")
 
 
-class OfferTable:
-    """Decides who may come in. Sans-I/O: ``now`` and random bytes are arguments; only digests of tokens are kept."""
+class OfferTable(Generic[T]):
+    """Offers by a key of their own, a token or a session id. Sans-I/O; only digests of the keys are kept.
+
+    Args:
+        lifetime: Seconds until an offer is void.
+        limit: Offers that may wait at the same time.
+    """
 
     def __init__(self, *, lifetime: float = OFFER_LIFETIME, limit: int = MAX_OFFERS) -> None:
         self._lifetime = lifetime
         self._limit = limit
-        self._doors: dict[bytes, _Door] = {}
+        self._offers: dict[bytes, tuple[T, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._doors)
+        return len(self._offers)
 
-    def open(self, info: ConnectionInfo, *, now: float, random: bytes) -> tuple[CommunicationToken, bytes, float]:
-        """Open a door. Returns the token, the key of the door and the time at which it shuts.
+    def add(self, key: str, value: T, *, now: float) -> float:
+        """Add an offer. Returns the time at which it is void.
 
         Raises:
-            SessionRefused: As many doors as allowed are open.
+            SessionRefused: As many offers as allowed are waiting.
         """
-        self.expire(now)
-        if len(self._doors) >= self._limit:
+        self._offers = {digest: entry for digest, entry in self._offers.items() if now < entry[1]}
+        if len(self._offers) >= self._limit:
             raise SessionRefused("Too many sessions are being opened at the same time.", reason="Other")
-        token = CommunicationToken.from_bytes(random)
-        key = self._key(token.reveal())
         expires = now + self._lifetime
-        self._doors[key] = _Door(info, expires)
-        return token, key, expires
+        self._offers[_digest(key)] = value, expires
+        return expires
 
-    def valid(self, presented: str, *, now: float) -> bool:
-        """Return whether a token would be accepted now; changes nothing."""
-        door = self._doors.get(self._key(presented))
-        return door is not None and now < door.expires
+    def get(self, key: str, *, now: float) -> T | None:
+        """Return the value of an offer, None where the key is wrong, used or late (WS-02); changes nothing."""
+        value, expires = self._offers.get(_digest(key), (None, 0.0))
+        return value if now < expires else None
 
-    def enter(self, presented: str, *, now: float) -> tuple[bytes, ConnectionInfo] | None:
-        """Use a token up. None where it is wrong, spent or late (WS-02)."""
-        key = self._key(presented)
-        door = self._doors.pop(key, None)
-        return (key, door.info) if door is not None and now < door.expires else None
+    def take(self, key: str, *, now: float) -> T | None:
+        """Use an offer up; as :meth:`get` otherwise."""
+        value = self.get(key, now=now)
+        self.withdraw(key)
+        return value
 
-    def withdraw(self, key: bytes) -> None:
-        """Shut a door; no error where there is none."""
-        self._doors.pop(key, None)
-
-    def expire(self, now: float) -> None:
-        """Shut the doors whose time is over."""
-        for key in [key for key, door in self._doors.items() if door.expires <= now]:
-            del self._doors[key]
-
-    @staticmethod
-    def _key(presented: str) -> bytes:
-        # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
-        return hashlib.sha256(presented.encode("utf-8", "surrogatepass")).digest()
+    def withdraw(self, key: str) -> None:
+        """Remove an offer; no error where there is none."""
+        self._offers.pop(_digest(key), None)
 
 
-class OpenOffers:
-    """An :class:`OfferTable` with its timers and the futures that wait for the connections."""
+class OpenOffers(Generic[T]):
+    """An :class:`OfferTable` with the futures of the connections and their timers.
 
-    def __init__(self, table: OfferTable) -> None:
-        self._table = table
-        self._waiting: dict[bytes, tuple[asyncio.Future[Connection], asyncio.TimerHandle]] = {}
+    Attributes:
+        table: The table. Whoever takes an offer from it claims the future as well.
+    """
 
-    def open(self, info: ConnectionInfo, random: bytes) -> tuple[CommunicationToken, asyncio.Future[Connection]]:
-        """Open a door until it expires; the future is cancelled then. Cancelling the future shuts the door.
+    def __init__(self, table: OfferTable[T]) -> None:
+        self.table = table
+        self._waiting: dict[bytes, tuple[T, asyncio.Future[Connection], asyncio.TimerHandle]] = {}
+
+    def open(self, key: str, value: T) -> asyncio.Future[Connection]:
+        """Add an offer until it expires; the future is cancelled then. Cancelling the future withdraws the offer.
 
         Raises:
-            SessionRefused: Too many are open.
+            SessionRefused: Too many are waiting.
         """
         loop = asyncio.get_running_loop()
-        token, key, expires = self._table.open(info, now=loop.time(), random=random)
+        expires = self.table.add(key, value, now=loop.time())
         future: asyncio.Future[Connection] = loop.create_future()
-        self._waiting[key] = future, loop.call_at(expires, self._shut, key)
-        future.add_done_callback(lambda _: self._shut(key))
-        return token, future
+        self._waiting[_digest(key)] = value, future, loop.call_at(expires, self._withdraw, key)
+        future.add_done_callback(lambda _: self._withdraw(key))
+        return future
 
-    def valid(self, presented: str) -> bool:
-        """Return whether a token would be accepted now."""
-        return self._table.valid(presented, now=asyncio.get_running_loop().time())
+    def valid(self, key: str) -> bool:
+        """Return whether a key would be accepted now."""
+        return self.table.get(key, now=asyncio.get_running_loop().time()) is not None
 
-    def enter(self, presented: str) -> tuple[ConnectionInfo, asyncio.Future[Connection]] | None:
-        """Use a token up; the caller resolves or cancels the future. None where it is wrong, spent or late."""
-        entered = self._table.enter(presented, now=asyncio.get_running_loop().time())
-        if entered is None:
+    def take(self, key: str) -> tuple[T, asyncio.Future[Connection]] | None:
+        """Use an offer up; the caller resolves or cancels the future. None where the key is wrong, used or late."""
+        if self.table.take(key, now=asyncio.get_running_loop().time()) is None:
             return None
-        key, info = entered
-        future, timer = self._waiting.pop(key)
+        return self.claim(key)
+
+    def claim(self, key: str) -> tuple[T, asyncio.Future[Connection]] | None:
+        """Return value and future of an offer that was taken from the table; None where it has expired since."""
+        value, future, timer = self._waiting.pop(_digest(key), (None, None, None))
+        if value is None or future is None or timer is None:
+            return None
         timer.cancel()
-        return info, future
+        return value, future
 
     def close(self) -> None:
-        """Shut every door."""
-        for key in list(self._waiting):
-            self._shut(key)
-
-    def _shut(self, key: bytes) -> None:
-        self._table.withdraw(key)
-        future, timer = self._waiting.pop(key, (None, None))
-        if timer is not None:
-            timer.cancel()
-        if future is not None:
+        """Withdraw every offer."""
+        for _, future, _ in list(self._waiting.values()):
             future.cancel()
+
+    def _withdraw(self, key: str) -> None:
+        self.table.withdraw(key)
+        claimed = self.claim(key)
+        if claimed is not None:
+            claimed[1].cancel()
+
+
+def _digest(key: str) -> bytes:
+    # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from s2connect.errors import ConnectionClosed, ProtocolViolation
 from s2connect.model.common import WEBSOCKET, MalformedMessage
+from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import MAX_OFFERS, TOKEN_BYTES, OfferTable, OpenOffers
+from s2connect.transports.offers import OfferTable, OpenOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_connection import WebSocketTimings
 from s2connect.transports.websocket_server import accept, bearer_of, server_socket
@@ -32,7 +33,6 @@ class WebSocketTransport:
         compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
             off on a link within one machine or network.
         timings: Seconds; the defaults are those of the standard.
-        max_offers: Offers that may wait for their client at the same time.
     """
 
     name = WEBSOCKET
@@ -44,13 +44,12 @@ class WebSocketTransport:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         compression: bool = True,
         timings: WebSocketTimings | None = None,
-        max_offers: int = MAX_OFFERS,
     ) -> None:
         self._url = url
         self._max_message_bytes = max_message_bytes
         self._compression = compression
         self._timings = timings or WebSocketTimings()
-        self._offers = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime, limit=max_offers))
+        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime))
 
     def can_offer(self) -> bool:
         return self._url is not None
@@ -65,7 +64,8 @@ class WebSocketTransport:
         if self._url is None:
             raise RuntimeError("this WebSocketTransport has no URL to offer")
         url = self._url if isinstance(self._url, WebSocketUrl) else self._url()
-        token, future = self._offers.open(info, secrets.token_bytes(TOKEN_BYTES))
+        token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
+        future = self._offers.open(token.reveal(), info)
         details = WebSocketCommunicationDetails(
             communication_protocol=WEBSOCKET, websocket_token=token, websocket_url=url
         )
@@ -86,12 +86,12 @@ class WebSocketTransport:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         if not socket.can_prepare(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
-        entered = self._offers.enter(presented)
-        if entered is None or entered[1].done() or request.transport is None:
+        offer = self._offers.take(presented)
+        if offer is None or offer[1].done() or request.transport is None:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         if accepted is not None:
             accepted()
-        info, future = entered
+        info, future = offer
         try:
             connection = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
         except ConnectionClosed:

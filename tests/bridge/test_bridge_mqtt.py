@@ -24,8 +24,7 @@ from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.transports.base import Connection
-from s2connect.transports.mqtt.details import SessionToken, StaticSession
-from s2connect.transports.mqtt.parameters import ChannelLimits
+from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
 from tests.bridge.route_fixtures import client_devices, client_manager, converse, part, private_file

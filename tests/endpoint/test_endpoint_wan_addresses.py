@@ -18,7 +18,7 @@ from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.store.base import PairKey
 from s2connect.transports.base import ConnectionInfo
-from s2connect.transports.mqtt.details import MqttCommunicationDetails
+from s2connect.transports.mqtt.parameters import MqttCommunicationDetails
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.endpoint.conftest import OpenEndpoint, Wan
 from tests.store.store_examples import pairing, token

@@ -32,8 +32,7 @@ from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.long_poll_core import LongPollServer
 from s2connect.session.server_core import Request, read_initiate, read_unpair
 from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.mqtt.admission import Doors
-from s2connect.transports.mqtt.details import Protection
+from s2connect.transports.mqtt.parameters import Protection
 from s2connect.transports.mqtt.publish import (
     MalformedPublish,
     UnusablePublish,
@@ -246,10 +245,9 @@ def mqtt_packets(data: bytes) -> None:
         packet = read_publish(command, rest, read_head(command, rest))
     except (MalformedPublish, UnusablePublish):
         return
-    doors = Doors(mqtt_sessions.SPACE)
-    doors.offer(mqtt_sessions.terms(mc=""), mqtt_sessions.TOKEN, now=0.0)
-    doors.add_static(mqtt_sessions.static_session())
-    doors.receive(packet, now=1.0, salt=mqtt_sessions.SALT)
+    admission = mqtt_sessions.offering(mqtt_sessions.parameters(mc=""))
+    admission.add_static(mqtt_sessions.static_session())
+    admission.receive(packet, now=1.0, salt=mqtt_sessions.SALT)
     for protection in Protection:
         client, server = mqtt_sessions.open_pair(protection)
         for channel in (client, server):

@@ -21,7 +21,7 @@ from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection
-from s2connect.transports.mqtt.details import MqttPassword, SessionToken, StaticSession
+from s2connect.transports.mqtt.parameters import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.interop.plain_kit import be_device, manage, now
@@ -200,9 +200,9 @@ async def test_nobody_comes_in_without_the_right_password(tmp_path: Path) -> Non
         transport = MqttTransport(wrong, role_of=lambda _: Role.RM)
         try:
             transport.start()
-            assert transport.link is not None
+            assert transport.client is not None
             with pytest.raises(NotReachable, match=r"instead of answering\..* a wrong user name, password"):
                 async with within(10):
-                    await transport.link.up()
+                    await transport.client.up()
         finally:
             await transport.close()

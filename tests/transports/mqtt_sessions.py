@@ -6,13 +6,21 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from s2connect.model.common import NodeId, Role
-from s2connect.transports.mqtt.admission import Doors
+from s2connect.model.common import MQTT, NodeId, Role
+from s2connect.transports.base import ConnectionInfo
+from s2connect.transports.mqtt.admission import Admission, MqttOffer
 from s2connect.transports.mqtt.channel import Channel, ClientChannel, ServerChannel
-from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.parameters import ChannelLimits, Event, SessionTerms
+from s2connect.transports.mqtt.parameters import (
+    ChannelLimits,
+    Event,
+    Protection,
+    SessionParameters,
+    SessionToken,
+    StaticSession,
+)
 from s2connect.transports.mqtt.topics import TopicSpace
+from s2connect.transports.offers import OfferTable
 
 SERVER = NodeId(UUID("6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"))
 CLIENT = NodeId(UUID("0d4c9a1e-3f7b-4a1e-8c55-9b9f3f0e7c12"))
@@ -27,8 +35,8 @@ VERSION = "v1.0.0"
 MESSAGE = '{"message_type":"PowerMeasurement","message_id":"m-1","values":[]}'
 
 
-def terms(protection: Protection = Protection.SEALED, **changes: Any) -> SessionTerms:
-    base = SessionTerms(
+def parameters(protection: Protection = Protection.SEALED, **changes: Any) -> SessionParameters:
+    base = SessionParameters(
         space=SPACE,
         server=SERVER,
         client=CLIENT,
@@ -54,16 +62,28 @@ def static_session(**changes: Any) -> StaticSession:
     return StaticSession(**{**values, **changes})
 
 
+def new_admission(**changes: Any) -> Admission:
+    """An admission without offers."""
+    return Admission(SPACE, OfferTable(), **changes)
+
+
+def offering(offered: SessionParameters, *, now: float = 0.0) -> Admission:
+    """An admission with one offer."""
+    offers: OfferTable[MqttOffer] = OfferTable()
+    info = ConnectionInfo(MQTT, offered.server, offered.client, VERSION)
+    offers.add(offered.sid, MqttOffer(info, offered, TOKEN), now=now)
+    return Admission(SPACE, offers)
+
+
 def new_pair(
     protection: Protection = Protection.SEALED, *, limits: ChannelLimits | None = None, now: float = 0.0
 ) -> tuple[ClientChannel, ServerChannel]:
     """A client that has published its ``open``, and the server that has not answered it yet."""
-    doors = Doors(SPACE)
-    doors.offer(terms(protection, mc=""), TOKEN, now=now)
-    client = ClientChannel(terms(protection), token=TOKEN, boot=BOOT, limits=limits)
+    admission = offering(parameters(protection, mc=""), now=now)
+    client = ClientChannel(parameters(protection), token=TOKEN, boot=BOOT, limits=limits)
     client.start(now)
     (packet,) = client.packets()
-    server = doors.receive(packet, now=now, salt=SALT, limits=limits)
+    server = admission.receive(packet, now=now, salt=SALT, limits=limits)
     assert isinstance(server, ServerChannel)
     return client, server
 
@@ -82,11 +102,11 @@ def new_static_pair(
     session: StaticSession, server_session: StaticSession | None = None, *, sid: str = SID
 ) -> tuple[ClientChannel, ServerChannel]:
     """The same in static mode, with what each side has configured."""
-    doors = Doors(SPACE)
-    doors.add_static(server_session or session)
-    client = ClientChannel(SessionTerms.of_static(session, sid), token=session.secret, boot=BOOT)
+    admission = new_admission()
+    admission.add_static(server_session or session)
+    client = ClientChannel(SessionParameters.of_static(session, sid), token=session.secret, boot=BOOT)
     client.start(0.0)
-    server = doors.receive(client.packets()[0], now=0.0, salt=SALT)
+    server = admission.receive(client.packets()[0], now=0.0, salt=SALT)
     assert isinstance(server, ServerChannel)
     return client, server
 

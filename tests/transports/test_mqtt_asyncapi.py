@@ -14,10 +14,8 @@ import pytest
 import yaml
 
 from s2connect.transports.mqtt.channel import Channel
-from s2connect.transports.mqtt.details import Protection
-from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.parameters import CloseReason
-from s2connect.transports.mqtt.presence import PresenceState, presence
+from s2connect.transports.mqtt.frames import Packet, PresenceState, presence
+from s2connect.transports.mqtt.parameters import CloseReason, Protection
 from tests.transports.mqtt_sessions import (
     BOOT,
     CLIENT,

@@ -11,9 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from s2connect.errors import ConnectionClosed, UsageError
 from s2connect.transports.mqtt.channel import Channel, ClientChannel, ServerChannel, State
-from s2connect.transports.mqtt.details import Protection
 from s2connect.transports.mqtt.frames import MAX_SEQ, PLAIN_CONTROL, Frame, FrameKind, Packet, write_frame
-from s2connect.transports.mqtt.parameters import ChannelLimits, Closed, CloseReason, Event, Opened, Received
+from s2connect.transports.mqtt.parameters import ChannelLimits, Closed, CloseReason, Event, Opened, Protection, Received
 from tests.transports.mqtt_sessions import (
     BOOT,
     MESSAGE,
@@ -25,9 +24,9 @@ from tests.transports.mqtt_sessions import (
     new_pair,
     new_static_pair,
     open_pair,
+    parameters,
     settle,
     static_session,
-    terms,
 )
 
 both = pytest.mark.parametrize("protection", Protection)
@@ -206,7 +205,7 @@ def test_static_mode_that_is_not_confirmed_times_out() -> None:
 @pytest.mark.rule("MQ-19")
 def test_an_accept_of_a_version_that_was_not_offered_is_refused() -> None:
     client, _ = new_static_pair(static_session(protection=Protection.PLAIN))
-    frame = Frame(FrameKind.ACCEPT, 1, json.dumps({"sid": client.terms.sid, "version": "9"}).encode())
+    frame = Frame(FrameKind.ACCEPT, 1, json.dumps({"sid": client.parameters.sid, "version": "9"}).encode())
     client.receive(write_frame(client.inbound_topic, frame, sealed=False), 0.0)
     assert _reason(client) is CloseReason.PROTOCOL
 
@@ -256,11 +255,11 @@ def test_a_salt_of_the_client_is_refused() -> None:
 
 def test_terms_that_do_not_fit_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(UsageError):
-        ClientChannel(terms(), token=None, boot=BOOT)
+        ClientChannel(parameters(), token=None, boot=BOOT)
     with pytest.raises(UsageError):
-        ServerChannel(terms(), token=TOKEN, version=VERSION, salt=SALT, opened_at=0.0)
+        ServerChannel(parameters(), token=TOKEN, version=VERSION, salt=SALT, opened_at=0.0)
     with pytest.raises(UsageError):
-        ClientChannel(terms(versions=("1.0.0", "2")), token=TOKEN, boot=BOOT)
+        ClientChannel(parameters(versions=("1.0.0", "2")), token=TOKEN, boot=BOOT)
 
 
 # Order
@@ -308,7 +307,7 @@ def test_frames_of_another_session_are_ignored() -> None:
     client, server = open_pair()
     client.send(MESSAGE, 0.0)
     (packet,) = client.packets()
-    old = changed(packet, topic=packet.topic.replace(server.terms.sid, "an-old-session-id"))
+    old = changed(packet, topic=packet.topic.replace(server.parameters.sid, "an-old-session-id"))
     assert server.receive(old, 0.0) == []
     assert _texts(server.receive(packet, 0.0)) == [MESSAGE]
 
@@ -331,7 +330,7 @@ def test_frames_of_the_opening_are_out_of_place_later(protection: Protection, ki
     if kind is FrameKind.OPEN:
         server.receive(Packet(server.inbound_topic, b"{}", PLAIN_CONTROL, (("s2-frame", "open"),)), 0.0)
     else:
-        client._control(kind, {"sid": client.terms.sid}, 0.0)
+        client._control(kind, {"sid": client.parameters.sid}, 0.0)
         deliver(client, server)
     assert _reason(server) is CloseReason.PROTOCOL
 
@@ -637,7 +636,7 @@ def test_a_session_that_has_ended_or_opened_has_forgotten_its_token() -> None:
 
 
 def test_a_session_that_was_never_started_ends_in_silence() -> None:
-    client = ClientChannel(terms(), token=TOKEN, boot=BOOT)
+    client = ClientChannel(parameters(), token=TOKEN, boot=BOOT)
     assert client.deadline() is None
     assert client.close(CloseReason.NORMAL, 0.0)
     assert client.packets() == []

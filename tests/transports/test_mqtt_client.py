@@ -29,17 +29,18 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
+from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt import client as client_module
 from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
-from s2connect.transports.mqtt.client import MqttLink
-from s2connect.transports.mqtt.details import MqttPassword
-from s2connect.transports.mqtt.drops import Drops
+from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import Drops, Route
+from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list
 from tests.mqtt_proxy import proxy, websocket_proxy
@@ -50,6 +51,7 @@ NOT_AUTHORIZED = 0x87
 TAKEN_OVER = b"\xe0\x01\x8e"
 
 Connect = Callable[..., Awaitable[BrokerConnection]]
+Greeting = Callable[..., "GreetingClient"]
 
 
 def _mosquitto(directory: Path, *options: str) -> Mosquitto:
@@ -427,7 +429,7 @@ async def test_a_connection_that_another_client_took_over_says_so(broker: Mosqui
         assert first.lost.reason_code == 0x8E
 
 
-# --- the link
+# --- the client
 
 
 def test_paho_is_loaded_only_when_it_is_needed_and_missed_with_words_that_help() -> None:
@@ -443,7 +445,7 @@ def test_paho_is_loaded_only_when_it_is_needed_and_missed_with_words_that_help()
             settings = MqttSettings(url=MqttUrl("mqtts://localhost:1"), client_id="a")
             made = transport.MqttTransport(settings, role_of=None)
             try:
-                await made.link.up()
+                await made.client.up()
             except ConfigurationError as error:
                 print(error)
             await made.close()
@@ -453,8 +455,8 @@ def test_paho_is_loaded_only_when_it_is_needed_and_missed_with_words_that_help()
     assert "s2connect[mqtt]" in done.stdout
 
 
-class Rig:
-    """A link and what it greeted."""
+class GreetingClient:
+    """A client that counts the connections that it greets."""
 
     def __init__(self, broker: Mosquitto, *, failures: FailureLog | None = None, **changes: Any) -> None:
         self.greeted = 0
@@ -469,57 +471,57 @@ class Rig:
             self.greeted += 1
             await connection.subscribe(topic("a"))
 
-        self.link = MqttLink(connect, greet=greet, where="broker", chance=lambda: 0.05, failures=failures)
+        self.client = MqttClient(broker.settings("a"), connect, greet=greet, chance=lambda: 0.05, failures=failures)
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Callable[..., Rig]]:
-    made: list[Rig] = []
+async def greeting() -> AsyncIterator[Greeting]:
+    made: list[GreetingClient] = []
 
-    def make(broker: Mosquitto, **changes: Any) -> Rig:
-        made.append(Rig(broker, **changes))
+    def make(broker: Mosquitto, **changes: Any) -> GreetingClient:
+        made.append(GreetingClient(broker, **changes))
         return made[-1]
 
     yield make
     for one in made:
-        await one.link.close()
+        await one.client.close()
 
 
 @pytest.mark.rule("MQ-10", "MQ-17")
-async def test_the_link_comes_back_when_the_broker_does(
-    own_broker: Callable[..., Mosquitto], rig: Callable[..., Rig]
+async def test_the_client_comes_back_when_the_broker_does(
+    own_broker: Callable[..., Mosquitto], greeting: Greeting
 ) -> None:
     broker = own_broker()
-    made = rig(broker)
-    first = await made.link.up()
-    assert await made.link.up() is first
+    made = greeting(broker)
+    first = await made.client.up()
+    assert await made.client.up() is first
     broker.kill()
     await first.ended.wait()
-    while made.link.error is None:
+    while made.client.error is None:
         await asyncio.sleep(0)
     with pytest.raises(NotReachable):
-        await made.link.up()
+        await made.client.up()
     broker.start()
-    await until(lambda: made.link.connection is not None)
-    second = await made.link.up()
+    await until(lambda: made.client.connection is not None)
+    second = await made.client.up()
     assert second is not first
     assert first.lost is not None
     assert made.greeted == 2
     assert await second.publish(Packet(topic("a"), b"")) == 0  # there is a subscription
 
 
-async def test_waiting_for_a_link_that_cannot_come_up_gives_the_cause_at_once(
-    broker: Mosquitto, rig: Callable[..., Rig]
+async def test_waiting_for_a_client_that_cannot_come_up_gives_the_cause_at_once(
+    broker: Mosquitto, greeting: Greeting
 ) -> None:
-    made = rig(broker, secret=MqttPassword("wrong"))
+    made = greeting(broker, secret=MqttPassword("wrong"))
     for _ in range(3):
         with pytest.raises(SessionRefused):
-            await made.link.up()
-    assert made.link.attempts <= 3
+            await made.client.up()
+    assert made.client.attempts <= 3
 
 
 @pytest.mark.rule("MQ-17", "REC-02")
-async def test_the_attempts_of_a_link_have_the_delays_of_s2_connect() -> None:
+async def test_the_attempts_of_a_client_have_the_delays_of_s2_connect() -> None:
     loop = asyncio.get_running_loop()
     attempts: list[float] = []
 
@@ -530,56 +532,60 @@ async def test_the_attempts_of_a_link_have_the_delays_of_s2_connect() -> None:
     async def greet(connection: BrokerConnection) -> None:
         raise AssertionError("there is no connection")
 
-    link = MqttLink(fail, greet=greet, where="broker", chance=lambda: 0.02)
-    link.start()
+    settings = MqttSettings(url=MqttUrl(url_at(1)), client_id="a")
+    client = MqttClient(settings, fail, greet=greet, chance=lambda: 0.02)
+    client.start()
     while len(attempts) < 5:
         for _ in range(20):  # whoever needs the link makes no attempt of its own
             with pytest.raises(NotReachable):
-                await link.up()
+                await client.up()
         await asyncio.sleep(0.01)
-    await link.close()
+    await client.close()
     gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
     for n, gap in enumerate(gaps):
         assert gap >= 0.02 * BASE_DELAY * 2**n - 0.002
 
 
 @pytest.mark.rule("MQ-16")
-async def test_a_link_whose_id_was_taken_does_not_come_back_at_once(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
+async def test_a_client_whose_id_was_taken_does_not_come_back_at_once(broker: Mosquitto, greeting: Greeting) -> None:
     async with proxy(broker) as front:
-        made = rig(broker, url=url_at(front.url.port))
-        first = await made.link.up()
+        made = greeting(broker, url=url_at(front.url.port))
+        first = await made.client.up()
         front.change = lambda first, packet: [TAKEN_OVER]
         first.put(Packet(topic("a"), b""))
         await first.ended.wait()
         await asyncio.sleep(0.3)  # the back-off alone would be 0.1 s
-        assert made.link.attempts == 1
+        assert made.client.attempts == 1
         assert client_module.TAKEN_OVER_DELAY >= 60
         with pytest.raises(NotReachable, match="client id"):
-            await made.link.up()
+            await made.client.up()
 
 
-async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_the_link_comes_up(
-    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_the_client_comes_up(
+    broker: Mosquitto,
+    greeting: Greeting,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("s2connect.supervisor.FIRST_DELAY", 0.2)
     told: list[TaskFailure] = []
-    made = rig(broker, failures=FailureLog(told.append))
+    made = greeting(broker, failures=FailureLog(told.append))
     made.faults.append(TypeError("no options can be made like this"))
     with pytest.raises(NotReachable, match="failed"):
-        await made.link.up()
-    assert [(failure.task, failure.error) for failure in told] == [("mqtt-link", "TypeError")]
+        await made.client.up()
+    assert [(failure.task, failure.error) for failure in told] == [("mqtt-client", "TypeError")]
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert record.exc_info
     async with within(5):
-        while made.link.connection is None:
+        while made.client.connection is None:
             await asyncio.sleep(0.02)
 
 
 async def test_the_end_of_a_connection_is_told_to_all_also_where_one_of_them_fails(
-    broker: Mosquitto, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+    broker: Mosquitto, greeting: Greeting, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = rig(broker)
-    connection = await made.link.up()
+    made = greeting(broker)
+    connection = await made.client.up()
     told: list[object] = []
     connection.at_end(lambda _: told.remove(None))
     connection.at_end(told.append)
@@ -588,11 +594,11 @@ async def test_the_end_of_a_connection_is_told_to_all_also_where_one_of_them_fai
     assert "mqtt-end failed" in caplog.text
 
 
-async def test_a_closed_link_says_so_and_leaves_nothing(broker: Mosquitto, rig: Callable[..., Rig]) -> None:
-    made = rig(broker)
-    connection = await made.link.up()
-    await made.link.close()
+async def test_a_closed_client_says_so_and_leaves_nothing(broker: Mosquitto, greeting: Greeting) -> None:
+    made = greeting(broker)
+    connection = await made.client.up()
+    await made.client.close()
     assert connection.lost is not None
     with pytest.raises(ConnectionClosed):
-        await made.link.up()
-    await made.link.close()
+        await made.client.up()
+    await made.client.close()

@@ -15,13 +15,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConnectionClosed
-from s2connect.model.common import NodeId, Role
+from s2connect.model.common import MQTT, NodeId, Role
 from s2connect.transports.base import Connection, ConnectionInfo
 from s2connect.transports.mqtt.admission import CONFIRM_SECONDS, MAX_UNCONFIRMED
 from s2connect.transports.mqtt.broker import BrokerConnection
-from s2connect.transports.mqtt.details import MQTT, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, PLAIN_CONTROL, PLAIN_DATA, Packet
-from s2connect.transports.mqtt.parameters import ChannelLimits
+from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -59,9 +58,9 @@ class Site:
         await self.server.serve(CEM)
         self.ends = await self.open(RM)
         self.neighbour, self.admin = await self.broker.connect("neighbour"), await self.broker.connect(ADMIN)
-        assert self.server.link is not None
-        self.link = self.server.link
-        self.first = self.link.connection
+        assert self.server.client is not None
+        self.broker_client = self.server.client
+        self.first = self.broker_client.connection
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -90,7 +89,7 @@ class Site:
             for sender, receiver in ((client, server), (server, client)):
                 await sender.send("honest")
                 assert await receiver.recv() == "honest"
-        assert self.link.connection is self.first
+        assert self.broker_client.connection is self.first
 
 
 @pytest.fixture
@@ -174,14 +173,14 @@ def test_no_packet_of_a_co_tenant_ends_more_than_the_session_it_belongs_to(broke
                 await site.neighbour.publish(Packet(OPEN, b"last"))
                 await site.admin.publish(Packet(attacked[0], b"last"))
                 await site.assert_stands()
-                assert site.client.link is not None
-                assert site.client.link.connection is not None
+                assert site.client.client is not None
+                assert site.client.client.connection is not None
 
             runner.run(run())
 
         attack()
-        assert site.client.link is not None
-        assert site.client.link.attempts == site.link.attempts == 1
+        assert site.client.client is not None
+        assert site.client.client.attempts == site.broker_client.attempts == 1
         runner.run(site.assert_stands(runner.run(site.open(NodeId(UUID(int=4))))))
         assert site.server.drops.counts.total() > 100
         runner.run(site.__aexit__())
@@ -266,10 +265,10 @@ class Archive:
 async def _restart(site: Site) -> MqttTransport:
     """A server that knows nothing of what was before."""
     site.server = _transport(site.broker, "cloud")
-    assert site.server.link is not None
-    site.link = site.server.link
+    assert site.server.client is not None
+    site.broker_client = site.server.client
     await site.server.serve(CEM)
-    site.first = site.link.connection
+    site.first = site.broker_client.connection
     return site.server
 
 
@@ -301,11 +300,11 @@ async def test_an_old_open_asks_for_nothing_while_a_session_stands(site: Site) -
     asked: list[str] = []
     taken: asyncio.Queue[Connection] = asyncio.Queue()
 
-    async def gate(version: str) -> bool:
+    async def admit(version: str) -> bool:
         asked.append(version)
         return True
 
-    await server.listen_static(_static(), taken.put_nowait, gate=gate)
+    await server.listen_static(_static(), taken.put_nowait, admit=admit)
     client = await site.client.connect_static(_static())
     pair = await taken.get(), client
     assert len(asked) == 1
@@ -320,7 +319,7 @@ async def test_an_old_open_asks_for_nothing_while_a_session_stands(site: Site) -
 
 
 @pytest.mark.rule("MQ-19")
-async def test_old_opens_take_no_answer_of_the_gate_from_an_honest_client(site: Site) -> None:
+async def test_old_opens_take_no_answer_of_the_admission_hook_from_an_honest_client(site: Site) -> None:
     archive = Archive(site)
     await archive.record(3)
     server = await _restart(site)
@@ -328,13 +327,13 @@ async def test_old_opens_take_no_answer_of_the_gate_from_an_honest_client(site: 
     answer = asyncio.Event()
     taken: asyncio.Queue[Connection] = asyncio.Queue()
 
-    async def gate(version: str) -> bool:
+    async def admit(version: str) -> bool:
         nonlocal asked
         asked += 1
         await answer.wait()
         return True
 
-    await server.listen_static(_static(), taken.put_nowait, gate=gate)
+    await server.listen_static(_static(), taken.put_nowait, admit=admit)
     opening = asyncio.create_task(site.client.connect_static(_static()))
     while not asked:
         await asyncio.sleep(0.01)

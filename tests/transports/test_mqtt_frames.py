@@ -18,13 +18,17 @@ from s2connect.transports.mqtt.frames import (
     FrameKind,
     InvalidFrame,
     Packet,
+    PresenceState,
+    no_presence,
     payload_room,
+    presence,
+    read_boot,
     read_control,
     read_frame,
     write_control,
     write_frame,
 )
-from tests.transports.mqtt_sessions import MC, SERVER, SPACE, changed
+from tests.transports.mqtt_sessions import BOOT, MC, SERVER, SPACE, changed
 
 TOPIC = SPACE.open(SERVER)
 
@@ -188,3 +192,25 @@ def test_a_salt_may_only_be_in_what_can_be_the_first_frame_of_a_server(kind: Fra
     else:
         with pytest.raises(InvalidFrame, match="s2-salt"):
             read_frame(packet, sealed=False)
+
+
+# Presence
+
+
+@pytest.mark.rule("MQ-08", "MQ-12")
+def test_presence_is_retained_and_has_no_time_stamp() -> None:
+    online = presence(SPACE, MC, PresenceState.ONLINE, BOOT)
+    will = presence(SPACE, MC, PresenceState.LOST, BOOT)
+    assert online.retain
+    assert will.retain
+    assert json.loads(online.payload) == {"state": "online", "boot": BOOT}
+    assert json.loads(will.payload) == {"state": "lost", "boot": BOOT}
+    assert online.topic == will.topic == f"acme/s2/0/presence/{MC}"
+    assert online.expiry is None
+    assert no_presence(SPACE, MC) == Packet(online.topic, b"", retain=True)
+
+
+@pytest.mark.parametrize("boot", [None, 7, "", "short", "b" * 37, "boot|boot", "boot/boot", "bootboot\n"])
+def test_boot_ids_that_cannot_be_used(boot: object) -> None:
+    with pytest.raises(InvalidFrame):
+        read_boot(boot)

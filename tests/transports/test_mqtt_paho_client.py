@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +16,11 @@ from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient
-from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS, write_properties
-from s2connect.transports.mqtt.receiver import Route
-from s2connect.transports.mqtt.streams import Stream
-from tests.mosquitto import ADMIN, HOST, PREFIX, Mosquitto, access_list, password
+from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient, Stream
+from s2connect.transports.mqtt.publish import write_properties
+from tests.mosquitto import HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
-from tests.waits import at_most, within
+from tests.waits import at_most
 
 
 @pytest.fixture(scope="module")
@@ -81,37 +78,12 @@ async def test_the_packet_identifiers_of_paho_begin_at_one_and_ours_at_the_other
         await connection.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a socket that paho forgets
-async def test_a_paho_that_makes_its_own_socket_works_over_one_of_ours(
-    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(PahoClient, "_create_socket")
-    connection = await broker.connect("a")
-    got: asyncio.Queue[Packet] = asyncio.Queue()
-    topic = f"{PREFIX}/s2/0/x/a/x"
-    connection.route(topic, Route(got.put_nowait))
-    admin = await broker.connect(ADMIN)
-    assert isinstance(connection._client.socket(), socket.socket)
-    for _ in range(50):
-        await connection.subscribe(topic)
-    for number in range(50):
-        await admin.publish(Packet(topic, str(number).encode() + b"x" * 10_000))
-        assert (await got.get()).payload.startswith(str(number).encode())
-    assert await connection.publish(Packet(f"{PREFIX}/s2/0/x/a/y", b"x" * 500_000)) == NO_MATCHING_SUBSCRIBERS
-    admin.abort("enough")
-    async with within(5):
-        await admin.ended.wait()
-        await admin.close()
-        await connection.close()
-    assert connection._stream.gone.is_set()
-
-
-async def test_a_paho_that_can_only_make_its_own_connection_is_refused_before_it_sends_anything(
-    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("owner", [Client, PahoClient])
+async def test_a_paho_that_makes_its_own_connection_is_refused_before_it_sends_anything(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: type[Client]
 ) -> None:
     """It would go to the broker without TLS, with the password."""
-    monkeypatch.delattr(Client, "_create_socket")
-    monkeypatch.delattr(socket, "AF_UNIX")  # nor can it be given one of ours
+    monkeypatch.delattr(owner, "_create_socket")
     caplog.set_level(logging.DEBUG)
     heard: list[bytes] = []
     done = asyncio.Event()

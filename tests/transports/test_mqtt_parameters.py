@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from s2connect.errors import ConfigurationError, InvalidUrl
-from s2connect.model.common import MalformedMessage
+from s2connect.model.common import MQTT, MalformedMessage
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl
-from s2connect.transports.mqtt.details import (
+from s2connect.transports.mqtt.parameters import (
     MAX_VERSIONS,
-    MQTT,
+    ChannelLimits,
     MqttCommunicationDetails,
     Protection,
+    SessionParameters,
     SessionToken,
 )
-from s2connect.transports.mqtt.parameters import ChannelLimits, SessionTerms
 from tests.transports.mqtt_sessions import CLIENT, SERVER, SID, TOKEN, static_session
 
 WIRE = {
@@ -120,8 +120,8 @@ def test_a_static_session_names_what_is_wrong_with_it(changes: dict[str, Any]) -
 
 @pytest.mark.rule("MQ-19")
 def test_a_static_session_has_the_same_topics() -> None:
-    terms = SessionTerms.of_static(static_session(), SID)
-    assert (terms.server, terms.client, terms.static, terms.sealed) == (SERVER, CLIENT, True, True)
+    parameters = SessionParameters.of_static(static_session(), SID)
+    assert (parameters.server, parameters.client, parameters.static, parameters.sealed) == (SERVER, CLIENT, True, True)
     assert static_session(secret=None, protection=Protection.PLAIN).secret is None
 
 

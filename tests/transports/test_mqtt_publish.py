@@ -14,6 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.paho_client import Stream
 from s2connect.transports.mqtt.publish import (
     MAX_USER_PROPERTIES,
     MalformedPublish,
@@ -26,7 +27,6 @@ from s2connect.transports.mqtt.publish import (
     write_puback,
     write_publish,
 )
-from s2connect.transports.mqtt.streams import Stream
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=40)
 packets = st.builds(

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.transports.mqtt.drops import EXPECTED, LOG_INTERVAL, Drops
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES, MalformedPublish, write_publish
-from s2connect.transports.mqtt.receiver import Receiver, Route
+from s2connect.transports.mqtt.receiver import EXPECTED, LOG_INTERVAL, Drops, Receiver, Route
 
 LONGEST = 10_000
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 
 from s2connect.errors import (
     ConfigurationError,
@@ -27,18 +28,23 @@ from s2connect.errors import (
     SessionRefused,
     UsageError,
 )
-from s2connect.model.common import NodeId, Role
+from s2connect.model.common import MQTT, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import MqttUrl
 from s2connect.transports.base import ABNORMAL_CLOSURE, Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.mqtt import connection as connection_module
 from s2connect.transports.mqtt.broker import BrokerConnection
-from s2connect.transports.mqtt.details import MQTT, Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.parameters import PROTOCOL_ERROR, TRY_AGAIN_LATER, ChannelLimits
+from s2connect.transports.mqtt.parameters import (
+    PROTOCOL_ERROR,
+    TRY_AGAIN_LATER,
+    ChannelLimits,
+    Protection,
+    SessionToken,
+    StaticSession,
+)
 from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.transport import MqttTransport
-from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 from tests.waits import slowed, within
@@ -436,7 +442,7 @@ async def test_a_killed_broker_ends_every_session_and_new_ones_come_when_it_is_b
 async def test_a_peer_that_is_gone_is_noticed_by_the_next_frame(broker: Mosquitto, make: Make) -> None:
     ends = await make(broker)
     server, client = await ends.pair()
-    connection = ends.client.link.connection if ends.client.link else None
+    connection = ends.client.client.connection if ends.client.client else None
     assert connection is not None
     connection.abort("pulled the plug")
     with pytest.raises(ConnectionClosed):
@@ -489,7 +495,7 @@ async def test_opening_where_nobody_listens_is_tried_until_it_is_too_late(broker
 async def test_an_open_that_came_before_its_server_is_heard_when_that_is_there(broker: Mosquitto, make: Make) -> None:
     ends = await make(broker)
     offer = ends.server.offer(ends.mine)
-    link = ends.server.link
+    link = ends.server.client
     assert link is not None
     assert link.connection is not None
     await link.connection.subscribe("nothing")
@@ -658,8 +664,8 @@ async def test_presence_is_kept_while_there_and_cleared_by_a_clean_end_and_lost_
 ) -> None:
     ends = await make(broker)
     ends.client.start()
-    assert ends.client.link is not None
-    await ends.client.link.up()
+    assert ends.client.client is not None
+    await ends.client.client.up()
 
     async def kept() -> dict[str, Any]:
         admin, seen = await watch(broker)
@@ -670,9 +676,9 @@ async def test_presence_is_kept_while_there_and_cleared_by_a_clean_end_and_lost_
     assert {name: value["state"] for name, value in before.items()} == {"cloud": "online", "gateway": "online"}
     assert before["cloud"]["boot"] != before["gateway"]["boot"]
     await ends.client.close()
-    assert ends.server.link is not None
-    assert ends.server.link.connection is not None
-    ends.server.link.connection.abort("power cut")
+    assert ends.server.client is not None
+    assert ends.server.client.connection is not None
+    ends.server.client.connection.abort("power cut")
     await asyncio.sleep(0.01)
     states = await kept()
     assert "gateway" not in states

@@ -15,14 +15,25 @@ from uuid import UUID
 
 import pytest
 
-from s2connect.model.common import NodeId, Role
-from s2connect.transports.mqtt.admission import Doors
+from s2connect.model.common import MQTT, NodeId, Role
+from s2connect.transports.base import ConnectionInfo
+from s2connect.transports.mqtt.admission import Admission, MqttOffer
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
-from s2connect.transports.mqtt.details import Protection, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import Frame, FrameKind, Packet, read_frame, write_control, write_frame
-from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received, SessionTerms
+from s2connect.transports.mqtt.parameters import (
+    Closed,
+    CloseReason,
+    Event,
+    Opened,
+    Protection,
+    Received,
+    SessionParameters,
+    SessionToken,
+    StaticSession,
+)
 from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, associated_data, open_proof, session_key
-from s2connect.transports.mqtt.topics import Direction, OpenTopic, PresenceTopic, SessionTopic, TopicSpace
+from s2connect.transports.mqtt.topics import Direction, TopicSpace
+from s2connect.transports.offers import OfferTable
 from tests.transports import mqtt_vectors
 from tests.waits import patience
 
@@ -32,7 +43,7 @@ TOKEN = SessionToken(SESSION["sessionToken"])
 SPACE = TopicSpace(SESSION["topicPrefix"])
 SERVER, CLIENT = NodeId(UUID(SESSION["server"])), NodeId(UUID(SESSION["client"]))
 SALT = bytes.fromhex(SESSION["staticSalt"])
-TERMS = SessionTerms(
+PARAMETERS = SessionParameters(
     space=SPACE,
     server=SERVER,
     client=CLIENT,
@@ -51,9 +62,10 @@ def _packet(frame: dict[str, Any]) -> Packet:
 
 
 def _opened_server() -> ServerChannel:
-    doors = Doors(SPACE)
-    doors.offer(replace(TERMS, mc=""), TOKEN, now=0.0)
-    channel = doors.receive(_packet(VECTORS["open"]), now=0.0, salt=bytes(32))
+    offers: OfferTable[MqttOffer] = OfferTable()
+    info = ConnectionInfo(MQTT, SERVER, CLIENT, PARAMETERS.versions[0])
+    offers.add(PARAMETERS.sid, MqttOffer(info, replace(PARAMETERS, mc=""), TOKEN), now=0.0)
+    channel = Admission(SPACE, offers).receive(_packet(VECTORS["open"]), now=0.0, salt=bytes(32))
     assert isinstance(channel, ServerChannel)
     assert channel.start(0.0) == [Opened(SESSION["version"])]
     return channel
@@ -91,15 +103,11 @@ def test_another_language_comes_to_the_same_results() -> None:
 @pytest.mark.rule("MQ-03")
 def test_topics() -> None:
     topics = VECTORS["topics"]
-    up = SessionTopic(SERVER, SESSION["mc"], CLIENT, SESSION["sid"], Direction.RM2CEM)
-    down = replace(up, direction=Direction.CEM2RM)
     assert SPACE.open(SERVER) == topics["open"]
-    assert SPACE.read(topics["open"]) == OpenTopic(SERVER)
-    assert SPACE.read(topics["rm2cem"]) == up
-    assert TERMS.topic(Direction.RM2CEM) == topics["rm2cem"]
-    assert SPACE.read(topics["cem2rm"]) == down
+    assert SPACE.read_open(topics["open"]) == SERVER
+    assert PARAMETERS.topic(Direction.RM2CEM) == topics["rm2cem"]
+    assert PARAMETERS.topic(Direction.CEM2RM) == topics["cem2rm"]
     assert SPACE.presence(SESSION["mc"]) == topics["presence"]
-    assert SPACE.read(topics["presence"]) == PresenceTopic(SESSION["mc"])
     assert SPACE.inbound(SESSION["mc"], Direction.CEM2RM) == topics["inboundOfClient"]
 
 
@@ -136,7 +144,7 @@ def test_sealed_frames(frame: dict[str, Any]) -> None:
 
 @pytest.mark.rule("MQ-11")
 def test_our_client_opens_with_the_bytes_of_the_vectors() -> None:
-    client = ClientChannel(TERMS, token=TOKEN, boot=SESSION["boot"])
+    client = ClientChannel(PARAMETERS, token=TOKEN, boot=SESSION["boot"])
     client.start(0.0)
     (packet,) = client.packets()
     assert replace_expiry(packet) == _packet(VECTORS["open"])
@@ -157,14 +165,14 @@ def test_our_static_client_takes_the_accept_of_the_vectors() -> None:
         versions=tuple(SESSION["staticVersions"]),
         secret=TOKEN,
     )
-    client = ClientChannel(SessionTerms.of_static(session, SESSION["sid"]), token=TOKEN, boot=SESSION["boot"])
+    client = ClientChannel(SessionParameters.of_static(session, SESSION["sid"]), token=TOKEN, boot=SESSION["boot"])
     client.start(0.0)
     assert replace_expiry(client.packets()[0]) == _packet(VECTORS["staticOpen"])
     assert client.receive(_packet(VECTORS["staticAccept"]), 0.0) == [Opened(SESSION["version"])]
 
-    doors = Doors(SPACE)
-    doors.add_static(session)
-    server = doors.receive(_packet(VECTORS["staticOpen"]), now=0.0, salt=SALT)
+    admission = Admission(SPACE, OfferTable())
+    admission.add_static(session)
+    server = admission.receive(_packet(VECTORS["staticOpen"]), now=0.0, salt=SALT)
     assert isinstance(server, ServerChannel)
     assert server.start(0.0) == []
     assert replace_expiry(server.packets()[0]) == _packet(VECTORS["staticAccept"])

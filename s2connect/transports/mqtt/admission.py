@@ -1,4 +1,4 @@
-"""The communication server's side of ``open``: who may come in (MQ-11, MQ-19). No I/O."""
+"""Admission of the communication server: decides about each ``open`` (MQ-11, MQ-19). No I/O."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from s2connect.errors import SessionRefused, UsageError
+from s2connect.errors import UsageError
 from s2connect.model.common import NodeId, choose_version
+from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.mqtt.channel import ServerChannel, State
-from s2connect.transports.mqtt.details import MAX_VERSIONS, SessionToken, StaticSession
 from s2connect.transports.mqtt.frames import (
     FrameKind,
     InvalidFrame,
     Packet,
+    read_boot,
     read_bytes,
     read_control,
     read_frame,
     read_version,
 )
-from s2connect.transports.mqtt.parameters import ChannelLimits, SessionTerms
-from s2connect.transports.mqtt.presence import read_boot
+from s2connect.transports.mqtt.parameters import (
+    MAX_VERSIONS,
+    ChannelLimits,
+    SessionParameters,
+    SessionToken,
+    StaticSession,
+)
 from s2connect.transports.mqtt.sealing import open_proof, proves
 from s2connect.transports.mqtt.topics import (
     InvalidTopic,
-    OpenTopic,
     TopicSpace,
     check_client_id,
     check_session_id,
     read_node_id,
 )
-from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
+from s2connect.transports.offers import OfferTable
 
 MAX_UNCONFIRMED = 16
 """Sessions of one pair of nodes in static mode that may wait to be confirmed. Old ``open`` frames that somebody
@@ -64,10 +69,18 @@ class Ignored(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    terms: SessionTerms
+class MqttOffer:
+    """One offered session of S2 Connect.
+
+    Attributes:
+        info: Facts of its connection.
+        parameters: With one version; ``mc`` is empty, because only the ``open`` says it.
+        token: Its bytes are needed to check the proof.
+    """
+
+    info: ConnectionInfo
+    parameters: SessionParameters
     token: SessionToken
-    expires: float
 
 
 class _Static:
@@ -80,7 +93,7 @@ class _Static:
 
     def knows(self, sid: str) -> bool:
         """Return whether a session with this id was opened lately or stands, however long ago it was opened."""
-        return sid in self.sids or any(c.terms.sid == sid and c.state is not State.CLOSED for c in self.channels)
+        return sid in self.sids or any(c.parameters.sid == sid and c.state is not State.CLOSED for c in self.channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,7 @@ class _Open:
     versions: tuple[str, ...]
 
 
-class Doors:
+class Admission:
     """Admission over the ``open`` topics of one prefix.
 
     Whatever does not fit is ignored without an answer: several instances may share the subscription, and a stranger
@@ -104,59 +117,26 @@ class Doors:
 
     Args:
         space: The topics.
-        lifetime: Seconds from an offer until its token is void (SES-04).
-        limit: Most offers that wait for their client.
+        offers: Sessions of S2 Connect that wait for their client, by session id.
         max_unconfirmed: See :data:`MAX_UNCONFIRMED_IN_ALL`.
     """
 
     def __init__(
         self,
         space: TopicSpace,
+        offers: OfferTable[MqttOffer],
         *,
-        lifetime: float = OFFER_LIFETIME,
-        limit: int = MAX_OFFERS,
         max_unconfirmed: int = MAX_UNCONFIRMED_IN_ALL,
     ) -> None:
         self._space = space
-        self._lifetime = lifetime
-        self._limit = limit
-        self._offers: dict[str, _Offer] = {}
+        self._offers = offers
         self._static: dict[tuple[NodeId, NodeId], _Static] = {}
         self._max_unconfirmed = max_unconfirmed
         self._unconfirmed: dict[ServerChannel, tuple[_Static, float]] = {}  # the oldest first
         self._displaced: list[ServerChannel] = []
 
-    def __len__(self) -> int:
-        return len(self._offers)
-
-    def offer(self, terms: SessionTerms, token: SessionToken, *, now: float) -> float:
-        """Open the door for one session of S2 Connect, once. Returns the time at which it shuts.
-
-        Args:
-            terms: With one version; ``mc`` may be empty, because only the ``open`` says it.
-            token: Kept until the door shuts, because its bytes are needed to check the proof.
-            now: Loop time in seconds.
-
-        Raises:
-            SessionRefused: As many doors as allowed are open.
-        """
-        self.expire(now)
-        if len(self._offers) >= self._limit:
-            raise SessionRefused("Too many sessions are being opened at the same time.", reason="Other")
-        self._offers[terms.sid] = _Offer(terms, token, now + self._lifetime)
-        return now + self._lifetime
-
-    def withdraw(self, sid: str) -> None:
-        """Shut a door; no error where there is none."""
-        self._offers.pop(sid, None)
-
-    def expire(self, now: float) -> None:
-        """Shut the doors whose time is over."""
-        for sid in [sid for sid, offer in self._offers.items() if offer.expires <= now]:
-            del self._offers[sid]
-
     def add_static(self, session: StaticSession) -> None:
-        """Let a configured client in, again and again (MQ-19).
+        """Accept a configured client, again and again (MQ-19).
 
         Raises:
             UsageError: Another prefix, the same two nodes twice, or too many.
@@ -167,7 +147,7 @@ class Doors:
         self._static[nodes] = _Static(session)
 
     def remove_static(self, session: StaticSession) -> None:
-        """Let a configured client in no more; sessions that stand are their owners' to close."""
+        """Accept a configured client no more; sessions that stand are their owners' to close."""
         self._static.pop((session.server, session.client), None)
 
     def receive(
@@ -185,16 +165,15 @@ class Doors:
             limits: Of the session.
         """
         try:
-            asked = self._read(packet)
+            request = self._read(packet)
         except (InvalidTopic, InvalidFrame):
             return Ignored.MALFORMED
-        self.expire(now)
-        offer = self._offers.get(asked.sid)
+        offer = self._offers.get(request.sid, now=now)
         if offer is not None:
-            return self._by_offer(asked, offer, now, limits)
-        static = self._static.get((asked.server, asked.client))
+            return self._by_offer(request, offer, now, limits)
+        static = self._static.get((request.server, request.client))
         if static is not None:
-            return self._by_configuration(asked, static, now, salt, limits)
+            return self._by_configuration(request, static, now, salt, limits)
         return Ignored.UNKNOWN
 
     def displaced(self) -> list[ServerChannel]:
@@ -203,39 +182,39 @@ class Doors:
         return displaced
 
     def _by_offer(
-        self, asked: _Open, offer: _Offer, now: float, limits: ChannelLimits | None
+        self, request: _Open, offer: MqttOffer, now: float, limits: ChannelLimits | None
     ) -> ServerChannel | Ignored:
-        terms = offer.terms
-        right = asked.server == terms.server and asked.client == terms.client and not asked.versions
-        if not right or not _proven(asked, offer.token):
+        parameters = offer.parameters
+        right = request.server == parameters.server and request.client == parameters.client and not request.versions
+        if not right or not _proven(request, offer.token):
             return Ignored.PROOF
-        del self._offers[asked.sid]
+        self._offers.withdraw(request.sid)
         return ServerChannel(
-            replace(terms, mc=asked.mc),
+            replace(parameters, mc=request.mc),
             token=offer.token,
-            version=terms.versions[0],
+            version=parameters.versions[0],
             salt=None,
             opened_at=now,
             limits=limits,
         )
 
     def _by_configuration(
-        self, asked: _Open, static: _Static, now: float, salt: bytes, limits: ChannelLimits | None
+        self, request: _Open, static: _Static, now: float, salt: bytes, limits: ChannelLimits | None
     ) -> ServerChannel | Ignored:
         session = static.session
-        if not asked.versions or asked.mc != session.mc or not _proven(asked, session.secret):
+        if not request.versions or request.mc != session.mc or not _proven(request, session.secret):
             return Ignored.PROOF
-        if static.knows(asked.sid):
+        if static.knows(request.sid):
             return Ignored.REPEATED
         if not self._make_place(static, now):
             return Ignored.TOO_MANY
-        static.sids.append(asked.sid)
-        terms = SessionTerms.of_static(session, asked.sid)
+        static.sids.append(request.sid)
+        parameters = SessionParameters.of_static(session, request.sid)
         channel = ServerChannel(
-            terms,
+            parameters,
             token=session.secret,
-            version=choose_version(session.versions, asked.versions),
-            salt=salt if terms.sealed else None,
+            version=choose_version(session.versions, request.versions),
+            salt=salt if parameters.sealed else None,
             opened_at=now,
             limits=limits,
         )
@@ -266,16 +245,14 @@ class Doors:
         return True
 
     def _read(self, packet: Packet) -> _Open:
-        topic = self._space.read(packet.topic)
-        if not isinstance(topic, OpenTopic):
-            raise InvalidTopic("not an open topic")
+        server = self._space.read_open(packet.topic)
         frame = read_frame(packet, sealed=False)
         if frame.kind is not FrameKind.OPEN:
             raise InvalidFrame("not an open")
-        asked = read_open(frame.payload)
-        if asked.server != topic.server:
+        request = read_open(frame.payload)
+        if request.server != server:
             raise InvalidFrame("open for another server")
-        return asked
+        return request
 
 
 def _unconfirmed(channel: ServerChannel, now: float) -> bool:
@@ -283,11 +260,11 @@ def _unconfirmed(channel: ServerChannel, now: float) -> bool:
     return channel.state in (State.NEW, State.OPENING) and deadline is not None and now < deadline
 
 
-def _proven(asked: _Open, token: SessionToken | None) -> bool:
+def _proven(request: _Open, token: SessionToken | None) -> bool:
     if token is None:
-        return asked.proof is None
-    expected = open_proof(token, asked.sid, asked.mc, asked.boot, asked.versions)
-    return proves(asked.proof or b"", expected)
+        return request.proof is None
+    expected = open_proof(token, request.sid, request.mc, request.boot, request.versions)
+    return proves(request.proof or b"", expected)
 
 
 def read_open(payload: bytes) -> _Open:

@@ -30,9 +30,8 @@ from s2connect.errors import (
 from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.mqtt.drops import Drops
 from s2connect.transports.mqtt.frames import Packet, longest_packet
-from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient
+from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient, Stream, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
@@ -41,9 +40,8 @@ from s2connect.transports.mqtt.publish import (
     write_puback,
     write_publish,
 )
-from s2connect.transports.mqtt.receiver import Receiver, Route
+from s2connect.transports.mqtt.receiver import Drops, Receiver, Route
 from s2connect.transports.mqtt.settings import MqttSettings
-from s2connect.transports.mqtt.streams import Stream, WebSocketStream
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)

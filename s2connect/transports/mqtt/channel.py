@@ -21,13 +21,13 @@ from s2connect.messages.envelope import (
     reception_status,
 )
 from s2connect.model.common import Role
-from s2connect.transports.mqtt.details import SessionToken
 from s2connect.transports.mqtt.frames import (
     MAX_SEQ,
     Frame,
     FrameKind,
     InvalidFrame,
     Packet,
+    read_boot,
     read_control,
     read_frame,
     read_version,
@@ -42,9 +42,9 @@ from s2connect.transports.mqtt.parameters import (
     Event,
     Opened,
     Received,
-    SessionTerms,
+    SessionParameters,
+    SessionToken,
 )
-from s2connect.transports.mqtt.presence import read_boot
 from s2connect.transports.mqtt.sealing import TAG_BYTES, NotAuthentic, Sealer, open_proof, session_key
 from s2connect.transports.mqtt.topics import Direction
 
@@ -64,7 +64,7 @@ class Channel:
     """What both sides of a session share; made as :class:`ClientChannel` or :class:`ServerChannel`.
 
     Attributes:
-        terms: The session.
+        parameters: The session.
         state: Where it is.
         closed: The end, None before it.
         version: S2 version, empty before it is known.
@@ -74,25 +74,27 @@ class Channel:
         refused: Messages that were too long to be sent (MQ-15).
     """
 
-    def __init__(self, terms: SessionTerms, role: Role, token: SessionToken | None, limits: ChannelLimits) -> None:
-        if terms.sealed and token is None:
+    def __init__(
+        self, parameters: SessionParameters, role: Role, token: SessionToken | None, limits: ChannelLimits
+    ) -> None:
+        if parameters.sealed and token is None:
             raise UsageError("A sealed session needs a secret.")
-        if not terms.static and len(terms.versions) != 1:
+        if not parameters.static and len(parameters.versions) != 1:
             raise UsageError("With S2 Connect a session over MQTT has the one S2 version that was agreed.")
-        self.terms = terms
+        self.parameters = parameters
         self.state = State.NEW
         self.closed: Closed | None = None
         self.version = ""
         outbound = Direction.sent_by(role)
-        self.outbound_topic = terms.topic(outbound)
-        self.inbound_topic = terms.topic(outbound.other)
+        self.outbound_topic = parameters.topic(outbound)
+        self.inbound_topic = parameters.topic(outbound.other)
         self.repeats = 0
         self.refused = 0
         self._outbound = outbound
         self._token = token
         self._limits = limits
         self._expiry = math.ceil(limits.expiry)
-        self._sealed = terms.sealed
+        self._sealed = parameters.sealed
         self._seal: Sealer | None = None
         self._unseal: Sealer | None = None
         self._sent = 0
@@ -103,7 +105,7 @@ class Channel:
         self._queue: list[Packet] = []
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.terms.sid!r}, {self.state.value})"
+        return f"{type(self).__name__}({self.parameters.sid!r}, {self.state.value})"
 
     def packets(self) -> list[Packet]:
         """Take what is to be published, in order, at QoS 1. Call it after every other call."""
@@ -295,7 +297,7 @@ class Channel:
         token, self._token = self._token, None
         if not self._sealed or token is None:
             return
-        sid = self.terms.sid
+        sid = self.parameters.sid
         inbound = self._outbound.other
         self._seal = Sealer(session_key(token, self._outbound, sid, salt=salt), self.outbound_topic)
         self._unseal = Sealer(session_key(token, inbound, sid, salt=salt), self.inbound_topic)
@@ -324,7 +326,7 @@ class ClientChannel(Channel):
     """The communication client's side.
 
     Args:
-        terms: The session.
+        parameters: The session.
         token: Its token; None only in plain static mode without a secret.
         boot: Id of this run of the program, as in the presence (MQ-12).
         limits: Seconds and bytes.
@@ -332,13 +334,13 @@ class ClientChannel(Channel):
 
     def __init__(
         self,
-        terms: SessionTerms,
+        parameters: SessionParameters,
         *,
         token: SessionToken | None,
         boot: str,
         limits: ChannelLimits | None = None,
     ) -> None:
-        super().__init__(terms, terms.client_role, token, limits or ChannelLimits())
+        super().__init__(parameters, parameters.client_role, token, limits or ChannelLimits())
         self._boot = read_boot(boot)
 
     def start(self, now: float) -> list[Event]:
@@ -349,50 +351,52 @@ class ClientChannel(Channel):
         """
         if self.state is not State.NEW:
             raise UsageError("The session was started before.")
-        terms, versions = self.terms, self.terms.versions if self.terms.static else ()
+        parameters, versions = self.parameters, self.parameters.versions if self.parameters.static else ()
         value: dict[str, Any] = {
-            "sid": terms.sid,
-            "client": str(terms.client),
-            "server": str(terms.server),
-            "mc": terms.mc,
+            "sid": parameters.sid,
+            "client": str(parameters.client),
+            "server": str(parameters.server),
+            "mc": parameters.mc,
             "boot": self._boot,
         }
         if versions:
             value["versions"] = list(versions)
         if self._token is not None:
-            proof = open_proof(self._token, terms.sid, terms.mc, self._boot, versions)
+            proof = open_proof(self._token, parameters.sid, parameters.mc, self._boot, versions)
             value["proof"] = base64.b64encode(proof).decode("ascii")
         frame = Frame(FrameKind.OPEN, 0, write_control(value))
         expiry = math.ceil(self._limits.open_timeout)
-        self._queue.append(write_frame(terms.space.open(terms.server), frame, sealed=self._sealed, expiry=expiry))
+        self._queue.append(
+            write_frame(parameters.space.open(parameters.server), frame, sealed=self._sealed, expiry=expiry)
+        )
         self.state = State.OPENING
         self._until = now + self._limits.open_timeout
-        if not terms.static:
+        if not parameters.static:
             self._derive()
         return []
 
     def _first(self, frame: Frame, now: float) -> list[Event]:
         if frame.kind not in (FrameKind.ACCEPT, FrameKind.CLOSE):
             raise InvalidFrame("a frame before accept")
-        if (frame.salt is not None) is not (self.terms.static and self._sealed):
+        if (frame.salt is not None) is not (self.parameters.static and self._sealed):
             raise InvalidFrame("s2-salt is missing, or out of place")
         if frame.salt is not None:
             self._derive(frame.salt)
         value = read_control(self._authentic(frame, now))
         if frame.kind is FrameKind.CLOSE:
             return self._closed_by_peer(value)
-        if value.get("sid") != self.terms.sid:
+        if value.get("sid") != self.parameters.sid:
             raise InvalidFrame("accept of another session")
-        if self.terms.static:
+        if self.parameters.static:
             self.version = read_version(value.get("version"))
-            if self.version not in self.terms.versions:
+            if self.version not in self.parameters.versions:
                 raise InvalidFrame("accept of an S2 version that was not offered")
         else:
-            (self.version,) = self.terms.versions
+            (self.version,) = self.parameters.versions
         self._derive()
         self._until = None
         self.state = State.OPEN
-        if self.terms.static:
+        if self.parameters.static:
             self._control(FrameKind.PING, {}, now)  # the server waits for it: an open can be a repeated one
         else:
             self._sent_at = now
@@ -403,7 +407,7 @@ class ServerChannel(Channel):
     """The communication server's side, made by the admission for a valid ``open``.
 
     Args:
-        terms: The session.
+        parameters: The session.
         token: Its token; None only in plain static mode without a secret.
         version: S2 version, None where there is no common one: the session will be refused.
         salt: 32 random bytes in sealed static mode, otherwise None.
@@ -413,7 +417,7 @@ class ServerChannel(Channel):
 
     def __init__(
         self,
-        terms: SessionTerms,
+        parameters: SessionParameters,
         *,
         token: SessionToken | None,
         version: str | None,
@@ -421,8 +425,8 @@ class ServerChannel(Channel):
         opened_at: float,
         limits: ChannelLimits | None = None,
     ) -> None:
-        super().__init__(terms, terms.client_role.other, token, limits or ChannelLimits())
-        if (salt is not None) is not (terms.static and terms.sealed):
+        super().__init__(parameters, parameters.client_role.other, token, limits or ChannelLimits())
+        if (salt is not None) is not (parameters.static and parameters.sealed):
             raise UsageError("Random bytes belong to sealed sessions of static mode.")
         self.version = version or ""
         self._salt = salt
@@ -443,11 +447,11 @@ class ServerChannel(Channel):
         self.state = State.OPENING
         if not self.version:
             return self._end(CloseReason.PROTOCOL, "no common S2 version", now)
-        value = {"sid": self.terms.sid}
-        if self.terms.static:
+        value = {"sid": self.parameters.sid}
+        if self.parameters.static:
             value["version"] = self.version
         self._control(FrameKind.ACCEPT, value, now)
-        return [] if self.terms.static else self._open(now)
+        return [] if self.parameters.static else self._open(now)
 
     def _open(self, now: float) -> list[Event]:
         self.state = State.OPEN

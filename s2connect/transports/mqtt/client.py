@@ -1,4 +1,4 @@
-"""The link of an endpoint to a broker: it connects, and comes back after a loss (MQ-12, MQ-16, MQ-17, MQ-20)."""
+"""MQTT client of an endpoint: connects to a broker, and again after a loss (MQ-12, MQ-16, MQ-17, MQ-20)."""
 
 from __future__ import annotations
 
@@ -10,55 +10,91 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from s2connect.errors import ConnectionClosed, NotReachable, PeerTimeout, S2ConnectError
+from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
+from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost
     from s2connect.transports.mqtt.frames import Packet
+    from s2connect.transports.mqtt.settings import MqttSettings
 
 _log = logging.getLogger(__name__)
 
 UP_TIMEOUT = 12.0
-"""Seconds that somebody who needs the link waits for it: a little more than one attempt takes."""
+"""Seconds for which a session waits for the connection: a little more than one attempt takes."""
 
 STABLE = 5.0
 """A connection that lasted as long, in seconds, starts the back-off anew."""
+
+OPEN_INTERVAL = 0.01
+"""MQ-17: seconds between two ``open`` frames of one connection to a broker."""
 
 TAKEN_OVER_DELAY = 60.0
 """MQ-16: seconds at least until the next attempt after another client has taken our client id, up to twice as many."""
 
 
-class MqttLink:
-    """One broker, one connection at a time; all sessions of an endpoint over this broker share it (MQ-20).
+class Pace:
+    """Spreads the ``open`` frames of one connection over time (MQ-17). No I/O."""
 
-    What a session needs of a connection it takes from the :class:`BrokerConnection`, and ends with it (MQ-10); the link
-    only makes the next one.
+    def __init__(self, interval: float = OPEN_INTERVAL) -> None:
+        self._interval = interval
+        self._next = float("-inf")
+
+    def wait(self, now: float) -> float:
+        """Take the next turn. Returns the seconds until it."""
+        turn = max(now, self._next)
+        self._next = turn + self._interval
+        return turn - now
+
+
+class MqttClient:
+    """MQTT client of one account at a broker: it connects, and again after a loss.
+
+    All sessions of an endpoint over this broker share its connection (MQ-20). What a session needs it takes from the
+    :class:`BrokerConnection`, and it ends with it (MQ-10).
 
     Args:
+        settings: Broker and account.
         connect: Opens a connection; called for every attempt.
         greet: Called with each new connection before anybody gets it: subscriptions, presence.
-        farewell: What to publish before a clean end, None for nothing.
-        where: The broker, for logs.
+        farewell: Published before a clean end, None for nothing.
+        guest: Whether a peer named this broker.
         chance: Uniform in [0, 1), spreads the attempts.
-        failures: Reports errors of ours; the link starts again after them.
+        failures: Reports errors of ours; the client starts again after them.
+
+    Attributes:
+        settings: As given; a change counts from the next connection on.
+        guest: As given.
+        pace: Of the ``open`` frames.
+        users: Sessions that need it.
+        linger: Ends the client of a guest that no session needs.
+        attempts: Attempts so far.
     """
 
     def __init__(
         self,
+        settings: MqttSettings,
         connect: Callable[[], Awaitable[BrokerConnection]],
         *,
         greet: Callable[[BrokerConnection], Awaitable[None]],
         farewell: Packet | None = None,
-        where: str,
+        guest: bool = False,
         chance: Callable[[], float] = random.random,
         failures: FailureLog | None = None,
     ) -> None:
+        self.settings = settings
+        self.guest = guest
+        self.pace = Pace()
+        self.users = 0
+        self.linger: asyncio.TimerHandle | None = None
+        self.attempts = 0
         self._connect = connect
         self._greet = greet
         self._farewell = farewell
-        self._where = where
+        self._where = f"{for_display(settings.url.host)}:{settings.url.port}"
         self._chance = chance
         self._supervisor = Supervisor("s2connect-mqtt", failures)
         self._task: asyncio.Task[None] | None = None
@@ -66,8 +102,18 @@ class MqttLink:
         self._error: S2ConnectError | None = None
         self._changed = asyncio.Event()
         self._closed = False
-        self.attempts = 0
-        """Attempts so far, for status."""
+        self._subscribing = asyncio.Lock()
+        self._subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
+
+    @property
+    def space(self) -> TopicSpace:
+        """Topics of our presence and of what we offer."""
+        return TopicSpace(self.settings.prefix)
+
+    @property
+    def client_id(self) -> str:
+        """Our MQTT client id."""
+        return self.settings.client_id or ""
 
     @property
     def connection(self) -> BrokerConnection | None:
@@ -84,19 +130,19 @@ class MqttLink:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
         if (self._task is None or self._task.done()) and not self._closed:
             self._error = None
-            self._task = self._supervisor.keep(self._run_or_tell, "mqtt-link", self._where)
+            self._task = self._supervisor.keep(self._run_or_fail, "mqtt-client", self._where)
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
 
-        While the link waits before its next attempt the last error is raised at once. Cancel-safe.
+        While it waits before its next attempt the last error is raised at once. Cancel-safe.
 
         Args:
             timeout: Seconds.
 
         Raises:
             S2ConnectError: As :meth:`BrokerConnection.open`; ConfigurationError where paho-mqtt is missing or a file
-                of the settings cannot be used; ConnectionClosed where the link is closed.
+                of the settings cannot be used; ConnectionClosed where the client is closed.
         """
         self.start()
         if self._task is None:
@@ -116,6 +162,20 @@ class MqttLink:
                 raise
             raise PeerTimeout(f"There is no connection to the broker {self._where} yet.") from None
 
+    async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
+        """Subscribe once per connection.
+
+        Raises:
+            SessionRefused: The broker does not allow it.
+            ConnectionClosed: The connection is gone.
+        """
+        async with self._subscribing:
+            if self._subscribed[0] is not broker:
+                self._subscribed = (broker, set())
+            if topic not in self._subscribed[1]:
+                await broker.subscribe(topic)
+                self._subscribed[1].add(topic)
+
     async def close(self) -> None:
         """Clear the presence, disconnect in good order and stop; idempotent, bounded, never raises for the network."""
         self._closed = True
@@ -123,12 +183,12 @@ class MqttLink:
         self._task = None
         await self._supervisor.close()
 
-    async def _run_or_tell(self) -> None:
-        """Run the link; on an error of ours fail all waiters, so that none hangs until the supervisor's restart."""
+    async def _run_or_fail(self) -> None:
+        """Run the client; on an error of ours fail all waiters, so that none hangs until the supervisor's restart."""
         try:
             await self._run()
         except Exception:
-            self._error = NotReachable(f"The link to the broker {self._where} failed.", hint="The log says why.")
+            self._error = NotReachable(f"The connection to the broker {self._where} failed.", hint="The log says why.")
             self._wake()
             raise
 

@@ -1,18 +1,20 @@
-"""Frames of S2 over MQTT (MQ-05, MQ-06): to and from what a PUBLISH holds. No I/O."""
+"""Frames (MQ-05, MQ-06) and presence (MQ-12) of S2 over MQTT: to and from the content of a PUBLISH. No I/O."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+import re
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 
 from s2connect.model.strict_json import MalformedJson, read_json
-from s2connect.transports.mqtt.details import check_version
+from s2connect.transports.mqtt.parameters import check_version
 from s2connect.transports.mqtt.sealing import SALT_BYTES
+from s2connect.transports.mqtt.topics import TopicSpace
 
 PLAIN_DATA: Final = "application/json"
 PLAIN_CONTROL: Final = "application/vnd.s2-control+json"
@@ -95,6 +97,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
         return f"Frame({self.kind}, {self.seq}, {len(self.payload)} bytes)"
 
 
+_is_boot = re.compile(r"[A-Za-z0-9_-]{8,36}").fullmatch
 _PROPERTIES: Final = frozenset({"s2-frame", "s2-seq", "s2-ver", "s2-salt"})
 _KINDS: Final = {str(kind): kind for kind in FrameKind}
 
@@ -240,3 +243,41 @@ def read_version(value: object) -> str:
         return check_version(value) if isinstance(value, str) else check_version("")
     except ValueError:
         raise InvalidFrame("not an S2 version") from None
+
+
+class PresenceState(StrEnum):
+    """What a client, or its broker, says of it."""
+
+    ONLINE = "online"
+    LOST = "lost"
+
+
+def read_boot(value: object) -> str:
+    """Read a boot id: 8 to 36 letters, digits, ``_`` and ``-``, fresh for every run of a program.
+
+    Raises:
+        InvalidFrame: It is none.
+    """
+    if not isinstance(value, str) or not _is_boot(value):
+        raise InvalidFrame("not a boot id")
+    return value
+
+
+def presence(space: TopicSpace, mc: str, state: PresenceState, boot: str) -> Packet:
+    """What to publish after CONNECT (``online``), and the will to give at CONNECT (``lost``, Will Delay Interval 0).
+
+    Raises:
+        InvalidTopic: ``mc`` cannot be a level of a topic.
+        InvalidFrame: ``boot`` is no boot id.
+    """
+    payload = write_control({"state": state.value, "boot": read_boot(boot)})
+    return Packet(space.presence(mc), payload, PLAIN_CONTROL, retain=True)
+
+
+def no_presence(space: TopicSpace, mc: str) -> Packet:
+    """What to publish before a clean DISCONNECT: it clears what the broker keeps.
+
+    Raises:
+        InvalidTopic: ``mc`` cannot be a level of a topic.
+    """
+    return Packet(space.presence(mc), b"", retain=True)

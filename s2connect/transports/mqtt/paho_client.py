@@ -1,23 +1,339 @@
-"""paho-mqtt on an established connection."""
+"""paho-mqtt on the loop: byte streams that asyncio makes stand in for its socket.
+
+paho connects its own sockets in the blocking way and reads them byte by byte. Here asyncio makes the connection, so
+that names, TCP and TLS wait in the loop, can be cancelled, and fail as everywhere else in this package. This module is
+the one place that uses private names of paho: ``Client._create_socket``, and ``Properties`` with a ``pack`` of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any, cast
 
 import paho.mqtt
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
-from s2connect.errors import ConfigurationError
-from s2connect.transports.mqtt.streams import Stream
+from s2connect.errors import ConfigurationError, ProtocolViolation
+from s2connect.model.url import MqttUrl
+
+WRITE_BUFFER_BYTES = 64 * 1024
+"""Bytes buffered in this process for a slow broker before writing pauses."""
+
+UNACKNOWLEDGED_SECONDS = 20.0
+"""After this time without an acknowledgement of TCP a connection is given up, where the system can do so."""
+
+PACKETS_IN_A_FRAME = 4
+"""Longest packets that one WebSocket message of a broker may hold; a longer one ends the connection."""
+
+_PUBLISH = 0x30
+_TOO_LONG = 1 << 28
+
+
+def _packet_length(data: bytes, at: int) -> tuple[int, int]:
+    """Bytes of the fixed header and of the rest of the packet that begins here; (0, 0) where that is not known yet."""
+    length = 0
+    for place in range(4):
+        index = at + 1 + place
+        if index >= len(data):
+            return 0, 0
+        byte = data[index]
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return 2 + place, length
+    return 5, _TOO_LONG  # no packet has such a length
+
+
+class Stream(asyncio.Protocol):
+    """Stream of one connection; stands in for the socket of paho.
+
+    Args:
+        max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
+            publisher decides how long it is; any other ends the connection.
+        take: Called with each packet, its first byte and what follows its length. What it does not take (False) can be
+            read as from a socket until ``readable`` returns.
+        discard: Called with the beginning of a PUBLISH that is not complete: its first byte, topic and packet
+            identifier, and its length. Where it says True, the packet is dropped as it comes.
+        discarded: Called when all of such a packet has come.
+        readable: Called when something can be read, and at the end of the connection.
+        idle: Called when all that has come is handed over.
+        writable: Called when there is room again.
+    """
+
+    def __init__(
+        self,
+        max_packet: int,
+        *,
+        take: Callable[[int, bytes], bool],
+        discard: Callable[[int, bytes, int], bool],
+        discarded: Callable[[], None],
+        readable: Callable[[], None],
+        idle: Callable[[], None],
+        writable: Callable[[], None],
+    ) -> None:
+        self._max_packet = max_packet
+        self._take = take
+        self._discard = discard
+        self._discarded = discarded
+        self._readable = readable
+        self._idle = idle
+        self._writable = writable
+        self._partial = bytearray()
+        self._needed = 0
+        self._dropping = 0
+        self._incoming = b""
+        self._at = 0
+        self._outgoing: list[bytes] = []
+        self._ended = False
+        self._transport: asyncio.Transport | None = None
+        self.full = False
+        self.error: Exception | None = None
+        self.gone = asyncio.Event()
+
+    # --- as a protocol of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set what the socket needs; without TCP_NODELAY a QoS 1 round trip takes 44 ms or more."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_SECONDS * 1000))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand over every packet that is complete."""
+        if self._dropping:
+            gone = min(self._dropping, len(data))
+            self._dropping -= gone
+            if self._dropping:
+                return
+            data = data[gone:]
+            self._discarded()
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        at = header = length = 0
+        while at < len(data):
+            header, length = _packet_length(data, at)
+            end = at + header + length
+            if not header or end > len(data):
+                break
+            if not self._take(data[at], data[at + header : end]):
+                self._incoming, self._at = data[at:end], 0
+                self._readable()
+            at = end
+        if at < len(data):
+            self._begin(data[at:] if at else data, header, length)
+        self._idle()
+
+    def _begin(self, rest: bytes, header: int, length: int) -> None:
+        """Keep the beginning of a packet, or drop it if its route does not take the rest."""
+        size, here = header + length, len(rest)
+        self._needed = size or here + 1
+        if header and rest[0] & 0xF0 == _PUBLISH and length != _TOO_LONG:
+            topic = header + 2
+            if here >= topic:
+                topic += int.from_bytes(rest[header:topic], "big")
+            head = topic + 2 if rest[0] & 6 else topic
+            if here < head < size:
+                self._needed = head
+            elif head < size and self._discard(rest[0], rest[header:head], length):
+                self._dropping = size - here
+                return
+        if self._needed > self._max_packet:
+            self.error = ConnectionError("the broker sends a longer packet than allowed")
+            self.abort()
+            return
+        self._partial += rest
+
+    def pause_writing(self) -> None:
+        """The broker is slow."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.full = False
+        self._writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say so to paho, which reads an end."""
+        self._ended = True
+        self.error = self.error or exc
+        self.gone.set()
+        self._readable()
+
+    # --- as a socket of paho
+
+    @property
+    def unread(self) -> bool:
+        """True if bytes are left that paho has not read, or the end."""
+        return self._at < len(self._incoming) or self._ended
+
+    def recv(self, buffer_size: int, /) -> bytes:
+        """Return bytes that are here, none at the end.
+
+        Raises:
+            BlockingIOError: There are none yet.
+        """
+        start = self._at
+        chunk = self._incoming[start : start + buffer_size]
+        if not chunk and not self._ended:
+            raise BlockingIOError
+        self._at = start + len(chunk)
+        return chunk
+
+    def send(self, buffer: bytes | bytearray, /) -> int:
+        """Take bytes over; :meth:`flush` sends them, all in one.
+
+        Raises:
+            BlockingIOError: There is no room.
+        """
+        if self.full:
+            raise BlockingIOError
+        self._outgoing.append(bytes(buffer))
+        return len(buffer)
+
+    def flush(self) -> None:
+        """Send what paho has written."""
+        if self._outgoing and self._transport is not None:
+            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send the rest, then end the connection; does not wait."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fileno(self) -> int:
+        """There is none: nobody selects on this."""
+        return -1
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Nothing here blocks."""
+
+    async def ready(self) -> None:
+        """Wait until bytes of MQTT can go."""
+
+    def addresses(self) -> tuple[str, str]:
+        """Return our address and the broker's; empty where unknown."""
+        names = [self._transport and self._transport.get_extra_info(key) for key in ("sockname", "peername")]
+        ours, theirs = (name[0] if isinstance(name, tuple) else "" for name in names)
+        return ours, theirs
+
+
+class WebSocketStream(Stream):
+    """The same inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
+
+    def __init__(self, url: MqttUrl, max_packet: int, **calls: Any) -> None:
+        super().__init__(max_packet, **calls)
+        self._frames = ClientProtocol(
+            parse_uri(url),
+            subprotocols=[Subprotocol("mqtt")],
+            max_size=max(PACKETS_IN_A_FRAME * max_packet, WRITE_BUFFER_BYTES),
+        )
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        super().connection_made(transport)
+        self._frames.send_request(self._frames.connect())
+        self._send_frames()
+
+    async def ready(self) -> None:
+        """Wait for the upgrade.
+
+        Raises:
+            ProtocolViolation: There is no WebSocket for MQTT at this URL.
+        """
+        await self._opened
+
+    def data_received(self, data: bytes) -> None:
+        """Unpack the frames, whose borders mean nothing (MQTT 5, section 6)."""
+        self._frames.receive_data(data)
+        payload = bytearray()
+        for event in self._frames.events_received():
+            if isinstance(event, Response):
+                self._upgraded()
+            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+                payload += event.data
+        self._send_frames()
+        if payload:
+            super().data_received(bytes(payload))
+        if self._frames.close_expected() and self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits for the upgrade as well."""
+        if not self._opened.done():
+            self._refuse()
+        super().connection_lost(exc)
+
+    def _upgraded(self) -> None:
+        if self._opened.done():
+            return
+        if self._frames.handshake_exc is not None or self._frames.subprotocol != "mqtt":
+            self._refuse()
+        else:
+            self._opened.set_result(None)
+
+    def _refuse(self) -> None:
+        reason = self._frames.handshake_exc
+        shown = type(reason).__name__ if isinstance(reason, InvalidHandshake) else "no upgrade"
+        self._opened.set_exception(ProtocolViolation(f"The broker speaks no MQTT over WebSocket at its URL ({shown})."))
+        self._opened.exception()  # whoever opens may have been cancelled
+
+    def _write(self, data: bytes) -> None:
+        if self._frames.state is State.OPEN:
+            self._frames.send_binary(data)
+            self._send_frames()
+
+    def _send_frames(self) -> None:
+        assert self._transport is not None
+        for data in self._frames.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+
+    def close(self) -> None:
+        """Send the rest and a close frame, then end the connection."""
+        self.flush()
+        if self._frames.state is State.OPEN:
+            self._frames.send_close(1000)
+            self._send_frames()
+        super().close()
+
 
 _NOWHERE = "/dev/null/s2connect"  # below what is no directory: nothing can ever be there
-_PIECE = 64 * 1024
 
 
 class PackedProperties(Properties):
@@ -34,11 +350,10 @@ class PackedProperties(Properties):
 
 
 class PahoClient(Client):
-    """paho client on an established connection. ``_create_socket`` is the one private name of paho that it uses.
+    """paho client on an established connection, which it takes by way of ``_create_socket``.
 
-    A paho that does not call it would connect by itself, without TLS, and send the password. So it is given a Unix
-    socket that is not there in place of the broker's address; then it gets one that is, and its bytes are carried
-    between that and the stream, which costs a little time.
+    A paho that does not call it would connect by itself, without TLS, and send the password. So the address that it
+    gets is a Unix socket that does not exist.
 
     Args:
         client_id: MQTT client id.
@@ -54,94 +369,26 @@ class PahoClient(Client):
             transport=transport,  # type: ignore[arg-type]
         )
         self._stream = stream
-        self._pair: _Carrier | None = None
 
     def _create_socket(self) -> Stream:
         return self._stream
 
-    def begin(self, keepalive: int, wishes: Properties) -> None:
+    def begin(self, keepalive: int, properties: Properties) -> None:
         """Send CONNECT over the stream.
 
         Raises:
-            ConfigurationError: This paho cannot be brought to use the stream.
+            ConfigurationError: This paho does not use the stream.
         """
         if hasattr(Client, "_create_socket"):
-            with contextlib.suppress(OSError):
-                self.connect(_NOWHERE, 1, keepalive, clean_start=True, properties=wishes)
-            if self.socket() is self._stream:
-                return
-        try:
-            self._pair = _Carrier.connect(self, self._stream, keepalive, wishes)
-        except (AttributeError, OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                self.connect(_NOWHERE, 1, keepalive, clean_start=True, properties=properties)
+        if self.socket() is not self._stream:
             raise ConfigurationError(
                 f"S2 over MQTT does not work with paho-mqtt {paho.mqtt.__version__}.",
                 hint="Install another: pip install 'paho-mqtt>=2.1,<2.3'.",
-            ) from None
+            )
 
     def read(self) -> None:
         """Let paho read the bytes that the stream holds."""
-        if self._pair is not None:
-            self._pair.bring()
-            self.loop_read()
-            return
         while self._stream.unread and self.socket() is not None:
             self.loop_read()
-
-
-class _Carrier:
-    """Carries bytes between paho's socket and the stream."""
-
-    def __init__(self, end: socket.socket, stream: Stream) -> None:
-        self._end = end
-        self._stream = stream
-        self._loop = asyncio.get_running_loop()
-        end.setblocking(False)
-        self._loop.add_reader(end, self._fetch)
-
-    @classmethod
-    def connect(cls, client: Client, stream: Stream, keepalive: int, wishes: Properties) -> _Carrier:
-        with (
-            tempfile.TemporaryDirectory(prefix="s2connect-") as directory,  # no other user may enter it
-            socket.socket(socket.AF_UNIX) as listener,
-        ):
-            path = str(Path(directory) / "mqtt")
-            listener.bind(path)
-            listener.listen(1)
-            listener.setblocking(False)
-            client.connect(path, 1, keepalive, clean_start=True, properties=wishes)  # at once: the kernel accepts
-            end, _ = listener.accept()
-        return cls(end, stream)
-
-    def bring(self) -> None:
-        """Pass bytes of the stream to paho, or its end."""
-        with contextlib.suppress(OSError):
-            while piece := self._stream.recv(_PIECE):
-                self._end.send(piece)  # a control packet, shorter than what a socket takes
-            self._close()
-
-    def _fetch(self) -> None:
-        if self._stream.full:
-            self._loop.remove_reader(self._end)
-            self._loop.call_later(0.05, self._go_on)
-            return
-        try:
-            piece = self._end.recv(_PIECE)
-        except BlockingIOError:
-            return
-        except OSError:
-            piece = b""
-        if piece:
-            self._stream.send(piece)
-            self._stream.flush()
-        else:
-            self._close()
-            self._stream.close()
-
-    def _go_on(self) -> None:
-        if self._end.fileno() >= 0:
-            self._loop.add_reader(self._end, self._fetch)
-
-    def _close(self) -> None:
-        if self._end.fileno() >= 0:
-            self._loop.remove_reader(self._end)
-            self._end.close()

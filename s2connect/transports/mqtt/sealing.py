@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from s2connect.transports.mqtt.details import SessionToken
+from s2connect.transports.mqtt.parameters import SessionToken
 from s2connect.transports.mqtt.topics import Direction
 
 TAG_BYTES = 16

@@ -16,7 +16,7 @@ from s2connect.certs.tls import pinned_client_context, wan_client_context
 from s2connect.errors import ConfigurationError
 from s2connect.model.url import MqttUrl
 from s2connect.store.files import read_private
-from s2connect.transports.mqtt.details import MqttPassword, Protection
+from s2connect.transports.mqtt.parameters import MqttPassword, Protection
 from s2connect.transports.mqtt.topics import check_client_id, check_prefix
 
 _log = logging.getLogger(__name__)

@@ -1,9 +1,8 @@
-"""Topics of S2 over MQTT (MQ-03): built from checked parts, read back strictly. No I/O."""
+"""Topics of S2 over MQTT (MQ-03), built from checked parts. No I/O."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
@@ -15,9 +14,6 @@ MAX_TOPIC_BYTES = 256
 
 MAX_PREFIX_CHARACTERS = 64
 """Longest prefix."""
-
-MAX_CLIENT_ID_CHARACTERS = 64
-"""Longest MQTT client id (``mc``)."""
 
 _is_prefix = re.compile(r"(?!\$)[!-\"$-*,-.0-~]+(?:/[!-\"$-*,-.0-~]+)*").fullmatch
 _is_client_id = re.compile(r"[A-Za-z0-9._:@-]{1,64}").fullmatch
@@ -103,39 +99,6 @@ def read_node_id(text: str) -> NodeId:
     return NodeId(value)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTopic:
-    """Where a communication server hears of new sessions."""
-
-    server: NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class PresenceTopic:
-    """Where the presence of an MQTT client stands."""
-
-    mc: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTopic:
-    """One direction of one session.
-
-    Attributes:
-        server: Node of the communication server.
-        client: Node of the communication client.
-        mc: MQTT client id of the communication client's endpoint.
-        sid: The session.
-        direction: Which way.
-    """
-
-    server: NodeId
-    mc: str
-    client: NodeId
-    sid: str
-    direction: Direction
-
-
 class TopicSpace:
     """The topics under one prefix.
 
@@ -191,10 +154,6 @@ class TopicSpace:
         """
         return f"{self._root}{_PRESENCE}/{check_client_id(mc)}"
 
-    def all_presences(self) -> str:
-        """Subscription to the presence of every client."""
-        return f"{self._root}{_PRESENCE}/+"
-
     def inbound(self, mc: str, direction: Direction) -> str:
         """Subscription of a communication client for every session of every node behind it.
 
@@ -207,25 +166,13 @@ class TopicSpace:
         """
         return f"{self._root}+/{check_client_id(mc)}/+/+/{direction}"
 
-    def read(self, topic: str) -> OpenTopic | PresenceTopic | SessionTopic:
-        """Read a topic of a received message.
+    def read_open(self, topic: str) -> NodeId:
+        """Return the server of an ``open`` topic.
 
         Raises:
-            InvalidTopic: It is not under this prefix, or not exactly of one of the three forms.
+            InvalidTopic: It is not under this prefix, or not an ``open`` topic.
         """
-        if len(topic) > MAX_TOPIC_BYTES or not topic.startswith(self._root):
-            raise InvalidTopic("not under the prefix")
-        match topic[len(self._root) :].split("/"):
-            case [server, "open"]:
-                return OpenTopic(read_node_id(server))
-            case ["presence", mc]:
-                return PresenceTopic(check_client_id(mc))
-            case [server, mc, client, sid, ("rm2cem" | "cem2rm") as direction]:
-                return SessionTopic(
-                    read_node_id(server),
-                    check_client_id(mc),
-                    read_node_id(client),
-                    check_session_id(sid),
-                    Direction(direction),
-                )
-        raise InvalidTopic("not a topic of this binding")
+        server, slash, rest = topic.removeprefix(self._root).partition("/")
+        if not topic.startswith(self._root) or not slash or rest != _OPEN:
+            raise InvalidTopic("not an open topic")
+        return read_node_id(server)

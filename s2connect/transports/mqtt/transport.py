@@ -21,33 +21,38 @@ from s2connect.errors import (
     SessionRefused,
     UsageError,
 )
-from s2connect.model.common import MalformedMessage, NodeId, Role
+from s2connect.model.common import MQTT, MalformedMessage, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
-from s2connect.model.text import for_display
 from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Doors, Ignored
+from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Admission, Ignored, MqttOffer
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
-from s2connect.transports.mqtt.client import MqttLink
+from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.connection import MqttConnection
-from s2connect.transports.mqtt.details import (
-    MQTT,
+from s2connect.transports.mqtt.frames import (
+    MAX_OPEN_PACKET_BYTES,
+    Packet,
+    PresenceState,
+    longest_packet,
+    no_presence,
+    payload_room,
+    presence,
+)
+from s2connect.transports.mqtt.parameters import (
+    ChannelLimits,
+    CloseReason,
     MqttCommunicationDetails,
     MqttPassword,
+    SessionParameters,
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.drops import Drops
-from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, Packet, longest_packet, payload_room
-from s2connect.transports.mqtt.parameters import ChannelLimits, CloseReason, SessionTerms
-from s2connect.transports.mqtt.presence import PresenceState, no_presence, presence
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import Drops, Route
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
-from s2connect.transports.mqtt.uplink import Uplink
-from s2connect.transports.offers import MAX_OFFERS, OFFER_LIFETIME
+from s2connect.transports.offers import MAX_OFFERS, OfferTable, OpenOffers
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
@@ -72,16 +77,9 @@ Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    info: ConnectionInfo
-    connection: asyncio.Future[Connection]
-    timer: asyncio.TimerHandle
-
-
-@dataclass(frozen=True, slots=True)
 class _Configured:
     take: Callable[[Connection], object]
-    gate: Callable[[str], Awaitable[bool]] | None
+    admit: Callable[[str], Awaitable[bool]] | None
 
 
 class MqttTransport:
@@ -129,10 +127,9 @@ class MqttTransport:
         self._limits = limits or ChannelLimits()
         self._boot = secrets.token_urlsafe(12)
         self.drops = Drops()
-        self._max_offers = max_offers
-        self._doors: Doors | None = None
+        self._offers: OpenOffers[MqttOffer] = OpenOffers(OfferTable(limit=max_offers))
+        self._admission: Admission | None = None
         self._served: dict[NodeId, None] = {}
-        self._waiting: dict[str, _Waiting] = {}
         self._static: dict[tuple[NodeId, NodeId], _Configured] = {}
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
         self._used: dict[str, None] = {}
@@ -140,26 +137,26 @@ class MqttTransport:
         self._supervisor = Supervisor("s2connect", self._failures)
         self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Future[bool]] = {}
         self._accepting: dict[ServerChannel, tuple[MqttConnection, asyncio.Task[None]]] = {}
-        self._guests: dict[tuple[str, str | None], Uplink] = {}
+        self._guests: dict[tuple[str, str | None], MqttClient] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._context_lock = asyncio.Lock()
         self._closed = False
-        self._home: Uplink | None = None
+        self._home: MqttClient | None = None
         if settings is not None:
             if settings.client_id is None:
                 raise UsageError("The MQTT settings have no client id; MqttSettings.complete makes one.")
-            self._doors = Doors(TopicSpace(settings.prefix), lifetime=OFFER_LIFETIME, limit=max_offers)
-            self._home = self._uplink(settings, guest=False)
+            self._admission = Admission(TopicSpace(settings.prefix), self._offers.table)
+            self._home = self._client_of(settings, guest=False)
 
     @property
-    def link(self) -> MqttLink | None:
-        """The link to our own broker, for status; None without settings."""
-        return self._home.link if self._home is not None else None
+    def client(self) -> MqttClient | None:
+        """The client of our own broker; None without settings."""
+        return self._home
 
     @property
     def client_id(self) -> str:
         """Our MQTT client id at our own broker. Raises UsageError without settings."""
-        return self._need_home().mc
+        return self._need_home().client_id
 
     @property
     def prefix(self) -> str:
@@ -169,7 +166,7 @@ class MqttTransport:
     def start(self) -> None:
         """Connect to our own broker and stay connected. Nothing without settings."""
         if self._home is not None:
-            self._home.link.start()
+            self._home.start()
 
     # --- communication server
 
@@ -177,15 +174,15 @@ class MqttTransport:
         """Listen to the ``open`` frames for one of our nodes, now and after every reconnect.
 
         Raises:
-            S2ConnectError: As :meth:`MqttLink.up`; it goes on trying.
+            S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
             UsageError: This transport was made without settings.
         """
         home = self._need_home()
         self._served[node] = None
-        broker = await home.link.up()
+        broker = await home.up()
         await self._listen(home, broker, node)
 
-    async def _listen(self, home: Uplink, broker: BrokerConnection, node: NodeId) -> None:
+    async def _listen(self, home: MqttClient, broker: BrokerConnection, node: NodeId) -> None:
         topic = home.space.open(node)
         handler = Route(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
         broker.route(topic, handler)
@@ -194,28 +191,27 @@ class MqttTransport:
 
     def can_offer(self) -> bool:
         """Return whether there is a broker of ours, and a connection to it. See :meth:`Transport.can_offer`."""
-        return self._home is not None and self._home.link.connection is not None
+        return self._home is not None and self._home.connection is not None
 
     def offer(self, info: ConnectionInfo) -> Offer:
-        """Open the door for one client, once, for 30 seconds (MQ-02). See :meth:`Transport.offer`.
+        """Make an offer to one client, once, for 30 seconds (MQ-02). See :meth:`Transport.offer`.
 
         Raises:
             SessionRefused: Too many offers wait already, or there is no connection to the broker now.
             RuntimeError: This transport was made without settings.
         """
-        home, settings, doors = self._home, self._settings, self._doors
-        if home is None or settings is None or doors is None:
+        home, settings = self._home, self._settings
+        if home is None or settings is None:
             raise RuntimeError("this MqttTransport has no broker to offer")
-        broker = home.link.connection
+        broker = home.connection
         if broker is None:
-            home.link.start()
+            home.start()
             raise SessionRefused("There is no connection to the MQTT broker now.", reason="Other")
         if info.local not in self._served:
             self._served[info.local] = None
             self._supervisor.spawn(self._listen_soon(home, broker, info.local), "mqtt-listen", info.local)
-        loop = asyncio.get_running_loop()
         sid, token = secrets.token_urlsafe(16), SessionToken.from_bytes(secrets.token_bytes(32))
-        terms = SessionTerms(
+        parameters = SessionParameters(
             space=home.space,
             server=info.local,
             client=info.remote,
@@ -225,10 +221,7 @@ class MqttTransport:
             protection=settings.protection,
             versions=(info.s2_version,),
         )
-        expires = doors.offer(terms, token, now=loop.time())
-        future: asyncio.Future[Connection] = loop.create_future()
-        self._waiting[sid] = _Waiting(info, future, loop.call_at(expires, self._shut, sid))
-        future.add_done_callback(lambda _: self._shut(sid))
+        future = self._offers.open(sid, MqttOffer(info, parameters, token))
         account = self._credentials(info) if self._credentials is not None else None
         details = MqttCommunicationDetails(
             communication_protocol=MQTT,
@@ -242,15 +235,7 @@ class MqttTransport:
         )
         return Offer(details, future)
 
-    def _shut(self, sid: str) -> None:
-        if self._doors is not None:
-            self._doors.withdraw(sid)
-        waiting = self._waiting.pop(sid, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-            waiting.connection.cancel()
-
-    async def _listen_soon(self, home: Uplink, broker: BrokerConnection, node: NodeId) -> None:
+    async def _listen_soon(self, home: MqttClient, broker: BrokerConnection, node: NodeId) -> None:
         try:
             await self._listen(home, broker, node)
         except S2ConnectError as error:
@@ -258,43 +243,46 @@ class MqttTransport:
 
     def _on_open(self, broker: BrokerConnection, packet: Packet) -> str | None:
         """Handle a packet on an ``open`` topic. Returns the reason why it is ignored; None if a session opens."""
-        assert self._doors is not None
+        assert self._admission is not None
         if self._closed:
             return None
         if len(self._accepting) >= MAX_ACCEPTING:
             return Ignored.TOO_MANY
         now = asyncio.get_running_loop().time()
-        channel = self._doors.receive(
+        channel = self._admission.receive(
             packet, now=now, salt=secrets.token_bytes(SALT_BYTES), limits=self._limits_of(broker)
         )
         if isinstance(channel, Ignored):
             return channel
-        for displaced in self._doors.displaced():
+        for displaced in self._admission.displaced():
             if (accepting := self._accepting.get(displaced)) is not None:
                 accepting[0].abandon()
                 accepting[1].cancel()
-        terms = channel.terms
-        taken = self._waiting.pop(terms.sid, None) if not terms.static else None
-        if taken is not None:
-            taken.timer.cancel()
-        elif not terms.static:
+        parameters = channel.parameters
+        claimed = None if parameters.static else self._offers.claim(parameters.sid)
+        if claimed is None and not parameters.static:
             return Ignored.UNKNOWN
-        info = taken.info if taken is not None else ConnectionInfo(MQTT, terms.server, terms.client, "")
+        offer, offered = claimed or (None, None)
+        info = offer.info if offer is not None else ConnectionInfo(MQTT, parameters.server, parameters.client, "")
         connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
-        accept = self._accept(broker, channel, connection, taken)
-        task = self._supervisor.spawn(accept, "mqtt-accept", terms.client)
+        accept = self._accept(broker, channel, connection, offered)
+        task = self._supervisor.spawn(accept, "mqtt-accept", parameters.client)
         self._accepting[channel] = connection, task
         task.add_done_callback(lambda _: self._accepting.pop(channel, None))
         return None
 
     async def _accept(
-        self, broker: BrokerConnection, channel: ServerChannel, connection: MqttConnection, taken: _Waiting | None
+        self,
+        broker: BrokerConnection,
+        channel: ServerChannel,
+        connection: MqttConnection,
+        offered: asyncio.Future[Connection] | None,
     ) -> None:
-        terms = channel.terms
-        pair = (terms.server, terms.client)
+        parameters = channel.parameters
+        pair = (parameters.server, parameters.client)
         # An open of static mode may be an old one, published again. A session that stands is put at risk only for a
         # client that has confirmed the new one.
-        ask = taken is None and bool(channel.version)
+        ask = offered is None and bool(channel.version)
         ask_later = ask and pair in self._sessions
         try:
             async with asyncio.timeout(self._limits.open_timeout):
@@ -307,25 +295,25 @@ class MqttTransport:
                 await connection.close(GOING_AWAY)
                 return
         except (S2ConnectError, TimeoutError) as error:
-            _log.info("A session of %s over MQTT did not open: %s", terms.client, type(error).__name__)
+            _log.info("A session of %s over MQTT did not open: %s", parameters.client, type(error).__name__)
             connection.abandon()
-            if taken is not None:
-                taken.connection.cancel()
+            if offered is not None:
+                offered.cancel()
             return
         except BaseException:
             connection.abandon()
-            if taken is not None:
-                taken.connection.cancel()
+            if offered is not None:
+                offered.cancel()
             raise
         older = self._sessions.get(pair)
         if older is not None:
             await older.close(GOING_AWAY, CloseReason.SUPERSEDED)
         self._remember(pair, connection)
-        if taken is not None:
-            if taken.connection.done():
+        if offered is not None:
+            if offered.done():
                 await connection.close(GOING_AWAY)
             else:
-                taken.connection.set_result(connection)
+                offered.set_result(connection)
             return
         configured = self._static.get(pair)
         if configured is None:
@@ -351,7 +339,7 @@ class MqttTransport:
         allowed = False
         try:
             async with asyncio.timeout(self._limits.open_timeout):
-                allowed = configured is not None and (configured.gate is None or await configured.gate(version))
+                allowed = configured is not None and (configured.admit is None or await configured.admit(version))
         except TimeoutError:
             pass
         finally:
@@ -385,42 +373,42 @@ class MqttTransport:
         self._used[details.session_id] = None
         if len(self._used) > MAX_USED:
             del self._used[next(iter(self._used))]
-        uplink = self._uplink_for(details)
-        terms = SessionTerms(
+        client = self._client_for(details)
+        parameters = SessionParameters(
             space=TopicSpace(details.topic_prefix),
             server=info.remote,
             client=info.local,
             client_role=self._role_of(info.local),
-            mc=uplink.mc,
+            mc=client.client_id,
             sid=details.session_id,
             protection=details.protection,
             versions=(info.s2_version,),
         )
-        return await self._connect(uplink, info, terms, details.session_token)
+        return await self._connect(client, info, parameters, details.session_token)
 
     async def _connect(
-        self, uplink: Uplink, info: ConnectionInfo, terms: SessionTerms, token: SessionToken | None
+        self, client: MqttClient, info: ConnectionInfo, parameters: SessionParameters, token: SessionToken | None
     ) -> MqttConnection:
-        self._use(uplink)
+        self._use(client)
         try:
-            broker = await uplink.link.up()
-            inbound = Direction.sent_by(terms.client_role).other
+            broker = await client.up()
+            inbound = Direction.sent_by(parameters.client_role).other
             try:
                 async with asyncio.timeout(self._limits.open_timeout):
-                    await uplink.subscribe(broker, terms.space.inbound(uplink.mc, inbound))
+                    await client.subscribe(broker, parameters.space.inbound(client.client_id, inbound))
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
-            await asyncio.sleep(uplink.pace.wait(asyncio.get_running_loop().time()))
-            channel = ClientChannel(terms, token=token, boot=self._boot, limits=self._limits_of(broker))
+            await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
+            channel = ClientChannel(parameters, token=token, boot=self._boot, limits=self._limits_of(broker))
             connection = MqttConnection(_at(info, broker), broker, channel)
             await connection.open()
         except ConnectionClosed as error:
-            self._release(uplink)
+            self._release(client)
             raise NotReachable("The connection to the MQTT broker was lost.") from error
         except BaseException:
-            self._release(uplink)
+            self._release(client)
             raise
-        connection.at_close(lambda: self._release(uplink))
+        connection.at_close(lambda: self._release(client))
         return connection
 
     # --- static mode
@@ -430,32 +418,32 @@ class MqttTransport:
         session: StaticSession,
         take: Callable[[Connection], object],
         *,
-        gate: Callable[[str], Awaitable[bool]] | None = None,
+        admit: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """Accept a configured client, now and after every reconnect, until :meth:`unlisten_static` (MQ-19).
 
         Args:
             session: As configured; its prefix is that of the settings.
             take: Called with every connection that has opened; an earlier one of the same two nodes is closed then.
-            gate: Awaited with the S2 version before a session is opened; without a yes within the time for opening
+            admit: Awaited with the S2 version before a session is opened; without a yes within the time for opening
                 (MQ-11) the client gets no answer, and is expected to come again. Where an earlier session of the two
                 nodes stands, it is awaited when the client has confirmed the new one, which is closed without a yes:
                 an ``open`` of the past ends nothing.
 
         Raises:
             UsageError: This transport has no settings, the prefix is another, or the two nodes are there already.
-            S2ConnectError: As :meth:`MqttLink.up`; it goes on trying.
+            S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
         """
         self._need_home()
-        assert self._doors is not None
-        self._doors.add_static(session)
-        self._static[session.server, session.client] = _Configured(take, gate)
+        assert self._admission is not None
+        self._admission.add_static(session)
+        self._static[session.server, session.client] = _Configured(take, admit)
         await self.serve(session.server)
 
     def unlisten_static(self, session: StaticSession) -> None:
         """Let a configured client in no more; a connection that stands is its owner's to close."""
-        if self._doors is not None:
-            self._doors.remove_static(session)
+        if self._admission is not None:
+            self._admission.remove_static(session)
         self._static.pop((session.server, session.client), None)
 
     async def connect_static(self, session: StaticSession) -> Connection:
@@ -466,35 +454,34 @@ class MqttTransport:
             S2ConnectError: As :meth:`connect`.
         """
         home = self._need_home()
-        if session.mc != home.mc:
+        if session.mc != home.client_id:
             raise UsageError("The static session is configured for another MQTT client id than that of the settings.")
         info = ConnectionInfo(MQTT, session.client, session.server, session.versions[0])
-        terms = SessionTerms.of_static(session, secrets.token_urlsafe(16))
-        return await self._connect(home, info, terms, session.secret)
+        parameters = SessionParameters.of_static(session, secrets.token_urlsafe(16))
+        return await self._connect(home, info, parameters, session.secret)
 
     # --- the end
 
     async def close(self) -> None:
         """Withdraw all offers, and disconnect from the brokers; sessions end with it. See :meth:`Transport.close`."""
         self._closed = True
-        for sid in list(self._waiting):
-            self._shut(sid)
+        self._offers.close()
         await self._supervisor.close()
-        uplinks = [*self._guests.values(), *([self._home] if self._home is not None else [])]
+        clients = [*self._guests.values(), *([self._home] if self._home is not None else [])]
         self._guests.clear()
-        for uplink in uplinks:
-            if uplink.linger is not None:
-                uplink.linger.cancel()
-        await asyncio.gather(*(uplink.link.close() for uplink in uplinks))
+        for client in clients:
+            if client.linger is not None:
+                client.linger.cancel()
+        await asyncio.gather(*(client.close() for client in clients))
 
-    # --- links
+    # --- clients
 
-    def _need_home(self) -> Uplink:
+    def _need_home(self) -> MqttClient:
         if self._home is None:
             raise UsageError("This transport has no MQTT broker of its own.")
         return self._home
 
-    def _uplink_for(self, details: MqttCommunicationDetails) -> Uplink:
+    def _client_for(self, details: MqttCommunicationDetails) -> MqttClient:
         settings, url = self._settings, details.mqtt_url
         if (
             self._home is not None
@@ -504,15 +491,15 @@ class MqttTransport:
         ):
             return self._home
         key = (str(url), details.username)
-        uplink = self._guests.get(key)
-        if uplink is None:
+        client = self._guests.get(key)
+        if client is None:
             if len(self._guests) >= MAX_GUESTS:
                 raise SessionRefused("There are connections to too many MQTT brokers already.", reason="Other")
             client_id, prefix = self._guest_id(details.username), details.topic_prefix
             account = MqttSettings(url=url, client_id=client_id, prefix=prefix, username=details.username)
-            uplink = self._guests[key] = self._uplink(account, guest=True)
-        uplink.settings = uplink.settings.with_password(details.password)
-        return uplink
+            client = self._guests[key] = self._client_of(account, guest=True)
+        client.settings = client.settings.with_password(details.password)
+        return client
 
     def _guest_id(self, username: str | None) -> str:
         """Our client id at a broker that a peer named: the account, where it can be one."""
@@ -521,7 +508,7 @@ class MqttTransport:
         except InvalidTopic:
             return f"s2-{self._boot}"
 
-    def _uplink(self, settings: MqttSettings, *, guest: bool) -> Uplink:
+    def _client_of(self, settings: MqttSettings, *, guest: bool) -> MqttClient:
         url, space, mc = settings.url, TopicSpace(settings.prefix), settings.client_id or ""
 
         async def connect() -> BrokerConnection:
@@ -536,7 +523,7 @@ class MqttTransport:
                 ) from None
             found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
             return await BrokerConnection.open(
-                uplink.settings,
+                client.settings,
                 await self._context(url, guest=guest),
                 address=found[0] if found else None,
                 will=presence(space, mc, PresenceState.LOST, self._boot),
@@ -548,17 +535,17 @@ class MqttTransport:
             await broker.publish(presence(space, mc, PresenceState.ONLINE, self._boot))
             if not guest:
                 for node in list(self._served):
-                    await self._listen(uplink, broker, node)
+                    await self._listen(client, broker, node)
 
-        link = MqttLink(
+        client = MqttClient(
+            settings,
             connect,
             greet=greet,
             farewell=no_presence(space, mc),
-            where=f"{for_display(url.host)}:{url.port}",
+            guest=guest,
             failures=self._failures,
         )
-        uplink = Uplink(link, settings, guest)
-        return uplink
+        return client
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
         key = "guest-wss" if guest and url.is_websocket else "guest" if guest else "home"
@@ -573,21 +560,21 @@ class MqttTransport:
                 self._contexts[key] = context
             return self._contexts[key]
 
-    def _use(self, uplink: Uplink) -> None:
-        uplink.users += 1
-        if uplink.linger is not None:
-            uplink.linger.cancel()
-            uplink.linger = None
+    def _use(self, client: MqttClient) -> None:
+        client.users += 1
+        if client.linger is not None:
+            client.linger.cancel()
+            client.linger = None
 
-    def _release(self, uplink: Uplink) -> None:
-        uplink.users -= 1
-        if uplink.guest and uplink.users == 0 and not self._closed:
-            uplink.linger = asyncio.get_running_loop().call_later(LINGER, self._part, uplink)
+    def _release(self, client: MqttClient) -> None:
+        client.users -= 1
+        if client.guest and client.users == 0 and not self._closed:
+            client.linger = asyncio.get_running_loop().call_later(LINGER, self._part, client)
 
-    def _part(self, uplink: Uplink) -> None:
-        for key in [key for key, value in self._guests.items() if value is uplink]:
+    def _part(self, client: MqttClient) -> None:
+        for key in [key for key, value in self._guests.items() if value is client]:
             del self._guests[key]
-        self._supervisor.spawn(uplink.link.close(), "mqtt-part")
+        self._supervisor.spawn(client.close(), "mqtt-part")
 
     def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
         if broker.max_packet is None:
