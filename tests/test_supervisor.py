@@ -479,7 +479,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
         assert f'"{task}"' in (Path(__file__).parent / place).read_text("utf-8")
 
 
-ELSEWHERE = {"link": "bridge/test_bridge_link.py", "mqtt-link": "transports/test_mqtt_client.py"}
+ELSEWHERE = {"link": "bridge/test_bridge_link.py", "mqtt-client": "transports/test_mqtt_client.py"}
 """Tasks whose test is in a file of another subject."""
 
 UNTESTED = {

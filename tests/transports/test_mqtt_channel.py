@@ -337,7 +337,7 @@ def test_frames_of_the_opening_are_out_of_place_later(protection: Protection, ki
 
 def test_the_numbers_end_before_they_repeat() -> None:
     client, server = open_pair()
-    client._sent = server._got = MAX_SEQ - 2
+    client._sent = server._received = MAX_SEQ - 2
     assert client.send(MESSAGE, 0.0) == []
     assert client.send(MESSAGE, 0.0) == [Closed(CloseReason.RECONNECT, False, "the sequence numbers are used up")]
     events = deliver(client, server)

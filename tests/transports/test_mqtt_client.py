@@ -282,7 +282,7 @@ async def test_many_at_once_keep_their_order_and_the_window_of_the_broker(
         nonlocal most
         await admin.room()
         admin.put(Packet(topic("a"), str(number).encode()))
-        most = max(most, len(admin._on_the_way))
+        most = max(most, len(admin._unacknowledged))
 
     async with asyncio.TaskGroup() as group:
         for number in range(300):

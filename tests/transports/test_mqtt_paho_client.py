@@ -78,6 +78,7 @@ async def test_the_packet_identifiers_of_paho_begin_at_one_and_ours_at_the_other
         await connection.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a socket that paho forgets
 @pytest.mark.parametrize("owner", [Client, PahoClient])
 async def test_a_paho_that_makes_its_own_connection_is_refused_before_it_sends_anything(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: type[Client]

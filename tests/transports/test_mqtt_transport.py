@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from s2connect.transports.mqtt.uplink import OPEN_INTERVAL, Pace
 
 from s2connect.errors import (
     ConfigurationError,
@@ -34,6 +33,7 @@ from s2connect.model.url import MqttUrl
 from s2connect.transports.base import ABNORMAL_CLOSURE, Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.mqtt import connection as connection_module
 from s2connect.transports.mqtt.broker import BrokerConnection
+from s2connect.transports.mqtt.client import OPEN_INTERVAL, Pace
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.parameters import (
     PROTOCOL_ERROR,

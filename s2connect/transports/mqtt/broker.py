@@ -1,4 +1,4 @@
-"""One connection to an MQTT 5 broker: paho-mqtt on the loop, with a window, and an end that everybody hears of."""
+"""MQTT connection on the event loop (paho-mqtt), with a send window. Its end resolves all waiters."""
 
 from __future__ import annotations
 
@@ -50,24 +50,23 @@ RECEIVE_MAXIMUM = 20
 """MQ-15: messages that may be on their way at once, in each direction; the broker may allow fewer."""
 
 KEEPALIVE = 20
-"""Seconds without traffic after which the broker is asked whether it lives; a dead one is noticed in twice
-that time."""
+"""Seconds without traffic until a PINGREQ; a dead broker is noticed in twice that time."""
 
 OPEN_TIMEOUT = 10.0
 """Seconds for name, TCP, TLS, WebSocket and CONNACK together."""
 
 CLOSE_TIMEOUT = 1.5
-"""Seconds for the farewell."""
+"""Seconds for DISCONNECT."""
 
 MAX_WAITING = 4096
-"""Messages that may wait for room in the window; each belongs to a session that waits itself."""
+"""Messages that may wait for room in the window."""
 
 READ_BYTES = 256 * 1024
-"""Read buffer of the connection. Whoever may publish can fill it; the faster it is emptied, the less the sessions wait:
-with 4 KiB, 300 messages of 900 kB hold them up ten times as long."""
+"""Read buffer of the connection. Any publisher can fill it: with 4 KiB, 300 messages of 900 kB hold the sessions up ten
+times as long."""
 
 ACKNOWLEDGE_AFTER = 0.005
-"""Seconds that a PUBACK waits for something to go with. Nobody waits for it: a sender has his from the broker."""
+"""Seconds that a PUBACK waits for other bytes to be sent with; no session waits for it."""
 
 _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
 _LOWEST_ID, _HIGHEST_ID = 0x8000, 0xFFFF
@@ -77,19 +76,13 @@ _BUSY = {0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 
 @dataclass(frozen=True, slots=True)
 class BrokerLost:
-    """Why a connection has ended.
-
-    Attributes:
-        reason_code: Of the broker's DISCONNECT, None where it sent none.
-        text: For a person.
-    """
+    """End of a connection, with the reason code of the broker's DISCONNECT if it sent one."""
 
     reason_code: int | None
     text: str
 
     @property
     def error(self) -> ConnectionClosed:
-        """The same as an exception."""
         return ConnectionClosed(reason=self.text)
 
 
@@ -134,10 +127,10 @@ class BrokerConnection:
         client.on_socket_register_write = self._on_register_write
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._busy = self._closing = False
-        self._farewell: int | None = None
+        self._reason_code: int | None = None
         self._flush: asyncio.Handle | None = None
         self._misc: asyncio.TimerHandle | None = None
-        self._on_the_way: dict[int, Callable[[int], None] | None] = {}
+        self._unacknowledged: dict[int, Callable[[int], None] | None] = {}
         self._backlog: deque[tuple[Packet, Callable[[int], None] | None]] = deque()
         self._packet_id = _HIGHEST_ID
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -254,29 +247,29 @@ class BrokerConnection:
             and not self._waiting
             and not self._backlog
             and not self._stream.full
-            and len(self._on_the_way) < self.receive_maximum
+            and len(self._unacknowledged) < self.receive_maximum
         )
 
-    def put(self, packet: Packet, told: Callable[[int], None] | None = None) -> None:
+    def put(self, packet: Packet, acknowledged: Callable[[int], None] | None = None) -> None:
         """Publish at QoS 1, in the order of the calls, when there is room in the window.
 
-        Whoever sends much waits for :meth:`room` before; what is put without room waits here.
+        Await :meth:`room` before sending much; packets without room are queued here.
 
         Args:
-            packet: What to publish.
-            told: Called with the reason code of the broker's PUBACK; not called where the connection ends before.
+            packet: The message.
+            acknowledged: Called with the reason code of the broker's PUBACK, unless the connection ends before.
 
         Raises:
             ConnectionClosed: The connection is gone, or too many messages wait already.
         """
         if self.lost is not None:
             raise self.lost.error
-        if self._backlog or self._stream.full or len(self._on_the_way) >= self.receive_maximum:
+        if self._backlog or self._stream.full or len(self._unacknowledged) >= self.receive_maximum:
             if len(self._backlog) >= MAX_WAITING:
                 raise ConnectionClosed(reason="too many messages wait for the broker")
-            self._backlog.append((packet, told))
+            self._backlog.append((packet, acknowledged))
             return
-        self._publish(packet, told)
+        self._publish(packet, acknowledged)
         self._write()
 
     async def publish(self, packet: Packet) -> int:
@@ -297,17 +290,17 @@ class BrokerConnection:
         finally:
             take_back()
 
-    def _publish(self, packet: Packet, told: Callable[[int], None] | None) -> None:
+    def _publish(self, packet: Packet, acknowledged: Callable[[int], None] | None) -> None:
         packet_id = self._packet_id
-        while packet_id in self._on_the_way:
+        while packet_id in self._unacknowledged:
             packet_id = self._next_id(packet_id)
         self._packet_id = self._next_id(packet_id)
-        self._on_the_way[packet_id] = told
+        self._unacknowledged[packet_id] = acknowledged
         self._stream.send(write_publish(packet, packet_id))
 
     @staticmethod
     def _next_id(packet_id: int) -> int:
-        """Ours go down through the upper half; paho's, for subscriptions, go up from 1."""
+        """Return the next identifier: ours go down through the upper half; paho's, for subscriptions, go up from 1."""
         return packet_id - 1 if packet_id > _LOWEST_ID else _HIGHEST_ID
 
     async def room(self) -> None:
@@ -334,20 +327,20 @@ class BrokerConnection:
             raise self.lost.error
 
     def _admit(self) -> None:
-        """Give the room there is to those who wait for it."""
+        """Send the backlog and resume waiting senders, as far as there is room."""
         if self.lost is None:
-            while self._backlog and not self._stream.full and len(self._on_the_way) < self.receive_maximum:
+            while self._backlog and not self._stream.full and len(self._unacknowledged) < self.receive_maximum:
                 self._publish(*self._backlog.popleft())
             if self._backlog or self._stream.full:
                 return
-        free = self.receive_maximum - len(self._on_the_way)
+        free = self.receive_maximum - len(self._unacknowledged)
         while self._waiting and (free > 0 or self.lost is not None):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 free -= 1
         if self._waiting and self._flush is None:
-            self._flush = self._loop.call_soon(self._write)  # should those who were let in not use their room
+            self._flush = self._loop.call_soon(self._write)  # should the resumed senders not use their room
 
     # --- receiving
 
@@ -363,9 +356,8 @@ class BrokerConnection:
 
         Args:
             filters: Topic filters.
-            kept: Whether what the broker keeps is wanted as well (Retain Handling 0, else 2).
-            probe: At QoS 0, and with what we send ourselves, to measure the broker: nothing of ours then hides how
-                long it holds something back.
+            kept: Whether retained messages are sent as well (Retain Handling 0, else 2).
+            probe: At QoS 0 and with our own messages, to measure the broker.
 
         Raises:
             SessionRefused: The broker does not allow it.
@@ -406,7 +398,7 @@ class BrokerConnection:
     # --- the end
 
     def at_end(self, call: Callable[[BrokerLost], None]) -> Callable[[], None]:
-        """Call this when the connection ends, at once if it has. Returns how to take it back."""
+        """Register a callback for the end of the connection, called soon if it has ended. Returns its removal."""
         if self.lost is not None:
             self._loop.call_soon(call, self.lost)
             return lambda: None
@@ -445,7 +437,7 @@ class BrokerConnection:
         for answer in self._subscribing.values():
             if not answer.done():
                 answer.set_exception(lost.error)
-        self._on_the_way.clear()
+        self._unacknowledged.clear()
         self._backlog.clear()
         self._admit()
         self._receiver.routes.clear()
@@ -454,26 +446,26 @@ class BrokerConnection:
         for call in ends:
             try:
                 call(lost)
-            except Exception as error:  # the sessions after this one have to hear of it all the same
+            except Exception as error:  # the other sessions are closed all the same
                 process_failures.failed("mqtt-end", error)
 
     # --- the loop and paho
 
     def _take(self, command: int, raw: bytes) -> bool:
-        """Handle PUBLISH and PUBACK; everything else is for paho."""
+        """Handle PUBLISH and PUBACK; return False for what paho reads."""
         kind = command & 0xF0
         if kind not in (_PUBLISH, _PUBACK):
             if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
-                self._farewell = raw[0] if raw else 0
+                self._reason_code = raw[0] if raw else 0
             return False
         if self.lost is not None:
             return True
         try:
             if kind == _PUBACK:
                 packet_id, code = read_puback(raw)
-                told = self._on_the_way.pop(packet_id, None)
-                if told is not None:
-                    told(code)
+                acknowledged = self._unacknowledged.pop(packet_id, None)
+                if acknowledged is not None:
+                    acknowledged(code)
                 return True
             self._receiver.receive(command, raw)
         except MalformedPublish:
@@ -484,7 +476,7 @@ class BrokerConnection:
         return self.lost is None and self._receiver.discard(command, start, length)
 
     def _acknowledge_soon(self) -> None:
-        """Write what answers to what was read. PUBACKs alone wait a moment for something to go with."""
+        """Write the answers to what was read. PUBACKs alone wait a moment for other bytes."""
         pending = len(self._receiver.acknowledgements)
         if self._backlog or self._waiting or 2 * pending >= self._own_maximum or self._client.want_write():
             self._write()
@@ -510,7 +502,7 @@ class BrokerConnection:
             self._busy = False
 
     def _write(self) -> None:
-        """Write all there is, in one."""
+        """Write everything that is pending, in one piece."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -574,11 +566,11 @@ class BrokerConnection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        code = self._farewell
+        code = self._reason_code
         text = f"the broker ended the connection ({_name(code)})" if code else "the connection to the broker was lost"
         if not self._connected.done():
             self._connected.set_exception(self._stream.error or ConnectionResetError(text))
-        # paho holds a lock of its callbacks; what hears of the end may want to call paho.
+        # paho holds a lock during its callbacks; the callbacks of the end may call paho.
         self._loop.call_soon(self._end, BrokerLost(code, text))
         if not self._closing:
             self._loop.call_soon(self._stream.abort)

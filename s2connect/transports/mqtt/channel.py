@@ -1,4 +1,4 @@
-"""The life of one session over MQTT: opening, order, sealing, liveness, end. No I/O (MQ-07 ... MQ-16).
+"""One session over MQTT: opening, order, sealing, liveness, end. No I/O (MQ-07 ... MQ-16).
 
 A driver feeds a channel with what arrives on its inbound topic and with the time, publishes what
 :meth:`Channel.packets` returns after every call, in that order and on one connection, and calls
@@ -50,10 +50,10 @@ from s2connect.transports.mqtt.topics import Direction
 
 
 class State(Enum):
-    """Where a channel is in its life."""
+    """State of a channel."""
 
     NEW = "new"
-    """Made; the driver subscribes to the inbound topic and then says ``start``."""
+    """The driver subscribes to the inbound topic and then calls ``start``."""
     OPENING = "opening"
     """Waits for the peer: the client for ``accept``, the server of static mode for the first frame after it."""
     OPEN = "open"
@@ -61,15 +61,15 @@ class State(Enum):
 
 
 class Channel:
-    """What both sides of a session share; made as :class:`ClientChannel` or :class:`ServerChannel`.
+    """Core of a session, common to :class:`ClientChannel` and :class:`ServerChannel`.
 
     Attributes:
         parameters: The session.
-        state: Where it is.
+        state: State.
         closed: The end, None before it.
         version: S2 version, empty before it is known.
-        inbound_topic: What the driver subscribes to: QoS 1, No Local, Retain Handling 2.
-        outbound_topic: Where frames of a session are published.
+        inbound_topic: The driver subscribes to it: QoS 1, No Local, Retain Handling 2.
+        outbound_topic: Topic of our frames.
         repeats: Received frames that were repeated and dropped (MQ-09).
         refused: Messages that were too long to be sent (MQ-15).
     """
@@ -98,8 +98,8 @@ class Channel:
         self._seal: Sealer | None = None
         self._unseal: Sealer | None = None
         self._sent = 0
-        self._got = 0
-        self._sent_at = self._heard_at = 0.0
+        self._received = 0
+        self._sent_at = self._received_at = 0.0
         self._until: float | None = None
         self._salt: bytes | None = None
         self._queue: list[Packet] = []
@@ -108,20 +108,20 @@ class Channel:
         return f"{type(self).__name__}({self.parameters.sid!r}, {self.state.value})"
 
     def packets(self) -> list[Packet]:
-        """Take what is to be published, in order, at QoS 1. Call it after every other call."""
+        """Take the packets to publish, in order, at QoS 1. Call it after every other call."""
         queue, self._queue = self._queue, []
         return queue
 
     def deadline(self) -> float | None:
-        """When :meth:`tick` is to be called; None where nothing is waited for. It may move with every call."""
+        """Return the time for the next :meth:`tick`, None if there is none. It may move with every call."""
         if self.state is State.OPEN:
-            return min(self._sent_at + self._limits.ping_after, self._heard_at + self._limits.dead_after)
+            return min(self._sent_at + self._limits.ping_after, self._received_at + self._limits.dead_after)
         return self._until
 
     def tick(self, now: float) -> list[Event]:
-        """Let time pass: a ping, or the end of a session that did not open or whose peer is silent (MQ-11, MQ-13)."""
+        """Handle time: a ping, or the end of a session that did not open or whose peer is silent (MQ-11, MQ-13)."""
         if self.state is State.OPEN:
-            if now >= self._heard_at + self._limits.dead_after:
+            if now >= self._received_at + self._limits.dead_after:
                 return self._end(CloseReason.TIMEOUT, "the peer does not answer", now)
             if now >= self._sent_at + self._limits.ping_after:
                 self._control(FrameKind.PING, {}, now)
@@ -150,7 +150,7 @@ class Channel:
         return self._publish(FrameKind.DATA, payload, now, correlation=correlation)
 
     def receive(self, packet: Packet, now: float) -> list[Event]:
-        """Take in what arrived. What came on another topic than the inbound one is ignored (MQ-10).
+        """Handle a received packet; one on another topic than the inbound one is ignored (MQ-10).
 
         Anything but the next frame of the peer ends the session with ``close protocol``; a repeated sequence number is
         dropped (MQ-09).
@@ -159,10 +159,10 @@ class Channel:
             return []
         try:
             frame = read_frame(packet, sealed=self._sealed)
-            if 0 < frame.seq <= self._got:
+            if 0 < frame.seq <= self._received:
                 self.repeats += 1
                 return []
-            if frame.seq != self._got + 1:
+            if frame.seq != self._received + 1:
                 return self._end(CloseReason.PROTOCOL, "frames of the peer are missing", now)
             return self._next(frame, now)
         except NotAuthentic:
@@ -171,7 +171,7 @@ class Channel:
             return self._end(CloseReason.PROTOCOL, str(error), now)
 
     def close(self, reason: CloseReason, now: float, *, after: float | None = None) -> list[Event]:
-        """End the session and tell the peer; no event where it is over already.
+        """End the session with a ``close`` frame; no event if it is over already.
 
         Args:
             reason: Why (MQ-16).
@@ -181,16 +181,14 @@ class Channel:
         return self._end(reason, "closed on this side", now, after=after)
 
     def lost(self) -> list[Event]:
-        """The link to the broker is lost: the session is over, and nothing is published any more (MQ-10)."""
+        """End the session without a message, because the connection to the broker is lost (MQ-10)."""
         if self.state is State.CLOSED:
             return []
         self._queue.clear()
         return self._over(Closed(None, False, "the connection to the broker was lost"))
 
-    # What the sides do differently
-
     def _first(self, frame: Frame, now: float) -> list[Event]:
-        """A frame of the peer while the session opens, in its turn."""
+        """Handle the next frame of the peer while the session opens."""
         raise NotImplementedError
 
     # Receiving
@@ -203,7 +201,7 @@ class Channel:
         return self._handle(frame.kind, self._authentic(frame, now), frame.version, now)
 
     def _authentic(self, frame: Frame, now: float) -> bytes:
-        """The payload of the next frame, which counts from here."""
+        """Open the payload of the next frame and count it."""
         payload = frame.payload
         if len(payload) > self._limits.receive_bytes + TAG_BYTES:
             raise InvalidFrame("a message that is too long")
@@ -211,8 +209,8 @@ class Channel:
             if self._unseal is None:
                 raise InvalidFrame("a frame before there are keys")
             payload = self._unseal.unseal(frame.kind, frame.seq, payload)
-        self._got = frame.seq
-        self._heard_at = now
+        self._received = frame.seq
+        self._received_at = now
         return payload
 
     def _handle(self, kind: FrameKind, payload: bytes, version: str | None, now: float) -> list[Event]:
@@ -268,7 +266,7 @@ class Channel:
         return self._publish(kind, write_control(value), now)
 
     def _too_long(self, text: str) -> tuple[str | None, list[Event]]:
-        """What to send instead of a message that is too long, if anything, and the answer to its sender (MQ-15)."""
+        """Return a shorter text to send instead of a message that is too long, or the answer to its sender (MQ-15)."""
         self.refused += 1
         limit = self._limits.send_bytes
         try:
@@ -281,7 +279,7 @@ class Channel:
             label = f"the message is longer than the {limit} bytes that this connection carries"
             answer = reception_status(message.id or "", ReceptionStatusValue.INVALID_CONTENT, label)
             return None, [Received(answer)]
-        # Nobody answers an answer. What counts of it is its status; its label is cut.
+        # A ReceptionStatus is not answered: its label is cut.
         try:
             shorter = reception_status(
                 message.subject_id or "", ReceptionStatusValue(message.status or ""), message.label
@@ -293,7 +291,7 @@ class Channel:
     # The keys and the end
 
     def _derive(self, salt: bytes = b"") -> None:
-        """Make the keys and forget the token (MQ-07)."""
+        """Derive the keys and drop the token (MQ-07)."""
         token, self._token = self._token, None
         if not self._sealed or token is None:
             return
@@ -305,14 +303,14 @@ class Channel:
     def _end(self, reason: CloseReason, detail: str, now: float, *, after: float | None = None) -> list[Event]:
         if self.state is State.CLOSED:
             return []
-        if self._can_say_goodbye():
+        if self._can_send_close():
             value: dict[str, Any] = {"reason": reason.value}
             if after is not None:
                 value["after"] = min(max(after, 0.0), MAX_AFTER)
             self._control(FrameKind.CLOSE, value, now)
         return self._over(Closed(reason, False, detail))
 
-    def _can_say_goodbye(self) -> bool:
+    def _can_send_close(self) -> bool:
         return self.state is not State.NEW and (self._seal is not None or not self._sealed)
 
     def _over(self, closed: Closed) -> list[Event]:
@@ -323,7 +321,7 @@ class Channel:
 
 
 class ClientChannel(Channel):
-    """The communication client's side.
+    """Channel of the communication client.
 
     Args:
         parameters: The session.
@@ -404,7 +402,7 @@ class ClientChannel(Channel):
 
 
 class ServerChannel(Channel):
-    """The communication server's side, made by the admission for a valid ``open``.
+    """Channel of the communication server, made by the admission for a valid ``open``.
 
     Args:
         parameters: The session.
@@ -456,7 +454,7 @@ class ServerChannel(Channel):
     def _open(self, now: float) -> list[Event]:
         self.state = State.OPEN
         self._until = None
-        self._heard_at = now
+        self._received_at = now
         return [Opened(self.version)]
 
     def _first(self, frame: Frame, now: float) -> list[Event]:

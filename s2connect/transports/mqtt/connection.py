@@ -1,4 +1,4 @@
-"""One session over MQTT as a :class:`Connection`: the driver of a :class:`Channel` on a connection to a broker."""
+"""Session over MQTT as a :class:`Connection`: drives a :class:`Channel` on a connection to a broker."""
 
 from __future__ import annotations
 
@@ -31,27 +31,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_INBOX_MESSAGES = 512
-"""MQ-15: received messages that may wait for their reader; one more ends the session with ``close overflow``. The
-broker's acknowledgements are not held back for a slow reader: they belong to the connection, which others share."""
+"""MQ-15: received messages that may wait for their reader; one more ends the session with ``close overflow``. They are
+acknowledged to the broker at once, because other sessions share the connection."""
 
 MAX_INBOX_BYTES = 4 * MAX_MESSAGE_BYTES
 """Likewise, counted in characters."""
 
 OPEN_AGAIN = 0.25
-"""Seconds until ``open`` is published again where the broker said that nobody is there to get it; then twice as
-long."""
+"""Seconds until ``open`` is published again after a PUBACK without subscribers; then twice as long."""
 
 
 class MqttConnection(Connection):
     """One end of a session over MQTT.
 
-    A slow reader does not slow the writer here, as it does over WebSocket: the broker stands in between and takes what
-    it gets. Where more waits than is allowed, the session ends (MQ-15).
+    A slow reader does not slow the writer, as it does over WebSocket, because the broker buffers. When more messages
+    wait than is allowed, the session ends (MQ-15).
 
     Args:
         info: Facts; the S2 version is that of the channel once it is open.
         broker: The connection that carries it, and with which it ends (MQ-10).
-        channel: What decides.
+        channel: The core of the session.
         unsubscribe: Whether the inbound topic was subscribed to for this session alone.
     """
 
@@ -89,9 +88,9 @@ class MqttConnection(Connection):
     # --- opening
 
     async def open(self) -> None:
-        """Start the channel and wait until the session stands; the inbound topic is subscribed to.
+        """Start the channel and wait until the session is open; the inbound topic is subscribed to.
 
-        Where it does not come about, or the caller is cancelled, everything is released.
+        On failure or cancellation everything is released.
 
         Raises:
             NotReachable: The connection to the broker was lost, or nobody listens on the other side.
@@ -115,7 +114,7 @@ class MqttConnection(Connection):
     # --- Connection
 
     async def send(self, text: str) -> None:
-        """See :meth:`Connection.send`. A message that is too long is not sent but answered to :meth:`recv` (MQ-15)."""
+        """Send one text. A message that is too long is not sent but answered to :meth:`recv` (MQ-15)."""
         if self._ended is not None:
             raise self._end_error()
         broker = self._broker
@@ -126,7 +125,6 @@ class MqttConnection(Connection):
         self._follow(self.channel.send(text, self._loop.time()))
 
     async def recv(self) -> str:
-        """See :meth:`Connection.recv`."""
         while not self._inbox:
             if self._ended is not None:
                 raise self._end_error()
@@ -137,21 +135,19 @@ class MqttConnection(Connection):
         return text
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """See :meth:`Connection.close`. The goodbye goes out in its turn with what was sent before."""
+        """Close the session; the ``close`` frame is sent after the messages before it."""
         if self._ended is None:
             self._inbox.clear()
             self._follow(self.channel.close(CloseReason.for_code(code, reason), self._loop.time()))
 
     def has_room(self) -> bool:
-        """See :meth:`Connection.has_room`."""
         return self._broker.has_room()
 
     async def wait_closed(self) -> None:
-        """See :meth:`Connection.wait_closed`."""
         await self._closed.wait()
 
     def at_close(self, call: Callable[[], None]) -> None:
-        """Call this when the session ends, at once if it has."""
+        """Register a callback for the end of the session, called at once if it has ended."""
         if self._ended is None:
             self._at_close.append(call)
         else:
@@ -174,11 +170,11 @@ class MqttConnection(Connection):
         self._follow(self.channel.tick(self._loop.time()))
 
     def _follow(self, events: list[Event]) -> None:
-        """Do what follows from a call of the channel."""
+        """Publish the packets and handle the events of a call of the channel."""
         channel = self.channel
         for packet in channel.packets():
             try:
-                self._broker.put(packet, self._told)
+                self._broker.put(packet, self._acknowledged)
             except ConnectionClosed:
                 events = [*events, *channel.lost()]
                 break
@@ -188,7 +184,7 @@ class MqttConnection(Connection):
             if isinstance(event, Received):
                 self._keep(event.text)
             elif isinstance(event, Opened):
-                self._stands(event.version)
+                self._set_open(event.version)
             else:
                 self._over(event)
         if self._timer is None:
@@ -215,15 +211,15 @@ class MqttConnection(Connection):
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    def _stands(self, version: str) -> None:
+    def _set_open(self, version: str) -> None:
         self.info = replace(self.info, s2_version=version)
         if self._retry is not None:
             self._retry.cancel()
         if not self._opened.done():
             self._opened.set_result(None)
 
-    def _told(self, code: int) -> None:
-        """Hear of the broker's PUBACK for one of our frames."""
+    def _acknowledged(self, code: int) -> None:
+        """Handle the broker's PUBACK for one of our frames."""
         if code == 0 or self._ended is not None:
             return
         if code != NO_MATCHING_SUBSCRIBERS and code < FAILURE:
@@ -232,7 +228,7 @@ class MqttConnection(Connection):
             self._retry = self._loop.call_later(self._open_again, self._publish_open_again)
             self._open_again *= 2
             return
-        # What the broker does not pass on is a gap for the peer: the session cannot go on (MQ-09).
+        # A frame that the broker does not pass on is a gap for the peer, which ends the session (MQ-09).
         self._refused = code >= FAILURE
         self._why = "the broker refuses our messages" if self._refused else "the other side is no longer there"
         self._follow(self.channel.lost())
@@ -240,7 +236,7 @@ class MqttConnection(Connection):
     def _publish_open_again(self) -> None:
         if self.channel.state is State.OPENING and self._open_packet is not None:
             with contextlib.suppress(ConnectionClosed):  # then the session is over as well
-                self._broker.put(self._open_packet, self._told)
+                self._broker.put(self._open_packet, self._acknowledged)
 
     def _over(self, closed: Closed) -> None:
         if self._ended is not None:
@@ -256,7 +252,7 @@ class MqttConnection(Connection):
             self._broker.unsubscribe(topic)
         if not self._opened.done():
             self._opened.set_exception(self._not_opened(closed))
-            self._opened.exception()  # whoever opens may have been cancelled
+            self._opened.exception()  # the caller of open() may have been cancelled
         elif not closed.by_peer and closed.reason is CloseReason.PROTOCOL:
             _log.warning("The session with %s over MQTT ends: %s", self.info.remote, closed.detail)
         self._closed.set()

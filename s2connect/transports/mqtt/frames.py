@@ -37,7 +37,7 @@ MAX_OPEN_PACKET_BYTES: Final = 2 * MAX_CONTROL_BYTES
 
 
 class InvalidFrame(ValueError):
-    """What was published is no frame of this binding. The text never repeats what was received."""
+    """A packet is no frame of this binding. The text never repeats what was received."""
 
 
 class FrameKind(StrEnum):
@@ -52,15 +52,15 @@ class FrameKind(StrEnum):
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
-    """What a PUBLISH holds, in both directions; the link turns it into bytes and back. QoS is 1 (MQ-08).
+    """Content of a PUBLISH, in both directions, at QoS 1 (MQ-08).
 
     Attributes:
         topic: Topic name.
         payload: Bytes.
-        content_type: The property, None where there is none.
-        user_properties: The properties in their order.
-        correlation: Correlation Data, None where there is none.
-        expiry: Message Expiry Interval in seconds; None sets none. Not read from received ones.
+        content_type: Content Type.
+        user_properties: User properties in their order.
+        correlation: Correlation Data.
+        expiry: Message Expiry Interval in seconds.
         retain: Only of presence (MQ-08).
     """
 
@@ -80,7 +80,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame as :func:`read_frame` found it; the payload may still be sealed.
 
     Attributes:
-        kind: What it is.
+        kind: ``s2-frame``.
         seq: Sequence number, from 1; 0 of an ``open``, which has none.
         payload: Bytes as published.
         version: ``s2-ver`` of a data frame; otherwise None.
@@ -108,12 +108,12 @@ def longest_packet(receive_bytes: int) -> int:
 
 
 def payload_room(topic: str, maximum_packet_size: int) -> int:
-    """Bytes of S2 text that certainly fit into one PUBLISH on a topic, where a broker limits its packets (MQ-15)."""
+    """Return the bytes of S2 text that fit into one PUBLISH on a topic, where a broker limits packets (MQ-15)."""
     return max(0, maximum_packet_size - OVERHEAD_BYTES - len(topic.encode("utf-8")))
 
 
 def content_type(kind: FrameKind, *, sealed: bool) -> str:
-    """Content-Type of a frame. What is sealed is no JSON to anybody on the way, control frames included."""
+    """Return the Content-Type of a frame; that of a sealed one, control frames included, does not say JSON."""
     if sealed and kind is not FrameKind.OPEN:
         return SEALED
     return PLAIN_DATA if kind is FrameKind.DATA else PLAIN_CONTROL
@@ -122,7 +122,7 @@ def content_type(kind: FrameKind, *, sealed: bool) -> str:
 def write_frame(
     topic: str, frame: Frame, *, sealed: bool, expiry: int | None = None, correlation: bytes | None = None
 ) -> Packet:
-    """Turn a frame into what is published. The payload is taken as it is: sealing comes before."""
+    """Write a frame as a packet. The payload is sealed already."""
     properties: tuple[tuple[str, str], ...] = (("s2-frame", frame.kind),)
     if frame.kind is not FrameKind.OPEN:
         properties += (("s2-seq", str(frame.seq)),)
@@ -246,7 +246,7 @@ def read_version(value: object) -> str:
 
 
 class PresenceState(StrEnum):
-    """What a client, or its broker, says of it."""
+    """State of a client, published by itself or by its broker."""
 
     ONLINE = "online"
     LOST = "lost"
@@ -264,7 +264,7 @@ def read_boot(value: object) -> str:
 
 
 def presence(space: TopicSpace, mc: str, state: PresenceState, boot: str) -> Packet:
-    """What to publish after CONNECT (``online``), and the will to give at CONNECT (``lost``, Will Delay Interval 0).
+    """Return the presence after CONNECT (``online``) or the will (``lost``, Will Delay Interval 0).
 
     Raises:
         InvalidTopic: ``mc`` cannot be a level of a topic.
@@ -275,7 +275,7 @@ def presence(space: TopicSpace, mc: str, state: PresenceState, boot: str) -> Pac
 
 
 def no_presence(space: TopicSpace, mc: str) -> Packet:
-    """What to publish before a clean DISCONNECT: it clears what the broker keeps.
+    """Return the packet before a clean DISCONNECT, which clears the retained presence.
 
     Raises:
         InvalidTopic: ``mc`` cannot be a level of a topic.

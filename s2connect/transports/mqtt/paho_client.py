@@ -42,7 +42,7 @@ _TOO_LONG = 1 << 28
 
 
 def _packet_length(data: bytes, at: int) -> tuple[int, int]:
-    """Bytes of the fixed header and of the rest of the packet that begins here; (0, 0) where that is not known yet."""
+    """Return the bytes of the fixed header and of the rest of a packet; (0, 0) if it is incomplete."""
     length = 0
     for place in range(4):
         index = at + 1 + place
@@ -61,13 +61,13 @@ class Stream(asyncio.Protocol):
     Args:
         max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
             publisher decides how long it is; any other ends the connection.
-        take: Called with each packet, its first byte and what follows its length. What it does not take (False) can be
-            read as from a socket until ``readable`` returns.
-        discard: Called with the beginning of a PUBLISH that is not complete: its first byte, topic and packet
-            identifier, and its length. Where it says True, the packet is dropped as it comes.
-        discarded: Called when all of such a packet has come.
+        take: Called with each packet: its first byte, and the bytes after its length. On False the packet can be read
+            as from a socket until ``readable`` returns.
+        discard: Called with the beginning of an incomplete PUBLISH: its first byte, topic and packet identifier, and
+            its length. On True the packet is dropped as it comes.
+        discarded: Called after the last byte of such a packet.
         readable: Called when something can be read, and at the end of the connection.
-        idle: Called when all that has come is handed over.
+        idle: Called when all received bytes are handled.
         writable: Called when there is room again.
     """
 
@@ -165,16 +165,16 @@ class Stream(asyncio.Protocol):
         self._partial += rest
 
     def pause_writing(self) -> None:
-        """The broker is slow."""
+        """Stop sending: the broker is slow."""
         self.full = True
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """Continue to send."""
         self.full = False
         self._writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say so to paho, which reads an end."""
+        """Let paho read the end."""
         self._ended = True
         self.error = self.error or exc
         self.gone.set()
@@ -234,11 +234,11 @@ class Stream(asyncio.Protocol):
             self._transport.abort()
 
     def fileno(self) -> int:
-        """There is none: nobody selects on this."""
+        """Return no descriptor."""
         return -1
 
     def setblocking(self, flag: bool, /) -> None:
-        """Nothing here blocks."""
+        """Do nothing: this never blocks."""
 
     async def ready(self) -> None:
         """Wait until bytes of MQTT can go."""
@@ -251,7 +251,7 @@ class Stream(asyncio.Protocol):
 
 
 class WebSocketStream(Stream):
-    """The same inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
+    """Stream inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
 
     def __init__(self, url: MqttUrl, max_packet: int, **calls: Any) -> None:
         super().__init__(max_packet, **calls)
@@ -292,7 +292,7 @@ class WebSocketStream(Stream):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits for the upgrade as well."""
+        """Fail a waiting upgrade as well."""
         if not self._opened.done():
             self._refuse()
         super().connection_lost(exc)
@@ -309,7 +309,7 @@ class WebSocketStream(Stream):
         reason = self._frames.handshake_exc
         shown = type(reason).__name__ if isinstance(reason, InvalidHandshake) else "no upgrade"
         self._opened.set_exception(ProtocolViolation(f"The broker speaks no MQTT over WebSocket at its URL ({shown})."))
-        self._opened.exception()  # whoever opens may have been cancelled
+        self._opened.exception()  # the caller may have been cancelled
 
     def _write(self, data: bytes) -> None:
         if self._frames.state is State.OPEN:

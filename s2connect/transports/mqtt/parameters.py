@@ -188,7 +188,7 @@ class CloseReason(StrEnum):
 
     @classmethod
     def for_code(cls, code: int, reason: str = "") -> CloseReason:
-        """What to send where a connection is closed with a code and a reason; a reason that is one of these counts."""
+        """Return the reason to send for a close code; a reason text that is one of these wins."""
         try:
             return cls(reason)
         except ValueError:
@@ -244,9 +244,9 @@ class Closed:
     """The session is over; the last event of a channel.
 
     Attributes:
-        reason: Why; None where the link to the broker was lost.
-        by_peer: Whether the peer said so.
-        detail: What happened, for a log; holds nothing that was received.
+        reason: Why; None if the connection to the broker was lost.
+        by_peer: Whether the peer closed it.
+        detail: Cause for a log, without anything received.
         after: Seconds that the peer asks to wait before a new session, None where it does not.
     """
 
@@ -298,7 +298,7 @@ class ChannelLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionParameters:
-    """What both sides know of a session before it opens; holds no secret.
+    """Session parameters that both sides know before it opens, without a secret.
 
     Attributes:
         space: The topics.
@@ -325,7 +325,7 @@ class SessionParameters:
 
     @classmethod
     def of_static(cls, session: StaticSession, sid: str) -> SessionParameters:
-        """Terms of a session of static mode; the client makes the ``sid`` from at least 16 random bytes."""
+        """Return the parameters of a static session; the client makes the ``sid`` from at least 16 random bytes."""
         return cls(
             space=TopicSpace(session.topic_prefix),
             server=session.server,
@@ -340,7 +340,6 @@ class SessionParameters:
 
     @property
     def sealed(self) -> bool:
-        """Whether payloads are sealed."""
         return self.protection is Protection.SEALED
 
     def topic(self, direction: Direction) -> str:

@@ -13,7 +13,7 @@ from s2connect.transports.mqtt.publish import Head, MalformedPublish, UnusablePu
 _log = logging.getLogger(__name__)
 
 LOG_INTERVAL = 60.0
-"""Seconds between two lines of the log: whoever may publish on a topic decides how much there is to drop."""
+"""Seconds between two lines of the log: any publisher decides how much is dropped."""
 
 EXPECTED = frozenset({"no_session", "repeated", "unknown"})
 """Reasons that belong to normal work, counted and not logged: frames of a session that has just ended, a repeat of
@@ -29,7 +29,7 @@ class Drops:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._unsaid: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()
         self._next = float("-inf")
 
     def add(self, reason: str, now: float) -> str | None:
@@ -43,21 +43,21 @@ class Drops:
         self.counts[reason] += 1
         if reason in EXPECTED:
             return None
-        self._unsaid[reason] += 1
+        self._unlogged[reason] += 1
         if now < self._next:
             return None
         self._next = now + LOG_INTERVAL
-        said, self._unsaid = self._unsaid, Counter()
-        reasons = ", ".join(f"{name}: {count}" for name, count in sorted(said.items()))
-        return f"dropped {said.total()} since the last such line ({reasons})"
+        dropped, self._unlogged = self._unlogged, Counter()
+        reasons = ", ".join(f"{name}: {count}" for name, count in sorted(dropped.items()))
+        return f"dropped {dropped.total()} since the last such line ({reasons})"
 
 
 class Route(NamedTuple):
     """Handler of one topic, and the packets that it takes.
 
     Attributes:
-        handler: Called with each message; returns why it is dropped, None where it is not. What it raises is logged,
-            and ends nothing here.
+        handler: Called with each message; returns the reason if it is dropped, otherwise None. Its exceptions are
+            logged and end nothing here.
         max_bytes: Longest packet that it gets, None for the bound of the receiver.
         only_qos_1: Whether what was published at QoS 0, or is retained, is dropped: it does not wait for our
             acknowledgements, so its publisher decides how much of it there is.
@@ -155,10 +155,10 @@ class Receiver:
 
     def _drop(self, reason: str) -> bool:
         """Count a dropped packet. Returns whether it was logged."""
-        said = self._drops.add(reason, self._clock())
-        if said is not None:
-            _log.warning("Messages on the topics of the broker %s: %s", self._where, said)
-        return said is not None
+        line = self._drops.add(reason, self._clock())
+        if line is not None:
+            _log.warning("Messages on the topics of the broker %s: %s", self._where, line)
+        return line is not None
 
     def _unwanted(self, route: Route | None, head: Head, command: int, length: int) -> str | None:
         """Return the reason for which a packet is dropped before it is read; None if it is not."""

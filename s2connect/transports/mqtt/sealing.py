@@ -15,7 +15,7 @@ from s2connect.transports.mqtt.parameters import SessionToken
 from s2connect.transports.mqtt.topics import Direction
 
 TAG_BYTES = 16
-"""How much longer a sealed payload is."""
+"""Bytes that sealing adds to a payload."""
 
 SALT_BYTES = 32
 """Random bytes of the server in static mode."""
@@ -45,7 +45,7 @@ def session_key(token: SessionToken, direction: Direction, sid: str, *, salt: by
 
 
 def associated_data(topic: str, kind: str, seq: int) -> bytes:
-    """What a seal binds a payload to: each part with its length in front, so that no two places give the same bytes.
+    """Return the bytes that a seal binds a payload to; each part has its length in front.
 
     Two bytes length of the topic, the topic in UTF-8, one byte length of the frame's kind, the kind in ASCII, eight
     bytes sequence number; all numbers big-endian.

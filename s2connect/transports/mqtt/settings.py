@@ -122,7 +122,7 @@ class MqttSettings(BaseModel):
 
 
 def _no_pass_phrase() -> str:
-    """Keeps OpenSSL from asking at the terminal."""
+    """Keep OpenSSL from asking at the terminal."""
     return ""
 
 
