@@ -33,7 +33,7 @@ LOOPBACK = ("1 127.0.0.1/8", "1 ::1/128")
 
 
 @pytest.mark.parametrize(
-    ("addresses", "result", "said"),
+    ("addresses", "result", "cause"),
     [
         ((), "warn", "no network address"),
         (LOOPBACK, "warn", "no network address"),
@@ -42,9 +42,9 @@ LOOPBACK = ("1 127.0.0.1/8", "1 ::1/128")
         (tuple(f"2 10.0.0.{i}/8" for i in range(1, 8)), "ok", "and 3 more"),
     ],
 )
-def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...], result: str, said: str) -> None:
+def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...], result: str, cause: str) -> None:
     finding = checks.interfaces(own(*addresses), NAMES)
-    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert (finding.verdict, cause in finding.cause) == (result, True), finding
     assert bool(finding.cure) == (result != "ok")
 
 
@@ -56,7 +56,7 @@ def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> No
 
 
 @pytest.mark.parametrize(
-    ("addresses", "disabled", "result", "said"),
+    ("addresses", "disabled", "result", "cause"),
     [
         (("2 192.168.1.5/24", "2 fe80::1/64"), False, "ok", "fe80::1%eth0"),
         (("2 fe80::1/64", "3 fe80::1/64"), False, "ok", "fe80::1%eth0, fe80::1%wlan0"),
@@ -68,10 +68,10 @@ def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> No
     ],
 )
 def test_link_local_addresses_are_shown_with_their_zone(
-    addresses: tuple[str, ...], disabled: bool, result: str, said: str
+    addresses: tuple[str, ...], disabled: bool, result: str, cause: str
 ) -> None:
     finding = checks.ipv6(own(*addresses), NAMES, disabled=disabled)
-    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert (finding.verdict, cause in finding.cause) == (result, True), finding
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ _LOST = MulticastResult("eth0", 6)
 
 
 @pytest.mark.parametrize(
-    ("results", "result", "said"),
+    ("results", "result", "cause"),
     [
         ([], "warn", "no interface"),
         ([_RETURNED], "ok", "eth0 (IPv4); 1 other host answers."),
@@ -111,14 +111,14 @@ _LOST = MulticastResult("eth0", 6)
         ([MulticastResult("eth0", 4, error=errno.EADDRINUSE)] * 2, "fail", "keeps UDP port 5353 to itself"),
     ],
 )
-def test_multicast_has_to_come_back_everywhere(results: list[MulticastResult], result: str, said: str) -> None:
+def test_multicast_has_to_come_back_everywhere(results: list[MulticastResult], result: str, cause: str) -> None:
     finding = checks.multicast(results)
-    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert (finding.verdict, cause in finding.cause) == (result, True), finding
 
 
 def test_other_programs_with_the_port_are_no_fault() -> None:
     ours, avahi, unknown = PortUser("python3", ours=True), PortUser("avahi-daemon"), PortUser("")
-    for users, answers, said in [
+    for users, answers, cause in [
         ([avahi, ours], True, "Shares UDP port 5353 with avahi-daemon"),
         ([ours], True, "nobody else"),
         ([unknown], False, "does not name"),
@@ -127,7 +127,7 @@ def test_other_programs_with_the_port_are_no_fault() -> None:
     ]:
         finding = checks.responders(users, answers=answers)
         assert finding.verdict == "ok"
-        assert said in finding.cause
+        assert cause in finding.cause
 
 
 def test_sockets_on_a_port_are_read_from_the_systems_table() -> None:
@@ -177,7 +177,7 @@ def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime 
 
 
 @pytest.mark.parametrize(
-    ("begin", "end", "renews", "running", "result", "said"),
+    ("begin", "end", "renews", "running", "result", "cause"),
     [
         (NOW - DAY, NOW + 100 * DAY, True, True, "ok", "1 day old and valid for 100 days more"),
         (NOW - 170 * DAY, NOW + DAY, True, True, "ok", "1 day more"),
@@ -189,10 +189,10 @@ def test_a_clock_before_the_setting_up_is_wrong(now: datetime, set_up: datetime 
     ],
 )
 def test_certificates_have_their_time(
-    begin: datetime, end: datetime, renews: bool, running: bool, result: str, said: str
+    begin: datetime, end: datetime, renews: bool, running: bool, result: str, cause: str
 ) -> None:
     finding = checks.validity(checks.LEAF, begin, end, NOW, renews=renews, running=running)
-    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert (finding.verdict, cause in finding.cause) == (result, True), finding
     if result == "fail":
         assert "date and time" in finding.cure
         assert ("start the service" in finding.cure) == (renews and begin < NOW)
@@ -218,7 +218,7 @@ def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "result", "said"),
+    ("error", "result", "cause"),
     [
         (None, "ok", "is free"),
         (errno.EADDRINUSE, "fail", "Another program"),
@@ -227,9 +227,9 @@ def test_disk_space_runs_low_before_it_runs_out(free: int, result: str) -> None:
         (errno.EIO, "fail", "input/output error"),
     ],
 )
-def test_a_port_is_free_or_the_reason_is_said(error: int | None, result: str, said: str) -> None:
+def test_a_port_is_free_or_the_reason_is_given(error: int | None, result: str, cause: str) -> None:
     finding = checks.port_free(8443, "10.0.0.1", error)
-    assert (finding.verdict, said in finding.cause) == (result, True), finding
+    assert (finding.verdict, cause in finding.cause) == (result, True), finding
 
 
 def test_the_service_has_to_answer_at_every_address() -> None:

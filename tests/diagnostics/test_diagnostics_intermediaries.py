@@ -1,4 +1,4 @@
-"""``doctor``: what it finds out about the HTTP proxy and about a real MQTT broker."""
+"""``doctor`` on the HTTP proxy and on a real MQTT broker."""
 
 from __future__ import annotations
 

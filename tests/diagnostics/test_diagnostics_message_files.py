@@ -1,4 +1,4 @@
-"""Files as people have them: ``s2connect validate`` and ``s2connect replay`` find the messages, or say what it is."""
+"""``validate`` and ``replay`` on files of other software, in other encodings and of other kinds."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_frames_of_the_debug_log_of_websockets_count_only_if_they_are_whole(file
         assert "WEBSOCKETS_MAX_LOG_SIZE" in capsys.readouterr().err
 
 
-def test_a_message_that_its_logger_has_cut_is_told(file: Path, capsys: Capture) -> None:
+def test_a_message_that_its_logger_has_cut_is_reported(file: Path, capsys: Capture) -> None:
     lines = log_of_s2python("RM", STAMPED)
     file.write_text("\n".join([*lines, f"2026-11-28 12:25:23,000 DEBUG s2python Sending message {STATUS[:60]}"]))
     assert main(["validate", str(file)]) == 1
@@ -213,7 +213,7 @@ def test_a_message_that_its_logger_has_cut_is_told(file: Path, capsys: Capture) 
     assert (remark["problem"], remark["detail"]) == ("left_out", "The message in this line is cut off.")
 
 
-def test_what_python_prints_of_an_object_is_said_to_be_that(file: Path, capsys: Capture) -> None:
+def test_what_python_prints_of_an_object_is_named(file: Path, capsys: Capture) -> None:
     file.write_text(f"Received: {json.loads(STATUS)}\n{json.loads(STATUS)}\n")
     assert main(["validate", str(file)]) == 1
     assert capsys.readouterr().out.count("so Python prints an object, and JSON has double quotes") == 2
@@ -331,7 +331,7 @@ def test_direction_and_time_of_a_wrapper_count(file: Path, capsys: Capture) -> N
     assert (remark["problem"], remark["line"], remark["sender"]) == ("late", 7, "RM")
 
 
-def test_a_message_in_a_wrapper_is_judged_as_it_was_on_the_wire(file: Path, capsys: Capture) -> None:
+def test_a_message_in_a_wrapper_is_validated_as_it_was_on_the_wire(file: Path, capsys: Capture) -> None:
     twice = STATUS.replace('"present_fill_level":5', '"present_fill_level":5,"present_fill_level":6')
     file.write_text(f'{{"message":{twice}}}\n{{"message":{json.dumps(twice)}}}\nReceived {twice}\n')
     assert validated(capsys, file, code=1) == [(1, "INVALID_DATA"), (2, "INVALID_DATA"), (3, "INVALID_DATA")]
@@ -365,7 +365,7 @@ XML = b"<?xml version='1.0'?><s2><message>FRBC</message></s2>"
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"", "it is empty"),
         (b"\n \n", "Understood are"),
@@ -388,15 +388,15 @@ XML = b"<?xml version='1.0'?><s2><message>FRBC</message></s2>"
 )
 @pytest.mark.parametrize("command", ["validate", "replay"])
 def test_no_file_of_messages_is_another_result_than_an_invalid_message(
-    file: Path, capsys: Capture, command: str, content: bytes, told: str
+    file: Path, capsys: Capture, command: str, content: bytes, reported: str
 ) -> None:
     file.write_bytes(content)
     assert main([command, str(file), "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["kind"] == "no_messages"
     assert str(file) in error["what"]
-    if command == "validate" or "Understood" not in told:
-        assert told in error["what"] + error["hint"]
+    if command == "validate" or "Understood" not in reported:
+        assert reported in error["what"] + error["hint"]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_broken_message_alone_is_an_invalid_message(file: Path, capsys: Captur
     assert "1 invalid" in capsys.readouterr().out
 
 
-def test_of_several_files_the_good_ones_are_judged_and_the_others_told(
+def test_of_several_files_the_good_ones_are_validated_and_the_others_reported(
     file: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     good, yaml = tmp_path / "good.json", tmp_path / "config.yaml"

@@ -1,4 +1,4 @@
-"""``s2connect replay`` in this process: what was refused, never answered, late, or said twice."""
+"""``replay``: refused, unanswered, late and repeated messages of a log."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_conversation_in_order_has_nothing_to_remark(path: Path, capsys: Captu
 
 
 @pytest.mark.rule("MSG-02")
-def test_what_is_refused_is_told_with_rule_and_line(path: Path, capsys: Capture) -> None:
+def test_what_is_refused_is_reported_with_rule_and_line(path: Path, capsys: Capture) -> None:
     log = Log()
     log.details()
     early = log.fill_level()
@@ -156,7 +156,7 @@ def test_the_history_counts(path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.rule("MSG-03")
-def test_answers_that_are_missing_late_double_or_bad_are_told(path: Path, capsys: Capture) -> None:
+def test_answers_that_are_missing_late_double_or_bad_are_reported(path: Path, capsys: Capture) -> None:
     log = Log()
     log.details()
     never = log.measure(answer=None, id="m-20")
@@ -225,7 +225,7 @@ def test_every_session_has_a_conversation_of_its_own(path: Path, capsys: Capture
     assert remarks(replayed(log, path, capsys, code=1)) == [(early, "refused")]
 
 
-def test_who_wrote_the_log_is_said_seen_or_asked_for(path: Path, capsys: Capture) -> None:
+def test_the_author_of_a_log_is_given_seen_or_asked_for(path: Path, capsys: Capture) -> None:
     log = Log(role=None, opened=False)
     log.details()
     replayed(log, path, capsys, code=0)
@@ -246,7 +246,7 @@ def test_what_is_no_log_ends_with_two(path: Path, capsys: Capture) -> None:
     assert main(["replay", str(path) + "-none"]) == 2
 
 
-def test_lines_that_were_left_out_are_told(path: Path, capsys: Capture) -> None:
+def test_lines_that_were_left_out_are_reported(path: Path, capsys: Capture) -> None:
     log = Log()
     log.details()
     log.event("left_out", lines=7)
@@ -263,20 +263,20 @@ def test_what_was_left_out_is_not_missed(path: Path, capsys: Capture) -> None:
     assert [problem for _, problem in remarks(replayed(log, path, capsys, code=0))] == ["left_out"]
 
 
-@pytest.mark.parametrize(("reason", "told"), [("closed_by_peer", ["unanswered"]), ("lost", [])])
+@pytest.mark.parametrize(("reason", "reported"), [("closed_by_peer", ["unanswered"]), ("lost", [])])
 @pytest.mark.rule("MSG-03")
 def test_a_session_goes_on_until_it_is_closed_unless_the_peer_was_lost(
-    path: Path, capsys: Capture, reason: str, told: list[str]
+    path: Path, capsys: Capture, reason: str, reported: list[str]
 ) -> None:
     log = Log()
     log.details()
     log.measure(answer=None)
     log.after(60).event("session_closed", reason=reason)
-    found = replayed(log, path, capsys, code=1 if told else 0)
-    assert [problem for _, problem in remarks(found)] == told
+    found = replayed(log, path, capsys, code=1 if reported else 0)
+    assert [problem for _, problem in remarks(found)] == reported
 
 
-def test_a_message_of_nobody_knows_whom_is_told(path: Path, capsys: Capture) -> None:
+def test_a_message_of_an_unknown_sender_is_reported(path: Path, capsys: Capture) -> None:
     log = Log()
     log.details()
     line = log.raw("sideways", {})

@@ -1,4 +1,4 @@
-"""``s2connect validate`` in this process: what it recognises, what it prints, how it ends."""
+"""``validate``: results, output and exit codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BETA_ONLY = (
 )
 
 
-def judged(capsys: Capture, path: Path | str, *options: str, code: int) -> list[dict[str, Any]]:
+def validated(capsys: Capture, path: Path | str, *options: str, code: int) -> list[dict[str, Any]]:
     assert main(["validate", str(path), "--json", *options]) == code
     found = json.loads(capsys.readouterr().out)
     assert found["summary"]["messages"] == len(found["messages"])
@@ -54,9 +54,9 @@ NULL = '{"message_type":"SessionRequest","message_id":"m.7x","request":"TERMINAT
 @pytest.mark.rule("MSG-08")
 def test_what_is_tolerated_is_a_warning(capsys: Capture, file: Path) -> None:
     file.write_text(NULL, "utf-8")
-    (tolerated,) = judged(capsys, file, "--version", "0.0.2-beta", code=0)
+    (tolerated,) = validated(capsys, file, "--version", "0.0.2-beta", code=0)
     assert (tolerated["status"], {one["rule"] for one in tolerated["findings"]}) == ("OK", {"READ-01", "COM-01"})
-    (refused,) = judged(capsys, file, code=1)
+    (refused,) = validated(capsys, file, code=1)
     assert refused["label"] == "diagnostic_label: is null, which no member may be"
 
 
@@ -82,7 +82,7 @@ def test_one_message_an_array_and_json_lines_are_told_apart_by_what_is_in_them(
     file: Path, capsys: Capture, content: str, lines: list[int]
 ) -> None:
     file.write_text(content, encoding="utf-8")
-    found = judged(capsys, file, code=0)
+    found = validated(capsys, file, code=0)
     assert [one["line"] for one in found] == lines
     assert {one["status"] for one in found} == {"OK"}
     assert found[0]["type"] == "FRBC.StorageStatus"
@@ -91,7 +91,7 @@ def test_one_message_an_array_and_json_lines_are_told_apart_by_what_is_in_them(
 @pytest.mark.rule("MSG-03")
 def test_every_message_gets_its_status_its_place_and_the_number_of_the_rule(file: Path, capsys: Capture) -> None:
     file.write_text(f'{GOOD}\n{WARNED}\n{WRONG}\n{TWICE}\n{BACKWARDS}\nnonsense\n7\n{{"message_id":"m-7"}}\n{GOOD}')
-    found = judged(capsys, file, code=1)
+    found = validated(capsys, file, code=1)
     assert [one["status"] for one in found] == [
         *("OK", "OK", "INVALID_MESSAGE", "INVALID_DATA", "INVALID_CONTENT"),
         *("INVALID_DATA", "INVALID_MESSAGE", "OK"),
@@ -121,13 +121,13 @@ def test_people_get_lines_a_summary_and_no_control_characters(file: Path, capsys
 
 
 @pytest.mark.rule("VER-06")
-def test_the_version_decides_by_which_data_model_is_judged(file: Path, capsys: Capture) -> None:
+def test_the_version_decides_by_which_data_model_is_validated(file: Path, capsys: Capture) -> None:
     file.write_text(BETA_ONLY)
-    assert judged(capsys, file, code=1)[0]["status"] == "INVALID_MESSAGE"
-    assert judged(capsys, file, "--version", "0.0.2-beta", code=0)[0]["status"] == "OK"
+    assert validated(capsys, file, code=1)[0]["status"] == "INVALID_MESSAGE"
+    assert validated(capsys, file, "--version", "0.0.2-beta", code=0)[0]["status"] == "OK"
     opened = {"time": "2026-01-01T00:00:00Z", "session": "s1", "event": "session_opened", "s2_version": "v0.0.2-beta"}
     file.write_text(f'{json.dumps(opened)}\n{{"session":"s1","direction":"sent","message":{BETA_ONLY}}}\n')
-    assert judged(capsys, file, code=0)[0]["line"] == 2
+    assert validated(capsys, file, code=0)[0]["line"] == 2
     assert main(["validate", str(file), "--version", "9"]) == 2
     assert "S2 JSON 9 is unknown here" in capsys.readouterr().err
     file.write_text(file.read_text().replace("v0.0.2-beta", "v9"))
@@ -135,7 +135,7 @@ def test_the_version_decides_by_which_data_model_is_judged(file: Path, capsys: C
     assert "--version" in capsys.readouterr().err
 
 
-def test_messages_of_a_log_are_judged_as_they_were_on_the_wire(file: Path, capsys: Capture) -> None:
+def test_messages_of_a_log_are_validated_as_they_were_on_the_wire(file: Path, capsys: Capture) -> None:
     lines = [
         '{"time":"2026-01-01T00:00:00Z","session":"s1","event":"session_opened","s2_version":"v1.0.0"}',
         f'{{"time":"2026-01-01T00:00:01Z","session":"s1","direction":"sent" , "message" : {GOOD} }}',
@@ -144,7 +144,7 @@ def test_messages_of_a_log_are_judged_as_they_were_on_the_wire(file: Path, capsy
         '{"session":"s1","event":"session_closed"}',
     ]
     file.write_text("\n".join(lines))
-    found = judged(capsys, file, code=1)
+    found = validated(capsys, file, code=1)
     assert [(one["line"], one["status"]) for one in found] == [(2, "OK"), (3, "INVALID_DATA"), (4, "OK")]
 
 
@@ -186,7 +186,7 @@ def test_a_large_file_of_something_else_is_given_up(file: Path, capsys: Capture)
 
 def test_bytes_that_are_no_utf_8_spoil_their_message_only(file: Path, capsys: Capture) -> None:
     file.write_bytes(GOOD.encode() + b"\n" + GOOD.replace("m-1", "\xff").encode("latin-1") + b"\n" + GOOD.encode())
-    assert [one["status"] for one in judged(capsys, file, code=1)] == ["OK", "INVALID_DATA", "OK"]
+    assert [one["status"] for one in validated(capsys, file, code=1)] == ["OK", "INVALID_DATA", "OK"]
 
 
 @pytest.mark.rule("SEC-04")
