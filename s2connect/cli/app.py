@@ -1,4 +1,4 @@
-"""Arguments, help texts and exit codes of the command. What the commands do is in the modules beside this one."""
+"""Arguments, help texts and exit codes of the command."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from s2connect.cli.terminal import (
     line_from_stdin,
     log_to_stderr,
     print_json,
+    print_result,
     run_work,
     tell,
 )
@@ -133,7 +134,7 @@ def run(argv: list[str]) -> int:
 
 
 def _detach_stdout() -> None:
-    """Nobody reads any more: what is still buffered goes nowhere, without a complaint at exit."""
+    """Discard what is still buffered for a reader that has gone, without an error at exit."""
     if sys.stdout is not None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -196,34 +197,31 @@ def init(
     verbose: VerboseOption = False,
 ) -> None:
     """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""
-    from s2connect.model.common import Deployment, Role
+    from s2connect.model.common import Deployment
     from s2connect.service import setup
 
     log_to_stderr(verbose)
     path = home_path(home)
-    config = setup.make(
-        path,
-        role=Role(role.upper()),
-        brand=brand,
-        kind=kind,
-        model=model,
-        name=name,
-        deployment=Deployment(deployment.upper()),
-        host=host,
-        port=port,
-        bind=bind,
-        certificate=certificate,
-        private_key=private_key,
-        trust_anchors=trust_anchors,
-        vault=vault.value,
-        advertise=not no_advertise,
-        allow_private_addresses=allow_private_addresses,
-        server=not no_server,
-    )
+    node_settings = {"role": role.role, "brand": brand, "type": kind, "model_name": model, "user_defined_name": name}
+    settings = {
+        "deployment": Deployment(deployment.upper()),
+        "host": host,
+        "port": port,
+        "bind": bind,
+        "name": name,
+        "certificate": certificate,
+        "private_key": private_key,
+        "trust_anchors": trust_anchors,
+        "vault": vault.value,
+        "advertise": not no_advertise,
+        "allow_private_addresses": allow_private_addresses,
+        "server": not no_server,
+    }
+    config = setup.make(path, node_settings, settings)
     node = config.nodes[0]
     if as_json:
-        settings = config.model_dump(mode="json", exclude_none=True)
-        print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": settings})
+        stored = config.model_dump(mode="json", exclude_none=True)
+        print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": stored})
         return
     what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
     print(f"Set up {what} in {path}.")
@@ -248,7 +246,7 @@ def serve(
         ),
     ] = False,
     check: Annotated[
-        Check, typer.Option(help="How much of each S2 message is judged before it is taken or sent.")
+        Check, typer.Option(help="Validation of each S2 message before it is taken or sent.")
     ] = Check.RULES,
     record: Annotated[
         Path | None,
@@ -277,7 +275,7 @@ def serve(
 
         form = ServiceText(qr=qr)
     if answer and not as_json:
-        raise Failure("usage", "With --answer nobody answers unless there is --json.", code=ExitCode.USAGE)
+        raise Failure("usage", "--answer needs --json, for a program that answers.", code=ExitCode.USAGE)
     work = run_service(
         home_path(home), form, commands=as_json, codes=code, check=check, record=record, kept=answer or ()
     )
@@ -327,29 +325,22 @@ app.command()(lan_commands.pair)
 @app.command()
 def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """List what this endpoint is paired with."""
-    from s2connect.cli.show import console, pairings_block
+    from s2connect.cli.show import pairings_block
     from s2connect.service.commands import Status
 
     log_to_stderr(verbose)
-    result = ask_endpoint(home, Status())
-    if as_json:
-        print_json({"pairings": result.pairings})
+    found = ask_endpoint(home, Status()).pairings
+    print_result({"pairings": found}, lambda width: [pairings_block(found, width)], as_json=as_json)
+
+
+def confirm_end_of_pairings(warning: str, question: str, *, yes: bool, as_json: bool) -> None:
+    """Go on only with a yes: of the person, or as option."""
+    if yes:
         return
-    out = console()
-    out.print(pairings_block(result.pairings, out.width))
-
-
-def end_all(path: Path, *, yes: bool, as_json: bool) -> int:
-    """End every pairing of a state directory, after a confirmation; return the number of pairings."""
-    from s2connect import unpair_all
-
-    warning = "This ends every pairing: each has to be made again, with a new code."
-    if not yes:
-        if as_json or not sys.stdin.isatty():
-            raise UsageError(warning, hint="Add --yes if that is what you want.")
-        tell(warning)
-        confirm("End them all?")
-    return run_work(unpair_all(path))
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(warning, hint="Add --yes if that is what you want.")
+    tell(warning)
+    confirm(question)
 
 
 @app.command()
@@ -359,7 +350,7 @@ def unpair(
     ] = None,
     node: NodeOption = None,
     forget: Annotated[
-        bool, typer.Option("--forget", help="End it here even if the other side cannot be told, e.g. is broken.")
+        bool, typer.Option("--forget", help="End it here even if the other side cannot be reached, e.g. is broken.")
     ] = False,
     every: Annotated[
         bool, typer.Option("--all", help="End every pairing while the service is stopped, also lost ones; asks before.")
@@ -370,6 +361,7 @@ def unpair(
     verbose: VerboseOption = False,
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
+    from s2connect import unpair_all
     from s2connect.cli.show import kind_of
     from s2connect.service.commands import Status, Unpair
     from s2connect.service.objects import find_pairing, name_of
@@ -378,7 +370,9 @@ def unpair(
     if every == (peer is not None):
         raise UsageError("Which pairing? Name the other side, or give --all.", hint="s2connect pairings lists them.")
     if peer is None:
-        number = end_all(home_path(home), yes=yes, as_json=as_json)
+        warning = "This ends every pairing: each has to be made again, with a new code."
+        confirm_end_of_pairings(warning, "End them all?", yes=yes, as_json=as_json)
+        number = run_work(unpair_all(home_path(home)))
         if as_json:
             print_json({"pairings_ended": number})
         else:
@@ -398,17 +392,14 @@ def unpair(
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
-    from s2connect.cli.show import console, status_blocks
+    from s2connect.cli.show import status_blocks
     from s2connect.service.commands import Status
     from s2connect.service.objects import to_value
 
     log_to_stderr(verbose)
-    result = ask_endpoint(home, Status())
-    if as_json:
-        print_json({"home": str(home_path(home)), **to_value(result)})
-        return
-    out = console()
-    out.print(*status_blocks(result, out.width), sep="\n")
+    found = ask_endpoint(home, Status())
+    shown = {"home": str(home_path(home)), **to_value(found)}
+    print_result(shown, lambda width: status_blocks(found, width), as_json=as_json)
 
 
 @app.command()
@@ -422,30 +413,23 @@ def certificate(
     verbose: VerboseOption = False,
 ) -> None:
     """Show the certificates of this endpoint: fingerprints and dates."""
-    from s2connect.cli.show import certificate_blocks, console
-    from s2connect.service import setup
+    from s2connect import Home, new_certificate_authority, read_config
+    from s2connect.cli.show import certificate_blocks
+    from s2connect.endpoint.certificate_facts import read_certificates
     from s2connect.service.objects import to_value
 
     log_to_stderr(verbose)
     path = home_path(home)
-    voided: int | None = None
+    ended: dict[str, int] = {}
     if new_ca:
         warning = "A new certificate authority makes every pairing void: each has to be made again, with a new code."
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError(warning, hint="Add --yes if that is what you want.")
-            tell(warning)
-            confirm("Make a new one?")
-        from s2connect import new_certificate_authority
-
-        voided = run_work(new_certificate_authority(path))
-    shown = setup.show_certificates(path)
-    if as_json:
-        print_json(to_value(shown) | ({} if voided is None else {"pairings_ended": voided}))
-        return
-    if voided is not None:
-        print(f"There is a new certificate authority. Pairings that ended: {voided}.")
-    console().print(*certificate_blocks(shown), sep="\n")
+        confirm_end_of_pairings(warning, "Make a new one?", yes=yes, as_json=as_json)
+        ended["pairings_ended"] = run_work(new_certificate_authority(path))
+        if not as_json:
+            print(f"There is a new certificate authority. Pairings that ended: {ended['pairings_ended']}.")
+    opened = Home.open(path)
+    shown = read_certificates(opened, read_config(opened))
+    print_result({**to_value(shown), **ended}, lambda _: certificate_blocks(shown), as_json=as_json)
 
 
 app.command()(doctor_command.doctor)

@@ -197,19 +197,21 @@ def pair(
     Codes are asked for, or read from standard input, one a line. The code of the energy manager is tried for every
     device that it does not know yet.
     """
-    from s2connect.cli.bridge_pairing import Lines, Wish, lead
+    from s2connect.cli.bridge_pairing import Lines, PairingRequest, lead
     from s2connect.cli.show import say
 
     log_to_stderr(verbose)
     path = _home(file, None)
     interactive = sys.stdin.isatty() and not as_json
-    wish = Wish(route=route, device_url=device_url, manager_url=manager_url, another=another, interactive=interactive)
+    request = PairingRequest(
+        route=route, device_url=device_url, manager_url=manager_url, another=another, interactive=interactive
+    )
 
     async def work() -> dict[str, Any]:
         lines = Lines(interactive=interactive)
         try:
             async with _reached(path, file) as control:
-                return await lead(control, wish, lines)
+                return await lead(control, request, lines)
         finally:
             await lines.aclose()
 

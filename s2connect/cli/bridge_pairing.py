@@ -1,4 +1,4 @@
-"""``s2connect bridge pair``: leads an installer through the pairings of a bridge; can be run again at any point."""
+"""``s2connect bridge pair``: guided pairing of the devices and energy managers of a bridge."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Route = dict[str, Any]
 """A route in the status of a bridge."""
 
 LOOK_AGAIN: Final = 0.5
-"""Seconds between two looks whether the device has come."""
+"""Seconds between two queries for the device that was awaited."""
 
 BUSY_PAUSE: Final = 1.0
-"""Seconds until an energy manager is asked again that pairs with one at a time."""
+"""Seconds between two attempts with an energy manager that pairs with one device at a time."""
 
 BUSY_ATTEMPTS: Final = 10
-"""How often that is done."""
+"""Attempts with a busy energy manager."""
 
 _ANOTHER_CODE: Final = ("wrong_pairing_code", "pairing_refused", "pairing_expired", "invalid_pairing_code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What was asked for.
+class PairingRequest:
+    """Request of an installer.
 
     Attributes:
         route: Name of the route; None for all of them.
@@ -51,7 +51,7 @@ class Wish:
 
 
 class Lines:
-    """What a person types, or a program writes, line by line; cancel-safe.
+    """Lines of standard input, from a person or a program; cancel-safe.
 
     Args:
         interactive: Show the questions.
@@ -62,7 +62,7 @@ class Lines:
         self._lines = read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)
 
     async def ask(self, question: str) -> str:
-        """The next line.
+        """Ask a question and return the next line.
 
         Raises:
             Failure: There is none.
@@ -79,7 +79,7 @@ class Lines:
         await self._lines.aclose()
 
 
-async def lead(control: Control, wish: Wish, lines: Lines) -> dict[str, Any]:
+async def lead(control: Control, request: PairingRequest, lines: Lines) -> dict[str, Any]:
     """Do the pairings of a running bridge that are missing.
 
     Returns:
@@ -89,16 +89,16 @@ async def lead(control: Control, wish: Wish, lines: Lines) -> dict[str, Any]:
         Failure: Something that typing another code does not mend.
     """
     routes = await _routes(control)
-    chosen = [route for route in routes if wish.route in (None, route["name"])]
+    chosen = [route for route in routes if request.route in (None, route["name"])]
     if not chosen:
         names = ", ".join(route["name"] for route in routes) or "none"
         raise Failure("usage", f"There is no such route; there are: {names}.")
     needed = [r for r in chosen if "s2-connect" in (r["devices"]["type"], r["manager"]["type"])]
-    if (wish.device_url or wish.manager_url) and len(needed) > 1:
+    if (request.device_url or request.manager_url) and len(needed) > 1:
         raise Failure("usage", "A URL is that of one route.", "Name the route with --route.")
     if not needed:
         tell("Nothing is to be paired: these routes have everything in the file.")
-    leader = _Leader(control, wish, lines)
+    leader = _Leader(control, request, lines)
     return {"routes": [await leader.route(route["name"]) for route in chosen]}
 
 
@@ -108,9 +108,9 @@ async def _routes(control: Control) -> list[Route]:
 
 
 class _Leader:
-    def __init__(self, control: Control, wish: Wish, lines: Lines) -> None:
+    def __init__(self, control: Control, request: PairingRequest, lines: Lines) -> None:
         self._control = control
-        self._wish = wish
+        self._request = request
         self._lines = lines
 
     async def _look(self, name: str) -> Route:
@@ -140,12 +140,12 @@ class _Leader:
         known = [link["name"] for link in route["links"]]
         if known:
             tell(f"  Paired with {_many(len(known), 'device')}: {_listed(known)}")
-        wish = self._wish
-        if wish.device_url is not None:
-            await self._go_to_device(route["devices"]["node"], wish.device_url)
-        elif not known or wish.another:
+        request = self._request
+        if request.device_url is not None:
+            await self._go_to_device(route["devices"]["node"], request.device_url)
+        elif not known or request.another:
             await self._await_device(name, route)
-        while wish.interactive and wish.device_url is None:
+        while request.interactive and request.device_url is None:
             answer = await self._lines.ask("  Pair another device? [y/N] ")
             if answer.lower() not in ("y", "yes"):
                 return
@@ -174,7 +174,7 @@ class _Leader:
             try:
                 pairing = await self._pair(node, url, code)
             except Failure as failure:
-                if failure.kind not in _ANOTHER_CODE or not self._wish.interactive:
+                if failure.kind not in _ANOTHER_CODE or not self._request.interactive:
                     raise
                 tell(f"  {failure.what} {failure.hint}".rstrip())
                 continue
@@ -195,7 +195,7 @@ class _Leader:
             )
             return
         tell(f"  Not yet known to the energy manager: {_listed([link['name'] for link in pending])}")
-        url = self._wish.manager_url or await self._lines.ask("  Pairing URL that the energy manager shows: ")
+        url = self._request.manager_url or await self._lines.ask("  Pairing URL that the energy manager shows: ")
         url, _, code = url.partition(" ")  # as the QR code of serve has it
         for link in pending:
             shown = _listed([link["name"]])
@@ -217,7 +217,7 @@ class _Leader:
                 break  # the same code is tried for the next one
 
     async def _until_known(self, name: str, key: str) -> None:
-        """Wait, not for ever, until the bridge has taken note: its links hear of a pairing a moment later."""
+        """Wait, not for ever, until the bridge has updated its links, a moment after the pairing."""
         for _ in range(50):
             links = (await self._look(name))["links"]
             if any(link["key"] == key and link["representative"]["paired_with"] is not None for link in links):

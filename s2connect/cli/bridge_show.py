@@ -1,4 +1,4 @@
-"""What people read about a bridge."""
+"""Sentences and tables about a bridge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BridgeText(ServiceText):
     """Events of a bridge as text on standard output."""
 
     def __call__(self, event: events.Event) -> str | None:
-        """The event as text, or None where people need not know it."""
+        """Return an event as text; None for one that people need not know."""
         match event:
             case events.BridgeReady():
                 routes = [
@@ -44,7 +44,7 @@ class BridgeText(ServiceText):
 
 
 def reload_sentence(done: Reload) -> str:
-    """What a reload did."""
+    """Return what a reload did."""
     parts = [
         f"{', '.join(names)} {word}"
         for names, word in (
@@ -62,7 +62,7 @@ def reload_sentence(done: Reload) -> str:
 
 
 def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
-    """The status of a bridge."""
+    """Return the status of a bridge."""
     blocks: list[RenderableType] = []
     for route in bridge["routes"]:
         head = Text(for_display(route["name"], 60), style="bold")

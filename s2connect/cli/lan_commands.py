@@ -18,6 +18,7 @@ from s2connect.cli.terminal import (
     line_from_stdin,
     log_to_stderr,
     print_json,
+    print_result,
     run_work,
     say,
 )
@@ -49,11 +50,10 @@ def discover(
 ) -> None:
     """List the energy managers and devices in the local network. Needs no set-up."""
     from s2connect.cli import discover as listening
-    from s2connect.model.common import Role
 
     log_to_stderr(verbose)
     own = listening.own_pairing_url(home_path(home))
-    wanted = Role(role.upper()) if role is not None else None
+    wanted = role.role if role is not None else None
     if watch:
         run_work(listening.watch(wanted, seconds, own, as_json=as_json))
     else:
@@ -67,7 +67,7 @@ def nodes(
     verbose: VerboseOption = False,
 ) -> None:
     """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
-    from s2connect.cli.show import console, nodes_blocks
+    from s2connect.cli.show import nodes_blocks
     from s2connect.service.commands import Nodes, RemoteNodes
     from s2connect.service.reach import reach_nothing
 
@@ -78,11 +78,7 @@ def nodes(
             return await reached.ask(Nodes(url=url, connect_to=connect_to))
 
     result = run_work(work())
-    if as_json:
-        print_json(result)
-        return
-    out = console()
-    out.print(*nodes_blocks(result, out.width), sep="\n")
+    print_result(result, lambda width: nodes_blocks(result, width), as_json=as_json)
 
 
 def pair(

@@ -83,11 +83,10 @@ def replay(
     2 if the log cannot be read, or there is no conversation in it.
     """
     from s2connect.diagnostics.replay import Problem, replay_file
-    from s2connect.model.common import Role
 
     log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
-        result = replay_file(log, version, Role(role.upper()) if role is not None else None)
+        result = replay_file(log, version, role.role if role is not None else None)
     problems = {str(problem): sum(one.problem is problem for one in result.remarks) for problem in Problem}
     if as_json:
         numbers = {"sessions": result.sessions, "messages": result.messages, "answers": result.answers}

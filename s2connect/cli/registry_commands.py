@@ -16,6 +16,7 @@ from s2connect.cli.terminal import (
     VerboseOption,
     log_to_stderr,
     print_json,
+    print_result,
     run_work,
     say,
 )
@@ -52,9 +53,8 @@ def list_endpoints(
 ) -> None:
     """List the endpoints of a registry."""
     from s2connect.certs.tls import wan_client_context
-    from s2connect.cli.show import console, records_block
+    from s2connect.cli.show import records_block
     from s2connect.discovery.registry import RegistryClient
-    from s2connect.model.common import Role
     from s2connect.model.proxy import Proxies
     from s2connect.model.registry import RegistryStatus
     from s2connect.model.url import BaseUrl
@@ -64,14 +64,10 @@ def list_endpoints(
     proxy = Proxies.of(None, (), os.environ).towards(target.host)
     client = RegistryClient(target, wan_client_context(trust_anchors), address=connect_to, proxy=proxy)
     regions = [code for code in region.split(",") if code.strip()]
-    wanted = Role(role.upper()) if role is not None else None
+    wanted = role.role if role is not None else None
     found = run_work(client.endpoints(region=regions, role=wanted, status=RegistryStatus(status)))
     records = [record.model_dump(mode="json", by_alias=False) for record in found]
-    if as_json:
-        print_json({"endpoints": records})
-        return
-    out = console()
-    out.print(records_block(records, out.width))
+    print_result({"endpoints": records}, lambda width: [records_block(records, width)], as_json=as_json)
 
 
 @app.command()
@@ -95,7 +91,7 @@ def serve(
 ) -> ExitCode:
     """Run a registry from a file, for private use and for tests, until Ctrl-C.
 
-    Without a certificate it has a CA of its own, which whoever asks it has to trust.
+    Without a certificate it has a CA of its own, which its clients have to trust.
     """
     from s2connect.service.registry import RunningRegistry, Settings, run_registry
 
@@ -109,7 +105,7 @@ def serve(
         say(f"Registry with {number} endpoint{'s' * (number != 1)}, for private use and tests. Stop it with Ctrl-C.")
         print(f"  {registry.url}", flush=True)
         if registry.ca_file is not None:
-            say("Its certificate is of a CA of its own; only who trusts that file can ask it:")
+            say("Its certificate is of a CA of its own, which its clients have to trust:")
             print(f"  s2connect registry list {registry.url} --trust-anchors {registry.ca_file}", flush=True)
 
     settings = Settings(

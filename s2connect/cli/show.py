@@ -1,4 +1,4 @@
-"""What people read: sentences and tables. Every text from the network is cleaned here, and markup means nothing."""
+"""Sentences and tables for people. Texts from the network are cleaned here; markup in them has no effect."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s2connect.endpoint.certificate_facts import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
 from s2connect.service import events
-from s2connect.service.certificates import CertificateFacts, Certificates
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, PairingEntry, name_of
 
@@ -61,12 +61,12 @@ _UNPAIRED = {
 
 
 def console(*, error: bool = False) -> Console:
-    """Standard output or standard error, where ``[red]`` in a name is just a name."""
+    """Return a console for standard output or standard error that interprets no markup."""
     return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
 def kind_of(peer: NodeDescription) -> str:
-    """Brand, model and role of a peer, fit for a terminal."""
+    """Return brand, model and role of a peer, fit for a terminal."""
     return f"{_product(peer)}, {ROLES[peer.role]}"
 
 
@@ -76,13 +76,13 @@ def _product(peer: NodeDescription) -> str:
 
 
 def when(at: datetime | str) -> str:
-    """A point in time as people at this machine read it."""
+    """Return a point in time in the time zone of this machine."""
     at = datetime.fromisoformat(at) if isinstance(at, str) else at
     return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def clock(at: datetime) -> str:
-    """Time of day as people at this machine read it."""
+    """Return the time of day in the time zone of this machine."""
     return f"{at.astimezone():%H:%M:%S}"
 
 
@@ -117,7 +117,7 @@ class ServiceText:
         self._pairing_url: str | None = None
 
     def __call__(self, event: events.Event) -> str | None:
-        """The event as text, or None where people need not know it."""
+        """Return an event as text; None for one that people need not know."""
         match event:
             case events.Ready():
                 self._pairing_url = event.pairing_url
@@ -156,7 +156,7 @@ class ServiceText:
         return out.getvalue()
 
     def _asked(self, event: events.PairingAnnounced) -> str:
-        """Somebody is about to type our code elsewhere: show it."""
+        """Return the code that is about to be typed elsewhere."""
         out, shown = self._console()
         peer = event.peer
         who = f"{name_of(peer)} ({kind_of(peer)})" if peer is not None else "An energy manager"
@@ -188,7 +188,7 @@ def _code_line(code: str, expires: datetime | None) -> Text:
 
 
 def qr_code(text: str, width: int) -> str | None:
-    """A QR code for a terminal, or None where it has fewer columns than the code needs."""
+    """Return a QR code for a terminal; None if it has fewer columns than the code needs."""
     import segno
 
     code = segno.make(text, error="l", micro=False)
@@ -200,7 +200,7 @@ def qr_code(text: str, width: int) -> str | None:
 
 
 def sentence(event: events.Event) -> str | None:
-    """An event in plain words, or None where people need not know it."""
+    """Return an event as a sentence; None for one that people need not know."""
     match event:
         case events.Paired():
             how = "It connects to us." if event.communication_role == "server" else "We connect to it."
@@ -234,7 +234,7 @@ def sentence(event: events.Event) -> str | None:
 
 
 def pairings_block(pairings: Sequence[PairingEntry], width: int) -> RenderableType:
-    """The pairings of an endpoint: a table where there is room for it."""
+    """Return the pairings of an endpoint, as a table if there is room for it."""
     if not pairings:
         return Text(
             "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"
@@ -262,7 +262,7 @@ def _state(one: PairingEntry) -> str:
 
 
 def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
-    """The state of an endpoint."""
+    """Return the state of an endpoint."""
     endpoint, service = status.endpoint, status.service
     facts = _facts()
     running = f"running, process {service.pid}" if service.running else "not running; start it: s2connect serve"
@@ -308,7 +308,7 @@ def _seen_as(endpoint: EndpointStatus) -> str:
 
 
 def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
-    """What an endpoint says of itself and its nodes."""
+    """Return an endpoint and its nodes, as they present themselves."""
     head = Text(for_display(remote.endpoint.name or "An endpoint without a name"), style="bold")
     head.append(f" ({remote.endpoint.deployment})", style="not bold")
     if not remote.nodes:
@@ -325,13 +325,13 @@ def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
 
 
 def waiting_block(peers: Sequence[NodeDescription]) -> RenderableType:
-    """Devices without a server that wait here."""
+    """Return the devices without a server that wait here."""
     lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {str(peer.id)[:8]}" for peer in peers]
     return Text("\n".join(["Devices that wait here to be paired (s2connect pair):", *lines]))
 
 
 def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
-    """Endpoints of a registry."""
+    """Return the endpoints of a registry."""
     if not records:
         return Text("The registry lists nothing that fits.")
     rows = [
@@ -355,13 +355,13 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
 
 
 def certificate_line(facts: CertificateFacts) -> str:
-    """Dates of a certificate."""
+    """Return until when a certificate is valid."""
     state = "EXPIRED since" if facts.expired else "valid until"
     return f"{state} {when(facts.not_after)}"
 
 
 def certificate_blocks(shown: Certificates) -> list[RenderableType]:
-    """The certificates of an endpoint."""
+    """Return the certificates of an endpoint."""
     blocks: list[RenderableType] = []
     if not shown.own_ca:
         blocks.append(Text("The certificate is the operator's own; renew it with the tool that made it."))
@@ -380,7 +380,7 @@ def certificate_blocks(shown: Certificates) -> list[RenderableType]:
 
 
 def plain_table(*columns: str) -> Table:
-    """A table without lines, whose columns fold and never cut."""
+    """Return a table without lines, whose columns wrap."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

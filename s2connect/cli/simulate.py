@@ -1,4 +1,4 @@
-"""What ``s2connect simulate`` does: endpoints for simulated devices and energy managers, and what they report."""
+"""``s2connect simulate``: endpoints for simulated devices and energy managers, and their reports."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ MAX_TOKEN_BYTES: Final = 4096
 _STYLES = {"connected": "green", "disconnected": "yellow", "refused": "yellow", "failed": "red", "code": "bold"}
 
 
-class Place(NamedTuple):
-    """Where an endpoint keeps its state, and where it can be reached if that does not say it."""
+class EndpointOptions(NamedTuple):
+    """State directory of an endpoint, and its address if there is none or it is new."""
 
     home: Path | None
     host: str | None
@@ -49,8 +49,8 @@ class Place(NamedTuple):
     bind: str | None
 
 
-class DeviceWish(NamedTuple):
-    """Which device shall be simulated."""
+class DeviceOptions(NamedTuple):
+    """Options of a simulated device."""
 
     kind: str
     name: str | None
@@ -60,7 +60,7 @@ class DeviceWish(NamedTuple):
 
 
 def reporter(as_json: bool) -> Reporter:
-    """Who prints what happens: a line each, for people or for programs."""
+    """Return what prints reports, a line each, for people or for programs."""
     if as_json:
         return lambda report: print_json(report.to_value())
     out = console()
@@ -84,7 +84,7 @@ def typed_code() -> str:
 
 
 def plan_lines(plan: Sequence[PlannedDevice]) -> list[str]:
-    """A plan for people: how many devices of which kind each site has."""
+    """Return the number of devices of each kind and site, for people."""
     lines = []
     for name in dict.fromkeys(device.site for device in plan):
         counts = Counter(device.kind for device in plan if device.site == name)
@@ -94,12 +94,17 @@ def plan_lines(plan: Sequence[PlannedDevice]) -> list[str]:
 
 
 async def device(
-    place: Place, wish: DeviceWish, url: str | None, code: str | None, speed: float, report: Reporter
+    options: EndpointOptions,
+    simulation: DeviceOptions,
+    url: str | None,
+    code: str | None,
+    speed: float,
+    report: Reporter,
 ) -> None:
     """Run a simulated device until it is cancelled."""
     clock = Clock(speed)
-    simulated = _simulated(wish, clock)
-    async with _endpoint(place, Role.RM, wish.kind, wish.name, server=url is None) as endpoint:
+    simulated = _simulated(simulation, clock)
+    async with _endpoint(options, Role.RM, simulation.kind, simulation.name, server=url is None) as endpoint:
         node = endpoint.node()
         if url is not None and code is not None:
             await node.pair(url, code)
@@ -108,7 +113,9 @@ async def device(
         await DeviceRunner(simulated, clock, report).run(node.sessions())
 
 
-async def old_device(url: str, token_file: Path | None, wish: DeviceWish, speed: float, report: Reporter) -> None:
+async def old_device(
+    url: str, token_file: Path | None, simulation: DeviceOptions, speed: float, report: Reporter
+) -> None:
     """Run a simulated device that speaks plain S2 until it is cancelled; it comes back when it loses its connection.
 
     Raises:
@@ -116,7 +123,7 @@ async def old_device(url: str, token_file: Path | None, wish: DeviceWish, speed:
         StorageError: The token cannot be read, or others can read it.
     """
     clock = Clock(speed)
-    simulated = _simulated(wish, clock)
+    simulated = _simulated(simulation, clock)
     token = None
     if token_file is not None:
         content = await asyncio.to_thread(read_private, token_file, MAX_TOKEN_BYTES)
@@ -143,24 +150,24 @@ async def old_device(url: str, token_file: Path | None, wish: DeviceWish, speed:
     await DeviceRunner(simulated, clock, report).run(sessions())
 
 
-def _simulated(wish: DeviceWish, clock: Clock) -> Device:
+def _simulated(simulation: DeviceOptions, clock: Clock) -> Device:
     return make_device(
-        wish.kind,
-        f"{wish.kind}-{wish.seed}",
-        random.Random(wish.seed).random,  # noqa: S311 - weather and habits
-        control_type=CONTROL_TYPES[wish.control_type] if wish.control_type else None,
+        simulation.kind,
+        f"{simulation.kind}-{simulation.seed}",
+        random.Random(simulation.seed).random,  # noqa: S311 - weather and habits
+        control_type=CONTROL_TYPES[simulation.control_type] if simulation.control_type else None,
         now=clock.now(),
-        name=wish.name,
-        measure_every=timedelta(seconds=wish.measure_every),
+        name=simulation.name,
+        measure_every=timedelta(seconds=simulation.measure_every),
     )
 
 
 async def manager(
-    place: Place, name: str | None, fuse_limit: float, many: bool, speed: float, report: Reporter
+    options: EndpointOptions, name: str | None, fuse_limit: float, many: bool, speed: float, report: Reporter
 ) -> None:
     """Run a simulated energy manager until it is cancelled."""
     clock = Clock(speed)
-    async with _endpoint(place, Role.CEM, "energy manager", name, server=True) as endpoint:
+    async with _endpoint(options, Role.CEM, "energy manager", name, server=True) as endpoint:
         node = endpoint.node()
         shown = name or "cem"
         news = endpoint.events()
@@ -186,7 +193,7 @@ async def site(
     """Run all devices of a site until it is cancelled.
 
     Raises:
-        UsageError: They are paired with nobody, and it is not said with whom.
+        UsageError: They are not paired, and there is no URL to pair them with.
     """
     clock = Clock(speed)
     path = home_path(home) if home is not None else None
@@ -210,14 +217,16 @@ async def site(
 
 
 @contextlib.asynccontextmanager
-async def _endpoint(place: Place, role: Role, kind: str, name: str | None, *, server: bool) -> AsyncIterator[Endpoint]:
-    path = home_path(place.home) if place.home is not None else None
+async def _endpoint(
+    options: EndpointOptions, role: Role, kind: str, name: str | None, *, server: bool
+) -> AsyncIterator[Endpoint]:
+    path = home_path(options.home) if options.home is not None else None
     config = None
     if path is None or await asyncio.to_thread(setup.existing, path) is None:
         settings = {
-            "host": place.host or default_host(),
-            "port": place.port if path is None else place.port or free_port(place.bind),
-            "bind": place.bind,
+            "host": options.host or default_host(),
+            "port": options.port if path is None else options.port or free_port(options.bind),
+            "bind": options.bind,
             "server": server or path is not None,
             "nodes": (node_config(role, kind, name),),
         }
@@ -238,7 +247,7 @@ def _show_code(endpoint: Endpoint, code: str, clock: Clock, name: str, report: R
 async def _new_codes(
     endpoint: Endpoint, node: Node, news: AsyncIterator[events.Event], clock: Clock, name: str, report: Reporter
 ) -> None:
-    """A code counts once: show another after each pairing."""
+    """Show a new code after each pairing: a code is valid once."""
     async for event in news:
         if isinstance(event, events.Paired | events.CodeWithdrawn):
             _show_code(endpoint, str(node.issue_pairing_code()), clock, name, report)

@@ -1,4 +1,4 @@
-"""``s2connect simulate``: devices and an energy manager that are not there, in sessions that are."""
+"""``s2connect simulate``: simulated devices and energy managers over real sessions."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def resource_manager(
         raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
     if token_file is not None and plain is None:
         raise UsageError("--token-file belongs to --plain.")
-    place = simulate.Place(home, host, port, bind)
+    options = simulate.EndpointOptions(home, host, port, bind)
     code = simulate.typed_code() if url is not None else None
-    device = simulate.DeviceWish(kind.value, name, control_type.value if control_type else None, seed, measure_every)
+    device = simulate.DeviceOptions(kind.value, name, control_type.value if control_type else None, seed, measure_every)
     report = simulate.reporter(as_json)
     if plain is not None:
         work = simulate.old_device(plain, token_file, device, speed, report)
     else:
-        work = simulate.device(place, device, url, code, speed, report)
+        work = simulate.device(options, device, url, code, speed, report)
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
@@ -131,8 +131,8 @@ def energy_manager(
     from s2connect.cli import simulate
 
     log_to_stderr(verbose)
-    place = simulate.Place(home, host, port, bind)
-    work = simulate.manager(place, name, fuse_limit, many, speed, simulate.reporter(as_json))
+    options = simulate.EndpointOptions(home, host, port, bind)
+    work = simulate.manager(options, name, fuse_limit, many, speed, simulate.reporter(as_json))
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 

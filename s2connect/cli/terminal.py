@@ -1,4 +1,4 @@
-"""The person at the terminal, and the options that commands share: asking, telling, logs, and work that Ctrl-C ends."""
+"""Input, output and logs on the terminal, options that commands share, and running work until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -22,12 +22,15 @@ from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from s2connect.model.common import Role
     from s2connect.service.commands import Command
 
 _Result = TypeVar("_Result")
 
 INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
-"""What Ctrl-C is."""
+"""Failure of a command that was stopped with Ctrl-C."""
 
 MAX_TYPED_BYTES = 4096
 """Longest line that is read from a person."""
@@ -38,6 +41,13 @@ class RoleChoice(StrEnum):
 
     CEM = "cem"
     RM = "rm"
+
+    @property
+    def role(self) -> Role:
+        """The role of the standard."""
+        from s2connect.model.common import Role
+
+        return Role(self.upper())
 
 
 HomeOption = Annotated[
@@ -67,12 +77,12 @@ def log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
     handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
     logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
-    # It tells of every packet that it cannot send, with a traceback.
+    # It logs every packet that it cannot send, with a traceback.
     logging.getLogger("zeroconf").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
 def home_path(home: Path | None) -> Path:
-    """The state directory that is meant."""
+    """Return the state directory."""
     return home.expanduser().absolute() if home is not None else default_home()
 
 
@@ -83,22 +93,33 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=to_value), flush=True)
 
 
+def print_result(value: object, blocks: Callable[[int], Iterable[RenderableType]], *, as_json: bool) -> None:
+    """Print a result for programs or, as the blocks for a width in columns, for people."""
+    from s2connect.cli.show import console
+
+    if as_json:
+        print_json(value)
+        return
+    out = console()
+    out.print(*blocks(out.width), sep="\n")
+
+
 def tell(text: str) -> None:
-    """Say something to the person, beside the result."""
+    """Print a sentence beside the result, on standard error."""
     from s2connect.cli.show import say as show
 
     show(text, error=True)
 
 
 def say(text: str) -> None:
-    """Say the result to the person."""
+    """Print a sentence of the result."""
     from s2connect.cli.show import say as show
 
     show(text)
 
 
 def command_line(name: str, home: Path | None) -> str:
-    """A command as the person has to type it."""
+    """Return a command as a person types it."""
     return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(home_path(home)))}"
 
 
@@ -130,7 +151,7 @@ async def ask_person(question: str) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is ours, before typer makes of it what its version likes."""
+    """Raise ``INTERRUPTED`` for Ctrl-C; versions of typer differ in what they do with it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -175,13 +196,13 @@ def ask_endpoint(home: Path | None, command: Command[_Result]) -> _Result:
 
 
 def confirm(question: str) -> None:
-    """Go on only with a yes."""
+    """Ask a question, and go on only with a yes."""
     if prompt(f"{question} [y/N] ").lower() not in ("y", "yes"):
         raise Failure("aborted", "Nothing was changed.")
 
 
 def line_from_stdin(what: str) -> str:
-    """One line of standard input, for what must not stand in the list of processes."""
+    """Read a line of standard input, for what must not be in the list of processes."""
     text = _typed_line()
     if not text:
         raise UsageError(f"Standard input does not hold {what}.")

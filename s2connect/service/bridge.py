@@ -38,7 +38,7 @@ from s2connect.transports.tls_buffer import use_small_tls_buffers
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_CHANGES: Final = 10_000
-"""Changes of links that wait for a slow reader of our output; the oldest go first."""
+"""Changes of links that wait for a slow reader of the output; the oldest are dropped first."""
 
 
 class BridgeService(Service):
@@ -64,7 +64,7 @@ class BridgeService(Service):
         return commands.ReloadResult(await self.reload())
 
     async def reload(self) -> Reload:
-        """Read the file again. With mistakes in it everything stays as it is.
+        """Read the file again. A file with mistakes changes nothing.
 
         Raises:
             S2ConnectError: The file cannot be used.
@@ -94,7 +94,7 @@ class BridgeService(Service):
 
 
 class _Changes:
-    """Changes of links on their way to the output."""
+    """Queue of changes of links for the output."""
 
     def __init__(self) -> None:
         self._waiting: deque[events.LinkChanged] = deque(maxlen=MAX_WAITING_CHANGES)
@@ -127,8 +127,8 @@ async def run_bridge(
 
     Args:
         file: Its file.
-        form: How events look on standard output.
-        show_codes: Tell a code with every announced pairing: only where nobody keeps the output.
+        form: Writes events for standard output.
+        show_codes: Report a code with every announced pairing; not for an output that is kept.
         record: File to which every message is appended.
         only: Routes and links that are recorded; empty for all.
 
@@ -146,7 +146,7 @@ async def run_bridge(
         config, warnings = await asyncio.to_thread(load, file)
         _check_names(only, config)
         async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
-            # Codes are for whoever asks for one, and this output is usually kept.
+            # This output is usually kept; codes are returned by the command code.
             output = Output(writer, lambda event: None if isinstance(event, events.CodeIssued) else form(event))
             for warning in warnings:
                 await output.put(_file_warning(file, warning))

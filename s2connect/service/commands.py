@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from s2connect import NodeDescription, NodeId
+from s2connect.endpoint.certificate_facts import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription
-from s2connect.service.certificates import Certificates
 from s2connect.service.failures import Failure
 from s2connect.service.objects import NotFound, OwnNode, PairingEntry, Reload, SessionEntry, to_value
 from s2connect.session.answers import MAX_RETRIES

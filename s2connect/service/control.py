@@ -1,4 +1,4 @@
-"""The control socket: how other commands reach the service of a state directory. Same lines as on standard input."""
+"""Control socket: commands reach the running service of a state directory by lines of the sidecar contract."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
         try:
             await _client(reader, writer, answer)
         except asyncio.CancelledError:
-            pass  # by us, below; the stream's own task has nobody else to tell
+            pass  # by us, below; nothing awaits the stream's own task
         finally:
             clients.discard(task)
 

@@ -1,4 +1,4 @@
-"""How failures of the command look: exit codes, sentences for people, objects for programs."""
+"""Failures of the command: exit codes, sentences for people, objects for programs."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ STOPPING = "stopping"
 
 
 class Failure(Exception):
-    """Something went wrong that a person is told in one sentence.
+    """Failure of a command, described in one sentence.
 
     Attributes:
         kind: Stable name for programs.
         what: What happened, without a secret.
         hint: What to do about it.
-        code: How the command exits.
+        code: Exit code of the command.
         details: Further facts for programs.
     """
 
@@ -72,7 +72,7 @@ class Failure(Exception):
 
     @classmethod
     def of(cls, error: S2ConnectError) -> Failure:
-        """The failure that an error of the library is."""
+        """Return an error of the library as failure."""
         details: dict[str, Any] = {}
         if isinstance(error, PairingRefused | SessionRefused):
             details = {"reason": error.reason, "additional_info": error.additional_info}
@@ -90,17 +90,17 @@ class Failure(Exception):
         )
 
     def to_object(self) -> dict[str, Any]:
-        """The failure for programs."""
+        """Return the failure for programs."""
         return {"kind": self.kind, "what": self.what, "hint": self.hint, **self.details}
 
 
 def no_service(what: str) -> Failure:
-    """The failure of what only a running service can do."""
+    """Return the failure of what only a running service can do."""
     return Failure(NO_SERVICE, what, "Start the service with `s2connect serve`.")
 
 
 def exit_code(error: type[S2ConnectError]) -> ExitCode:
-    """The exit code of a class of errors."""
+    """Return the exit code of a class of errors."""
     return next((code for kind, code in _CODES if issubclass(error, kind)), ExitCode.FAILED)
 
 

@@ -1,4 +1,4 @@
-"""Lines in and out: of any file descriptor, bounded, without ever blocking the event loop."""
+"""Reading and writing lines on file descriptors: bounded, and without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536
 """Longest line that is read: one S2 message with what is around it."""
 
 MAX_WAITING_BYTES = 4 * MAX_MESSAGE_BYTES
-"""Bytes that wait for a slow reader of our output before whoever writes has to wait."""
+"""Bytes queued for a slow reader of the output; beyond it :meth:`LineWriter.put` waits."""
 
 MAX_COMMANDS = 1000
 """Commands of one source under way at a time; beyond it nothing more is read. As many as a session has messages."""
@@ -31,7 +31,7 @@ _CHUNK = 65_536
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines. A line that is too long comes as None; what is left of it is skipped."""
+    """Splits a stream of bytes into lines. A line that is too long becomes None, and its rest is skipped."""
 
     def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
         self._limit = limit
@@ -51,7 +51,7 @@ class LineSplitter:
         return lines + self._add(rest)
 
     def end(self) -> list[bytes | None]:
-        """The stream has ended: a last line without an end counts as one."""
+        """Return the last line, without its end, when the stream has ended."""
         last: list[bytes | None] = [bytes(self._begun)] if self._begun else []
         self._begun.clear()
         return last
@@ -68,7 +68,7 @@ class LineSplitter:
 
 
 async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
-    """Bytes of a file descriptor as they come, until its end: a pipe, a terminal, a device or a file.
+    """Yield the bytes of a pipe, a terminal, a device or a file until its end.
 
     The descriptor stays blocking: other processes share it.
     """
@@ -169,11 +169,10 @@ async def converse(
 class LineWriter:
     """Writes lines to a file descriptor from a thread of its own. Use it with ``async with``.
 
-    Whoever waits for :meth:`put` goes at the pace of the reader at the other end; :meth:`put_nowait` is for what is
-    bounded by other means.
+    :meth:`put` waits for the reader at the other end; :meth:`put_nowait` is for what is bounded by other means.
 
     Args:
-        descriptor: Where to.
+        descriptor: Of a pipe, a terminal or a file.
         on_broken: Called once in the event loop when the reader has gone.
     """
 
@@ -261,7 +260,7 @@ class LineWriter:
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody else made the descriptor non-blocking
+            except BlockingIOError:  # another process made the descriptor non-blocking
                 select.select([], [self._descriptor], [])
 
     def _tell(self, callback: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""How a command gets at an endpoint: through its running service, or by opening it for itself."""
+"""Access of commands to an endpoint: by its running service, or opened for one command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 
 
 class Reached(Protocol):
-    """An endpoint that executes commands."""
+    """Executes commands on an endpoint."""
 
     async def ask(self, command: Command[_Result]) -> _Result:
         """Execute a command of the sidecar contract and return its result.
@@ -72,12 +72,12 @@ async def reach(path: Path, *, serve: bool = False) -> AsyncIterator[Reached]:
 
 
 def reaches_service(reached: Reached) -> bool:
-    """Whether a running service was reached."""
+    """Return whether a running service was reached."""
     return isinstance(reached, Control)
 
 
 @contextlib.asynccontextmanager
 async def reach_nothing() -> AsyncIterator[Reached]:
-    """An endpoint that nobody has set up and that forgets everything: enough to look at others."""
+    """Open an endpoint without a state directory, which is enough to look at others."""
     async with Endpoint.open(config=EndpointConfig(vault="files"), serve=False) as endpoint:
         yield _Opened(Service(endpoint, default_home()))

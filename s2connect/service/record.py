@@ -1,4 +1,4 @@
-"""``--record`` of ``serve`` and ``bridge run``: every message as a line of a file, for ``s2connect replay``."""
+"""``--record`` of ``serve`` and ``bridge run``: every message as one line of a file, for ``s2connect replay``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_log(path: Path) -> int:
 
 
 class Recorder:
-    """Writes what is said into a file, from a thread of its own. Use it with ``async with``.
+    """Writes messages into a file, from a thread of its own. Use it with ``async with``.
 
     What cannot be written soon enough is left out, and a line of the file says how much that was. When the file cannot
     be written any more, recording stops and ``on_broken`` is called; sessions go on. A line is written as a whole or,
@@ -66,7 +66,7 @@ class Recorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tell_left_out()
+        self._write_left_out()
         await self._writer.__aexit__(kind, error, trace)
         if self._writer.ended:
             os.close(self._descriptor)
@@ -107,10 +107,10 @@ class Recorder:
         if self._writer.full:
             self._left_out += 1
             return
-        self._tell_left_out()
+        self._write_left_out()
         self._writer.put_nowait(line.encode("utf-8", "replace"))
 
-    def _tell_left_out(self) -> None:
+    def _write_left_out(self) -> None:
         if self._left_out:
             lost = {"time": _now(), "session": "", "event": "left_out", "lines": self._left_out}
             self._left_out = 0
@@ -118,7 +118,7 @@ class Recorder:
 
 
 class LinkRecorder:
-    """Recorder of a bridge's links: each side of a link is a session, in which we are the bridge.
+    """Recorder of the links of a bridge: each side of a link is recorded as a session of ours.
 
     Args:
         recorder: Where it is written.

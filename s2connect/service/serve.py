@@ -1,4 +1,4 @@
-"""``s2connect serve``: the endpoint as a service, for people or, with ``--json``, as a sidecar of other software."""
+"""``s2connect serve``: the endpoint as a service for people or, with ``--json``, as sidecar of other software."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ async def serve(
 
     Args:
         path: The state directory.
-        form: How events look on standard output.
+        form: Writes events for standard output.
         commands: Read commands from standard input, and stop at its end.
         codes: Issue a code for every node at the start.
-        check: How much of every message is judged.
+        check: Validation level of every message.
         record: File to which every message is appended.
         kept: Types of messages that the command ``answer`` answers.
 
@@ -134,7 +134,7 @@ async def serve(
 
 @contextlib.contextmanager
 def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
-    """Report exceptions of callbacks of the event loop, which is this process's alone, like those of failed tasks."""
+    """Report exceptions of callbacks of the event loop like those of failed tasks."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(endpoint.supervisor.failures.loop_exception)
     try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from s2connect import Deployment, EndpointConfig, NodeConfig, Role, create_home
+from s2connect import Deployment, EndpointConfig, NodeConfig, create_home
 from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.https.server import free_port
-from s2connect.service.certificates import Certificates, describe
 from s2connect.store.home import Home
 
 
@@ -27,62 +27,30 @@ def existing(path: Path) -> EndpointConfig | None:
         return None
 
 
-def make(
-    path: Path,
-    *,
-    role: Role,
-    brand: str | None,
-    kind: str | None,
-    model: str | None,
-    name: str | None,
-    deployment: Deployment,
-    host: str | None,
-    port: int,
-    bind: str | None,
-    certificate: Path | None,
-    private_key: Path | None,
-    trust_anchors: Path | None,
-    vault: Literal["auto", "keyring", "files"],
-    advertise: bool = True,
-    server: bool = True,
-    allow_private_addresses: bool = False,
-) -> EndpointConfig:
+def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) -> EndpointConfig:
     """Set up a state directory. Blocks.
+
+    Args:
+        path: The state directory.
+        node: Members of its :class:`NodeConfig`; None takes the default.
+        settings: Other members of its :class:`EndpointConfig`; without ``host`` and ``port`` they are chosen.
 
     Raises:
         UsageError: It is set up already, or a setting cannot be used.
         StorageError: It cannot be written.
     """
     if (found := existing(path)) is not None:
-        nodes = ", ".join(f"{node.role} {node.id}" for node in found.nodes) or "no node"
+        known = ", ".join(f"{one.role} {one.id}" for one in found.nodes) or "no node"
         raise UsageError(
-            f"{path} is set up already: {found.deployment} endpoint {found.host}:{found.port} with {nodes}.",
+            f"{path} is set up already: {found.deployment} endpoint {found.host}:{found.port} with {known}.",
             hint="Nothing was changed. Edit config.json there, or choose another directory with --home.",
         )
-    shown = {"brand": brand, "type": kind, "model_name": model, "user_defined_name": name}
-    node = checked(
-        lambda: NodeConfig.model_validate({"role": role, **{k: v for k, v in shown.items() if v is not None}}),
-        "the node",
-    )
-    settings = {
-        "deployment": deployment,
-        "host": host or (default_host() if deployment is Deployment.LAN else socket.getfqdn()),
-        "port": port or free_port(bind),
-        "bind": bind,
-        "name": name,
-        "nodes": (node,),
-        "certificate": certificate.absolute() if certificate else None,
-        "private_key": private_key.absolute() if private_key else None,
-        "trust_anchors": trust_anchors.absolute() if trust_anchors else None,
-        "vault": vault,
-        "advertise": advertise,
-        "server": server,
-        "allow_private_addresses": allow_private_addresses,
+    given = {name: value for name, value in node.items() if value is not None}
+    nodes = (checked(lambda: NodeConfig.model_validate(given), "the node"),)
+    own_host = default_host if settings["deployment"] is Deployment.LAN else socket.getfqdn
+    chosen = {name: value.absolute() if isinstance(value, Path) else value for name, value in settings.items()} | {
+        "nodes": nodes,
+        "host": settings["host"] or own_host(),
+        "port": settings["port"] or free_port(settings["bind"]),
     }
-    return create_home(path, checked(lambda: EndpointConfig.model_validate(settings), "the settings"))
-
-
-def show_certificates(path: Path) -> Certificates:
-    """Facts of the certificates of a state directory, also while its service runs. Blocks."""
-    home = Home.open(path)
-    return describe(home, read_config(home))
+    return create_home(path, checked(lambda: EndpointConfig.model_validate(chosen), "the settings"))

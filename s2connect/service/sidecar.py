@@ -20,6 +20,7 @@ from uuid import UUID
 from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Session
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
+from s2connect.endpoint.certificate_facts import read_certificates
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
@@ -27,7 +28,6 @@ from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events
-from s2connect.service.certificates import describe
 from s2connect.service.commands import Command, Nothing
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
@@ -408,7 +408,7 @@ class Service:
                 session_url=self._url(endpoint.session_url),
                 advertised=self._advertised(),
                 not_found=self._not_found,
-                certificate=await asyncio.to_thread(lambda: describe(Home.open(self._home), config)),
+                certificate=await asyncio.to_thread(lambda: read_certificates(Home.open(self._home), config)),
             ),
             nodes=[OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()],
             pairings=[PairingEntry.of(pairing, connected) for pairing in await endpoint.pairings()],

@@ -1,4 +1,4 @@
-"""What systemd is told: that a service is ready, reloads, stops, and lives (sd_notify, without its library)."""
+"""Notifications to systemd (sd_notify): the service is ready, reloads, stops, is alive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MICROSECONDS: Final = 1_000_000
 
 
 class Notifier:
-    """Tells systemd, where it asks for it; otherwise nothing happens.
+    """Sends notifications to systemd if it asks for them.
 
     Args:
         environment: The variables ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
 
     Attributes:
-        watchdog: Seconds within which a sign of life is expected; None where none is.
+        watchdog: Seconds within which systemd expects a sign of life; None without a watchdog.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -33,32 +33,32 @@ class Notifier:
         self.watchdog = _watchdog(variables) if address else None
 
     def ready(self, status: str = "") -> None:
-        """The service is up, or has reloaded."""
-        self._tell("READY=1", f"STATUS={status}")
+        """Notify that the service is running, or has reloaded."""
+        self._notify("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """The service reads its settings anew."""
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        """Notify that the service reads its settings again."""
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """The service ends."""
-        self._tell("STOPPING=1")
+        """Notify that the service ends."""
+        self._notify("STOPPING=1")
 
     async def keep_alive(self, alive: Callable[[], bool]) -> None:
-        """Give a sign of life three times as often as it is expected, as long as ``alive()``; for ever."""
+        """Send signs of life, three times as often as expected, while ``alive()``; for ever."""
         if self.watchdog is None:
             return
-        told = False
+        logged = False
         while True:
             if alive():
-                self._tell("WATCHDOG=1")
-                told = False
-            elif not told:
-                _log.error("a link has lost its task: systemd is not told any more that this service lives")
-                told = True
+                self._notify("WATCHDOG=1")
+                logged = False
+            elif not logged:
+                _log.error("a link has lost its task: systemd gets no more signs of life of this service")
+                logged = True
             await asyncio.sleep(self.watchdog / 3)
 
-    def _tell(self, *lines: str) -> None:
+    def _notify(self, *lines: str) -> None:
         if not self._address:
             return
         try:
@@ -66,7 +66,7 @@ class Notifier:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
         except OSError as error:
-            _log.warning("systemd cannot be told: %s", error.strerror)
+            _log.warning("systemd cannot be notified: %s", error.strerror)
 
 
 def _watchdog(variables: Mapping[str, str]) -> float | None:

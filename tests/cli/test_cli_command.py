@@ -282,10 +282,10 @@ def test_every_error_has_one_exit_code_whether_it_comes_from_here_or_from_the_se
 
 
 def test_an_unexpected_error_is_a_sentence(rm: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
+    def broken(home: object, config: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("s2connect.service.setup.show_certificates", broken)
+    monkeypatch.setattr("s2connect.endpoint.certificate_facts.read_certificates", broken)
     _, err = said(capsys, "certificate", "--home", str(rm), code=1)
     assert "ZeroDivisionError" in err
     assert "--verbose" in err

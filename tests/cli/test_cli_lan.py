@@ -26,11 +26,11 @@ from rich.console import Console
 from s2connect.cli import discover, main, show
 from s2connect.cli.pairing import Candidate, _chosen
 from s2connect.discovery.txt import FoundEndpoint
+from s2connect.endpoint.certificate_facts import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.url import BaseUrl
 from s2connect.service import events
-from s2connect.service.certificates import Certificates
 from s2connect.service.commands import EndpointStatus, RemoteNodes
 from s2connect.service.objects import NotFound, PeerId
 from tests.command import Running, make_home, run

@@ -10,13 +10,13 @@ from uuid import UUID
 import pytest
 
 from s2connect import NodeDescription, NodeId, Role, events
+from s2connect.endpoint.certificate_facts import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands
 from s2connect.service import events as lines
-from s2connect.service.certificates import Certificates
 from s2connect.service.control import as_line
 from s2connect.service.objects import NodeEntry, OwnNode, PairingEntry, SessionEntry
 from s2connect.service.serve import json_form

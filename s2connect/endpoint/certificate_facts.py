@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from s2connect import EndpointConfig
 from s2connect.certs.authority import fingerprint
 from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE
+from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.home import Home
 
@@ -34,8 +34,8 @@ class Certificates:
     leaf: CertificateFacts | None
 
 
-def describe(home: Home, config: EndpointConfig) -> Certificates:
-    """Return the facts of the certificates of a state directory. Blocks: call it in a thread.
+def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
+    """Return the facts of the certificates of a state directory, also while its service runs. Blocks.
 
     Raises:
         ConfigurationError: The operator's file is no certificate.
