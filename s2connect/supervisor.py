@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from s2connect.errors import S2ConnectError
+from s2connect.model.log_limiter import LogLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -57,13 +58,6 @@ class TaskFailure:
     count: int
 
 
-@dataclass(slots=True)
-class _Known:
-    reported_at: float
-    traced_at: float
-    silent: int = 0
-
-
 class FailureLog:
     """Failures of tasks: counted, logged with their traceback once, and published; bounded by time and number.
 
@@ -81,7 +75,8 @@ class FailureLog:
         self.counts: Counter[str] = Counter()
         self._publish = publish
         self.clock = clock
-        self._known: dict[tuple[str, object], _Known] = {}
+        self._reports = LogLimiter(period=REPORT_EVERY, max_kinds=MAX_KNOWN)
+        self._traces = LogLimiter(period=TRACEBACK_EVERY, max_kinds=MAX_KNOWN)
 
     def failed(
         self,
@@ -102,23 +97,12 @@ class FailureLog:
             expected: Level at which an :class:`S2ConnectError` is logged. It is published only where the task is
                 started again: otherwise whoever began the task tells its result.
         """
-        now = self.clock()
-        key = task, _place(error)
-        known = self._known.pop(key, None)
-        fresh = known is None
-        if known is None:
-            known = _Known(now, now)
-        self._known[key] = known
-        while len(self._known) > MAX_KNOWN:
-            del self._known[next(iter(self._known))]
         self.counts[task] += 1
-        known.silent += 1
-        if not fresh and now - known.reported_at < REPORT_EVERY:
+        now, key = self.clock(), (task, _origin(error))
+        count = self._reports.count(key, now)
+        if not count:
             return
-        count, known.silent, known.reported_at = known.silent, 0, now
-        trace = fresh or now - known.traced_at >= TRACEBACK_EVERY
-        if trace:
-            known.traced_at = now
+        trace = self._traces.count(key, now) > 0
         what = f"{name or task} failed" + (f" ({count} such failures)" if count > 1 else "")
         then = "" if retry_in is None else f"; it is started again in {retry_in:.1f} s"
         kind = type(error).__name__
@@ -150,7 +134,7 @@ process_failures: Final = FailureLog()
 the connection, and that is what its owner is told."""
 
 
-def _place(error: BaseException) -> object:
+def _origin(error: BaseException) -> object:
     """Return class and origin of an exception, which identify a fault."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

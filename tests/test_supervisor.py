@@ -364,7 +364,7 @@ def test_what_is_remembered_is_bounded() -> None:
     house = House()
     for number in range(MAX_KNOWN + 5):
         house.failures.failed(f"task {number}", raised(RuntimeError()))
-    assert len(house.failures._known) == MAX_KNOWN
+    assert len(house.failures._reports._kinds) == MAX_KNOWN
 
 
 def test_a_publisher_that_stumbles_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
@@ -423,7 +423,6 @@ ALLOWED = {
     "transports/websocket_client.py": {"_ping": "no task: the library's future"},
     "session/session.py": {"__init__": "pump and writer, once a session: they report their own failure and end it"},
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
-    "pairing/http_server.py": {"_finalize_pairing": "its function awaits it; the change it makes is supervised"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "store/sqlite.py": {"activate_token": "its callers await it"},
     "bridge/link.py": {
@@ -479,7 +478,11 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
         assert f'"{task}"' in (Path(__file__).parent / place).read_text("utf-8")
 
 
-ELSEWHERE = {"link": "bridge/test_bridge_link.py", "mqtt-client": "transports/test_mqtt_client.py"}
+ELSEWHERE = {
+    "link": "bridge/test_bridge_link.py",
+    "mqtt-client": "transports/test_mqtt_client.py",
+    "commit": "pairing/test_long_poll_client.py",
+}
 """Tasks whose test is in a file of another subject."""
 
 UNTESTED = {

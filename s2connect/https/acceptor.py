@@ -18,6 +18,7 @@ from s2connect.https.admission import Admission, ConnectionEntry, Limits, Refusa
 from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
 from s2connect.https.lag import LagProbe
 from s2connect.https.rate import network_of
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.supervisor import process_failures
 
 _log = logging.getLogger(__name__)
@@ -43,9 +44,6 @@ HANDSHAKES_PER_TURN: Final = 4
 
 EXHAUSTED_PAUSE: Final = 0.25
 """Seconds without accepting after the system had no descriptor or memory for a connection."""
-
-LOG_INTERVAL: Final = 60.0
-"""Seconds between two lines in the log about connections that were refused or made room."""
 
 PORT_TRIES: Final = 32
 """Numbers tried until one is free in every address family."""
@@ -181,9 +179,7 @@ class Acceptor:
         self._closed = False
         self._lag: LagProbe | None = None
         self._first_scarce = descriptor_limit()
-        self._refused: dict[str, int] = {}
-        self._last_refused = ""
-        self._report: asyncio.TimerHandle | None = None
+        self._reports = LogLimiter()
 
     async def start(self, host: str | Sequence[str] | None, port: int) -> None:
         """Listen.
@@ -211,7 +207,7 @@ class Acceptor:
         self._stop()
         if self._lag is not None:
             self._lag.close()
-        for handle in (self._turn, self._pause, self._report):
+        for handle in (self._turn, self._pause):
             if handle is not None:
                 handle.cancel()
         for listening in self._listening:
@@ -377,20 +373,9 @@ class Acceptor:
     # Logging
 
     def _note(self, why: str, network: str) -> None:
-        self._refused[why] = self._refused.get(why, 0) + 1
-        self._last_refused = network
-        if self._report is None:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._report = None
-        if not self._refused:
-            return
-        counts = ", ".join(f"{number} {why}" for why, number in self._refused.items())
-        last = f"; the last from {self._last_refused}" if self._last_refused else ""
-        _log.warning("Connections closed at once on port %d: %s%s", self.port, counts, last)
-        self._refused.clear()
-        self._report = self._loop.call_later(LOG_INTERVAL, self._tell)
+        if count := self._reports.count(why, self._loop.time()):
+            last = f"; the last from {network}" if network else ""
+            _log.warning("Connections closed at once on port %d: %d %s%s", self.port, count, why, last)
 
 
 def _whole_record(connection: socket.socket) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections import OrderedDict
 from functools import lru_cache
 
@@ -27,22 +26,6 @@ MAX_BEARER_DELAY = 5.0
 """Seconds that a bearer waits for its check where others of its address were wrong before; beyond it 429."""
 MAX_ADDRESSES = 4096
 """Addresses remembered; the longest unseen goes first."""
-WARN_EVERY = 10.0
-"""Seconds between two warnings about malformed requests: strangers must not fill the log."""
-
-
-class SeldomWarning:
-    """Level of a log line that any stranger can cause: a warning at times, INFO otherwise."""
-
-    def __init__(self) -> None:
-        self._next = float("-inf")
-
-    def level(self, *, now: float) -> int:
-        """Return ``logging.WARNING`` if the last one was ten seconds ago, else ``logging.INFO``."""
-        if now < self._next:
-            return logging.INFO
-        self._next = now + WARN_EVERY
-        return logging.WARNING
 
 
 @lru_cache(MAX_ADDRESSES)

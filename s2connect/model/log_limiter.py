@@ -1,4 +1,4 @@
-"""Limiter of log lines that peers cause: one a minute for each peer and kind of line. Sans-I/O."""
+"""Rate limiter of reports: one a minute of each kind, with the number of those in between. Sans-I/O."""
 
 from __future__ import annotations
 
@@ -6,34 +6,48 @@ from collections.abc import Hashable
 from typing import Final
 
 PERIOD: Final = 60.0
-"""Seconds between two log lines of one kind."""
+"""Seconds between two reports of one kind."""
 
 MAX_KINDS: Final = 1000
-"""Most kinds remembered; beyond it the oldest is forgotten, and logged at its next line (SEC-03)."""
+"""Most kinds remembered; beyond it the oldest is forgotten, and reported the next time (SEC-03)."""
 
 
 class LogLimiter:
-    """Rate limiter of log lines, by kind."""
+    """Rate limiter of log lines and events, by kind.
 
-    def __init__(self) -> None:
+    Args:
+        period: Seconds between two reports of one kind.
+        max_kinds: Most kinds remembered.
+    """
+
+    def __init__(self, *, period: float = PERIOD, max_kinds: int = MAX_KINDS) -> None:
+        self._period = period
+        self._max_kinds = max_kinds
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
-    def due(self, kind: Hashable, now: float) -> str | None:
-        """Return the suffix of the line, which may be empty; None if the line is not to be logged.
+    def count(self, kind: Hashable, now: float) -> int:
+        """Count one of a kind. Returns how many to report now, those since the last report included; 0 for none.
 
         Args:
             kind: Peer and kind of the line.
             now: Seconds of a clock that never goes back.
         """
-        at, passed_over = self._kinds.get(kind, (now - PERIOD, 0))
-        if now - at < PERIOD:
-            self._kinds[kind] = at, passed_over + 1
-            return None
+        next_at, passed_over = self._kinds.get(kind, (now, 0))
+        if now < next_at:
+            self._kinds[kind] = next_at, passed_over + 1
+            return 0
         self._kinds.pop(kind, None)
-        self._kinds[kind] = now, 0
-        if len(self._kinds) > MAX_KINDS:
+        self._kinds[kind] = now + self._period, 0
+        if len(self._kinds) > self._max_kinds:
             del self._kinds[next(iter(self._kinds))]
-        return f" ({passed_over} more such lines were not logged)" if passed_over else ""
+        return passed_over + 1
+
+    def due(self, kind: Hashable, now: float) -> str | None:
+        """Count a line. Returns its suffix, which may be empty; None if the line is not to be logged."""
+        count = self.count(kind, now)
+        if not count:
+            return None
+        return f" ({count - 1} more such lines were not logged)" if count > 1 else ""
 
     def forget(self) -> None:
         """Forget all kinds."""

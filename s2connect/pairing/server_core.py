@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from s2connect.certs.chain import parse_fingerprint_map
-from s2connect.https.rate import SeldomWarning, network_of
+from s2connect.https.rate import network_of
 from s2connect.model.common import (
     SHA256,
     Deployment,
@@ -26,6 +26,7 @@ from s2connect.model.common import (
     Wire,
 )
 from s2connect.model.local import LocalEndpoint, LocalNode
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.pairing import (
     ConnectionDetails,
     FinalizePairing,
@@ -61,9 +62,6 @@ MAX_ATTEMPTS_PER_ADDRESS = 1000
 
 MAX_KEPT_ATTEMPTS = 10_000
 """Attempts in flight or ended within their 15 seconds, which are kept for identical repeats."""
-
-TELL_REFLECTION_EVERY = 60.0
-"""Seconds between two :class:`ReflectionRefused` at least: an attack must not fill the log."""
 
 ATTEMPT_ID_BYTES = 24
 ANSWER_ENTROPY = ATTEMPT_ID_BYTES + 32
@@ -184,9 +182,7 @@ class PairingServer:
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
-        self._malformed_requests = SeldomWarning()
-        self._reflections = 0  # refused since the last event
-        self._tell_reflection_at = float("-inf")
+        self._reports = LogLimiter()
         self.events: list[PairingServerEvent] = []
 
     def tokens(self, node: NodeId) -> TokenTable:
@@ -212,8 +208,9 @@ class PairingServer:
         try:
             request = RequestPairing.from_json(body)
         except MalformedMessage as error:
-            level = self._malformed_requests.level(now=now)
-            _log.log(level, "requestPairing of %s refused: %s", for_display(address, 60), error)
+            more = self._reports.due("malformed", now)
+            level = logging.INFO if more is None else logging.WARNING  # strangers must not fill the log
+            _log.log(level, "requestPairing of %s refused: %s%s", for_display(address, 60), error, more or "")
             return malformed(error)
         endpoint = self._endpoint()
         node = self._target(endpoint, request, now=now)
@@ -336,11 +333,8 @@ class PairingServer:
             attempt.state = _State.REQUESTED
             return attempt.answer
         self._forget(attempt)
-        self._reflections += 1
-        if now >= self._tell_reflection_at:
-            self.events.append(ReflectionRefused(attempt.node.id, attempt.address, self._reflections))
-            self._tell_reflection_at = now + TELL_REFLECTION_EVERY
-            self._reflections = 0
+        if count := self._reports.count("reflection", now):
+            self.events.append(ReflectionRefused(attempt.node.id, attempt.address, count))
         return refusal(PairingErrorReason.OTHER, "The request was refused.")
 
     def unclaimed(self, answer: Answer) -> Reply:

@@ -13,10 +13,10 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from s2connect.errors import NotPaired, StorageError
-from s2connect.https.rate import SeldomWarning
 from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetailsErrorMessage, SessionErrorReason
@@ -88,7 +88,7 @@ class SessionService:
         self._manager = manager
         self._transports = transports
         self._supervisor = supervisor
-        self._malformed_requests = SeldomWarning()
+        self._malformed_requests = LogLimiter()
         # Two confirmations of one pair must not activate two tokens.
         self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
@@ -133,8 +133,9 @@ class SessionService:
 
     def _log_malformed(self, request: web.Request, reply: Reply) -> None:
         said = reply.body.additional_info if isinstance(reply.body, CommunicationDetailsErrorMessage) else None
-        level = self._malformed_requests.level(now=asyncio.get_running_loop().time())
-        _log.log(level, "initiateSession of %s refused: %s", request.remote, said)
+        more = self._malformed_requests.due("initiateSession", asyncio.get_running_loop().time())
+        level = logging.INFO if more is None else logging.WARNING  # strangers must not fill the log
+        _log.log(level, "initiateSession of %s refused: %s%s", request.remote, said, more or "")
 
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
         """Process an accepted request. Raises NotPaired if its pairing was removed or replaced meanwhile."""

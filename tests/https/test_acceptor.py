@@ -24,6 +24,7 @@ from s2connect.https import acceptor as acceptor_module
 from s2connect.https.acceptor import listen, raise_descriptor_limit
 from s2connect.https.admission import Limits
 from s2connect.https.server import HttpsServer
+from s2connect.model.log_limiter import LogLimiter
 from tests.waits import patience, within
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
@@ -140,21 +141,19 @@ async def test_a_failed_handshake_gives_its_place_free_and_says_nothing(caplog: 
     assert not caplog.records
 
 
-async def test_the_log_says_once_how_many_were_refused(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(acceptor_module, "LOG_INTERVAL", 0.3)
-    async with serving(Limits(per_network=0)) as server:
-        for _ in range(20):
+async def test_the_log_says_once_how_many_were_refused(caplog: pytest.LogCaptureFixture) -> None:
+    refused = 0
+    async with serving(Limits(per_network=0)) as server, within(5):
+        server._acceptor._reports = LogLimiter(period=0.3)
+        while len(caplog.messages) < 2:
+            refused += 1
             with contextlib.suppress(ConnectionResetError):
-                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                await reader.read()
                 writer.close()
-        async with within(5):
-            while len(caplog.messages) < 2:
-                await asyncio.sleep(0.01)
     first, then = caplog.messages
-    assert first.endswith("1 too many from one network; the last from 127.0.0.1")
-    assert then.endswith("19 too many from one network; the last from 127.0.0.1")
+    assert first.endswith(": 1 too many from one network; the last from 127.0.0.1")
+    assert then.endswith(f": {refused - 1} too many from one network; the last from 127.0.0.1")
 
 
 async def test_closing_ends_what_has_not_come_in_yet() -> None:
@@ -267,6 +266,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.https.server import HttpsServer
 
 logging.basicConfig(level=logging.INFO)

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2connect.model.common import Deployment, NodeId, Role
+from s2connect.model.log_limiter import PERIOD
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
 from s2connect.pairing.live_proofs import MemoryLiveProofs, ProofClaim
 from s2connect.pairing.manager import ReflectionRefused
-from s2connect.pairing.server_core import ATTEMPT_LIFETIME, TELL_REFLECTION_EVERY, Answer
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Answer
 from tests.pairing.pairing_fixtures import (
     CLIENT_ID,
     OTHER_TOKEN,
@@ -174,7 +175,7 @@ def test_a_reflection_counts_as_no_failure_and_leaves_nothing_behind() -> None:
 def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
     setup = PairingSetup()
     told: list[tuple[float, ReflectionRefused]] = []
-    for number in range(int(2.5 * TELL_REFLECTION_EVERY) // 2):
+    for number in range(int(2.5 * PERIOD) // 2):
         assert is_refused(reflect(setup, setup.begin(number), number))
         told += [(setup.now, event) for event in setup.events() if isinstance(event, ReflectionRefused)]
         own = next(iter(setup.own.nodes.values()))
@@ -182,7 +183,7 @@ def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
     assert {(event.node, event.address) for _, event in told} == {(SERVER_ID, STRANGER)}
     times = [at for at, _ in told]
     assert len(times) >= 3
-    assert all(later - sooner >= TELL_REFLECTION_EVERY for sooner, later in itertools.pairwise(times))
+    assert all(later - sooner >= PERIOD for sooner, later in itertools.pairwise(times))
     counts = [event.count for _, event in told]
     assert counts[0] == 1
     assert sum(counts) > 2 * len(counts), "those in between are counted"

@@ -271,6 +271,7 @@ class Manager:
         self.supervisor = Supervisor("test")
         self.failed: list[PairingServerEvent] = []
         self.kept: list[Pairing] = []
+        self.faults: list[Exception] = []
         self.events: asyncio.Queue[Any] = asyncio.Queue()
         self.polls = LongPollService(
             LongPollServer(), Neighbourhood(), offered=lambda: True, on_event=self.events.put_nowait
@@ -285,6 +286,8 @@ class Manager:
         )
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
+        if self.faults:
+            raise self.faults.pop()
         self.kept.append(pairing)
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
@@ -342,6 +345,22 @@ async def test_a_device_without_a_server_is_paired_from_the_other_side_by_its_st
     assert pairing.key.remote == SERVER_ID  # of two nodes, the one at which the code was typed
     assert [p.key.remote for p in manager.kept] == [B]
     assert device.kept[0].key == pairing.key
+    assert not manager.failed
+
+
+@pytest.mark.rule("PAIR-07", "PAIR-10")
+async def test_an_error_while_a_pairing_is_stored_is_reported_and_the_client_repeats_its_request() -> None:
+    manager, device = Manager(), Device()
+    device.codes[B] = PairingToken("STICKER42")
+    manager.faults = [RuntimeError()]
+    async with manager.running() as server, device.waiting_at(base_url(server)):
+        await manager.nodes(2)
+        async with within(10):
+            manager.click(B, "STICKER42")
+            await until(lambda: B in device.pairings)
+            await device.pairings[B]
+    assert manager.supervisor.failures.counts["commit"] == 1
+    assert [p.key.remote for p in manager.kept] == [B]
     assert not manager.failed
 
 
