@@ -69,7 +69,7 @@ async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Finding]:
     await _run_all(until, [network, home])
     endpoint = opened[0] if opened else None
     config = endpoint.config if endpoint is not None else None
-    service = endpoint.status.pid if endpoint is not None and endpoint.status is not None else None
+    service = endpoint.status.service.pid if endpoint is not None and endpoint.status is not None else None
     proxy = _job(Layer.NETWORK, "proxy", lambda found: check_proxy(config, found))
     multicast = _job(Layer.DISCOVERY, "multicast", lambda found: check_multicast(found, service))
     if endpoint is None:
@@ -103,16 +103,12 @@ def _peers(endpoint: ExaminedEndpoint) -> list[PeerChecks]:
     proxies = Proxies()
     with contextlib.suppress(ConfigurationError):  # the check of the proxy reports it
         proxies = proxies_of(endpoint.config, os.environ)
-    connected = endpoint.status.connected if endpoint.status is not None else None
+    status, anchors = endpoint.status, endpoint.config.trust_anchors
+    connected = {(one.node, one.peer.id) for one in status.pairings if one.connected} if status is not None else set()
     return [
-        PeerChecks(
-            pairing,
-            (str(pairing.key.local), str(pairing.key.remote)) in connected if connected is not None else None,
-            endpoint.config.trust_anchors,
-            proxies,
-        )
-        for pairing in endpoint.pairings
-        if pairing.confirmed
+        PeerChecks(one, (one.key.local, one.key.remote) in connected if status is not None else None, anchors, proxies)
+        for one in endpoint.pairings
+        if one.confirmed
     ]
 
 

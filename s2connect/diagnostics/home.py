@@ -33,7 +33,7 @@ from s2connect.endpoint.certificate import CA_FILE, CA_KEY
 from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
 from s2connect.endpoint.endpoint import SECRETS, read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
-from s2connect.service.commands import Status
+from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import connect
 from s2connect.service.failures import Failure
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
@@ -56,21 +56,6 @@ _COPIES = 5
 _LOG_OF_WRITES = "-wal"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """State of the running service.
-
-    Attributes:
-        pid: Its process.
-        pairing_url: URL of its pairing server; None without a server.
-        connected: Ids of the pairs of nodes, ours first, that have a session.
-    """
-
-    pid: int
-    pairing_url: str | None
-    connected: frozenset[tuple[str, str]]
-
-
 @dataclass(slots=True)
 class ExaminedEndpoint:
     """The endpoint of a state directory, as far as it has been examined.
@@ -87,7 +72,7 @@ class ExaminedEndpoint:
 
     home: Home
     config: EndpointConfig
-    status: ServiceStatus | None = None
+    status: FullStatus | None = None
     mute: bool = False
     ca: x509.Certificate | None = None
     leaf: x509.Certificate | None = None
@@ -165,7 +150,7 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
         async with asyncio.timeout(CONTROL_TIMEOUT), connect(endpoint.home) as control:
             if control is None:
                 return SERVICE.ok("The service is not running.")
-            status = await control.ask(Status())
+            endpoint.status = await control.ask(Status())
     except (TimeoutError, S2ConnectError, Failure) as error:
         endpoint.mute = True
         what = error.what if isinstance(error, S2ConnectError | Failure) else "It does not answer to commands."
@@ -173,12 +158,7 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
             f"The service is there but cannot tell its state. {what}",
             "Stop it and start it again; if that does not help, see its log.",
         )
-    endpoint.status = ServiceStatus(
-        status.service.pid or 0,
-        status.endpoint.pairing_url,
-        frozenset((str(one.node), str(one.peer.id)) for one in status.pairings if one.connected),
-    )
-    return SERVICE.ok(f"The service is running, process {endpoint.status.pid}.")
+    return SERVICE.ok(f"The service is running, process {endpoint.status.service.pid}.")
 
 
 # --- store

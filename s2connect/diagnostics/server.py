@@ -117,11 +117,11 @@ async def check_service(endpoint: ExaminedEndpoint, found: list[Finding]) -> Non
         return
     if endpoint.mute:
         return
-    if endpoint.status is None or endpoint.status.pairing_url is None:
+    if endpoint.status is None or endpoint.status.endpoint.pairing_url is None:
         error = await asyncio.to_thread(_port_error, config.bind, config.port)
         found.append(port_free(config.port, config.bind, error))
         return
-    base = BaseUrl(endpoint.status.pairing_url)
+    base = BaseUrl(endpoint.status.endpoint.pairing_url)
     try:
         context = await asyncio.to_thread(_context, endpoint)
     except S2ConnectError as failed:
