@@ -36,7 +36,7 @@ from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt import client as client_module
 from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
 from s2connect.transports.mqtt.client import MqttClient
-from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
 from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Drops, Route
@@ -427,6 +427,18 @@ async def test_a_connection_that_another_client_took_over_says_so(broker: Mosqui
             await first.publish(Packet(topic("a"), b""))
         assert first.lost is not None
         assert first.lost.reason_code == 0x8E
+
+
+@pytest.mark.rule("MQ-12")
+async def test_the_will_is_published_with_its_content_type_when_the_connection_is_lost(
+    broker: Mosquitto, connect: Connect
+) -> None:
+    queue = await inbox(await connect(broker, ADMIN), topic("a"))
+    a = await connect(broker, "a", will=Packet(topic("a"), b"lost", PLAIN_CONTROL))
+    a.abort("power cut")
+    async with within(5):
+        will = await queue.get()
+    assert (will.payload, will.content_type) == (b"lost", PLAIN_CONTROL)
 
 
 # --- the client

@@ -16,8 +16,7 @@ from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient, Stream
-from s2connect.transports.mqtt.publish import write_properties
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream
 from tests.mosquitto import HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
 from tests.waits import at_most
@@ -57,15 +56,6 @@ async def test_create_socket_of_paho_gives_it_its_connection() -> None:
     assert client.socket() is stream
     assert stream.bytes.startswith(b"\x10")
     assert b"MQTT\x05" in stream.bytes
-
-
-async def test_the_will_goes_out_with_the_properties_that_pack_returns() -> None:
-    stream = Written()
-    client = PahoClient("a", stream)
-    will = Packet("t", b"lost", "application/json", (("s2-frame", "x"),), retain=True)
-    client.will_set(will.topic, will.payload, 1, will.retain, PackedProperties(write_properties(will)))
-    _begin(client)
-    assert write_properties(will) + b"\x00\x01t\x00\x04lost" in stream.bytes
 
 
 async def test_the_packet_identifiers_of_paho_begin_at_one_and_ours_at_the_other_end(broker: Mosquitto) -> None:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.mqtt.topics import (
     MAX_TOPIC_BYTES,
@@ -125,7 +124,7 @@ def test_one_subscription_serves_every_node_behind_a_gateway() -> None:
 @pytest.mark.rule("MQ-11")
 def test_instances_share_the_subscription_to_open() -> None:
     assert SPACE.shared_open(SERVER, "blue") == f"$share/blue/acme/s2/0/{SERVER}/open"
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(InvalidTopic):
         SPACE.shared_open(SERVER, "a/b")
 
 

@@ -31,12 +31,11 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.frames import Packet, longest_packet
-from s2connect.transports.mqtt.paho_client import PackedProperties, PahoClient, Stream, WebSocketStream
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
     read_puback,
-    write_properties,
     write_puback,
     write_publish,
 )
@@ -208,7 +207,9 @@ class BrokerConnection:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password.reveal() if settings.password else None)
         if will is not None:
-            client.will_set(will.topic, will.payload, 1, will.retain, PackedProperties(write_properties(will)))
+            described: Any = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+            described.ContentType = will.content_type
+            client.will_set(will.topic, will.payload, 1, will.retain, described)
         properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 0
         properties.ReceiveMaximum = self._own_maximum

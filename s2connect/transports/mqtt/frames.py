@@ -197,11 +197,7 @@ def _read_salt(text: str) -> bytes:
 
 
 def read_bytes(text: str) -> bytes:
-    """Decode Base64 with padding, in its one spelling.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Decode Base64 with padding, in its one spelling. Raises ValueError if it is none."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -234,11 +230,7 @@ def read_control(payload: bytes) -> dict[str, Any]:
 
 
 def read_version(value: object) -> str:
-    """Read an S2 version of a control frame.
-
-    Raises:
-        InvalidFrame: It is none.
-    """
+    """Read an S2 version of a control frame. Raises InvalidFrame if it is none."""
     try:
         return check_version(value) if isinstance(value, str) else check_version("")
     except ValueError:

@@ -2,7 +2,7 @@
 
 paho connects its own sockets in the blocking way and reads them byte by byte. Here asyncio makes the connection, so
 that names, TCP and TLS wait in the loop, can be cancelled, and fail as everywhere else in this package. This module is
-the one place that uses private names of paho: ``Client._create_socket``, and ``Properties`` with a ``pack`` of its own.
+the one place that uses a private name of paho, ``Client._create_socket``.
 """
 
 from __future__ import annotations
@@ -188,11 +188,7 @@ class Stream(asyncio.Protocol):
         return self._at < len(self._incoming) or self._ended
 
     def recv(self, buffer_size: int, /) -> bytes:
-        """Return bytes that are here, none at the end.
-
-        Raises:
-            BlockingIOError: There are none yet.
-        """
+        """Return bytes that are here, none at the end. Raises BlockingIOError if there are none yet."""
         start = self._at
         chunk = self._incoming[start : start + buffer_size]
         if not chunk and not self._ended:
@@ -201,11 +197,7 @@ class Stream(asyncio.Protocol):
         return chunk
 
     def send(self, buffer: bytes | bytearray, /) -> int:
-        """Take bytes over; :meth:`flush` sends them, all in one.
-
-        Raises:
-            BlockingIOError: There is no room.
-        """
+        """Take bytes over; :meth:`flush` sends them, all in one. Raises BlockingIOError if there is no room."""
         if self.full:
             raise BlockingIOError
         self._outgoing.append(bytes(buffer))
@@ -269,11 +261,7 @@ class WebSocketStream(Stream):
         self._send_frames()
 
     async def ready(self) -> None:
-        """Wait for the upgrade.
-
-        Raises:
-            ProtocolViolation: There is no WebSocket for MQTT at this URL.
-        """
+        """Wait for the upgrade. Raises ProtocolViolation if there is no WebSocket for MQTT at this URL."""
         await self._opened
 
     def data_received(self, data: bytes) -> None:
@@ -336,19 +324,6 @@ class WebSocketStream(Stream):
 _NOWHERE = "/dev/null/s2connect"  # below what is no directory: nothing can ever be there
 
 
-class PackedProperties(Properties):
-    """Properties that are already encoded."""
-
-    raw: bytes
-
-    def __init__(self, raw: bytes) -> None:
-        object.__setattr__(self, "raw", raw)
-
-    def pack(self) -> bytes:
-        """Return the bytes, with their length prefix."""
-        return self.raw
-
-
 class PahoClient(Client):
     """paho client on an established connection, which it takes by way of ``_create_socket``.
 
@@ -374,11 +349,7 @@ class PahoClient(Client):
         return self._stream
 
     def begin(self, keepalive: int, properties: Properties) -> None:
-        """Send CONNECT over the stream.
-
-        Raises:
-            ConfigurationError: This paho does not use the stream.
-        """
+        """Send CONNECT over the stream. Raises ConfigurationError if this paho does not use the stream."""
         if hasattr(Client, "_create_socket"):
             with contextlib.suppress(OSError, ValueError):
                 self.connect(_NOWHERE, 1, keepalive, clean_start=True, properties=properties)

@@ -20,8 +20,6 @@ TAG_BYTES = 16
 SALT_BYTES = 32
 """Random bytes of the server in static mode."""
 
-PROOF_BYTES = 32
-
 _KINDS = ("data", "accept", "close", "ping", "pong")
 _pack_seq = struct.Struct(">Q").pack
 _pack_nonce = struct.Struct(">IQ").pack

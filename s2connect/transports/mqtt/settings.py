@@ -17,7 +17,7 @@ from s2connect.errors import ConfigurationError
 from s2connect.model.url import MqttUrl
 from s2connect.store.files import read_private
 from s2connect.transports.mqtt.parameters import MqttPassword, Protection
-from s2connect.transports.mqtt.topics import check_client_id, check_prefix
+from s2connect.transports.mqtt.topics import check_client_id, check_group, check_prefix
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class MqttSettings(BaseModel):
     certificate_file: Path | None = None
     key_file: Path | None = None
     protection: Protection = Protection.SEALED
-    group: str | None = None
+    group: Annotated[str, AfterValidator(check_group)] | None = None
     minimum_tls: Literal["1.3", "1.2"] = "1.3"
     _password: MqttPassword | None = PrivateAttr(None)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeId, Role
 
 MAX_TOPIC_BYTES = 256
@@ -60,11 +60,7 @@ def check_client_id(mc: str) -> str:
 
 
 def check_session_id(sid: str) -> str:
-    """Return a session id of 16 to 36 letters, digits, ``_`` and ``-``.
-
-    Raises:
-        InvalidTopic: It is another.
-    """
+    """Return a session id of 16 to 36 letters, digits, ``_`` and ``-``. Raises InvalidTopic if it is another."""
     if not _is_session_id(sid):
         raise InvalidTopic("not a session id")
     return sid
@@ -84,12 +80,15 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def read_node_id(text: str) -> NodeId:
-    """Read a node id in its one spelling, lower case with dashes.
+def check_group(group: str) -> str:
+    """Return the name of a shared subscription. Raises InvalidTopic if it cannot be a level of a topic."""
+    if not _is_group(group):
+        raise InvalidTopic("the name of a shared subscription has 1 to 64 letters, digits, '.', '_', '-'")
+    return group
 
-    Raises:
-        InvalidTopic: It is none.
-    """
+
+def read_node_id(text: str) -> NodeId:
+    """Read a node id in its one spelling, lower case with dashes. Raises InvalidTopic if it is none."""
     try:
         value = UUID(text)
     except ValueError:
@@ -99,59 +98,33 @@ def read_node_id(text: str) -> NodeId:
     return NodeId(value)
 
 
+@dataclass(frozen=True, slots=True)
 class TopicSpace:
-    """The topics under one prefix.
+    """The topics under one prefix, see :func:`check_prefix`. Raises InvalidTopic if the prefix cannot be used."""
 
-    Args:
-        prefix: One or more levels, see :func:`check_prefix`.
+    prefix: str
 
-    Raises:
-        InvalidTopic: The prefix cannot be used.
-    """
+    def __post_init__(self) -> None:
+        check_prefix(self.prefix)
 
-    __slots__ = ("_root", "prefix")
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = check_prefix(prefix)
-        self._root = f"{prefix}/s2/0/"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TopicSpace) and other.prefix == self.prefix
-
-    def __hash__(self) -> int:
-        return hash(self.prefix)
-
-    def __repr__(self) -> str:
-        return f"TopicSpace({self.prefix!r})"
+    @property
+    def _root(self) -> str:
+        return f"{self.prefix}/s2/0/"
 
     def open(self, server: NodeId) -> str:
         """Topic of the ``open`` frames for a server."""
         return f"{self._root}{server}/{_OPEN}"
 
     def shared_open(self, server: NodeId, group: str) -> str:
-        """Subscription that several instances of one server share (MQ-11).
-
-        Raises:
-            ConfigurationError: The group's name has other than 1 to 64 letters, digits and ``. _ -``.
-        """
-        if not _is_group(group):
-            raise ConfigurationError("The name of the shared subscription has 1 to 64 letters, digits, '.', '_', '-'.")
-        return f"$share/{group}/{self.open(server)}"
+        """Subscription that several instances of one server share (MQ-11). Raises as :func:`check_group`."""
+        return f"$share/{check_group(group)}/{self.open(server)}"
 
     def session(self, server: NodeId, mc: str, client: NodeId, sid: str, direction: Direction) -> str:
-        """Topic of one direction of a session.
-
-        Raises:
-            InvalidTopic: ``mc`` or ``sid`` cannot be a level.
-        """
+        """Topic of one direction of a session. Raises InvalidTopic if ``mc`` or ``sid`` cannot be a level."""
         return f"{self._root}{server}/{check_client_id(mc)}/{client}/{check_session_id(sid)}/{direction}"
 
     def presence(self, mc: str) -> str:
-        """Topic of the presence of a client (MQ-12).
-
-        Raises:
-            InvalidTopic: ``mc`` cannot be a level.
-        """
+        """Topic of the presence of a client (MQ-12). Raises InvalidTopic if ``mc`` cannot be a level."""
         return f"{self._root}{_PRESENCE}/{check_client_id(mc)}"
 
     def inbound(self, mc: str, direction: Direction) -> str:

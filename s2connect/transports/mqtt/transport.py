@@ -98,7 +98,6 @@ class MqttTransport:
         addresses_of: Says where to connect to for the host of a broker that a peer names, or refuses; None asks the
             operating system.
         limits: Seconds and bytes of the sessions.
-        max_offers: Offers that may wait for their client at the same time.
         failures: Reports errors of ours in background tasks.
 
     Attributes:
@@ -116,7 +115,6 @@ class MqttTransport:
         guest_context: Callable[[], ssl.SSLContext] | None = None,
         addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
         limits: ChannelLimits | None = None,
-        max_offers: int = MAX_OFFERS,
         failures: FailureLog | None = None,
     ) -> None:
         self._settings = settings
@@ -127,7 +125,7 @@ class MqttTransport:
         self._limits = limits or ChannelLimits()
         self._boot = secrets.token_urlsafe(12)
         self.drops = Drops()
-        self._offers: OpenOffers[MqttOffer] = OpenOffers(OfferTable(limit=max_offers))
+        self._offers: OpenOffers[MqttOffer] = OpenOffers(OfferTable())
         self._admission: Admission | None = None
         self._served: dict[NodeId, None] = {}
         self._static: dict[tuple[NodeId, NodeId], _Configured] = {}

@@ -1,0 +1,62 @@
+"""MQTT settings as they stand in files, and what the client takes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from s2connect.errors import ConfigurationError
+from s2connect.transports.mqtt.parameters import MqttPassword
+from s2connect.transports.mqtt.settings import MqttSettings
+
+URL = "mqtts://broker.example:8884"
+SECRET = "correct horse"
+
+
+def read(**values: Any) -> MqttSettings:
+    return MqttSettings.model_validate_json(json.dumps({"url": URL, **values}), strict=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"url": "mqtt://broker.example"},
+        {"client_id": "open"},
+        {"prefix": "a//b"},
+        {"password_file": "secret"},
+        {"protection": "none"},
+        {"group": "a/b"},
+        {"minimum_tls": "1.1"},
+        {"password": SECRET},
+    ],
+)
+def test_a_mistake_names_its_member_and_shows_no_value(values: dict[str, str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(**values)
+    assert [error["loc"] for error in caught.value.errors()] == [tuple(values)]
+    assert SECRET not in str(caught.value)
+
+
+def test_what_was_read_is_written_as_it_was() -> None:
+    values = {"url": URL, "prefix": "acme", "username": "us", "protection": "plain", "minimum_tls": "1.2"}
+    settings = read(**values).with_password(MqttPassword(SECRET))
+    assert json.loads(settings.model_dump_json(exclude_none=True)) == values
+    assert SECRET not in repr(settings)
+
+
+def test_complete_reads_the_password_and_makes_a_client_id_of_the_host(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    settings = read(username="us", password_file=str(file))
+    with pytest.raises(ConfigurationError, match="is missing"):
+        settings.complete("host.local")
+    file.touch(0o600)
+    file.write_text(f"{SECRET}\n")
+    complete = settings.complete("höst.local")
+    assert complete.client_id == "s2-h-st.local"
+    assert complete.password == MqttPassword(SECRET)
+    assert settings.password is None
+    assert read(client_id="mine").complete("host").client_id == "mine"
