@@ -18,23 +18,23 @@ FUSE: Final = 17_250.0
 """W that a house with 3 x 25 A can take or give."""
 
 NEGLIGIBLE: Final = 100.0
-"""W for which nobody is instructed anew."""
+"""Difference in W below which no new instruction is sent."""
 
 ENVELOPE: Final = 5 * MINUTE
-"""How long a power limit holds; it is set anew before it ends while it is needed."""
+"""Duration of a power limit; it is set again before it ends while it is needed."""
 
 HASTE: Final = 40 * MINUTE
-"""How long before it has to be so a storage shall be filled."""
+"""Time in hand before a storage has to be full."""
 
 RESERVE: Final = 1.3
-"""How much faster than just in time a storage is filled."""
+"""Factor by which a storage is filled faster than just in time."""
 
 MAX_DEVICES: Final = 10_000
 """Devices that are known at a time."""
 
 
 class Outgoing(NamedTuple):
-    """What is to be sent to a device."""
+    """A message to a device."""
 
     device: str
     message: S2Message
@@ -43,17 +43,17 @@ class Outgoing(NamedTuple):
 class EnergyManager:
     """An energy manager without I/O: the time comes as argument, and what is to be sent is returned, in that order.
 
-    Every ``period`` it looks at what the devices measured: what the sun gives and nobody takes goes into storages and
-    into what can run now; what is lacking comes from storages that can give it. What must be ready in time is filled in
-    time. Where the fuse would blow it limits production, and consumption that can wait.
+    Every ``period`` it compares the measurements of the devices: a surplus goes into storages and into what can run
+    now, a lack is met by storages that can discharge. Storages with a deadline are filled in time. Where the fuse would
+    blow it limits production, and consumption that can wait.
 
     Args:
         fuse_limit: W that may be taken from the grid or given to it, at most.
-        period: Between two looks.
+        period: Time between two rounds of instructions.
         now: The time, with its zone.
 
     Attributes:
-        devices: What it knows, by the name of the session that it is given.
+        devices: State of each device, by the name of its session.
     """
 
     def __init__(self, *, now: datetime, fuse_limit: float = FUSE, period: timedelta = MINUTE) -> None:
@@ -70,24 +70,24 @@ class EnergyManager:
 
     @property
     def next_due(self) -> datetime:
-        """When :meth:`advance` has something to do next."""
+        """Time of the next work of :meth:`advance`."""
         return self._next
 
     def connected(self, device: str) -> None:
-        """A session began; one more than :data:`MAX_DEVICES` is passed over."""
+        """Add the device of a new session, up to :data:`MAX_DEVICES`."""
         if len(self.devices) < MAX_DEVICES:
             self.devices[device] = Picture()
 
     def disconnected(self, device: str) -> None:
-        """A session ended."""
+        """Remove the device of an ended session."""
         self.devices.pop(device, None)
         self._limits.pop(device, None)
 
     def received(self, device: str, message: S2Message, now: datetime) -> list[Outgoing]:
-        """A device said something.
+        """Take a message of a device.
 
         Returns:
-            The selection of a control type, when it has introduced itself.
+            The selection of a control type, after its ResourceManagerDetails.
         """
         picture = self.devices.get(device)
         if picture is None:
@@ -130,7 +130,7 @@ class EnergyManager:
     def _steer(
         self, name: str, picture: Picture, surplus: float, room: float, now: datetime
     ) -> tuple[float, list[S2Message]]:
-        """Set one device; returns the power that is expected of it, and what to send."""
+        """Set one device. Returns its expected power, and the messages to it."""
         if _left_alone(picture, now):
             return picture.power, []
         if picture.selected is ControlType.POWER_ENVELOPE_BASED_CONTROL:
@@ -166,7 +166,7 @@ class EnergyManager:
     def _limit_consumption(
         self, name: str, picture: Picture, surplus: float, room: float, now: datetime
     ) -> tuple[float, list[S2Message]]:
-        """Consumption that can wait gets the surplus, and what it needs on average; never more than the fuse stands."""
+        """Give consumption that can wait the surplus and its average need, within the limit of the fuse."""
         assert picture.constraints is not None
         low, high = _allowed(picture.constraints, pebc.PowerEnvelopeLimitType.UPPER_LIMIT)
         needed = picture.need.lower_average_power if picture.need and picture.need.valid_until > now else 0.0
@@ -175,7 +175,7 @@ class EnergyManager:
         return min(picture.power, limit), self._limited(name, picture, None, limit, now)
 
     def _protect_fuse(self, surplus: float, flexible: dict[str, Picture], now: datetime) -> list[Outgoing]:
-        """Limit production, if more would be given to the grid than the fuse stands.
+        """Limit production where the fuse would blow.
 
         Args:
             surplus: W that go to the grid as things are planned, with production as measured.
@@ -271,7 +271,7 @@ def _left_alone(picture: Picture, now: datetime) -> bool:
 
 
 def _is_movable(picture: Picture) -> bool:
-    """Whether consumption can be moved: everything but production that can only be limited, and profiles."""
+    """Return whether consumption can be moved: not profiles, and not production, which can only be limited."""
     if picture.selected is ControlType.POWER_PROFILE_BASED_CONTROL:
         return False
     if picture.selected is not ControlType.POWER_ENVELOPE_BASED_CONTROL:
@@ -285,13 +285,13 @@ def _is_electric(picture: Picture, actuator: str, now: datetime) -> bool:
 
 
 def _gives(picture: Picture, now: datetime) -> bool:
-    """Whether it can give what it has stored."""
+    """Return whether the device can discharge."""
     options = (option for actuator in picture.actuators() for option in picture.options(actuator, now))
     return any(min(option.power) < 0 for option in options)
 
 
 def _wanted(picture: Picture, options: list[Option], surplus: float, room: float, now: datetime) -> float:
-    """W that a device shall have: the surplus, or what it needs, and never more than the fuse stands."""
+    """Return the W for a device: the surplus, or its need, within the limit of the fuse."""
     most = max(max(option.power) for option in options)
     least = min(min(option.power) for option in options)
     highest = picture.highest(now)
@@ -308,7 +308,7 @@ def _wanted(picture: Picture, options: list[Option], surplus: float, room: float
 
 
 def _supplying(options: list[Option], demand: float, wanted: float) -> tuple[Option, float]:
-    """The option with the most electricity up to ``wanted`` that supplies no more than is needed."""
+    """Return the option with the most electricity up to ``wanted`` that supplies no more than is needed."""
 
     def factor_for(option: Option) -> float:
         start, end = option.rate
@@ -325,7 +325,7 @@ def _supplying(options: list[Option], demand: float, wanted: float) -> tuple[Opt
 
 
 def _allowed(constraints: pebc.PowerConstraints, kind: pebc.PowerEnvelopeLimitType) -> tuple[float, float]:
-    """From where to where a limit may be in normal conditions; of several ranges the first."""
+    """Return the first range of a limit in normal conditions."""
     for allowed in constraints.allowed_limit_ranges:
         if allowed.limit_type is kind and not allowed.abnormal_condition_only:
             return allowed.range_boundary.start_of_range, allowed.range_boundary.end_of_range

@@ -19,11 +19,11 @@ PAIRING_INTERVAL: Final = 1.1
 """Seconds between two pairings: a node takes one attempt a second."""
 
 ATTEMPTS: Final = 3
-"""How often a pairing is tried while the other side is busy."""
+"""Attempts at a pairing while the other side is busy."""
 
 
 def node_config(role: Role, kind: str, name: str | None, *, alias: str | None = None) -> NodeConfig:
-    """How a simulated device or energy manager presents itself."""
+    """Return the node of a simulated device or energy manager."""
     return NodeConfig(
         role=role,
         brand="s2connect",

@@ -1,4 +1,4 @@
-"""What an energy manager knows of one device, from what the device has said."""
+"""State of one device as an energy manager knows it from the messages of the device."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PREFERENCE: Final = (
     ControlType.POWER_PROFILE_BASED_CONTROL,
     ControlType.POWER_ENVELOPE_BASED_CONTROL,
 )
-"""Which control type is selected, where a device offers several."""
+"""Control types by preference, for devices that offer several."""
 
 PATIENCE: Final = timedelta(minutes=10)
-"""How long a device that refused an instruction is left alone; twice as long each time that it refuses again."""
+"""Pause after a refused instruction; doubled with every further refusal."""
 
 MOST_PATIENCE: Final = timedelta(hours=2)
-"""How long at most."""
+"""Longest pause."""
 
 _ELECTRIC: Final = frozenset(q for q in CommodityQuantity if q.startswith("ELECTRIC."))
 _Status = frbc.ActuatorStatus | ombc.Status | ddbc.ActuatorStatus
@@ -117,7 +117,7 @@ class Picture:
         return (self.details.name or self.details.resource_id) if self.details else ""
 
     def preferred(self) -> ControlType:
-        """Which control type to select."""
+        """Return the control type to select."""
         offered = self.details.available_control_types if self.details else []
         return next((known for known in PREFERENCE if known in offered), ControlType.NO_SELECTION)
 
@@ -205,7 +205,7 @@ class Picture:
         return list(self._machines)
 
     def options(self, actuator: str, now: datetime) -> list[Option]:
-        """What an actuator can be set to now, given its active mode, its timers and the fill level."""
+        """Return the possible settings of an actuator, given its active mode, its timers and the fill level."""
         machine = self._filling(actuator) or self._machines.get(actuator)
         active = self.active.get(actuator)
         if machine is None or active is None:
@@ -248,7 +248,7 @@ class Picture:
         return None
 
     def highest(self, now: datetime) -> float | None:
-        """How high the fill level may be now: by its target, or by the storage."""
+        """Return the highest fill level now: of the target, or of the storage."""
         if self._target is not None:
             moment = self._target.start_time
             for element in self._target.elements:

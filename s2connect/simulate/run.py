@@ -97,7 +97,7 @@ class DeviceRunner:
         """
         device = self.device
         device.version = data_model(session.info.s2_version)
-        device.advance(self._clock.now())  # what happened while nobody listened
+        device.advance(self._clock.now())  # time before the session
         self._report("connected", f"talks with {for_display(session.peer.user_defined_name or session.peer.brand, 40)}")
         receiving: asyncio.Task[Any] | None = None
         try:
@@ -231,7 +231,7 @@ class ManagerRunner:
 
 
 def _summary(message: S2Message) -> str:
-    """What an energy manager sends, in a few words; ids come from the network."""
+    """Summarise a message of the energy manager; ids come from the network, and are cleaned."""
     match message:
         case SelectControlType():
             return message.control_type.value
@@ -248,7 +248,7 @@ def _summary(message: S2Message) -> str:
 
 
 async def _send(session: Session, messages: Sequence[S2Message], failed: Callable[[str], None]) -> None:
-    """Send messages in order. What the peer refuses, or what fits no more, is told of and left out.
+    """Send messages in order. Report those that the peer refuses or that do not fit, and go on.
 
     Raises:
         ConnectionClosed: The session has ended.

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from s2connect.cli import demo_broker
 from s2connect.cli.demo_text import narrator
+from s2connect.demo import broker as demo_broker
 from s2connect.demo.place import prepare
 from s2connect.service.failures import Failure
 from tests.command import run

@@ -1,1 +1,1 @@
-"""What a simulated device says and takes while a control type is selected, of each control type."""
+"""Control types of simulated devices: their messages and instructions while they are selected."""

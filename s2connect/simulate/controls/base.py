@@ -1,11 +1,11 @@
-"""What the control types share: instructions come, wait for their time, begin, and are told of at each step."""
+"""Base of the control types: instructions are accepted, wait for their time and begin, with a status at each step."""
 
 from __future__ import annotations
 
 import abc
 import heapq
 from datetime import datetime
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol
 
 from s2connect.messages import IdentifiedMessage, S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import ControlType, InstructionStatus, InstructionStatusUpdate, RevokeObject
@@ -21,29 +21,24 @@ Instruction = (
 )
 """An instruction of any control type."""
 
-AnyInstruction = TypeVar("AnyInstruction", bound=IdentifiedMessage)
-
 MAX_WAITING: Final = 16
 """Instructions that may wait for their time of execution."""
 
 
 class Notebook(Protocol):
-    """Takes sentences about what happens, for a person."""
+    """Interface that takes notes for display."""
 
     def note(self, text: str) -> None:
-        """Something happened."""
+        """Add a note."""
 
 
 def status_update(instruction_id: str, status: InstructionStatus, now: datetime) -> InstructionStatusUpdate:
-    """How far a device is with an instruction."""
+    """Return the status of an instruction."""
     return InstructionStatusUpdate(instruction_id=instruction_id, status_type=status, timestamp=now)
 
 
 class Control(abc.ABC):
-    """A control type of one device, from its selection to the next.
-
-    Everything is said with the time of the simulation as argument; nothing here knows another clock.
-    """
+    """Base of the control types of one device, from the selection to the next. Simulated time comes as argument."""
 
     control_type: ClassVar[ControlType]
     instructions: ClassVar[tuple[type[IdentifiedMessage], ...]]
@@ -55,31 +50,31 @@ class Control(abc.ABC):
 
     @abc.abstractmethod
     def start(self, now: datetime) -> list[S2Message]:
-        """The control type was selected: what the energy manager has to know."""
+        """Start after the selection. Returns the messages to the energy manager."""
 
     @abc.abstractmethod
     def objection(self, instruction: Instruction, now: datetime) -> str | None:
-        """Why an instruction is not followed, as a sentence for the device's user; None if it is."""
+        """Return why an instruction is refused, as a sentence for the device's user; None if it is accepted."""
 
     @abc.abstractmethod
     def begin(self, instruction: Instruction, now: datetime) -> list[S2Message]:
-        """Follow an instruction from now on: its status updates and what changes with it."""
+        """Execute an instruction. Returns its status updates and other messages."""
 
     @abc.abstractmethod
     def tick(self, now: datetime) -> list[S2Message]:
-        """Time has gone on, at least to :attr:`next_due`: what the energy manager has to know now."""
+        """Update to the time ``now``. Returns the messages that are due."""
 
     def stop(self) -> None:
-        """Another control type is selected, or the session has ended."""
+        """Stop, because another control type is selected or the session has ended."""
         self._waiting.clear()
 
     @property
     def next_due(self) -> datetime | None:
-        """When :meth:`due` has something to do next."""
+        """Time of the next work of :meth:`due`."""
         return self._waiting[0][0] if self._waiting else None
 
     def take(self, message: S2Message, now: datetime) -> list[S2Message]:
-        """Take what the energy manager sent; what is not for this control type is passed over."""
+        """Take a message of the energy manager; those of other control types are ignored."""
         if isinstance(message, RevokeObject):
             return self.revoke(message.object_id, now)
         if not isinstance(message, self.instructions):
@@ -108,7 +103,7 @@ class Control(abc.ABC):
         return [status_update(instruction_id, InstructionStatus.REVOKED, now)]
 
     def due(self, now: datetime) -> list[S2Message]:
-        """Begin what has its time now, and see what else there is to say."""
+        """Execute the instructions whose time has come. Returns all messages that are due."""
         said: list[S2Message] = []
         while self._waiting and self._waiting[0][0] <= now:
             _, _, instruction = heapq.heappop(self._waiting)

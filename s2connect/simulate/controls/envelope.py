@@ -16,20 +16,20 @@ class Limited(Protocol):
 
     @property
     def allowed_limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """From where to where the lower limit may be, and the upper limit, in W."""
+        """Ranges of the lower and of the upper limit, in W."""
 
     @property
     def consequence(self) -> pebc.PowerEnvelopeConsequenceType:
-        """What becomes of the energy that a limit cuts off."""
+        """Consequence for the energy that a limit cuts off."""
 
     def limit(self, lower: float | None, upper: float | None) -> None:
         """Stay between two powers from now on; None is no limit."""
 
     def limits_objection(self, envelope: list[pebc.PowerEnvelopeElement], now: datetime) -> str | None:
-        """Why its user would not want limits; None if it does not matter."""
+        """Return why the user objects to limits; None if not."""
 
     def energy_need(self, now: datetime) -> tuple[datetime, float, float] | None:
-        """Until when the device has to have which average power, at least and at most; None if it does not."""
+        """Return a deadline and the lowest and highest average power until then; None without a need."""
 
 
 class PebcControl(Control):
@@ -47,7 +47,7 @@ class PebcControl(Control):
 
     @property
     def next_due(self) -> datetime | None:
-        """When an instruction begins, or an element of the running envelope ends."""
+        """Time at which an instruction begins, or an element of the running envelope ends."""
         moments = [moment for moment in (super().next_due, *self._ends()) if moment is not None]
         return min(moments, default=None)
 
@@ -77,7 +77,6 @@ class PebcControl(Control):
         return [constraints, *self._energy(now)]
 
     def objection(self, instruction: Instruction, now: datetime) -> str | None:
-        """Why limits are not kept."""
         assert isinstance(instruction, pebc.Instruction)
         if instruction.power_constraints_id != self._constraints_id:
             return "The instruction is about power constraints that are not in force."
@@ -111,7 +110,7 @@ class PebcControl(Control):
         return [*self._keep(now), *self._energy(now)]
 
     def stop(self) -> None:
-        """Nothing is limited any more."""
+        """Stop, and remove the limits."""
         super().stop()
         self._running = None
         self._device.limit(None, None)

@@ -53,7 +53,7 @@ class Mode(NamedTuple):
 
 
 class Switching(NamedTuple):
-    """How an actuator gets from one mode to another: which timer it starts, and for how long that blocks the way back.
+    """A possible change of an actuator's mode, with the time for which it blocks the way back.
 
     Attributes:
         start: Mode that it leaves.
@@ -96,20 +96,20 @@ class Actuator:
         self.factor = factor
         self.previous: tuple[str, datetime] | None = None
         self.timers = {f"{s.end}-minimum": now for s in switching if s.holds}
-        """When each timer ends or has ended."""
+        """End of each timer, past or future."""
 
     @property
     def power(self) -> float:
-        """What the active mode consumes."""
+        """Power of the active mode."""
         return self.modes[self.mode].power_at(self.factor)
 
     @property
     def rate(self) -> float:
-        """What the active mode fills or supplies, per second."""
+        """Fill or supply rate of the active mode, per second."""
         return self.modes[self.mode].rate_at(self.factor)
 
     def objection(self, mode: str, factor: float, abnormal_condition: bool, now: datetime) -> str | None:
-        """Why it cannot change to a mode at a time; None if it can."""
+        """Return why it cannot change to a mode at a time; None if it can."""
         if mode not in self.modes:
             return f"There is no operation mode {mode[:40]}."
         if not 0 <= factor <= 1:
@@ -184,14 +184,14 @@ class Machine(Protocol):
         """Another number whenever the device expects something else than it has forecast."""
 
     def wish_against(self, setting: Setting, now: datetime) -> str | None:
-        """Why its user would not want a setting; None if it does not matter."""
+        """Return why the user objects to a setting; None if not."""
 
     def corrections(self, now: datetime) -> list[Setting]:
-        """What the device changes by itself, because it is full, empty, or its user would suffer otherwise."""
+        """Return the settings that the device changes by itself, for its limits or its user."""
 
 
 class ModesControl(Control):
-    """What FRBC, OMBC and DDBC have in common."""
+    """Base of FRBC, OMBC and DDBC."""
 
     def __init__(self, machine: Machine, notebook: Notebook, *, now: datetime) -> None:
         super().__init__(notebook)
@@ -202,7 +202,7 @@ class ModesControl(Control):
 
     @property
     def next_due(self) -> datetime | None:
-        """When something is to be said or done next."""
+        """Time of the next message or change."""
         waiting = super().next_due
         return self._next_status if waiting is None else min(waiting, self._next_status)
 
@@ -212,23 +212,23 @@ class ModesControl(Control):
 
     @abc.abstractmethod
     def actuator_status(self, actuator: Actuator) -> S2Message:
-        """Which mode is active."""
+        """Return the status message of an actuator."""
 
     @abc.abstractmethod
     def timer_status(self, actuator: Actuator, timer: str) -> S2Message:
-        """When a timer ends."""
+        """Return the status message of a timer."""
 
     def status(self, now: datetime) -> list[S2Message]:
-        """How things stand, apart from the actuators."""
+        """Return the status messages beside those of the actuators."""
         return []
 
     def forecasts(self, now: datetime) -> list[S2Message]:
-        """What the device expects."""
+        """Return the forecasts."""
         return []
 
     @abc.abstractmethod
     def setting(self, instruction: Instruction) -> Setting:
-        """What an instruction asks for."""
+        """Return the setting of an instruction."""
 
     def start(self, now: datetime) -> list[S2Message]:
         """Describe the device and say how it stands."""
@@ -240,7 +240,6 @@ class ModesControl(Control):
         return said + self.status(now)
 
     def objection(self, instruction: Instruction, now: datetime) -> str | None:
-        """Why an instruction is not followed."""
         setting = self.setting(instruction)
         actuator = self._machine.actuators.get(setting.actuator)
         if actuator is None:
@@ -287,7 +286,7 @@ class ModesControl(Control):
 
 
 class Storage(NamedTuple):
-    """What FRBC tells of a storage.
+    """Interface of a device with a storage, for FRBC.
 
     Attributes:
         range: Lowest and highest fill level.
@@ -307,16 +306,16 @@ class Storing(Machine, Protocol):
 
     @property
     def level(self) -> float:
-        """How full it is."""
+        """Fill level."""
 
     def leakage(self) -> list[frbc.LeakageBehaviourElement]:
-        """What it loses, by fill level; none if it loses nothing."""
+        """Return the leakage by fill level; empty without one."""
 
     def usage(self, now: datetime) -> list[frbc.UsageForecastElement]:
-        """What is expected to be taken out from now on; none if nothing is foreseen."""
+        """Return the expected usage; empty without one."""
 
     def target(self, now: datetime) -> list[frbc.FillLevelTargetProfileElement]:
-        """Where the fill level shall be from now on; none if its user does not care."""
+        """Return the target of the fill level; empty without one."""
 
 
 class FrbcControl(ModesControl):
@@ -370,7 +369,6 @@ class FrbcControl(ModesControl):
         )
 
     def actuator_status(self, actuator: Actuator) -> S2Message:
-        """Which mode is active."""
         return frbc.ActuatorStatus(
             actuator_id=actuator.id,
             active_operation_mode_id=actuator.mode,
@@ -380,11 +378,10 @@ class FrbcControl(ModesControl):
         )
 
     def timer_status(self, actuator: Actuator, timer: str) -> S2Message:
-        """When a timer ends."""
         return frbc.TimerStatus(timer_id=timer, actuator_id=actuator.id, finished_at=actuator.timers[timer])
 
     def status(self, now: datetime) -> list[S2Message]:
-        """How full the storage is."""
+        """Return the fill level of the storage."""
         return [frbc.StorageStatus(present_fill_level=self._storing.level)]
 
     def forecasts(self, now: datetime) -> list[S2Message]:
@@ -399,7 +396,6 @@ class FrbcControl(ModesControl):
         return said
 
     def setting(self, instruction: Instruction) -> Setting:
-        """What an instruction asks for."""
         assert isinstance(instruction, frbc.Instruction)
         return Setting(instruction.actuator_id, instruction.operation_mode, instruction.operation_mode_factor)
 
@@ -434,7 +430,6 @@ class OmbcControl(ModesControl):
         )
 
     def actuator_status(self, actuator: Actuator) -> S2Message:
-        """Which mode is active."""
         return ombc.Status(
             active_operation_mode_id=actuator.mode,
             operation_mode_factor=actuator.factor,
@@ -443,11 +438,9 @@ class OmbcControl(ModesControl):
         )
 
     def timer_status(self, actuator: Actuator, timer: str) -> S2Message:
-        """When a timer ends."""
         return ombc.TimerStatus(timer_id=timer, finished_at=actuator.timers[timer])
 
     def setting(self, instruction: Instruction) -> Setting:
-        """What an instruction asks for."""
         assert isinstance(instruction, ombc.Instruction)
         return Setting(self._actuator().id, instruction.operation_mode_id, instruction.operation_mode_factor)
 
@@ -456,7 +449,7 @@ class Demanding(Machine, Protocol):
     """A device that has to meet a demand."""
 
     def demand(self, now: datetime) -> float:
-        """How much is needed, as a rate per second of what the supply rates of its modes are in."""
+        """Return the demand as a rate per second, in the unit of the supply rates of its modes."""
 
 
 class DdbcControl(ModesControl):
@@ -502,7 +495,6 @@ class DdbcControl(ModesControl):
         )
 
     def actuator_status(self, actuator: Actuator) -> S2Message:
-        """Which mode is active."""
         return ddbc.ActuatorStatus(
             actuator_id=actuator.id,
             active_operation_mode_id=actuator.mode,
@@ -512,7 +504,6 @@ class DdbcControl(ModesControl):
         )
 
     def timer_status(self, actuator: Actuator, timer: str) -> S2Message:
-        """When a timer ends."""
         return ddbc.TimerStatus(timer_id=timer, actuator_id=actuator.id, finished_at=actuator.timers[timer])
 
     def status(self, now: datetime) -> list[S2Message]:
@@ -534,6 +525,5 @@ class DdbcControl(ModesControl):
         return [ddbc.AverageDemandRateForecast(start_time=now, elements=elements)]
 
     def setting(self, instruction: Instruction) -> Setting:
-        """What an instruction asks for."""
         assert isinstance(instruction, ddbc.Instruction)
         return Setting(instruction.actuator_id, instruction.operation_mode_id, instruction.operation_mode_factor)

@@ -22,12 +22,12 @@ class Sequence(NamedTuple):
 
     @property
     def duration(self) -> timedelta:
-        """How long it takes."""
+        """Its duration."""
         return sum((duration for duration, _ in self.elements), timedelta())
 
 
 class Job(NamedTuple):
-    """What has to be done once, between two moments."""
+    """Work that has to be done once, between two moments."""
 
     id: str
     earliest: datetime
@@ -46,7 +46,7 @@ class Working(Protocol):
 
 
 class _Run:
-    """A sequence that was chosen: how far it is."""
+    """Progress of the chosen sequence."""
 
     def __init__(self, instruction_id: str, sequence: Sequence, now: datetime) -> None:
         self.instruction_id = instruction_id
@@ -63,7 +63,7 @@ class _Run:
 
     @property
     def element(self) -> tuple[timedelta, float] | None:
-        """How long the present element still takes, and its power; None at the end."""
+        """Remaining time of the present element, and its power; None at the end."""
         rest = self.progress
         for duration, power in self.sequence.elements:
             if rest < duration:
@@ -73,7 +73,7 @@ class _Run:
 
 
 class PpbcControl(Control):
-    """Power Profile Based Control, one job at a time; one that nobody schedules runs by itself at the last moment."""
+    """Power Profile Based Control, one job at a time. One that is not scheduled starts at the last moment."""
 
     control_type: ClassVar = ControlType.POWER_PROFILE_BASED_CONTROL
     instructions: ClassVar = (
@@ -96,7 +96,7 @@ class PpbcControl(Control):
 
     @property
     def next_due(self) -> datetime | None:
-        """When an instruction begins, an element of the sequence ends, or the job cannot wait any longer."""
+        """Time at which an instruction begins, an element ends, or the job cannot wait any longer."""
         moments = [super().next_due]
         if self._run is None:
             moments.append(self._last_start() if self._scheduled() is None else None)
@@ -116,7 +116,6 @@ class PpbcControl(Control):
         return [self._definition(), self._status()]
 
     def objection(self, instruction: Instruction, now: datetime) -> str | None:
-        """Why an instruction is not followed."""
         assert isinstance(
             instruction,
             ppbc.ScheduleInstruction | ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction,

@@ -1,4 +1,4 @@
-"""What all simulated devices have in common: they introduce themselves, measure, forecast and are controlled."""
+"""Base of the simulated devices: description, measurements, forecasts and control."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ STEP: Final = MINUTE
 MAX_NOTES: Final = 100
 """Sentences for a person that are kept until they are taken; beyond it the oldest is forgotten."""
 
-NO_CONTROL: Final = frozenset({ControlType.NO_SELECTION, ControlType.NOT_CONTROLLABLE})
-
 
 class Device(abc.ABC):
     """A simulated device and its resource manager, without I/O: the time and random numbers come as arguments.
@@ -53,7 +51,7 @@ class Device(abc.ABC):
         resource_id: Its ``resource_id``.
         name: The name that its user gave it.
         version: S2 JSON data model of the session; set it before :meth:`selected`.
-        outlook: Grows whenever the device expects something else than it has forecast.
+        outlook: Grows whenever the forecast changes.
 
     Raises:
         UsageError: ``offered`` names a control type that it has not, or none at all.
@@ -91,10 +89,10 @@ class Device(abc.ABC):
         self._notes: deque[str] = deque(maxlen=MAX_NOTES)
         self._actuators: dict[str, Actuator] = {}
 
-    # What a resource manager says
+    # Messages
 
     def details(self) -> ResourceManagerDetails:
-        """Introduce itself: the first message of a session."""
+        """Return the first message of a session."""
         return ResourceManagerDetails(
             resource_id=self.resource_id,
             name=self.name,
@@ -108,7 +106,7 @@ class Device(abc.ABC):
         )
 
     def selected(self, control_type: ControlType, now: datetime) -> list[S2Message]:
-        """The energy manager selected how it controls the device.
+        """Take the selection of a control type.
 
         Returns:
             Descriptions and statuses; without a control type, or for one that was not offered, only a measurement.
@@ -122,15 +120,15 @@ class Device(abc.ABC):
         return [*said, *self._measurement(now), *self._power_forecast(now)]
 
     def disconnected(self, now: datetime) -> None:
-        """The session has ended: the device goes on alone until there is another one."""
+        """Go on without an energy manager, after the end of the session."""
         self._progress(now)
         self._stop_control()
 
     def instructed(self, message: S2Message, now: datetime) -> list[S2Message]:
-        """Take a message of the energy manager; what does not fit is passed over.
+        """Take a message of the energy manager; those that do not fit are ignored.
 
         Returns:
-            How far the device is with it, and what changes at once.
+            The status of the instruction, and other messages.
         """
         self._progress(now)
         if isinstance(message, SelectControlType):
@@ -138,10 +136,10 @@ class Device(abc.ABC):
         return self._control.take(message, now) if self._control else []
 
     def advance(self, now: datetime) -> list[S2Message]:
-        """Let time go on to ``now``; takes longer the more there is to say.
+        """Let time go on to ``now``.
 
         Returns:
-            What was due since the last call.
+            The messages that were due since the last call.
         """
         said: list[S2Message] = []
         while (due := self.next_due) <= now:
@@ -152,30 +150,30 @@ class Device(abc.ABC):
 
     @property
     def next_due(self) -> datetime:
-        """When :meth:`advance` has something to say next."""
+        """Time of the next message of :meth:`advance`."""
         due = self._control.next_due if self._control else None
         return self._next_measurement if due is None else max(self._now, min(due, self._next_measurement))
 
     @property
     def control_type(self) -> ControlType | None:
-        """How it is controlled now."""
+        """Selected control type."""
         return self._control.control_type if self._control else None
 
-    # For a person
+    # For display
 
     def note(self, text: str) -> None:
-        """Something happened that a person may want to know."""
+        """Add a note for display."""
         self._notes.append(text)
 
     def take_notes(self) -> list[str]:
-        """What happened since the last call, as parts of sentences that the device's name begins."""
+        """Return the notes since the last call, as sentences without their subject, the device's name."""
         notes = list(self._notes)
         self._notes.clear()
         return notes
 
     @abc.abstractmethod
     def state(self) -> str:
-        """How it stands, for a person: such as ``40 % full``."""
+        """Return the state for display, such as ``40 % full``."""
 
     # The physical model
 
@@ -190,14 +188,14 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def _make_control(self, control_type: ControlType, now: datetime) -> Control:
-        """What controls it from now on."""
+        """Make the control of a selected type."""
 
     def _alone(self, now: datetime) -> list[Setting]:
-        """What it does while nobody controls it."""
+        """Return the settings without an energy manager."""
         return []
 
     def _power_elements(self, now: datetime) -> list[float]:
-        """W that it expects for each of the next hours."""
+        """Return the expected W of each of the next hours."""
         return []
 
     def _values(self) -> list[PowerValue]:

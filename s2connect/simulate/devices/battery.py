@@ -108,5 +108,4 @@ class Battery(Device):
         return FrbcControl(self, self, now=now)
 
     def state(self) -> str:
-        """How full it is."""
         return f"{self.level:.0f} % full"

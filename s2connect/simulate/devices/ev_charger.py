@@ -23,7 +23,7 @@ WANTED: Final = 80.0
 """Per cent that the car has to have when it leaves."""
 
 MARGIN: Final = timedelta(minutes=30)
-"""What its user wants to have in hand before the departure."""
+"""Time in hand before the departure."""
 
 
 class EvCharger(Device):
@@ -62,7 +62,7 @@ class EvCharger(Device):
         self.capacity = capacity
         self.max_power = max_power
         self.min_power = max_power * 0.1875
-        """What a car takes at least: 6 A of 32 A."""
+        """Least power of a car: 6 A of 32 A."""
         self.arrival = between(chance, 15.0, 19.0)
         self.leaving = between(chance, 6.5, 8.5)
         """Hours of the day, in UTC."""
@@ -79,18 +79,18 @@ class EvCharger(Device):
         self.storage = Storage((0.0, 100.0), "%")
 
     def _level_on_arrival(self) -> float:
-        """What the drive has left, and not less than can be charged again until the morning."""
+        """Return the fill level after the drive, such that the car can be charged until the morning."""
         night = (24 - self.arrival + self.leaving) * 0.6 * self.max_power * EFFICIENCY / self.capacity * 100
         return max(between(self._chance, 20.0, 50.0), WANTED - night)
 
     # The car
 
     def connected(self, now: datetime) -> bool:
-        """Whether the car is there."""
+        """True while the car is there."""
         return not self.leaving <= hour_of_day(now) < self.arrival
 
     def departure(self, now: datetime) -> datetime:
-        """When it leaves next."""
+        """Time of the next departure."""
         return _next(self.leaving, now)
 
     @property
@@ -120,7 +120,7 @@ class EvCharger(Device):
             self.note(f"sees the car arrive, {self.level:.0f} % full")
 
     def _slack(self, now: datetime) -> timedelta:
-        """How long charging may wait, without the margin, so that the car is ready when it leaves."""
+        """Return the time for which charging may wait before the departure, less the margin."""
         needed = max(0.0, WANTED - self.level) / (self.max_power * self._rate)
         return self.departure(now) - now - timedelta(seconds=needed) - MARGIN
 
@@ -202,7 +202,7 @@ class EvCharger(Device):
         return "The car would not be ready at its departure." if late else None
 
     def energy_need(self, now: datetime) -> tuple[datetime, float, float] | None:
-        """What the car has to get until its departure, on average."""
+        """Return the average power that the car needs until its departure."""
         if not self.connected(now):
             return None
         departure = self.departure(now)
@@ -219,12 +219,11 @@ class EvCharger(Device):
         return FrbcControl(self, self, now=now)
 
     def state(self) -> str:
-        """How full the car is."""
         return f"car {self.level:.0f} % full" if self.connected(self._now) else "no car"
 
 
 def _next(hour: float, now: datetime) -> datetime:
-    """When it is that time of day next."""
+    """Return the next moment of a time of day."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     moment = midnight + timedelta(hours=hour)
     return moment if moment > now else moment + DAY

@@ -41,7 +41,7 @@ OFF: Final = Setting(COMPRESSOR, "off", 0.0)
 
 
 def heat_demand(moment: datetime) -> float:
-    """How much heat a house needs on a winter day, relative to the average: most of it in the early morning."""
+    """Return the heat demand of a house on a winter day, relative to the average."""
     return 1.0 + 0.4 * math.cos(math.pi * (hour_of_day(moment) - 6.0) / 12.0)
 
 
@@ -120,7 +120,7 @@ class HeatPump(Device):
         return [OFF] if self.tank.temperature > COMFORT[1] - 4 else []
 
     def leakage(self) -> list[frbc.LeakageBehaviourElement]:
-        """What the buffer loses, in steps of 10 °C."""
+        """Return the losses of the buffer, in steps of 10 °C."""
         return [
             frbc.LeakageBehaviourElement(
                 fill_level_range=number_range(low, low + 10.0),
@@ -130,7 +130,7 @@ class HeatPump(Device):
         ]
 
     def usage(self, now: datetime) -> list[frbc.UsageForecastElement]:
-        """What the house takes in each of the next 24 hours."""
+        """Return the usage of the house in each of the next 24 hours."""
         return [
             frbc.UsageForecastElement(
                 duration=milliseconds(HOUR),
@@ -140,7 +140,7 @@ class HeatPump(Device):
         ]
 
     def target(self, now: datetime) -> list[frbc.FillLevelTargetProfileElement]:
-        """What its user wants, at any time."""
+        """Return the comfort range of its user, for all times."""
         day = milliseconds(24 * HOUR)
         return [frbc.FillLevelTargetProfileElement(duration=day, fill_level_range=number_range(*COMFORT))]
 
@@ -150,7 +150,6 @@ class HeatPump(Device):
         return FrbcControl(self, self, now=now)
 
     def state(self) -> str:
-        """How warm the buffer is."""
         return f"buffer {self.tank.temperature:.1f} °C"
 
 
@@ -250,5 +249,4 @@ class HybridHeatPump(Device):
         return DdbcControl(self, self, now=now)
 
     def state(self) -> str:
-        """What the house needs."""
         return f"{self.demand(self._now):.0f} W of heat needed"

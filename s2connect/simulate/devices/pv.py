@@ -19,7 +19,7 @@ SUNSET: Final = 20.0
 
 
 def sun(moment: datetime) -> float:
-    """How high the sun stands on a clear day: 0 at night, 1 at its highest."""
+    """Return the relative power of a clear sky: 0 at night, 1 at noon."""
     hour = hour_of_day(moment)
     return math.sin(math.pi * (hour - SUNRISE) / (SUNSET - SUNRISE)) if SUNRISE < hour < SUNSET else 0.0
 
@@ -99,5 +99,4 @@ class PhotoVoltaic(Device):
         return PebcControl(self, self)
 
     def state(self) -> str:
-        """What it could produce."""
         return f"{self.available:.0f} W of sun"

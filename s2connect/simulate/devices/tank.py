@@ -1,4 +1,4 @@
-"""A tank of water that is heated, loses heat, and from which heat is taken."""
+"""A water tank with heating, losses and usage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOT_WATER: Final = ((6.5, 8.5, 2.0), (11.5, 13.0, 0.6), (18.0, 21.0, 1.5))
 
 
 def hot_water(hour: float) -> float:
-    """How much hot water is taken at a time of day, relative to what is usual in an hour."""
+    """Return the usage of hot water at a time of day, relative to the average."""
     return sum(amount for start, end, amount in HOT_WATER if start <= hour % 24 < end)
 
 

@@ -138,5 +138,4 @@ class WaterHeater(Device):
         return OmbcControl(self, self, now=now)
 
     def state(self) -> str:
-        """How hot the water is."""
         return f"water {max(ROOM, self.tank.temperature):.1f} °C"
