@@ -38,9 +38,8 @@ def proxies_of(config: EndpointConfig | None, environment: Mapping[str, str]) ->
     Raises:
         ConfigurationError: Its URL cannot be used.
     """
-    if config is None:
-        return Proxies.of(None, (), environment)
-    return Proxies.of(config.proxy, config.proxy_exceptions, environment)
+    settings = (config.proxy, config.proxy_exceptions) if config is not None else (None, ())
+    return Proxies.of(*settings, environment)
 
 
 async def check_proxy(config: EndpointConfig | None, found: list[Finding]) -> None:
