@@ -166,7 +166,7 @@ class NotReachable(NetworkError):
 
     @classmethod
     def because(cls, host: str, port: int, error: BaseException) -> NotReachable:
-        """Say why there is no connection to a host, whose name is fit for display already."""
+        """Return the error for a failed connection to a host, whose name is cleaned for display already."""
         inner = getattr(error, "os_error", error)
         if isinstance(inner, socket.gaierror):
             return cls(
@@ -302,7 +302,7 @@ class PairingExpired(PairingError, TimeoutError):
 class PairingReplaced(PairingError):
     """A newer pairing of the same node, or its user, ended this one before it was finished (ROLE-05).
 
-    The pairing is not kept, and the other side is told as well as it goes.
+    The pairing is not kept; unpairing at the other side is tried.
     """
 
     kind = "pairing_replaced"

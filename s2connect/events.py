@@ -38,11 +38,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
-"""Events kept for a follower that does not read; the oldest go first."""
+"""Events kept for a stream that is not read; the oldest go first."""
 
 
 class UnpairedBy(StrEnum):
-    """Who ended a pairing."""
+    """Side that ended a pairing."""
 
     US = "us"
     PEER = "peer"
@@ -51,10 +51,10 @@ class UnpairedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened.
+    """Event of an endpoint.
 
     Attributes:
-        at: When, wall clock.
+        at: Wall-clock time.
     """
 
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -62,7 +62,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired(Event):
-    """A pairing stands. ``peer`` is from the network: clean its texts before display."""
+    """A pairing was stored. ``peer`` is from the network: clean its texts before display."""
 
     node: NodeId
     peer: NodeDescription
@@ -124,7 +124,7 @@ class DeviceWaits(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceGone(Event):
-    """Such a device does not come any more."""
+    """A waiting device has gone."""
 
     peer: NodeId
 
@@ -176,7 +176,7 @@ class TaskFailed(Event):
     The same failure is published once a minute.
 
     Attributes:
-        task: What the task does, in a word, e.g. ``connector`` or ``advertise``.
+        task: Kind of the task, e.g. ``connector`` or ``advertise``.
         error: Name of the exception's class.
         retry_in: Seconds until the task is started again; None where it is not.
         count: How often it failed in this way since it was published last, this time included.
@@ -196,7 +196,7 @@ class TaskFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
-    """Something an operator should know.
+    """Notice for an operator.
 
     Attributes:
         kind: Stable name.
@@ -208,7 +208,7 @@ class Notice(Event):
 
 
 class EventStream:
-    """Events from the moment it was made; an async iterator that ends when the endpoint closes."""
+    """Events since its creation; an async iterator that ends when the endpoint closes."""
 
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque(maxlen=MAX_WAITING_EVENTS)
@@ -216,12 +216,12 @@ class EventStream:
         self._closed = False
 
     def publish(self, event: Event) -> None:
-        """Add an event (for the endpoint)."""
+        """Add an event."""
         self._waiting.append(event)
         self._news.set()
 
     def close(self) -> None:
-        """End the stream once what waits has been read."""
+        """End the stream after the events that wait."""
         self._closed = True
         self._news.set()
 
@@ -250,17 +250,17 @@ class EventHub:
         self._failed_lines = LogLimiter()
 
     def follow(self) -> EventStream:
-        """Follow what happens from now on."""
+        """Return a stream of the events from now on."""
         stream = EventStream()
         self._streams.append(stream)
         return stream
 
     def leave(self, stream: EventStream) -> None:
-        """Follow no more."""
+        """Stop adding events to a stream."""
         self._streams.remove(stream)
 
     def publish(self, event: Event) -> None:
-        """Log an event and tell all who follow."""
+        """Log an event and add it to all streams."""
         match event:
             case Paired():
                 _log.info(

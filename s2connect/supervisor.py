@@ -46,7 +46,7 @@ class TaskFailure:
     """A background task failed.
 
     Attributes:
-        task: What the task does, in a word, e.g. ``connector``; the same for all tasks that do it.
+        task: Kind of the task, e.g. ``connector``.
         error: Name of the exception's class. Its text is for the log alone: it may hold anything.
         retry_in: Seconds until the task is started again, None where it is not.
         count: How often it failed in this way since the last report, this time included.
@@ -90,12 +90,12 @@ class FailureLog:
         """Count a failure and, unless the same was reported within ``REPORT_EVERY``, report it.
 
         Args:
-            task: See :class:`TaskFailure`; one of few names, none of them from the network.
-            error: Why.
-            name: Which of these tasks, for the log.
+            task: See :class:`TaskFailure`; one of few names, none from the network.
+            error: The exception.
+            name: Name of the task, for the log.
             retry_in: Seconds until it is started again.
-            expected: Level at which an :class:`S2ConnectError` is logged. It is published only where the task is
-                started again: otherwise whoever began the task tells its result.
+            expected: Level at which an :class:`S2ConnectError` is logged. It is published only if the task is
+                started again: otherwise the caller that began it reports its result.
         """
         self.counts[task] += 1
         now, key = self.clock(), (task, _origin(error))
@@ -131,7 +131,7 @@ class FailureLog:
 
 process_failures: Final = FailureLog()
 """Failures outside of supervisors: in callbacks, and in tasks bound to one connection. They end
-the connection, and that is what its owner is told."""
+the connection, and the end is reported to its owner."""
 
 
 def _origin(error: BaseException) -> object:
@@ -186,12 +186,12 @@ class Supervisor:
     def spawn(
         self, work: Coroutine[Any, Any, T], task: str, about: object = "", *, expected: int = logging.WARNING
     ) -> asyncio.Task[T]:
-        """Run something once. Its failure is reported; after :meth:`close` it is cancelled before it begins.
+        """Run a coroutine once. Its failure is reported; after :meth:`close` it is cancelled before it begins.
 
         Args:
-            work: What to run.
-            task: What it does, in a word: see :class:`TaskFailure`.
-            about: Which of these tasks it is, for the log: no text from the network that was not cleaned.
+            work: The coroutine.
+            task: Kind of the task: see :class:`TaskFailure`.
+            about: Further name of the task, for the log; text from the network has to be cleaned.
             expected: Level at which an :class:`S2ConnectError` is logged.
         """
         name = f"{self._name}-{task}-{about}" if about else f"{self._name}-{task}"
@@ -203,12 +203,12 @@ class Supervisor:
         return made
 
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]], task: str, about: object = "") -> asyncio.Task[None]:
-        """Run something until it returns or is cancelled. After every error it is reported and started again, later.
+        """Run a coroutine until it returns or is cancelled. After every error, which is reported, it is started again.
 
         Args:
-            work: Makes what to run; it has to be able to begin anew wherever it failed.
+            work: Makes the coroutine; it has to be able to begin anew wherever it failed.
             task: As in :meth:`spawn`.
-            about: Likewise.
+            about: As in :meth:`spawn`.
 
         Returns:
             The task over all its lives.
@@ -225,7 +225,7 @@ class Supervisor:
             except asyncio.CancelledError as error:
                 if me.cancelling():
                     raise
-                failure: BaseException = error  # something that it waited for was cancelled: that is no end of ours
+                failure: BaseException = error  # only what it awaited was cancelled
             except Exception as error:
                 failure = error
             if clock() - began >= STABLE:

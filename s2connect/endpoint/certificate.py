@@ -1,4 +1,4 @@
-"""The certificate an endpoint shows: its own CA in the LAN, an operator's files in the WAN (TRUST-01, TRUST-03)."""
+"""Certificate of an endpoint: from its own CA in the LAN, from an operator's files in the WAN (TRUST-01, TRUST-03)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ LEAF_KEY = "leaf-key"
 
 
 class CertificateManager:
-    """Loads, makes and renews what the server shows. All methods block: call them in a thread."""
+    """Loads, issues and renews the certificate of an endpoint's server. All methods block: call them in a thread.
+
+    Without a home the CA lives as long as the object.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,6 @@ class CertificateManager:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Keep the identity of an endpoint; without a home its CA lives as long as the process."""
         self._clock = clock
         self._config = config
         self._home = home
@@ -49,7 +51,7 @@ class CertificateManager:
         return self._ca
 
     def load(self) -> ServerIdentity:
-        """The identity to show now: loaded, or issued where there is none that fits.
+        """Return the stored certificate, or a new one if none is stored that fits.
 
         Raises:
             NotInitialised: The home has no CA.
@@ -95,7 +97,7 @@ class CertificateManager:
         return None
 
     def names(self) -> Sequence[str]:
-        """Names in the leaf: the host, and the loopback names for programs on the same machine."""
+        """Return the names in the leaf: the host, and the loopback names for programs on the same machine."""
         return list(dict.fromkeys([self._config.host, "localhost", "127.0.0.1", "::1"]))
 
     @property
@@ -114,7 +116,7 @@ class CertificateManager:
         return CertificateAuthority.load(certificate, key)
 
     def _stored_leaf(self) -> ServerIdentity | None:
-        """The stored leaf, unless it is missing, of another CA, of other names, or due for renewal."""
+        """Return the stored leaf, unless it is missing, of another CA, of other names, or due for renewal."""
         chain = self._home.read(LEAF_FILE) if self._home is not None else None
         key = self._vault.get(LEAF_KEY) if chain is not None else None
         if chain is None or key is None or self._ca is None:

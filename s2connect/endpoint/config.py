@@ -36,7 +36,7 @@ _Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_wh
 
 
 class NodeConfig(BaseModel):
-    """A node of this endpoint.
+    """Settings of a node.
 
     Attributes:
         id: Its UUID; it never changes.
@@ -65,7 +65,7 @@ class NodeConfig(BaseModel):
     s2_versions: tuple[str, ...] = (DEFAULT_S2_VERSION,)
 
     def node(self) -> LocalNode:
-        """The node as the protocols see it."""
+        """Return the node for the protocols."""
         return LocalNode(
             NodeDescription(
                 id=self.id,
@@ -83,7 +83,7 @@ class NodeConfig(BaseModel):
 
 
 class EndpointConfig(BaseModel):
-    """Configuration of an endpoint.
+    """Settings of an endpoint.
 
     Attributes:
         deployment: ``LAN`` or ``WAN``: where the nodes run.
@@ -107,7 +107,7 @@ class EndpointConfig(BaseModel):
         allow_private_addresses: Let this WAN endpoint connect to private addresses and to its own machine, and accept
             self-signed certificates there. For tests, and for a WAN that is one private network. It opens this attack:
             whoever may type a pairing URL, and every paired peer by the URLs it gives for sessions, makes the endpoint
-            connect into its own network, and learns from the errors what is there. A LAN endpoint needs it not.
+            connect into its own network, and learns from the errors what is there. A LAN endpoint does not need it.
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
     """
@@ -168,7 +168,7 @@ class EndpointConfig(BaseModel):
         return self
 
     def endpoint(self) -> LocalEndpoint:
-        """The endpoint as the protocols see it."""
+        """Return the endpoint for the protocols."""
         nodes = [node.node() for node in self.nodes]
         return LocalEndpoint(
             EndpointDescription(name=self.name, logo_url=self.logo_url, deployment=self.deployment),
@@ -178,17 +178,17 @@ class EndpointConfig(BaseModel):
 
     @property
     def connects_to_internet_only(self) -> bool:
-        """True if the endpoint must not connect to private addresses: in the WAN strangers name them (ROLE-03)."""
+        """Whether private addresses are refused: in the WAN strangers choose them (ROLE-03)."""
         in_wan = self.deployment is Deployment.WAN or self.wan_pairing_server
         return in_wan and not self.allow_private_addresses
 
     @property
     def is_own_ca(self) -> bool:
-        """True if the endpoint signs its own certificates."""
+        """Whether the endpoint signs its own certificates."""
         return self.certificate is None
 
     def to_json(self) -> bytes:
-        """Write the settings as a person may edit them."""
+        """Return the settings as JSON that people can edit."""
         return self.model_dump_json(indent=2, exclude_none=True).encode("utf-8") + b"\n"
 
     @classmethod
@@ -230,11 +230,11 @@ def check_proxy(url: str) -> None:
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands in a URL."""
+    """Return a host as written in a URL."""
     return f"[{host}]" if ":" in host else host
 
 
 def default_host() -> str:
-    """A name for this endpoint: that of the machine, made unique in the LAN by four random characters (VER-04)."""
+    """Return a name for an endpoint: that of the machine, made unique in the LAN by four random characters (VER-04)."""
     machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
     return f"{machine[:40] or 's2'}-{secrets.token_hex(2)}.local"

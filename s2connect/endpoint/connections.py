@@ -35,7 +35,7 @@ AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
 
 
 class LiveConnection:
-    """One live connection, taken by the application as a Session or as it is."""
+    """Open connection with a peer, and the session on it if the application has one."""
 
     def __init__(self, connection: Connection, pairing: Pairing) -> None:
         self.connection = connection
@@ -44,7 +44,7 @@ class LiveConnection:
         self.since = asyncio.get_running_loop().time()
 
     async def ended(self) -> SessionEnd:
-        """Wait for the end and say why it came."""
+        """Wait for the end; return its reason."""
         await self.connection.wait_closed()
         if self.session is not None:
             await self.session.wait_closed()
@@ -106,7 +106,7 @@ class Sessions:
 
 
 class Connections:
-    """The connections underneath, for relays; an async iterator that ends when the endpoint closes."""
+    """Connections without sessions, for relays; an async iterator that ends when the endpoint closes."""
 
     def __init__(self, manager: ConnectionManager, *, connect: bool) -> None:
         self._manager = manager
@@ -139,10 +139,10 @@ class ConnectionManager:
         self._pauses: dict[NodeId, tuple[str, asyncio.Event]] = {}  # of connectors, with the host of the server
         self._refusals: dict[NodeId, tuple[float, PermanentRefusals]] = {}
 
-    # The application's side
+    # For the application
 
     async def start(self, *, connect: bool = True) -> None:
-        """Accept from now on, and connect by ourselves where we are the communication client."""
+        """Accept connections from now on; with ``connect`` also open those of which we are the communication client."""
         if self._started or self._closed:
             return
         self._started, self._connects = True, connect
@@ -150,12 +150,12 @@ class ConnectionManager:
             self.connect(pairing)
 
     async def next(self, *, connect: bool = True) -> LiveConnection:
-        """The next connection that came up."""
+        """Wait for the next new connection."""
         await self.start(connect=connect)
         while True:
             live = await self._waiting.get()
             if live is None:
-                self._waiting.put_nowait(None)  # for whoever else waits
+                self._waiting.put_nowait(None)  # for other iterators
                 raise StopAsyncIteration
             if self._live.get(live.pairing.key.remote) is live:
                 return live
@@ -166,7 +166,7 @@ class ConnectionManager:
         return self._state.local.nodes[self.node].description.role
 
     def peers(self) -> dict[NodeId, LiveConnection]:
-        """What is connected now."""
+        """Return the open connections by peer."""
         return dict(self._live)
 
     def refusals(self, pairing: Pairing) -> PermanentRefusals:
@@ -226,7 +226,7 @@ class ConnectionManager:
     def drop(
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
     ) -> None:
-        """End the session with a peer, if there is one, without waiting for its farewell."""
+        """End the session with a peer, if there is one, in the background."""
         self.drops += 1
         if not keep_connecting:
             self._refusals.pop(remote, None)
@@ -263,7 +263,7 @@ class ConnectionManager:
         return task
 
     def addresses_changed(self, own: Collection[str]) -> None:
-        """This machine has these addresses now: end what hangs on one that is gone, instead of waiting for silence."""
+        """End the connections over addresses that this machine no longer has, instead of waiting for their time-out."""
         for live in list(self._live.values()):
             address = live.connection.local_address
             if address and address not in own:
@@ -271,7 +271,7 @@ class ConnectionManager:
                 self._later(live.end("address gone"), "address")
 
     def seen(self, host: str, addresses: Collection[str]) -> None:
-        """A host was seen in the network at these addresses: connect to it soon, and not to where it was."""
+        """Connect to a host that mDNS has seen at these addresses soon, and end its connections at others."""
         for live in list(self._live.values()):
             url, address = live.pairing.initiate_session_url, live.connection.remote_address
             if url is not None and url.host == host and address and addresses and address not in addresses:
@@ -284,7 +284,7 @@ class ConnectionManager:
     # Communication client
 
     def connect(self, pairing: Pairing) -> None:
-        """Keep connecting to the server of a pairing, if we are its client and the application has started (REC-01)."""
+        """Keep connecting to the server of a pairing, if we are its client and sessions have started (REC-01)."""
         if not self._connects or self._closed or pairing.initiate_session_url is None:
             return
         remote = pairing.key.remote

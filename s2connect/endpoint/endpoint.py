@@ -1,4 +1,4 @@
-"""Endpoint: the one place that knows all the parts. Hosts nodes, serves and pairs them, keeps their sessions."""
+"""Endpoint: hosts nodes, and wires the parts that serve, pair and connect them."""
 
 from __future__ import annotations
 
@@ -124,12 +124,11 @@ class Endpoint:
         """Open an endpoint until the context ends; then withdraw its records, end its sessions and stop, in this order.
 
         Args:
-            home: State directory, made by ``s2connect init`` or :func:`create_home`. None keeps everything in memory:
-                for tests and for software that shall forget.
+            home: State directory, made by ``s2connect init`` or :func:`create_home`. None keeps everything in memory.
             config: Settings; None reads those of the home.
             serve: Listen. Without it the endpoint can only be pairing client and communication client.
-            listen: Listen from the start; otherwise once :meth:`listen` is called, for an application that has much to
-                prepare before it can take sessions.
+            listen: Listen from the start; otherwise :meth:`listen` does, for an application that has much to prepare
+                before it can take sessions.
             addresses: Where to connect to for a host name, instead of resolving it.
             zeroconf: An instance to find and be found with, instead of one of our own; it is not closed here.
 
@@ -207,7 +206,7 @@ class Endpoint:
             self._state.port = self._server.port
         self._state.ready = True
         if self._lan is not None:
-            self._lan.start(self.pairing_url if self._server else None, self._state.port)
+            self._lan.start(served=self._server is not None)
         await self._pairings.settle_unconfirmed()
         if self._serve and (doubt := self._certificates.doubt()) is not None:
             self._state.events.publish(Notice(kind="clock", sentence=doubt))
@@ -221,7 +220,7 @@ class Endpoint:
             )
 
     async def _start_mqtt(self) -> None:
-        """Sessions over MQTT: over our own broker where one is configured, otherwise over those that peers name."""
+        """Start sessions over MQTT: over our own broker if one is configured, otherwise over those that peers name."""
         from s2connect.transports.mqtt.transport import MqttTransport
 
         settings = None
@@ -258,10 +257,10 @@ class Endpoint:
             await self._server.close()
         self._state.events.close()
 
-    # What applications ask
+    # Nodes
 
     def node(self, node_id: NodeId | None = None, *, role: Role | None = None, alias: str | None = None) -> Node:
-        """The node of that id, role or alias; without any, the only one.
+        """Return the node of that id, role or alias; without any, the only one.
 
         Raises:
             UsageError: None or several fit.
@@ -301,11 +300,11 @@ class Endpoint:
         return added
 
     async def describe_node(self, node: NodeConfig) -> None:
-        """Change how a node presents itself, and keep it in the settings. See :meth:`describe_nodes`."""
+        """Change the description of a node; errors as of :meth:`describe_nodes`."""
         await self.describe_nodes([node])
 
     async def describe_nodes(self, nodes: Sequence[NodeConfig]) -> None:
-        """Change how nodes present themselves, with one write of the settings; peers learn it with their next session.
+        """Change the descriptions of nodes, with one write of the settings; peers get them with their next session.
 
         Raises:
             ConfigurationError: There is no such node, or its new settings cannot be used.
@@ -362,15 +361,15 @@ class Endpoint:
         return self._certificates.ca_fingerprint
 
     def events(self) -> EventStream:
-        """Follow what happens from now on."""
+        """Return the stream of the events from now on."""
         return self._state.events.follow()
 
     async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
-        """All pairings of all nodes, or of one."""
+        """Return the pairings of all nodes, or of one."""
         return await self._pairings.of(node)
 
     def connected(self) -> dict[PairKey, LiveConnection]:
-        """What is connected now."""
+        """Return the open connections."""
         return {
             PairKey(node, remote): live
             for node, connections in self._connections.items()
@@ -382,19 +381,19 @@ class Endpoint:
     async def look_at(
         self, url: BaseUrl, *, address: str | None = None
     ) -> tuple[EndpointDescription, list[NodeDescription]]:
-        """Ask a LAN endpoint what it is and which nodes it hosts (LAN-01). What it says is a stranger's text.
+        """Return the description of a LAN endpoint and of its nodes (LAN-01). The texts are a stranger's.
 
         Raises:
-            NetworkError, TrustError, PeerError: It does not tell, e.g. because it is in another subnet or in the WAN.
+            NetworkError, TrustError, PeerError: It does not answer, e.g. because it is in another subnet or in the WAN.
         """
         return await self._pairing.look_at(url, address=address)
 
     def waiting(self) -> list[NodeDescription]:
-        """Devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
+        """Return the devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""
         return self._lan.waiting() if self._lan is not None else []
 
     def announce_waiting(self, peer: NodeId, *, cancel: bool = False) -> None:
-        """Tell a waiting device that its user is about to be asked for its code, or take that back (LP-04).
+        """Announce to a waiting device that its code is about to be needed, or cancel that (LP-04).
 
         Raises:
             NotReachable: It does not wait here (any more).
@@ -407,7 +406,7 @@ class Endpoint:
     # Certificate
 
     async def renew_certificate(self) -> None:
-        """Show a new leaf of the same CA from now on; pairings and sessions stay (TRUST-01).
+        """Use a new leaf of the same CA from now on; pairings and sessions stay (TRUST-01).
 
         Raises:
             StorageError: It could not be stored; the old one stays.

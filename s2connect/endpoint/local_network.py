@@ -1,4 +1,4 @@
-"""The LAN side of an endpoint: be found, answer neighbours, let devices without a server wait, or be one."""
+"""Local network of an endpoint: advertisement, LAN-only operations, and devices without a server (LAN, DISC, LP)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from s2connect.store.base import Pairing, PairKey
 _log = logging.getLogger(__name__)
 
 LONG_POLL_PATIENCE = 5.0
-"""Seconds after the end of the user's patience until what was typed for a waiting device is withdrawn."""
+"""Seconds after the time-out of a pairing until the code typed for a waiting device is withdrawn."""
 
 FAILURE_GRACE = 3.0
 """Seconds after a first failed attempt in which the expected device may still succeed."""
@@ -81,7 +81,7 @@ class _Waiting:
 
 
 class LocalNetwork:
-    """The LAN side of one endpoint."""
+    """Advertises an endpoint, serves the LAN-only operations, and follows the energy managers in the network."""
 
     def __init__(
         self,
@@ -111,10 +111,9 @@ class LocalNetwork:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._other_roles = asyncio.Event()
         self._network_changed = asyncio.Event()
-        self._pairing_url: BaseUrl | None = None
-        self._port = 0
+        self._served = False
         self._monitor = NetworkMonitor(self._addresses_changed)
-        self._waiting: dict[str, _Waiting] = {}  # also where it has ended, until the advertisement goes
+        self._waiting: dict[str, _Waiting] = {}  # by instance; ended ones stay until their advertisement goes
         self._given_up: set[BaseUrl] = set()
 
     # Server
@@ -125,7 +124,7 @@ class LocalNetwork:
         self._long_polling.mount(server, base_path)
 
     def _offers_waiting(self) -> bool:
-        """Only endpoints that host a CEM let devices wait (DISC-05)."""
+        """Return whether devices may wait here: only at endpoints that host a CEM (DISC-05)."""
         return any(node.description.role is Role.CEM for node in self._state.local.nodes.values())
 
     def _announced(self, node: NodeId, peer: NodeDescription, endpoint: EndpointDescription) -> None:
@@ -144,7 +143,7 @@ class LocalNetwork:
                 self._state.events.publish(CodeMissingAtDevice(peer=node))
 
     def waiting(self) -> list[NodeDescription]:
-        """Devices without a server that wait here for pairing and have described themselves."""
+        """Return the devices without a server that wait here and have described themselves."""
         return [node.description for node in self._long_polling.nodes() if node.description is not None]
 
     def ask(self, peer: NodeId, action: WaitForPairingAction) -> None:
@@ -193,41 +192,39 @@ class LocalNetwork:
 
     # Advertisement
 
-    def advertisement(self, pairing_url: BaseUrl, port: int) -> Advertisement:
-        """What is published in DNS-SD (DISC-01, DISC-03, DISC-05).
+    def _advertisement(self) -> Advertisement:
+        """Return the content of the DNS-SD records (DISC-01, DISC-03, DISC-05).
 
         Raises:
-            ConfigurationError: The settings do not fit into it.
+            ConfigurationError: The settings do not fit into them.
         """
+        config, url = self._state.config, self._state.pairing_url()
         roles = frozenset(node.description.role for node in self._state.local.nodes.values())
         return Advertisement(
-            host=self._state.config.host,
-            port=port,
+            host=config.host,
+            port=self._state.port,
             roles=roles,
-            name=self._state.config.name or "",
-            logo_url=self._state.config.logo_url,
-            pairing_url=pairing_url,
-            longpolling_url=pairing_url if Role.CEM in roles else None,
+            name=config.name or "",
+            logo_url=config.logo_url,
+            pairing_url=url,
+            longpolling_url=url if Role.CEM in roles else None,
         )
 
-    def start(self, pairing_url: BaseUrl | None, port: int) -> None:
-        """Be found from now on, and follow the network.
-
-        An endpoint without a server (``pairing_url`` None) waits at those that let it instead (LP-01).
-        """
-        self._pairing_url, self._port = pairing_url, port
+    def start(self, *, served: bool) -> None:
+        """Advertise from now on, and follow the network. An endpoint that is not served waits at servers (LP-01)."""
+        self._served = served
         self._monitor.start()
         self.nodes_changed()
 
     def nodes_changed(self) -> None:
-        """The endpoint hosts these nodes now: be found in their roles, and look for what they need."""
-        url, local = self._pairing_url, is_local_name(self._state.config.host)
+        """Advertise the roles of the nodes hosted now, and look for the peers that they need."""
+        local = is_local_name(self._state.config.host)
         roles = {node.description.role for node in self._state.local.nodes.values()}
         self._other_roles.set()
-        if url is not None and self._state.config.advertise and local and roles:
-            self._begin("advertise", "not_advertised", lambda: self._advertise(url, self._port))
-        if Role.RM in roles and (url is None or local):
-            self._begin("neighbours", "not_found", lambda: self._follow_managers(wait=url is None))
+        if self._served and self._state.config.advertise and local and roles:
+            self._begin("advertise", "not_advertised", self._advertise)
+        if Role.RM in roles and (local or not self._served):
+            self._begin("neighbours", "not_found", lambda: self._follow_managers(wait=not self._served))
 
     def _begin(self, name: str, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._tasks:
@@ -235,15 +232,15 @@ class LocalNetwork:
 
     async def _over_mdns(self, trouble: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run an action over mDNS; if the machine cannot use mDNS now, report that once, and run it later."""
-        told = False
+        reported = False
         while True:
             self._network_changed.clear()
             try:
                 return await work()
             except NotReachable as error:
-                if not told:
+                if not reported:
                     self._state.events.publish(Notice(kind=trouble, sentence=str(error)))
-                told = True
+                reported = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NO_MDNS_RETRY):
                     await self._network_changed.wait()
@@ -254,10 +251,10 @@ class LocalNetwork:
         for connections in self._connections.values():
             connections.addresses_changed(own)
 
-    async def _advertise(self, pairing_url: BaseUrl, port: int) -> None:
-        """Publish until cancelled. Nothing depends on it: who cannot be found is still reached by a typed URL."""
+    async def _advertise(self) -> None:
+        """Advertise until cancelled. A failure is no error: the endpoint is still reached by a typed URL."""
         try:
-            shown = self.advertisement(pairing_url, port)
+            shown = self._advertisement()
             self._other_roles.clear()
             async with Advertiser(
                 shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._state.supervisor.failures
@@ -266,7 +263,7 @@ class LocalNetwork:
                 self._state.events.publish(Advertised(name=shown.instance))
                 while await self._other_roles.wait():
                     self._other_roles.clear()
-                    if (now := self.advertisement(pairing_url, port)).roles != shown.roles:
+                    if (now := self._advertisement()).roles != shown.roles:
                         shown = now
                         await advertiser.update(shown)
         except NameConflict as error:
@@ -278,7 +275,7 @@ class LocalNetwork:
         self._state.events.publish(Notice(kind=error.kind, sentence=str(error)))
 
     async def withdraw(self) -> None:
-        """Say goodbye in the network and stop waiting elsewhere; hanging requests of others are answered."""
+        """Withdraw the advertisement and stop waiting at servers; answer the open long-polls of others."""
         self._monitor.close()
         await self._state.supervisor.end(self._tasks.values())
         self._operations.close()

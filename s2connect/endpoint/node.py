@@ -1,4 +1,4 @@
-"""Node: one energy manager or one device of an endpoint, as applications see it."""
+"""Node: one energy manager or one device of an endpoint."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Node:
 
     @property
     def role(self) -> Role:
-        """Energy manager or device."""
+        """Its role: energy manager or device."""
         return self._local.description.role
 
     @property
     def description(self) -> NodeDescription:
-        """As it presents itself to peers."""
+        """Its description for peers."""
         return self._local.description
 
     @property
@@ -94,7 +94,7 @@ class Node:
         return await self._pairing.set_static_code(self._local, token)
 
     def valid_pairing_code(self) -> PairingCode | None:
-        """The code that counts now: the dynamic one while it lives, otherwise the static one (errata S2C-06)."""
+        """Return the valid code: the dynamic one until it expires, otherwise the static one (errata S2C-06)."""
         return self._pairing.valid_code(self._local)
 
     def withdraw_pairing_code(self) -> None:
@@ -123,7 +123,7 @@ class Node:
             The pairing; it is durable.
 
         Raises:
-            InvalidUrl, InvalidPairingCode: What was typed is none.
+            InvalidUrl, InvalidPairingCode: The input is none.
             NetworkError: Not reachable, too slow or busy; try again.
             TrustError: The certificate is refused, or changed in mid-attempt.
             PeerError: The other side does not follow the standard.
@@ -140,19 +140,19 @@ class Node:
         )
 
     async def announce_pairing(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
-        """Tell a LAN endpoint that its node ``server_node`` is about to be paired with, so that it shows its code.
+        """Announce a pairing with the node ``server_node`` of a LAN endpoint, so that it shows its code.
 
         Send it when there is a distinct moment between choosing the other node and typing its code (LAN-05).
 
         Raises:
-            InvalidUrl: What was typed is none.
+            InvalidUrl: The input is none.
             PairingRefused: It will not pair with this node.
-            NetworkError, TrustError, PeerError: It could not be told; pairing may work all the same.
+            NetworkError, TrustError, PeerError: It got no announcement; pairing may work all the same.
         """
         await self._pairing.announce(self._local, _url(url), server_node, address=address, cancel=False)
 
     async def cancel_announcement(self, url: BaseUrl | str, server_node: NodeId, *, address: str | None = None) -> None:
-        """Take that back (LAN-04). The errors are the same."""
+        """Cancel an announcement (LAN-04). The errors are the same."""
         await self._pairing.announce(self._local, _url(url), server_node, address=address, cancel=True)
 
     async def pair_waiting(self, peer: NodeId, code: PairingCode | str, *, timeout: float = 30.0) -> Pairing:
@@ -164,7 +164,7 @@ class Node:
             timeout: Seconds to wait for the device.
 
         Raises:
-            InvalidPairingCode: What was typed is none.
+            InvalidPairingCode: The input is none.
             NotReachable: The device does not wait here any more.
             WrongPairingCode: The device's code is another one.
             PairingRefused: The device has no valid code (``NoValidTokenOnPairingClient``).
@@ -176,7 +176,7 @@ class Node:
         return await self._lan.pair_waiting(self._local, peer, typed, timeout=timeout)
 
     async def pairings(self) -> list[Pairing]:
-        """The pairings of this node; unconfirmed ones have ``confirmed`` False."""
+        """Return the pairings of this node; unconfirmed ones have ``confirmed`` False."""
         return await self._pairings.of(self.id)
 
     async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
@@ -184,14 +184,14 @@ class Node:
 
         Args:
             peer: The other node.
-            forget: Remove it here even if the other side cannot be told.
+            forget: Remove it here even if the other side cannot be reached.
 
         Returns:
             The pairing that was.
 
         Raises:
             NotPaired: There is none.
-            NetworkError, TrustError, PeerError: The communication server could not be told; nothing was changed. With
+            NetworkError, TrustError, PeerError: The communication server was not reached; nothing was changed. With
                 ``forget`` that does not happen.
             StorageError: It could not be removed.
         """
@@ -200,25 +200,25 @@ class Node:
     # A vendor's WAN pairing server and its devices
 
     async def export_pairing(self, peer: NodeId) -> bytes:
-        """On a vendor's WAN pairing server: a pairing for the device it was made for, to be sent there in secret.
+        """On a vendor's WAN pairing server: return a pairing for the device it was made for; send it there in secret.
 
         It stays here until :meth:`discard_pairing`, so that nothing is lost on the way.
 
         Raises:
             NotPaired: There is none.
-            UsageError: It is none with a server in the WAN.
+            UsageError: Its server is not in the WAN.
         """
         return await self._pairings.export_pairing(self.id, peer)
 
     async def discard_pairing(self, peer: NodeId) -> None:
-        """On a vendor's WAN pairing server: the device has the pairing; remove it here without telling the peer."""
+        """On a vendor's WAN pairing server: remove a pairing that the device has, without unpairing at the peer."""
         await self._pairings.discard_pairing(self.id, peer)
 
     async def import_pairing(self, data: bytes) -> Pairing:
         """On the device: take over a pairing that the vendor's server has made for this node; it is durable then.
 
         Raises:
-            UsageError: It is not for this node, or no such thing at all.
+            UsageError: It is for another node, or no pairing.
             StorageError: It could not be stored.
         """
         return await self._pairings.import_pairing(self.id, data)
@@ -235,7 +235,7 @@ class Node:
 
         Args:
             on_message: Sees every message of every session, e.g. for a log.
-            check: How much of each message is judged, in both directions, before it is delivered or sent. Where the
+            check: How far each message is validated, in both directions, before it is delivered or sent. Where the
                 two sides agreed on an S2 JSON version that is unknown here, it is the envelope only.
             answer: Called with the session and each valid message before it is answered. Returns None for ``OK``, or
                 raises :class:`~s2connect.session.answers.RefuseMessage`; see :class:`Session` for what takes longer.
@@ -243,7 +243,7 @@ class Node:
         return Sessions(self._connections, on_message, check, answer)
 
     def connections(self, *, connect: bool = True) -> Connections:
-        """Like :meth:`sessions`, but the connections underneath, on which nobody acknowledges; for relays.
+        """Iterate over connections without sessions: nothing is acknowledged on them; for relays. See :meth:`sessions`.
 
         Args:
             connect: Whether the node connects by itself where it is the communication client. Without it only those
@@ -252,9 +252,9 @@ class Node:
         return Connections(self._connections, connect=connect)
 
     async def open(self, peer: NodeId) -> Connection:
-        """As communication client: connect to a paired node once, now, and hand out the connection; for relays.
+        """As communication client: connect to a paired node once, now, and return the connection; for relays.
 
-        Nobody reconnects. A connection with the same peer that stands is replaced (WS-06). Cancel-safe.
+        It is not opened again when it ends. It replaces an open connection with the same peer (WS-06). Cancel-safe.
 
         Raises:
             NotPaired: There is no pairing in which this node is the communication client.
@@ -265,7 +265,7 @@ class Node:
         return await self._connector.open(peer)
 
     def set_admission_hook(self, hook: AdmissionHook | None) -> None:
-        """Decide, as communication server, whether a session may be opened now.
+        """Set the hook that decides, as communication server, whether a session may be opened now.
 
         ``hook(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
         peer's user, which is sent with ``Other``; the peer retries later.

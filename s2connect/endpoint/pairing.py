@@ -52,29 +52,29 @@ class PairingManager:
         """Issue a dynamic code; errors as of ``Node.issue_pairing_code``."""
         return self._issue(local, _token(token), lifetime)
 
-    def _issue(self, local: LocalNode, token: PairingToken, lifetime: float | None) -> PairingCode:
+    def _issue(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:
         self.server.tokens(local.id).issue(token, now=_now(), lifetime=lifetime)
         return PairingCode(token, local.alias, lifetime)
 
     async def set_static_code(self, local: LocalNode, token: str | None) -> PairingCode:
         """Give a node a static code, which survives restarts."""
         chosen = _token(token)
-        code = self._issue(local, chosen, None)
+        code = self._issue(local, chosen)
         await asyncio.to_thread(self._state.vault.put, _static_name(local.id), chosen.reveal().encode("ascii"))
         return code
 
     async def restore_static_code(self, local: LocalNode) -> None:
-        """Let the static code of a node count again, if it has one.
+        """Issue the static code of a node again after a start, if it has one.
 
         Raises:
             StorageError: It cannot be read.
         """
         token = await asyncio.to_thread(self._state.vault.get, _static_name(local.id))
         if token is not None:
-            self._issue(local, PairingToken(token.decode("ascii")), None)
+            self._issue(local, PairingToken(token.decode("ascii")))
 
     def valid_code(self, local: LocalNode) -> PairingCode | None:
-        """Return the code that counts now."""
+        """Return the code that is valid now: the dynamic one, otherwise the static one."""
         now = _now()
         issued = self.server.tokens(local.id).valid(now=now)
         if issued is None:
@@ -172,7 +172,7 @@ class PairingManager:
 
     @contextlib.asynccontextmanager
     async def _unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
-        """A connection to a server before pairing: nothing secret may be sent on it."""
+        """Connect to a server before pairing: nothing secret may be sent to it."""
         internet_only = self._state.config.connects_to_internet_only
         known = address is not None and not internet_only
         addresses = [address] if known and address is not None else await self._state.resolver.resolve(url.host)

@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FAREWELL_TIMEOUT = 15.0
-"""Seconds in which a replaced pairing's server is told."""
+"""Seconds for the ``unpair`` at the server of a replaced pairing."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """Pairing as client, between its agreement and its end."""
+    """Attempt as pairing client, between its agreement and its end."""
 
     pairing: Pairing
     token: AccessToken = field(repr=False)
@@ -60,11 +60,11 @@ class Pairings:
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
-        self._waiting: Counter[PairKey] = Counter()  # commits that wait for the end of an attempt of ours
+        self._waiting: Counter[PairKey] = Counter()  # commits waiting for the end of our attempt
         self._changes: set[asyncio.Task[Any]] = set()
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
-        """Two changes of one node's pairings must not overlap (ROLE-05)."""
+        """Return the lock of a node: two changes of its pairings must not overlap (ROLE-05)."""
         return self._locks.setdefault(node, asyncio.Lock())
 
     async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
@@ -108,7 +108,7 @@ class Pairings:
                 del self._waiting[key]
 
     def gives_way(self, pairing: Pairing) -> bool:
-        """As pairing client: return whether to give up because the other node is pairing from its side."""
+        """As pairing client: return whether to give up because the other node pairs from its side."""
         return self._waiting[pairing.key] > 0
 
     async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
@@ -174,7 +174,7 @@ class Pairings:
                 self._took_effect(pairing, replaced, settled=settled)
 
     async def drop(self, pairing: Pairing) -> None:
-        """An unconfirmed pairing does not stand."""
+        """Remove an unconfirmed pairing."""
         await self._whole(self._drop(pairing))
 
     async def _drop(self, pairing: Pairing) -> None:
@@ -231,12 +231,12 @@ class Pairings:
         connections.connect(pairing)
 
     async def _farewell(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
-        """Tell the server of a replaced pairing, as well as it goes; otherwise it would wait for us for ever."""
+        """Try to unpair at the server of a replaced pairing, which would otherwise wait for us for ever."""
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await self._unpair_at_server(pairing, list(tokens))
         except (S2ConnectError, TimeoutError) as error:
-            _log.info("the former peer %s could not be told: %s", for_display(pairing.peer.title), error)
+            _log.info("could not unpair at the former peer %s: %s", for_display(pairing.peer.title), error)
 
     async def _unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         assert pairing.initiate_session_url is not None
@@ -259,7 +259,7 @@ class Pairings:
         await self.drop(pairing)
 
     async def settle_unconfirmed(self) -> None:
-        """At the start: let go of pairings whose client does not come (PAIRC-06)."""
+        """At the start: drop unconfirmed pairings whose client does not come (PAIRC-06)."""
         for pairing in await self._state.store.pairings():
             if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
                 self._wait_for_proof(pairing)
@@ -287,7 +287,7 @@ class Pairings:
                 if not forget:
                     self._connections[node].connect(ours[0])
                     raise
-                _log.warning("the other side could not be told: %s", error)
+                _log.warning("could not unpair at the other side: %s", error)
             except asyncio.CancelledError:
                 self._connections[node].connect(ours[0])
                 raise
@@ -303,7 +303,7 @@ class Pairings:
             return []  # removed meanwhile; the remover notifies the server
 
     async def _end(self, pairings: Sequence[Pairing], by: UnpairedBy) -> None:
-        """Remove the pairings of one pair that still exist, with the effects of that."""
+        """Remove those pairings of one pair that still exist, and apply the effects."""
         key = pairings[0].key
         server = any(p.communication_role is CommunicationRole.SERVER for p in pairings)
         async with self._lock(key.local):
@@ -328,7 +328,7 @@ class Pairings:
         await self._whole(self._end(pairings, UnpairedBy.PEER))
 
     async def ended_by_peer(self, pairing: Pairing) -> None:
-        """The communication server has unpaired (UNP-02)."""
+        """Remove a pairing that its communication server has ended (UNP-02)."""
         await self._whole(self._end([pairing], UnpairedBy.PEER))
 
     # A vendor's WAN pairing server and its devices
@@ -388,7 +388,7 @@ class Pairings:
         return connections is not None and connections.is_full()
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
-        """Take over the connection of a communication client that used a token of a pairing."""
+        """Take over the connection of a communication client that presented a token of a pairing."""
         connections = self._connections.get(pairing.key.local)
         while connections is not None:
             # Without the lock, because thousands come at once, and each would wait for the reading of all before it.

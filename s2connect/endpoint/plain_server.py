@@ -1,4 +1,4 @@
-"""A listener for plain S2 over WebSocket, where no web server of the application's own takes the clients in."""
+"""Server for plain S2 over WebSocket, for applications without a web server of their own."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ MAX_PATHS: Final = 10_000
 
 
 class PlainServer:
-    """Server for clients of plain S2, with the bounds on strangers that an endpoint's server has (SEC-03).
+    """Server for clients of plain S2, with the limits for strangers of an endpoint's server (SEC-03).
 
     ::
 
-        door = PlainAcceptor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
-        async with PlainServer(door, port=8080, path="/s2") as server:
+        acceptor = PlainAcceptor(role=Role.CEM, local=node_id, tokens={"battery": Secret("its token")})
+        async with PlainServer(acceptor, port=8080, path="/s2") as server:
             async for connection in server:
                 ...
 
-    Leaving the context ends the iteration and every connection of its doors. A server for several doors is made
+    Leaving the context ends the iteration and every connection of its acceptors. A server for several acceptors is made
     without one: each comes and goes with :meth:`add` and :meth:`remove`, and is iterated itself.
 
     Args:
-        door: Decides who comes in; belongs to the server from now on.
+        acceptor: Admits the clients; closed with the server.
         host: Address to listen on; None for all.
         port: TCP port, 0 for any.
-        path: Path of the URL; with ``{id}`` where the door tells its clients by their paths (``by_path``).
+        path: Path of the URL; with ``{id}`` where the acceptor identifies its clients by their paths (``by_path``).
         tls: TLS server context, e.g. ``ServerContext(…).context``; None for ``ws://``.
-        allow_unencrypted: Listen for other machines without TLS, with a warning in the log; None takes the door's.
+        allow_unencrypted: Listen for other machines without TLS, with a warning in the log; None takes the acceptor's.
 
     Attributes:
         port: The port it listens on, once started.
@@ -55,7 +55,7 @@ class PlainServer:
 
     def __init__(
         self,
-        door: PlainAcceptor | None = None,
+        acceptor: PlainAcceptor | None = None,
         *,
         host: str | None = "127.0.0.1",
         port: int = 0,
@@ -64,14 +64,14 @@ class PlainServer:
         allow_unencrypted: bool | None = None,
     ) -> None:
         self.port = port
-        self._door = door
-        self._doors: dict[str, PlainAcceptor] = {}
+        self._acceptor = acceptor
+        self._acceptors: dict[str, PlainAcceptor] = {}
         self._templates: dict[str, tuple[re.Pattern[str], PlainAcceptor]] = {}
-        if door is not None:
-            self.add(path, door)
+        if acceptor is not None:
+            self.add(path, acceptor)
         if host is None or not is_this_machine(host):
             if allow_unencrypted is None:
-                allow_unencrypted = door is not None and door.allow_unencrypted
+                allow_unencrypted = acceptor is not None and acceptor.allow_unencrypted
             if tls is None and not allow_unencrypted:
                 raise ConfigurationError(
                     "Other machines could come in without TLS.",
@@ -79,36 +79,38 @@ class PlainServer:
                 )
             if tls is None:
                 _log.warning("Listening for other machines without TLS. %s", EAVESDROPPING)
-            if door is not None and door.open_to_all:
+            if acceptor is not None and acceptor.open_to_all:
                 _log.warning("Listening for other machines without tokens: anybody in the network can pose as a peer.")
         self._server = HttpsServer(tls, host=host, port=port)
         self._server.add_get("/{path:.*}", self._handle)
 
-    def add(self, path: str, door: PlainAcceptor) -> None:
-        """Accept the clients of a door at a path, or at the paths of a template.
+    def add(self, path: str, acceptor: PlainAcceptor) -> None:
+        """Accept the clients of an acceptor at a path, or at the paths of a template.
 
         Raises:
-            ConfigurationError: The path is taken, or there are too many; or it does not fit the door.
+            ConfigurationError: The path is taken, or there are too many; or it does not fit the acceptor.
         """
         if not path.startswith("/"):
             raise ConfigurationError("The path of a URL begins with a slash.")
-        if ("{id}" in path) is not door.by_path:
-            raise ConfigurationError("A path has {id} if the door tells its clients by their paths, and only then.")
-        if path in self._doors or path in self._templates or len(self._doors) >= MAX_PATHS:
+        if ("{id}" in path) is not acceptor.by_path:
+            raise ConfigurationError(
+                "A path has {id} if the acceptor identifies clients by their paths, and only then."
+            )
+        if path in self._acceptors or path in self._templates or len(self._acceptors) >= MAX_PATHS:
             raise ConfigurationError(f"The path {for_display(path, 200)} is that of another device already.")
-        if door.by_path:
+        if acceptor.by_path:
             before, _, after = path.partition("{id}")
-            self._templates[path] = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), door
+            self._templates[path] = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), acceptor
         else:
-            self._doors[path] = door
+            self._acceptors[path] = acceptor
 
     async def remove(self, path: str) -> None:
-        """Accept nobody at a path any more, and end the connections of its door."""
-        door = self._doors.pop(path, None)
-        if door is None and path in self._templates:
-            door = self._templates.pop(path)[1]
-        if door is not None:
-            await door.close()
+        """Stop accepting at a path, and end the connections of its acceptor."""
+        acceptor = self._acceptors.pop(path, None)
+        if acceptor is None and path in self._templates:
+            acceptor = self._templates.pop(path)[1]
+        if acceptor is not None:
+            await acceptor.close()
 
     async def start(self) -> None:
         """Listen; entering the context does it, too.
@@ -130,9 +132,9 @@ class PlainServer:
 
     async def close(self) -> None:
         """End every connection, and stop. Idempotent; leaving the context does it, too."""
-        doors = [*self._doors.values(), *(door for _, door in self._templates.values())]
+        acceptors = [*self._acceptors.values(), *(acceptor for _, acceptor in self._templates.values())]
         try:
-            await asyncio.gather(*(door.close() for door in doors))
+            await asyncio.gather(*(acceptor.close() for acceptor in acceptors))
         finally:
             await self._server.close()
 
@@ -140,19 +142,19 @@ class PlainServer:
         return self
 
     async def __anext__(self) -> PlainConnection:
-        """Wait for the next connection of the door that the server was made with. Cancel-safe."""
-        if self._door is None:
-            raise UsageError("This server was made without a door; iterate over those that it was given.")
-        return await anext(self._door)
+        """Wait for the next connection of the acceptor that the server was made with. Cancel-safe."""
+        if self._acceptor is None:
+            raise UsageError("This server was made without an acceptor; iterate over those that it was given.")
+        return await anext(self._acceptor)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web
 
-        door, name = self._doors.get(request.path), None
-        if door is None:
+        acceptor, name = self._acceptors.get(request.path), None
+        if acceptor is None:
             for pattern, other in self._templates.values():
                 if (match := pattern.fullmatch(request.path)) is not None:
-                    door, name = other, match[1]
-        if door is None:
+                    acceptor, name = other, match[1]
+        if acceptor is None:
             raise web.HTTPNotFound
-        return await door.handler(request, accepted=functools.partial(self._server.release, request), name=name)
+        return await acceptor.handler(request, accepted=functools.partial(self._server.release, request), name=name)

@@ -22,7 +22,7 @@ from s2connect.transports.websocket import WebSocketTransport
 
 
 class Server:
-    """A running server. Make it with :meth:`start`.
+    """Running server of an endpoint. Make it with :meth:`start`.
 
     Attributes:
         port: The port it listens on.
@@ -49,10 +49,10 @@ class Server:
         Raises:
             ConfigurationError: The address or port cannot be used.
         """
-        config, supervisor = state.config, state.supervisor
+        config = state.config
 
         def binding(request: web.Request) -> bytes:
-            """F or D of HMAC-02 for the connection of a request."""
+            """Return F or D of HMAC-02 for the connection of a request."""
             if config.deployment is Deployment.WAN or config.wan_pairing_server:
                 return wan_binding(config.host)
             return lan_binding(leaf_fingerprint_of(tls_object(request)))
@@ -71,7 +71,7 @@ class Server:
         )
         service.mount(server, PAIRING_PATH)
         SessionService(
-            pairings.session_server, lambda: state.local, state.store, pairings, transports, supervisor
+            pairings.session_server, lambda: state.local, state.store, pairings, transports, state.supervisor
         ).mount(server, SESSION_PATH)
         if lan is not None:
             lan.mount(server, PAIRING_PATH)
@@ -80,6 +80,6 @@ class Server:
         return cls(server, service)
 
     async def close(self) -> None:
-        """Stop accepting and end what is open."""
+        """Stop accepting, and end the open connections."""
         self._pairing.close()
         await self._server.close()
