@@ -64,7 +64,7 @@ class Server:
         service = PairingService(
             pairing.server,
             pairings,
-            supervisor,
+            state.supervisor,
             binding=binding,
             ready=lambda: state.ready,
             on_failed=pairing.attempt_failed,
