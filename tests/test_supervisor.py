@@ -486,7 +486,6 @@ ELSEWHERE = {
 """Tasks whose test is in a file of another subject."""
 
 UNTESTED = {
-    "commit": "done once: its function awaits it, and answers 500",
     "address": "as end: the same work",
     "refuse": "as end: the same work",
     "describe": "done once, and again with the next connection",
