@@ -129,8 +129,8 @@ class PermanentRefusals:
         """Return the label of a message's permanent refusal; None for a message that may be sent."""
         while self._known and next(iter(self._known.values()))[0] <= now:
             self._known.popitem(last=False)
-        found = self._known.get(_content(message)) if self._known else None
-        return None if found is None else found[1]
+        entry = self._known.get(_content(message)) if self._known else None
+        return None if entry is None else entry[1]
 
 
 def retry_pause(attempt: int, chance: float) -> float:

@@ -186,9 +186,9 @@ class SessionClient:
         host = _websocket_host(details)
         if host is None or host == url.host:
             return Trust(route.context, route.address, route.proxy)
-        found = await self._addresses_of(host) if self._addresses_of is not None else []
-        if found:
-            return Trust(route.context, found[0], None)
+        addresses = await self._addresses_of(host) if self._addresses_of is not None else []
+        if addresses:
+            return Trust(route.context, addresses[0], None)
         return Trust(route.context, None, self._proxies.towards(host) if route.context is self._pki else None)
 
     async def _initiate(

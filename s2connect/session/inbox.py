@@ -7,6 +7,16 @@ from collections import deque
 from s2connect.messages.envelope import NIL_ID, Message
 from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
 
+INBOX_LIMIT = 100
+"""Messages that are acknowledged and wait for the application; those beyond it wait for their OK as well."""
+
+OVERFLOW_LIMIT = 100
+"""Messages beyond the inbox that are kept without an OK; what comes then is answered TEMPORARY_ERROR and not kept."""
+
+WAITING_LIMIT = 8 * 1024 * 1024
+"""Characters of all messages that wait for the application, unless it is one; a typed message takes a dozen times that
+in memory. What comes then is answered TEMPORARY_ERROR and not kept."""
+
 
 class Inbox:
     """Messages in the order in which they came, bounded in number and in characters.

@@ -8,7 +8,6 @@ import logging
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,18 +18,14 @@ from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRe
 from s2connect.messages.base import S2Message
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import (
-    ID_WORDS,
     NIL_ID,
     RECEPTION_STATUS,
     SESSION_REQUEST,
     InvalidMessage,
     Message,
     ReceptionStatusValue,
-    check_sendable,
-    is_identifier,
     read_message,
     reception_status,
-    write_message,
 )
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.log_limiter import process_lines
@@ -47,7 +42,8 @@ from s2connect.session.answers import (
     with_new_id,
 )
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
-from s2connect.session.inbox import Inbox
+from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
+from s2connect.session.outbox import OUTBOX_LIMIT, Outbox, sendable
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -56,19 +52,6 @@ if TYPE_CHECKING:
     from s2connect.messages.general import ControlType
 
 _log = logging.getLogger(__name__)
-
-INBOX_LIMIT = 100
-"""Messages that are acknowledged and wait for the application; those beyond it wait for their OK as well."""
-
-OVERFLOW_LIMIT = 100
-"""Messages beyond the inbox that are kept without an OK; what comes then is answered TEMPORARY_ERROR and not kept."""
-
-WAITING_LIMIT = 8 * 1024 * 1024
-"""Characters of all messages that wait for the application, unless it is one; a typed message takes a dozen times that
-in memory. What comes then is answered TEMPORARY_ERROR and not kept."""
-
-OUTBOX_LIMIT = 2000
-"""ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
 
 FAREWELL_TIMEOUT = 3.0
 """Seconds that the answer to a SessionRequest may take on its way before the connection is closed."""
@@ -103,23 +86,19 @@ Answerer = Callable[["Session", Message], Later | None]
 class Session:
     """One session with one peer, from construction (within a running event loop) to its end.
 
-    Every message, received or to be sent, is judged before anything else happens with it: what is not of its schema,
-    may not be sent now (MSG-02) or breaks a rule reaches neither the application nor the peer. ``check`` says how far
-    that goes.
+    Every message, received or to be sent, is validated first, as far as ``check`` says: what breaks its schema or a
+    rule, or may not be sent now (MSG-02), reaches neither the application nor the peer.
 
-    Every message of the peer is answered by the session itself, without the application (MSG-03, MSG-04): ``OK`` once
-    it stands in the inbox of :data:`INBOX_LIMIT` messages. When that is full, reading goes on, because the
-    ReceptionStatuses that ``send`` waits for come the same way: up to :data:`OVERFLOW_LIMIT` further messages are kept
-    without ``OK``, which each gets when the application has made room, so that a peer that waits for its
-    acknowledgements is slowed down. A peer that does not wait gets ``TEMPORARY_ERROR`` for what comes then, or for what
-    goes beyond :data:`WAITING_LIMIT` characters, and the message is not kept. So two applications that send to each
-    other without reading do not block each other, and memory is bounded.
+    The session answers every message of the peer by itself (MSG-03, MSG-04): ``OK`` once it stands in the inbox of
+    :data:`INBOX_LIMIT` messages. When that is full, reading goes on, because the ReceptionStatuses that ``send`` waits
+    for come the same way: :data:`OVERFLOW_LIMIT` further messages are kept, and get their ``OK`` when the application
+    has made room. What comes then, or exceeds :data:`WAITING_LIMIT` characters, is not kept and gets
+    ``TEMPORARY_ERROR``. So memory is bounded, and two applications that send without reading do not block each other.
 
-    With ``answer`` the application has a say: it is called with every message that is valid, before its ``OK``, and may
-    refuse it; then :meth:`receive` does not deliver it. It does not wait for anything (MSG-04). What it cannot decide
-    at once it keeps (:data:`LATER`): such a message is delivered, and answered with :meth:`answer`. Each message has
-    exactly one ReceptionStatus whatever the application does: if ``answer`` fails, or nobody has answered after
-    ``answer_within`` seconds, that is ``TEMPORARY_ERROR``, and a message that was not received yet never will be.
+    ``answer`` is called with every valid message before its ``OK``, must not wait (MSG-04), and may refuse it; then
+    :meth:`receive` does not deliver it. What it keeps (:data:`LATER`) is delivered, and answered with :meth:`answer`.
+    If ``answer`` fails, or nobody has answered after ``answer_within`` seconds, the ReceptionStatus is
+    ``TEMPORARY_ERROR``, and a message that was not received yet never will be.
 
     A peer that refuses a message of ours with ``PERMANENT_ERROR`` ends the session (MSG-07).
 
@@ -127,7 +106,7 @@ class Session:
         connection: What carries the session; the session owns and closes it.
         peer: The peer's node.
         role: Our role.
-        check: How much of each message is judged.
+        check: How much of each message is validated.
         ack_timeout: Seconds until ``send`` stops waiting for a ReceptionStatus.
         inbox_limit: See above, at least 1.
         overflow_limit: See above.
@@ -186,10 +165,6 @@ class Session:
         self._budget = PeerBudget(limits)
         self._warned: set[tuple[str, str]] = set()  # sender, and id of the rule
         self._arrived = asyncio.Event()
-        self._outbox: deque[str] = deque()
-        self._to_write = asyncio.Event()
-        self._written = asyncio.Event()
-        self._answers_due = self._answers_written = 0
         self._turn = asyncio.Lock()
         self._send_lock = asyncio.Lock()
         self._end = SessionEnd.OPEN
@@ -197,7 +172,7 @@ class Session:
         self._closed: ConnectionClosed | None = None
         self._ended = asyncio.Event()
         name = f"s2connect-session-{self.info.remote}"
-        self._writer = asyncio.create_task(self._write_answers(), name=f"{name}-writer")
+        self._outbox = Outbox(self._transmit, self._failed, f"{name}-writer")
         self._pump = asyncio.create_task(self._run(), name=f"{name}-pump")
 
     @property
@@ -276,11 +251,11 @@ class Session:
             self._answer(identifier, ReceptionStatusValue.OK)
         else:
             self._answer(identifier, refusal.status, refusal.label)
-        self._to_write.set()
+        self._outbox.wake()
 
     @property
     def control_type(self) -> ControlType | None:
-        """The control type that is selected, None for none (MSG-02); not followed where only the envelope is judged."""
+        """The selected control type, None for none (MSG-02); not followed where only the envelope is checked."""
         return self._conversation.state.control_type
 
     async def send(
@@ -314,7 +289,7 @@ class Session:
             AcknowledgementTimeout: No ReceptionStatus in time; the session goes on, and a late one is only counted.
             ConnectionClosed: The session has ended, before or while waiting; the peer may have the message.
         """
-        written = self._written_form(message)
+        written = sendable(message)
         for attempt in range(min(retries, MAX_RETRIES)):
             try:
                 return await self._send(written, leaving)
@@ -339,7 +314,7 @@ class Session:
         self._arm_timer()
         try:
             async with self._turn:
-                await self._answers_first()
+                await self._outbox.flush()
                 self._check_open()
                 self._judge_own(written)
                 self._conversation.sent(self.role, written, now=datetime.now(UTC))
@@ -382,20 +357,6 @@ class Session:
         await self._ended.wait()
 
     # Sending
-
-    def _written_form(self, message: S2Message | Mapping[str, Any] | str) -> Message:
-        if isinstance(message, S2Message):
-            message = message.to_json()
-        elif not isinstance(message, str):
-            message, _ = write_message(message)
-        try:
-            read = read_message(message)
-        except InvalidMessage as error:
-            raise UsageError(f"The text is no S2 message: {error.label}.") from None
-        check_sendable(read.type)
-        if read.id is not None and not is_identifier(read.id):
-            raise UsageError(f"A message_id has {ID_WORDS}.")
-        return read
 
     def _judge_own(self, message: Message) -> None:
         verdict = self._conversation.validate(self.role, message, now=datetime.now(UTC), strict=True)
@@ -449,17 +410,18 @@ class Session:
                 ends = self._take(text)
                 worked = time.thread_time() - begun
                 if ends:
-                    self._to_write.set()
-                    await self._drained()
+                    self._outbox.wake()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(FAREWELL_TIMEOUT):
+                            await self._outbox.drained()
                     await self._connection.close(NORMAL_CLOSURE)
                 elif len(self._outbox) == 1 and not self._send_lock.locked() and self._connection.has_room():
                     # The usual case, without waking the writer. It does not wait, so the pump goes on reading.
-                    await self._transmit(self._outbox.popleft())
-                    self._answer_written()
+                    await self._outbox.write_first()
                 elif self._outbox:
-                    self._to_write.set()
+                    self._outbox.wake()
                 if len(self._outbox) >= OUTBOX_LIMIT:
-                    await self._room()
+                    await self._outbox.room()
                 pause = self._budget.charge(len(text), worked, now=self._loop.time())
                 if pause is not None:
                     await self._rest(pause)
@@ -469,8 +431,7 @@ class Session:
             await self._failed(error)
         finally:
             self._finish(closed)
-            self._writer.cancel()
-            await asyncio.wait({self._writer})
+            await self._outbox.close()
             self._ended.set()
 
     async def _rest(self, pause: float) -> None:
@@ -543,7 +504,7 @@ class Session:
         """Acknowledge with ``OK`` the messages that fit in the inbox now."""
         for identifier in self._inbox.due() if self._closed is None else ():
             self._answer(identifier, ReceptionStatusValue.OK)
-            self._to_write.set()
+            self._outbox.wake()
 
     def _arm_kept(self) -> None:
         deadline = self._inbox.deadline
@@ -564,7 +525,7 @@ class Session:
         for identifier in overdue:
             self._conversation.answered(self.role.other, identifier, ok=False, now=datetime.now(UTC))
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-            self._to_write.set()
+            self._outbox.wake()
         self._release()
 
     def _log_warnings(self, whose: str, verdict: ValidationResult) -> None:
@@ -599,8 +560,8 @@ class Session:
     def _acknowledged(self, message: Message) -> bool:
         """Deal with a ReceptionStatus; True if it ends the session (MSG-07)."""
         subject = message.subject_id or NIL_ID
-        found = self._ledger.acknowledged(subject)
-        if found is Acknowledged.UNKNOWN:
+        match = self._ledger.acknowledged(subject)
+        if match is Acknowledged.UNKNOWN:
             _log.info("%s sent a ReceptionStatus about nothing that waits for one", self.info.remote)
             return False
         ends = message.status == ReceptionStatusValue.PERMANENT_ERROR
@@ -609,7 +570,7 @@ class Session:
             self._intent = self._intent or SessionEnd.PERMANENT_ERROR
         taken = message.status == ReceptionStatusValue.OK
         self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
-        if found is Acknowledged.LATE:
+        if match is Acknowledged.LATE:
             self.late_acknowledgements += 1
             if ends:
                 self._refusals.add_late(subject, message.label or "", now=self._loop.time())
@@ -620,52 +581,8 @@ class Session:
             answer.set_result(message)
         return ends
 
-    # Answering: a task of its own, because the pump must go on reading while there is no room to write.
-
     def _answer(self, subject: str, status: ReceptionStatusValue, label: str | None = None) -> None:
-        self._outbox.append(reception_status(subject, status, label))
-        self._answers_due += 1
-
-    def _answer_written(self) -> None:
-        self._answers_written += 1
-        self._written.set()
-
-    async def _write_answers(self) -> None:
-        try:
-            while True:
-                await self._to_write.wait()
-                while self._outbox:
-                    await self._transmit(self._outbox[0])
-                    self._outbox.popleft()
-                    self._answer_written()
-                self._to_write.clear()
-        except ConnectionClosed:
-            self._outbox.clear()
-        except Exception as error:
-            await self._failed(error)  # otherwise the session would stay open without answering any more
-        finally:
-            self._written.set()
-
-    async def _answers_first(self) -> None:
-        """Wait until the answers that are due now are written: a message never overtakes the one it follows from."""
-        due = self._answers_due
-        while self._answers_written < due and not self._writer.done():
-            self._written.clear()
-            await self._written.wait()
-
-    async def _room(self) -> None:
-        while len(self._outbox) >= OUTBOX_LIMIT and not self._writer.done():
-            self._written.clear()
-            await self._written.wait()
-
-    async def _drained(self) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_TIMEOUT):
-                while self._outbox and not self._writer.done():
-                    self._written.clear()
-                    await self._written.wait()
-        except TimeoutError:
-            _log.debug("%s does not take our last answers", self.info.remote)
+        self._outbox.put(reception_status(subject, status, label))
 
     # The end
 

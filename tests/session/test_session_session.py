@@ -478,7 +478,7 @@ async def test_the_observer_sees_everything_and_its_failure_is_only_logged(
     assert "observer" in caplog.text
 
 
-@pytest.mark.parametrize("fault", ["judging", "answering"])
+@pytest.mark.parametrize("fault", ["validating", "answering"])
 async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_traceback(
     fault: str, raw: Raw, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -489,8 +489,8 @@ async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_tracebac
 
     make, far = raw
     ours = make()
-    if fault == "judging":
-        monkeypatch.setattr(ours._conversation, "judge", fail)
+    if fault == "validating":
+        monkeypatch.setattr(ours._conversation, "validate", fail)
     else:  # in the task that writes the answers while there is no room
         monkeypatch.setattr(ours._connection, "has_room", lambda: False)
         monkeypatch.setattr(ours._connection, "send", fail)
