@@ -30,7 +30,7 @@ IN_NAMES = {
 
 NOT_YET = {
     "DeviceWish", "PollOwner", "TALK", "TALK_AT_MOST", "Wish", "_Wish", "_asked", "_can_be_asked_for",
-    "_check_owner_only", "_door", "_doors", "_judge_own", "_talk", "_wish", "asked", "door", "doors", "owner",
+    "_door", "_doors", "_judge_own", "_talk", "_wish", "asked", "door", "doors", "owner",
     "wish", "wish_against",
 }  # fmt: skip
 """Names that still have such a word. A name that is renamed leaves this list, and no name is added."""

@@ -46,7 +46,7 @@ _MAX_COMMON_NAME = 64
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:
-    """SHA-256 of the DER of a certificate, 32 bytes."""
+    """Return the SHA-256 of the DER of a certificate, 32 bytes."""
     return certificate.fingerprint(hashes.SHA256())
 
 
@@ -196,11 +196,11 @@ class CertificateAuthority:
         return fingerprint(self.certificate)
 
     def to_pem(self) -> bytes:
-        """The certificate as PEM; public."""
+        """Return the certificate as PEM; public."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def key_pem(self) -> bytes:
-        """The private key as PEM (PKCS#8, not encrypted); secret."""
+        """Return the private key as PEM (PKCS#8, not encrypted); secret."""
         return _key_as_pem(self._key)
 
     def issue(self, names: Sequence[str], *, now: datetime) -> ServerIdentity:
@@ -299,7 +299,7 @@ def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether the certificate may sign others: CA:TRUE, and keyCertSign where the key usage is limited (TRUST-02).
+    """Return whether a certificate may sign others: CA:TRUE, and keyCertSign where the key usage is limited (TRUST-02).
 
     Raises:
         ValueError: The extensions of the certificate are malformed.

@@ -82,7 +82,7 @@ class ServerContext:
 
     @property
     def identity(self) -> ServerIdentity:
-        """What new handshakes show."""
+        """Identity of new handshakes."""
         return self._identity
 
     def replace(self, identity: ServerIdentity) -> None:
@@ -214,7 +214,7 @@ class _AnchoredContext(ssl.SSLContext):
 
 
 class _AnchoredObject(ssl.SSLObject):
-    """Says in its errors what was expected, and insists on the leaf where it is the anchor."""
+    """Names the anchor in its errors, and accepts only the exact leaf where that is the anchor."""
 
     def do_handshake(self) -> None:
         context = self.context
@@ -284,7 +284,7 @@ _MAX_CAUSES = 8
 
 
 def refusal(host: str, reason: str) -> CertificateRefused:
-    """Say in words why the certificate of a host is refused.
+    """Return the error for a refused certificate of a host.
 
     Args:
         host: Name or address of the server; from the network or typed, is cleaned here.
@@ -335,14 +335,14 @@ _TEXTS = {
 def describe_tls_error(
     error: BaseException, host: str
 ) -> CertificateRefused | CertificateChanged | ProtocolViolation | None:
-    """Turn what went wrong in a TLS handshake into an error for a person; None where it was not TLS.
+    """Return the error of a TLS handshake for a person; None where it was not TLS.
 
     Exceptions of libraries are looked through: the cause counts. The caller raises the result ``from`` the original.
     A certificate of another origin is ``untrusted`` for :func:`wan_client_context`, ``pin`` for
     :func:`pinned_client_context` (TRUST-06), and CertificateChanged for :func:`leaf_client_context` (TRUST-05).
 
     Args:
-        error: What the connection attempt raised.
+        error: Exception of the connection attempt.
         host: Name or address of the server; is cleaned here.
     """
     tls = _tls_error(error)

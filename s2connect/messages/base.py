@@ -1,4 +1,4 @@
-"""What the typed messages of S2 JSON are made of."""
+"""Base classes and member types of the typed messages of S2 JSON."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def is_id(field: FieldInfo) -> bool:
 
 
 def new_id() -> str:
-    """A new identifier, a UUID (MSG-05)."""
+    """Return a new identifier, a UUID (MSG-05)."""
     return str(uuid4())
 
 
@@ -139,11 +139,11 @@ class S2Object(BaseModel):
         return super().model_dump_json(by_alias=True, exclude_none=True)
 
     def to_value(self) -> dict[str, Any]:
-        """The object as JSON value, as ``to_json`` writes it."""
+        """Return the object as JSON value, as ``to_json`` writes it."""
         return super().model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def model_dump_json(self, **options: Any) -> str:
-        """The same as :meth:`to_json`: there is one way to write a message.
+        """Write it as :meth:`to_json` does.
 
         Raises:
             UsageError: An option of pydantic was given that would write something else.
@@ -152,7 +152,7 @@ class S2Object(BaseModel):
         return super().model_dump_json(**(options | _AS_ON_THE_WIRE))
 
     def model_dump(self, *, mode: str = "python", **options: Any) -> dict[str, Any]:
-        """The attributes by name; with ``mode="json"`` the same as :meth:`to_value`.
+        """Return the attributes by name; with ``mode="json"`` the same as :meth:`to_value`.
 
         Raises:
             UsageError: With ``mode="json"``, an option of pydantic was given that would write something else.

@@ -35,7 +35,9 @@ def _messages() -> dict[str, type[S2Message]]:
     for module in _MODULES:
         for thing in vars(module).values():
             if isinstance(thing, type) and issubclass(thing, S2Message) and thing.__module__ == module.__name__:
-                found.setdefault(thing.model_fields["message_type"].default, thing)
+                name = thing.model_fields["message_type"].default
+                if isinstance(name, str):  # a base class has none
+                    found.setdefault(name, thing)
     return found
 
 
@@ -52,10 +54,10 @@ MESSAGES: Final[Mapping[str, Mapping[str, type[S2Message]]]] = MappingProxyType(
 
 @cache
 def data_model(version: str) -> str:
-    """The data model that a version stands for, in whichever spelling both sides agreed on (VER-06).
+    """Return the data model of a version, in whichever spelling both sides agreed on (VER-06).
 
     Raises:
-        UsageError: It is none that is known here.
+        UsageError: The version is unknown.
     """
     for known in MESSAGES:
         if spelled_by_peer([version], known) is not None:

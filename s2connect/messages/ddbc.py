@@ -31,7 +31,7 @@ class OperationMode(S2Object):
 
 
 class ActuatorDescription(S2Object):
-    """Something that meets the demand; spelled ``supported_commodites`` on the wire."""
+    """An actuator: it meets the demand; spelled ``supported_commodites`` on the wire."""
 
     id: Id
     supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()] = Field(alias="supported_commodites")
@@ -42,7 +42,7 @@ class ActuatorDescription(S2Object):
 
 
 class AverageDemandRateForecastElement(S2Object):
-    """Which demand rate is expected on average, for ``duration`` milliseconds.
+    """Expected average demand rate for ``duration`` milliseconds.
 
     The limits hold for sure, the others with a probability of 95 and 68 percent.
     """
@@ -58,7 +58,7 @@ class AverageDemandRateForecastElement(S2Object):
 
 
 class ActuatorStatus(IdentifiedMessage):
-    """Which mode of an actuator is active."""
+    """Active mode of an actuator."""
 
     message_type: Literal["DDBC.ActuatorStatus"] = "DDBC.ActuatorStatus"
     actuator_id: Id
@@ -69,7 +69,7 @@ class ActuatorStatus(IdentifiedMessage):
 
 
 class AverageDemandRateForecast(IdentifiedMessage):
-    """Which demand is expected."""
+    """Forecast of the demand rate."""
 
     message_type: Literal["DDBC.AverageDemandRateForecast"] = "DDBC.AverageDemandRateForecast"
     start_time: Timestamp
@@ -77,7 +77,7 @@ class AverageDemandRateForecast(IdentifiedMessage):
 
 
 class Instruction(IdentifiedMessage):
-    """Chooses a mode of an actuator and its factor."""
+    """Instruction of a mode of an actuator and its factor."""
 
     message_type: Literal["DDBC.Instruction"] = "DDBC.Instruction"
     id: Id
@@ -89,7 +89,7 @@ class Instruction(IdentifiedMessage):
 
 
 class PresentDemandStatus(IdentifiedMessage):
-    """How large the demand rate is now, which the actuators together have to meet."""
+    """Present demand rate, which the actuators together have to meet."""
 
     message_type: Literal["DDBC.PresentDemandStatus"] = "DDBC.PresentDemandStatus"
     present_demand_rate: NumberRange
@@ -105,7 +105,7 @@ class SystemDescription(IdentifiedMessage):
 
 
 class TimerStatus(IdentifiedMessage):
-    """When a timer of an actuator ends or has ended."""
+    """End of a timer of an actuator, past or future."""
 
     message_type: Literal["DDBC.TimerStatus"] = "DDBC.TimerStatus"
     timer_id: Id
@@ -114,6 +114,6 @@ class TimerStatus(IdentifiedMessage):
 
 
 class BetaSystemDescription(SystemDescription):
-    """``DDBC.SystemDescription`` of 0.0.2-beta, which also tells how large the demand is now."""
+    """``DDBC.SystemDescription`` of 0.0.2-beta, with the present demand rate."""
 
     present_demand_rate: NumberRange

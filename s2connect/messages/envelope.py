@@ -1,4 +1,4 @@
-"""The envelope: what every S2 JSON message has, read without reading the rest (MSG-03, MSG-05, MSG-06)."""
+"""Envelope of an S2 JSON message: type, id and size, read without the rest (MSG-03, MSG-05, MSG-06)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ID_WORDS: Final = "2 to 64 letters, digits, '-', '_' or ':'"
 
 
 class ReceptionStatusValue(WireEnum):
-    """What a ReceptionStatus can say (MSG-03)."""
+    """Status of a ReceptionStatus (MSG-03)."""
 
     OK = "OK"
     INVALID_DATA = "INVALID_DATA"

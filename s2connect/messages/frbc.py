@@ -14,7 +14,7 @@ from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer
 
 
 class OperationModeElement(S2Object):
-    """What a mode does within a range of the fill level.
+    """Behaviour of a mode within a range of the fill level.
 
     Attributes:
         fill_level_range: Where this holds.
@@ -40,7 +40,7 @@ class OperationMode(S2Object):
 
 
 class ActuatorDescription(S2Object):
-    """Something that fills or empties the storage."""
+    """An actuator: it fills or empties the storage."""
 
     id: Id
     supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()]
@@ -51,21 +51,21 @@ class ActuatorDescription(S2Object):
 
 
 class FillLevelTargetProfileElement(S2Object):
-    """Where the fill level shall be for ``duration`` milliseconds."""
+    """Target of the fill level for ``duration`` milliseconds."""
 
     duration: Duration
     fill_level_range: NumberRange
 
 
 class LeakageBehaviourElement(S2Object):
-    """How fast the fill level falls by itself within a range of it: positive where it falls."""
+    """Leakage rate within a range of the fill level: positive where the level falls."""
 
     fill_level_range: NumberRange
     leakage_rate: float
 
 
 class StorageDescription(S2Object):
-    """What is filled and emptied.
+    """The storage.
 
     Attributes:
         provides_leakage_behaviour: Whether a LeakageBehaviour may come.
@@ -85,7 +85,7 @@ class StorageDescription(S2Object):
 
 
 class UsageForecastElement(S2Object):
-    """How fast use empties the storage, for ``duration`` milliseconds: positive where the fill level falls.
+    """Usage rate for ``duration`` milliseconds: positive where the fill level falls.
 
     The limits hold for sure, the others with a probability of 95 and 68 percent.
     """
@@ -101,7 +101,7 @@ class UsageForecastElement(S2Object):
 
 
 class ActuatorStatus(IdentifiedMessage):
-    """Which mode of an actuator is active.
+    """Active mode of an actuator.
 
     The previous one, and when the transition from it began, are left out only where there was none.
     """
@@ -115,7 +115,7 @@ class ActuatorStatus(IdentifiedMessage):
 
 
 class FillLevelTargetProfile(IdentifiedMessage):
-    """Where the fill level shall be, and when."""
+    """Target of the fill level over time."""
 
     message_type: Literal["FRBC.FillLevelTargetProfile"] = "FRBC.FillLevelTargetProfile"
     start_time: Timestamp
@@ -123,7 +123,7 @@ class FillLevelTargetProfile(IdentifiedMessage):
 
 
 class Instruction(IdentifiedMessage):
-    """Chooses a mode of an actuator and its factor."""
+    """Instruction of a mode of an actuator and its factor."""
 
     message_type: Literal["FRBC.Instruction"] = "FRBC.Instruction"
     id: Id
@@ -135,7 +135,7 @@ class Instruction(IdentifiedMessage):
 
 
 class LeakageBehaviour(IdentifiedMessage):
-    """How much the storage loses by itself."""
+    """Leakage of the storage."""
 
     message_type: Literal["FRBC.LeakageBehaviour"] = "FRBC.LeakageBehaviour"
     valid_from: Timestamp
@@ -143,7 +143,7 @@ class LeakageBehaviour(IdentifiedMessage):
 
 
 class StorageStatus(IdentifiedMessage):
-    """How full the storage is, in the unit of its description."""
+    """Fill level of the storage, in the unit of its description."""
 
     message_type: Literal["FRBC.StorageStatus"] = "FRBC.StorageStatus"
     present_fill_level: float
@@ -159,7 +159,7 @@ class SystemDescription(IdentifiedMessage):
 
 
 class TimerStatus(IdentifiedMessage):
-    """When a timer of an actuator ends or has ended."""
+    """End of a timer of an actuator, past or future."""
 
     message_type: Literal["FRBC.TimerStatus"] = "FRBC.TimerStatus"
     timer_id: Id
@@ -168,7 +168,7 @@ class TimerStatus(IdentifiedMessage):
 
 
 class UsageForecast(IdentifiedMessage):
-    """What users are expected to take out."""
+    """Forecast of the usage of the storage."""
 
     message_type: Literal["FRBC.UsageForecast"] = "FRBC.UsageForecast"
     start_time: Timestamp

@@ -11,7 +11,7 @@ from s2connect.messages.envelope import ReceptionStatusValue
 
 
 class Commodity(WireEnum):
-    """What kind of energy."""
+    """Kind of energy."""
 
     GAS = "GAS"
     HEAT = "HEAT"
@@ -20,7 +20,7 @@ class Commodity(WireEnum):
 
 
 class CommodityQuantity(WireEnum):
-    """A commodity and what is measured of it. Positive values are consumed, negative ones produced."""
+    """Measured quantity of a commodity. Positive values are consumed, negative ones produced."""
 
     ELECTRIC_POWER_L1 = "ELECTRIC.POWER.L1"
     """W, of a device with one phase too."""
@@ -45,7 +45,7 @@ class CommodityQuantity(WireEnum):
 
 
 class ControlType(WireEnum):
-    """How a device can be controlled."""
+    """Control type: the kind of control that an energy manager selects."""
 
     POWER_ENVELOPE_BASED_CONTROL = "POWER_ENVELOPE_BASED_CONTROL"
     POWER_PROFILE_BASED_CONTROL = "POWER_PROFILE_BASED_CONTROL"
@@ -59,117 +59,46 @@ class ControlType(WireEnum):
 class Currency(WireEnum):
     """ISO 4217 code of a currency."""
 
-    AED = "AED"
-    ANG = "ANG"
-    AUD = "AUD"
-    CHE = "CHE"
-    CHF = "CHF"
-    CHW = "CHW"
-    EUR = "EUR"
-    GBP = "GBP"
-    LBP = "LBP"
-    LKR = "LKR"
-    LRD = "LRD"
-    LSL = "LSL"
-    LYD = "LYD"
-    MAD = "MAD"
-    MDL = "MDL"
-    MGA = "MGA"
-    MKD = "MKD"
-    MMK = "MMK"
-    MNT = "MNT"
-    MOP = "MOP"
-    MRO = "MRO"
-    MUR = "MUR"
-    MVR = "MVR"
-    MWK = "MWK"
-    MXN = "MXN"
-    MXV = "MXV"
-    MYR = "MYR"
-    MZN = "MZN"
-    NAD = "NAD"
-    NGN = "NGN"
-    NIO = "NIO"
-    NOK = "NOK"
-    NPR = "NPR"
-    NZD = "NZD"
-    OMR = "OMR"
-    PAB = "PAB"
-    PEN = "PEN"
-    PGK = "PGK"
-    PHP = "PHP"
-    PKR = "PKR"
-    PLN = "PLN"
-    PYG = "PYG"
-    QAR = "QAR"
-    RON = "RON"
-    RSD = "RSD"
-    RUB = "RUB"
-    RWF = "RWF"
-    SAR = "SAR"
-    SBD = "SBD"
-    SCR = "SCR"
-    SDG = "SDG"
-    SEK = "SEK"
-    SGD = "SGD"
-    SHP = "SHP"
-    SLL = "SLL"
-    SOS = "SOS"
-    SRD = "SRD"
-    SSP = "SSP"
-    STD = "STD"
-    SYP = "SYP"
-    SZL = "SZL"
-    THB = "THB"
-    TJS = "TJS"
-    TMT = "TMT"
-    TND = "TND"
-    TOP = "TOP"
-    TRY = "TRY"
-    TTD = "TTD"
-    TWD = "TWD"
-    TZS = "TZS"
-    UAH = "UAH"
-    UGX = "UGX"
-    USD = "USD"
-    USN = "USN"
-    UYI = "UYI"
-    UYU = "UYU"
-    UZS = "UZS"
-    VEF = "VEF"
-    VND = "VND"
-    VUV = "VUV"
-    WST = "WST"
-    XAG = "XAG"
-    XAU = "XAU"
-    XBA = "XBA"
-    XBB = "XBB"
-    XBC = "XBC"
-    XBD = "XBD"
-    XCD = "XCD"
-    XOF = "XOF"
-    XPD = "XPD"
-    XPF = "XPF"
-    XPT = "XPT"
-    XSU = "XSU"
-    XTS = "XTS"
-    XUA = "XUA"
-    XXX = "XXX"
-    YER = "YER"
-    ZAR = "ZAR"
-    ZMW = "ZMW"
-    ZWL = "ZWL"
+    # fmt: off
+    AED, ANG, AUD, CHE, CHF, CHW, EUR, GBP, LBP, LKR, LRD, LSL = (
+        "AED", "ANG", "AUD", "CHE", "CHF", "CHW", "EUR", "GBP", "LBP", "LKR", "LRD", "LSL",
+    )
+    LYD, MAD, MDL, MGA, MKD, MMK, MNT, MOP, MRO, MUR, MVR, MWK = (
+        "LYD", "MAD", "MDL", "MGA", "MKD", "MMK", "MNT", "MOP", "MRO", "MUR", "MVR", "MWK",
+    )
+    MXN, MXV, MYR, MZN, NAD, NGN, NIO, NOK, NPR, NZD, OMR, PAB = (
+        "MXN", "MXV", "MYR", "MZN", "NAD", "NGN", "NIO", "NOK", "NPR", "NZD", "OMR", "PAB",
+    )
+    PEN, PGK, PHP, PKR, PLN, PYG, QAR, RON, RSD, RUB, RWF, SAR = (
+        "PEN", "PGK", "PHP", "PKR", "PLN", "PYG", "QAR", "RON", "RSD", "RUB", "RWF", "SAR",
+    )
+    SBD, SCR, SDG, SEK, SGD, SHP, SLL, SOS, SRD, SSP, STD, SYP = (
+        "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLL", "SOS", "SRD", "SSP", "STD", "SYP",
+    )
+    SZL, THB, TJS, TMT, TND, TOP, TRY, TTD, TWD, TZS, UAH, UGX = (
+        "SZL", "THB", "TJS", "TMT", "TND", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "UGX",
+    )
+    USD, USN, UYI, UYU, UZS, VEF, VND, VUV, WST, XAG, XAU, XBA = (
+        "USD", "USN", "UYI", "UYU", "UZS", "VEF", "VND", "VUV", "WST", "XAG", "XAU", "XBA",
+    )
+    XBB, XBC, XBD, XCD, XOF, XPD, XPF, XPT, XSU, XTS, XUA, XXX = (
+        "XBB", "XBC", "XBD", "XCD", "XOF", "XPD", "XPF", "XPT", "XSU", "XTS", "XUA", "XXX",
+    )
+    YER, ZAR, ZMW, ZWL = (
+        "YER", "ZAR", "ZMW", "ZWL",
+    )
+    # fmt: on
 
 
 class EnergyManagementRole(WireEnum):
-    """Which side of a conversation somebody is."""
+    """Role of a node in a handshake."""
 
     CEM = "CEM"
     RM = "RM"
 
 
 class InstructionStatus(WireEnum):
-    """How far the device is with an instruction."""
+    """Progress of an instruction."""
 
     NEW = "NEW"
     ACCEPTED = "ACCEPTED"
@@ -199,7 +128,7 @@ class RevokableObjects(WireEnum):
 
 
 class RoleType(WireEnum):
-    """What a device does with a commodity."""
+    """Use of a commodity by a device."""
 
     ENERGY_PRODUCER = "ENERGY_PRODUCER"
     ENERGY_CONSUMER = "ENERGY_CONSUMER"
@@ -207,7 +136,7 @@ class RoleType(WireEnum):
 
 
 class SessionRequestType(WireEnum):
-    """What is asked for with a SessionRequest."""
+    """Request of a SessionRequest."""
 
     RECONNECT = "RECONNECT"
     TERMINATE = "TERMINATE"
@@ -277,7 +206,7 @@ class PowerForecastValue(S2Object):
 
 
 class PowerForecastElement(S2Object):
-    """What is expected for ``duration`` milliseconds."""
+    """Forecast for ``duration`` milliseconds."""
 
     duration: Duration
     power_values: Annotated[list[PowerForecastValue], Len(1, 10), FailFast()]
@@ -291,7 +220,7 @@ class PowerValue(S2Object):
 
 
 class Role(S2Object):
-    """What the device does with one commodity."""
+    """Role of the device for one commodity."""
 
     role: RoleType
     commodity: Commodity
@@ -313,7 +242,7 @@ class HandshakeResponse(IdentifiedMessage):
 
 
 class InstructionStatusUpdate(IdentifiedMessage):
-    """How far the device is with an instruction."""
+    """Progress of an instruction."""
 
     message_type: Literal["InstructionStatusUpdate"] = "InstructionStatusUpdate"
     instruction_id: Id
@@ -322,7 +251,7 @@ class InstructionStatusUpdate(IdentifiedMessage):
 
 
 class PowerForecast(IdentifiedMessage):
-    """What the device expects to consume or produce."""
+    """Forecast of the device's consumption and production."""
 
     message_type: Literal["PowerForecast"] = "PowerForecast"
     start_time: Timestamp
@@ -330,7 +259,7 @@ class PowerForecast(IdentifiedMessage):
 
 
 class PowerMeasurement(IdentifiedMessage):
-    """What the device measured."""
+    """Values measured by the device."""
 
     message_type: Literal["PowerMeasurement"] = "PowerMeasurement"
     measurement_timestamp: Timestamp
@@ -338,7 +267,7 @@ class PowerMeasurement(IdentifiedMessage):
 
 
 class ReceptionStatus(S2Message):
-    """The answer to every other message (MSG-03); the only one without ``message_id``."""
+    """Acknowledgement of every other message (MSG-03); the only one without ``message_id``."""
 
     message_type: Literal["ReceptionStatus"] = "ReceptionStatus"
     subject_message_id: Id
@@ -347,7 +276,7 @@ class ReceptionStatus(S2Message):
 
 
 class ResourceManagerDetails(IdentifiedMessage):
-    """What the device is and can do; ``instruction_processing_delay`` in milliseconds."""
+    """Description of the device; ``instruction_processing_delay`` in milliseconds."""
 
     message_type: Literal["ResourceManagerDetails"] = "ResourceManagerDetails"
     resource_id: Id
@@ -365,7 +294,7 @@ class ResourceManagerDetails(IdentifiedMessage):
 
 
 class RevokeObject(IdentifiedMessage):
-    """Takes back something that was sent before."""
+    """Revocation of an object that was sent before."""
 
     message_type: Literal["RevokeObject"] = "RevokeObject"
     object_type: RevokableObjects
@@ -373,14 +302,14 @@ class RevokeObject(IdentifiedMessage):
 
 
 class SelectControlType(IdentifiedMessage):
-    """The energy manager chooses how it controls the device."""
+    """Selection of a control type by the energy manager."""
 
     message_type: Literal["SelectControlType"] = "SelectControlType"
     control_type: ControlType
 
 
 class SessionRequest(IdentifiedMessage):
-    """Ends the session, to come back at once or not (REC-03)."""
+    """Request to end the session, with or without an immediate reconnection (REC-03)."""
 
     message_type: Literal["SessionRequest"] = "SessionRequest"
     request: SessionRequestType

@@ -33,7 +33,7 @@ MAX_NAMED_VERSIONS: Final = 5
 """Versions of a peer that an error names."""
 
 VERSIONS: Final = {Role.RM: (BETA,), Role.CEM: (BETA, V1)}
-"""What is spoken by default, best first.
+"""Default versions, best first.
 
 A device names no other version than the one that is deployed, because energy managers in the field choose the first or
 the highest of its list without speaking it, and one of them fails at a leading ``v``.
@@ -45,12 +45,12 @@ INCOMPATIBLE: Final = "IncompatibleS2MessageVersions"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do after a received text, in this order.
+    """Actions after a received text, in this order.
 
     Attributes:
         send: Texts to be sent.
         deliver: The text, where it is none of the handshake and belongs to the session.
-        error: Why the connection has to be closed; raised by whoever drives the handshake.
+        error: Why the connection has to be closed; raised by the driver of the handshake.
         farewell: Reason for the close frame; says nothing but what the standard or this module enumerates.
     """
 
@@ -111,7 +111,7 @@ class PlainHandshake:
         self._refused = 0
 
     def begin(self) -> str:
-        """The first text to be sent, our ``Handshake``."""
+        """Return the first text to be sent, our ``Handshake``."""
         return Handshake(
             message_id=self._handshake_id,
             role=EnergyManagementRole(self.role.value),
@@ -119,11 +119,11 @@ class PlainHandshake:
         ).to_json()
 
     def settled(self, now: float) -> bool:
-        """Whether texts need not be given to :meth:`received` any more."""
+        """Return whether texts need not be given to :meth:`received` any more."""
         return self.done and (now >= self.deadline or (not self._unanswered and self._introduced))
 
     def received(self, text: str) -> Step:
-        """Deal with a text of the peer."""
+        """Return the actions for a text of the peer."""
         if self.done:
             return self._late(text)
         try:

@@ -29,7 +29,7 @@ class OperationMode(S2Object):
 
 
 class Instruction(IdentifiedMessage):
-    """Chooses a mode and its factor, 0 to 1; a time in the past means at once."""
+    """Instruction of a mode and its factor, 0 to 1; a time in the past means at once."""
 
     message_type: Literal["OMBC.Instruction"] = "OMBC.Instruction"
     id: Id
@@ -40,7 +40,7 @@ class Instruction(IdentifiedMessage):
 
 
 class Status(IdentifiedMessage):
-    """Which mode is active, and with which factor, 0 to 1.
+    """Active mode and its factor, 0 to 1.
 
     The previous one, and when the transition from it began, are left out only where there was none.
     """
@@ -63,7 +63,7 @@ class SystemDescription(IdentifiedMessage):
 
 
 class TimerStatus(IdentifiedMessage):
-    """When a timer ends or has ended."""
+    """End of a timer, past or future."""
 
     message_type: Literal["OMBC.TimerStatus"] = "OMBC.TimerStatus"
     timer_id: Id

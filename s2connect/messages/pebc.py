@@ -11,21 +11,21 @@ from s2connect.messages.general import CommodityQuantity, NumberRange
 
 
 class PowerEnvelopeConsequenceType(WireEnum):
-    """What becomes of energy that a power limit cuts off: it is lost, or used later."""
+    """Consequence for energy that a power limit cuts off: it is lost, or used later."""
 
     VANISH = "VANISH"
     DEFER = "DEFER"
 
 
 class PowerEnvelopeLimitType(WireEnum):
-    """Which limit."""
+    """Kind of a limit."""
 
     UPPER_LIMIT = "UPPER_LIMIT"
     LOWER_LIMIT = "LOWER_LIMIT"
 
 
 class AllowedLimitRange(S2Object):
-    """Within which range the energy manager may set a limit, in the unit of the quantity."""
+    """Range in which the energy manager may set a limit, in the unit of the quantity."""
 
     commodity_quantity: CommodityQuantity
     limit_type: PowerEnvelopeLimitType
@@ -50,10 +50,7 @@ class PowerEnvelope(S2Object):
 
 
 class EnergyConstraint(IdentifiedMessage):
-    """How much average power the device needs over a time, at most and at least, in the unit of the quantity.
-
-    Times the length of the time that is an energy.
-    """
+    """Bounds of the average power over a time, in the unit of the quantity; times its length they are an energy."""
 
     message_type: Literal["PEBC.EnergyConstraint"] = "PEBC.EnergyConstraint"
     id: Id
@@ -65,7 +62,7 @@ class EnergyConstraint(IdentifiedMessage):
 
 
 class Instruction(IdentifiedMessage):
-    """Keeps the device within power envelopes."""
+    """Instruction to stay within power envelopes."""
 
     message_type: Literal["PEBC.Instruction"] = "PEBC.Instruction"
     id: Id
@@ -76,7 +73,7 @@ class Instruction(IdentifiedMessage):
 
 
 class PowerConstraints(IdentifiedMessage):
-    """Within which limits the device may be kept."""
+    """Ranges in which the energy manager may set limits."""
 
     message_type: Literal["PEBC.PowerConstraints"] = "PEBC.PowerConstraints"
     id: Id

@@ -11,7 +11,7 @@ from s2connect.messages.general import PowerForecastValue
 
 
 class PowerSequenceStatus(WireEnum):
-    """How far the device is with a power sequence container."""
+    """Progress of a power sequence container."""
 
     NOT_SCHEDULED = "NOT_SCHEDULED"
     SCHEDULED = "SCHEDULED"
@@ -54,7 +54,7 @@ class PowerSequenceContainer(S2Object):
 
 
 class PowerSequenceContainerStatus(S2Object):
-    """What became of one container.
+    """Status of one container.
 
     Attributes:
         power_profile_id: The profile that it belongs to.
@@ -71,16 +71,21 @@ class PowerSequenceContainerStatus(S2Object):
     progress: Maybe[Duration] = None
 
 
-class EndInterruptionInstruction(IdentifiedMessage):
-    """Goes on with an interrupted power sequence."""
+class SequenceInstruction(IdentifiedMessage):
+    """Instruction about one power sequence."""
 
-    message_type: Literal["PPBC.EndInterruptionInstruction"] = "PPBC.EndInterruptionInstruction"
     id: Id
     power_profile_id: Id
     sequence_container_id: Id
     power_sequence_id: Id
     execution_time: Timestamp
     abnormal_condition: bool
+
+
+class EndInterruptionInstruction(SequenceInstruction):
+    """Instruction to continue an interrupted power sequence."""
+
+    message_type: Literal["PPBC.EndInterruptionInstruction"] = "PPBC.EndInterruptionInstruction"
 
 
 class PowerProfileDefinition(IdentifiedMessage):
@@ -94,31 +99,19 @@ class PowerProfileDefinition(IdentifiedMessage):
 
 
 class PowerProfileStatus(IdentifiedMessage):
-    """What became of the containers."""
+    """Status of containers."""
 
     message_type: Literal["PPBC.PowerProfileStatus"] = "PPBC.PowerProfileStatus"
     sequence_container_status: Annotated[list[PowerSequenceContainerStatus], Len(1, 1000), FailFast()]
 
 
-class ScheduleInstruction(IdentifiedMessage):
-    """Chooses a power sequence and when it starts."""
+class ScheduleInstruction(SequenceInstruction):
+    """Instruction to run a power sequence, and when."""
 
     message_type: Literal["PPBC.ScheduleInstruction"] = "PPBC.ScheduleInstruction"
-    id: Id
-    power_profile_id: Id
-    sequence_container_id: Id
-    power_sequence_id: Id
-    execution_time: Timestamp
-    abnormal_condition: bool
 
 
-class StartInterruptionInstruction(IdentifiedMessage):
-    """Interrupts a power sequence."""
+class StartInterruptionInstruction(SequenceInstruction):
+    """Instruction to interrupt a power sequence."""
 
     message_type: Literal["PPBC.StartInterruptionInstruction"] = "PPBC.StartInterruptionInstruction"
-    id: Id
-    power_profile_id: Id
-    sequence_container_id: Id
-    power_sequence_id: Id
-    execution_time: Timestamp
-    abnormal_condition: bool

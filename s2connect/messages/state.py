@@ -64,7 +64,7 @@ TABLE: Final[Mapping[ControlType | None, Mapping[Role, frozenset[str]]]] = Mappi
 
 
 class SessionState:
-    """Which control type is selected, and so what may be sent now. The same for both sides, and for whoever listens.
+    """Selected control type, and so the types that may be sent now. It is the same for both sides and for listeners.
 
     A selection counts from the moment in which the RM accepts it. Until then the CEM sends as before; of the RM both
     what fits the state before and what fits the one to come is taken, because its first message of the new control
@@ -77,11 +77,11 @@ class SessionState:
 
     @property
     def control_type(self) -> ControlType | None:
-        """What is selected; None for nothing, which ``NOT_CONTROLABLE`` and ``NO_SELECTION`` mean as well."""
+        """The selected control type; None for none, which ``NOT_CONTROLABLE`` and ``NO_SELECTION`` mean as well."""
         return self._selected
 
     def problem(self, sender: Role, message_type: str) -> str | None:
-        """Why a message may not be sent now, as a sentence that begins with the rule's number; None if it may.
+        """Return why a message may not be sent now, as a sentence that begins with the rule's number; None if it may.
 
         Args:
             sender: Who sends it.
@@ -105,14 +105,14 @@ class SessionState:
         )
 
     def selecting(self, message_id: str, control_type: ControlType) -> None:
-        """The CEM sends a SelectControlType, whose answer is to come."""
+        """Note a SelectControlType of the CEM, whose answer is to come."""
         self._pending.pop(message_id, None)
         self._pending[message_id] = control_type if control_type in TABLE else None
         if len(self._pending) > MAX_PENDING:
             self._pending.popitem(last=False)
 
     def selected(self, message_id: str) -> None:
-        """The RM accepts a SelectControlType. One that was sent before another accepted one changes nothing."""
+        """Note that the RM accepted a SelectControlType. One sent before another accepted one changes nothing."""
         if message_id not in self._pending:
             return
         while self._pending:
@@ -122,5 +122,5 @@ class SessionState:
                 return
 
     def refused(self, message_id: str) -> None:
-        """The RM refuses a SelectControlType."""
+        """Note that the RM refused a SelectControlType."""
         self._pending.pop(message_id, None)

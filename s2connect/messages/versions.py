@@ -1,4 +1,4 @@
-"""Between a device and an energy manager that speak different versions of S2 JSON, for who stands between them.
+"""Translation between a device and an energy manager with different versions of S2 JSON.
 
 The two data models differ in one thing: where the present demand rate of demand driven control is. In 0.0.2-beta it is
 part of ``DDBC.SystemDescription``, in v1.0.0 it is a message of its own, ``DDBC.PresentDemandStatus``.
@@ -65,7 +65,7 @@ class Translation(NamedTuple):
 
 @dataclass
 class _Awaited:
-    """The answers to what was made of one message; the first refusal counts, or the last ``OK``."""
+    """Pending answers to the translations of one message; the first refusal counts, or the last ``OK``."""
 
     source: str
     open: set[str]

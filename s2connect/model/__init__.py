@@ -1,1 +1,1 @@
-"""What is on the wire of S2 Connect: ids, descriptions, requests, answers."""
+"""Objects on the wire of S2 Connect: ids, descriptions, requests, responses."""

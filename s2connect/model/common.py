@@ -38,7 +38,7 @@ class MalformedMessage(ValueError):
 
 
 class Role(StrEnum):
-    """What a node is: an energy manager or a device."""
+    """Role of a node: energy manager or device."""
 
     CEM = "CEM"
     RM = "RM"
@@ -50,7 +50,7 @@ class Role(StrEnum):
 
 
 class Deployment(StrEnum):
-    """Where an endpoint runs: in the local network or on the internet."""
+    """Deployment of an endpoint: in the local network or on the internet."""
 
     WAN = "WAN"
     LAN = "LAN"
@@ -102,7 +102,7 @@ class Wire(BaseModel):
         return self.model_dump_json(by_alias=True, exclude_none=True).encode("utf-8")
 
     def to_value(self) -> dict[str, Any]:
-        """The object as JSON value, as ``to_json`` writes it."""
+        """Return the object as JSON value, as ``to_json`` writes it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

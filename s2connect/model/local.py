@@ -1,4 +1,4 @@
-"""What the two protocols have to know of this endpoint and its nodes."""
+"""This endpoint and its nodes, as the protocols need them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LocalNode:
         return self.description.id
 
     def standard_only(self) -> LocalNode:
-        """The node with the communication protocols of the standard alone, for peers that know no others (MQ-01)."""
+        """Return the node with the standard's communication protocols alone, for peers that know no others (MQ-01)."""
         known = tuple(name for name in self.communication_protocols if name == WEBSOCKET)
         return replace(self, communication_protocols=known or self.communication_protocols)
 
@@ -57,11 +57,11 @@ class LocalEndpoint:
     nodes: Mapping[NodeId, LocalNode]
 
     def by_alias(self, alias: str) -> LocalNode | None:
-        """The node of that alias, or None."""
+        """Return the node of that alias, or None."""
         return next((node for node in self.nodes.values() if node.alias == alias), None)
 
     def only_node(self) -> LocalNode | None:
-        """The node, where there is exactly one."""
+        """Return the node, where there is exactly one."""
         return next(iter(self.nodes.values())) if len(self.nodes) == 1 else None
 
 

@@ -58,7 +58,7 @@ class Proxy:
         return f"http://{user}{self.address}"
 
     def reveal_authorization(self) -> str | None:
-        """What ``Proxy-Authorization`` has to say; None for nothing."""
+        """Return the value of ``Proxy-Authorization``; None without credentials."""
         if self.credentials is None:
             return None
         return "Basic " + base64.b64encode(unquote(self.credentials.reveal()).encode("utf-8")).decode("ascii")
@@ -66,7 +66,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxy of an endpoint, and what is reached without it.
+    """The proxy of an endpoint, and the hosts that are reached without it.
 
     Attributes:
         proxy: The proxy, None for none.
@@ -92,7 +92,7 @@ class Proxies:
         return cls(Proxy.parse(named), (*exceptions, *(part.strip() for part in excepted.split(",") if part.strip())))
 
     def towards(self, host: str) -> Proxy | None:
-        """The proxy for a host; None for what is in a local network, or is excepted."""
+        """Return the proxy for a host; None for what is in a local network, or is excepted."""
         name = host.lower().strip("[]").rstrip(".")
         if self.proxy is None or _is_local(name) or any(_is_of(name, one) for one in self.exceptions):
             return None

@@ -16,7 +16,7 @@ CountryCode = Annotated[str, StringConstraints(pattern=r"\A[A-Z]{2}\z")]
 
 
 class RegistryStatus(StrEnum):
-    """Whether an endpoint is meant for the public."""
+    """Status of an endpoint: for the public, or for testing."""
 
     PUBLIC = "public"
     TESTING = "testing"

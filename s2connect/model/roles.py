@@ -12,7 +12,7 @@ from s2connect.model.common import Deployment, Role
 
 
 class CommunicationRole(StrEnum):
-    """Who is HTTPS and WebSocket server after pairing."""
+    """Role after pairing: client or server of HTTPS and WebSocket."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -24,7 +24,7 @@ class CommunicationRole(StrEnum):
 
 
 def communication_role(*, own: Deployment, own_role: Role, peer: Deployment) -> CommunicationRole:
-    """Our communication role towards a peer (ROLE-02).
+    """Return our communication role towards a peer (ROLE-02).
 
     The WAN node is server if exactly one of the two is in the WAN; otherwise the CEM is.
     """

@@ -47,6 +47,11 @@ class Secret:
             raise ValueError(f"not a valid {type(self).__name__}")
         self._value = value
 
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Encode random bytes; they come from the caller, so that cores need no randomness of their own."""
+        return cls(base64.b64encode(raw).decode("ascii"))
+
     def reveal(self) -> str:
         """Return the value itself."""
         return self._value
@@ -108,11 +113,6 @@ class Base64Secret(Secret):
         if len(self._raw) < self.min_bytes:
             raise ValueError(f"not a valid {type(self).__name__}")
 
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Encode random bytes; they come from the caller, so that cores need no randomness of their own."""
-        return cls(base64.b64encode(raw).decode("ascii"))
-
     @property
     def raw(self) -> bytes:
         """The decoded bytes."""
@@ -129,20 +129,10 @@ class BearerToken(Secret):
     described = f"a text of 1 to {MAX_SECRET_CHARACTERS} visible ASCII characters"
 
     def __init__(self, value: str) -> None:
-        """Take over the value.
-
-        Raises:
-            ValueError: Too short, too long or not visible ASCII; the text does not repeat the value.
-        """
         text = "".join(line.strip() for line in value.splitlines())
         if not _VISIBLE.fullmatch(text):
             raise ValueError(f"not a valid {type(self).__name__}")
         super().__init__(text)
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Encode random bytes; they come from the caller, so that cores need no randomness of their own."""
-        return cls(base64.b64encode(raw).decode("ascii"))
 
 
 class AccessToken(BearerToken):

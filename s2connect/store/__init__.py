@@ -1,1 +1,1 @@
-"""What must survive a power cut: pairings, tokens, pins, unpairings, and the secrets that go with them."""
+"""Durable state: pairings, tokens, pins, unpairings, and their secrets."""

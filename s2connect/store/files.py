@@ -97,7 +97,7 @@ def check_private_directory(path: Path) -> None:
         )
     if not stat.S_ISDIR(found.st_mode):
         raise StorageUnavailable(f"{path} is not a directory.", hint="Move it away or choose another directory.")
-    _check_owner_only(path, found, "700")
+    _check_private(path, found, "700")
 
 
 def open_private(path: Path, flags: int) -> int:
@@ -112,14 +112,14 @@ def open_private(path: Path, flags: int) -> int:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        _check_owner_only(path, found, "600")
+        _check_private(path, found, "600")
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _check_owner_only(path: Path, found: os.stat_result, wanted: str) -> None:
+def _check_private(path: Path, found: os.stat_result, wanted: str) -> None:
     if found.st_uid != os.geteuid():
         raise InsecurePermissions(
             f"{path} belongs to the user with id {found.st_uid}, not to the one running this ({os.geteuid()}).",

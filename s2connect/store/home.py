@@ -36,7 +36,7 @@ _HOME_OF_ROOT = Path("/var/lib/s2connect")
 
 
 def default_home() -> Path:
-    """Where state is kept unless somebody says otherwise.
+    """Return the default state directory.
 
     ``$S2CONNECT_HOME`` if set; otherwise ``/var/lib/s2connect`` for root on Linux, and the state directory of the user
     by the platform's convention for all others (``~/.local/state/s2connect`` on Linux).

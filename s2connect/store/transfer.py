@@ -15,7 +15,7 @@ from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pairing, PairKey
 
 
 class PairingTransfer(Wire):
-    """What the device needs to be communication client. Its JSON holds the access token: treat it as a secret.
+    """Pairing for a device that becomes communication client. Its JSON holds the access token: treat it as a secret.
 
     There is no pin in it: the other side of such a pairing is in the WAN, where normal PKI validation applies.
     """
@@ -46,7 +46,7 @@ class PairingTransfer(Wire):
         )
 
     def pairing(self) -> Pairing:
-        """The pairing as the device keeps it."""
+        """Return the pairing as the device stores it."""
         return Pairing(
             key=PairKey(self.node_id, self.peer.id),
             communication_role=CommunicationRole.CLIENT,

@@ -1,4 +1,4 @@
-"""Where secrets are kept: files that only their owner may read, or the keyring of the desktop (SEC-02)."""
+"""Vaults for secrets: files that only their owner may read, or the keyring of the desktop (SEC-02)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connection and Transport: how S2 messages travel, whatever carries them."""
+"""Interfaces of connections and transports."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Connection(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How a communication client authenticates the server: the context to use and, optionally, where to connect.
+    """Trust of a communication client: TLS context and, optionally, the address to connect to.
 
     Attributes:
         context: TLS context, pinned to the peer's CA or validating by PKI.
@@ -131,7 +131,7 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a communication server offers for one session.
+    """Offer of a communication server for one session.
 
     Attributes:
         details: The answer to ``confirmAccessToken`` (SES-04).
@@ -143,7 +143,7 @@ class Offer:
 
 
 class Transport(Protocol):
-    """How a connection comes about.
+    """A transport: makes connections, as server by offers and as client.
 
     Attributes:
         name: The name used in ``supportedCommunicationProtocols``.

@@ -33,7 +33,7 @@ class _Pipe:
 
 
 class MemoryConnection(Connection):
-    """One end of a pair. Made by :func:`memory_pair`."""
+    """One connection of a pair. Made by :func:`memory_pair`."""
 
     def __init__(self, info: ConnectionInfo, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.info = info
@@ -102,7 +102,7 @@ def memory_pair(
 
 
 class MemoryHub:
-    """Where memory transports of one process find each other: share one between them."""
+    """Table of offers that the memory transports of one process share."""
 
     def __init__(self) -> None:
         self.offers: OpenOffers[ConnectionInfo] = OpenOffers(OfferTable())

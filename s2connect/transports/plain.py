@@ -1,4 +1,4 @@
-"""Plain S2 over WebSocket: what software speaks that knows S2 JSON but not S2 Connect.
+"""Plain S2 over WebSocket, for software that knows S2 JSON but not S2 Connect.
 
 There is no pairing, no pinned certificate and no rotating token: whoever knows the URL, and the bearer token where one
 is demanded, is the peer. The versions are agreed in a handshake on the open WebSocket
@@ -76,7 +76,7 @@ EAVESDROPPING = (
 
 
 def plain_node_id(name: str) -> NodeId:
-    """The id that stands for a peer of plain S2, which has none of its own: always the same for the same name."""
+    """Return the id for a peer of plain S2, which has none of its own: always the same for the same name."""
     return NodeId(uuid5(NAMESPACE_URL, name))
 
 
@@ -197,26 +197,20 @@ async def connect_plain(
                     hint=f"Use wss://, or allow_unencrypted in a network that nobody else can enter. {EAVESDROPPING}",
                 )
             _log.warning("Connecting to %s without TLS. %s", for_display(target.host), EAVESDROPPING)
-        context = address = proxy = None
+        trust = None
     else:
         try:
             target = WebSocketUrl(url)
         except InvalidUrl as error:
             raise InvalidUrl(error.what, hint="A URL of plain S2 looks like wss://name.local:8443/s2.") from None
-        context = trust.context if trust is not None else await asyncio.to_thread(wan_client_context)
-        address = trust.address if trust is not None else None
-        proxy = trust.proxy if trust is not None else None
+        trust = trust or Trust(await asyncio.to_thread(wan_client_context))
     websocket = await open_client(
         target,
         ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
         timings,
-        host=target.host,
-        port=target.port,
         token=token,
         scheme="Bearer" if login is None else "Basic",
-        context=context,
-        address=address,
-        proxy=proxy,
+        trust=trust,
         compression=compression,
         max_message_bytes=max_message_bytes,
     )
@@ -340,7 +334,7 @@ class PlainAcceptor:
                 return connection
 
     async def close(self) -> None:
-        """Let nobody in any more, end the iteration and every connection. Idempotent, bounded to a few seconds."""
+        """Refuse further clients, end the iteration and every connection. Idempotent, bounded to a few seconds."""
         self._closed = True
         self._ready.clear()
         self._changed.set()
@@ -413,7 +407,7 @@ class PlainAcceptor:
                 self._ready.remove(entry)
 
     def _visitor(self, request: web.Request, path_id: str | None) -> _Visitor | int:
-        """Who comes, or the HTTP status that refuses it."""
+        """Return the client of a request, or the HTTP status that refuses it."""
         transport = request.transport
         if self._closed or transport is None or len(self._connected) >= self._max_connections:
             return 503

@@ -121,17 +121,12 @@ class WebSocketTransport:
                 ) from None
         if details.communication_protocol != WEBSOCKET:
             raise ProtocolViolation("The other side gave the address of another communication protocol.")
-        url = details.websocket_url
         return await open_client(
-            url,
+            details.websocket_url,
             info,
             self._timings,
-            host=url.host,
-            port=url.port,
             token=details.websocket_token,
-            context=trust.context,
-            address=trust.address,
-            proxy=trust.proxy,
+            trust=trust,
             compression=self._compression,
             max_message_bytes=self._max_message_bytes,
         )

@@ -23,14 +23,15 @@ from s2connect.errors import (
     ProtocolViolation,
     SessionRefused,
 )
-from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
+from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
     MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     ConnectionInfo,
+    Trust,
 )
 from s2connect.transports.frame_budget import FrameBudget, FrameCounter
 from s2connect.transports.websocket_connection import (
@@ -152,17 +153,13 @@ class _Connect(connect):
 
 
 async def open_client(
-    url: str,
+    url: WebSocketUrl | UnencryptedWebSocketUrl,
     info: ConnectionInfo,
     timings: WebSocketTimings,
     *,
-    host: str,
-    port: int,
     token: Secret | None,
     scheme: str = "Bearer",
-    context: ssl.SSLContext | None,
-    address: str | None,
-    proxy: Proxy | None = None,
+    trust: Trust | None,
     compression: bool,
     max_message_bytes: int,
 ) -> WebSocketClientConnection:
@@ -172,13 +169,9 @@ async def open_client(
         url: Where to.
         info: Facts of the connection to be.
         timings: Seconds.
-        host: Host of the URL, whose name is verified.
-        port: Port of the URL.
         token: Sent as bearer token, or as what another scheme takes.
         scheme: Of the header ``Authorization``.
-        context: TLS context; None for a ``ws://`` URL.
-        address: Where to connect instead of the host.
-        proxy: Connect through it instead; what goes through it is encrypted, and the proxy sees no token.
+        trust: How the server is authenticated and reached; None for a ``ws://`` URL. A proxy sees no token.
         compression: Whether permessage-deflate is offered.
         max_message_bytes: Longest message that is received.
 
@@ -189,11 +182,12 @@ async def open_client(
         ProtocolViolation: The server does not open a WebSocket.
     """
     headers = {} if token is None else {"Authorization": f"{scheme} {token.reveal()}"}
+    proxy = trust.proxy if trust is not None else None
     options: dict[str, Any] = {}
     if proxy is None:
-        options = {"host": address or host, "port": port}
-    if context is not None:
-        options |= {"ssl": context, "server_hostname": host, "ssl_shutdown_timeout": timings.close_timeout}
+        options = {"host": (trust.address if trust is not None else None) or url.host, "port": url.port}
+    if trust is not None:
+        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": timings.close_timeout}
     try:
         socket = await _Connect(
             url,
@@ -206,12 +200,12 @@ async def open_client(
             open_timeout=timings.open_timeout,
             close_timeout=timings.close_timeout,
             ping_interval=None,
-            proxy=proxy.reveal_url() if proxy is not None and context is not None else None,
+            proxy=proxy.reveal_url() if proxy is not None else None,
             logger=_DiscreetLogger(logging.getLogger("websockets.client")),
             **options,
         )
     except Exception as error:
-        mapped = _connect_error(error, host, port)
+        mapped = _connect_error(error, url.host, url.port)
         if mapped is None:
             raise
         raise mapped from error

@@ -548,6 +548,10 @@ def test_the_parsed_message_and_the_body_are_of_the_same_text() -> None:
 # In Python
 
 
+def test_currencies_are_named_by_their_codes() -> None:
+    assert all(currency.name == currency.value for currency in general.Currency)
+
+
 def test_messages_are_built_by_name_checked_and_immutable() -> None:
     status = frbc.ActuatorStatus(actuator_id="a-1", active_operation_mode_id="o-1", operation_mode_factor=1)
     assert parse(status.to_json()) == status

@@ -28,11 +28,11 @@ class Severity(StrEnum):
 
 
 class Rule(NamedTuple):
-    """Something that the standard says about messages and that no schema checks.
+    """A requirement of the standard on messages that no schema checks.
 
     Attributes:
         id: Number of the rule, such as ``FRBC-03``. Numbers are never given anew.
-        severity: What follows when it is broken.
+        severity: Consequence of a violation.
         applies_to: Which messages or objects it is about.
         sentence: What it says.
     """
@@ -41,6 +41,16 @@ class Rule(NamedTuple):
     severity: Severity
     applies_to: str
     sentence: str
+
+
+def error(number: str, applies_to: str, sentence: str) -> Rule:
+    """Return a rule whose violation refuses the message."""
+    return Rule(number, Severity.ERROR, applies_to, sentence)
+
+
+def warning(number: str, applies_to: str, sentence: str) -> Rule:
+    """Return a rule whose violation is only reported."""
+    return Rule(number, Severity.WARNING, applies_to, sentence)
 
 
 class Finding(NamedTuple):
@@ -85,7 +95,7 @@ def with_value(finding: Finding, body: Any) -> str:
 
 
 class Findings(list[Finding]):
-    """What is found in one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places."""
+    """Findings about one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places."""
 
     _count: dict[str, int] | None = None
 

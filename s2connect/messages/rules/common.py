@@ -12,101 +12,78 @@ from typing import Any, Final, Protocol
 from s2connect.messages import ddbc, frbc, ombc
 from s2connect.messages.base import ID_PATTERN, S2Object, is_id
 from s2connect.messages.general import Commodity, CommodityQuantity
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, error, warning
 
-ID_FORM: Final = Rule(
-    "COM-01",
-    Severity.WARNING,
-    "all messages",
-    "An identifier has 2 to 64 characters, which are letters, digits, '-', '_' or ':'.",
+ID_FORM: Final = warning(
+    "COM-01", "all messages", "An identifier has 2 to 64 characters, which are letters, digits, '-', '_' or ':'."
 )
-UNIQUE_ID: Final = Rule(
+UNIQUE_ID: Final = error(
     "COM-02",
-    Severity.ERROR,
     "actuators, operation modes, transitions, timers, power envelopes, sequence containers, power sequences",
     "An identifier stands for one object only of those that it is listed with.",
 )
-DEFINED_ID: Final = Rule(
-    "COM-03",
-    Severity.ERROR,
-    "transitions",
-    "The operation modes and timers that a transition names are defined beside it.",
+DEFINED_ID: Final = error(
+    "COM-03", "transitions", "The operation modes and timers that a transition names are defined beside it."
 )
-INSTRUCTED_FACTOR: Final = Rule(
+INSTRUCTED_FACTOR: Final = error(
     "COM-04",
-    Severity.ERROR,
     "OMBC.Instruction, FRBC.Instruction, DDBC.Instruction",
     "The operation mode factor of an instruction is from 0 to 1.",
 )
-REPORTED_FACTOR: Final = Rule(
+REPORTED_FACTOR: Final = warning(
     "COM-05",
-    Severity.WARNING,
     "OMBC.Status, FRBC.ActuatorStatus, DDBC.ActuatorStatus",
     "The operation mode factor of a status is from 0 to 1.",
 )
-ONE_PER_QUANTITY: Final = Rule(
+ONE_PER_QUANTITY: Final = error(
     "COM-06",
-    Severity.ERROR,
     "power ranges, forecast values, measured values",
     "A list of powers has one entry at most for each commodity quantity.",
 )
-SYMMETRIC_OR_PHASES: Final = Rule(
+SYMMETRIC_OR_PHASES: Final = warning(
     "COM-07",
-    Severity.WARNING,
     "power ranges, forecast values, measured values, limits",
     "Electric power is told either for three phases together or for single phases, not both at once.",
 )
-SINGLE_PHASE_IS_L1: Final = Rule(
+SINGLE_PHASE_IS_L1: Final = warning(
     "COM-08",
-    Severity.WARNING,
     "power ranges, forecast values, measured values, limits, announced measurements",
     "A device on one phase calls it L1.",
 )
-FORECAST_ORDER: Final = Rule(
+FORECAST_ORDER: Final = warning(
     "COM-09",
-    Severity.WARNING,
     "PowerForecast, PPBC.PowerProfileDefinition, FRBC.UsageForecast, DDBC.AverageDemandRateForecast",
     "The bounds of a forecast do not descend: lower limit, lower 95 %, lower 68 %, expected, upper 68 %, upper 95 %, "
     "upper limit. (Read by value: for production the lower limit is the most negative.)",
 )
-LASTS: Final = Rule(
+LASTS: Final = warning(
     "COM-10",
-    Severity.WARNING,
     "elements of forecasts, profiles and power envelopes",
     "An element of a profile lasts longer than no time.",
 )
-COSTS_RANGE: Final = Rule(
-    "COM-11", Severity.WARNING, "operation modes", "The range of the running costs does not start above its end."
+COSTS_RANGE: Final = warning(
+    "COM-11", "operation modes", "The range of the running costs does not start above its end."
 )
-PREVIOUS_MODE: Final = Rule(
+PREVIOUS_MODE: Final = warning(
     "COM-12",
-    Severity.WARNING,
     "OMBC.Status, FRBC.ActuatorStatus, DDBC.ActuatorStatus",
     "The previous operation mode and the time of the transition come together, or both are missing.",
 )
-ABNORMAL_TRANSITION: Final = Rule(
+ABNORMAL_TRANSITION: Final = warning(
     "COM-13",
-    Severity.WARNING,
     "transitions",
     "A transition to an operation mode for abnormal conditions is for abnormal conditions only as well.",
 )
-NORMAL_MODE: Final = Rule(
-    "COM-14",
-    Severity.WARNING,
-    "operation modes",
-    "At least one operation mode is for other than abnormal conditions.",
+NORMAL_MODE: Final = warning(
+    "COM-14", "operation modes", "At least one operation mode is for other than abnormal conditions."
 )
-SUPPORTED_COMMODITY: Final = Rule(
+SUPPORTED_COMMODITY: Final = warning(
     "COM-15",
-    Severity.WARNING,
     "FRBC.SystemDescription, DDBC.SystemDescription",
     "The powers of an actuator are of commodities that it supports.",
 )
-NAMED_ONCE: Final = Rule(
-    "COM-16",
-    Severity.WARNING,
-    "lists of control types, measurements and commodities",
-    "A list of kinds names each kind once.",
+NAMED_ONCE: Final = warning(
+    "COM-16", "lists of control types, measurements and commodities", "A list of kinds names each kind once."
 )
 
 Checker = Callable[[Any, Findings], None]
@@ -300,17 +277,17 @@ def powers(thing: _Powered, commodities: Sequence[Commodity] | None, found: Find
         found.add(COSTS_RANGE, f"{path}.running_costs", "starts above its end")
 
 
-def machine(owner: Machine, found: Findings, path: str) -> None:
+def machine(actuator: Machine, found: Findings, path: str) -> None:
     """Check modes, transitions and timers of one actuator or device against each other (``COM-01`` to ``COM-03`` …)."""
-    modes = unique(owner.operation_modes, found, f"{path}operation_modes")
-    abnormal = {mode.id for mode in owner.operation_modes if mode.abnormal_condition_only}
+    modes = unique(actuator.operation_modes, found, f"{path}operation_modes")
+    abnormal = {mode.id for mode in actuator.operation_modes if mode.abnormal_condition_only}
     if len(abnormal) == len(modes):
         found.add(NORMAL_MODE, f"{path}operation_modes", "all of them are for abnormal conditions only")
-    timers = unique(owner.timers, found, f"{path}timers")
-    for index, timer in enumerate(owner.timers):
+    timers = unique(actuator.timers, found, f"{path}timers")
+    for index, timer in enumerate(actuator.timers):
         ids(timer, found, f"{path}timers[{index}].")
-    unique(owner.transitions, found, f"{path}transitions")
-    for index, transition in enumerate(owner.transitions):
+    unique(actuator.transitions, found, f"{path}transitions")
+    for index, transition in enumerate(actuator.transitions):
         place = f"{path}transitions[{index}]."
         ids(transition, found, place)
         if transition.from_ not in modes:

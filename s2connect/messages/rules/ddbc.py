@@ -8,7 +8,7 @@ from typing import Final
 from s2connect.messages import ddbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.general import NumberRange
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, warning
 from s2connect.messages.rules.common import (
     Checker,
     each_once,
@@ -21,12 +21,9 @@ from s2connect.messages.rules.common import (
     unique,
 )
 
-SOME_TRANSITION: Final = Rule(
-    "DDBC-01", Severity.WARNING, "DDBC.SystemDescription", "An actuator has at least one transition."
-)
-DEMAND_ORDER: Final = Rule(
+SOME_TRANSITION: Final = warning("DDBC-01", "DDBC.SystemDescription", "An actuator has at least one transition.")
+DEMAND_ORDER: Final = warning(
     "DDBC-02",
-    Severity.WARNING,
     "DDBC.PresentDemandStatus, DDBC.SystemDescription of 0.0.2-beta",
     "The range of the present demand does not start above its end.",
 )

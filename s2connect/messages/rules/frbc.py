@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from s2connect.messages import frbc
 from s2connect.messages.base import S2Message
 from s2connect.messages.general import NumberRange
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, Rule, error, warning
 from s2connect.messages.rules.common import (
     Checker,
     close,
@@ -24,45 +24,32 @@ from s2connect.messages.rules.common import (
     unique,
 )
 
-ELEMENT_ORDER: Final = Rule(
+ELEMENT_ORDER: Final = error(
     "FRBC-01",
-    Severity.ERROR,
     "FRBC.SystemDescription",
     "The range of the fill level of an element of an operation mode starts below its end.",
 )
-ELEMENTS_CONTIGUOUS: Final = Rule(
+ELEMENTS_CONTIGUOUS: Final = error(
     "FRBC-02",
-    Severity.ERROR,
     "FRBC.SystemDescription",
     "The ranges of the fill level of the elements of an operation mode adjoin: no gap, and no overlap.",
 )
-ELEMENTS_COVER: Final = Rule(
+ELEMENTS_COVER: Final = warning(
     "FRBC-03",
-    Severity.WARNING,
     "FRBC.SystemDescription",
     "The elements of an operation mode cover the range of the fill level of the storage.",
 )
-STORAGE_ORDER: Final = Rule(
-    "FRBC-04",
-    Severity.ERROR,
-    "FRBC.SystemDescription",
-    "The range of the fill level of the storage does not start above its end.",
+STORAGE_ORDER: Final = error(
+    "FRBC-04", "FRBC.SystemDescription", "The range of the fill level of the storage does not start above its end."
 )
-LEAKAGE_ORDER: Final = Rule(
-    "FRBC-05",
-    Severity.ERROR,
-    "FRBC.LeakageBehaviour",
-    "The range of the fill level of an element starts below its end.",
+LEAKAGE_ORDER: Final = error(
+    "FRBC-05", "FRBC.LeakageBehaviour", "The range of the fill level of an element starts below its end."
 )
-LEAKAGE_CONTIGUOUS: Final = Rule(
-    "FRBC-06",
-    Severity.ERROR,
-    "FRBC.LeakageBehaviour",
-    "The ranges of the fill level of the elements adjoin: no gap, and no overlap.",
+LEAKAGE_CONTIGUOUS: Final = error(
+    "FRBC-06", "FRBC.LeakageBehaviour", "The ranges of the fill level of the elements adjoin: no gap, and no overlap."
 )
-TARGET_ORDER: Final = Rule(
+TARGET_ORDER: Final = error(
     "FRBC-07",
-    Severity.ERROR,
     "FRBC.FillLevelTargetProfile",
     "The range of the fill level that is aimed for does not start above its end.",
 )

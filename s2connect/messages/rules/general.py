@@ -7,7 +7,7 @@ from typing import Final
 
 from s2connect.messages import general
 from s2connect.messages.base import S2Message
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, error, warning
 from s2connect.messages.rules.common import (
     Checker,
     each_once,
@@ -17,17 +17,14 @@ from s2connect.messages.rules.common import (
     only_phase_is_l1,
 )
 
-ONE_ROLE: Final = Rule(
-    "COM-17", Severity.WARNING, "ResourceManagerDetails", "The device has one role for each commodity."
-)
-NO_SELECTION: Final = Rule(
+ONE_ROLE: Final = warning("COM-17", "ResourceManagerDetails", "The device has one role for each commodity.")
+NO_SELECTION: Final = warning(
     "COM-18",
-    Severity.WARNING,
     "ResourceManagerDetails",
     "NO_SELECTION says that nothing is selected; it is no control type that a device offers.",
 )
-RM_VERSIONS: Final = Rule(
-    "COM-19", Severity.ERROR, "Handshake", "The handshake of a device says which versions of the protocol it supports."
+RM_VERSIONS: Final = error(
+    "COM-19", "Handshake", "The handshake of a device says which versions of the protocol it supports."
 )
 
 _check_value: Final = forecast("value")

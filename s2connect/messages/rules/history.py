@@ -59,8 +59,7 @@ _FINAL: Final = frozenset(
     }
 )
 
-_PpbcInstruction = ppbc.ScheduleInstruction | ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
-_AnyInstruction = Instruction | pebc.Instruction | _PpbcInstruction
+_AnyInstruction = Instruction | pebc.Instruction | ppbc.SequenceInstruction
 _TimerStatus = ombc.TimerStatus | frbc.TimerStatus | ddbc.TimerStatus
 _Announced = frbc.LeakageBehaviour | frbc.FillLevelTargetProfile | frbc.UsageForecast | ddbc.AverageDemandRateForecast
 
@@ -416,7 +415,7 @@ class History:
         self._used.put(message.id, message.message_id)
         self._profiles.put(message.id, profile(message))
 
-    def _check_ppbc_instruction(self, message: _PpbcInstruction, found: Findings, context: _Context) -> None:
+    def _check_ppbc_instruction(self, message: ppbc.SequenceInstruction, found: Findings, context: _Context) -> None:
         self._check_new_instruction(message, found)
         known = self._profiles.get(message.power_profile_id)
         if known is None:
@@ -567,7 +566,11 @@ _TABLE: Final[Sequence[tuple[tuple[type[S2Message], ...], _Check | None, _Accept
     ((pebc.Instruction,), History._check_pebc_instruction, History._accept_new_instruction),
     ((ppbc.PowerProfileDefinition,), History._check_object_id, History._accept_profile),
     ((ppbc.PowerProfileStatus,), History._check_profile_status, None),
-    (get_args(_PpbcInstruction), History._check_ppbc_instruction, History._accept_new_instruction),
+    (
+        (ppbc.ScheduleInstruction, ppbc.StartInterruptionInstruction, ppbc.EndInterruptionInstruction),
+        History._check_ppbc_instruction,
+        History._accept_new_instruction,
+    ),
 )
 """By type of message: its check, and what to remember of it once it is accepted."""
 

@@ -35,7 +35,7 @@ Description = ombc.SystemDescription | frbc.SystemDescription | ddbc.SystemDescr
 """A description of the device, of any control type with operation modes."""
 
 Limit = tuple[CommodityQuantity, pebc.PowerEnvelopeLimitType]
-"""Which limit of which quantity."""
+"""Kind of a limit, and its quantity."""
 
 
 class Remembered(Generic[K, V]):
@@ -219,15 +219,15 @@ def described(message: Description) -> Described:
     return Described(message.message_id, message.valid_from, actuators, fill_level_range, frozenset(forecasts))
 
 
-def _actuator(owner: Machine) -> Actuator:
+def _actuator(machine: Machine) -> Actuator:
     ways: dict[tuple[str, str], list[Way]] = {}
-    for transition in owner.transitions:
+    for transition in machine.transitions:
         way = Way(transition.abnormal_condition_only, tuple(transition.blocking_timers))
         ways.setdefault((transition.from_, transition.to), []).append(way)
     return Actuator(
-        {mode.id: mode.abnormal_condition_only for mode in owner.operation_modes},
+        {mode.id: mode.abnormal_condition_only for mode in machine.operation_modes},
         ways,
-        frozenset(timer.id for timer in owner.timers),
+        frozenset(timer.id for timer in machine.timers),
     )
 
 
@@ -281,5 +281,5 @@ def _mode_costs(things: Iterable[ombc.OperationMode | frbc.OperationModeElement 
     return any(c is not None and (c.start_of_range or c.end_of_range) for c in costs)
 
 
-def _transition_costs(owner: Machine) -> bool:
-    return any(transition.transition_costs for transition in owner.transitions)
+def _transition_costs(machine: Machine) -> bool:
+    return any(transition.transition_costs for transition in machine.transitions)

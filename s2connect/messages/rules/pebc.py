@@ -9,50 +9,36 @@ from typing import Final
 from s2connect.messages import pebc
 from s2connect.messages.base import S2Message
 from s2connect.messages.general import CommodityQuantity
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, error, warning
 from s2connect.messages.rules.common import Checker, ids, lasts, phases, unique
 
-BOTH_LIMITS: Final = Rule(
-    "PEBC-01",
-    Severity.ERROR,
-    "PEBC.PowerConstraints",
-    "There is at least one range for the upper limit, and one for the lower limit.",
+BOTH_LIMITS: Final = error(
+    "PEBC-01", "PEBC.PowerConstraints", "There is at least one range for the upper limit, and one for the lower limit."
 )
-BOTH_LIMITS_EACH: Final = Rule(
+BOTH_LIMITS_EACH: Final = warning(
     "PEBC-02",
-    Severity.WARNING,
     "PEBC.PowerConstraints",
     "A quantity that has a range for one limit has one for the other limit too, as a power envelope always sets both.",
 )
-BOUNDARY_ORDER: Final = Rule(
-    "PEBC-03", Severity.WARNING, "PEBC.PowerConstraints", "The range for a limit does not start above its end."
+BOUNDARY_ORDER: Final = warning(
+    "PEBC-03", "PEBC.PowerConstraints", "The range for a limit does not start above its end."
 )
-VALIDITY: Final = Rule(
+VALIDITY: Final = error(
     "PEBC-04",
-    Severity.ERROR,
     "PEBC.PowerConstraints, PEBC.EnergyConstraint",
     "What is valid for a time does not end to be so before it began.",
 )
-AVERAGE_ORDER: Final = Rule(
-    "PEBC-05",
-    Severity.ERROR,
-    "PEBC.EnergyConstraint",
-    "The upper average power is not below the lower average power.",
+AVERAGE_ORDER: Final = error(
+    "PEBC-05", "PEBC.EnergyConstraint", "The upper average power is not below the lower average power."
 )
-ONE_ENVELOPE: Final = Rule(
-    "PEBC-06",
-    Severity.ERROR,
-    "PEBC.Instruction",
-    "An instruction has one power envelope at most for each commodity quantity.",
+ONE_ENVELOPE: Final = error(
+    "PEBC-06", "PEBC.Instruction", "An instruction has one power envelope at most for each commodity quantity."
 )
-LIMIT_ORDER: Final = Rule(
-    "PEBC-07", Severity.ERROR, "PEBC.Instruction", "The lower limit of a power envelope is not above its upper limit."
+LIMIT_ORDER: Final = error(
+    "PEBC-07", "PEBC.Instruction", "The lower limit of a power envelope is not above its upper limit."
 )
-EMPTY_VALIDITY: Final = Rule(
-    "PEBC-08",
-    Severity.WARNING,
-    "PEBC.PowerConstraints, PEBC.EnergyConstraint",
-    "What is valid for a time is so for longer than no time.",
+EMPTY_VALIDITY: Final = warning(
+    "PEBC-08", "PEBC.PowerConstraints, PEBC.EnergyConstraint", "What is valid for a time is so for longer than no time."
 )
 
 

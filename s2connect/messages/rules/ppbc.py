@@ -8,32 +8,25 @@ from typing import Final
 
 from s2connect.messages import ppbc
 from s2connect.messages.base import S2Message
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, error, warning
 from s2connect.messages.rules.common import Checker, ids, lasts, unique
 from s2connect.messages.rules.general import power_values
 
-PROFILE_TIME: Final = Rule(
-    "PPBC-01", Severity.ERROR, "PPBC.PowerProfileDefinition", "A power profile ends after it can start."
-)
-ROOM: Final = Rule(
+PROFILE_TIME: Final = error("PPBC-01", "PPBC.PowerProfileDefinition", "A power profile ends after it can start.")
+ROOM: Final = warning(
     "PPBC-02",
-    Severity.WARNING,
     "PPBC.PowerProfileDefinition",
     "The shortest power sequences of all containers fit between the start and the end of the profile.",
 )
-PROGRESS: Final = Rule(
+PROGRESS: Final = warning(
     "PPBC-03",
-    Severity.WARNING,
     "PPBC.PowerProfileStatus",
     "The progress is told from the start of the selected power sequence on, and not before.",
 )
-SELECTED: Final = Rule(
-    "PPBC-04",
-    Severity.WARNING,
-    "PPBC.PowerProfileStatus",
-    "The selected power sequence is told where one is scheduled, and only there.",
+SELECTED: Final = warning(
+    "PPBC-04", "PPBC.PowerProfileStatus", "The selected power sequence is told where one is scheduled, and only there."
 )
-ONE_STATUS: Final = Rule("PPBC-05", Severity.WARNING, "PPBC.PowerProfileStatus", "A sequence container has one status.")
+ONE_STATUS: Final = warning("PPBC-05", "PPBC.PowerProfileStatus", "A sequence container has one status.")
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _RUNNING: Final = frozenset({ppbc.PowerSequenceStatus.EXECUTING, ppbc.PowerSequenceStatus.INTERRUPTED})

@@ -15,17 +15,15 @@ from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
 from pydantic import AwareDatetime
 
 from s2connect.messages.base import S2Object
-from s2connect.messages.rules.base import Findings, Rule, Severity
+from s2connect.messages.rules.base import Findings, warning
 
-NULL: Final = Rule(
+NULL: Final = warning(
     "READ-01",
-    Severity.WARNING,
     "members that may be missing, in 0.0.2-beta",
     "A member without a value is left out. (null is read as that; in v1.0.0 it is refused.)",
 )
-MOMENT: Final = Rule(
+MOMENT: Final = warning(
     "READ-02",
-    Severity.WARNING,
     "times",
     "A time has at most nine digits of a second, and no second 60. (Further digits are cut off, and second 60 is read "
     "as the beginning of the next minute.)",
