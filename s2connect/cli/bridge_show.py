@@ -50,9 +50,9 @@ def reload_sentence(done: Reload) -> str:
         for names, word in (
             (done.begun, "begun"),
             (done.ended, "ended"),
-            ([f"{one['route']} ({one['devices']} devices)" for one in done.updated], "updated"),
+            ([f"{one.route} ({one.devices} devices)" for one in done.updated], "updated"),
             (done.kept, "untouched"),
-            ([f"{one['route']} ({one['reason']})" for one in done.failed], "FAILED"),
+            ([f"{one.route} ({one.reason})" for one in done.failed], "FAILED"),
         )
         if names
     ]

@@ -93,7 +93,7 @@ def serve(
 
     Without a certificate it has a CA of its own, which its clients have to trust.
     """
-    from s2connect.service.registry import RunningRegistry, Settings, run_registry
+    from s2connect.service.registry import RunningRegistry, run_registry
 
     log_to_stderr(verbose)
 
@@ -108,7 +108,7 @@ def serve(
             say("Its certificate is of a CA of its own, which its clients have to trust:")
             print(f"  s2connect registry list {registry.url} --trust-anchors {registry.ca_file}", flush=True)
 
-    settings = Settings(
-        file=file, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
+    work = run_registry(
+        file, ready, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
     )
-    return run_work(run_registry(settings, ready))
+    return run_work(work)

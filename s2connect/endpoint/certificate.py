@@ -134,13 +134,20 @@ class CertificateManager:
     def _of_operator(self) -> ServerIdentity:
         assert self._config.certificate is not None
         assert self._config.private_key is not None
-        identity = ServerIdentity.load(_read(self._config.certificate), _read(self._config.private_key))
+        identity = ServerIdentity.load(
+            read_operator_file(self._config.certificate), read_operator_file(self._config.private_key)
+        )
         if self._config.host not in identity.names and f"*.{self._config.host.partition('.')[2]}" not in identity.names:
             raise ConfigurationError(f"The certificate is not for {self._config.host} but for {identity.names[0]}.")
         return identity
 
 
-def _read(path: Path) -> bytes:
+def read_operator_file(path: Path) -> bytes:
+    """Read a file of the operator, such as a certificate.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -9,9 +9,9 @@ from pathlib import Path
 from cryptography import x509
 
 from s2connect.certs.authority import fingerprint
-from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE
+from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE, read_operator_file
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.errors import ConfigurationError, StorageUnavailable
+from s2connect.errors import StorageUnavailable
 from s2connect.store.home import Home
 
 
@@ -45,19 +45,12 @@ def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
         ca, leaf = home.read(CA_FILE), home.read(LEAF_FILE)
     else:
         assert config.certificate is not None
-        ca, leaf = None, _operators(config.certificate)
+        ca, leaf = None, read_operator_file(config.certificate)
     return Certificates(
         config.is_own_ca,
         _facts(ca, home.path / CA_FILE) if ca else None,
         _facts(leaf, config.certificate or home.path / LEAF_FILE) if leaf else None,
     )
-
-
-def _operators(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _facts(pem: bytes, path: Path) -> CertificateFacts:

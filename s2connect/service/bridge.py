@@ -25,7 +25,7 @@ from s2connect.service import commands, events
 from s2connect.service.control import control_socket
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.lines import LineWriter, descriptor_of
-from s2connect.service.objects import Reload
+from s2connect.service.objects import FailedRoute, Reload, UpdatedRoute
 from s2connect.service.record import LinkRecorder, Recorder, open_log
 from s2connect.service.serve import LAST_EVENTS, Form, Output, recording_stopped, report_callbacks
 from s2connect.service.sidecar import Service, Sink
@@ -209,10 +209,10 @@ def summary(bridge: Bridge) -> str:
 def _reload_result(done: Reloaded) -> Reload:
     return Reload(
         kept=done.kept,
-        updated=[{"route": name, "devices": number} for name, number in done.updated.items()],
+        updated=[UpdatedRoute(name, number) for name, number in done.updated.items()],
         begun=done.begun,
         ended=done.ended,
-        failed=[{"route": name, "reason": why} for name, why in done.failed.items()],
+        failed=[FailedRoute(name, why) for name, why in done.failed.items()],
         restart_needed=done.restart,
     )
 

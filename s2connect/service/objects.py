@@ -117,15 +117,31 @@ class NotFound:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class UpdatedRoute:
+    """A route of which only devices were changed, and their number."""
+
+    route: str
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRoute:
+    """A route that could not be begun."""
+
+    route: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
     """Result of reading the file of a bridge again: names of routes, and of sections that need a restart."""
 
     kept: list[str]
-    updated: list[dict[str, Any]]
+    updated: list[UpdatedRoute]
     begun: list[str]
     ended: list[str]
-    failed: list[dict[str, Any]]
+    failed: list[FailedRoute]
     restart_needed: list[str]
 
 
