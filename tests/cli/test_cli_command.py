@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from s2connect.cli import main
-from s2connect.errors import HomeInUse, PairingRefused, S2ConnectError
-from s2connect.service.failures import _CODES, ExitCode, Failure, exit_code
+from s2connect.service.failures import ExitCode
 from tests.command import Running, SilentServer, make_home, run
 from tests.waits import patience
 
@@ -265,20 +264,6 @@ def test_help_tells_the_exit_codes(capsys: Capture) -> None:
     documented = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
     for code in ExitCode:
         assert f"| {int(code)} |" in documented
-
-
-def test_every_error_has_one_exit_code_whether_it_comes_from_here_or_from_the_service() -> None:
-    assert exit_code(HomeInUse) is ExitCode.SERVICE
-    assert exit_code(S2ConnectError) is ExitCode.FAILED
-    for kind, code in _CODES:
-        assert exit_code(kind) is code
-        assert Failure.from_object({"kind": kind.kind, "what": "x"}).code is code
-    refused = Failure.of(PairingRefused("No.", reason="Other", additional_info="busy"))
-    again = Failure.from_object(refused.to_object())
-    assert (again.code, again.details, again.what) == (5, {"reason": "Other", "additional_info": "busy"}, "No.")
-    odd: object
-    for odd in (None, [], {"kind": 3}, {"kind": "martian"}):
-        assert Failure.from_object(odd).code == 1
 
 
 def test_an_unexpected_error_is_a_sentence(rm: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
