@@ -27,6 +27,7 @@ from s2connect.model.common import MQTT, WEBSOCKET, NodeDescription, NodeId
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import AccessToken
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
+from s2connect.transports.base import Connection
 from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.mosquitto import Mosquitto, access_list, password
 from tests.waits import within
@@ -208,7 +209,7 @@ class BridgeSetup:
         peer = description(self.ids["bridge"], role.other)
         while True:
             if role is Role.CEM:
-                connection = await anext(self.manager_server)
+                connection: Connection = await anext(self.manager_server)
             else:
                 assert isinstance(self.devices, PlainServerDevicesSide)
                 try:

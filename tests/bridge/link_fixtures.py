@@ -83,7 +83,7 @@ class PeerSide(LinkSide):
 
     def standing(self) -> int:
         """How many connections stand."""
-        return sum(1 for near in self.near if near._ended is None)  # type: ignore[attr-defined]
+        return len([near for near in self.near if near._ended is None])  # type: ignore[attr-defined]
 
 
 NOBODY = NotReachable("Nobody is there.")

@@ -36,7 +36,7 @@ class Scene:
         self.taking = self._take()
 
     def _take(self) -> asyncio.Task[Session]:
-        return asyncio.ensure_future(anext(self._managers))  # type: ignore[arg-type,return-value]
+        return asyncio.ensure_future(anext(self._managers))
 
     async def manager(self) -> Session:
         """The next session of the energy manager."""

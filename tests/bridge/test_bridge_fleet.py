@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,9 @@ class Fleet:
             held.add(task)
             task.add_done_callback(held.discard)
 
+    def _leaves(self, identifier: str, _: Message) -> None:
+        self.left[identifier] = time.perf_counter()
+
     def _heard(self, direction: str, message: Message) -> None:
         if direction == "received" and message.id in self.left:
             self.seen[message.id] += 1
@@ -115,9 +119,7 @@ class Fleet:
                     "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}],
                 }
                 try:
-                    await session.send(
-                        value, leaving=lambda _, i=identifier: self.left.update({i: time.perf_counter()})
-                    )
+                    await session.send(value, leaving=partial(self._leaves, identifier))
                     self.acknowledged.add(identifier)
                 except SessionError as error:
                     self.refused[error.kind] += 1

@@ -150,6 +150,7 @@ async def test_one_self_signed_certificate_is_its_own_root(tmp_path: Path) -> No
 
 async def test_an_absurd_chain_is_refused(tmp_path: Path) -> None:
     leaf = make_leaf(make_root(), HOST)
+    assert leaf.issuer is not None
     longest = leaf.pem + leaf.issuer.pem * (MAX_CHAIN_CERTIFICATES - 1)
     async with serving(plain_context(tmp_path, longest, leaf.key_pem)) as server:
         await capture_chain(HOST, server.port, address="127.0.0.1", timeout=5)
@@ -368,7 +369,8 @@ def test_an_address_written_as_a_name_is_no_address() -> None:
 
 @pytest.mark.rule("TRUST-04")
 def test_dates_of_leaf_and_root_count() -> None:
-    old, young = {"start": -9 * DAY, "end": -timedelta(seconds=2)}, {"start": timedelta(seconds=60)}
+    old: dict[str, Any] = {"start": -9 * DAY, "end": -timedelta(seconds=2)}
+    young: dict[str, Any] = {"start": timedelta(seconds=60)}
     assert fault(captured(make_leaf(make_root(), HOST, **old))) == "expired"
     assert fault(captured(make_leaf(make_root(**old), HOST))) == "expired"
     assert fault(captured(make_leaf(make_root(), HOST, **young))) == "not_yet_valid"

@@ -321,7 +321,7 @@ def test_wrappers_and_strings_are_looked_into(file: Path, capsys: Capture, line:
 
 
 def test_direction_and_time_of_a_wrapper_count(file: Path, capsys: Capture) -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"ts": 1795868721 + number, "dir": "tx" if sender == "RM" else "rx", "payload": text}
         for number, (sender, text) in enumerate(CONVERSATION)
     ]

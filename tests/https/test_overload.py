@@ -92,7 +92,13 @@ class World:
         self._busy = bool(self._ready)
         if self._busy:
             cost, then = self._ready.popleft()
-            self.at(cost, lambda: (then(), self._give_turns(), self._next())[0])
+
+            def run() -> None:
+                then()
+                self._give_turns()
+                self._next()
+
+            self.at(cost, run)
 
     def _probe(self) -> None:
         sent = self.now

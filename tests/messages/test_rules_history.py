@@ -494,6 +494,8 @@ AFTER = AT_NOON + timedelta(hours=12)
 
 def test_a_description_to_come_leaves_the_one_before_in_force_until_then() -> None:
     history = told([*FRBC, PLAN_B], BEFORE)
+    old: set[str]
+    new: set[str]
     for now, old, new in ((BEFORE, set(), set()), (AFTER, {"HIST-06"}, set())):
         assert broken(history.check(*spoken(order("FRBC")), now)) == old
         assert broken(history.check(*spoken(OTHER), now)) == new
@@ -508,6 +510,9 @@ def test_several_descriptions_to_come_are_remembered() -> None:
     plan_c: Said = ("FRBC.SystemDescription", {"valid_from": ONE, "actuators.0.id": "third"})
     history = told([*FRBC, PLAN_B, plan_c], BEFORE)
     third = order("FRBC", actuator_id="third", id="order-3")
+    old: set[str]
+    second: set[str]
+    last: set[str]
     for now, old, second, last in (
         (BEFORE, set(), set(), set()),
         (BEFORE + timedelta(hours=2), {"HIST-06"}, set(), set()),

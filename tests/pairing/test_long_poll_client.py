@@ -293,7 +293,7 @@ class Manager:
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         raise AssertionError("an energy manager is pairing server here")
 
-    confirm = drop = leave = gives_way = hold  # type: ignore[assignment]
+    confirm = drop = leave = gives_way = hold
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[HttpsServer]:

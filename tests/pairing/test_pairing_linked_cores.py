@@ -131,6 +131,7 @@ class Wire:
             if isinstance(queued, Reply):
                 return queued
             while (at := server.wait(queued, now=self.now)) is not None:
+                assert isinstance(at, float)
                 self.now = at
             answer = server.answer(queued, now=self.now, entropy=self._entropy())
             if isinstance(answer, Reply):

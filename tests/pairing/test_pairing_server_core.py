@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -779,11 +780,12 @@ def test_repeats_of_what_failed_are_answered_alike_and_count_once(number: int) -
     setup = PairingSetup()
     attempt = setup.begin()
     wrong = dump({"serverHmacChallengeResponse": attempt.proof(OTHER_TOKEN)})
-    step, status = [
+    steps: list[tuple[Callable[[], Reply], int]] = [
         (lambda: attempt.request_details(body=wrong), 403),
         (lambda: attempt.request_details(body=b"{}"), 400),
         (attempt.finalize, 400),
-    ][number]
+    ]
+    step, status = steps[number]
     replies = [step() for _ in range(8)]
     assert all(reply == replies[0] and reply.status == status for reply in replies)
     assert [e.code_after for e in setup.events()] == [AfterFailure.NOTHING]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_device_follows_the_sun_for_a_day_and_every_message_keeps_the_rules(
     house.run(DAY)
     assert device.control_type is control_type
     told = house.judges[device.resource_id]
-    instructions = of(instruction, told.from_cem())
+    instructions: list[Any] = of(instruction, told.from_cem())
     assert instructions
     assert len(instructions) < 1000, "it is not instructed for every flicker of the sun"
     said = statuses(told.from_rm())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,11 +75,11 @@ def test_switching_too_soon_is_refused(control_type: ControlType) -> None:
     pump = a_device("heat-pump")
     select(pump, control_type, MIDNIGHT)
 
-    def instruct(mode: str, minutes: float) -> list[object]:
+    def instruct(mode: str, minutes: float) -> Sequence[object]:
         now = MIDNIGHT + minutes * MINUTE
         pump.advance(now)
         if control_type is FRBC:
-            message = frbc_instruction("compressor", mode, 0.5, now)
+            message: Any = frbc_instruction("compressor", mode, 0.5, now)
         else:
             message = ombc.Instruction(
                 id=new_id(),

@@ -145,6 +145,7 @@ async def test_an_offer_has_a_wss_url_and_a_token_of_32_bytes(rig: Any) -> None:
 async def test_deflate_is_on_by_default_and_can_be_off(rig: Any, compression: bool) -> None:
     async with rig(compression=compression) as made:
         server, client = await raw_pair(made)
+        assert client.response is not None
         assert ("permessage-deflate" in client.response.headers.get("Sec-WebSocket-Extensions", "")) == compression
         await server.send("ä" * 1000)
         assert await client.recv() == "ä" * 1000
