@@ -21,7 +21,7 @@ from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.other_maker import CODE, JWT, OtherMaker
 from tests.endpoint.stranger import stranger
-from tests.endpoint.test_endpoint_lan import House
+from tests.endpoint.test_endpoint_local_network import House
 from tests.endpoint.test_endpoint_pairing import pair_impatiently
 from tests.netns import Lan, require_netns
 from tests.waits import within

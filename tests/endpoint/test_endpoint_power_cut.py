@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.endpoint.power_cut_house import build, build_paired, house, session
+from tests.endpoint.power_cut_program import build, build_paired, house, session
 from tests.power_cut import Outcome, full_disk_points, kill_points
 
-SCRIPT = str(Path(__file__).with_name("power_cut_house.py"))
+SCRIPT = str(Path(__file__).with_name("power_cut_program.py"))
 ROOT = str(Path(__file__).parents[2])
 
 # Each starts hundreds of processes. Power cuts of the store alone are in the default suite.

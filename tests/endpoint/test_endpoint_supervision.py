@@ -19,12 +19,12 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
 from s2connect.transports.websocket_server import WebSocketServerConnection
-from tests.endpoint import supervision_house
+from tests.endpoint import supervision_program
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns
 from tests.waits import until, within
 
-SECRET = supervision_house.SECRET
+SECRET = supervision_program.SECRET
 
 
 class Fault:
@@ -312,13 +312,13 @@ async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
     "task",
     [
         pytest.param(task, marks=() if task in ("advertise", "long-polling") else pytest.mark.long)
-        for task in supervision_house.CASES
+        for task in supervision_program.CASES
     ],
 )
 def test_a_task_of_the_local_network_that_fails_is_told_and_overcome(task: str) -> None:
     require_netns()
     with Lan(1, ipv6=False) as network:
-        done = network.hosts[0].run(sys.executable, "-m", "tests.endpoint.supervision_house", task, timeout=55)
+        done = network.hosts[0].run(sys.executable, "-m", "tests.endpoint.supervision_program", task, timeout=55)
     assert ("Traceback" in done.stderr) == (task != "no network"), done.stderr
-    assert done.stderr.count(supervision_house.SECRET) == (task != "no network"), done.stderr
+    assert done.stderr.count(supervision_program.SECRET) == (task != "no network"), done.stderr
     assert f"{task} failed" in done.stderr or f"{task}-" in done.stderr or task == "no network", done.stderr

@@ -29,7 +29,7 @@ class House:
     def __init__(self, machine: Host, home: Path, **settings: object) -> None:
         self.machine = machine
         self.process: Process = machine.start(
-            sys.executable, "-m", "tests.endpoint.lan_house", str(home), json.dumps(settings)
+            sys.executable, "-m", "tests.endpoint.lan_program", str(home), json.dumps(settings)
         )
         ready = self.event("ready")
         self.url, self.id = ready["url"], ready["id"]
