@@ -28,7 +28,7 @@ from s2connect.supervisor import (
 SECRET = "code 1234-5678"
 
 
-class House:
+class SupervisorSetup:
     """A supervisor whose sleeps pass at once on a clock of the test's, and everything it reports."""
 
     def __init__(self) -> None:
@@ -64,51 +64,51 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 async def test_a_task_that_is_kept_is_started_again_until_it_returns(caplog: pytest.LogCaptureFixture) -> None:
-    house = House()
-    async with house.supervisor as supervisor:
+    setup = SupervisorSetup()
+    async with setup.supervisor as supervisor:
         await supervisor.keep(failing(3), "connector", "one")
-    assert house.slept == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
-    assert house.failures.counts == {"connector": 3}
-    assert house.published == [TaskFailure(task="connector", error="RuntimeError", retry_in=FIRST_DELAY, count=1)]
+    assert setup.slept == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert setup.failures.counts == {"connector": 3}
+    assert setup.published == [TaskFailure(task="connector", error="RuntimeError", retry_in=FIRST_DELAY, count=1)]
     (record,) = errors(caplog)
     assert "test-connector-one" in record.getMessage()
     assert record.exc_info
 
 
 async def test_an_event_names_the_class_of_the_exception_and_never_its_text() -> None:
-    house = House()
-    async with house.supervisor as supervisor:
+    setup = SupervisorSetup()
+    async with setup.supervisor as supervisor:
         await supervisor.keep(failing(1), "connector")
-    assert SECRET not in repr(house.published)
+    assert SECRET not in repr(setup.published)
 
 
 async def test_the_delay_is_bounded_and_the_task_never_given_up() -> None:
-    house = House()
-    async with house.supervisor as supervisor:
+    setup = SupervisorSetup()
+    async with setup.supervisor as supervisor:
         await supervisor.keep(failing(100), "connector")
-    assert max(house.slept) == LONGEST_DELAY
-    assert len(house.slept) == 100
+    assert max(setup.slept) == LONGEST_DELAY
+    assert len(setup.slept) == 100
 
 
 async def test_after_a_long_life_the_delays_begin_anew() -> None:
-    house = House()
+    setup = SupervisorSetup()
 
     async def lives() -> None:
-        if len(house.slept) == 6:
+        if len(setup.slept) == 6:
             return
-        if len(house.slept) == 4:
-            house.now += STABLE
+        if len(setup.slept) == 4:
+            setup.now += STABLE
         raise RuntimeError
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         await supervisor.keep(lives, "follower")
-    assert house.slept == [FIRST_DELAY * factor for factor in (1, 2, 4, 8, 1, 2)]
+    assert setup.slept == [FIRST_DELAY * factor for factor in (1, 2, 4, 8, 1, 2)]
 
 
 async def test_an_expected_error_of_a_kept_task_is_a_warning_without_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    house = House()
+    setup = SupervisorSetup()
     tries = 0
 
     async def work() -> None:
@@ -117,42 +117,42 @@ async def test_an_expected_error_of_a_kept_task_is_a_warning_without_traceback(
         if tries == 1:
             raise NotReachable("Nobody is there.")
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         await supervisor.keep(work, "connector")
     (record,) = errors(caplog)
     assert record.levelno == logging.WARNING
     assert not record.exc_info
-    assert [failure.error for failure in house.published] == ["NotReachable"]
+    assert [failure.error for failure in setup.published] == ["NotReachable"]
 
 
 async def test_something_that_is_cancelled_under_a_kept_task_does_not_end_it() -> None:
-    house = House()
+    setup = SupervisorSetup()
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     gone.cancel()
 
     async def work() -> None:
-        if not house.slept:
+        if not setup.slept:
             await gone
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         task = supervisor.keep(work, "follower")
         await asyncio.wait({task})
     assert not task.cancelled()
-    assert [failure.error for failure in house.published] == ["CancelledError"]
+    assert [failure.error for failure in setup.published] == ["CancelledError"]
 
 
 async def test_what_is_done_once_is_reported_when_it_fails_and_not_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    house = House()
-    async with house.supervisor as supervisor:
+    setup = SupervisorSetup()
+    async with setup.supervisor as supervisor:
         task = supervisor.spawn(failing(1)(), "farewell", "one")
         await asyncio.wait({task})
         await asyncio.sleep(0)
-    assert house.published == [TaskFailure(task="farewell", error="RuntimeError", retry_in=None, count=1)]
+    assert setup.published == [TaskFailure(task="farewell", error="RuntimeError", retry_in=None, count=1)]
     (record,) = errors(caplog)
     assert record.exc_info
-    assert house.slept == []
+    assert setup.slept == []
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
@@ -160,35 +160,35 @@ async def test_an_expected_error_of_what_is_done_once_is_only_logged(
     level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    house = House()
+    setup = SupervisorSetup()
 
     async def work() -> None:
         raise NotReachable("Nobody is there.")
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         await asyncio.wait({supervisor.spawn(work(), "farewell", expected=level)})
         await asyncio.sleep(0)
     (record,) = caplog.records
     assert (record.levelno, record.exc_info) == (level, None)
-    assert house.published == []
+    assert setup.published == []
 
 
 async def test_a_task_done_once_that_ends_with_something_cancelled_is_reported() -> None:
-    house = House()
+    setup = SupervisorSetup()
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     gone.cancel()
 
     async def work() -> None:
         await gone
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         await asyncio.wait({supervisor.spawn(work(), "offer")})
         await asyncio.sleep(0)
-    assert [failure.error for failure in house.published] == ["CancelledError"]
+    assert [failure.error for failure in setup.published] == ["CancelledError"]
 
 
 async def test_closing_cancels_and_awaits_all_and_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
-    house = House()
+    setup = SupervisorSetup()
     ended = []
 
     async def long(name: str) -> None:
@@ -198,18 +198,18 @@ async def test_closing_cancels_and_awaits_all_and_is_no_failure(caplog: pytest.L
             await asyncio.sleep(0)
             ended.append(name)
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         supervisor.keep(lambda: long("kept"), "follower")
         supervisor.spawn(long("once"), "offer")
         await asyncio.sleep(0)
     assert sorted(ended) == ["kept", "once"]
     assert not errors(caplog)
-    assert house.published == []
-    await house.supervisor.close()
+    assert setup.published == []
+    await setup.supervisor.close()
 
 
 async def test_a_failure_while_it_is_closed_is_reported() -> None:
-    house = House()
+    setup = SupervisorSetup()
 
     async def clumsy() -> None:
         try:
@@ -217,10 +217,10 @@ async def test_a_failure_while_it_is_closed_is_reported() -> None:
         finally:
             raise RuntimeError(SECRET)
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         supervisor.spawn(clumsy(), "offer")
         await asyncio.sleep(0)
-    assert house.failures.counts == {"offer": 1}
+    assert setup.failures.counts == {"offer": 1}
 
 
 async def test_closing_while_a_task_waits_to_be_started_again_is_prompt() -> None:
@@ -233,7 +233,7 @@ async def test_closing_while_a_task_waits_to_be_started_again_is_prompt() -> Non
 
 
 async def test_what_the_end_of_a_task_begins_ends_too() -> None:
-    house = House()
+    setup = SupervisorSetup()
     ended = []
 
     async def after() -> None:
@@ -244,9 +244,9 @@ async def test_what_the_end_of_a_task_begins_ends_too() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            house.supervisor.spawn(after(), "after")
+            setup.supervisor.spawn(after(), "after")
 
-    async with house.supervisor as supervisor:
+    async with setup.supervisor as supervisor:
         supervisor.spawn(first(), "first")
         await asyncio.sleep(0)
     assert ended == [], "nothing is begun once it is closed"
@@ -265,10 +265,10 @@ async def test_what_does_not_end_is_named_and_left(
             except asyncio.CancelledError:
                 continue
 
-    house = House()
-    task = house.supervisor.spawn(stubborn(), "stubborn")
+    setup = SupervisorSetup()
+    task = setup.supervisor.spawn(stubborn(), "stubborn")
     await asyncio.sleep(0)
-    await house.supervisor.close()
+    await setup.supervisor.close()
     (record,) = errors(caplog)
     assert "test-stubborn was cancelled and does not end" in record.getMessage()
     let_go.set()
@@ -276,32 +276,32 @@ async def test_what_does_not_end_is_named_and_left(
 
 
 async def test_tasks_may_end_by_themselves_within_the_grace() -> None:
-    house = House()
+    setup = SupervisorSetup()
     done = []
 
     async def work() -> None:
         await asyncio.sleep(0)
         done.append(True)
 
-    house.supervisor.spawn(work(), "events")
-    await house.supervisor.close(grace=10)
+    setup.supervisor.spawn(work(), "events")
+    await setup.supervisor.close(grace=10)
     assert done
 
 
 async def test_a_task_may_close_its_own_supervisor() -> None:
-    house = House()
+    setup = SupervisorSetup()
     ended = []
 
     async def work() -> None:
-        await house.supervisor.close(grace=10)
+        await setup.supervisor.close(grace=10)
         ended.append(True)
 
-    await house.supervisor.spawn(work(), "stop")
+    await setup.supervisor.spawn(work(), "stop")
     assert ended
 
 
 async def test_a_cancelled_close_is_prompt_and_what_it_cancelled_stays_cancelled() -> None:
-    house = House()
+    setup = SupervisorSetup()
     let_go = asyncio.Event()
 
     async def slow() -> None:
@@ -310,9 +310,9 @@ async def test_a_cancelled_close_is_prompt_and_what_it_cancelled_stays_cancelled
         finally:
             await let_go.wait()
 
-    task = house.supervisor.spawn(slow(), "slow")
+    task = setup.supervisor.spawn(slow(), "slow")
     await asyncio.sleep(0)
-    closing = asyncio.create_task(house.supervisor.close())
+    closing = asyncio.create_task(setup.supervisor.close())
     await asyncio.sleep(0)
     closing.cancel()
     await asyncio.wait({closing})
@@ -333,38 +333,38 @@ def raised(error: Exception) -> Exception:
 
 
 def test_the_same_failure_is_reported_once_a_minute_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
-    house = House()
+    setup = SupervisorSetup()
     for second in range(int(2 * REPORT_EVERY) + 1):
-        house.now = float(second)
-        house.failures.failed("connector", raised(RuntimeError()), retry_in=1.0)
-    assert [failure.count for failure in house.published] == [1, REPORT_EVERY, REPORT_EVERY]
+        setup.now = float(second)
+        setup.failures.failed("connector", raised(RuntimeError()), retry_in=1.0)
+    assert [failure.count for failure in setup.published] == [1, REPORT_EVERY, REPORT_EVERY]
     assert [bool(record.exc_info) for record in errors(caplog)] == [True, False, False]
-    assert house.failures.counts["connector"] == 2 * REPORT_EVERY + 1
+    assert setup.failures.counts["connector"] == 2 * REPORT_EVERY + 1
 
 
 def test_the_traceback_comes_again_after_a_day(caplog: pytest.LogCaptureFixture) -> None:
-    house = House()
-    for house.now in (0.0, TRACEBACK_EVERY / 2, TRACEBACK_EVERY):
-        house.failures.failed("connector", raised(RuntimeError()))
+    setup = SupervisorSetup()
+    for setup.now in (0.0, TRACEBACK_EVERY / 2, TRACEBACK_EVERY):
+        setup.failures.failed("connector", raised(RuntimeError()))
     assert [bool(record.exc_info) for record in errors(caplog)] == [True, False, True]
 
 
 def test_failures_of_different_tasks_and_places_are_reported_each() -> None:
-    house = House()
-    house.failures.failed("connector", raised(RuntimeError()))
-    house.failures.failed("advertiser", raised(RuntimeError()))
+    setup = SupervisorSetup()
+    setup.failures.failed("connector", raised(RuntimeError()))
+    setup.failures.failed("advertiser", raised(RuntimeError()))
     try:
         raise RuntimeError
     except RuntimeError as error:
-        house.failures.failed("connector", error)
-    assert len(house.published) == 3
+        setup.failures.failed("connector", error)
+    assert len(setup.published) == 3
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    house = House()
+    setup = SupervisorSetup()
     for number in range(MAX_KNOWN + 5):
-        house.failures.failed(f"task {number}", raised(RuntimeError()))
-    assert len(house.failures._reports._kinds) == MAX_KNOWN
+        setup.failures.failed(f"task {number}", raised(RuntimeError()))
+    assert len(setup.failures._reports._kinds) == MAX_KNOWN
 
 
 def test_a_publisher_that_stumbles_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
@@ -376,9 +376,9 @@ def test_a_publisher_that_stumbles_does_no_harm(caplog: pytest.LogCaptureFixture
 
 
 async def test_what_escapes_from_a_callback_of_the_loop_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    house = House()
+    setup = SupervisorSetup()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(house.failures.loop_exception)
+    loop.set_exception_handler(setup.failures.loop_exception)
 
     def stumble() -> None:
         raise RuntimeError(SECRET)
@@ -386,7 +386,7 @@ async def test_what_escapes_from_a_callback_of_the_loop_is_reported(caplog: pyte
     loop.call_soon(stumble)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert [(failure.task, failure.error) for failure in house.published] == [("callback", "RuntimeError")]
+    assert [(failure.task, failure.error) for failure in setup.published] == [("callback", "RuntimeError")]
     (record,) = errors(caplog)
     assert "stumble" in record.getMessage()
     loop.call_exception_handler({"message": "something without an exception"})

@@ -1,4 +1,4 @@
-"""A house with one energy manager and one device in one process, which a test cuts the power of.
+"""One energy manager and one device in one process, which a test cuts the power of.
 
 Run as a script it does one thing and ends; it changes the disk from one thread, so that a test can count.
 """
@@ -51,14 +51,14 @@ def build_paired(directory: Path) -> None:
     build(directory)
 
     async def pair() -> None:
-        async with house(directory) as (cem, rm):
+        async with both(directory) as (cem, rm):
             await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
 
     asyncio.run(pair())
 
 
 @contextlib.asynccontextmanager
-async def house(directory: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
+async def both(directory: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     """Open both at a loopback address of this directory's own."""
     number = int.from_bytes(hashlib.sha256(str(directory).encode()).digest()[:2]) % 64_000 + 257
     address = f"127.1.{number // 256}.{number % 256}"
@@ -104,7 +104,7 @@ async def main(what: str, directory: Path) -> None:
     one = OneThread(1)
     asyncio.get_running_loop().set_default_executor(one)
     s2connect.store.sqlite.ThreadPoolExecutor = lambda *_, **__: one  # type: ignore[assignment, misc]
-    async with house(directory) as (cem, rm):
+    async with both(directory) as (cem, rm):
         if what == "device pairs":
             await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
         elif what == "manager pairs":

@@ -44,7 +44,7 @@ class Fault:
         setattr(owner, name, faulty)
 
 
-class House:
+class EndpointPair:
     """The two endpoints."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
@@ -77,66 +77,66 @@ def change_network() -> None:
     subprocess.run(["ip", "addr", "add", f"{NEW}/24", "dev", "eth0"], check=True)
 
 
-async def advertise(house: House) -> None:
+async def advertise(pair: EndpointPair) -> None:
     Fault(Advertiser, "start")
-    await house.open()
-    await failed(house.at_cem, "advertise")
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.Advertised))
+    await pair.open()
+    await failed(pair.at_cem, "advertise")
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.Advertised))
 
 
-async def neighbours(house: House) -> None:
+async def neighbours(pair: EndpointPair) -> None:
     Fault(Browser, "__anext__")
-    await house.open()
-    await failed(house.at_rm, "neighbours")
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))
+    await pair.open()
+    await failed(pair.at_rm, "neighbours")
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.DeviceWaits))
 
 
-async def long_polling(house: House) -> None:
+async def long_polling(pair: EndpointPair) -> None:
     Fault(lan, "wait_for_pairing")
-    await house.open()
-    await failed(house.at_rm, "long-polling")
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))
+    await pair.open()
+    await failed(pair.at_rm, "long-polling")
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.DeviceWaits))
 
 
-async def long_poll_pairing(house: House) -> None:
+async def long_poll_pairing(pair: EndpointPair) -> None:
     Fault(PairingManager, "pair")
-    await house.open()
-    code = house.rm.node().issue_pairing_code()
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))
-    pairing = asyncio.create_task(house.cem.node().pair_waiting(house.rm.node().id, str(code)))
-    await failed(house.at_rm, "long-poll-pairing", again=False)
+    await pair.open()
+    code = pair.rm.node().issue_pairing_code()
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.DeviceWaits))
+    pairing = asyncio.create_task(pair.cem.node().pair_waiting(pair.rm.node().id, str(code)))
+    await failed(pair.at_rm, "long-poll-pairing", again=False)
     pairing.cancel()
     await asyncio.wait({pairing})
-    await house.cem.node().pair_waiting(house.rm.node().id, str(code))
+    await pair.cem.node().pair_waiting(pair.rm.node().id, str(code))
 
 
-async def advertiser(house: House) -> None:
-    await house.open()
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))
+async def advertiser(pair: EndpointPair) -> None:
+    await pair.open()
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.DeviceWaits))
     Fault(Advertiser, "_publish")
     async with Browser(Role.CEM) as browser:
         change_network()
-        await failed(house.at_cem, "advertiser")
+        await failed(pair.at_cem, "advertiser")
         await until(lambda: [e for e in browser.found() if NEW in e.addresses])
 
 
-async def mdns_interfaces(house: House) -> None:
+async def mdns_interfaces(pair: EndpointPair) -> None:
     """It belongs to the process and to no endpoint, so the log alone tells."""
-    await house.open()
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.DeviceWaits))
+    await pair.open()
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.DeviceWaits))
     fault = Fault(shared, "_interfaces")
     change_network()
     await until(lambda: fault.calls >= 2)
 
 
-async def no_network(house: House) -> None:
+async def no_network(pair: EndpointPair) -> None:
     """There is none when the endpoints are opened."""
     for interface in ("lo", "eth0"):
         subprocess.run(["ip", "addr", "flush", "dev", interface], check=True)
-    await house.open()
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.Notice) and event.kind == "not_advertised")
+    await pair.open()
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.Notice) and event.kind == "not_advertised")
     change_network()
-    await wait_for(house.at_cem, lambda event: isinstance(event, events.Advertised))
+    await wait_for(pair.at_cem, lambda event: isinstance(event, events.Advertised))
 
 
 CASES = {
@@ -153,7 +153,7 @@ CASES = {
 async def main(case: str) -> None:
     supervisor.FIRST_DELAY = 0.1  # type: ignore[misc]
     async with AsyncExitStack() as stack:
-        await CASES[case](House(stack))
+        await CASES[case](EndpointPair(stack))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _possible() -> None:
     require_netns()
 
 
-class House:
+class LanEndpoint:
     """One endpoint on a machine."""
 
     def __init__(self, machine: Host, home: Path, **settings: object) -> None:
@@ -62,8 +62,8 @@ def homes(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 def test_two_hosts_pair_by_name_and_talk_after_one_announced_it(homes: Iterator[Path], family: str) -> None:
     with Lan(2, ipv4=family == "IPv4", ipv6=family == "IPv6") as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local", title="Manager")
-        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local", title="Battery")
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local", title="Manager")
+        device = LanEndpoint(lan.hosts[1], next(homes), role="RM", host="battery.local", title="Battery")
         name, titles, peer = device.do("look", manager.url, None)
         assert (name, titles) == ("House of CEM", ["Manager"])
         device.do("announce", manager.url, peer)
@@ -80,8 +80,8 @@ def test_two_hosts_pair_by_name_and_talk_after_one_announced_it(homes: Iterator[
 @pytest.mark.rule("DISC-09", "REC-01")
 def test_the_session_comes_back_when_either_host_gets_another_address(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
-        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local")
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = LanEndpoint(lan.hosts[1], next(homes), role="RM", host="battery.local")
         device.do("pair", manager.url, manager.do("code"), None)
         device.event("session")
         lan.hosts[1].change_address("10.77.1.2/24", "10.77.1.92/24")
@@ -94,8 +94,8 @@ def test_the_session_comes_back_when_either_host_gets_another_address(homes: Ite
 @pytest.mark.long
 def test_a_host_that_vanishes_and_comes_back_is_connected_to_again(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
-        device = House(lan.hosts[1], next(homes), role="RM", host="battery.local")
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = LanEndpoint(lan.hosts[1], next(homes), role="RM", host="battery.local")
         device.do("pair", manager.url, manager.do("code"), None)
         device.event("session")
         lan.hosts[0].unplug()
@@ -107,8 +107,8 @@ def test_a_host_that_vanishes_and_comes_back_is_connected_to_again(homes: Iterat
 @pytest.mark.rule("LAN-02", "TRUST-04")
 def test_a_host_in_another_subnet_is_told_nothing_and_can_still_pair_by_a_typed_url(homes: Iterator[Path]) -> None:
     with Lan(1, ipv6=False, far_hosts=1) as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
-        far = House(lan.far_hosts[0], next(homes), role="RM", host="shed.local")
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        far = LanEndpoint(lan.far_hosts[0], next(homes), role="RM", host="shed.local")
         refused = far.ask("look", manager.url, "10.77.1.1")
         assert refused["error"] == "pairing_refused"
         assert "network" in refused["sentence"]
@@ -120,11 +120,11 @@ def test_a_host_in_another_subnet_is_told_nothing_and_can_still_pair_by_a_typed_
 @pytest.mark.rule("DISC-07")
 def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(homes: Iterator[Path]) -> None:
     with Lan(3, ipv6=False) as lan:
-        House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
         lan.hosts[0].run("sleep", "2")  # until the first has its name
-        second = House(lan.hosts[1], next(homes), role="CEM", host="ems.local")
+        second = LanEndpoint(lan.hosts[1], next(homes), role="CEM", host="ems.local")
         assert "ems" in second.event("Notice", kind="name_conflict")["sentence"]
-        device = House(lan.hosts[2], next(homes), role="RM", host="battery.local")
+        device = LanEndpoint(lan.hosts[2], next(homes), role="RM", host="battery.local")
         assert device.do("pair", second.url, second.do("code"), "10.77.1.2") == second.id
 
 
@@ -132,8 +132,10 @@ def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(hom
 @pytest.mark.rule("LP-01", "LP-02", "LP-04", "LP-05", "ROLE-03", "ROLE-04", "DISC-05")
 def test_a_device_without_a_server_is_paired_by_the_code_on_its_sticker(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local")
-        device = House(lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False, title="Tiny heat pump")
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = LanEndpoint(
+            lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False, title="Tiny heat pump"
+        )
         waits = manager.event("DeviceWaits", timeout=40)
         assert (waits["peer"], waits["name"]) == (device.id, "Tiny heat pump")
         manager.do("announce waiting", device.id)
@@ -151,8 +153,8 @@ def test_a_device_without_a_server_is_paired_by_the_code_on_its_sticker(homes: I
 @pytest.mark.rule("LP-01", "DISC-05")
 def test_a_device_waits_as_long_as_a_manager_advertises_that_it_may(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
-        manager = House(lan.hosts[0], next(homes), role="CEM", host="ems.local", advertise=False)
-        device = House(lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False)
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local", advertise=False)
+        device = LanEndpoint(lan.hosts[1], next(homes), role="RM", host="tiny.local", server=False)
 
         def polls(*urls: str) -> None:
             deadline = Deadline(20)

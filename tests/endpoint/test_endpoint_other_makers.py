@@ -21,7 +21,7 @@ from s2connect.pairing import http_client
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.other_maker import CODE, JWT, OtherMaker
 from tests.endpoint.stranger import stranger
-from tests.endpoint.test_endpoint_local_network import House
+from tests.endpoint.test_endpoint_local_network import LanEndpoint
 from tests.endpoint.test_endpoint_pairing import pair_impatiently
 from tests.netns import Lan, require_netns
 from tests.waits import within
@@ -281,9 +281,11 @@ def test_the_address_of_a_self_signed_server_plays_no_part(tmp_path: Path, addre
         places = {"CEM": (lan.hosts[0], address), "RM": (lan.hosts[1], sibling)}
         for machine, own in places.values():
             machine.add_address(f"{own}/{length}")
-        houses = {role: House(machine, next(homes), role=role, host=own) for role, (machine, own) in places.items()}
+        endpoints = {
+            role: LanEndpoint(machine, next(homes), role=role, host=own) for role, (machine, own) in places.items()
+        }
         initiator = "RM" if responder == "CEM" else "CEM"
-        code = houses[responder].do("code")
-        assert houses[initiator].do("pair", houses[responder].url, code, None) == houses[responder].id
-        for house in houses.values():
-            house.event("session")
+        code = endpoints[responder].do("code")
+        assert endpoints[initiator].do("pair", endpoints[responder].url, code, None) == endpoints[responder].id
+        for endpoint in endpoints.values():
+            endpoint.event("session")

@@ -247,14 +247,14 @@ async def test_two_of_the_same_role_cannot_pair(cem: Endpoint, open_endpoint: Op
 @pytest.mark.rule("TOK-03", "TOK-04", "PAIRC-01", "PAIR-01")
 async def test_the_alias_in_the_code_finds_the_node(rm: Endpoint, open_endpoint: OpenEndpoint) -> None:
     nodes = (NodeConfig(role=Role.CEM, alias="A1"), NodeConfig(role=Role.CEM, alias="B2"))
-    house = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
-    code = house.node(alias="B2").issue_pairing_code()
+    managers = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
+    code = managers.node(alias="B2").issue_pairing_code()
     assert str(code).startswith("B2-")
-    pairing = await rm.node().pair(house.pairing_url, str(code))
+    pairing = await rm.node().pair(managers.pairing_url, str(code))
     assert pairing.key.remote == nodes[1].id
     for wrong, reason in (("C3-ABCDEFGH", "NodeNotFound"), ("ABCDEFGH", "NoNodeIdProvided")):
         with pytest.raises(PairingRefused) as refused:
-            await rm.node().pair(house.pairing_url, wrong)
+            await rm.node().pair(managers.pairing_url, wrong)
         assert refused.value.reason == reason
 
 
@@ -535,18 +535,18 @@ async def test_what_a_person_mistypes_is_named_before_anything_is_sent(rm: Endpo
 @pytest.mark.rule("PAIR-02", "PAIRC-04")
 async def test_two_hundred_nodes_pair_in_the_time_of_a_few(open_endpoint: OpenEndpoint) -> None:
     nodes = tuple(NodeConfig(role=Role.CEM, alias=f"N{i}") for i in range(200))
-    house = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
+    managers = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=nodes))
     devices = tuple(NodeConfig(role=Role.RM, alias=f"D{i}") for i in range(200))
     street = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=devices))
 
     async def pair(number: int) -> None:
-        code = house.node(alias=f"N{number}").issue_pairing_code()
-        await street.node(alias=f"D{number}").pair(house.pairing_url, code)
+        code = managers.node(alias=f"N{number}").issue_pairing_code()
+        await street.node(alias=f"D{number}").pair(managers.pairing_url, code)
 
     started = time.monotonic()
     await asyncio.gather(*(pair(number) for number in range(200)))
     assert time.monotonic() - started < patience(30), "the second per node added up"
-    assert len(await house.pairings()) == 200
+    assert len(await managers.pairings()) == 200
 
 
 async def test_cancelling_a_pairing_is_prompt_and_leaves_nothing(cem: Endpoint, rm: Endpoint) -> None:

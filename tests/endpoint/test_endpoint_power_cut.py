@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.endpoint.power_cut_program import build, build_paired, house, session
+from tests.endpoint.power_cut_program import both, build, build_paired, session
 from tests.power_cut import Outcome, full_disk_points, kill_points
 
 SCRIPT = str(Path(__file__).with_name("power_cut_program.py"))
@@ -25,7 +25,7 @@ def command(what: str) -> list[str]:
 
 async def come_back(home: Path) -> tuple[bool, int, int]:
     """Start both again: whether they talk, and how many confirmed pairings each has then."""
-    async with house(home) as (cem, rm):
+    async with both(home) as (cem, rm):
         had = bool(await rm.pairings())
         talk = await session(cem, rm) if had else False
         confirmed = [sum(p.confirmed for p in await endpoint.pairings()) for endpoint in (cem, rm)]

@@ -49,19 +49,19 @@ class Fault:
         patch.setattr(owner, name, faulty)
 
 
-class House:
+class EndpointPair:
     """Two endpoints, applications that take their sessions, and what both tell."""
 
     def __init__(self, cem: Endpoint, rm: Endpoint) -> None:
         self.cem, self.rm = cem, rm
-        self.told: list[events.Event] = []
+        self.events: list[events.Event] = []
         self.sessions: list[Any] = []
         self._tasks = [asyncio.create_task(self._follow(one)) for one in (cem, rm)]
         self._tasks += [asyncio.create_task(self._take(one)) for one in (cem, rm)]
 
     async def _follow(self, endpoint: Endpoint) -> None:
         async for event in endpoint.events():
-            self.told.append(event)
+            self.events.append(event)
 
     async def _take(self, endpoint: Endpoint) -> None:
         async for session in endpoint.node().sessions():
@@ -80,7 +80,7 @@ class House:
         await until(lambda: bool(self.cem.connected()) and bool(self.rm.connected()))
 
     def failures(self) -> list[events.TaskFailed]:
-        return [event for event in self.told if isinstance(event, events.TaskFailed)]
+        return [event for event in self.events if isinstance(event, events.TaskFailed)]
 
     async def failed(self, task: str, error: str = "RuntimeError", *, again: bool = True) -> events.TaskFailed:
         """Wait for the one failure, which is told without its text."""
@@ -91,7 +91,7 @@ class House:
         return failure
 
 
-MakeHouse = Callable[..., Awaitable[House]]
+MakeEndpoints = Callable[..., Awaitable[EndpointPair]]
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +101,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def house(cem: Endpoint, rm: Endpoint) -> AsyncIterator[House]:
-    made = House(cem, rm)
+async def endpoints(cem: Endpoint, rm: Endpoint) -> AsyncIterator[EndpointPair]:
+    made = EndpointPair(cem, rm)
     await asyncio.sleep(0)
     yield made
     await made.stop()
@@ -117,38 +117,38 @@ def logged_once(caplog: pytest.LogCaptureFixture, task: str) -> None:
 
 @pytest.mark.rule("REC-01")
 async def test_a_connector_that_fails_connecting_connects_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Fault(monkeypatch, SessionClient, "open")
-    await house.pair()
-    await house.connected()
-    await house.failed("connector")
+    await endpoints.pair()
+    await endpoints.connected()
+    await endpoints.failed("connector")
     logged_once(caplog, "connector")
 
 
 @pytest.mark.rule("REC-01")
 async def test_a_connector_that_fails_while_its_session_stands_makes_another(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Fault(monkeypatch, LiveConnection, "ended")
-    await house.pair()
-    await house.failed("connector")
-    await until(lambda: len(house.sessions) == 4)
-    await house.connected()
+    await endpoints.pair()
+    await endpoints.failed("connector")
+    await until(lambda: len(endpoints.sessions) == 4)
+    await endpoints.connected()
     logged_once(caplog, "connector")
 
 
 async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await house.pair()
-    await house.connected()
-    house.told.clear()
-    Fault(monkeypatch, house.rm._state.store, "pairings_of", StorageError("The disk is full."))
-    for session in house.sessions:
+    await endpoints.pair()
+    await endpoints.connected()
+    endpoints.events.clear()
+    Fault(monkeypatch, endpoints.rm._state.store, "pairings_of", StorageError("The disk is full."))
+    for session in endpoints.sessions:
         await session.close()
-    await house.failed("connector", "StorageError")
-    await until(lambda: len(house.sessions) == 4)
+    await endpoints.failed("connector", "StorageError")
+    await until(lambda: len(endpoints.sessions) == 4)
     assert "The disk is full." in caplog.text
 
 
@@ -194,7 +194,7 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
 
 
 async def test_a_change_of_pairings_that_fails_after_its_caller_was_cancelled_is_told(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -203,79 +203,82 @@ async def test_a_change_of_pairings_that_fails_after_its_caller_was_cancelled_is
         await go_on.wait()
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(house.rm._state.store, "save_pairing", save)
-    pairing = asyncio.create_task(house.pair())
+    monkeypatch.setattr(endpoints.rm._state.store, "save_pairing", save)
+    pairing = asyncio.create_task(endpoints.pair())
     await begun.wait()
     pairing.cancel()
     await asyncio.wait({pairing})
     go_on.set()
-    await house.failed("change", again=False)
+    await endpoints.failed("change", again=False)
     logged_once(caplog, "change")
 
 
 async def test_a_client_whose_arrival_meets_an_error_comes_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Fault(monkeypatch, Pairings, "opened")
-    await house.pair()
-    await house.failed("offer", again=False)
-    await house.connected()
+    await endpoints.pair()
+    await endpoints.failed("offer", again=False)
+    await endpoints.connected()
     logged_once(caplog, "offer")
 
 
 async def test_a_session_that_can_no_longer_be_watched_is_ended_and_comes_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Fault(monkeypatch, WebSocketServerConnection, "wait_closed")
-    await house.pair()
-    await house.failed("watch", again=False)
-    await until(lambda: len(house.sessions) >= 3)
-    await house.connected()
+    await endpoints.pair()
+    await endpoints.failed("watch", again=False)
+    await until(lambda: len(endpoints.sessions) >= 3)
+    await endpoints.connected()
     logged_once(caplog, "watch")
 
 
 async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(
-    house: House, open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    endpoints: EndpointPair,
+    open_endpoint: OpenEndpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await house.pair()
-    await house.connected()
+    await endpoints.pair()
+    await endpoints.connected()
     Fault(monkeypatch, SessionClient, "unpair")
     other = await open_endpoint(lan_config(Role.CEM))
     other._pairing.server._delay = 0.0
-    await house.rm.node().pair(other.pairing_url, other.node().issue_pairing_code())
-    await house.failed("farewell", again=False)
-    assert [p.key.remote for p in await house.rm.pairings()] == [other.node().id]
+    await endpoints.rm.node().pair(other.pairing_url, other.node().issue_pairing_code())
+    await endpoints.failed("farewell", again=False)
+    assert [p.key.remote for p in await endpoints.rm.pairings()] == [other.node().id]
     logged_once(caplog, "farewell")
 
 
 @pytest.mark.parametrize("task", ["end", "replace"])
 async def test_a_session_that_cannot_take_its_leave_is_closed_all_the_same(
-    task: str, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    task: str, endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await house.pair()
-    await house.connected()
-    await until(lambda: len(house.sessions) == 2)
-    (live,) = house.cem.connected().values()
+    await endpoints.pair()
+    await endpoints.connected()
+    await until(lambda: len(endpoints.sessions) == 2)
+    (live,) = endpoints.cem.connected().values()
     Fault(monkeypatch, live.session, "close")
-    connections = house.cem._connections[house.cem.node().id]
+    connections = endpoints.cem._connections[endpoints.cem.node().id]
     if task == "replace":
         connections.attach(live.connection, live.pairing)
     else:
         await connections.end(live.pairing.key.remote, "test")
-    await house.failed(task, again=False)
+    await endpoints.failed(task, again=False)
     async with within(5):
         await live.connection.wait_closed()
     logged_once(caplog, task)
 
 
 async def test_closing_an_endpoint_ends_every_task_that_it_began(
-    open_endpoint: OpenEndpoint, house: House, monkeypatch: pytest.MonkeyPatch
+    open_endpoint: OpenEndpoint, endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.pair()
-    await house.connected()
-    assert house.rm.supervisor._tasks
-    await house.rm._close()
-    assert not house.rm.supervisor._tasks
+    await endpoints.pair()
+    await endpoints.connected()
+    assert endpoints.rm.supervisor._tasks
+    await endpoints.rm._close()
+    assert not endpoints.rm.supervisor._tasks
 
 
 @pytest.mark.rule("UNP-03")
