@@ -37,7 +37,7 @@ Candidate = FoundEndpoint | NodeDescription
 """An endpoint in the network, or a device that waits here."""
 
 LOOK_SECONDS = 3.0
-"""Seconds to listen before the person is asked, who can have it repeated."""
+"""Seconds to listen before the question, at which Enter repeats it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

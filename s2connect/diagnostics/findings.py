@@ -56,26 +56,26 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check of ``doctor``; makes its findings."""
+    """Layer and name of a check of ``doctor``; makes its findings."""
 
     layer: Layer
     name: str
     peer: str = ""
 
     def ok(self, cause: str) -> Finding:
-        """Nothing is wrong."""
+        """Return the finding that nothing is wrong."""
         return self._finding(Verdict.OK, cause)
 
     def warn(self, cause: str, cure: str) -> Finding:
-        """It may be intended, or will be a fault one day."""
+        """Return a finding that may be intended, or will be a fault one day."""
         return self._finding(Verdict.WARN, cause, cure)
 
     def fail(self, cause: str, cure: str) -> Finding:
-        """It is a fault."""
+        """Return the finding of a fault."""
         return self._finding(Verdict.FAIL, cause, cure)
 
     def error(self, error: S2ConnectError) -> Finding:
-        """The check ended with an error of the library."""
+        """Return the finding of a check that ended with an error of the library."""
         return self.fail(error.what, cure_of(error))
 
     def _finding(self, verdict: Verdict, cause: str, cure: str = "") -> Finding:

@@ -1,4 +1,4 @@
-"""Checks of what stands between this machine and others: the HTTP proxy, the MQTT broker."""
+"""Checks of intermediaries: the HTTP proxy, the MQTT broker."""
 
 from __future__ import annotations
 

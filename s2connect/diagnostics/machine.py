@@ -62,18 +62,18 @@ async def check_multicast(found: list[Finding], service: int | None) -> None:
         found: Receives the findings.
         service: Process of the running service of this endpoint, if there is one.
     """
-    users = await asyncio.to_thread(mdns_users, service)
+    users = await asyncio.to_thread(_mdns_users, service)
     own, names = own_addresses(), dict(socket.if_nameindex())
     unlinked = await asyncio.to_thread(_unlinked, names)
     usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
     tried = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_TRIED]
     mine = {str(a.interface.ip) for a in own}
-    results = await asyncio.gather(*(ask(a, names.get(a.index, str(a.index)), mine) for _, a in tried))
+    results = await asyncio.gather(*(_probe(a, names.get(a.index, str(a.index)), mine) for _, a in tried))
     found.append(multicast([one for one, _ in results]))
     found.append(responders(users, answers=any(answers for _, answers in results)))
 
 
-async def ask(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[MulticastResult, bool]:
+async def _probe(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[MulticastResult, bool]:
     """Send a question by multicast on one interface and listen for it.
 
     Args:
@@ -150,7 +150,7 @@ def _send_on_interface(sender: socket.socket, own: OwnAddress) -> None:
         sender.bind(("::", 0))
 
 
-def mdns_users(service: int | None) -> list[PortUser]:
+def _mdns_users(service: int | None) -> list[PortUser]:
     """Return the programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
     inodes = udp_inodes(_text(_PROC / "net/udp"), MDNS_PORT) | udp_inodes(_text(_PROC / "net/udp6"), MDNS_PORT)
     inodes -= _sockets(_PROC / "self")  # the check of the name may have one already

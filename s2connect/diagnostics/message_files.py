@@ -154,7 +154,7 @@ class _Scan:
 
     def run(self) -> Iterator[Entry]:
         at, length = _skip(self._content, 0, _skip_between), len(self._content)
-        text_from: int | None = None  # text of something else is one entry, however many lines it has
+        text_from: int | None = None  # begin of text without JSON, which is one entry whatever its length
         while at < length:
             entries, end = self._at(at, after_text=text_from)
             if entries is None:
@@ -208,7 +208,7 @@ class _Scan:
                     continue
                 wasted = len(window) if open_ended else error.pos + 1
                 break
-            except (ValueError, RecursionError):  # a number of too many digits; nesting that is too deep
+            except (ValueError, RecursionError):  # too many digits, or too deep
                 wasted = len(window)
                 break
             return value, at + end
@@ -310,7 +310,7 @@ class _Scan:
         scalars = False
         for element, (at, after) in zip(value, _elements(self._content, begin), strict=True):
             if not isinstance(element, dict | list | str):
-                if not scalars:  # all that follow each other are one
+                if not scalars:  # consecutive ones are one entry
                     yield Entry(at, self._content[at:after], other=True)
                 scalars = True
                 continue
@@ -320,7 +320,7 @@ class _Scan:
     def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> list[Entry]:
         """Return the messages in the members of an object that is no message itself; of equal ones the rawest."""
         record = _facts(value, outer)
-        members = dict(_members(self._content, begin))  # the last one counts of several with one name
+        members = dict(_members(self._content, begin))  # of equal names the last counts
         groups: list[list[str]] = [[name] for name in RAWEST if name in members]
         groups.append([name for name in members if name not in RAWEST])
         for names in groups:
