@@ -11,7 +11,7 @@ import subprocess
 import time
 from importlib.metadata import version
 
-from benchmarks.kit import Effort, Row, peer_python
+from benchmarks.harness import Effort, Row, peer_python
 
 THEMES = ("start", "pairing", "initiation", "messages", "parsing", "bridge", "flood", "memory")
 

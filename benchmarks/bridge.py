@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kit import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
+from benchmarks.harness import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
 from benchmarks.messages import size_of
 from benchmarks.samples import SAMPLES
 from s2connect.https.server import free_port

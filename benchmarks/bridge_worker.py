@@ -19,7 +19,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 from aiohttp import web
 
-from benchmarks.kit import Task, answer_questions, cpu_seconds, my_task, percentile
+from benchmarks.harness import Task, answer_questions, cpu_seconds, my_task, percentile
 from benchmarks.messages_worker import PATH, server_tls
 from benchmarks.samples import SAMPLES
 from s2connect.bridge.link import Link

@@ -20,7 +20,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import aiohttp
 
-from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
+from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.endpoint import DATABASE, SECRETS, Endpoint, create_home

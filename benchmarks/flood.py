@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.kit import Effort, Row, Worker, workspace
+from benchmarks.harness import Effort, Row, Worker, workspace
 from benchmarks.worst import all_types, hostile_texts, rich_messages, with_escape
 from s2connect.bridge.relay import Policy, Relay
 from s2connect.messages.catalogue import V1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from benchmarks.kit import Task, answer_questions, my_task, percentile
+from benchmarks.harness import Task, answer_questions, my_task, percentile
 from benchmarks.worst import hostile_texts, rich_messages, with_escape
 from s2connect.bridge.config import PlainClientManager, PlainServerDevice, PlainServerDevices
 from s2connect.bridge.plain import PlainClientManagerSide, PlainServerDevicesSide

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.kit import Effort, Row, Task, Worker, workspace
+from benchmarks.harness import Effort, Row, Task, Worker, workspace
 
 PROCESSES: Final = 2
 RATES: Final = (25, 50, 100, 200, 400, 800, 1600, 3200)

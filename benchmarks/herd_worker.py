@@ -34,7 +34,7 @@ from benchmarks.endpoint_worker import (
     take_sessions,
     token,
 )
-from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
+from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.transports.backoff import Backoff

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks import s2auth
-from benchmarks.kit import Effort, Row, Worker, in_turns, take, workspace
+from benchmarks.harness import Effort, Row, Worker, in_turns, take, workspace
 
 DEVICES = 64
 AT_A_TIME = 8

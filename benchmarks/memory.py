@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from benchmarks.kit import Effort, Row, Worker, workspace
+from benchmarks.harness import Effort, Row, Worker, workspace
 
 TWO_PINGS = 65
 """Seconds in which every connection is pinged twice (WS-04)."""

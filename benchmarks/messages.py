@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.kit import Effort, Row, Worker, in_turns, peer_python, take, workspace
+from benchmarks.harness import Effort, Row, Worker, in_turns, peer_python, take, workspace
 from benchmarks.samples import SAMPLES
 
 

@@ -16,7 +16,7 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 from aiohttp import web
 
-from benchmarks.kit import Task, answer_questions, memory, my_task, percentile
+from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
 from benchmarks.samples import SAMPLES
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context

@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.kit import Effort, Row, Worker, in_turns, peer_python, take
+from benchmarks.harness import Effort, Row, Worker, in_turns, peer_python, take
 from benchmarks.samples import READ
 
 COUNTS = {"small": 4000, "medium": 500, "large": 60}

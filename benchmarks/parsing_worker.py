@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from benchmarks.kit import Task, answer_questions
+from benchmarks.harness import Task, answer_questions
 from benchmarks.samples import READ
 from s2connect.messages.catalogue import parse
 from s2connect.messages.envelope import read_message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.kit import Worker, peer_python
+from benchmarks.harness import Worker, peer_python
 
 TOKEN = "benchmark9"
 NODE = "5b1c7e0a-93d4-4f0e-8c55-2b7f3f9f5d21"

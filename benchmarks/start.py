@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.kit import ROOT, Effort, Row, in_turns, peer_python, take
+from benchmarks.harness import ROOT, Effort, Row, in_turns, peer_python, take
 
 OURS = "from s2connect import Endpoint, EndpointConfig, NodeConfig"
 THEIRS = "import s2auth.client"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.interop_kit import peer_python
+from tests.interop.peer_processes import peer_python
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection
 from s2connect.transports.websocket_connection import WebSocketTimings
-from tests.interop.interop_kit import peer_python
+from tests.interop.peer_processes import peer_python
 from tests.waits import slowed, within
 
 OURS = NodeId(UUID(int=1))

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from s2connect.model.common import NodeId
-from tests.interop.interop_kit import ROOT
+from tests.interop.peer_processes import ROOT
 from tests.waits import within
 
 PROGRAM = ROOT / ".peers" / "s2kit" / "target" / "debug" / "s2kit-peer"

@@ -7,8 +7,8 @@ import pytest
 from s2connect.errors import SessionRefused
 from s2connect.model.common import Role
 from s2connect.transports.plain import connect_plain
-from tests.interop.interop_kit import HERE
-from tests.interop.plain_kit import OURS, TIMINGS, be_device, peer_process, session
+from tests.interop.peer_processes import HERE
+from tests.interop.plain_fixtures import OURS, TIMINGS, be_device, peer_process, session
 
 
 @pytest.mark.rule("MSG-02", "MSG-03")

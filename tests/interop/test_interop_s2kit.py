@@ -21,8 +21,8 @@ from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.settings import MqttSettings
-from tests.interop.plain_kit import be_device, manage
-from tests.interop.s2kit_kit import CODE, Failed, S2Kit, s2kit
+from tests.interop.plain_fixtures import be_device, manage
+from tests.interop.s2kit_process import CODE, Failed, S2Kit, s2kit
 from tests.waits import within
 
 DEVICE_SAID = ["ResourceManagerDetails", "FRBC.SystemDescription", "FRBC.StorageStatus", *["FRBC.ActuatorStatus"] * 2]

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, Role, Session
-from tests.interop.interop_kit import HERE, START_TIMEOUT, peer_python
+from tests.interop.peer_processes import HERE, START_TIMEOUT, peer_python
 from tests.waits import within
 
 SELECT = {

@@ -16,7 +16,7 @@ import pytest
 from s2connect.messages import general, pebc, ppbc
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse
 from s2connect.messages.envelope import InvalidMessage, ReceptionStatusValue
-from tests.interop.interop_kit import HERE, peer_python
+from tests.interop.peer_processes import HERE, peer_python
 from tests.waits import patience
 
 SEED = 20261020

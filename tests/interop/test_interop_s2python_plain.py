@@ -21,8 +21,8 @@ from s2connect.model.common import Role
 from s2connect.model.secret import Secret
 from s2connect.session.session import SessionEnd
 from s2connect.transports.plain import PlainAcceptor, connect_plain, plain_node_id
-from tests.interop.interop_kit import HERE
-from tests.interop.plain_kit import (
+from tests.interop.peer_processes import HERE
+from tests.interop.plain_fixtures import (
     CONTROL_TYPES,
     FRBC_PATH,
     OURS,

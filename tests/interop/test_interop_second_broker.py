@@ -24,7 +24,7 @@ from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.parameters import MqttPassword, SessionToken, StaticSession
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
-from tests.interop.plain_kit import be_device, manage, now
+from tests.interop.plain_fixtures import be_device, manage, now
 from tests.waits import Deadline, patience, within
 
 MOCHI = Path(__file__).parents[2] / ".peers" / "mochi" / "cmd"

@@ -15,7 +15,7 @@ from s2connect.endpoint.endpoint import Endpoint, create_home
 from s2connect.events import Paired, PairingFailed
 from s2connect.model.common import Deployment, Role
 from s2connect.model.roles import CommunicationRole
-from tests.interop.interop_kit import S2authClient, issue
+from tests.interop.peer_processes import S2authClient, issue
 
 CEM = NodeConfig(role=Role.CEM)
 RM = NodeConfig(role=Role.RM)

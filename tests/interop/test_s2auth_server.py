@@ -15,7 +15,7 @@ from s2connect.errors import CertificateRefused, WrongPairingCode
 from s2connect.events import Paired, SessionFailed
 from s2connect.model.common import Deployment, Role
 from s2connect.model.roles import CommunicationRole
-from tests.interop.interop_kit import Files, issue, s2auth_server
+from tests.interop.peer_processes import Files, issue, s2auth_server
 
 RM = NodeConfig(role=Role.RM)
 LAN_RM = EndpointConfig(host="127.0.0.1", port=0, bind="127.0.0.1", nodes=(RM,))
