@@ -42,15 +42,15 @@ OnChange = Callable[[str, LinkStatus], None]
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What a reload did.
+    """Result of a reload.
 
     Attributes:
         kept: Routes that are untouched.
         updated: Routes of which only devices were changed, with their number.
-        begun: Routes that are new, or were begun anew.
-        ended: Routes that are no more.
-        failed: Routes that could not be begun, and why.
-        restart: Tables that have changed and take effect with the next start.
+        begun: Routes that are new, or were started again.
+        ended: Routes that were removed.
+        failed: Routes that could not be started, with the reason.
+        restart: Tables whose change takes effect with the next start.
     """
 
     kept: list[str] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Bridge:
     Attributes:
         config: The settings in force.
         endpoint: Its endpoint.
-        id: What the ids of its routes and representatives are made of.
-        failed: Routes that do not run, and why.
+        id: Id from which those of its routes and representatives are derived.
+        failed: Routes that do not run, with the reason.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Bridge:
         Args:
             config: Its settings.
             on_change: Called with the name of the route and the link after every change of a link's state.
-            addresses: Where to connect to for a host name, instead of resolving it.
+            addresses: Address of a host name, instead of resolving it.
             record: Given every connection of every link, to observe it.
 
         Raises:
@@ -176,9 +176,9 @@ class Bridge:
     # Reload
 
     async def reload(self, config: BridgeConfig) -> Reloaded:
-        """Take over other settings. Routes that did not change keep their links untouched, and so do devices.
+        """Use other settings. Routes and devices that did not change keep their links untouched.
 
-        A route that cannot be begun is reported, and tried again with the next reload; the others are not affected.
+        A route that cannot be started is reported, and tried again with the next reload; the others are not affected.
         """
         async with self._reloading:
             done = Reloaded()
@@ -233,7 +233,7 @@ class Bridge:
         return all(running.route.alive() for running in self._running.values())
 
     def status(self) -> Object:
-        """Everything for programs; texts from the network are cleaned."""
+        """Return the status as a JSON object; texts from the network are cleaned."""
         return {
             "id": str(self.id),
             "file": str(self.config.file),
@@ -304,7 +304,7 @@ class Bridge:
         return dict(self.endpoint.supervisor.failures.counts)
 
     def totals(self) -> Mapping[str, Mapping[Role, Mapping[str, int]]]:
-        """By route and role of the sender, what became of the messages since the start; it never goes down."""
+        """Return the messages since the start, by route, role of the sender and fate; never decreases."""
         found = {name: {role: dict(counts) for role, counts in past.items()} for name, past in self._past.items()}
         for name, running in self._running.items():
             sums = found.setdefault(name, {Role.RM: {}, Role.CEM: {}})
@@ -346,7 +346,7 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
 
 
 def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
-    """Make the home of a bridge, or bring what it says into line with the file. Blocks.
+    """Create the home of a bridge, or update its settings from the file. Blocks.
 
     Returns:
         The settings of the endpoint, and the id of the bridge.

@@ -245,7 +245,7 @@ def _named(inner: tuple[int | str, ...]) -> str:
 
 
 def _sentence(error: Any) -> str:
-    """What pydantic says, for somebody who edits a file."""
+    """Return a mistake that pydantic found as a sentence for the author of the file."""
     given, context = error["type"], error.get("ctx", {})
     match given:
         case "missing":

@@ -106,7 +106,7 @@ class Overdue(NamedTuple):
     Attributes:
         key: Its id. If it has not left the bridge yet, it must not leave any more.
         to: The side that it was meant for.
-        answer: What its sender is told; it has no key, so nothing takes it back.
+        answer: ReceptionStatus to its sender; it has no key, and is never withdrawn.
     """
 
     key: str
@@ -132,20 +132,20 @@ class _Side:
 class Relay:
     """Relay of one link's messages while both sides are connected.
 
-    The bridge says ``OK`` on nobody's behalf: the far side's ReceptionStatus is passed on, and where it does not come
-    the sender is told ``TEMPORARY_ERROR``. The one exception is what the translation between two versions has to keep
+    The bridge never answers ``OK`` itself: it passes on the far side's ReceptionStatus, and answers ``TEMPORARY_ERROR``
+    where none comes. The one exception is what the translation between two versions has to keep
     (see :class:`~s2connect.messages.versions.Translator`).
 
     Args:
         versions: S2 JSON version by side, in any spelling (VER-06).
-        policy: What may pass.
+        policy: Limits and validation.
         name: Of the link, for the log.
-        refusals: Where refused messages are noted.
-        lines: Limits the log, for as long as the link is made anew.
-        wall: The time of the day; a translation depends on it.
+        refusals: Record of refused messages.
+        lines: Log limiter, which outlives the sessions of the link.
+        wall: Clock for translations.
 
     Raises:
-        UsageError: A version is unknown, and the link's policy or a difference of the versions asks to know it.
+        UsageError: A version is unknown that the policy or a translation needs.
     """
 
     def __init__(
@@ -177,10 +177,10 @@ class Relay:
             self._conversations[Role.CEM] = Conversation(cem, check=policy.check)
 
     def received(self, side: Role, text: str, *, now: float) -> list[Out]:
-        """Deal with a text from one side; ``now`` never goes back.
+        """Process a text from one side; ``now`` never goes back.
 
         Returns:
-            What to send, in this order.
+            The texts to send, in this order.
         """
         self._clock = now
         from_ = self._sides[side]
@@ -339,7 +339,7 @@ class Relay:
         return min(deadlines, default=None)
 
     def overdue(self, now: float) -> list[Overdue]:
-        """Messages whose ReceptionStatus has not come in time, of each side the oldest first."""
+        """Give up the messages whose ReceptionStatus has not come in time, of each side the oldest first."""
         self._clock = now
         label = f"no answer of the other side within {self.policy.patience:g} s"
         found = self._given_up(now, label)
@@ -350,7 +350,7 @@ class Relay:
         return found
 
     def ended(self) -> list[Overdue]:
-        """The same of all messages that wait: nobody will hear of an answer any more."""
+        """Give up all messages that wait for a ReceptionStatus, because the link has ended."""
         return self._given_up(math.inf, ENDED)
 
     def _given_up(self, now: float, label: str) -> list[Overdue]:
@@ -363,7 +363,7 @@ class Relay:
         return found
 
     def withdrawn(self, overdue: Overdue) -> None:
-        """An overdue message never left: no ReceptionStatus about it will come."""
+        """Note that an overdue message was never sent, so that no ReceptionStatus about it will come."""
         sender = overdue.to.other
         self._sides[sender].ledger.acknowledged(overdue.key)
         self._conversations[sender].answered(sender, overdue.key, ok=False)

@@ -1,4 +1,4 @@
-"""On which line of a TOML file each of its values stands, which the parser of the standard library does not tell."""
+"""Lines of the values in a TOML file, which the parser of the standard library does not report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 Place = tuple[str | int, ...]
-"""Where a value is: keys of tables, and indices in arrays of tables."""
+"""Path of a value: keys of tables, and indices in arrays of tables."""
 
 _SKIPPED: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY: Final = re.compile(r"""[ \t]*(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*(\.?)""")
@@ -77,7 +77,7 @@ def _keys(text: str, at: int) -> tuple[list[str], int]:
 
 
 def _place(keys: list[str], arrays: Mapping[Place, int]) -> Place:
-    """The table that a header means: in an array of tables, the last one."""
+    """Return the path of a header; in an array of tables, that of the last one."""
     place: Place = ()
     for key in keys:
         place = (*place, key)
@@ -100,7 +100,7 @@ def _after_value(text: str, at: int) -> int:
 
 
 def line_of(lines: Mapping[Place, int], place: tuple[Any, ...]) -> int:
-    """The line of a value, or of what it is in."""
+    """Return the line of a value, or of the table that it is in."""
     while place not in lines:
         place = place[:-1]
     return lines[place]

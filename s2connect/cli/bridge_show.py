@@ -11,7 +11,7 @@ from s2connect.cli.show import ServiceText, clock, plain_table
 from s2connect.model.text import for_display
 from s2connect.service import events
 from s2connect.service.objects import ABSENT, Reload, name_of
-from s2connect.web.rows import COLUMNS, LEGEND, Row, ends_of, failed_sentence, no_links
+from s2connect.web.rows import COLUMNS, LEGEND, Row, failed_sentence, no_links, sides_of
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}
 
@@ -66,7 +66,7 @@ def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
     blocks: list[RenderableType] = []
     for route in bridge["routes"]:
         head = Text(for_display(route["name"], 60), style="bold")
-        blocks.append(head.append(f"  {ends_of(route)}", "not bold"))
+        blocks.append(head.append(f"  {sides_of(route)}", "not bold"))
         rows = [Row.of(link) for link in route["links"]]
         blocks.append(_links(rows, width) if rows else Text(f"  {no_links(route)}"))
         blocks.append(Text())

@@ -46,7 +46,7 @@ __all__ = ["S2ConnectMedium"]
 
 
 class S2ConnectMedium:
-    """What ``S2AsyncConnection`` of s2-python takes as its medium, on top of one of our connections.
+    """Medium of s2-python's ``S2AsyncConnection`` on one of our connections.
 
     S2 Connect agrees on versions before the session, which has no handshake (MSG-01), while an s2-python application
     starts with one. So the medium plays the peer's part of it towards the application: its ``Handshake``, its
@@ -104,10 +104,10 @@ class S2ConnectMedium:
         """Close the connection; idempotent and bounded to a few seconds."""
         await self._connection.close()
 
-    # What s2-python asks of a medium
+    # The interface of a medium
 
     async def is_connected(self) -> bool:
-        """Whether the connection stands, as far as sending and receiving have shown."""
+        """True until sending or receiving has shown that the connection has ended."""
         return self._connected
 
     async def messages(self) -> AsyncGenerator[str, None]:
@@ -227,7 +227,7 @@ class _OtherHalf:
         return self._write("Handshake", role=self._role.other.value, supported_protocol_versions=[self._version])
 
     def answers(self, message: Message) -> list[str]:
-        """What the peer answers to a handshake message of the application."""
+        """Return the answer to a handshake message of the application, in place of the peer."""
         identifier = message.id or NIL_ID
         try:
             chosen = self._chosen(message)
@@ -242,7 +242,7 @@ class _OtherHalf:
         return answers
 
     def is_acknowledged_by(self, message: Message) -> bool:
-        """Whether this is the ReceptionStatus to a message of ours; each has one."""
+        """Return whether this is the ReceptionStatus to a message of ours; each has one."""
         if message.subject_id not in self._unacknowledged:
             return False
         self._unacknowledged.remove(message.subject_id)

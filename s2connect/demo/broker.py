@@ -34,11 +34,11 @@ _MISSING: Final = "Install Mosquitto (Debian: apt-get install mosquitto), or the
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may come in; the user name is the MQTT client id as well.
+    """An account; the user name is the MQTT client id as well.
 
     Attributes:
         password: For the broker.
-        nodes: Node ids whose sessions it serves; none for who only connects to others.
+        nodes: Node ids whose sessions it serves; empty for a client.
     """
 
     password: str
@@ -89,7 +89,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URL of the broker."""
         return f"mqtts://{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:

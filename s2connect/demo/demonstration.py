@@ -1,4 +1,4 @@
-"""``s2connect demo``: the main job of a gateway on this machine, by processes started as other software would."""
+"""The demonstration of ``s2connect demo``: a bridge between simulated devices and a cloud, each in its own process."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from s2connect.store.home import Home
 STEP_TIMEOUT: Final = 30.0
 """Seconds that each step may take."""
 
-TALK: Final = 5.0
-"""Seconds for which the devices and the energy manager are listened to, at least."""
+CONVERSATION: Final = 5.0
+"""Least seconds for which the conversation is shown."""
 
-TALK_AT_MOST: Final = 10.0
-"""Seconds until that ends although not every device was instructed; whether the sun is, depends on the weather."""
+LONGEST_CONVERSATION: Final = 10.0
+"""Most seconds, where not every device is instructed; for the solar roof that depends on the weather."""
 
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at the bridge."""
 
 MAX_LINES: Final = 3
-"""How often the same thing of one device is told."""
+"""Lines of the same kind for one device."""
 
 FUSE_LIMIT: Final = 2_500
 """W that the house of the demonstration may give to the grid: little, so that the sun has to be limited."""
 
 Narrator = Callable[[str, str, dict[str, Any]], None]
-"""Told of each step: its name, a sentence, and details for programs."""
+"""Callback for each step: its name, a sentence, and details for programs."""
 
 
 class _Device(NamedTuple):
@@ -74,8 +74,8 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool, embedded: 
     """Run the demonstration.
 
     Args:
-        tell: Told of each step.
-        log_dir: Where the logs of all processes stay; None throws them away.
+        tell: Callback for each step.
+        log_dir: Directory for the logs of all processes; None deletes them.
         verbose: Whether the processes log in detail.
         embedded: Take the embedded broker even where there is a Mosquitto.
 
@@ -102,7 +102,7 @@ class _Demo:
         self._logs = logs
         self._verbose = verbose
         self._time = ["--speed", str(speed())]
-        self._talking = False
+        self._showing = False
         self._all_instructed = asyncio.Event()
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self._programs: dict[str, Program] = {}
@@ -135,7 +135,7 @@ class _Demo:
             await self._meet_devices(control, stack)
             await self._pair_with_cloud(code)
             await self._show_links(control)
-            await self._talk()
+            await self._show_conversation()
             await self._lose_broker(control)
             await self._count(control)
         self._tell("end", "All processes have ended, and everything they wrote is removed.", {})
@@ -227,18 +227,18 @@ class _Demo:
             details = {"device_side": device, "cloud_side": cloud, "translated": bool(translated)}
             self._tell("link", text, {"device": _name(link), **details})
 
-    async def _talk(self) -> None:
+    async def _show_conversation(self) -> None:
         self._tell("talk", "What they say to each other, unchanged byte for byte where nothing is translated:", {})
-        self._talking = True
+        self._showing = True
         for text, details in self._waiting:
             self._tell("message", text, details)
         loop = asyncio.get_running_loop()
         began = loop.time()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TALK_AT_MOST):
+            async with asyncio.timeout(LONGEST_CONVERSATION):
                 await self._all_instructed.wait()
-                await asyncio.sleep(began + TALK - loop.time())
-        self._talking = False
+                await asyncio.sleep(began + CONVERSATION - loop.time())
+        self._showing = False
 
     async def _lose_broker(self, control: Control) -> None:
         broker, others = self._place.broker, [_SUN.name, _OLD.name]
@@ -274,7 +274,7 @@ class _Demo:
             text += f" {cut_off} had none yet when the sessions ended with the broker; who sent them knows that."
         self._tell("messages", text, {"messages": counts})
 
-    # What the processes tell
+    # Events of the processes
 
     def _heard_cloud(self, event: Object) -> None:
         if event.get("event") == "instructed":
@@ -295,7 +295,7 @@ class _Demo:
         if all(self._told[known, "instruction"] for known in _NAMES):
             self._all_instructed.set()
         said = text, {"device": name, "at": event["at"], **details}
-        if self._talking:
+        if self._showing:
             self._tell("message", *said)
         else:
             self._waiting.append(said)

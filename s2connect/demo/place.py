@@ -1,4 +1,4 @@
-"""What the demonstration needs on disk: a certificate authority, a cloud, the file of a bridge, secrets."""
+"""Files of the demonstration: a certificate authority, a cloud, the file of a bridge, secrets."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> Place:
 
 
 def speed() -> float:
-    """How much faster the simulated time runs, about 600 times, so that the demonstration begins in the morning."""
+    """Return the speed of the simulated time, about 600, with which the demonstration begins in the morning."""
     since_midnight = time.time() % _DAY + 1
     days = max(0, round((_SPEED * since_midnight - _MORNING) / _DAY))
     return (days * _DAY + _MORNING) / since_midnight

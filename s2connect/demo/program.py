@@ -20,10 +20,10 @@ from s2connect.service.lines import MAX_LINE_BYTES
 Object = dict[str, Any]
 
 STOP_TIMEOUT = 5.0
-"""Seconds a process may take to end after it was told to; then it is killed."""
+"""Seconds for a process to end after its signal; then it is killed."""
 
 MAX_EVENTS = 10_000
-"""Events kept for whoever waits for one; the oldest go first."""
+"""Events that are kept; beyond it the oldest is forgotten."""
 
 
 class Program:
@@ -93,7 +93,7 @@ class Program:
                 await self._news.wait()
 
     async def result(self) -> Object:
-        """What a program prints that ends by itself.
+        """Return the output of a program that ends by itself.
 
         Raises:
             Failure: It failed.

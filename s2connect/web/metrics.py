@@ -1,4 +1,4 @@
-"""A port of this machine that tells how a bridge is: numbers for Prometheus, and the status page for people.
+"""HTTP port for this machine: metrics of a bridge for Prometheus, and its status page.
 
 Labels are names of the file and of devices.
 """
@@ -89,7 +89,7 @@ class Metrics:
         return web.Response(text=json.dumps(self._bridge.status()), content_type="application/json", headers=HEADERS)
 
     def collect(self) -> Iterable[Metric]:
-        """The numbers now, as prometheus-client asks for them."""
+        """Return the present metrics, for prometheus-client."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
         states = GaugeMetricFamily("s2connect_bridge_links", "Links by state.", labels=["route", "state"])

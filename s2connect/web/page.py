@@ -11,7 +11,7 @@ from typing import Final
 
 from s2connect.bridge.link_state import LinkState
 from s2connect.model.text import for_display, span
-from s2connect.web.rows import COLUMNS, LEGEND, Object, Row, ends_of, failed_sentence, no_links
+from s2connect.web.rows import COLUMNS, LEGEND, Object, Row, failed_sentence, no_links, sides_of
 
 REFRESH: Final = 5
 """Seconds after which a browser loads the page again."""
@@ -84,7 +84,7 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""What a browser has to know beside the page: it loads nothing, runs nothing, and is shown nowhere else."""
+"""HTTP headers of the page: nothing is loaded or run, and no other page may embed it."""
 
 
 def status_page(status: Object, now: datetime) -> str:
@@ -116,9 +116,9 @@ def status_page(status: Object, now: datetime) -> str:
 
 
 def _route(route: Object) -> Iterator[str]:
-    ends = ends_of(route).replace("->", "→")
+    sides = sides_of(route).replace("->", "→")
     yield (
-        f'<section><div class="head"><h2>{_text(route["name"], 60)}</h2><span class="soft">{_text(ends, 100)}</span>'
+        f'<section><div class="head"><h2>{_text(route["name"], 60)}</h2><span class="soft">{_text(sides, 100)}</span>'
         "</div>\n"
     )
     links = route["links"]

@@ -66,22 +66,22 @@ class Row:
         )
 
 
-def ends_of(route: Object) -> str:
-    """Between what a route goes, and how many of its links are up."""
+def sides_of(route: Object) -> str:
+    """Return the types of a route's two sides, and the number of its links that are up."""
     links = route["links"]
     up = sum(link["state"] == LinkState.UP for link in links)
     return f"{route['devices']['type']} -> {route['manager']['type']}, {up} of {len(links)} up"
 
 
 def no_links(route: Object) -> str:
-    """Why a route has no links."""
+    """Return the reason for which a route has no links."""
     if route["devices"]["type"] == "s2-connect":
         return "No device is paired yet: s2connect bridge pair FILE"
     return "There is no device."
 
 
 def failed_sentence(failed: Object) -> str:
-    """Why a route of the file does not run."""
+    """Return the reason for which a route of the file does not run."""
     return f"{for_display(failed['name'], 60)} does not run: {for_display(failed['reason'], 400)}"
 
 

@@ -6,7 +6,7 @@ import abc
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypedDict
 
 from s2connect.errors import UsageError
 from s2connect.messages import V1, S2Message
@@ -32,6 +32,14 @@ STEP: Final = MINUTE
 
 MAX_NOTES: Final = 100
 """Sentences for a person that are kept until they are taken; beyond it the oldest is forgotten."""
+
+
+class DeviceOptions(TypedDict, total=False):
+    """Options of every device; see :class:`Device`."""
+
+    name: str | None
+    offered: Sequence[ControlType] | None
+    measure_every: timedelta
 
 
 class Device(abc.ABC):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from datetime import datetime
+from typing import ClassVar, Final, Unpack
 
 from s2connect.messages import frbc
 from s2connect.messages.general import ControlType, RoleType
 from s2connect.simulate.controls.base import Control
 from s2connect.simulate.controls.modes import Actuator, FrbcControl, Mode, Setting, Storage, Switching
-from s2connect.simulate.devices.base import Device
-from s2connect.simulate.units import MINUTE, Chance, between, clamp
+from s2connect.simulate.devices.base import Device, DeviceOptions
+from s2connect.simulate.units import Chance, between, clamp
 
 EFFICIENCY: Final = 0.95
 """Part of the energy that gets in, and of what is taken out that arrives."""
@@ -26,7 +26,7 @@ class Battery(Device):
     """A battery with losses, whose user keeps a reserve.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides how full it is in the beginning.
         now: The time.
         capacity: Wh.
@@ -46,13 +46,11 @@ class Battery(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         capacity: float = 10_000.0,
         max_power: float = 5_000.0,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self.capacity = capacity
         self.level = between(chance, 30.0, 70.0)
         per_second = max_power / 3600 / capacity * 100

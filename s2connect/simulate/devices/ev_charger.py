@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Unpack
 
 from s2connect.messages import frbc
 from s2connect.messages.general import ControlType, RoleType
@@ -11,8 +11,8 @@ from s2connect.messages.pebc import PowerEnvelopeConsequenceType, PowerEnvelopeE
 from s2connect.simulate.controls.base import Control
 from s2connect.simulate.controls.envelope import PebcControl
 from s2connect.simulate.controls.modes import Actuator, FrbcControl, Mode, Setting, Storage, Switching
-from s2connect.simulate.devices.base import Device
-from s2connect.simulate.units import DAY, MINUTE, Chance, between, hour_of_day, milliseconds, number_range
+from s2connect.simulate.devices.base import Device, DeviceOptions
+from s2connect.simulate.units import DAY, Chance, between, hour_of_day, milliseconds, number_range
 
 OUTLET: Final = "outlet"
 OFF: Final = Setting(OUTLET, "off", 0.0)
@@ -30,7 +30,7 @@ class EvCharger(Device):
     """A charging station; the car comes in the evening with less than it had and leaves in the morning.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides when the car comes and goes, and how full it is then.
         now: The time.
         capacity: Wh of the car's battery.
@@ -52,13 +52,11 @@ class EvCharger(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         capacity: float = 50_000.0,
         max_power: float = 7_400.0,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self.capacity = capacity
         self.max_power = max_power
         self.min_power = max_power * 0.1875

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Unpack
 
 from s2connect.messages import frbc
 from s2connect.messages.general import Commodity, CommodityQuantity, ControlType, PowerValue, ResourceManagerDetails
@@ -20,9 +20,9 @@ from s2connect.simulate.controls.modes import (
     Storage,
     Switching,
 )
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Device, DeviceOptions
 from s2connect.simulate.devices.tank import ROOM, Tank
-from s2connect.simulate.units import HOUR, MINUTE, POWER, Chance, between, hour_of_day, milliseconds, number_range
+from s2connect.simulate.units import HOUR, POWER, Chance, between, hour_of_day, milliseconds, number_range
 
 COMPRESSOR: Final = "compressor"
 BOILER: Final = "boiler"
@@ -49,7 +49,7 @@ class HeatPump(Device):
     """A heat pump that heats a buffer, from which the house takes what it needs.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides how warm the buffer is in the beginning.
         now: The time.
         max_power: W of electricity.
@@ -66,14 +66,12 @@ class HeatPump(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         max_power: float = 3_000.0,
         litres: float = 500.0,
         need: float | None = None,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self.need = max_power * COP / 3 if need is None else need
         self.tank = Tank(litres, between(chance, 42.0, 50.0), loss=litres / 150)
         powers = (max_power * 0.4, max_power)
@@ -157,7 +155,7 @@ class HybridHeatPump(Device):
     """A heat pump and a gas boiler that meet the demand of a house together, without a buffer.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides how much heat the house needs.
         now: The time.
         max_power: W of electricity; the boiler is as strong as a cold day needs it.
@@ -177,12 +175,10 @@ class HybridHeatPump(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         max_power: float = 2_000.0,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self._need = max_power * COP * between(chance, 0.5, 0.8)
         self.needed = self.supplied = 0.0
         powers = (max_power * 0.3, max_power)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from datetime import datetime
+from typing import ClassVar, Final, Unpack
 
 from s2connect.messages.general import ControlType, RoleType
 from s2connect.messages.pebc import PowerEnvelopeConsequenceType, PowerEnvelopeElement
 from s2connect.simulate.controls.base import Control
 from s2connect.simulate.controls.envelope import PebcControl
-from s2connect.simulate.devices.base import Device
-from s2connect.simulate.units import HOUR, MINUTE, Chance, between, clamp, hour_of_day
+from s2connect.simulate.devices.base import Device, DeviceOptions
+from s2connect.simulate.units import HOUR, Chance, between, clamp, hour_of_day
 
 SUNRISE: Final = 6.0
 SUNSET: Final = 20.0
@@ -28,7 +28,7 @@ class PhotoVoltaic(Device):
     """Panels under a sky with some clouds, and an inverter that can be curtailed.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides how cloudy it is.
         now: The time.
         peak: W.
@@ -46,12 +46,10 @@ class PhotoVoltaic(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         peak: float = 6_000.0,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self.peak = peak
         self._usual = self._clearness = between(chance, 0.7, 0.95)
         self._most: float | None = None

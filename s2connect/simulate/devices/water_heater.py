@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Unpack
 
 from s2connect.messages import new_id
 from s2connect.messages.general import ControlType
 from s2connect.simulate.controls.base import Control
 from s2connect.simulate.controls.modes import Actuator, Mode, OmbcControl, Setting, Switching
 from s2connect.simulate.controls.profile import Job, PpbcControl, Sequence
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Device, DeviceOptions
 from s2connect.simulate.devices.tank import ROOM, Tank, hot_water
-from s2connect.simulate.units import DAY, HOUR, MINUTE, Chance, between, hour_of_day
+from s2connect.simulate.units import DAY, HOUR, Chance, between, hour_of_day
 
 ELEMENT: Final = "element"
 COMFORT: Final = (42.0, 65.0)
@@ -33,7 +33,7 @@ class WaterHeater(Device):
     may have it done earlier when there is more power than anybody can use.
 
     Args:
-        resource_id: See :class:`Device`, as the others that are not listed.
+        resource_id: See :class:`Device`.
         chance: Also decides how warm the water is in the beginning, and when it was disinfected.
         now: The time.
         max_power: W.
@@ -49,13 +49,11 @@ class WaterHeater(Device):
         chance: Chance,
         *,
         now: datetime,
-        name: str | None = None,
-        offered: tuple[ControlType, ...] | None = None,
-        measure_every: timedelta = MINUTE,
         max_power: float = 2_000.0,
         litres: float = 150.0,
+        **options: Unpack[DeviceOptions],
     ) -> None:
-        super().__init__(resource_id, chance, now=now, name=name, offered=offered, measure_every=measure_every)
+        super().__init__(resource_id, chance, now=now, **options)
         self.max_power = max_power
         self.tank = Tank(litres, between(chance, 48.0, 60.0), loss=litres / 100)
         self._draw = min(litres * 6.0, max_power * 3)
