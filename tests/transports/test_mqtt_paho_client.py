@@ -16,7 +16,7 @@ from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import PahoClient, Stream
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream, StreamCallbacks
 from tests.mosquitto import HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
 from tests.waits import at_most
@@ -35,7 +35,7 @@ class Written(Stream):
     def __init__(self) -> None:
         names = ("take", "discard", "discarded", "readable", "idle", "writable")
         calls: dict[str, Any] = {name: lambda *_: None for name in names}
-        super().__init__(100, **calls)
+        super().__init__(100, StreamCallbacks(**calls))
         self.bytes = b""
 
     def send(self, buffer: bytes | bytearray, /) -> int:

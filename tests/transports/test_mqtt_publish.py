@@ -14,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import Stream
+from s2connect.transports.mqtt.paho_client import Stream, StreamCallbacks
 from s2connect.transports.mqtt.publish import (
     MAX_USER_PROPERTIES,
     MalformedPublish,
@@ -167,7 +167,7 @@ def stream(limit: int, **calls: Any) -> Stream:
         "idle": lambda: None,
         "writable": lambda: None,
     }
-    return Stream(limit, **{**usual, **calls})
+    return Stream(limit, StreamCallbacks(**{**usual, **calls}))
 
 
 @settings(deadline=None)

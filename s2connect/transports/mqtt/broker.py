@@ -31,7 +31,7 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.frames import Packet, longest_packet
-from s2connect.transports.mqtt.paho_client import PahoClient, Stream, WebSocketStream
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream, StreamCallbacks, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
@@ -110,15 +110,16 @@ class BrokerConnection:
         self.lost: BrokerLost | None = None
         self._max_read = max_packet
         self._receiver = Receiver(max_packet, drops or Drops(), self._host, self._loop.time)
-        calls: Any = {
-            "take": self._take,
-            "discard": self._discard,
-            "discarded": self._receiver.discarded,
-            "readable": self._read,
-            "idle": self._acknowledge_soon,
-            "writable": self._write,
-        }
-        self._stream = WebSocketStream(url, max_packet, **calls) if url.is_websocket else Stream(max_packet, **calls)
+        callbacks = StreamCallbacks(
+            take=self._take,
+            discard=self._discard,
+            discarded=self._receiver.discarded,
+            readable=self._read,
+            idle=self._acknowledge_soon,
+            writable=self._write,
+        )
+        websocket = url.is_websocket
+        self._stream = WebSocketStream(url, max_packet, callbacks) if websocket else Stream(max_packet, callbacks)
         self._client = client = PahoClient(settings.client_id or "", self._stream)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -136,7 +137,7 @@ class BrokerConnection:
         self._acknowledging: asyncio.TimerHandle | None = None
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._ends: list[Callable[[BrokerLost], None]] = []
-        self._asked = False
+        self._connect_sent = False
         self.ended = asyncio.Event()
         self.local_address = self.remote_address = ""
 
@@ -159,13 +160,13 @@ class BrokerConnection:
         Args:
             settings: Broker and account.
             context: TLS context of a client.
-            address: Where to connect to instead of looking the host up; None for none.
-            will: What the broker publishes when the connection is lost (MQ-12).
-            keepalive: Seconds, see :data:`KEEPALIVE`.
+            address: Address to connect to instead of looking the host up.
+            will: Published by the broker when the connection is lost (MQ-12).
+            keepalive: See :data:`KEEPALIVE`.
             receive_maximum: See :data:`RECEIVE_MAXIMUM`.
             max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
-            drops: Counts what cannot be used, beyond one connection.
-            open_timeout: Seconds, see :data:`OPEN_TIMEOUT`.
+            drops: Counter of dropped messages, beyond one connection.
+            open_timeout: See :data:`OPEN_TIMEOUT`.
 
         Raises:
             NotReachable: No connection.
@@ -219,7 +220,7 @@ class BrokerConnection:
         if settings.url.is_websocket:
             properties.MaximumPacketSize = self._max_read
         client.begin(keepalive, properties)
-        self._asked = True
+        self._connect_sent = True
         await self._connected
         self._tick(max(keepalive / 4, 0.05))
 
@@ -231,7 +232,7 @@ class BrokerConnection:
         if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
             return PeerTimeout(f"The broker {where} did not open the connection in time.")
         if isinstance(error, OSError) and not isinstance(error, S2ConnectError):
-            if self._asked:
+            if self._connect_sent:
                 return NotReachable(
                     f"The broker {where} ended the connection instead of answering.",
                     hint="Some do so for a wrong user name, password or client id; its log says why.",

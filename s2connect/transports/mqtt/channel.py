@@ -240,10 +240,8 @@ class Channel:
             reason = CloseReason.NORMAL
         after = value.get("after")
         if isinstance(after, bool) or not isinstance(after, int | float) or after < 0:
-            after = None
-        else:
-            after = min(float(after), MAX_AFTER) if after < MAX_AFTER else MAX_AFTER
-        return self._over(Closed(reason, True, "closed by the peer", after))
+            return self._over(Closed(reason, True, "closed by the peer"))
+        return self._over(Closed(reason, True, "closed by the peer", float(min(after, MAX_AFTER))))
 
     # Sending
 

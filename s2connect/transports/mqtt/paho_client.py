@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import paho.mqtt
 from paho.mqtt.client import Client
@@ -55,40 +56,41 @@ def _packet_length(data: bytes, at: int) -> tuple[int, int]:
     return 5, _TOO_LONG  # no packet has such a length
 
 
-class Stream(asyncio.Protocol):
-    """Stream of one connection; stands in for the socket of paho.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCallbacks:
+    """Callbacks of a :class:`Stream`.
 
-    Args:
-        max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
-            publisher decides how long it is; any other ends the connection.
-        take: Called with each packet: its first byte, and the bytes after its length. On False the packet can be read
-            as from a socket until ``readable`` returns.
-        discard: Called with the beginning of an incomplete PUBLISH: its first byte, topic and packet identifier, and
-            its length. On True the packet is dropped as it comes.
+    Attributes:
+        take: Gets each packet: its first byte, and the bytes after its length. On False the packet can be read as from
+            a socket until ``readable`` returns.
+        discard: Gets the beginning of an incomplete PUBLISH: its first byte, topic and packet identifier, and its
+            length. On True the packet is dropped as it comes.
         discarded: Called after the last byte of such a packet.
         readable: Called when something can be read, and at the end of the connection.
         idle: Called when all received bytes are handled.
         writable: Called when there is room again.
     """
 
-    def __init__(
-        self,
-        max_packet: int,
-        *,
-        take: Callable[[int, bytes], bool],
-        discard: Callable[[int, bytes, int], bool],
-        discarded: Callable[[], None],
-        readable: Callable[[], None],
-        idle: Callable[[], None],
-        writable: Callable[[], None],
-    ) -> None:
+    take: Callable[[int, bytes], bool]
+    discard: Callable[[int, bytes, int], bool]
+    discarded: Callable[[], None]
+    readable: Callable[[], None]
+    idle: Callable[[], None]
+    writable: Callable[[], None]
+
+
+class Stream(asyncio.Protocol):
+    """Stream of one connection; stands in for the socket of paho.
+
+    Args:
+        max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
+            publisher decides how long it is; any other ends the connection.
+        callbacks: Callbacks.
+    """
+
+    def __init__(self, max_packet: int, callbacks: StreamCallbacks) -> None:
         self._max_packet = max_packet
-        self._take = take
-        self._discard = discard
-        self._discarded = discarded
-        self._readable = readable
-        self._idle = idle
-        self._writable = writable
+        self._callbacks = callbacks
         self._partial = bytearray()
         self._needed = 0
         self._dropping = 0
@@ -123,7 +125,7 @@ class Stream(asyncio.Protocol):
             if self._dropping:
                 return
             data = data[gone:]
-            self._discarded()
+            self._callbacks.discarded()
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed:
@@ -136,13 +138,13 @@ class Stream(asyncio.Protocol):
             end = at + header + length
             if not header or end > len(data):
                 break
-            if not self._take(data[at], data[at + header : end]):
+            if not self._callbacks.take(data[at], data[at + header : end]):
                 self._incoming, self._at = data[at:end], 0
-                self._readable()
+                self._callbacks.readable()
             at = end
         if at < len(data):
             self._begin(data[at:] if at else data, header, length)
-        self._idle()
+        self._callbacks.idle()
 
     def _begin(self, rest: bytes, header: int, length: int) -> None:
         """Keep the beginning of a packet, or drop it if its route does not take the rest."""
@@ -155,7 +157,7 @@ class Stream(asyncio.Protocol):
             head = topic + 2 if rest[0] & 6 else topic
             if here < head < size:
                 self._needed = head
-            elif head < size and self._discard(rest[0], rest[header:head], length):
+            elif head < size and self._callbacks.discard(rest[0], rest[header:head], length):
                 self._dropping = size - here
                 return
         if self._needed > self._max_packet:
@@ -171,14 +173,14 @@ class Stream(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Continue to send."""
         self.full = False
-        self._writable()
+        self._callbacks.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let paho read the end."""
         self._ended = True
         self.error = self.error or exc
         self.gone.set()
-        self._readable()
+        self._callbacks.readable()
 
     # --- as a socket of paho
 
@@ -245,8 +247,8 @@ class Stream(asyncio.Protocol):
 class WebSocketStream(Stream):
     """Stream inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
 
-    def __init__(self, url: MqttUrl, max_packet: int, **calls: Any) -> None:
-        super().__init__(max_packet, **calls)
+    def __init__(self, url: MqttUrl, max_packet: int, callbacks: StreamCallbacks) -> None:
+        super().__init__(max_packet, callbacks)
         self._frames = ClientProtocol(
             parse_uri(url),
             subprotocols=[Subprotocol("mqtt")],

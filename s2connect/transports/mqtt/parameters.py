@@ -298,16 +298,11 @@ class ChannelLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionParameters:
-    """Session parameters that both sides know before it opens, without a secret.
+    """Session parameters that both sides know before it opens, without a secret. See :class:`StaticSession`.
 
     Attributes:
         space: The topics.
-        server: Node of the communication server.
-        client: Node of the communication client.
-        client_role: The client's role; it decides who sends in which direction.
-        mc: MQTT client id of the client's endpoint.
-        sid: The session.
-        protection: Sealed or plain.
+        sid: The session id.
         versions: S2 versions. With S2 Connect the one that was agreed; in static mode those of this side, the preferred
             one first.
         static: Whether this is static mode (MQ-19).
