@@ -112,8 +112,7 @@ class _Open:
 class Admission:
     """Admission over the ``open`` topics of one prefix.
 
-    Whatever does not fit is ignored without an answer: several instances may share the subscription, and a stranger
-    learns nothing.
+    An ``open`` that does not fit is ignored without an answer, because several instances may share the subscription.
 
     Args:
         space: The topics.
@@ -147,7 +146,7 @@ class Admission:
         self._static[nodes] = _Static(session)
 
     def remove_static(self, session: StaticSession) -> None:
-        """Accept a configured client no more; sessions that stand are their owners' to close."""
+        """Stop accepting a configured client; open sessions stay open."""
         self._static.pop((session.server, session.client), None)
 
     def receive(

@@ -53,13 +53,12 @@ class Pace:
 class MqttClient:
     """MQTT client of one account at a broker: it connects, and again after a loss.
 
-    All sessions of an endpoint over this broker share its connection (MQ-20). What a session needs it takes from the
-    :class:`BrokerConnection`, and it ends with it (MQ-10).
+    All sessions of an endpoint over this broker share its :class:`BrokerConnection` (MQ-20) and end with it (MQ-10).
 
     Args:
         settings: Broker and account.
         connect: Opens a connection; called for every attempt.
-        greet: Called with each new connection before anybody gets it: subscriptions, presence.
+        greet: Called with each new connection before it is used: subscriptions, presence.
         farewell: Published before a clean end, None for nothing.
         guest: Whether a peer named this broker.
         chance: Uniform in [0, 1), spreads the attempts.

@@ -1,7 +1,7 @@
-"""The bytes of PUBLISH and PUBACK, without I/O.
+"""Codec of PUBLISH and PUBACK, the only packets within a session. No I/O.
 
-paho-mqtt spends some 200 µs on the properties and acknowledgements of one message, a multiple of all the rest of its
-way. These two packets are written and read here; everything else of MQTT stays with paho.
+paho-mqtt spends some 200 µs on the properties and acknowledgements of one message, a multiple of everything else. The
+rest of MQTT stays with paho, and a property test compares this module with paho's own codec.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ _KINDS = {
 
 
 class MalformedPublish(ValueError):
-    """The broker breaks MQTT: a part of the packet that the broker itself writes cannot be read.
-
-    That is the QoS, and where topic and packet identifier end. Without them nobody knows what to acknowledge.
-    """
+    """The broker breaks MQTT: QoS, topic or packet identifier, which the broker itself writes, cannot be read."""
 
 
 class UnusablePublish(ValueError):
@@ -68,7 +65,7 @@ class Head(NamedTuple):
     """Fields of a PUBLISH before the properties, as the broker writes them.
 
     Attributes:
-        topic: Topic name; what is no UTF-8 in it is replaced, so that it is no topic of anybody.
+        topic: Topic name; bytes that are not UTF-8 are replaced, so that it matches no route.
         qos: 0 to 2.
         packet_id: 0 at QoS 0.
         end: Where the properties begin.
@@ -107,8 +104,8 @@ def write_publish(packet: Packet, packet_id: int) -> bytes:
     """Write a PUBLISH at QoS 1 (MQ-08).
 
     Args:
-        packet: What it holds.
-        packet_id: Not in use for another packet on its way, 1 to 65,535.
+        packet: Its content.
+        packet_id: 1 to 65,535, not in use.
     """
     topic, properties = packet.topic.encode(), write_properties(packet)
     return b"".join(
@@ -130,7 +127,7 @@ def write_puback(packet_id: int) -> bytes:
 
 
 def read_puback(raw: bytes) -> tuple[int, int]:
-    """Read what follows the remaining length of a PUBACK: packet identifier and reason code; its text is not read.
+    """Read packet identifier and reason code of a PUBACK, from the bytes after the remaining length.
 
     Raises:
         MalformedPublish: It is too short.
@@ -171,7 +168,7 @@ def read_head(command: int, raw: bytes) -> Head:
 
     Args:
         command: First byte of the packet.
-        raw: What follows the remaining length.
+        raw: The bytes after the remaining length.
 
     Raises:
         MalformedPublish: QoS 3, a topic longer than the packet, or no packet identifier where there has to be one.
@@ -190,11 +187,11 @@ def read_head(command: int, raw: bytes) -> Head:
 def read_publish(command: int, raw: bytes, head: Head) -> Packet:
     """Read the properties and the payload of a PUBLISH.
 
-    Properties that this binding does not use are passed over, Response Topic and Subscription Identifier among them.
+    Properties that this binding does not use are skipped, Response Topic and Subscription Identifier among them.
 
     Args:
         command: First byte of the packet.
-        raw: What follows the remaining length.
+        raw: The bytes after the remaining length.
         head: Of :func:`read_head`.
 
     Raises:

@@ -24,7 +24,7 @@ class Drops:
     """Counter of dropped messages by reason.
 
     Attributes:
-        counts: How often each reason was; the reasons are ours, so they are bounded.
+        counts: Count of each reason; the reasons are ours, so they are bounded.
     """
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class Route(NamedTuple):
         handler: Called with each message; returns the reason if it is dropped, otherwise None. Its exceptions are
             logged and end nothing here.
         max_bytes: Longest packet that it gets, None for the bound of the receiver.
-        only_qos_1: Whether what was published at QoS 0, or is retained, is dropped: it does not wait for our
-            acknowledgements, so its publisher decides how much of it there is.
+        only_qos_1: Drop messages at QoS 0 and retained ones: they do not wait for our acknowledgements, so their
+            publisher decides how many there are.
     """
 
     handler: Callable[[Packet], str | None]
@@ -69,15 +69,14 @@ class Route(NamedTuple):
 
 
 class Receiver:
-    """Reads PUBLISH packets and gives them to the handlers of their topics.
+    """Reader of PUBLISH packets, which dispatches them to the handlers of their topics.
 
-    Topic, properties and payload are a publisher's, and anybody may be one: what cannot be used of them is dropped,
-    counted and acknowledged, and costs nothing else. Only what the broker itself writes, the QoS and where the packet
-    identifier is, can break MQTT.
+    Any client of the broker may have published topic, properties and payload: unusable ones are dropped, counted and
+    acknowledged, and end nothing. Only the parts that the broker writes, QoS and packet identifier, can break MQTT.
 
     Args:
-        max_bytes: Longest packet that is read; what is longer is dropped.
-        drops: Counts what is dropped.
+        max_bytes: Longest packet that is read; longer ones are dropped.
+        drops: Counter.
         where: The broker, for logs.
         clock: Loop time in seconds.
 
@@ -100,7 +99,7 @@ class Receiver:
 
         Args:
             command: Its first byte.
-            raw: What follows the remaining length.
+            raw: The bytes after the remaining length.
 
         Raises:
             MalformedPublish: The broker breaks MQTT, or sends at a QoS that was not subscribed to.
@@ -134,7 +133,7 @@ class Receiver:
 
         Args:
             command: First byte of the packet.
-            start: What follows the remaining length, up to the properties at least.
+            start: The bytes after the remaining length, up to the properties at least.
             length: The remaining length.
         """
         try:

@@ -95,13 +95,12 @@ class MqttTransport:
         credentials: See :data:`Credentials`.
         guest_context: Makes the TLS context for brokers that peers name, in a thread; by default that of the system's
             CAs (MQ-18).
-        addresses_of: Says where to connect to for the host of a broker that a peer names, or refuses; None asks the
-            operating system.
+        addresses_of: Resolves or refuses the host of a broker that a peer names; None asks the operating system.
         limits: Seconds and bytes of the sessions.
         failures: Reports errors of ours in background tasks.
 
     Attributes:
-        drops: Counts what could not be used of what came on the topics, from whomever.
+        drops: Counter of the messages on our topics that could not be used.
     """
 
     name = MQTT
@@ -423,10 +422,10 @@ class MqttTransport:
         Args:
             session: As configured; its prefix is that of the settings.
             take: Called with every connection that has opened; an earlier one of the same two nodes is closed then.
-            admit: Awaited with the S2 version before a session is opened; without a yes within the time for opening
-                (MQ-11) the client gets no answer, and is expected to come again. Where an earlier session of the two
-                nodes stands, it is awaited when the client has confirmed the new one, which is closed without a yes:
-                an ``open`` of the past ends nothing.
+            admit: Admission hook, awaited with the S2 version before a session is opened. Without True within the time
+                for opening (MQ-11) the client gets no answer and has to try again. While an earlier session of the two
+                nodes is open, it is awaited after the client has confirmed the new one, which is closed without True:
+                so a replayed ``open`` ends nothing.
 
         Raises:
             UsageError: This transport has no settings, the prefix is another, or the two nodes are there already.
@@ -439,7 +438,7 @@ class MqttTransport:
         await self.serve(session.server)
 
     def unlisten_static(self, session: StaticSession) -> None:
-        """Let a configured client in no more; a connection that stands is its owner's to close."""
+        """Stop accepting a configured client; an open connection stays open."""
         if self._admission is not None:
             self._admission.remove_static(session)
         self._static.pop((session.server, session.client), None)
