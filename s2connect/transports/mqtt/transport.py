@@ -279,16 +279,16 @@ class MqttTransport:
         pair = (parameters.server, parameters.client)
         # An open of static mode may be an old one, published again. A session that stands is put at risk only for a
         # client that has confirmed the new one.
-        ask = offered is None and bool(channel.version)
-        ask_later = ask and pair in self._sessions
+        hook = offered is None and bool(channel.version)
+        hook_later = hook and pair in self._sessions
         try:
             async with asyncio.timeout(self._limits.open_timeout):
-                if ask and not ask_later and not await self._may_come(pair, channel.version):
+                if hook and not hook_later and not await self._admitted(pair, channel.version):
                     connection.abandon()
                     return
                 await broker.subscribe(channel.inbound_topic)
             await connection.open()
-            if ask_later and not await self._may_come(pair, channel.version):
+            if hook_later and not await self._admitted(pair, channel.version):
                 await connection.close(GOING_AWAY)
                 return
         except (S2ConnectError, TimeoutError) as error:
@@ -322,7 +322,7 @@ class MqttTransport:
                 await connection.close(INTERNAL_ERROR)
                 raise
 
-    async def _may_come(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
+    async def _admitted(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
         """Call the admission hook once for all waiting, so that an old ``open`` cannot use up another one's answer."""
         asking = self._asking.get((pair, version))
         if asking is None:
