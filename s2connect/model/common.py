@@ -130,6 +130,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_known_strings)]
 """List of protocols, versions or algorithms: unknown values are kept out by matching, not refused (VER-07)."""
 
 
+def or_other(kind: type[StrEnum]) -> BeforeValidator:
+    """Return a validator that reads a value of a later minor version as ``Other`` (VER-07)."""
+    return BeforeValidator(lambda value: "Other" if isinstance(value, str) and value not in set(kind) else value)
+
+
 class EndpointDescription(Wire):
     """An endpoint as it presents itself."""
 

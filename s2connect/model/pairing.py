@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, StrictBool, StringConstraints
 
-from s2connect.model.common import EndpointDescription, Names, NodeDescription, NodeId, Wire
+from s2connect.model.common import EndpointDescription, Names, NodeDescription, NodeId, Wire, or_other
 from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.url import BaseUrl
 
@@ -42,11 +42,6 @@ class WaitForPairingAction(StrEnum):
     PREPARE_PAIRING = "preparePairing"
     CANCEL_PREPARE_PAIRING = "cancelPreparePairing"
     REQUEST_PAIRING = "requestPairing"
-
-
-def _known_or_other(value: Any) -> Any:
-    """Read a reason of a later minor version as Other: adding enum items is no breaking change (VER-07)."""
-    return value if not isinstance(value, str) or value in set(PairingErrorReason) else PairingErrorReason.OTHER
 
 
 def _false_for_null(value: Any) -> Any:
@@ -119,7 +114,7 @@ class FinalizePairing(Wire):
 class PairingResponseErrorMessage(Wire):
     """Body of a 400."""
 
-    error_message: Annotated[PairingErrorReason, BeforeValidator(_known_or_other)]
+    error_message: Annotated[PairingErrorReason, or_other(PairingErrorReason)]
     additional_info: str | None = None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import ConfigDict
 
-from s2connect.model.common import EndpointDescription, Names, NodeDescription, NodeId, Wire
+from s2connect.model.common import EndpointDescription, Names, NodeDescription, NodeId, Wire, or_other
 from s2connect.model.secret import AccessToken, CommunicationToken
 from s2connect.model.url import WebSocketUrl
 
@@ -20,10 +20,6 @@ class SessionErrorReason(StrEnum):
     NO_LONGER_PAIRED = "NoLongerPaired"
     PARSING_ERROR = "ParsingError"
     OTHER = "Other"
-
-
-def _known_or_other(value: Any) -> Any:
-    return value if not isinstance(value, str) or value in set(SessionErrorReason) else SessionErrorReason.OTHER
 
 
 class InitiateSession(Wire):
@@ -68,7 +64,7 @@ class WebSocketCommunicationDetails(CommunicationDetails):
 class CommunicationDetailsErrorMessage(Wire):
     """Body of a 400."""
 
-    error_message: Annotated[SessionErrorReason, BeforeValidator(_known_or_other)]
+    error_message: Annotated[SessionErrorReason, or_other(SessionErrorReason)]
     additional_info: str | None = None
 
 

@@ -43,9 +43,6 @@ class MemoryConnection(Connection):
         self._peer: MemoryConnection | None = None
         self._gone = asyncio.Event()
 
-    def _join(self, peer: MemoryConnection) -> None:
-        self._peer = peer
-
     async def send(self, text: str) -> None:
         pipe = self._outgoing
         while self._ended is None and len(pipe.texts) >= pipe.capacity:
@@ -96,8 +93,7 @@ def memory_pair(
     """
     there, back = _Pipe(capacity), _Pipe(capacity)
     a, b = MemoryConnection(info_a, back, there), MemoryConnection(info_b, there, back)
-    a._join(b)
-    b._join(a)
+    a._peer, b._peer = b, a
     return a, b
 
 

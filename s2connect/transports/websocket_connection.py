@@ -302,4 +302,4 @@ def with_address(info: ConnectionInfo, transport: asyncio.BaseTransport) -> Conn
         return info
     name: Any = transport.get_extra_info("peername")
     address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
-    return ConnectionInfo(info.protocol, info.local, info.remote, info.s2_version, address)
+    return ConnectionInfo(info.protocol, info.local, info.remote, info.s2_version, address)  # since: from now on
