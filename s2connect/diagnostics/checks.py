@@ -326,6 +326,8 @@ def validity(
             f"{what} expires in {_days(days)}, on {_day(end)}.",
             "Renew it with the tool that made it, then restart the service.",
         )
+    if check is CA:  # its validity begins before it is made, and has no practical end
+        return CA.ok(f"{what} is valid until {_day(end)}.")
     made_out = f" is made out to {host}," if host else " is"
     return check.ok(f"{what}{made_out} {_days(age)} old and valid for {_days(days)} more.")
 

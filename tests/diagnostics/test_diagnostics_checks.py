@@ -198,6 +198,11 @@ def test_certificates_have_their_time(
         assert ("start the service" in finding.cure) == (renews and begin < NOW)
 
 
+def test_a_certificate_authority_has_no_age() -> None:
+    finding = checks.validity(checks.CA, NOW - 500 * DAY, NOW + 5 * DAY, NOW, renews=True, running=True)
+    assert (finding.verdict, finding.cause) == ("ok", "The certificate authority is valid until 2026-05-06.")
+
+
 @pytest.mark.rule("SEC-02")
 def test_rights_of_others_are_a_fault_with_the_command_that_mends_it() -> None:
     home, key = FileFacts("/s", 0o700, 1000), FileFacts("/s/secrets/ca-key", 0o600, 1000)
