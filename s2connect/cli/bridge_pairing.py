@@ -225,14 +225,15 @@ class _Leader:
             await asyncio.sleep(0.1)
 
     async def _pair(self, node: str, url: str, code: str) -> PairingEntry:
-        for attempt in range(BUSY_ATTEMPTS):
+        command = Pair(node=node, url=url, code=code)
+        for _ in range(BUSY_ATTEMPTS - 1):
             try:
-                return await self._control.ask(Pair(node=node, url=url, code=code))
+                return await self._control.ask(command)
             except Failure as failure:
-                if failure.kind != "peer_busy" or attempt == BUSY_ATTEMPTS - 1:
+                if failure.kind != "peer_busy":
                     raise
                 await asyncio.sleep(BUSY_PAUSE)
-        raise AssertionError("the last attempt returns or raises")
+        return await self._control.ask(command)
 
 
 def _result(route: Route, before: set[str]) -> dict[str, Any]:

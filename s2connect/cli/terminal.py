@@ -17,7 +17,6 @@ import typer
 
 from s2connect.errors import UsageError
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.lines import descriptor_of, read_lines
 from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
@@ -140,6 +139,8 @@ async def ask_person(question: str) -> str:
     Raises:
         Failure: The input has ended.
     """
+    from s2connect.service.lines import descriptor_of, read_lines
+
     print(question, end="", file=sys.stderr, flush=True)
     # A terminal gives whole lines: nothing is read that is not returned.
     async with contextlib.aclosing(read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)) as lines:
