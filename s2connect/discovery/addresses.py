@@ -1,4 +1,4 @@
-"""Which of a host's addresses to try first."""
+"""Order in which the addresses of a host are tried."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ from s2connect.supervisor import FailureLog, Supervisor
 log = logging.getLogger(__name__)
 
 PROBES = 3
-"""How often the network is asked whether a name is taken (RFC 6762, section 8.1)."""
+"""Questions to the network whether a name is taken (RFC 6762, section 8.1)."""
 
 PROBE_SECONDS = 0.25
-"""How long to wait for an answer to each probe (RFC 6762, section 8.1)."""
+"""Seconds to wait for an answer to each probe (RFC 6762, section 8.1)."""
 
 GOODBYES = 3
-"""How often a goodbye is sent: it is not acknowledged."""
+"""Times that a goodbye is sent: it is not acknowledged."""
 
 GOODBYE_SECONDS = 0.125
 """Pause between two goodbyes."""
@@ -75,7 +75,7 @@ class Advertiser:
 
     @property
     def advertisement(self) -> Advertisement:
-        """What is published, or will be."""
+        """Return the advertisement that is published, or will be."""
         return self._advertisement
 
     @property

@@ -43,7 +43,7 @@ TICK_SECONDS = 0.1
 """Shortest time between two looks at the table: a flood of records costs no more than that."""
 
 MAX_REFUSALS_LOGGED = 20
-"""How many refused TXT records are logged one by one; the rest is only counted."""
+"""Refused TXT records that are logged one by one; the rest is only counted."""
 
 MAX_KNOWN_ANSWERS = 200
 """Most pointers that are repeated in a search so that others need not send them."""
@@ -99,9 +99,9 @@ class Browser:
         self._injected = zeroconf
         self._own = own_addresses()
         self._table = Sightings(order=lambda addresses: in_order(addresses, self._own))
-        self._told: dict[str, FoundEndpoint] = {}
-        self._fresh: dict[str, None] = {}
-        self._news = asyncio.Event()
+        self._reported: dict[str, FoundEndpoint] = {}
+        self._changed: dict[str, None] = {}
+        self._wake = asyncio.Event()
         self._closed = False
         self._zeroconf: Zeroconf | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,9 +118,9 @@ class Browser:
         async with contextlib.AsyncExitStack() as stack:
             zeroconf = await stack.enter_async_context(shared_zeroconf(self._injected))
             self._zeroconf = zeroconf.zeroconf
-            ear = _Ear(self)
-            self._zeroconf.async_add_listener(ear, None)
-            stack.callback(self._zeroconf.async_remove_listener, ear)
+            listener = _Listener(self)
+            self._zeroconf.async_add_listener(listener, None)
+            stack.callback(self._zeroconf.async_remove_listener, listener)
             monitor = NetworkMonitor(lambda _: self._network_changed())
             stack.callback(monitor.close)
             monitor.start()
@@ -134,11 +134,11 @@ class Browser:
 
     @property
     def overflow(self) -> int:
-        """How many sightings were not stored because too many endpoints are in the network."""
+        """Return how many pointers were not stored because too many endpoints are in the network."""
         return self._table.overflow
 
     def found(self) -> list[FoundEndpoint]:
-        """Who is there now, in the order of appearance."""
+        """Return the endpoints that are there now, in the order of appearance."""
         return [endpoint for endpoint in self._table.found.values() if self._wanted(endpoint)]
 
     def reconfirm(self) -> None:
@@ -155,23 +155,23 @@ class Browser:
     async def __anext__(self) -> Event:
         """Wait for the next event; cancel-safe. The iteration ends when the browser is closed."""
         while not self._closed:
-            while self._fresh:
-                key = next(iter(self._fresh))
-                del self._fresh[key]
+            while self._changed:
+                key = next(iter(self._changed))
+                del self._changed[key]
                 event = self._event(key)
                 if event is not None:
                     return event
-            self._news.clear()
-            await self._news.wait()
+            self._wake.clear()
+            await self._wake.wait()
         raise StopAsyncIteration
 
     def _event(self, key: str) -> Event | None:
-        before, after = self._told.pop(key, None), self._table.found.get(key)
+        before, after = self._reported.pop(key, None), self._table.found.get(key)
         if after is not None and not self._wanted(after):
             after = None
         if after is None:
             return Vanished(before) if before is not None else None
-        self._told[key] = after
+        self._reported[key] = after
         if before is None:
             return Appeared(after)
         return Changed(after) if before != after else None
@@ -184,7 +184,7 @@ class Browser:
 
     def _stop(self) -> None:
         self._closed = True
-        self._news.set()
+        self._wake.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -194,12 +194,12 @@ class Browser:
         self._table.network_changed(self._now())
         self._schedule()
 
-    def hear(self, records: list[DNSRecord]) -> None:
+    def receive(self, records: list[DNSRecord]) -> None:
         """Take in what one packet brought."""
         now = self._now()
         overflow = self._table.overflow
         hosts: dict[tuple[str, int, bool, bool], list[DNSAddress]] = defaultdict(list)
-        for record in sorted(records, key=_hearing_order):
+        for record in sorted(records, key=_reading_order):
             ttl = float(record.ttl)
             if isinstance(record, DNSPointer):
                 if record.key in _ROLES:
@@ -240,8 +240,8 @@ class Browser:
         try:
             changed, wanted = self._table.tick(now)
             if changed:
-                self._fresh |= dict.fromkeys(changed)
-                self._news.set()
+                self._changed |= dict.fromkeys(changed)
+                self._wake.set()
             self._send(wanted, now)
         except Exception as error:  # it costs this look, and not all that would follow
             process_failures.failed("browser", error)
@@ -261,19 +261,19 @@ class Browser:
             self._zeroconf.async_send(query(services + hosts))
 
 
-class _Ear(RecordUpdateListener):
+class _Listener(RecordUpdateListener):
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
         """See what has arrived; what only expired in zeroconf's cache is no news."""
-        self._browser.hear([update.new for update in records if update.new is not update.old])
+        self._browser.receive([update.new for update in records if update.new is not update.old])
 
     def async_update_records_complete(self) -> None:
         """Nothing to do."""
 
 
-def _hearing_order(record: DNSRecord) -> int:
+def _reading_order(record: DNSRecord) -> int:
     """A packet may name a host before the service that makes it interesting."""
     kinds = (PTR, SRV, TXT)
     return kinds.index(record.type) if record.type in kinds else len(kinds)

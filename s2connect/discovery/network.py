@@ -15,10 +15,10 @@ import ifaddr
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 10.0
-"""How often addresses are compared where the kernel does not tell, and to be sure where it does."""
+"""Seconds between two comparisons of the addresses: where the kernel sends no notices, and to be sure where it does."""
 
 SETTLE_SECONDS = 0.3
-"""How long to wait after a notice: changes come in bursts."""
+"""Seconds to wait after a notice: changes come in bursts."""
 
 _NETLINK_GROUPS = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses
 _NEW_LINK, _DELETE_LINK = 16, 17
@@ -54,7 +54,7 @@ def own_addresses() -> frozenset[OwnAddress]:
 class NetworkMonitor:
     """Calls back in the event loop when addresses or links of this machine may have changed.
 
-    On Linux the kernel tells; elsewhere, and besides, addresses are compared every ``POLL_SECONDS``.
+    On Linux the kernel sends notices; elsewhere, and besides, addresses are compared every ``POLL_SECONDS``.
 
     Args:
         changed: Called with whether a link came up. May be called without need.
@@ -122,9 +122,9 @@ class NetworkMonitor:
 
     def _notice(self) -> None:
         if self._notice_timer is None:
-            self._notice_timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._tell)
+            self._notice_timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._report)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._notice_timer = None
         try:
             self._known = own_addresses()

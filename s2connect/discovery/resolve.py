@@ -18,7 +18,7 @@ RESOLVE_TIMEOUT = 3.0
 """Seconds to wait for a device to answer to its name; a healthy one needs less than a second."""
 
 REST_SECONDS = 0.05
-"""How long to wait for the rest of an answer: addresses come in several packets."""
+"""Seconds to wait for the rest of an answer: addresses come in several packets."""
 
 
 def is_local_name(host: str) -> bool:

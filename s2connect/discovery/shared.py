@@ -100,7 +100,7 @@ def _open() -> AsyncZeroconf:
 
 
 def _interfaces() -> list[str | int]:
-    """Where to speak: once per interface and family; on loopback only if there is nothing else.
+    """Return the interfaces for zeroconf: one per interface and family; loopback only if there is nothing else.
 
     Over IPv6 it speaks from the link-local address, because only then do others learn the zone. Where several
     interfaces have the same one, as container bridges do, the interface is named by its number.

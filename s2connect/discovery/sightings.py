@@ -1,4 +1,4 @@
-"""Who is in the network, as told by DNS records: decided without sockets, tasks or a clock (DISC-08).
+"""Table of the endpoints in the network, made of DNS records; without sockets, tasks or a clock (DISC-08).
 
 Times are seconds of any one clock. Names of services and hosts are full names in lower case where they are keys.
 """
@@ -17,19 +17,19 @@ MAX_ENDPOINTS = 1000
 """Most endpoints that are kept (SEC-03); more is no household, but somebody who floods it."""
 
 SETTLE_SECONDS = 0.25
-"""How long records of one endpoint are collected before it is reported: they come in several packets."""
+"""Seconds for which records of one endpoint are collected before it is reported: they come in several packets."""
 
 ASK_PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait after each attempt to get records that are missing; after the last the endpoint is dropped."""
 
 ENTRIES_PER_TICK = 32
-"""How many endpoints are asked for at once."""
+"""Endpoints whose records are requested at once."""
 
 REFRESH_AT = (0.80, 0.90)
 """Parts of its lifetime after which a record is asked for again (RFC 6762, section 5.2)."""
 
 RECONFIRM_SECONDS = 5.0
-"""How long an endpoint has to answer when it is asked whether it is still there."""
+"""Seconds for an endpoint to answer when its presence is checked."""
 
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 10.0, 4500.0
 """Bounds for the lifetime of a record, whatever it says: a short one makes a flood of queries, a long one a ghost."""
@@ -41,14 +41,14 @@ LONGEST_INTERVAL = 3600.0
 """Longest interval between two searches (RFC 6762, section 5.2)."""
 
 
-def _can_be_asked_for(name: str) -> bool:
-    """Whether a name can be written in a query; one that was read with bytes that are no UTF-8 may have grown."""
+def _fits_in_query(name: str) -> bool:
+    """Return whether a name fits in a query; one that was read with bytes that are no UTF-8 may have grown."""
     return len(name.encode()) < 255 and all(0 < len(label.encode()) < 64 for label in name.removesuffix(".").split("."))
 
 
 @dataclass(slots=True)
 class _Lifetime:
-    """How long a record is good for, and when to ask for it again."""
+    """Lifetime of a record, and the times of its refreshes."""
 
     start: float
     expiry: float
@@ -91,7 +91,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class Wanted:
-    """What to ask the network for now.
+    """Queries to send now.
 
     Attributes:
         search: Ask who is there: the service type and its subtypes.
@@ -112,7 +112,7 @@ class Sightings:
         order: Sorts the addresses of a host, best first, and leaves out useless ones.
 
     Attributes:
-        overflow: How many sightings of endpoints were not stored because the table was full.
+        overflow: How many pointers to endpoints were not stored because the table was full.
         found: What is known of each usable endpoint, by its service name in lower case.
     """
 
@@ -135,7 +135,7 @@ class Sightings:
     def pointer(self, name: str, role: Role | None, ttl: float, now: float) -> None:
         """A service was named under the service type (``role`` is None) or a subtype."""
         key = name.lower()
-        if not key.endswith(f".{SERVICE_TYPE}") or not _can_be_asked_for(name):
+        if not key.endswith(f".{SERVICE_TYPE}") or not _fits_in_query(name):
             return
         entry = self._entries.get(key)
         if entry is None:
@@ -155,7 +155,7 @@ class Sightings:
     def service(self, name: str, host: str, ttl: float, now: float) -> None:
         """A service named its host."""
         entry = self._entries.get(name.lower())
-        if entry is None or not _can_be_asked_for(host):
+        if entry is None or not _fits_in_query(host):
             return
         if ttl <= 0:
             entry.service = _Lifetime(now, now)
@@ -253,7 +253,7 @@ class Sightings:
         return changed, wanted
 
     def next_tick(self) -> float:
-        """When ``tick`` has something to do if nothing arrives before."""
+        """Return the time at which ``tick`` has something to do if nothing arrives before."""
         due = self._search_at
         for entry in self._entries.values():
             if entry.dirty and entry.service is not None:
@@ -283,7 +283,7 @@ class Sightings:
             entry.settled_at = now + SETTLE_SECONDS
 
     def _make_room(self) -> bool:
-        """Whether one more fits; who has not shown a usable record yet makes way."""
+        """Return whether one more fits; an endpoint without a usable record yet makes room."""
         if len(self._entries) < self._capacity:
             return True
         self.overflow += 1

@@ -137,7 +137,7 @@ def _web_url(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advertisement:
-    """What this endpoint publishes in the local network.
+    """Advertisement of this endpoint in the local network.
 
     Attributes:
         host: Its mDNS host name, one label and ``.local`` (VER-04); the first label is the instance name (DISC-01).

@@ -6,4 +6,4 @@ API_VERSIONS = ("v1",)
 PAIRING_PATH = "/pairing/"
 SESSION_PATH = "/session/"
 WEBSOCKET_PATH = "/session/websocket"
-"""Where our APIs are; peers learn it from our URLs."""
+"""Paths of our APIs; peers learn them from our URLs."""

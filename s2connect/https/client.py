@@ -59,7 +59,7 @@ class HttpReply:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How to reach and authenticate a server.
+    """Route to a server, and the trust in it.
 
     Attributes:
         context: TLS context that decides whom to trust.

@@ -139,15 +139,12 @@ class HttpConnection(asyncio.Protocol):
             self.transport.abort()
 
     def eof_received(self) -> bool | None:
-        """See :meth:`asyncio.Protocol.eof_received`."""
         return self._handler.eof_received()
 
     def pause_writing(self) -> None:
-        """See :meth:`asyncio.BaseProtocol.pause_writing`."""
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        """See :meth:`asyncio.BaseProtocol.resume_writing`."""
         self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:

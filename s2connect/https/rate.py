@@ -30,7 +30,7 @@ MAX_ADDRESSES = 4096
 
 @lru_cache(MAX_ADDRESSES)
 def network_of(address: str) -> str:
-    """What is limited as one: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the network that is limited as one: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

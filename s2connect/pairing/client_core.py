@@ -43,7 +43,7 @@ CLIENT_ENTROPY = 64
 
 @dataclass(frozen=True, slots=True)
 class ServerProof:
-    """How the pairing server's TLS was authenticated, and what the formula gets from that (TRUST-04).
+    """Proof of the pairing server's identity, from its TLS connection (TRUST-04).
 
     Attributes:
         binding: F or D of HMAC-02.
@@ -64,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What both sides agreed on; store it as unconfirmed, then send ``finalize`` (PAIRC-06)."""
+    """Agreement of both sides; store it as unconfirmed, then send ``finalize`` (PAIRC-06)."""
 
     pairing: Pairing
     token: AccessToken = field(repr=False)
@@ -356,7 +356,7 @@ def _without_details(what: str, status: int, body: bytes) -> ProtocolViolation:
 
 
 def _attempt_id_of(body: bytes) -> PairingAttemptId | None:
-    """Find the attempt id in an answer that breaks its schema, so that the server can be told (PAIRC-02)."""
+    """Find the attempt id in an answer that breaks its schema, to give the attempt up at the server (PAIRC-02)."""
     try:
         value = read_json(body)
         return PairingAttemptId(value["pairingAttemptId"])

@@ -76,7 +76,7 @@ class PairingToken(Secret):
 
 @dataclass(frozen=True, slots=True)
 class PairingCode:
-    """What a person reads on the responder and types at the initiator. ``str()`` shows it, ``repr()`` does not.
+    """Code that a person reads on the responder and types at the initiator. ``str()`` shows it, ``repr()`` does not.
 
     Attributes:
         token: The secret part.

@@ -210,7 +210,7 @@ async def pair(
         PeerError: The server does not follow the standard.
         PairingError: Refused, wrong code, too slow, replaced meanwhile, or unconfirmed (then it is kept and settles
             itself).
-        StorageError: It could not be stored; the server has been told.
+        StorageError: It could not be stored; the attempt was given up at the server.
     """
     proof, route = await _patiently(
         lambda: authenticate(
@@ -374,7 +374,7 @@ class _Run:
         try:
             await self._post(self._attempt.refusal, self._timings.refusal)
         except S2ConnectError as error:
-            _log.info("the server could not be told that pairing failed: %s", error.kind)
+            _log.info("the attempt could not be given up at the server: %s", error.kind)
 
     async def _post(self, step: Step, timeout: float) -> HttpReply:
         return await self._http.post(

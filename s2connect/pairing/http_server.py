@@ -53,7 +53,7 @@ class PairingService:
         """Serve a core.
 
         Args:
-            core: Decides.
+            core: Decides; its I/O is here.
             manager: Makes pairings durable.
             supervisor: Owns the tasks that store pairings, and ends them.
             binding: F or D of HMAC-02 for the connection of a request.

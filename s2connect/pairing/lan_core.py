@@ -58,7 +58,7 @@ class LanOperations:
     """The announcements at the nodes of one endpoint.
 
     Attributes:
-        events: What the user has to be told since it was last emptied; the owner takes and clears it.
+        events: News for the user since it was last emptied; the endpoint takes and clears it.
     """
 
     def __init__(self, endpoint: Callable[[], LocalEndpoint]) -> None:
@@ -115,7 +115,7 @@ class LanOperations:
         return _NO_CONTENT
 
     def cancel_prepare_pairing(self, body: bytes, *, now: float) -> Reply:
-        """Answer ``cancelPreparePairing`` (LAN-04); only what had been announced is told on."""
+        """Answer ``cancelPreparePairing`` (LAN-04); only what had been announced is passed on."""
         self.expire(now=now)
         try:
             request = CancelPreparePairing.from_json(body)
@@ -136,7 +136,7 @@ class LanOperations:
             self._cancel(key)
 
     def next_deadline(self) -> float | None:
-        """When :meth:`expire` has something to do next."""
+        """Return the time at which :meth:`expire` has something to do; None for never."""
         return next((then + PREPARED_LIFETIME for then in self._prepared.values()), None)
 
     def _cancel(self, key: tuple[NodeId, NodeId]) -> None:

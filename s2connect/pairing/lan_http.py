@@ -53,8 +53,8 @@ class LanService:
             core: Decides.
             neighbourhood: Who is answered (LAN-02).
             ready: Whether the endpoint is ready for pairing.
-            on_prepare: Told of an announced pairing: our node, the other node, its endpoint. Show the code now.
-            on_cancel: Told that it will not come: our node, the other node.
+            on_prepare: Called for an announced pairing: our node, the other node, its endpoint. Show the code now.
+            on_cancel: Called when it will not come: our node, the other node.
         """
         self._core = core
         self._neighbourhood = neighbourhood

@@ -54,7 +54,6 @@ class MemoryLiveProofs:
         self._until: dict[bytes, float] = {}  # in the order of their expiry
 
     async def claim(self, claim: ProofClaim, *, now: float) -> bool:
-        """See :meth:`LiveProofs.claim`."""
         return self.claim_at_once(claim, now=now)
 
     def claim_at_once(self, claim: ProofClaim, *, now: float) -> bool:

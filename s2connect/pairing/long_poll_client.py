@@ -1,4 +1,4 @@
-"""Long-polling as the client sees it: RMs without a server wait at an energy manager to be paired (LP, ROLE-03 b)."""
+"""Long-polling client: RMs without a server wait at an energy manager to be paired (LP, ROLE-03 b)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long-polling as the server sees it: who waits, what they are to do, and when they are answered; without I/O (LP).
+"""Core of the long-polling server: hanging requests, their nodes and actions; without I/O (LP).
 
 A client, an endpoint of RMs without a server of its own (ROLE-04), names its nodes and hangs. Nothing here is
 authenticated: whoever is in the network may name any node. So an action goes to every request that hangs for its
@@ -70,7 +70,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """What to answer: a status, and with a 200 the actions."""
+    """Response: a status, and with a 200 the actions."""
 
     status: int
     orders: tuple[WaitForPairingOrder, ...] = ()
@@ -131,7 +131,7 @@ class LongPollServer:
     """All hanging requests of one endpoint.
 
     Attributes:
-        events: What happened since it was last emptied; the owner takes and clears it.
+        events: What happened since it was last emptied; the endpoint takes and clears it.
     """
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class LongPollServer:
         return due
 
     def next_deadline(self) -> float | None:
-        """When :meth:`expire` has something to do next."""
+        """Return the time at which :meth:`expire` has something to do; None for never."""
         deadlines = [waiter.deadline for waiter in islice(self._waiters, 1)]
         deadlines += [since + GONE_AFTER for since in islice(self._absent.values(), 1)]
         return min(deadlines, default=None)
@@ -290,7 +290,7 @@ class LongPollServer:
         self.events.append(NodeWaits(known.described))
 
     def _orders(self, nodes: tuple[NodeId, ...], *, now: float) -> tuple[WaitForPairingOrder, ...]:
-        """What is due at the nodes of a request, at most one action for each (LP-04)."""
+        """Return the actions due at the nodes of a request, at most one for each (LP-04)."""
         orders = []
         asked = 0
         for node in nodes:

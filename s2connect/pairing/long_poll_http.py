@@ -37,7 +37,7 @@ class LongPollService:
             core: Decides.
             neighbourhood: Who is answered (LAN-02).
             offered: Whether the endpoint offers long-polling now (DISC-05).
-            on_event: Told of nodes that come and go, and of those without a valid token.
+            on_event: Called for nodes that come and go, and for those without a valid token.
         """
         self._core = core
         self._neighbourhood = neighbourhood

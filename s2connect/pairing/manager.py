@@ -39,7 +39,7 @@ class PairingManager(Protocol):
         """As pairing client: confirm the pairing after a response to the last request.
 
         Raises:
-            PairingReplaced: Another pairing of the node, or its user, has removed it meanwhile; the server is told.
+            PairingReplaced: Another pairing of the node, or its user, has removed it meanwhile; the server is notified.
         """
 
     def gives_way(self, pairing: Pairing) -> bool:
@@ -75,7 +75,7 @@ class ReflectionRefused:
     Attributes:
         node: The node at which the last one was refused.
         address: Where that came from.
-        count: How many were refused since this was told last; it is told at most once a minute.
+        count: How many were refused since the last such event; there is at most one a minute.
     """
 
     node: NodeId

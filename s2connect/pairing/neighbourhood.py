@@ -37,7 +37,7 @@ class Interface:
 
 
 def same_network(peer: str, local: str, interfaces: Sequence[Interface]) -> bool:
-    """Whether ``peer`` is in a subnet of the interface that has the address ``local`` (LAN-02).
+    """Return whether ``peer`` is in a subnet of the interface that has the address ``local`` (LAN-02).
 
     An IPv4 address mapped into IPv6 counts as the IPv4 address. A link-local IPv6 peer has to have the zone of that
     interface; without a zone it is not believed. What is no address, and an interface that is not known, give False.
@@ -68,7 +68,7 @@ def same_network(peer: str, local: str, interfaces: Sequence[Interface]) -> bool
 
 
 def address_text(socket_address: Any) -> str:
-    """The address in what ``getpeername`` or ``getsockname`` gave, with the zone where there is one.
+    """Return the address of a ``getpeername`` or ``getsockname``, with its zone if it has one.
 
     An empty string for what is no address of a TCP socket.
     """
@@ -125,7 +125,7 @@ class Neighbourhood:
         self._lock = asyncio.Lock()
 
     async def holds(self, request: web.Request) -> bool:
-        """Whether the connection of a request comes from the same network (LAN-02).
+        """Return whether the connection of a request comes from the same network (LAN-02).
 
         Only the addresses of the TCP connection count; headers are not looked at. False once the connection is gone.
         """

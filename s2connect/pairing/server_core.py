@@ -93,7 +93,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A pairing that must be durable before the client may be told (PAIR-10)."""
+    """A pairing that must be durable before the client gets its response (PAIR-10)."""
 
     pairing: Pairing
     token: AccessToken = field(repr=False)
@@ -151,10 +151,10 @@ _BAD_REQUEST = Reply(400)
 
 
 class PairingServer:
-    """All attempts on the nodes of one endpoint.
+    """Pairing server: all attempts on the nodes of one endpoint.
 
     Attributes:
-        events: What ended without a pairing since it was last emptied; the owner takes and clears it.
+        events: Attempts that ended without a pairing since it was last emptied; the endpoint takes and clears it.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class PairingServer:
         return BUSY if queued.turn.displaced else self._limiter(queued.node.id).wait(queued.turn, now=now)
 
     def abandon(self, queued: Queued) -> None:
-        """The request will not be answered (its connection or this server is closing)."""
+        """Drop a queued request: its connection or this server is closing."""
         self._limiter(queued.node.id).leave(queued.turn)
         self._left(queued.turn.source)
 
@@ -425,7 +425,7 @@ class PairingServer:
         )
 
     def committed(self, attempt_id: PairingAttemptId) -> Reply:
-        """The pairing is durable: spend the token, end the attempt, tell the client (PAIR-10)."""
+        """Return the response once the pairing is durable; spends the token, ends the attempt (PAIR-10)."""
         attempt = self._attempts[attempt_id]
         self._end(attempt)
         self.tokens(attempt.node.id).spend(attempt.issued)
@@ -437,7 +437,7 @@ class PairingServer:
         return BUSY
 
     def commit_failed(self, attempt_id: PairingAttemptId) -> Reply:
-        """The pairing could not be stored: nothing has happened, and the client may repeat its request (PAIR-10)."""
+        """Return the response for a pairing that could not be stored; the client may repeat its request (PAIR-10)."""
         self._free(attempt_id).unstored = True
         return Reply(500)
 
@@ -533,7 +533,7 @@ class PairingServer:
             self._remove(attempt)
 
     def next_deadline(self) -> float | None:
-        """When :meth:`expire` has something to do next."""
+        """Return the time at which :meth:`expire` has something to do; None for never."""
         return next((a.expires_at for a in self._attempts.values()), None)
 
 
@@ -564,5 +564,5 @@ def _digest(operation: str, request: Wire | bytes) -> bytes:
 
 
 def with_deployment(description: EndpointDescription, fallback: Deployment) -> EndpointDescription:
-    """The description with its deployment filled in where the peer left it out (errata S2C-03)."""
+    """Return the description, with the deployment filled in where the peer left it out (errata S2C-03)."""
     return description if description.deployment else description.model_copy(update={"deployment": fallback})

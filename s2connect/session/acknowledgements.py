@@ -1,4 +1,4 @@
-"""Which of our messages wait for their ReceptionStatus. Sans-I/O: ``now`` is an argument, nothing sleeps."""
+"""Acknowledgements of our messages by ReceptionStatus. Sans-I/O: ``now`` is an argument, nothing sleeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_OUTSTANDING = 1000
 
 
 class Acknowledged(Enum):
-    """What a ReceptionStatus belongs to."""
+    """Match of a ReceptionStatus with the messages that were sent."""
 
     EXPECTED = "expected"
     """To a message that waits for it."""
@@ -82,5 +82,5 @@ class Acknowledgements:
 
     @property
     def deadline(self) -> float | None:
-        """When the next message expires; None while nothing waits."""
+        """Return the time at which the next message expires; None while nothing waits."""
         return next(iter(self._waiting.values()), None)

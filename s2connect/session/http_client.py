@@ -82,7 +82,7 @@ class SessionClient:
         self._standard_only: set[PairKey] = set()
 
     async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
-        """How to reach and authenticate the server of a pairing (TRUST-06, TRUST-07).
+        """Return the route to the server of a pairing, with the trust in it (TRUST-06, TRUST-07).
 
         Where only the fingerprint of its CA is known yet, the chain is fetched once, compared and stored.
 
@@ -227,7 +227,7 @@ class SessionClient:
         """Tell the communication server that the pairing is over (UNP-01). Returns also when it did not know it.
 
         Raises:
-            NetworkError, TrustError, PeerError: It could not be told.
+            NetworkError, TrustError, PeerError: The server was not reached.
         """
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client calls unpair"

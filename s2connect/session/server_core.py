@@ -235,7 +235,7 @@ class SessionServer:
         return Activation(pending.pairing, digest, pending.protocol, pending.s2_version)
 
     def activated(self, key: PairKey) -> None:
-        """A token of the pair was activated: every pending one is void."""
+        """Note that a token of the pair was activated: every pending one is void."""
         self.forget(key)
 
     def forget(self, key: PairKey) -> None:

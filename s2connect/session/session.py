@@ -58,7 +58,7 @@ FAREWELL_TIMEOUT = 3.0
 
 
 class SessionEnd(StrEnum):
-    """Why a session ended, or that it did not yet."""
+    """Reason of a session's end; ``OPEN`` before."""
 
     OPEN = "open"
     CLOSED_BY_US = "closed_by_us"
@@ -177,7 +177,7 @@ class Session:
 
     @property
     def end_reason(self) -> SessionEnd:
-        """Why the session ended; ``OPEN`` while it stands."""
+        """Return the reason of the end; ``OPEN`` while the session stands."""
         return self._end
 
     def observe(self, on_message: Observer) -> None:
