@@ -61,7 +61,7 @@ CORES = [
     "pairing/lan_core.py",
     "pairing/long_poll_core.py",
     "discovery/txt.py",
-    "discovery/sightings.py",
+    "discovery/endpoint_table.py",
     "session/server_core.py",
     "session/client_core.py",
     "session/budget.py",

@@ -1,4 +1,8 @@
-"""Publishing this endpoint in the local network (DISC-01, DISC-02, DISC-07)."""
+"""Advertiser: publishes this endpoint in the local network (DISC-01, DISC-02, DISC-07).
+
+Registration, announcements and responses are zeroconf's. By hand are the probe and the watch for a rival, because
+zeroconf compares shared records only, and the goodbye of one address or role, because it withdraws whole services.
+"""
 
 from __future__ import annotations
 
@@ -77,11 +81,6 @@ class Advertiser:
     def advertisement(self) -> Advertisement:
         """Return the advertisement that is published, or will be."""
         return self._advertisement
-
-    @property
-    def conflict(self) -> NameConflict | None:
-        """The conflict that was noticed after ``start``, if any."""
-        return self._conflict
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,4 +1,8 @@
-"""Watching which endpoints are in the local network (DISC-04, DISC-08)."""
+"""Browser: watches which endpoints are in the local network (DISC-04, DISC-08).
+
+Sockets, parsing and answers are zeroconf's. Its ServiceBrowser is not used, because it keeps and resolves as many
+services as a stranger invents (SEC-03), and asks nobody whether an endpoint is still there (:meth:`Browser.reconfirm`).
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,9 @@ from s2connect.discovery.dns import (
     address_text,
     query,
 )
+from s2connect.discovery.endpoint_table import EndpointTable, Wanted
 from s2connect.discovery.network import NetworkMonitor, own_addresses
 from s2connect.discovery.shared import shared_zeroconf
-from s2connect.discovery.sightings import Sightings, Wanted
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
@@ -98,7 +102,7 @@ class Browser:
         self._role = role
         self._injected = zeroconf
         self._own = own_addresses()
-        self._table = Sightings(order=lambda addresses: in_order(addresses, self._own))
+        self._table = EndpointTable(order=lambda addresses: in_order(addresses, self._own))
         self._reported: dict[str, FoundEndpoint] = {}
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -139,7 +143,7 @@ class Browser:
 
     def found(self) -> list[FoundEndpoint]:
         """Return the endpoints that are there now, in the order of appearance."""
-        return [endpoint for endpoint in self._table.found.values() if self._wanted(endpoint)]
+        return [endpoint for endpoint in self._table.endpoints.values() if self._wanted(endpoint)]
 
     def reconfirm(self) -> None:
         """Ask all whether they are still there; who does not answer within 5 seconds vanishes.
@@ -166,7 +170,7 @@ class Browser:
         raise StopAsyncIteration
 
     def _event(self, key: str) -> Event | None:
-        before, after = self._reported.pop(key, None), self._table.found.get(key)
+        before, after = self._reported.pop(key, None), self._table.endpoints.get(key)
         if after is not None and not self._wanted(after):
             after = None
         if after is None:

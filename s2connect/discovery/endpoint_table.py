@@ -77,7 +77,7 @@ class _Entry:
     name: str
     settled_at: float
     ask_at: float
-    asked: int = 0
+    queries: int = 0
     pointers: dict[Role | None, _Lifetime] = field(default_factory=dict)
     txt: Txt | None = None
     refused: bool = False
@@ -104,7 +104,7 @@ class Wanted:
     hosts: list[str] = field(default_factory=list)
 
 
-class Sightings:
+class EndpointTable:
     """The table of endpoints in the network; whatever strangers send, it stays bounded (SEC-03).
 
     Args:
@@ -113,7 +113,7 @@ class Sightings:
 
     Attributes:
         overflow: How many pointers to endpoints were not stored because the table was full.
-        found: What is known of each usable endpoint, by its service name in lower case.
+        endpoints: Usable endpoints, by its service name in lower case.
     """
 
     def __init__(self, capacity: int = MAX_ENDPOINTS, order: Callable[[Iterable[str]], Iterable[str]] = sorted) -> None:
@@ -125,7 +125,7 @@ class Sightings:
         self._search_at = self._searched_at = -math.inf
         self._interval = 0.0
         self.overflow = 0
-        self.found: dict[str, FoundEndpoint] = {}
+        self.endpoints: dict[str, FoundEndpoint] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -165,7 +165,7 @@ class Sightings:
             self._leave_host(entry)
             entry.host = host
             self._hosts.setdefault(host.lower(), _Host()).services.add(name.lower())
-            entry.asked, entry.ask_at = 0, now + SETTLE_SECONDS
+            entry.queries, entry.ask_at = 0, now + SETTLE_SECONDS
             self._touch(entry, now)
         elif entry.service is None:
             self._touch(entry, now)
@@ -190,10 +190,10 @@ class Sightings:
 
     def addresses(self, host: str, addresses: Iterable[str], ttl: float, now: float, *, whole: bool) -> None:
         """A host named addresses, all of one family and, if ``whole``, all it has of it."""
-        found = self._hosts.get(host.lower())
-        if found is None:
+        known_host = self._hosts.get(host.lower())
+        if known_host is None:
             return
-        known = found.addresses
+        known = known_host.addresses
         before = set(known)
         new = list(addresses)[:MAX_ADDRESSES]
         for address in new:
@@ -208,7 +208,7 @@ class Sightings:
         while len(known) > MAX_ADDRESSES:
             del known[min(known, key=lambda a: known[a][0])]
         if set(known) != before:
-            for name in found.services:
+            for name in known_host.services:
                 self._touch(self._entries[name], now)
 
     def network_changed(self, now: float) -> None:
@@ -295,15 +295,15 @@ class Sightings:
     def _drop(self, key: str) -> set[str]:
         self._leave_host(self._entries.pop(key))
         self._unproven.pop(key, None)
-        return {key} if self.found.pop(key, None) else set()
+        return {key} if self.endpoints.pop(key, None) else set()
 
     def _given_up(self, entry: _Entry, now: float) -> bool:
-        return not entry.complete() and not entry.refused and entry.asked >= len(ASK_PAUSES) and entry.ask_at <= now
+        return not entry.complete() and not entry.refused and entry.queries >= len(ASK_PAUSES) and entry.ask_at <= now
 
     def _lacks(self, entry: _Entry) -> bool:
         if entry.refused:
             return False
-        return not entry.complete() or (not self._addresses(entry) and entry.asked < len(ASK_PAUSES))
+        return not entry.complete() or (not self._addresses(entry) and entry.queries < len(ASK_PAUSES))
 
     def _addresses(self, entry: _Entry) -> dict[str, tuple[float, float]]:
         host = self._hosts.get(entry.host.lower())
@@ -323,10 +323,10 @@ class Sightings:
             entry.dirty = True
 
     def _settle(self, key: str, entry: _Entry) -> set[str]:
-        before = self.found.get(key)
+        before = self.endpoints.get(key)
         if entry.txt is None:
             if before is not None:
-                del self.found[key]
+                del self.endpoints[key]
                 self._unproven[key] = None
             return {key} if before is not None else set()
         self._unproven.pop(key, None)
@@ -340,14 +340,14 @@ class Sightings:
             host=entry.host.rstrip("."),
             addresses=tuple(self._order(self._addresses(entry))),
         )
-        self.found[key] = after
+        self.endpoints[key] = after
         return {key} if before != after else set()
 
     def _ask(self, entry: _Entry, wanted: Wanted, now: float) -> None:
         service = entry.service
         if self._lacks(entry) and entry.ask_at <= now:
-            entry.ask_at = now + ASK_PAUSES[entry.asked]
-            entry.asked += 1
+            entry.ask_at = now + ASK_PAUSES[entry.queries]
+            entry.queries += 1
         elif service is not None and service.refresh_at() <= now:
             while service.refresh_at() <= now:
                 service.refreshed += 1

@@ -182,7 +182,7 @@ class PairingManager:
         async with HttpsClient(route) as http:
             yield http
 
-    # A device of ours that waits at an energy manager (PollOwner)
+    # A device of ours that waits at an energy manager (PollHandler)
 
     def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
         """Publish that the user of a server is about to pair with a node of ours."""

@@ -59,7 +59,7 @@ class AfterPoll(StrEnum):
     """Never ask this server again."""
 
 
-class PollOwner(Protocol):
+class PollHandler(Protocol):
     """Interface of a long-polling client to its endpoint. The calls must not block."""
 
     def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
@@ -215,7 +215,7 @@ def _read_orders(body: bytes) -> dict[NodeId, WaitForPairingAction] | None:
 async def wait_for_pairing(
     url: BaseUrl,
     endpoint: Callable[[], LocalEndpoint],
-    owner: PollOwner,
+    handler: PollHandler,
     *,
     pki: ssl.SSLContext,
     address: str | None = None,
@@ -228,7 +228,7 @@ async def wait_for_pairing(
     Args:
         url: The server's ``longpollingUrl``.
         endpoint: Gives this endpoint as it is now; it hosts RMs only (ROLE-04).
-        owner: Does what the server asks for.
+        handler: Does what the server asks for.
         pki: Context for normal PKI validation.
         address: Connect here instead of the URL's host.
 
@@ -236,7 +236,7 @@ async def wait_for_pairing(
         ``STOP``: start again when it is advertised anew. ``STOP_FOR_GOOD``: never wait at this server again (LP-06).
         Errors of the network and of trust are waited out, and logged.
     """
-    core = LongPollClient(endpoint, owner.has_valid_token)
+    core = LongPollClient(endpoint, handler.has_valid_token)
     if not endpoint().nodes or any(node.description.role is not Role.RM for node in endpoint().nodes.values()):
         return AfterPoll.STOP
     while True:
@@ -244,7 +244,7 @@ async def wait_for_pairing(
             _, route = await authenticate(url, pki, addresses=() if address is None else (address,))
             async with HttpsClient(route) as http:
                 version = await http.api_version(url)
-                then = await _poll(core, http, url, version, owner)
+                then = await _poll(core, http, url, version, handler)
         except IncompatibleApiVersion as error:
             _log.warning("no long-polling at %s: %s", url.host, error)
             return AfterPoll.STOP
@@ -256,22 +256,22 @@ async def wait_for_pairing(
         await asyncio.sleep(core.delay(random.random()))  # noqa: S311 - spreads load, guards nothing
 
 
-async def _poll(core: LongPollClient, http: HttpsClient, url: BaseUrl, version: str, owner: PollOwner) -> AfterPoll:
+async def _poll(core: LongPollClient, http: HttpsClient, url: BaseUrl, version: str, handler: PollHandler) -> AfterPoll:
     loop = asyncio.get_running_loop()
     while True:
         body = core.body()
         if body is None:
             return AfterPoll.STOP
-        asked = loop.time()
+        began = loop.time()
         reply = await http.post_json(url, version, "waitForPairing", body, timeout=POLL_TIMEOUT)
-        result = core.on_answer(reply.status, reply.body, lasted=loop.time() - asked)
+        result = core.on_answer(reply.status, reply.body, lasted=loop.time() - began)
         for order in result.actions:
             match order.action:
                 case WaitForPairingAction.PREPARE_PAIRING:
-                    owner.prepare_pairing(order.client_node_id, url)
+                    handler.prepare_pairing(order.client_node_id, url)
                 case WaitForPairingAction.CANCEL_PREPARE_PAIRING:
-                    owner.cancel_prepare_pairing(order.client_node_id, url)
+                    handler.cancel_prepare_pairing(order.client_node_id, url)
                 case WaitForPairingAction.REQUEST_PAIRING:
-                    owner.start_pairing(order.client_node_id, url)
+                    handler.start_pairing(order.client_node_id, url)
         if result.then is not AfterPoll.AGAIN:
             return result.then

@@ -292,14 +292,14 @@ class LongPollServer:
     def _orders(self, nodes: tuple[NodeId, ...], *, now: float) -> tuple[WaitForPairingOrder, ...]:
         """Return the actions due at the nodes of a request, at most one for each (LP-04)."""
         orders = []
-        asked = 0
+        requested = 0
         for node in nodes:
             known = self._nodes[node]
             if known.queued is not None:
                 orders.append(WaitForPairingOrder(client_node_id=node, action=known.queued))
                 self._sent(known)
-            elif known.described is None and known.describe_after <= now and asked < MAX_DESCRIPTIONS_AT_ONCE:
-                asked += 1
+            elif known.described is None and known.describe_after <= now and requested < MAX_DESCRIPTIONS_AT_ONCE:
+                requested += 1
                 known.describe_after = now + ASK_AGAIN_AFTER
                 action = WaitForPairingAction.SEND_NODE_DESCRIPTION
                 orders.append(WaitForPairingOrder(client_node_id=node, action=action))

@@ -36,7 +36,7 @@ class Turn:
     Attributes:
         source: Where it came from, as it is counted: an IPv4 address or the /64 of an IPv6 address.
         ready_at: It is answered no sooner.
-        displaced: Its place was given to a request of another source, which had fewer waiting.
+        displaced: It was replaced by a request of another source, which had fewer waiting.
     """
 
     source: str
@@ -54,21 +54,13 @@ class _Failures:
 class NodeRateLimiter:
     """Queue of the requests on one node: sources take turns, so that none can keep another waiting; sans-I/O.
 
-    Sources that had no turn of late come before those that had one. In a full queue, a request takes the place of the
-    last one of the source that has most waiting. A request joins with :meth:`queue` and asks with :meth:`wait` until
+    Sources that had no turn of late come before those that had one. In a full queue, a request replaces the last one
+    of the source that has most waiting. A request joins with :meth:`queue` and asks with :meth:`wait` until
     its turn has come.
     """
 
-    def __init__(
-        self,
-        *,
-        delay: float = RESPONSE_DELAY,
-        max_queued: int = MAX_QUEUED,
-        max_per_address: int = MAX_QUEUED_PER_ADDRESS,
-    ) -> None:
+    def __init__(self, *, delay: float = RESPONSE_DELAY) -> None:
         self._delay = delay
-        self._max_queued = max_queued
-        self._max_per_address = max_per_address
         self._free_at = float("-inf")
         self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()  # the source served longest ago first
         self._served: OrderedDict[str, float] = OrderedDict()  # last turn; the source served longest ago first
@@ -79,9 +71,9 @@ class NodeRateLimiter:
         """Join the queue; None if the queue is full, or full for this address."""
         source = network_of(address)
         mine = self._waiting.get(source, ())
-        if len(mine) >= self._max_per_address:
+        if len(mine) >= MAX_QUEUED_PER_ADDRESS:
             return None
-        if self._queued >= self._max_queued:
+        if self._queued >= MAX_QUEUED:
             longest = max(self._waiting, key=lambda name: len(self._waiting[name]))
             if len(self._waiting[longest]) <= len(mine) + 1:
                 return None

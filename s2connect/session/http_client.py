@@ -51,6 +51,9 @@ INITIATE_TIMEOUT = 30.0
 
 CONFIRM_TIMEOUT = 10.0
 
+MAX_CONTEXTS = 256
+"""TLS contexts kept, one for each CA."""
+
 UPGRADE_TRIES = 8
 UPGRADE_PAUSE = 1.0
 """Attempts at an offered connection that the server cuts, and the mean pause between them in seconds."""
@@ -70,7 +73,6 @@ class SessionClient:
         *,
         proxies: Proxies | None = None,
         addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
-        max_contexts: int = 256,
     ) -> None:
         self._proxies = proxies or Proxies()
         self._addresses_of = addresses_of
@@ -78,7 +80,6 @@ class SessionClient:
         self._transports = transports
         self._pki = pki
         self._contexts: dict[bytes, ssl.SSLContext] = {}
-        self._max_contexts = max_contexts
         self._standard_only: set[PairKey] = set()
 
     async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
@@ -99,7 +100,7 @@ class SessionClient:
         assert pin.ca_der is not None
         context = self._contexts.get(pin.ca_fingerprint)
         if context is None:
-            if len(self._contexts) >= self._max_contexts:
+            if len(self._contexts) >= MAX_CONTEXTS:
                 self._contexts.pop(next(iter(self._contexts)))
             context = self._contexts[pin.ca_fingerprint] = pinned_client_context(pin.ca_der)
         return Route(context, address)

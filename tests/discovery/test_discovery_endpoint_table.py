@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.discovery.sightings import ENTRIES_PER_TICK, MAX_ENDPOINTS, RECONFIRM_SECONDS, SETTLE_SECONDS, Sightings
+from s2connect.discovery.endpoint_table import (
+    ENTRIES_PER_TICK,
+    MAX_ENDPOINTS,
+    RECONFIRM_SECONDS,
+    SETTLE_SECONDS,
+    EndpointTable,
+)
 from s2connect.discovery.txt import SERVICE_TYPE
 from s2connect.model.common import Role
 from s2connect.model.url import BaseUrl
@@ -19,7 +25,7 @@ NAME = f"Ems.{SERVICE_TYPE}"
 KEY = NAME.lower()
 
 
-def see(table: Sightings, now: float, name: str = NAME, *, ttl: float = 4500, host: str = "ems.local.") -> None:
+def see(table: EndpointTable, now: float, name: str = NAME, *, ttl: float = 4500, host: str = "ems.local.") -> None:
     table.pointer(name, None, ttl, now)
     table.pointer(name, Role.CEM, ttl, now)
     table.service(name, host, 120, now)
@@ -27,7 +33,7 @@ def see(table: Sightings, now: float, name: str = NAME, *, ttl: float = 4500, ho
     table.addresses(host, ["10.0.0.1"], 120, now, whole=True)
 
 
-def settle(table: Sightings, now: float) -> float:
+def settle(table: EndpointTable, now: float) -> float:
     now += SETTLE_SECONDS
     table.tick(now)
     return now
@@ -35,64 +41,64 @@ def settle(table: Sightings, now: float) -> float:
 
 @pytest.mark.rule("DISC-08")
 def test_an_endpoint_is_reported_once_its_records_are_there() -> None:
-    table = Sightings()
+    table = EndpointTable()
     table.tick(0)
     see(table, 1)
     assert table.tick(1)[0] == set()
     assert table.tick(1 + SETTLE_SECONDS)[0] == {KEY}
     assert table.tick(2)[0] == set()
-    found = table.found[KEY]
+    found = table.endpoints[KEY]
     assert (found.instance, found.roles, found.addresses) == ("Ems", {Role.CEM}, ("10.0.0.1",))
 
 
 @pytest.mark.rule("DISC-04")
 def test_the_url_is_that_of_the_text_wherever_the_service_record_points() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0, host="elsewhere.local.")
     table.service(NAME, "evil.local.", 120, 0)
     table.addresses("evil.local.", ["10.0.0.66"], 120, 0, whole=True)
     settle(table, 0)
-    found = table.found[KEY]
+    found = table.endpoints[KEY]
     assert found.pairing_url == BaseUrl("https://ems.local:8443/pairing/")
     assert found.longpolling_url is None or found.longpolling_url.host == "ems.local"
 
 
 @pytest.mark.rule("DISC-08")
 def test_the_same_again_is_no_change_and_another_text_is_one() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0)
     see(table, now)
     assert table.tick(now + 1)[0] == set()
     table.text(NAME, advertisement("ems.local", name="New").txt.encode(), 4500, now + 1)
     assert table.tick(now + 2)[0] == {KEY}
-    assert table.found[KEY].name == "New"
+    assert table.endpoints[KEY].name == "New"
 
 
 @pytest.mark.rule("DISC-08")
 def test_a_goodbye_is_reported_at_once() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0)
     table.pointer(NAME, None, 0, now)
     assert table.tick(now)[0] == {KEY}
-    assert not table.found
+    assert not table.endpoints
     assert len(table) == 0
 
 
 @pytest.mark.rule("DISC-08")
 def test_who_is_silent_is_asked_again_and_then_gone() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     settle(table, 0)
-    asked = [now for now in range(1, 200) if NAME in table.tick(now)[1].services and table.found]
+    asked = [now for now in range(1, 200) if NAME in table.tick(now)[1].services and table.endpoints]
     assert asked == [96, 108]
-    assert not table.found
+    assert not table.endpoints
 
 
 @pytest.mark.rule("DISC-08")
 def test_who_answers_stays() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     settle(table, 0)
     for now in range(1, 10_000):
@@ -103,12 +109,12 @@ def test_who_answers_stays() -> None:
         if wanted.search:
             table.pointer(NAME, None, 4500, now)
             table.pointer(NAME, Role.CEM, 4500, now)
-        assert table.found[KEY].addresses == ("10.0.0.1",)
-    assert table.found[KEY].roles == {Role.CEM}
+        assert table.endpoints[KEY].addresses == ("10.0.0.1",)
+    assert table.endpoints[KEY].roles == {Role.CEM}
 
 
 def test_who_does_not_confirm_in_time_is_gone() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0)
     table.reconfirm(now)
@@ -118,16 +124,16 @@ def test_who_does_not_confirm_in_time_is_gone() -> None:
 
 @pytest.mark.rule("DISC-09")
 def test_a_new_address_replaces_the_old_one() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0) + 5
     table.addresses("ems.local.", ["10.0.0.2"], 120, now, whole=True)
     assert table.tick(now + 1)[0] == {KEY}
-    assert table.found[KEY].addresses == ("10.0.0.2",)
+    assert table.endpoints[KEY].addresses == ("10.0.0.2",)
 
 
 def test_searches_become_rare_and_a_new_network_makes_them_frequent_again() -> None:
-    table = Sightings()
+    table = EndpointTable()
     searches = [now for now in range(10_000) if table.tick(now)[1].search]
     assert searches[:6] == [0, 1, 3, 7, 15, 31]
     assert searches[-1] - searches[-2] == 3600
@@ -136,7 +142,7 @@ def test_searches_become_rare_and_a_new_network_makes_them_frequent_again() -> N
 
 
 def test_an_endpoint_whose_records_never_come_is_asked_for_and_dropped() -> None:
-    table = Sightings()
+    table = EndpointTable()
     table.pointer(NAME, None, 4500, 0)
     asked = [t / 4 for t in range(60) if table.tick(t / 4)[1].services]
     assert asked == [0.25, 1.25, 3.25]
@@ -145,32 +151,32 @@ def test_an_endpoint_whose_records_never_come_is_asked_for_and_dropped() -> None
 
 @pytest.mark.rule("DISC-03")
 def test_a_refused_text_is_reported_once_and_hides_the_endpoint() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0)
     assert table.text(NAME, b"", 4500, now) is not None
     assert table.text(NAME, b"", 4500, now) is None
     assert table.tick(now + 1)[0] == {KEY}
-    assert not table.found
+    assert not table.endpoints
     see(table, now + 2)
     assert table.tick(now + 3)[0] == {KEY}
 
 
 @pytest.mark.rule("SEC-03")
 def test_a_flood_fills_no_more_than_the_table_and_does_not_displace_who_is_known() -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0)
     now = settle(table, 0)
     for number in range(10_000):
         see(table, now, f"evil-{number}.{SERVICE_TYPE}", host=f"evil-{number}.local.")
     assert len(table) == MAX_ENDPOINTS
     assert table.overflow == 10_000 - (MAX_ENDPOINTS - 1)
-    assert KEY in table.found
+    assert KEY in table.endpoints
 
 
 @pytest.mark.rule("SEC-03")
 def test_names_without_records_make_way_and_are_asked_for_a_few_at_a_time() -> None:
-    table = Sightings()
+    table = EndpointTable()
     for number in range(10_000):
         table.pointer(f"evil-{number}.{SERVICE_TYPE}", None, 4500, 0)
     assert len(table.tick(1)[1].services) == ENTRIES_PER_TICK
@@ -181,7 +187,7 @@ def test_names_without_records_make_way_and_are_asked_for_a_few_at_a_time() -> N
 @pytest.mark.rule("SEC-03")
 @pytest.mark.parametrize("label", ["\ufffd" * 63, "a" * 64, "a..b", "", ".".join(["a" * 60] * 5)])
 def test_names_that_cannot_be_written_in_a_query_are_not_kept(label: str) -> None:
-    table = Sightings()
+    table = EndpointTable()
     see(table, 0, f"{label}.{SERVICE_TYPE}")
     assert len(table) == 0
     see(table, 0, host=f"{label}.local.")
@@ -207,17 +213,19 @@ _steps = st.one_of(
 def test_whatever_arrives_the_table_is_true_to_its_word_and_falls_silent(
     steps: list[tuple[float, tuple[object, ...]]],
 ) -> None:
-    table = Sightings(capacity=2)
-    now, told = 0.0, dict(table.found)
+    table = EndpointTable(capacity=2)
+    now, reported = 0.0, dict(table.endpoints)
     for wait, (what, *arguments) in steps:
         now += wait
         if what == "addresses":
             table.addresses(*arguments, now, whole=True)  # type: ignore[arg-type, misc]  # drawn to fit
         elif what == "tick":
             changed, _ = table.tick(now)
-            differing = {k for k in told.keys() | table.found.keys() if told.get(k) != table.found.get(k)}
+            differing = {
+                k for k in reported.keys() | table.endpoints.keys() if reported.get(k) != table.endpoints.get(k)
+            }
             assert differing <= changed
-            told = dict(table.found)
+            reported = dict(table.endpoints)
         else:
             getattr(table, str(what))(*arguments, now)
         assert len(table) <= 2
@@ -228,4 +236,4 @@ def test_whatever_arrives_the_table_is_true_to_its_word_and_falls_silent(
         now = max(now, due)
         table.tick(now)
         ticks += 1
-    assert not table.found, "left alone, every endpoint is forgotten"
+    assert not table.endpoints, "left alone, every endpoint is forgotten"

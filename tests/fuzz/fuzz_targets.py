@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.chain import CapturedChain, parse_fingerprint_map
-from s2connect.discovery.sightings import Sightings
+from s2connect.discovery.endpoint_table import EndpointTable
 from s2connect.discovery.txt import Txt, TxtRefused
 from s2connect.errors import CertificateRefused, InvalidPairingCode, InvalidUrl
 from s2connect.https.server import MAX_BODY_BYTES
@@ -201,14 +201,14 @@ def advertisements(data: bytes) -> None:
     """TXT records, and names of services and hosts in the local network."""
     with contextlib.suppress(TxtRefused):
         Txt.decode(data)
-    sightings = Sightings()
+    table = EndpointTable()
     name = data[:300].decode("utf-8", "replace")
-    sightings.pointer(name, Role.CEM, 120.0, 1.0)
-    sightings.service(name, name, 120.0, 1.0)
-    sightings.text(name, data, 120.0, 1.0)
-    sightings.addresses(name, ["fe80::1%2", "10.0.0.1"], 120.0, 1.0, whole=True)
+    table.pointer(name, Role.CEM, 120.0, 1.0)
+    table.service(name, name, 120.0, 1.0)
+    table.text(name, data, 120.0, 1.0)
+    table.addresses(name, ["fe80::1%2", "10.0.0.1"], 120.0, 1.0, whole=True)
     for now in (2.0, 100.0, 200.0):
-        sightings.tick(now)
+        table.tick(now)
 
 
 def advertisement_seeds() -> Iterator[bytes]:
