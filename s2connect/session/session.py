@@ -316,7 +316,7 @@ class Session:
             async with self._turn:
                 await self._outbox.flush()
                 self._check_open()
-                self._judge_own(written)
+                self._validate_own(written)
                 self._conversation.sent(self.role, written, now=datetime.now(UTC))
                 if leaving is not None:
                     leaving(written)
@@ -358,7 +358,7 @@ class Session:
 
     # Sending
 
-    def _judge_own(self, message: Message) -> None:
+    def _validate_own(self, message: Message) -> None:
         verdict = self._conversation.validate(self.role, message, now=datetime.now(UTC), strict=True)
         if not verdict.ok:
             raise UsageError(f"The message was not sent. {verdict.label}.")
