@@ -178,13 +178,13 @@ class EndpointConfig(BaseModel):
 
     @property
     def connects_to_internet_only(self) -> bool:
-        """Whether private addresses are refused: in the WAN strangers choose them (ROLE-03)."""
+        """True if private addresses are refused: in the WAN strangers choose them (ROLE-03)."""
         in_wan = self.deployment is Deployment.WAN or self.wan_pairing_server
         return in_wan and not self.allow_private_addresses
 
     @property
     def is_own_ca(self) -> bool:
-        """Whether the endpoint signs its own certificates."""
+        """True if the endpoint signs its own certificates."""
         return self.certificate is None
 
     def to_json(self) -> bytes:

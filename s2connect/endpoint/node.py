@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """A node. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
+    """Node of an endpoint. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
 
     def __init__(
         self,

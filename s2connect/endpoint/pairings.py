@@ -133,7 +133,7 @@ class Pairings:
             await self._state.store.save_pairing(pairing, token)
 
     async def confirm(self, pairing: Pairing) -> None:
-        """As pairing client: the pairing stands."""
+        """As pairing client: confirm a pairing."""
         attempt = self._under_way.get(pairing.key)
         try:
             await self._whole(self._confirm(pairing))
@@ -253,7 +253,7 @@ class Pairings:
             self._connections[pairing.key.local].connect(pairing)
 
     async def _drop_if_nobody_comes(self, pairing: Pairing) -> None:
-        """As communication server: an unconfirmed pairing stands only if its token comes within 15 s (PAIRC-06)."""
+        """As communication server: drop an unconfirmed pairing unless its token comes within 15 s (PAIRC-06)."""
         left = UNCONFIRMED_LIFETIME - (time.time() - pairing.paired_at)
         await asyncio.sleep(min(max(0.0, left), UNCONFIRMED_LIFETIME))  # the clock may have been set meanwhile
         await self.drop(pairing)
@@ -269,19 +269,19 @@ class Pairings:
     async def unpair(self, node: NodeId, peer: NodeId, *, forget: bool = False) -> Pairing:
         """End a pairing; arguments and errors as of ``Node.unpair``."""
         key = PairKey(node, peer)
-        # Pairings still being agreed on follow later.
+        # Pairings still being agreed on are not ended.
         pairings = [p for p in await self._state.store.pairings_of(key) if not self.is_under_way(p)]
         if not pairings:
             raise NotPaired(f"There is no pairing with {peer}.")
         ours = [p for p in pairings if p.communication_role is CommunicationRole.CLIENT]
         if ours:
             try:
-                told: dict[float, list[AccessToken]] = {}
-                while any([told.get(p.paired_at) != await self._tokens(p) for p in ours]):
+                sent: dict[float, list[AccessToken]] = {}
+                while any([sent.get(p.paired_at) != await self._tokens(p) for p in ours]):
                     # Also again: a session that began meanwhile may have got another token.
                     await self._connections[node].end(peer, "unpaired")
                     for pairing in ours:
-                        told[pairing.paired_at] = tokens = await self._tokens(pairing)
+                        sent[pairing.paired_at] = tokens = await self._tokens(pairing)
                         await self._unpair_at_server(pairing, tokens)
             except S2ConnectError as error:
                 if not forget:

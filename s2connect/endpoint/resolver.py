@@ -101,7 +101,7 @@ class Resolver:
                     self._zeroconf = await self._resources.enter_async_context(shared_zeroconf(self._injected))
             return await resolve(host, zeroconf=self._zeroconf)
         except NotReachable as error:
-            # The machine may know what the network does not say: a hosts file, a DNS server of the house.
+            # The operating system may resolve it otherwise: by a hosts file, or a DNS server of the house.
             _log.info("%s", error)
             return []
 

@@ -1,4 +1,4 @@
-"""The server of an endpoint: pairing, session initiation and WebSockets on one port. Imported only where one is run."""
+"""Server of an endpoint: pairing, session initiation and WebSockets on one port. Imported only where one is run."""
 
 from __future__ import annotations
 
