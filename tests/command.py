@@ -103,13 +103,13 @@ class Running:
         deadline = Deadline(WAIT)
         while True:
             try:
-                line = self._news.get(timeout=deadline.left())
+                news = self._news.get(timeout=deadline.left())
             except queue.Empty:
                 raise AssertionError(f"not among {self.lines}") from None
-            assert line is not None, f"ended after {self.lines}, {self.errors}"
-            self.lines.append(line)
-            if wanted(line):
-                return line
+            assert news is not None, f"ended after {self.lines}, {self.errors}"
+            self.lines.append(news)
+            if wanted(news):
+                return news
             self._unclaimed.append(line)
 
     def event(self, name: str, **fields: object) -> Object:
