@@ -88,17 +88,17 @@ def check(
     named = [(route.place, route.settings) for route in routes if route.settings is not None]
     _distinct(problems, [((*p, "name"), s.name.casefold()) for p, s in named], "another route has this name")
     _distinct(problems, [((*p, "id"), s.id) for p, s in named if s.id is not None], "another route has this id")
-    for place, end in _ends(routes):
-        _end(problems, place, end, mqtt)
-        if isinstance(end, MqttDevices | MqttManager) and not has_broker:
+    for place, side in _sides(routes):
+        _side(problems, place, side, mqtt)
+        if isinstance(side, MqttDevices | MqttManager) and not has_broker:
             problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
-        if isinstance(end, ConfiguredDevices):
-            _devices(problems, place, end)
+        if isinstance(side, ConfiguredDevices):
+            _devices(problems, place, side)
     _ports(problems, endpoint, metrics, routes)
     _broker(problems, mqtt, routes)
 
 
-def _ends(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
+def _sides(routes: _Routes) -> Iterator[tuple[Place, Devices | Manager]]:
     for route in routes:
         if route.devices is not None:
             yield (*route.place, "devices"), route.devices
@@ -124,21 +124,21 @@ def _proxy(problems: Problems, url: str) -> None:
         problems.add(("proxy", "url"), f"url: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
 
 
-def _end(problems: Problems, place: Place, end: BaseModel, mqtt: MqttSettings | None) -> None:
-    _secrets(problems, place, end)
-    if isinstance(end, Listening):
-        _listening(problems, place, end)
-    if isinstance(end, PlainClientManager):
-        filled = end.url.replace("{name}", "name").replace("{id}", "id")
-        _plain_url(problems, place, filled, allow_unencrypted=end.allow_unencrypted)
-        _anchors(problems, place, end.trust_anchors)
-        if "{" not in end.url:
+def _side(problems: Problems, place: Place, side: BaseModel, mqtt: MqttSettings | None) -> None:
+    _secrets(problems, place, side)
+    if isinstance(side, Listening):
+        _listening(problems, place, side)
+    if isinstance(side, PlainClientManager):
+        filled = side.url.replace("{name}", "name").replace("{id}", "id")
+        _plain_url(problems, place, filled, allow_unencrypted=side.allow_unencrypted)
+        _anchors(problems, place, side.trust_anchors)
+        if "{" not in side.url:
             what = "url: every device has the same URL; {name} or {id} in it stands for that of the device"
             problems.add((*place, "url"), what, fatal=False)
-    if isinstance(end, PlainServerManager) and "{id}" not in end.path and "{name}" not in end.path:
+    if isinstance(side, PlainServerManager) and "{id}" not in side.path and "{name}" not in side.path:
         problems.add((*place, "path"), "path: it needs {id} or {name}, so that every device has a path of its own")
-    if isinstance(end, MqttManager):
-        _mqtt_peer(problems, place, end, mqtt)
+    if isinstance(side, MqttManager):
+        _mqtt_peer(problems, place, side, mqtt)
 
 
 def _devices(problems: Problems, place: Place, devices: ConfiguredDevices) -> None:
@@ -209,10 +209,10 @@ def _mqtt_peer(problems: Problems, place: Place, peer: MqttPeer, mqtt: MqttSetti
         problems.add((*place, "protection"), "the broker can read every message", fatal=False)
 
 
-def _listening(problems: Problems, place: Place, end: Listening) -> None:
-    _pair_of_files(problems, place, end.certificate, end.private_key)
-    if end.certificate is None and not is_this_machine(end.host):
-        if end.allow_unencrypted:
+def _listening(problems: Problems, place: Place, side: Listening) -> None:
+    _pair_of_files(problems, place, side.certificate, side.private_key)
+    if side.certificate is None and not is_this_machine(side.host):
+        if side.allow_unencrypted:
             problems.add((*place, "allow_unencrypted"), f"without TLS, {NO_TLS}", fatal=False)
         else:
             what = (
@@ -298,16 +298,16 @@ def _ports(
         taken.append((("endpoint", "port"), endpoint.port))
     if metrics is not None:
         taken.append((("metrics", "port"), metrics.port))
-    taken += [((*place, "port"), end.port) for place, end in _ends(routes) if isinstance(end, Listening)]
+    taken += [((*place, "port"), side.port) for place, side in _sides(routes) if isinstance(side, Listening)]
     _distinct(problems, taken, "port: something else of this file listens there already")
 
 
 def _broker(problems: Problems, mqtt: MqttSettings | None, routes: _Routes) -> None:
-    """Static sessions share the topics of a broker: no two of them may have the same two ends."""
+    """Static sessions share the topics of a broker: no two of them may have the same two sides."""
     found: list[tuple[Place, Hashable]] = []
-    for place, end in _ends(routes):
-        if isinstance(end, MqttDevices):
-            for number, device in enumerate(end.device):
+    for place, side in _sides(routes):
+        if isinstance(side, MqttDevices):
+            for number, device in enumerate(side.device):
                 here = (*place, "device", number)
                 _mqtt_peer(problems, here, device, mqtt)
                 found.append((here, device.id))

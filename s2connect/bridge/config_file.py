@@ -141,17 +141,17 @@ class _Reader:
             if not isinstance(route, dict):
                 self.problems.add(place, "a route is a table: [[route]]")
                 continue
-            ends = ("devices", "manager")
-            self._unknown(place, route, (*RouteSection.model_fields, *ends))
+            sides = ("devices", "manager")
+            self._unknown(place, route, (*RouteSection.model_fields, *sides))
             own = {k: v for k, v in route.items() if k in RouteSection.model_fields}
             settings = self._section(RouteSection, place, own)
-            devices = self._end(Devices, (*place, "devices"), route.get("devices"))
-            manager = self._end(Manager, (*place, "manager"), route.get("manager"))
+            devices = self._side(Devices, (*place, "devices"), route.get("devices"))
+            manager = self._side(Manager, (*place, "manager"), route.get("manager"))
             files = [*self._files(devices, (*place, "devices")), *self._files(manager, (*place, "manager"))]
             yield ReadRoute(place, settings, devices, manager, tuple(_stamps(files)))
 
-    def _end(self, union: Any, place: Place, value: Any) -> Any:
-        """One end of a route, by its type."""
+    def _side(self, union: Any, place: Place, value: Any) -> Any:
+        """Read one side of a route, by its type."""
         models = {get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(union)}
         name = place[-1]
         if not isinstance(value, dict):

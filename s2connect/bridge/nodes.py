@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from s2connect import CommunicationRole, Connection, Endpoint, Node, NodeConfig, NodeId, Pairing, Role, for_display
@@ -16,7 +15,7 @@ from s2connect.bridge.config import VERSIONS
 from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import NotPaired, S2ConnectError
-from s2connect.events import Paired, Unpaired
+from s2connect.events import EventStream, Paired, Unpaired
 from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class NodeDevicesSide(DevicesSide):
             ):
                 self._links.supervisor.spawn(self._add(pairing), "describe")
 
-    async def _follow(self, events: Any) -> None:
+    async def _follow(self, events: EventStream) -> None:
         await self._synchronise()  # after an error: what was missed
         async for event in events:
             match event:
@@ -241,7 +240,7 @@ class NodeManagerSide(ManagerSide):
             if not self._links.hand_over(key, Role.CEM, connection):
                 self._links.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
 
-    async def _follow(self, events: Any) -> None:
+    async def _follow(self, events: EventStream) -> None:
         for known in list(self._sides):
             await self._changed(known)  # after an error: what was missed
         async for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 Place = tuple[str | int, ...]
 """Path of a value: keys of tables, and indices in arrays of tables."""
@@ -99,7 +99,7 @@ def _after_value(text: str, at: int) -> int:
     return len(text)
 
 
-def line_of(lines: Mapping[Place, int], place: tuple[Any, ...]) -> int:
+def line_of(lines: Mapping[Place, int], place: Place) -> int:
     """Return the line of a value, or of the table that it is in."""
     while place not in lines:
         place = place[:-1]

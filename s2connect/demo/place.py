@@ -82,7 +82,6 @@ class Place:
     Attributes:
         directory: Where it is.
         broker: The broker, not started.
-        cloud_url: Pairing URL of the cloud.
         bridge_file: File of the bridge.
         old_url: Where the old device connects to.
         token_file: Its token.
@@ -90,7 +89,6 @@ class Place:
 
     directory: Path
     broker: Broker
-    cloud_url: str
     bridge_file: Path
     old_url: str
     token_file: Path
@@ -135,7 +133,7 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> Place:
         password_file=directory / f"{CLOUD}-password",
         ca_file=ca_file,
     )
-    cloud = create_home(
+    create_home(
         directory / CLOUD,
         EndpointConfig(
             deployment=Deployment.WAN,
@@ -170,7 +168,6 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> Place:
     return Place(
         directory,
         broker,
-        f"https://{HOST}:{cloud.port}/pairing/",
         bridge_file,
         f"ws://{LOCAL}:{plain_port}/heat-pump",
         token_file,

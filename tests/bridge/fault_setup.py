@@ -100,7 +100,7 @@ class FaultHouse:
         async with (
             Endpoint.open(self.directory / "device", serve=False) as device,
             Endpoint.open(self.directory / "manager", serve=False) as manager,
-            open_without_listening(config) as bridge,
+            open_without_listening(settings) as bridge,
         ):
             devices = bridge.routes["house"].devices
             assert isinstance(devices, NodeDevicesSide)
