@@ -34,8 +34,8 @@ from s2connect.errors import (
 from s2connect.https.client import HttpsClient, Route
 from s2connect.messages.enums import Check
 from s2connect.model.session_init import InitiateSession
-from s2connect.session import reconnect
 from s2connect.store.base import PairKey, Pin, Record, token_digest
+from s2connect.transports import backoff
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
 from tests.waits import slowed, until, within
 
@@ -294,13 +294,13 @@ async def test_a_server_that_knows_nothing_of_the_pairing_is_asked_again_after_h
     cem: Endpoint, rm: Endpoint, applications: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was restored from an older copy, and is put right."""
-    assert 3600 <= reconnect.after_refusal(0.0) < reconnect.after_refusal(0.999) <= 86_400
+    assert 3600 <= backoff.after_refusal(0.0) < backoff.after_refusal(0.999) <= 86_400
     await paired(cem, rm)
     [pairing] = await cem.pairings()
     [token] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     await cem._state.store.remove_pairing(pairing, tombstone=False)
     seen = rm.events()
-    monkeypatch.setattr(reconnect, "REFUSED_DELAY", 0.2)
+    monkeypatch.setattr(backoff, "REFUSED_DELAY", 0.2)
     manager, device = applications(cem), applications(rm)
     for _ in range(2):
         async with within(5):
@@ -326,7 +326,7 @@ async def test_an_access_token_of_five_years_counts_as_unknown_and_a_session_ren
     clock = [issued_at + 5.1 * years]
     monkeypatch.setattr("s2connect.session.http_server.time", SimpleNamespace(time=lambda: clock[0]))
     seen = rm.events()
-    monkeypatch.setattr(reconnect, "REFUSED_DELAY", 0.2)
+    monkeypatch.setattr(backoff, "REFUSED_DELAY", 0.2)
     manager, device = applications(cem), applications(rm)
     async with within(5):
         event = await anext(seen)
