@@ -76,10 +76,10 @@ class LinkAcceptor:
             return await self._links.request_session(key, self._role, "")
 
         assert self._server is not None
-        door = await self._door(local, access, admit, by_path=False)
-        self._server.add(path, door)
+        acceptor = await self._acceptor(local, access, admit, by_path=False)
+        self._server.add(path, acceptor)
         self._paths[key] = path
-        self._links.supervisor.keep(lambda: self._accept(key, door, observe), "accept", key[:40])
+        self._links.supervisor.keep(lambda: self._accept(key, acceptor, observe), "accept", key[:40])
 
     async def add_template(
         self,
@@ -95,11 +95,11 @@ class LinkAcceptor:
             return await self._links.request_session(name, self._role, "") if await known(name) else NOT_NOW
 
         assert self._server is not None
-        door = await self._door(local, access, admit, by_path=True)
-        self._server.add(template, door)
-        self._links.supervisor.keep(lambda: self._accept(None, door, observe), "accept", "by path")
+        acceptor = await self._acceptor(local, access, admit, by_path=True)
+        self._server.add(template, acceptor)
+        self._links.supervisor.keep(lambda: self._accept(None, acceptor, observe), "accept", "by path")
 
-    async def _door(
+    async def _acceptor(
         self,
         local: NodeId,
         access: PlainServerDevice | PlainServerDevices | PlainServerManager,
@@ -123,8 +123,8 @@ class LinkAcceptor:
         if (path := self._paths.pop(key, None)) is not None and self._server is not None:
             await self._server.remove(path)
 
-    async def _accept(self, key: str | None, door: PlainAcceptor, observe: Observe) -> None:
-        async for connection in door:
+    async def _accept(self, key: str | None, acceptor: PlainAcceptor, observe: Observe) -> None:
+        async for connection in acceptor:
             device = connection.name if key is None else key
             if not self._links.hand_over(device, self._role, observe(device, connection)):
                 await connection.close(GOING_AWAY, "too late")
