@@ -110,7 +110,7 @@ class Running:
             self.lines.append(news)
             if wanted(news):
                 return news
-            self._unclaimed.append(line)
+            self._unclaimed.append(news)
 
     def event(self, name: str, **fields: object) -> Object:
         """Wait for an event."""

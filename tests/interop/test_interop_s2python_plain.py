@@ -99,7 +99,7 @@ async def test_their_device_comes_back_after_the_wire_was_cut() -> None:
                 await next_of(ours, "ResourceManagerDetails")
                 await ours.send({"message_type": "SelectControlType", "control_type": CONTROL_TYPES["FRBC"]})
                 await next_of(ours, *FRBC_PATH)
-                first._end._transport.abort()  # type: ignore[attr-defined]
+                first._websocket._transport.abort()
                 await ours.wait_closed()
                 assert ours.end_reason is SessionEnd.LOST
             await peer.until("stopped")
