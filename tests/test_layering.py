@@ -57,7 +57,7 @@ CORES = [
     "pairing/rate_limiter.py",
     "pairing/live_proofs.py",
     "pairing/refusals.py",
-    "pairing/manager.py",
+    "pairing/interface.py",
     "pairing/lan_core.py",
     "pairing/long_poll_core.py",
     "discovery/txt.py",

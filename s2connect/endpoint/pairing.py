@@ -24,7 +24,7 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
-from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
+from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
 
@@ -135,7 +135,7 @@ class PairingManager:
             local,
             url,
             code,
-            manager=self._pairings,
+            pairings=self._pairings,
             pki=self._state.pki,
             session_url=self._state.session_url() if self._state.port and self._state.config.server else None,
             ca_fingerprint=self._certificates.ca_fingerprint if lan else None,

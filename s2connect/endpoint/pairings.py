@@ -19,7 +19,7 @@ from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
-from s2connect.pairing.manager import OtherWayRound
+from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced

@@ -49,7 +49,7 @@ from s2connect.pairing.client_core import (
     refused,
 )
 from s2connect.pairing.code import PairingCode
-from s2connect.pairing.manager import PairingManager
+from s2connect.pairing.interface import DurablePairings
 from s2connect.store.base import Pairing, Pin
 
 _log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ async def pair(
     url: BaseUrl,
     code: PairingCode,
     *,
-    manager: PairingManager,
+    pairings: DurablePairings,
     pki: ssl.SSLContext,
     session_url: BaseUrl | None,
     ca_fingerprint: bytes | None,
@@ -191,7 +191,7 @@ async def pair(
         node: The node to pair.
         url: The other side's pairing URL.
         code: What the user typed.
-        manager: Makes the pairing durable.
+        pairings: Makes the pairing durable.
         pki: Context for normal PKI validation.
         session_url: Our own session initiation URL, or None where this endpoint runs no server.
         ca_fingerprint: Of our own CA, if we are in the LAN.
@@ -233,45 +233,45 @@ async def pair(
         )
 
     try:
-        return await _pair(attempt_of(node), url, route, manager, timings)
+        return await _pair(attempt_of(node), url, route, pairings, timings)
     except (PairingRefused, PeerBusy, ProtocolViolation) as error:
         plain = node.standard_only()
         if plain == node or not stumbled_over_protocol(error):
             raise
         _log.info("%s may not know every protocol name of ours; asking with the standard's alone", url.host)
-    return await _pair(attempt_of(plain), url, route, manager, timings)
+    return await _pair(attempt_of(plain), url, route, pairings, timings)
 
 
 async def _pair(
-    attempt: PairingClientAttempt, url: BaseUrl, route: Route, manager: PairingManager, timings: PairingTimings
+    attempt: PairingClientAttempt, url: BaseUrl, route: Route, pairings: DurablePairings, timings: PairingTimings
 ) -> Pairing:
     async with HttpsClient(route) as http:
         run = _Run(attempt, http, url, timings)
         try:
             agreed = await run.agree()
-            await manager.hold(agreed.pairing, agreed.token)
+            await pairings.hold(agreed.pairing, agreed.token)
         except S2ConnectError:
             await run.refuse()
             raise
         try:
-            await _finish(run, agreed, manager)
+            await _finish(run, agreed, pairings)
         finally:
-            manager.leave(agreed.pairing)  # does nothing where it was confirmed or dropped
+            pairings.leave(agreed.pairing)  # does nothing where it was confirmed or dropped
     return replace(agreed.pairing, confirmed=True)
 
 
-async def _finish(run: _Run, agreed: Agreed, manager: PairingManager) -> None:
+async def _finish(run: _Run, agreed: Agreed, pairings: DurablePairings) -> None:
     """Send the last request; confirm or drop the held pairing by its response."""
     try:
-        await run.finalize(agreed, gives_way=lambda: manager.gives_way(agreed.pairing))
+        await run.finalize(agreed, gives_way=lambda: pairings.gives_way(agreed.pairing))
     except PairingUnconfirmed:
         raise
     except S2ConnectError:
         await run.refuse()
-        await manager.drop(agreed.pairing)
+        await pairings.drop(agreed.pairing)
         raise
     try:
-        await manager.confirm(agreed.pairing)
+        await pairings.confirm(agreed.pairing)
     except StorageError as error:
         raise PairingUnconfirmed(
             f"The other device has the pairing, but here it could not be stored for good: {error.what}",

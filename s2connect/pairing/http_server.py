@@ -17,8 +17,8 @@ from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, r
 from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
+from s2connect.pairing.interface import DurablePairings, OtherWayRound, PairingServerEvent
 from s2connect.pairing.live_proofs import LiveProofs, MemoryLiveProofs
-from s2connect.pairing.manager import OtherWayRound, PairingManager, PairingServerEvent
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import (
     ANSWER_ENTROPY,
@@ -42,7 +42,7 @@ class PairingService:
     def __init__(
         self,
         core: PairingServer,
-        manager: PairingManager,
+        pairings: DurablePairings,
         supervisor: Supervisor,
         *,
         binding: Callable[[web.Request], bytes],
@@ -54,7 +54,7 @@ class PairingService:
 
         Args:
             core: Decides; its I/O is here.
-            manager: Makes pairings durable.
+            pairings: Makes pairings durable.
             supervisor: Owns the tasks that store pairings, and ends them.
             binding: F or D of HMAC-02 for the connection of a request.
             ready: Whether the endpoint is ready for pairing.
@@ -62,7 +62,7 @@ class PairingService:
             proofs: Shared by all services of one identity; by default this one alone has it.
         """
         self._core = core
-        self._manager = manager
+        self._pairings = pairings
         self._supervisor = supervisor
         self._binding = binding
         self._ready = ready
@@ -164,7 +164,7 @@ class PairingService:
 
     async def _commit(self, commit: Commit) -> Reply:
         try:
-            await self._manager.commit(commit.pairing, commit.token)
+            await self._pairings.commit(commit.pairing, commit.token)
         except OtherWayRound:
             return self._core.not_now(commit.attempt_id)
         except StorageError as error:

@@ -43,8 +43,8 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import matches, respond
 from s2connect.pairing.code import AfterFailure, IssuedToken, TokenTable
+from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.live_proofs import ProofClaim, proof_digest
-from s2connect.pairing.manager import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.rate_limiter import RESPONSE_DELAY, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.store.base import Pairing, PairKey, Pin

@@ -63,7 +63,7 @@ async def pair_impatiently(
         endpoint._state.local.nodes[node.id],
         http_client.BaseUrl(url),
         code if isinstance(code, PairingCode) else PairingCode.parse(code),
-        manager=endpoint._pairings,
+        pairings=endpoint._pairings,
         pki=endpoint._state.pki,
         session_url=endpoint.session_url,
         ca_fingerprint=endpoint.ca_fingerprint,

@@ -16,8 +16,8 @@ from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.log_limiter import PERIOD
 from s2connect.model.reply import Reply
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
+from s2connect.pairing.interface import ReflectionRefused
 from s2connect.pairing.live_proofs import MemoryLiveProofs, ProofClaim
-from s2connect.pairing.manager import ReflectionRefused
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Answer
 from tests.pairing.pairing_fixtures import (
     CLIENT_ID,

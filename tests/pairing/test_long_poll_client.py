@@ -24,6 +24,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client, long_poll_client
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.http_server import PairingService
+from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.long_poll_client import (
     LONGEST_WAIT,
     MAX_QUICK_ANSWERS,
@@ -34,7 +35,6 @@ from s2connect.pairing.long_poll_client import (
 )
 from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
-from s2connect.pairing.manager import PairingServerEvent
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
@@ -226,7 +226,7 @@ class Device:
             self.own.nodes[node],
             url,
             PairingCode(self.codes[node]),
-            manager=self,
+            pairings=self,
             pki=self.pki,
             session_url=None,
             ca_fingerprint=None,

@@ -1,4 +1,4 @@
-"""Interface of the pairing protocols to the endpoint: its manager of pairings, and events of the pairing server."""
+"""Interface of the pairing protocols to the endpoint: durable pairings, and events of the pairing server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OtherWayRound(Exception):
     """The node is finishing a pairing with the same peer as the client; a retry soon after can succeed."""
 
 
-class PairingManager(Protocol):
+class DurablePairings(Protocol):
     """Makes pairings durable and gives them their effects (ROLE-05, ROLE-06).
 
     Each method is durable when it returns and raises :class:`~s2connect.errors.StorageUnavailable` when it cannot be.
