@@ -88,6 +88,7 @@ def test_killed_at_any_change_the_state_is_that_before_or_after_the_operation(
     assert kill_points([*CHILD, "stop"], tmp_path, prepare, check, thorough=True) > len(STEPS)
 
 
+@pytest.mark.long
 @pytest.mark.rule("SESC-06")
 def test_killed_while_the_database_is_created_it_can_be_opened_again(tmp_path: Path) -> None:
     def check(outcome: Outcome) -> None:
