@@ -1,4 +1,4 @@
-"""How the demonstration looks: text for people, or one JSON object a line."""
+"""Presentation of the demonstration: text for people, or one JSON object a line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNTED: Final = {
 
 
 def narrator(*, as_json: bool) -> Narrator:
-    """Who tells the steps on standard output."""
+    """Return the narrator that writes the steps to standard output."""
     if as_json:
         return _tell_json
     out = console()

@@ -28,7 +28,7 @@ QR_BORDER = 2
 """Modules of quiet around a QR code; scanners of phones need no more on a screen."""
 
 QR_COLOURS = "#ffffff on #000000"
-"""What is drawn is the light part: so it is the right way round on light and dark terminals."""
+"""Colours of the light modules, which are drawn, so that the code is right on light and dark terminals."""
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
 

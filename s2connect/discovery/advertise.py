@@ -241,7 +241,7 @@ class _NameGuard(RecordUpdateListener):
         self._own |= {ipaddress.ip_address(address).packed for address in addresses}
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """See what has arrived."""
+        """Handle new records of the cache."""
         if not self.rival.done() and any(self._is_rival(update.new, now) for update in records):
             self.rival.set_result(None)
 

@@ -270,7 +270,7 @@ class _Listener(RecordUpdateListener):
         self._browser = browser
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """See what has arrived; what only expired in zeroconf's cache is no news."""
+        """Handle new records; a record that only expired in the cache of zeroconf changes nothing."""
         self._browser.receive([update.new for update in records if update.new is not update.old])
 
     def async_update_records_complete(self) -> None:

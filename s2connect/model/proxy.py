@@ -49,7 +49,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where it is, for a person."""
+        """Address of the proxy, for people."""
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def reveal_url(self) -> str:

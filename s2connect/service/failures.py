@@ -11,7 +11,7 @@ from s2connect.errors import MessageRefused, PairingRefused, S2ConnectError, Ses
 
 
 class ExitCode(IntEnum):
-    """What the command returns; ``docs/command.md`` explains them to people."""
+    """Exit codes of the command; ``docs/command.md`` explains them to people."""
 
     OK = 0
     FAILED = 1

@@ -131,7 +131,7 @@ class LinkRecorder:
         self._count = 0
 
     def __call__(self, link: str, title: str, role: Role, connection: Connection) -> Connection:
-        """See :data:`s2connect.bridge.recording.Record`."""
+        """Return a connection that records its messages; a :data:`s2connect.bridge.recording.Record`."""
         if self._only and not {link, link.partition("/")[0]} & self._only:
             return connection
         self._count += 1
