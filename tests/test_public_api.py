@@ -41,7 +41,7 @@ APPLICATIONS = ["bridge", "simulate", "contrib"]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 EVERYWHERE = {"s2connect._lazy"}
-"""What every package of ours imports."""
+"""Private modules that every package of ours may import."""
 
 
 def _names() -> Iterator[tuple[str, str]]:

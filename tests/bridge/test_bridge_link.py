@@ -366,7 +366,7 @@ def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiat
         play(scene, rm, cem)
 
 
-# What is said before the other side is there
+# Messages sent before the other side is there
 
 
 def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> None:
