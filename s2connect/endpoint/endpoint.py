@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from s2connect.events import (
     EventStream,
     Notice,
 )
-from s2connect.model.common import MQTT, Deployment, EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction
 from s2connect.model.proxy import Proxies
@@ -44,7 +44,7 @@ from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
 from s2connect.supervisor import Supervisor
-from s2connect.transports.base import Transport
+from s2connect.transports.base import Transport, installed_transport
 from s2connect.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Endpoint:
         self._serve = serve
         self._config_lock = asyncio.Lock()
         self._websocket = WebSocketTransport(state.websocket_url)
-        self._transports: dict[str, Transport] = {self._websocket.name: self._websocket}
+        self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
         self._mqtt: MqttTransport | None = None
         self._client = SessionClient(
             state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
@@ -183,8 +183,7 @@ class Endpoint:
             yield endpoint
 
     async def _start(self) -> None:
-        if self.config.mqtt is not None or any(MQTT in n.communication_protocols for n in self.config.nodes):
-            await self._start_mqtt()
+        await self._start_transports(self.config.nodes)
         for local in self._state.local.nodes.values():
             await self._add_node(local)
         self.supervisor.keep(self._renew_in_time, "renewal")
@@ -219,6 +218,16 @@ class Endpoint:
                 )
             )
 
+    async def _start_transports(self, nodes: Iterable[NodeConfig]) -> None:
+        """Start what the nodes name and is not there yet. Names that nothing stands for are passed over."""
+        names = {name for node in nodes for name in node.communication_protocols} - self._transports.keys()
+        if self._mqtt is None and (self.config.mqtt is not None or MQTT in names):
+            await self._start_mqtt()
+        for name in names - {MQTT}:
+            transport = await asyncio.to_thread(installed_transport, name, self.config)
+            if transport is not None:
+                self._transports[name] = transport
+
     async def _start_mqtt(self) -> None:
         """Start sessions over MQTT: over our own broker if one is configured, otherwise over those that peers name."""
         from s2connect.transports.mqtt.transport import MqttTransport
@@ -233,7 +242,7 @@ class Endpoint:
             addresses_of=self._state.resolver.resolve if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
         )
-        self._transports[self._mqtt.name] = self._mqtt
+        self._transports[MQTT] = self._mqtt
         self._mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
@@ -250,9 +259,8 @@ class Endpoint:
         await asyncio.gather(*(c.close() for c in self._connections.values()))
         await self._pairings.close()
         await self.supervisor.close()
-        await self._websocket.close()
-        if self._mqtt is not None:
-            await self._mqtt.close()
+        for transport in self._transports.values():
+            await transport.close()
         if self._server is not None:
             await self._server.close()
         self._state.events.close()
@@ -292,8 +300,7 @@ class Endpoint:
             return []
         async with self._config_lock:
             await self._write_config([*self.config.nodes, *nodes])
-        if self._mqtt is None and any(MQTT in node.communication_protocols for node in nodes):
-            await self._start_mqtt()
+        await self._start_transports(nodes)
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()

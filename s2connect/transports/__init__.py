@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from s2connect.certs.authority import ServerIdentity
     from s2connect.certs.tls import ServerContext, wan_client_context
     from s2connect.model.proxy import Proxies
+    from s2connect.model.session_init import CommunicationDetails
     from s2connect.model.url import MqttUrl, UnencryptedWebSocketUrl, WebSocketUrl
     from s2connect.transports.base import (
         ABNORMAL_CLOSURE,
@@ -33,6 +34,7 @@ __all__ = [
     "GOING_AWAY",
     "MAX_MESSAGE_BYTES",
     "NORMAL_CLOSURE",
+    "CommunicationDetails",
     "Connection",
     "ConnectionInfo",
     "Offer",
@@ -80,6 +82,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.certs.authority": "ServerIdentity",
         "s2connect.certs.tls": "ServerContext wan_client_context",
         "s2connect.model.proxy": "Proxies",
+        "s2connect.model.session_init": "CommunicationDetails",
         "s2connect.model.url": "MqttUrl UnencryptedWebSocketUrl WebSocketUrl",
     },
 )

@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from ssl import SSLContext
-from typing import Protocol
+from typing import Any, Protocol
 
-from s2connect.errors import ConnectionClosed
+from s2connect.errors import ConfigurationError, ConnectionClosed
 from s2connect.model.common import NodeId
 from s2connect.model.proxy import Proxy
 from s2connect.model.session_init import CommunicationDetails
@@ -173,3 +174,28 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Withdraw offers and release everything; connections that stand are their owners' to close."""
+
+
+ENTRY_POINTS = "s2connect.transports"
+"""Group of the entry points by which an installed package adds transports."""
+
+
+def installed_transport(name: str, config: Any) -> Transport | None:
+    """Make the transport that an installed package has for a protocol; None if there is no such package.
+
+    Its entry point has the name of the protocol and leads to a function that makes the transport, called with the
+    endpoint's :class:`~s2connect.EndpointConfig`.
+
+    Raises:
+        ConfigurationError: The package fails, or its transport has another name.
+    """
+    for found in entry_points(group=ENTRY_POINTS, name=name):
+        package = found.dist.name if found.dist is not None else found.value
+        try:
+            transport: Transport = found.load()(config)
+        except Exception as error:
+            raise ConfigurationError(f"The transport {name} of the package {package} cannot be used.") from error
+        if transport.name != name:
+            raise ConfigurationError(f"The transport {name} of the package {package} calls itself otherwise.")
+        return transport
+    return None

@@ -122,7 +122,7 @@ class MemoryTransport:
         future = self._hub.offers.open(token.reveal(), info)
         self._offered.add(future)
         future.add_done_callback(self._offered.discard)
-        details = CommunicationDetails.from_value({"communicationProtocol": MEMORY, "memoryToken": token.reveal()})
+        details = CommunicationDetails.from_value({"communicationProtocol": self.name, "memoryToken": token.reveal()})
         return Offer(details, future)
 
     async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust | None) -> Connection:
@@ -133,7 +133,7 @@ class MemoryTransport:
             SessionRefused: The token is wrong, spent or late.
         """
         token = (details.model_extra or {}).get("memoryToken")
-        if details.communication_protocol != MEMORY or not isinstance(token, str):
+        if details.communication_protocol != self.name or not isinstance(token, str):
             raise ProtocolViolation("The details are not those of a connection in memory.")
         offer = self._hub.offers.take(token)
         if offer is None or offer[1].done():
