@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.bridge.bridge import Bridge
+from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
 from s2connect.bridge.nodes import NodeDevicesSide, representative_id
 from s2connect.https.server import free_port
@@ -140,18 +144,9 @@ class FaultHouse:
 
 
 @contextlib.asynccontextmanager
-async def open_without_listening(config: object):  # type: ignore[no-untyped-def]
+async def open_without_listening(config: BridgeConfig) -> AsyncIterator[Bridge]:
     """The bridge, only to make its home and ids."""
-    from s2connect.bridge import bridge as module
-
-    real = module.Endpoint.open
-
-    def quiet(*arguments: object, **more: object) -> object:
-        return real(*arguments, **{**more, "serve": False})  # type: ignore[arg-type]
-
-    module.Endpoint.open = quiet  # type: ignore[method-assign,assignment]
-    try:
-        async with Bridge.open(config) as bridge:  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Endpoint, "open", functools.partial(Endpoint.open, serve=False))
+        async with Bridge.open(config) as bridge:
             yield bridge
-    finally:
-        module.Endpoint.open = real  # type: ignore[method-assign]

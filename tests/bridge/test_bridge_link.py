@@ -335,11 +335,11 @@ def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
 
 def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_for_without_end() -> None:
     async def scene(house: LinkSetup) -> None:
-        house.sides[CEM].stall = asyncio.Event()
+        stall = house.sides[CEM].stall = asyncio.Event()
         asking = asyncio.create_task(house.link.request_session(RM, "v1.0.0"))
         await asyncio.sleep(1)
         asking.cancel()
-        house.sides[CEM].stall.set()
+        stall.set()
         await house.sides[CEM].opened.wait()
         assert await farewell(house.peer(CEM)) == ["SessionRequest"]
         assert house.now() <= 1 + RENDEZVOUS + 0.1
@@ -351,12 +351,12 @@ def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_
 def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiator, cem: Initiator) -> None:
     async def scene(house: LinkSetup) -> None:
         near = RM if rm is ACCEPT else CEM
-        house.sides[near.other].stall = asyncio.Event()
+        stall = house.sides[near.other].stall = asyncio.Event()
         first = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
         await asyncio.sleep(0.1)
         second = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
         assert await first == NOT_NOW
-        house.sides[near.other].stall.set()
+        stall.set()
         if house.sides[near.other].initiator is ACCEPT:
             assert await house.link.request_session(near.other, "v1.0.0") is None
         assert await second is None

@@ -199,7 +199,9 @@ async def test_http_1_1_and_tls_1_3_are_agreed_upon() -> None:
             assert ssl_object.selected_alpn_protocol() == "http/1.1"
             assert ssl_object.version() == "TLSv1.3"
             assert ssl_object.compression() is None
-            assert ssl_object.cipher()[0] in {
+            cipher = ssl_object.cipher()
+            assert cipher is not None
+            assert cipher[0] in {
                 "TLS_AES_128_GCM_SHA256",
                 "TLS_AES_256_GCM_SHA384",
                 "TLS_CHACHA20_POLY1305_SHA256",

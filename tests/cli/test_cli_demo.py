@@ -214,7 +214,7 @@ def test_people_read_sentences_and_a_table(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_a_machine_without_a_broker_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo_broker, "mosquitto", lambda: None)
-    monkeypatch.setattr(demo_broker.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Failure, match="no MQTT broker") as failed:
         prepare(tmp_path, tmp_path)
     assert "apt-get install mosquitto" in failed.value.hint

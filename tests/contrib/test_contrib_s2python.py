@@ -394,7 +394,7 @@ async def test_a_device_of_demand_driven_control_is_understood_on_a_session_of_v
     assert isinstance(told[1], ddbc.PresentDemandStatus)
     assert told[1].present_demand_rate.end_of_range == 2
     for message in told:
-        await peers.send(ok({"message_id": message.message_id}))
+        await peers.send(ok({"message_id": getattr(message, "message_id", None)}))
     await peers.send(selection())
     assert (await heard(messages))["subject_message_id"] == str(written.message_id)
     assert (await heard(messages))["message_type"] == "SelectControlType", "one answer, not two"

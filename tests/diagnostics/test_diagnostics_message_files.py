@@ -18,6 +18,7 @@ from s2connect.cli import main
 from s2connect.diagnostics import message_files
 from s2connect.diagnostics.message_files import Entry, entries_of, is_log
 from s2connect.diagnostics.message_lines import facts_of, phrase_of, time_of
+from s2connect.service.failures import Failure
 
 Capture = pytest.CaptureFixture[str]
 
@@ -484,7 +485,7 @@ def test_a_hostile_name_of_a_file_has_no_control_characters(tmp_path: Path, caps
 )
 def test_hostile_files_end_soon(content: str) -> None:
     """Without the bounds each takes minutes; what comes out does not matter, but that it comes."""
-    with contextlib.suppress(message_files.Failure):
+    with contextlib.suppress(Failure):
         assert len(list(entries_of(content))) <= 3
 
 

@@ -191,7 +191,8 @@ async def test_a_lost_connection_comes_back_by_itself_with_a_new_token(
     manager, device = applications(cem), applications(rm)
     await until(lambda: bool(manager.sessions and device.sessions))
     for live in cem.connected().values():
-        live.connection._transport.abort()
+        connection: Any = live.connection
+        connection._transport.abort()
     await until(lambda: len(manager.sessions) == 2 and len(device.sessions) == 2)
     assert device.sessions[0].end_reason is SessionEnd.LOST
     await device.sessions[1].send(DETAILS)

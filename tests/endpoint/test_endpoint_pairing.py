@@ -25,17 +25,21 @@ from s2connect.errors import (
     InvalidUrl,
     NetworkError,
     NotReachable,
+    PairingError,
     PairingExpired,
     PairingRefused,
     PairingUnconfirmed,
     PeerBusy,
     ProtocolViolation,
+    S2ConnectError,
     UsageError,
     WrongPairingCode,
 )
+from s2connect.model.url import BaseUrl
 from s2connect.pairing import client_core, http_client
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.http_client import PairingTimings
+from s2connect.store.base import Pairing
 from tests.endpoint.conftest import Interloper, OpenEndpoint, Wan, identity_of, lan_config
 from tests.endpoint.stranger import stranger
 from tests.waits import patience, slowed, until, within
@@ -55,13 +59,13 @@ IMPATIENT = PairingTimings(
 
 async def pair_impatiently(
     endpoint: Endpoint, url: str, code: PairingCode | str, timings: PairingTimings = IMPATIENT
-) -> object:
+) -> Pairing:
     """Pair with short time-outs, so that a peer that does not answer costs the test little."""
     node = endpoint.node()
     return await http_client.pair(
         endpoint._state.local,
         endpoint._state.local.nodes[node.id],
-        http_client.BaseUrl(url),
+        BaseUrl(url),
         code if isinstance(code, PairingCode) else PairingCode.parse(code),
         pairings=endpoint._pairings,
         pki=endpoint._state.pki,
@@ -402,7 +406,7 @@ async def test_a_lost_answer_to_the_last_step_is_asked_for_again(cem: Endpoint, 
     [
         ("index", 200, b"<html>router login</html>", ProtocolViolation),
         ("index", 302, b"", ProtocolViolation),
-        ("index", 200, b'["v2"]', http_client.S2ConnectError),
+        ("index", 200, b'["v2"]', S2ConnectError),
         ("requestPairing", 200, b"{}", ProtocolViolation),
         ("requestPairing", 200, b"[" * 60_000, ProtocolViolation),
         ("requestPairing", 200, b"x" * 1_000_000, ProtocolViolation),
@@ -412,8 +416,8 @@ async def test_a_lost_answer_to_the_last_step_is_asked_for_again(cem: Endpoint, 
         ("requestConnectionDetails", 200, b"{}", ProtocolViolation),
         ("requestConnectionDetails", 400, b"", ProtocolViolation),
         ("requestConnectionDetails", 403, b"", WrongPairingCode),
-        ("finalizePairing", 400, b"", http_client.PairingError),
-        ("finalizePairing", 401, b"", http_client.PairingExpired),
+        ("finalizePairing", 400, b"", PairingError),
+        ("finalizePairing", 401, b"", PairingExpired),
     ],
 )
 async def test_what_a_faulty_server_answers_is_named_and_nothing_is_kept(

@@ -219,7 +219,7 @@ async def test_a_number_that_is_taken_in_one_family_only_is_not_used(monkeypatch
                     bind(self, address)
             bind(self, address)
 
-    monkeypatch.setattr(acceptor_module.socket, "socket", Crowded)
+    monkeypatch.setattr(socket, "socket", Crowded)
     made = await listen(None, 0)
     ports = {listening.getsockname()[1] for listening in made}
     families = len(made)

@@ -36,7 +36,7 @@ ACTUATOR_STATUS = {
     "active_operation_mode_id": "o-1",
     "operation_mode_factor": 0.5,
 }
-FORECAST = {
+FORECAST: dict[str, Any] = {
     "message_type": "PowerForecast",
     "message_id": "m-1",
     "start_time": "2026-01-01T12:00:00Z",

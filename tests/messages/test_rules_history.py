@@ -578,7 +578,7 @@ def test_instructions_outlive_the_control_type() -> None:
 
 @pytest.mark.parametrize("said", [FRBC, OMBC, PEBC, PPBC], ids=["FRBC", "OMBC", "PEBC", "PPBC"])
 def test_a_copy_goes_on_by_itself(said: list[Said]) -> None:
-    kind = ("PPBC.ScheduleInstruction", {}) if said is PPBC else order(said[2][:4])
+    kind = ("PPBC.ScheduleInstruction", {}) if said is PPBC else order(str(said[2])[:4])
     history = told([DETAILS])
     other = copy.deepcopy(history)
     for one in said[1:]:

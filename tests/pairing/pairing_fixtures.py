@@ -118,11 +118,9 @@ class PairingSetup:
         assert isinstance(queued, Queued)
         while queued in self._waiting:
             asked = [(self.server.wait(each, now=self.now), each) for each in self._waiting]
-            for at, each in asked:
-                if at is None:
-                    self._waiting.remove(each)
-            if queued in self._waiting and all(at is not None for at, _ in asked):
-                self.now = min(at for at, _ in asked if at is not None)
+            self._waiting = [each for at, each in asked if at is not None]
+            if queued in self._waiting and len(self._waiting) == len(asked):
+                self.now = min(at for at, _ in asked if isinstance(at, float | int))
 
     def answer(self, queued: Queued | Reply, entropy: bytes | None = None) -> Reply:
         """Answer a request at its turn."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from s2connect.model.common import Role
+from s2connect.model.common import NodeId, Role
 from s2connect.model.reply import Reply
 from s2connect.pairing.lan_core import (
     ADDRESS_BURST,
@@ -97,7 +97,7 @@ def test_a_cancellation_is_told_once_and_an_unknown_one_not_at_all(setup: LanSet
     assert setup.cancel(server=OTHER_ID) == Reply(204)
     assert setup.events() == []
     assert setup.cancel() == Reply(204)
-    assert setup.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert setup.events() == [AnnouncementCancelled(SERVER_ID, NodeId(CLIENT_ID))]
     assert setup.cancel() == Reply(204)
     assert setup.events() == []
 
@@ -146,7 +146,7 @@ def test_an_announcement_nobody_cancels_ends_by_itself(setup: LanSetup) -> None:
     setup.core.expire(now=setup.now + PREPARED_LIFETIME - 0.1)
     assert setup.events() == []
     setup.core.expire(now=setup.now + PREPARED_LIFETIME)
-    assert setup.events() == [AnnouncementCancelled(SERVER_ID, CLIENT_ID)]
+    assert setup.events() == [AnnouncementCancelled(SERVER_ID, NodeId(CLIENT_ID))]
     assert setup.core.next_deadline() is None
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from s2connect.errors import InvalidUrl
 from s2connect.model.secret import HmacChallenge, HmacChallengeResponse
-from s2connect.pairing import challenge as module
 from s2connect.pairing.challenge import lan_binding, matches, respond, wan_binding
 from s2connect.pairing.code import PairingToken
 from tests import strategies
@@ -90,7 +89,7 @@ def test_responses_are_compared_by_the_function_that_takes_constant_time(monkeyp
         seen.append((one, two))
         return real(one, two)
 
-    monkeypatch.setattr(module.hmac, "compare_digest", compare)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
     mine, theirs = HmacChallengeResponse.from_bytes(C), HmacChallengeResponse.from_bytes(F)
     assert matches(mine, mine)
     assert not matches(mine, theirs)

@@ -25,6 +25,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import Agreed, PairingClientAttempt, ServerProof, Step, refused
 from s2connect.pairing.code import PairingCode, PairingToken
+from s2connect.pairing.interface import AttemptFailed
 from s2connect.pairing.live_proofs import MemoryLiveProofs
 from s2connect.pairing.server_core import Commit, PairingServer
 from s2connect.store.base import Pin
@@ -223,7 +224,7 @@ def test_no_row_of_the_table_pairs_with_another_code(row: Row) -> None:
     wire, error = run(row, OTHER_TOKEN, [])
     assert isinstance(error, WrongPairingCode)
     assert wire.paired == []
-    assert [e.reason for e in wire.server.events] == ["refused_by_client"]
+    assert [e.reason for e in wire.server.events if isinstance(e, AttemptFailed)] == ["refused_by_client"]
     _leaves_nothing(wire)
 
 
@@ -248,7 +249,7 @@ def test_what_comes_late_ends_the_attempt_on_both_sides(row: Row, step: int, bac
     wire, error = run(row, TOKEN, [Fault(step, back, "late")])
     assert isinstance(error, PairingExpired)
     assert wire.paired == []
-    assert [e.reason for e in wire.server.events] == ["expired"]
+    assert [e.reason for e in wire.server.events if isinstance(e, AttemptFailed)] == ["expired"]
     _leaves_nothing(wire)
 
 

@@ -19,6 +19,7 @@ from s2connect.messages.general import (
     SelectControlType,
 )
 from s2connect.simulate.cem import EnergyManager
+from s2connect.simulate.devices.battery import Battery
 from s2connect.simulate.devices.ev_charger import WANTED
 from s2connect.simulate.devices.kinds import CONTROL_TYPES
 from tests.simulate.simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
@@ -75,6 +76,7 @@ def test_all_kinds_together_for_a_day_keep_every_rule_and_the_fuse() -> None:
 def test_the_battery_takes_what_the_sun_gives_and_gives_it_back_in_the_evening() -> None:
     house = House([a_device("pv"), a_device("battery"), a_device("heat-pump")])
     battery = house.devices["battery-1"]
+    assert isinstance(battery, Battery)
     house.run(17 * HOUR)
     by_day = battery.level
     assert by_day > 90

@@ -798,5 +798,5 @@ HostileBroker.TestCase.settings = settings(max_examples=150, stateful_step_count
 
 
 @pytest.mark.rule("MQ-07", "MQ-09", "MQ-16")
-class TestHostileBroker(HostileBroker.TestCase):  # type: ignore[misc]
+class TestHostileBroker(HostileBroker.TestCase):  # type: ignore[misc, valid-type]
     """Runs the machine."""

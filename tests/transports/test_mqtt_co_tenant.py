@@ -104,9 +104,9 @@ words = st.text(
 )
 ours = st.sampled_from(["s2-frame", "s2-seq", "s2-ver", "s2-salt", "s2-x", ""])
 values = st.sampled_from(["open", "data", "close", "accept", "1", "2", "0", "v1.0.0"]) | words
-user_properties = st.lists(st.tuples(ours | words, values), max_size=40) | st.integers(1, 400).map(
-    lambda count: [("s2-frame", "open")] * count
-)
+user_properties: st.SearchStrategy[list[tuple[str, str]]] = st.lists(
+    st.tuples(ours | words, values), max_size=40
+) | st.integers(1, 400).map(lambda count: [("s2-frame", "open")] * count)
 payloads = (
     st.binary(max_size=300)
     | st.sampled_from(
@@ -125,8 +125,8 @@ payloads = (
 
 @st.composite
 def properties(draw: st.DrawFn) -> Properties:
-    made: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if (user := draw(user_properties)) and draw(st.booleans()):
+    made: Any = Properties(PacketTypes.PUBLISH)
+    if draw(st.booleans()) and (user := draw(user_properties)):
         made.UserProperty = user
     if (indicator := draw(st.none() | st.integers(0, 1))) is not None:
         made.PayloadFormatIndicator = indicator

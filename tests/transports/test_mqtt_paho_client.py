@@ -44,7 +44,7 @@ class Written(Stream):
 
 
 def _begin(client: PahoClient) -> None:
-    client.begin(20, Properties(PacketTypes.CONNECT))  # type: ignore[no-untyped-call]
+    client.begin(20, Properties(PacketTypes.CONNECT))
     client.loop_write()
 
 

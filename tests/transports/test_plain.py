@@ -467,7 +467,9 @@ async def test_one_token_opens_a_few_connections_at_a_time_and_the_others_are_no
 
 
 async def gone_but(server: PlainServer, left: int) -> None:
-    await until(lambda: len(server._acceptor._pending) <= left)
+    acceptor = server._acceptor
+    assert acceptor is not None
+    await until(lambda: len(acceptor._pending) <= left)
 
 
 @pytest.mark.rule("SEC-03")
@@ -666,7 +668,9 @@ async def test_an_id_comes_anew_from_its_own_address_and_cannot_be_taken_from_an
         with pytest.raises(ConnectionClosed):
             await first.recv()
         await asyncio.gather(again.close(), first.close(), second.close())
-        await until(lambda: not server._acceptor._connected)
+        acceptor = server._acceptor
+        assert acceptor is not None
+        await until(lambda: not acceptor._connected)
         async with connect(url, proxy=None, local_addr=("127.0.0.2", 0)) as other:
             assert "Handshake" in str(await other.recv())
 
