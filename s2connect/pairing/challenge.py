@@ -1,4 +1,4 @@
-"""Challenge and response (HMAC)."""
+"""Challenge and response (HMAC), and the responses that live pairing attempts accept (HMAC-05)."""
 
 from __future__ import annotations
 
@@ -37,3 +37,34 @@ def respond(challenge: HmacChallenge, token: PairingToken, binding: bytes) -> Hm
 def matches(expected: HmacChallengeResponse, received: HmacChallengeResponse) -> bool:
     """Compare two responses in constant time (HMAC-04)."""
     return hmac.compare_digest(expected.raw, received.raw)
+
+
+class LiveProofs:
+    """The responses that the attempts of one identity (certificate or host name) accept, as SHA-256 digests.
+
+    The responses are HMACs over 32 random bytes, so the time that it takes to look one up tells nothing. Bounded by the
+    attempts that a pairing server keeps.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, float] = {}  # in the order of their expiry
+
+    def claim(
+        self, sent: HmacChallengeResponse, expected: HmacChallengeResponse, *, now: float, lifetime: float
+    ) -> bool:
+        """Register what a new attempt accepts for ``lifetime`` seconds, unless a live one accepts what is to be sent.
+
+        If it returns False, ``sent`` would prove the token to a live attempt: it must not be sent, and nothing was
+        registered. The other order needs no check: a new challenge has 32 random bytes, so no earlier answer proves it.
+        """
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now:
+                break
+            del self._until[oldest]
+        ours, accepted = (hashlib.sha256(response.raw).digest() for response in (sent, expected))
+        if ours in self._until or ours == accepted:
+            return False
+        self._until.pop(accepted, None)
+        self._until[accepted] = now + lifetime
+        return True

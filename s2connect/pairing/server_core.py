@@ -41,10 +41,9 @@ from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.challenge import matches, respond
+from s2connect.pairing.challenge import LiveProofs, matches, respond
 from s2connect.pairing.code import AfterFailure, IssuedToken, TokenTable
 from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
-from s2connect.pairing.live_proofs import ProofClaim, proof_digest
 from s2connect.pairing.rate_limiter import RESPONSE_DELAY, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.store.base import Pairing, PairKey, Pin
@@ -84,14 +83,6 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that must not be sent before :class:`~s2connect.pairing.live_proofs.LiveProofs` took its claim."""
-
-    claim: ProofClaim = field(repr=False)
-    attempt_id: PairingAttemptId = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Commit:
     """A pairing that must be durable before the client gets its response (PAIR-10)."""
 
@@ -101,7 +92,6 @@ class Commit:
 
 
 class _State(Enum):
-    CLAIMED = auto()  # its answer waits for LiveProofs
     REQUESTED = auto()
     EXCHANGED = auto()
     FINALIZING = auto()
@@ -121,7 +111,7 @@ class _Attempt:
     answer: Reply
     expires_at: float
     role: CommunicationRole
-    state: _State = _State.CLAIMED
+    state: _State = _State.REQUESTED
     token: AccessToken | None = None
     details: ConnectionDetails | None = None
     pin: Pin | None = None
@@ -182,6 +172,7 @@ class PairingServer:
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
+        self._proofs = LiveProofs()
         self._reports = LogLimiter()
         self.events: list[PairingServerEvent] = []
 
@@ -268,31 +259,33 @@ class PairingServer:
         self._limiter(queued.node.id).leave(queued.turn)
         self._left(queued.turn.source)
 
-    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
+    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply:
         """Answer a queued request whose turn has come; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
 
-        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). Call
-        :meth:`claimed` with what became of an :class:`Answer`'s claim, or :meth:`unclaimed`.
+        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). The answer to a
+        challenge of our own is a refusal that reveals nothing (HMAC-05).
         """
         self._left(queued.turn.source)
         self.expire(now=now)
         same = self._by_request.get(queued.digest)
         if same is not None and same.state is not _State.ENDED and same.expires_at > now:
-            return same.answer if same.state is not _State.CLAIMED else BUSY  # PAIR-07; the digest covers a challenge
-        issued = self.tokens(queued.node.id).valid(
-            now=queued.arrived_at, client=queued.request.client_node_description.id
-        )
+            return same.answer  # PAIR-07; the digest covers a challenge
+        request = queued.request
+        issued = self.tokens(queued.node.id).valid(now=queued.arrived_at, client=request.client_node_description.id)
         if issued is None:
             return refusal(
                 PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
                 "No pairing code is valid here now; ask for a new one on this device.",
             )
-        endpoint = self._endpoint()
-        request = queued.request
-        attempt_id = PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii"))
         challenge = HmacChallenge.from_bytes(entropy[ATTEMPT_ID_BYTES:ANSWER_ENTROPY])
         response = respond(request.client_hmac_challenge, issued.token, queued.binding)
         expected = respond(challenge, issued.token, queued.binding)
+        if not self._proofs.claim(response, expected, now=now, lifetime=ATTEMPT_LIFETIME):
+            if count := self._reports.count("reflection", now):
+                self.events.append(ReflectionRefused(queued.node.id, queued.address, count))
+            return refusal(PairingErrorReason.OTHER, "The request was refused.")
+        endpoint = self._endpoint()
+        attempt_id = PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii"))
         reply = Reply(
             200,
             RequestPairingResponse(
@@ -322,32 +315,12 @@ class PairingServer:
                 peer=request.client_endpoint_description.deployment or endpoint.deployment,
             ),
         )
-        return Answer(ProofClaim(proof_digest(response), proof_digest(expected), ATTEMPT_LIFETIME), attempt_id)
-
-    def claimed(self, answer: Answer, *, free: bool, now: float) -> Reply:
-        """Return the answer if its claim was accepted, otherwise a refusal that reveals nothing (HMAC-05)."""
-        attempt = self._attempts.get(answer.attempt_id)
-        if attempt is None:
-            return BUSY  # the claim took longer than the attempt's lifetime
-        if free:
-            attempt.state = _State.REQUESTED
-            return attempt.answer
-        self._forget(attempt)
-        if count := self._reports.count("reflection", now):
-            self.events.append(ReflectionRefused(attempt.node.id, attempt.address, count))
-        return refusal(PairingErrorReason.OTHER, "The request was refused.")
-
-    def unclaimed(self, answer: Answer) -> Reply:
-        """Return a refusal that invites a retry: the registry of live proofs could not decide about the answer."""
-        attempt = self._attempts.get(answer.attempt_id)
-        if attempt is not None:
-            self._forget(attempt)
-        return BUSY
+        return reply
 
     # requestConnectionDetails, postConnectionDetails
 
     def request_connection_details(
-        self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, entropy: bytes
+        self, attempt_id: PairingAttemptId, body: bytes, *, now: float, entropy: bytes
     ) -> Reply:
         """Give the connection details to a future communication client (PAIR-05, PAIR-08)."""
         step = self._step("requestConnectionDetails", RequestConnectionDetails, attempt_id, body, now=now)
@@ -362,7 +335,7 @@ class PairingServer:
         details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
         return self._remember(attempt, step.digest, Reply(200, details))
 
-    def post_connection_details(self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float) -> Reply:
+    def post_connection_details(self, attempt_id: PairingAttemptId, body: bytes, *, now: float) -> Reply:
         """Take the connection details of a future communication server (PAIR-05, TRUST-07)."""
         step = self._step("postConnectionDetails", PostConnectionDetails, attempt_id, body, now=now)
         if isinstance(step, Reply):
@@ -390,9 +363,7 @@ class PairingServer:
 
     # finalizePairing
 
-    def finalize(
-        self, attempt_id: PairingAttemptId | None, body: bytes, *, now: float, wall_time: float
-    ) -> Reply | Commit:
+    def finalize(self, attempt_id: PairingAttemptId, body: bytes, *, now: float, wall_time: float) -> Reply | Commit:
         """Finish an attempt (PAIR-09). Make a :class:`Commit` durable, then call :meth:`committed`."""
         step = self._step("finalizePairing", FinalizePairing, attempt_id, body, now=now)
         if isinstance(step, Reply):
@@ -450,7 +421,7 @@ class PairingServer:
     # Common to the steps
 
     def _step(
-        self, operation: str, kind: type[_W], attempt_id: PairingAttemptId | None, body: bytes, *, now: float
+        self, operation: str, kind: type[_W], attempt_id: PairingAttemptId, body: bytes, *, now: float
     ) -> _Step[_W] | Reply:
         """Read a later request of an attempt that is alive, or ended within its 15 seconds (PAIR-03, PAIR-04).
 
@@ -459,7 +430,7 @@ class PairingServer:
             the attempt rules out.
         """
         self.expire(now=now)
-        attempt = self._attempts.get(attempt_id) if attempt_id is not None else None
+        attempt = self._attempts.get(attempt_id)
         if attempt is None or attempt.expires_at <= now:
             return UNAUTHORIZED
         request = _read(kind, body)
@@ -510,27 +481,17 @@ class PairingServer:
         after = self.tokens(attempt.node.id).failed(attempt.issued)
         self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
 
-    def _forget(self, attempt: _Attempt) -> None:
-        """Remove an attempt whose answer was never sent."""
-        self._end(attempt)
-        self._remove(attempt)
-
-    def _remove(self, attempt: _Attempt) -> None:
-        del self._attempts[attempt.id]
-        if self._by_request.get(attempt.request_digest) is attempt:
-            del self._by_request[attempt.request_digest]
-
     def expire(self, *, now: float) -> None:
         """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
         while self._attempts:
             attempt = next(iter(self._attempts.values()))
             if attempt.expires_at > now or attempt.state is _State.FINALIZING:
                 return  # FINALIZING: its request came in time; the store decides
-            if attempt.state is _State.CLAIMED:
-                self._end(attempt)
-            elif attempt.state is not _State.ENDED:
+            if attempt.state is not _State.ENDED:
                 self._failed(attempt, "expired", now=now)
-            self._remove(attempt)
+            del self._attempts[attempt.id]
+            if self._by_request.get(attempt.request_digest) is attempt:
+                del self._by_request[attempt.request_digest]
 
     def next_deadline(self) -> float | None:
         """Return the time at which :meth:`expire` has something to do; None for never."""

@@ -16,8 +16,7 @@ from s2connect.model.reply import Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingToken
-from s2connect.pairing.live_proofs import MemoryLiveProofs
-from s2connect.pairing.server_core import Answer, Commit, PairingServer, Queued
+from s2connect.pairing.server_core import Commit, PairingServer, Queued
 
 TOKEN = "5hK7Zz"
 OTHER_TOKEN = "6iL8Aa"
@@ -93,7 +92,6 @@ class PairingSetup:
     def __init__(self, own: LocalEndpoint | None = None, *, token: str | None = TOKEN, **more: Any) -> None:
         self.own = own or endpoint()
         self.server = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL, **more)
-        self.proofs = MemoryLiveProofs()
         self.now = 1000.0
         self._counter = itertools.count()
         self._waiting: list[Queued] = []
@@ -130,11 +128,7 @@ class PairingSetup:
     def answer_now(self, queued: Queued | Reply, entropy: bytes | None = None) -> Reply:
         """Answer a request whose turn has been taken."""
         assert isinstance(queued, Queued)
-        answer = self.server.answer(queued, now=self.now, entropy=entropy or self.entropy())
-        if isinstance(answer, Reply):
-            return answer
-        assert isinstance(answer, Answer)
-        return self.server.claimed(answer, free=self.proofs.claim_at_once(answer.claim, now=self.now), now=self.now)
+        return self.server.answer(queued, now=self.now, entropy=entropy or self.entropy())
 
     def abandon(self, queued: Queued) -> None:
         if queued in self._waiting:

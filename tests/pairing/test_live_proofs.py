@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.log_limiter import PERIOD
 from s2connect.model.reply import Reply
+from s2connect.model.secret import HmacChallengeResponse
+from s2connect.pairing.challenge import LiveProofs
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
 from s2connect.pairing.interface import ReflectionRefused
-from s2connect.pairing.live_proofs import MemoryLiveProofs, ProofClaim
-from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Answer
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME
 from tests.pairing.pairing_fixtures import (
     CLIENT_ID,
     OTHER_TOKEN,
@@ -189,66 +190,21 @@ def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
     assert sum(counts) > 2 * len(counts), "those in between are counted"
 
 
-def test_what_could_not_be_claimed_is_not_sent_and_may_be_asked_again() -> None:
-    setup = PairingSetup()
-    queued = setup.queue(request())
-    setup.wait(queued)
-    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
-    assert isinstance(answer, Answer)
-    assert setup.answer(setup.queue(request())) == Reply(503), "the same request while the first one is being claimed"
-    assert setup.server.unclaimed(answer) == Reply(503)
-    assert setup.in_flight == 0
-    assert setup.answer(setup.queue(request())).status == 200
-    assert setup.server.claimed(answer, free=True, now=setup.now) == Reply(503)
-    assert setup.in_flight == 1
-
-
-def test_an_answer_whose_claim_took_longer_than_an_attempt_lives_is_not_sent() -> None:
-    setup = PairingSetup()
-    queued = setup.queue(request())
-    setup.wait(queued)
-    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
-    assert isinstance(answer, Answer)
-    setup.now += ATTEMPT_LIFETIME
-    setup.server.expire(now=setup.now)
-    assert setup.server.claimed(answer, free=True, now=setup.now) == Reply(503)
-    assert (setup.events(), setup.in_flight) == ([], 0)
-
-
-def test_an_answer_does_not_show_what_it_claims() -> None:
-    setup = PairingSetup()
-    queued = setup.queue(request())
-    setup.wait(queued)
-    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())  # type: ignore[arg-type]
-    assert repr(answer) == "Answer()"
-
-
-def _claim(sent: int, expected: int) -> ProofClaim:
-    return ProofClaim(bytes([sent]) * 32, bytes([expected]) * 32, ATTEMPT_LIFETIME)
+def _response(number: int) -> HmacChallengeResponse:
+    return HmacChallengeResponse.from_bytes(bytes([number]) * 32)
 
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 640).map(lambda n: n / 64))))
 def test_a_claim_is_taken_unless_a_live_attempt_accepts_what_it_sends(claims: list[tuple[int, int, float]]) -> None:
-    proofs, now = MemoryLiveProofs(), 100.0
+    proofs, now = LiveProofs(), 100.0
     live: dict[int, float] = {}
     for sent, expected, wait in claims:
         now += wait
         live = {each: until for each, until in live.items() if until > now}
-        taken = proofs.claim_at_once(_claim(sent, expected), now=now)
+        taken = proofs.claim(_response(sent), _response(expected), now=now, lifetime=ATTEMPT_LIFETIME)
         assert taken is (sent not in live and sent != expected)
         if taken:
             live[expected] = now + ATTEMPT_LIFETIME
-    proofs.claim_at_once(_claim(6, 7), now=now + ATTEMPT_LIFETIME)
+    proofs.claim(_response(6), _response(7), now=now + ATTEMPT_LIFETIME, lifetime=ATTEMPT_LIFETIME)
     assert len(proofs._until) == 1, "those that are over are forgotten"
-
-
-async def test_processes_that_share_an_identity_share_the_proofs() -> None:
-    """The seam for a store between them: two servers with one certificate and one code."""
-    one, two, shared = PairingSetup(), PairingSetup(), MemoryLiveProofs()
-    one.proofs = two.proofs = shared
-    two.now = one.now
-    attempt = one.begin()
-    two.now = one.now
-    assert is_refused(reflect(two, attempt))
-    assert await shared.claim(_claim(1, 2), now=two.now)

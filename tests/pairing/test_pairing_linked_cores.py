@@ -26,7 +26,6 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import Agreed, PairingClientAttempt, ServerProof, Step, refused
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.interface import AttemptFailed
-from s2connect.pairing.live_proofs import MemoryLiveProofs
 from s2connect.pairing.server_core import Commit, PairingServer
 from s2connect.store.base import Pin
 from tests.pairing.pairing_fixtures import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, endpoint
@@ -86,7 +85,6 @@ class Wire:
         self.binding = D if row.in_wan else F
         self.own: LocalEndpoint = endpoint(row.role.other, row.peer)
         self.server = PairingServer(lambda: self.own, session_url=lambda: SESSION_URL)
-        self.proofs = MemoryLiveProofs()
         self.token = PairingToken(TOKEN)
         self.server.tokens(next(iter(self.own.nodes.values())).id).issue(self.token, now=self.now)
         self.paired: list[Commit] = []
@@ -134,11 +132,7 @@ class Wire:
             while (at := server.wait(queued, now=self.now)) is not None:
                 assert isinstance(at, float)
                 self.now = at
-            answer = server.answer(queued, now=self.now, entropy=self._entropy())
-            if isinstance(answer, Reply):
-                return answer
-            free = self.proofs.claim_at_once(answer.claim, now=self.now)
-            return server.claimed(answer, free=free, now=self.now)
+            return server.answer(queued, now=self.now, entropy=self._entropy())
         if operation == "requestConnectionDetails":
             return server.request_connection_details(key, body, now=self.now, entropy=self._entropy())
         if operation == "postConnectionDetails":
