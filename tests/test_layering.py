@@ -55,7 +55,6 @@ CORES = [
     "pairing/code.py",
     "pairing/challenge.py",
     "pairing/rate_limiter.py",
-    "pairing/live_proofs.py",
     "pairing/refusals.py",
     "pairing/interface.py",
     "pairing/lan_core.py",

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from s2connect.cli.show import ROLES, TABLE_WIDTH, console, plain_table
 from s2connect.discovery.browse import Browser, Event
-from s2connect.discovery.network import own_addresses
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import S2ConnectError
 from s2connect.https import PAIRING_PATH
+from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.service.objects import rfc3339

@@ -11,8 +11,8 @@ from statistics import median
 
 from s2connect.certs.authority import FIRST_CLOCK, RENEW_BEFORE
 from s2connect.diagnostics.findings import Check, Finding, Layer, listed, milliseconds
-from s2connect.discovery.network import OwnAddress
 from s2connect.errors import S2ConnectError
+from s2connect.https.own_addresses import OwnAddress
 from s2connect.model.proxy import Proxies
 
 INTERFACES = Check(Layer.NETWORK, "interfaces")

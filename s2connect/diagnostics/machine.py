@@ -24,7 +24,7 @@ from s2connect.diagnostics.checks import (
 )
 from s2connect.diagnostics.findings import Finding
 from s2connect.discovery.dns import PTR, A, query
-from s2connect.discovery.network import OwnAddress, own_addresses
+from s2connect.https.own_addresses import OwnAddress, own_addresses
 
 MDNS_PORT = 5353
 MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}

@@ -35,10 +35,10 @@ from s2connect.diagnostics.checks import (
 from s2connect.diagnostics.findings import Finding, cure_of
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, addresses_of, fetch_version
-from s2connect.discovery.network import OwnAddress, own_addresses
 from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE, CertificateManager
 from s2connect.errors import CertificateChanged, ConfigurationError, S2ConnectError, StorageUnavailable, TrustError
 from s2connect.https.client import Route, no_api
+from s2connect.https.own_addresses import OwnAddress, own_addresses
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
 from s2connect.store.memory import MemoryVault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable
 
-from s2connect.discovery.network import OwnAddress
+from s2connect.https.own_addresses import OwnAddress
 
 MAX_ADDRESSES = 16
 """Most addresses of one host that are kept."""

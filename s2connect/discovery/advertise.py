@@ -18,10 +18,11 @@ from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, ServiceNam
 from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.dns import AAAA, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
-from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement
 from s2connect.errors import ConfigurationError, NameConflict
+from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor

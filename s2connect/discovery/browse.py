@@ -34,9 +34,10 @@ from s2connect.discovery.dns import (
     query,
 )
 from s2connect.discovery.endpoint_table import EndpointTable, Wanted
-from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
+from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures

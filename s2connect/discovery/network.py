@@ -1,16 +1,14 @@
-"""This machine's own addresses, and a notice when they change (DISC-09)."""
+"""Network monitor: notices when the addresses or links of this machine change (DISC-09)."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import ifaddr
+from s2connect.https.own_addresses import OwnAddress, own_addresses
 
 log = logging.getLogger(__name__)
 
@@ -25,30 +23,6 @@ _NEW_LINK, _DELETE_LINK = 16, 17
 _RUNNING = 0x40
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
-
-
-@dataclass(frozen=True, slots=True)
-class OwnAddress:
-    """One address of this machine.
-
-    Attributes:
-        interface: Address with its prefix, without a zone.
-        index: Number of the network interface, which is the zone of a link-local address.
-    """
-
-    interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface
-    index: int
-
-
-def own_addresses() -> frozenset[OwnAddress]:
-    """All addresses of this machine now, loopback included; the kernel answers at once."""
-    found = set()
-    for adapter in ifaddr.get_adapters():
-        for address in adapter.ips:
-            text = address.ip if isinstance(address.ip, str) else address.ip[0]
-            interface = ipaddress.ip_interface(f"{text.partition('%')[0]}/{address.network_prefix}")
-            found.add(OwnAddress(interface, adapter.index or 0))
-    return frozenset(found)
 
 
 class NetworkMonitor:

@@ -9,9 +9,9 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.addresses import in_order
 from s2connect.discovery.dns import AddressResolver
-from s2connect.discovery.network import own_addresses
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.errors import NotReachable
+from s2connect.https.own_addresses import own_addresses
 from s2connect.model.text import for_display
 
 RESOLVE_TIMEOUT = 3.0

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.network import NetworkMonitor
 from s2connect.errors import NotReachable
+from s2connect.https.own_addresses import own_addresses
 from s2connect.supervisor import Supervisor
 
 

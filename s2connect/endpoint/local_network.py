@@ -13,7 +13,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from s2connect.discovery.advertise import Advertiser
 from s2connect.discovery.browse import Browser, Vanished
-from s2connect.discovery.network import NetworkMonitor, own_addresses
+from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.resolve import is_local_name
 from s2connect.discovery.txt import Advertisement, FoundEndpoint
 from s2connect.endpoint.connections import ConnectionManager
@@ -39,14 +39,16 @@ from s2connect.events import (
     PairingAnnouncementCancelled,
     PairingFailed,
 )
+from s2connect.https.own_addresses import own_addresses
 from s2connect.https.server import HttpsServer
-from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.pairing import lan_core
 from s2connect.pairing.code import PairingCode
-from s2connect.pairing.lan_core import LanOperations
+from s2connect.pairing.lan_core import LanEvent, LanOperations
 from s2connect.pairing.lan_http import LanService
 from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
 from s2connect.pairing.long_poll_core import (
@@ -55,7 +57,6 @@ from s2connect.pairing.long_poll_core import (
     NodeGone,
     NodeWaits,
     NoTokenOnClient,
-    WaitingNode,
 )
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.neighbourhood import Neighbourhood
@@ -99,8 +100,7 @@ class LocalNetwork:
             LanOperations(lambda: state.local),
             neighbourhood,
             ready=lambda: state.ready,
-            on_prepare=self._announced,
-            on_cancel=self._cancelled,
+            on_event=self._announced,
         )
         self._long_polling = LongPollService(
             LongPollServer(),
@@ -127,15 +127,16 @@ class LocalNetwork:
         """Return whether devices may wait here: only at endpoints that host a CEM (DISC-05)."""
         return any(node.description.role is Role.CEM for node in self._state.local.nodes.values())
 
-    def _announced(self, node: NodeId, peer: NodeDescription, endpoint: EndpointDescription) -> None:
-        self._state.events.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
-
-    def _cancelled(self, node: NodeId, peer: NodeId) -> None:
-        self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=peer))
+    def _announced(self, event: LanEvent) -> None:
+        match event:
+            case lan_core.PairingAnnounced(node, peer, endpoint):
+                self._state.events.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
+            case lan_core.AnnouncementCancelled(node, peer_id):
+                self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=peer_id))
 
     def _polled(self, event: LongPollEvent) -> None:
         match event:
-            case NodeWaits(WaitingNode(description=NodeDescription() as peer)):
+            case NodeWaits(peer):
                 self._state.events.publish(DeviceWaits(peer=peer))
             case NodeGone(node):
                 self._state.events.publish(DeviceGone(peer=node))
@@ -144,7 +145,7 @@ class LocalNetwork:
 
     def waiting(self) -> list[NodeDescription]:
         """Return the devices without a server that wait here and have described themselves."""
-        return [node.description for node in self._long_polling.nodes() if node.description is not None]
+        return self._long_polling.nodes()
 
     def ask(self, peer: NodeId, action: WaitForPairingAction) -> None:
         """Ask a waiting device for an action (LP-07).
@@ -323,7 +324,12 @@ class LocalNetwork:
         if url not in self._given_up:
             if (
                 await wait_for_pairing(
-                    url, lambda: self._state.local, self._pairing, pki=self._state.pki, address=address
+                    url,
+                    lambda: self._state.local,
+                    has_valid_token=self._pairing.has_valid_token,
+                    on_order=self._pairing.follow_order,
+                    pki=self._state.pki,
+                    address=address,
                 )
                 is not AfterPoll.STOP_FOR_GOOD
             ):

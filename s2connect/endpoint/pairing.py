@@ -20,6 +20,7 @@ from s2connect.events import (
 from s2connect.https.client import HttpsClient
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
 from s2connect.model.local import LocalNode
+from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client
@@ -150,25 +151,33 @@ class PairingManager:
         self, url: BaseUrl, *, address: str | None = None
     ) -> tuple[EndpointDescription, list[NodeDescription]]:
         """Return the description of a LAN endpoint and of its nodes."""
-        from s2connect.pairing.lan_http import get_endpoint, get_nodes
+        from s2connect.pairing import lan_http
 
         async with self._unpaired(url, address) as http:
-            version = await http.api_version(url)
-            return await get_endpoint(http, url, version), await get_nodes(http, url, version)
+            return await lan_http.look_at(http, url)
 
     async def announce(
         self, local: LocalNode, url: BaseUrl, server_node: NodeId, *, address: str | None, cancel: bool
     ) -> None:
         """Announce a pairing to a LAN endpoint, or cancel the announcement (LAN-03, LAN-04)."""
-        from s2connect.pairing.lan_http import cancel_prepare_pairing, prepare_pairing
+        from s2connect.pairing import lan_http
 
         async with self._unpaired(url, address) as http:
-            version = await http.api_version(url)
             if cancel:
-                await cancel_prepare_pairing(http, url, version, node=local.id, server_node=server_node)
+                await lan_http.announce(
+                    http, url, CancelPreparePairing(client_node_id=local.id, server_node_id=server_node)
+                )
             else:
                 own = self._state.local.description
-                await prepare_pairing(http, url, version, node=local.description, endpoint=own, server_node=server_node)
+                await lan_http.announce(
+                    http,
+                    url,
+                    PreparePairing(
+                        client_node_description=local.description,
+                        client_endpoint_description=own,
+                        server_node_id=server_node,
+                    ),
+                )
 
     @contextlib.asynccontextmanager
     async def _unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
@@ -182,25 +191,26 @@ class PairingManager:
         async with HttpsClient(route) as http:
             yield http
 
-    # A device of ours that waits at an energy manager (PollHandler)
+    # A device of ours that waits at an energy manager
 
-    def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Publish that the user of a server is about to pair with a node of ours."""
-        self._state.events.publish(PairingAnnounced(node=node, peer=None, peer_endpoint=None, url=url))
-
-    def cancel_prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Publish that this pairing will not come."""
-        self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=None, url=url))
+    def follow_order(self, order: WaitForPairingOrder, url: BaseUrl) -> None:
+        """Follow the order of an energy manager at which a device of ours waits (LP-04)."""
+        node = order.client_node_id
+        match order.action:
+            case WaitForPairingAction.PREPARE_PAIRING:
+                self._state.events.publish(PairingAnnounced(node=node, peer=None, peer_endpoint=None, url=url))
+            case WaitForPairingAction.CANCEL_PREPARE_PAIRING:
+                self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=None, url=url))
+            case WaitForPairingAction.REQUEST_PAIRING:
+                pairing = self._pair_as_responder(self._state.local.nodes[node], url)
+                self._state.supervisor.spawn(pairing, "long-poll-pairing")
 
     def has_valid_token(self, node: NodeId) -> bool:
         """Return whether a node of ours has issued a code that is valid now (LP-05)."""
         return self.server.tokens(node).valid(now=_now()) is not None
 
-    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
-        self._state.supervisor.spawn(self._pair_as_responder(self._state.local.nodes[node], url), "long-poll-pairing")
-
     async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
+        """Pair a node as responder and pairing client, with the code it has issued itself (LP-05, ROLE-03 b)."""
         issued = self.server.tokens(local.id).valid(now=_now())
         if issued is None:
             return

@@ -58,23 +58,16 @@ class LanOperations:
     """The announcements at the nodes of one endpoint.
 
     Attributes:
+        endpoint: Gives the endpoint as it is now.
         events: News for the user since it was last emptied; the endpoint takes and clears it.
     """
 
     def __init__(self, endpoint: Callable[[], LocalEndpoint]) -> None:
         """Serve the nodes of ``endpoint``, which gives it as it is now."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._prepared: OrderedDict[tuple[NodeId, NodeId], float] = OrderedDict()  # (server, client), oldest first
         self._limiter = AddressLimiter(burst=ADDRESS_BURST, refill=ADDRESS_REFILL)
         self.events: list[LanEvent] = []
-
-    def endpoint(self) -> EndpointDescription:
-        """Answer to ``GET endpoint``."""
-        return self._endpoint().description
-
-    def nodes(self) -> list[NodeDescription]:
-        """Answer to ``GET nodes``."""
-        return [node.description for node in self._endpoint().nodes.values()]
 
     def prepare_pairing(self, body: bytes, *, address: str, ready: bool, now: float) -> Reply:
         """Answer ``preparePairing`` (LAN-03).
@@ -91,7 +84,7 @@ class LanOperations:
         except MalformedMessage as error:
             _log.info("preparePairing refused: %s", error)
             return malformed(error)
-        node = self._endpoint().nodes.get(request.server_node_id)
+        node = self.endpoint().nodes.get(request.server_node_id)
         if node is None:
             return _NO_CONTENT
         if not ready:

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from s2connect.errors import IncompatibleApiVersion, S2ConnectError
 from s2connect.https.client import HttpsClient
@@ -57,22 +56,6 @@ class AfterPoll(StrEnum):
     """Stop until long-polling is advertised anew."""
     STOP_FOR_GOOD = "stop_for_good"
     """Never ask this server again."""
-
-
-class PollHandler(Protocol):
-    """Interface of a long-polling client to its endpoint. The calls must not block."""
-
-    def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """The user of the server is about to pair with this node: show its code."""
-
-    def cancel_prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """That pairing will not come."""
-
-    def has_valid_token(self, node: NodeId) -> bool:
-        """Return whether this node has issued a token that is valid now (LP-05)."""
-
-    def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        """Start to pair this node, as pairing client and with its own token, in a task of the endpoint (LP-05)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +198,9 @@ def _read_orders(body: bytes) -> dict[NodeId, WaitForPairingAction] | None:
 async def wait_for_pairing(
     url: BaseUrl,
     endpoint: Callable[[], LocalEndpoint],
-    handler: PollHandler,
     *,
+    has_valid_token: Callable[[NodeId], bool],
+    on_order: Callable[[WaitForPairingOrder, BaseUrl], None],
     pki: ssl.SSLContext,
     address: str | None = None,
 ) -> AfterPoll:
@@ -228,7 +212,9 @@ async def wait_for_pairing(
     Args:
         url: The server's ``longpollingUrl``.
         endpoint: Gives this endpoint as it is now; it hosts RMs only (ROLE-04).
-        handler: Does what the server asks for.
+        has_valid_token: Returns whether a node has issued a token that is valid now (LP-05).
+        on_order: Called with an order of the server and its URL: prepare, cancel, or start a pairing in a task of the
+            endpoint, as pairing client and with the node's own token (LP-05). Must not block.
         pki: Context for normal PKI validation.
         address: Connect here instead of the URL's host.
 
@@ -236,7 +222,7 @@ async def wait_for_pairing(
         ``STOP``: start again when it is advertised anew. ``STOP_FOR_GOOD``: never wait at this server again (LP-06).
         Errors of the network and of trust are waited out, and logged.
     """
-    core = LongPollClient(endpoint, handler.has_valid_token)
+    core = LongPollClient(endpoint, has_valid_token)
     if not endpoint().nodes or any(node.description.role is not Role.RM for node in endpoint().nodes.values()):
         return AfterPoll.STOP
     while True:
@@ -244,7 +230,7 @@ async def wait_for_pairing(
             _, route = await authenticate(url, pki, addresses=() if address is None else (address,))
             async with HttpsClient(route) as http:
                 version = await http.api_version(url)
-                then = await _poll(core, http, url, version, handler)
+                then = await _poll(core, http, url, version, on_order)
         except IncompatibleApiVersion as error:
             _log.warning("no long-polling at %s: %s", url.host, error)
             return AfterPoll.STOP
@@ -256,7 +242,13 @@ async def wait_for_pairing(
         await asyncio.sleep(core.delay(random.random()))  # noqa: S311 - spreads load, guards nothing
 
 
-async def _poll(core: LongPollClient, http: HttpsClient, url: BaseUrl, version: str, handler: PollHandler) -> AfterPoll:
+async def _poll(
+    core: LongPollClient,
+    http: HttpsClient,
+    url: BaseUrl,
+    version: str,
+    on_order: Callable[[WaitForPairingOrder, BaseUrl], None],
+) -> AfterPoll:
     loop = asyncio.get_running_loop()
     while True:
         body = core.body()
@@ -266,12 +258,6 @@ async def _poll(core: LongPollClient, http: HttpsClient, url: BaseUrl, version: 
         reply = await http.post_json(url, version, "waitForPairing", body, timeout=POLL_TIMEOUT)
         result = core.on_answer(reply.status, reply.body, lasted=loop.time() - began)
         for order in result.actions:
-            match order.action:
-                case WaitForPairingAction.PREPARE_PAIRING:
-                    handler.prepare_pairing(order.client_node_id, url)
-                case WaitForPairingAction.CANCEL_PREPARE_PAIRING:
-                    handler.cancel_prepare_pairing(order.client_node_id, url)
-                case WaitForPairingAction.REQUEST_PAIRING:
-                    handler.start_pairing(order.client_node_id, url)
+            on_order(order, url)
         if result.then is not AfterPoll.AGAIN:
             return result.then

@@ -14,7 +14,7 @@ from itertools import islice
 
 from s2connect.errors import NotReachable
 from s2connect.https.rate import network_of
-from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId, Role, read_list
+from s2connect.model.common import MalformedMessage, NodeDescription, NodeId, Role, read_list
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingItem, WaitForPairingOrder
 
 _log = logging.getLogger(__name__)
@@ -81,19 +81,10 @@ class PollAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingNode:
-    """A node that waits for pairing. The texts are a stranger's; None where it has not described itself yet."""
-
-    id: NodeId
-    description: NodeDescription | None
-    endpoint: EndpointDescription | None
-
-
-@dataclass(frozen=True, slots=True)
 class NodeWaits:
-    """A node came and described itself."""
+    """A node came and described itself. The texts are a stranger's."""
 
-    node: WaitingNode
+    peer: NodeDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +111,7 @@ _BUSY = PollAnswer(503)
 @dataclass(slots=True)
 class _Node:
     network: str
-    described: WaitingNode | None = None
+    described: NodeDescription | None = None
     waiters: dict[Waiter, None] = field(default_factory=dict)
     queued: WaitForPairingAction | None = None
     pairing_requested: bool = False
@@ -225,9 +216,9 @@ class LongPollServer:
 
     # The user
 
-    def nodes(self) -> list[WaitingNode]:
-        """The nodes that wait, in the order of their coming."""
-        return [known.described or WaitingNode(node, None, None) for node, known in self._nodes.items()]
+    def nodes(self) -> dict[NodeId, NodeDescription | None]:
+        """Return the nodes that wait, in the order of their coming; None where one has not described itself yet."""
+        return {node: known.described for node, known in self._nodes.items()}
 
     def ask(self, node: NodeId, action: WaitForPairingAction, *, now: float) -> list[tuple[Waiter, PollAnswer]]:
         """Ask a node for an action; it replaces one that has not been sent yet.
@@ -286,8 +277,8 @@ class LongPollServer:
         if size > MAX_DESCRIPTION_BYTES:
             _log.info("the description of node %s is longer than %d bytes", node, MAX_DESCRIPTION_BYTES)
             return
-        known.described = WaitingNode(node, description, endpoint)
-        self.events.append(NodeWaits(known.described))
+        known.described = description
+        self.events.append(NodeWaits(description))
 
     def _orders(self, nodes: tuple[NodeId, ...], *, now: float) -> tuple[WaitForPairingOrder, ...]:
         """Return the actions due at the nodes of a request, at most one for each (LP-04)."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from s2connect.https.server import HttpsServer, answer, read_body
-from s2connect.model.common import NodeId
+from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.pairing import WaitForPairingAction
-from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter, WaitingNode
+from s2connect.pairing.driver import Driver
+from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.transports.tls_buffer import shrink_tls_buffer
 
@@ -42,10 +43,9 @@ class LongPollService:
         self._core = core
         self._neighbourhood = neighbourhood
         self._offered = offered
-        self._on_event = on_event
         self._hanging: dict[Waiter, tuple[web.Request, asyncio.Future[PollAnswer]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
+        # aiohttp does not tell a handler that its client has gone, so that somebody has to look.
+        self._driver = Driver(core, on_event, self._sweep, every=SWEEP_INTERVAL)
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the route under a base path that ends with a slash (VER-03)."""
@@ -53,15 +53,12 @@ class LongPollService:
 
     def close(self) -> None:
         """Answer all that hangs with 503, so that they come back later; call it before the server closes."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._driver.close()
         self._wake((waiter, _STOPPING) for waiter in list(self._hanging))
 
-    def nodes(self) -> list[WaitingNode]:
-        """The nodes that wait for pairing; what they say of themselves is a stranger's text."""
-        return self._core.nodes()
+    def nodes(self) -> list[NodeDescription]:
+        """Return the nodes that wait and have described themselves; the texts are a stranger's."""
+        return [node for node in self._core.nodes().values() if node is not None]
 
     def ask(self, node: NodeId, action: WaitForPairingAction) -> None:
         """Ask a node that waits for an action; its hanging request is answered at once (LP-07).
@@ -72,21 +69,21 @@ class LongPollService:
             NotReachable: The node does not wait here (any more).
         """
         self._wake(self._core.ask(node, action, now=asyncio.get_running_loop().time()))
-        self._after()
+        self._driver.after()
 
     async def _wait_for_pairing(self, request: web.Request) -> web.Response:
         if not await self._neighbourhood.holds(request):
             return answer(401)
         body = await read_body(request)
         loop = asyncio.get_running_loop()
-        if self._closed:
+        if self._driver.closed:
             return answer(_STOPPING.status)
         decision = self._core.wait(body, address=request.remote or "", offered=self._offered(), now=loop.time())
         if isinstance(decision, Waiter):
             shrink_tls_buffer(request.transport)  # hundreds may hang
             decision = await self._hang(decision, request)
         else:
-            self._after()
+            self._driver.after()
         if decision.status == 200:
             return web.Response(body=decision.to_json(), content_type="application/json")
         return answer(decision.status)
@@ -95,7 +92,7 @@ class LongPollService:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PollAnswer] = loop.create_future()
         self._hanging[waiter] = request, future
-        self._after()
+        self._driver.after()
         try:
             return await future
         finally:
@@ -108,25 +105,12 @@ class LongPollService:
             if not future.done():
                 future.set_result(what)
 
-    def _after(self) -> None:
-        events, self._core.events = self._core.events, []
-        for event in events:
-            self._on_event(event)
-        deadline = self._core.next_deadline()
-        if self._timer is None and deadline is not None and not self._closed:
-            loop = asyncio.get_running_loop()
-            # aiohttp does not tell a handler that its client has gone, so that somebody has to look.
-            self._timer = loop.call_at(min(deadline, loop.time() + SWEEP_INTERVAL), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        now = asyncio.get_running_loop().time()
+    def _sweep(self, now: float) -> None:
         left = [waiter for waiter, (request, _) in self._hanging.items() if _has_left(request)]
         for waiter in left:
             self._core.release(waiter, now=now)
         self._wake((waiter, _STOPPING) for waiter in left)
         self._wake(self._core.expire(now=now))
-        self._after()
 
 
 def _has_left(request: web.Request) -> bool:

@@ -4,48 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Any
 
-import ifaddr
 from aiohttp import web
 
+from s2connect.https.own_addresses import OwnAddress, own_addresses
+
 KEPT_FOR = 5.0
-"""Seconds for which a list of interfaces is believed when it says that a peer is local."""
+"""Seconds for which a list of our addresses is believed when it says that a peer is local."""
 
 REFUSED_FOR = 1.0
 """Seconds for which it is believed when it says that a peer is not: a 401 ends long-polling for good (LP-06)."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """A network interface of this machine.
-
-    Attributes:
-        name: As the operating system calls it.
-        index: Its number there, which is the zone of link-local IPv6 addresses.
-        addresses: Each with the prefix of its subnet.
-    """
-
-    name: str
-    index: int
-    addresses: tuple[IpInterface, ...]
-
-
-def same_network(peer: str, local: str, interfaces: Sequence[Interface]) -> bool:
+def same_network(peer: str, local: str, own: Collection[OwnAddress]) -> bool:
     """Return whether ``peer`` is in a subnet of the interface that has the address ``local`` (LAN-02).
 
     An IPv4 address mapped into IPv6 counts as the IPv4 address. A link-local IPv6 peer has to have the zone of that
     interface; without a zone it is not believed. What is no address, and an interface that is not known, give False.
 
     Args:
-        peer: Address of the other side, link-local IPv6 with its zone (``fe80::1%3`` or ``fe80::1%eth0``).
+        peer: Address of the other side, link-local IPv6 with its zone (``fe80::1%3``).
         local: Address of this side of the connection, likewise.
-        interfaces: Those of this machine.
+        own: Addresses of this machine.
     """
     try:
         peer_address, peer_zone = _parse(peer)
@@ -55,16 +39,11 @@ def same_network(peer: str, local: str, interfaces: Sequence[Interface]) -> bool
     if local_address.is_loopback or peer_address.is_loopback:
         # 127.0.0.2 is reachable without being listed, and from loopback nothing comes in from outside.
         return local_address.is_loopback and peer_address.is_loopback
-    for interface in interfaces:
-        if all(_plain(own.ip) != local_address for own in interface.addresses):
-            continue
-        if _needs_zone(local_address) and not _is_zone_of(local_zone, interface):
-            continue
-        if _needs_zone(peer_address) and not _is_zone_of(peer_zone, interface):
-            continue
-        if any(peer_address in own.network for own in interface.addresses):
-            return True
-    return False
+    arrived_on = {each.index for each in own if each.interface.ip == local_address}
+    for address, zone in ((local_address, local_zone), (peer_address, peer_zone)):
+        if isinstance(address, ipaddress.IPv6Address) and address.is_link_local:
+            arrived_on = {index for index in arrived_on if str(index) == zone}
+    return any(each.index in arrived_on and peer_address in each.interface.network for each in own)
 
 
 def address_text(socket_address: Any) -> str:
@@ -74,9 +53,9 @@ def address_text(socket_address: Any) -> str:
     """
     if not isinstance(socket_address, tuple) or not socket_address:
         return ""
-    host = str(socket_address[0])
+    host = str(socket_address[0]).partition("%")[0]
     zone = socket_address[3] if len(socket_address) == 4 else 0
-    return f"{host}%{zone}" if zone and "%" not in host else host
+    return f"{host}%{zone}" if zone else host
 
 
 def _parse(text: str) -> tuple[IpAddress, str]:
@@ -91,36 +70,13 @@ def _plain(address: IpAddress) -> IpAddress:
     return address
 
 
-def _needs_zone(address: IpAddress) -> bool:
-    return isinstance(address, ipaddress.IPv6Address) and address.is_link_local
-
-
-def _is_zone_of(zone: str, interface: Interface) -> bool:
-    return zone != "" and zone in (interface.name, str(interface.index))
-
-
-def list_interfaces() -> tuple[Interface, ...]:
-    """Ask the operating system. Blocks for less than a millisecond; call it in a thread."""
-    found = []
-    for adapter in ifaddr.get_adapters():
-        addresses: list[IpInterface] = []
-        for ip in adapter.ips:
-            text = ip.ip[0] if isinstance(ip.ip, tuple) else ip.ip
-            try:
-                addresses.append(ipaddress.ip_interface(f"{text.partition('%')[0]}/{ip.network_prefix}"))
-            except ValueError:
-                continue  # a point-to-point address without a prefix
-        found.append(Interface(adapter.name, adapter.index or 0, tuple(addresses)))
-    return tuple(found)
-
-
 class Neighbourhood:
-    """The interfaces of this machine, as they come and go. Share one per endpoint."""
+    """The networks of this machine, as they come and go. Share one per endpoint."""
 
-    def __init__(self, interfaces: Callable[[], Sequence[Interface]] = list_interfaces) -> None:
-        """Look at ``interfaces``, which is called in a thread."""
-        self._list = interfaces
-        self._known: Sequence[Interface] = ()
+    def __init__(self, own: Callable[[], Collection[OwnAddress]] = own_addresses) -> None:
+        """Look at ``own``, which is called in a thread."""
+        self._list = own
+        self._known: Collection[OwnAddress] = ()
         self._read_at: float | None = None
         self._lock = asyncio.Lock()
 
@@ -134,11 +90,11 @@ class Neighbourhood:
             return False
         peer = address_text(transport.get_extra_info("peername"))
         local = address_text(transport.get_extra_info("sockname"))
-        return same_network(peer, local, await self._interfaces(KEPT_FOR)) or same_network(
-            peer, local, await self._interfaces(REFUSED_FOR)
+        return same_network(peer, local, await self._own(KEPT_FOR)) or same_network(
+            peer, local, await self._own(REFUSED_FOR)
         )
 
-    async def _interfaces(self, max_age: float) -> Sequence[Interface]:
+    async def _own(self, max_age: float) -> Collection[OwnAddress]:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if self._read_at is None or now - self._read_at >= max_age:

@@ -12,8 +12,8 @@ from s2connect.diagnostics import checks
 from s2connect.diagnostics.checks import FileFacts, MulticastResult, PortUser, ServiceResponse
 from s2connect.diagnostics.findings import Check, Layer
 from s2connect.diagnostics.machine import udp_inodes
-from s2connect.discovery.network import OwnAddress
 from s2connect.errors import NotReachable, PeerTimeout
+from s2connect.https.own_addresses import OwnAddress
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

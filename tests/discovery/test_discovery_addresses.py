@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from s2connect.discovery.addresses import MAX_ADDRESSES, in_order
-from s2connect.discovery.network import OwnAddress
+from s2connect.https.own_addresses import OwnAddress
 
 
 def own(*addresses: str) -> list[OwnAddress]:

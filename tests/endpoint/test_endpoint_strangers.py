@@ -12,6 +12,7 @@ import pytest
 
 from s2connect import Endpoint, Role, events
 from s2connect.errors import PairingRefused
+from s2connect.model.pairing import WaitForPairingAction, WaitForPairingOrder
 from tests.endpoint.stranger import Stranger, stranger
 from tests.waits import patience, until
 
@@ -124,7 +125,10 @@ async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_fr
         _, answer = await mallory.request(Role.RM, os.urandom(32))
         assert await mallory.finish(answer["pairingAttemptId"], answer["clientHmacChallengeResponse"]) == [403, 401]
         if device_comes:
-            rm._pairing.start_pairing(rm.node().id, cem.pairing_url)
+            rm._pairing.follow_order(
+                WaitForPairingOrder(client_node_id=rm.node().id, action=WaitForPairingAction.REQUEST_PAIRING),
+                cem.pairing_url,
+            )
             assert (await pairing).key.remote == rm.node().id
         else:
             with pytest.raises(PairingRefused):

@@ -13,9 +13,9 @@ import pytest
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.https.client import HttpsClient, Route
+from s2connect.https.own_addresses import own_addresses
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.neighbourhood import list_interfaces
 
 CA = CertificateAuthority.create("test", now=datetime.now(UTC))
 PATH = "/pairing/"
@@ -27,10 +27,9 @@ def node_id(number: int) -> UUID:
 
 def outside_address() -> str:
     """An IPv4 address of this machine that is not loopback."""
-    for interface in list_interfaces():
-        for own in interface.addresses:
-            if own.version == 4 and not own.ip.is_loopback:
-                return str(own.ip)
+    for own in own_addresses():
+        if own.interface.version == 4 and not own.interface.is_loopback:
+            return str(own.interface.ip)
     pytest.skip("this machine has no IPv4 address but loopback")
 
 

@@ -16,7 +16,7 @@ from s2connect.pairing.lan_core import (
     LanOperations,
     PairingAnnounced,
 )
-from tests.pairing.pairing_fixtures import CLIENT_ID, SERVER_ID, answered, dump, endpoint, node
+from tests.pairing.pairing_fixtures import CLIENT_ID, SERVER_ID, answered, dump, endpoint
 
 OTHER_ID = "00000000-0000-4000-8000-000000000001"
 
@@ -148,9 +148,3 @@ def test_an_announcement_nobody_cancels_ends_by_itself(setup: LanSetup) -> None:
     setup.core.expire(now=setup.now + PREPARED_LIFETIME)
     assert setup.events() == [AnnouncementCancelled(SERVER_ID, NodeId(CLIENT_ID))]
     assert setup.core.next_deadline() is None
-
-
-def test_endpoint_and_nodes_are_those_of_now(setup: LanSetup) -> None:
-    assert setup.core.endpoint().name == "server"
-    setup.own = endpoint(Role.CEM, setup.own.deployment, node(Role.CEM), node(Role.CEM, 1, "b"))
-    assert [n.id.int - SERVER_ID.int for n in setup.core.nodes()] == [0, 1]

@@ -9,18 +9,29 @@ import aiohttp
 import pytest
 
 from s2connect.errors import PairingRefused, ProtocolViolation
+from s2connect.https.own_addresses import own_addresses
 from s2connect.https.server import HttpsServer
-from s2connect.model.common import EndpointDescription, NodeId, Role
+from s2connect.model.common import EndpointDescription, Role
+from s2connect.model.local import LocalNode
+from s2connect.model.pairing import CancelPreparePairing, PreparePairing
 from s2connect.pairing import lan_http
-from s2connect.pairing.lan_core import LanOperations
-from s2connect.pairing.lan_http import LanService, cancel_prepare_pairing, get_endpoint, get_nodes, prepare_pairing
-from s2connect.pairing.neighbourhood import Neighbourhood, list_interfaces
+from s2connect.pairing.lan_core import AnnouncementCancelled, LanOperations, PairingAnnounced
+from s2connect.pairing.lan_http import LanService, announce, look_at
+from s2connect.pairing.neighbourhood import Neighbourhood
 from tests.pairing.lan_fixtures import PATH, base_url, https_client, outside_address, serving, trusting
 from tests.pairing.pairing_fixtures import SERVER_ID, endpoint, node
 from tests.waits import until
 
 OWN = node(Role.RM, 7)
+ME = EndpointDescription(name="me")
+CANCEL = CancelPreparePairing(client_node_id=OWN.id, server_node_id=SERVER_ID)
 OPERATIONS = [("GET", "endpoint"), ("GET", "nodes"), ("POST", "preparePairing"), ("POST", "cancelPreparePairing")]
+
+
+def prepare(client: LocalNode = OWN) -> PreparePairing:
+    return PreparePairing(
+        client_node_description=client.description, client_endpoint_description=ME, server_node_id=SERVER_ID
+    )
 
 
 class LanServer:
@@ -31,8 +42,7 @@ class LanServer:
             LanOperations(lambda: self.own),
             neighbourhood or Neighbourhood(),
             ready=lambda: True,
-            on_prepare=lambda *what: self.told.append(what),
-            on_cancel=lambda *what: self.told.append(what),
+            on_event=self.told.append,
         )
 
     def mount(self, server: HttpsServer) -> None:
@@ -50,23 +60,18 @@ async def lan() -> AsyncIterator[LanServer]:
 async def test_a_client_sees_the_nodes_and_announces_and_cancels_a_pairing(lan: LanServer) -> None:
     async with serving(lan.mount) as server, https_client() as http:
         url = base_url(server)
-        version = await http.api_version(url)
-        assert (await get_endpoint(http, url, version)).name == "server"
-        assert [n.id for n in await get_nodes(http, url, version)] == [SERVER_ID]
-        me = EndpointDescription(name="me")
-        await prepare_pairing(http, url, version, node=OWN.description, endpoint=me, server_node=SERVER_ID)
-        await cancel_prepare_pairing(http, url, version, node=OWN.id, server_node=SERVER_ID)
-    assert lan.told == [(SERVER_ID, OWN.description, me), (SERVER_ID, OWN.id)]
+        seen, nodes = await look_at(http, url)
+        assert (seen.name, [n.id for n in nodes]) == ("server", [SERVER_ID])
+        await announce(http, url, prepare())
+        await announce(http, url, CANCEL)
+    assert lan.told == [PairingAnnounced(SERVER_ID, OWN.description, ME), AnnouncementCancelled(SERVER_ID, OWN.id)]
 
 
 @pytest.mark.rule("LAN-03")
 async def test_a_refused_announcement_says_why(lan: LanServer) -> None:
     async with serving(lan.mount) as server, https_client() as http:
-        cem = node(Role.CEM, 8).description
         with pytest.raises(PairingRefused) as refused:
-            await prepare_pairing(
-                http, base_url(server), "v1", node=cem, endpoint=EndpointDescription(), server_node=SERVER_ID
-            )
+            await announce(http, base_url(server), prepare(node(Role.CEM, 8)))
     assert refused.value.reason == "InvalidCombinationOfRoles"
     assert lan.told == []
 
@@ -74,11 +79,7 @@ async def test_a_refused_announcement_says_why(lan: LanServer) -> None:
 @pytest.mark.rule("LAN-01")
 async def test_an_endpoint_that_does_not_mount_them_answers_404() -> None:
     async with serving(lambda _: None) as server, https_client() as http:
-        for call in (
-            get_endpoint(http, base_url(server), "v1"),
-            get_nodes(http, base_url(server), "v1"),
-            cancel_prepare_pairing(http, base_url(server), "v1", node=OWN.id, server_node=SERVER_ID),
-        ):
+        for call in (look_at(http, base_url(server)), announce(http, base_url(server), CANCEL)):
             with pytest.raises(PairingRefused) as refused:
                 await call
             assert refused.value.reason == "NotOffered"
@@ -97,7 +98,7 @@ async def test_whoever_is_in_another_subnet_gets_401_whatever_its_headers_say() 
                 assert await response.read() == b""
         async with https_client() as http:
             with pytest.raises(PairingRefused) as refused:
-                await get_nodes(http, base_url(server, host), "v1")
+                await look_at(http, base_url(server, host))
             assert refused.value.reason == "NotInSameNetwork"
     lan.service.close()
 
@@ -124,9 +125,9 @@ async def test_an_address_that_was_added_a_moment_ago_counts(monkeypatch: pytest
     async with serving(lan.mount, host) as server, https_client() as http:
         url = base_url(server, host)
         with pytest.raises(PairingRefused):
-            await get_nodes(http, url, "v1")
-        known.extend(list_interfaces())
-        assert len(await get_nodes(http, url, "v1")) == 1
+            await look_at(http, url)
+        known.extend(own_addresses())
+        assert len((await look_at(http, url))[1]) == 1
     lan.service.close()
 
 
@@ -136,10 +137,10 @@ async def test_what_a_strange_endpoint_says_of_its_nodes_is_bounded(
 ) -> None:
     lan.own = endpoint(Role.CEM, lan.own.deployment, *(node(Role.CEM, n, f"a{n}") for n in range(1200)))
     async with serving(lan.mount) as server, https_client() as http:
-        assert len(await get_nodes(http, base_url(server), "v1")) == 1000
+        assert len((await look_at(http, base_url(server)))[1]) == 1000
         monkeypatch.setattr(lan_http, "MAX_NODES_BYTES", 1000)
         with pytest.raises(ProtocolViolation, match="longer than 1000"):
-            await get_nodes(http, base_url(server), "v1")
+            await look_at(http, base_url(server))
 
 
 async def test_an_announcement_ends_by_itself_while_the_server_runs(
@@ -147,13 +148,6 @@ async def test_an_announcement_ends_by_itself_while_the_server_runs(
 ) -> None:
     monkeypatch.setattr("s2connect.pairing.lan_core.PREPARED_LIFETIME", 0.05)
     async with serving(lan.mount) as server, https_client() as http:
-        await prepare_pairing(
-            http,
-            base_url(server),
-            "v1",
-            node=OWN.description,
-            endpoint=EndpointDescription(),
-            server_node=NodeId(SERVER_ID),
-        )
+        await announce(http, base_url(server), prepare())
         await until(lambda: len(lan.told) == 2)
-    assert lan.told[1] == (SERVER_ID, OWN.id)
+    assert lan.told[1] == AnnouncementCancelled(SERVER_ID, OWN.id)

@@ -18,7 +18,7 @@ from s2connect.errors import WrongPairingCode
 from s2connect.https.server import HttpsServer, answer, read_body, tls_object
 from s2connect.model.common import Deployment, NodeId, Role
 from s2connect.model.local import LocalEndpoint
-from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.pairing import WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import http_client, long_poll_client
@@ -211,14 +211,11 @@ class Device:
         self.pairings: dict[NodeId, asyncio.Task[Pairing]] = {}
         self.pki = ssl.create_default_context()
 
-    def prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        self.told.append(("prepare", node))
-
-    def cancel_prepare_pairing(self, node: NodeId, url: BaseUrl) -> None:
-        self.told.append(("cancel", node))
-
-    def has_valid_token(self, node: NodeId) -> bool:
-        return node in self.codes
+    def follow(self, order: WaitForPairingOrder, url: BaseUrl) -> None:
+        if order.action is WaitForPairingAction.REQUEST_PAIRING:
+            self.start_pairing(order.client_node_id, url)
+        else:
+            self.told.append((order.action, order.client_node_id))
 
     def start_pairing(self, node: NodeId, url: BaseUrl) -> None:
         work = http_client.pair(
@@ -253,7 +250,12 @@ class Device:
 
     @contextlib.asynccontextmanager
     async def waiting_at(self, url: BaseUrl) -> AsyncIterator[asyncio.Task[AfterPoll]]:
-        task = asyncio.create_task(wait_for_pairing(url, lambda: self.own, self, pki=self.pki), name="long poll")
+        task = asyncio.create_task(
+            wait_for_pairing(
+                url, lambda: self.own, has_valid_token=self.codes.__contains__, on_order=self.follow, pki=self.pki
+            ),
+            name="long poll",
+        )
         try:
             yield task
         finally:
@@ -310,8 +312,8 @@ class Manager:
             server.add_operation(PATH, "waitForPairing", self.polls._wait_for_pairing)
             for operation, handler in (
                 ("requestPairing", self.service._request_pairing),
-                ("requestConnectionDetails", self.service._request_connection_details),
-                ("finalizePairing", self.service._finalize_pairing),
+                ("requestConnectionDetails", self.service._of_attempt(self.service._request_connection_details)),
+                ("finalizePairing", self.service._of_attempt(self.service._finalize_pairing)),
             ):
                 server.add_operation(PATH, operation, handler)
 
@@ -329,7 +331,7 @@ class Manager:
             while len(found) < count:
                 event = await self.events.get()
                 assert isinstance(event, NodeWaits)
-                found.append(event.node.id)
+                found.append(event.peer.id)
         return found
 
     def click(self, client: NodeId, token: str) -> None:
@@ -346,7 +348,7 @@ async def test_a_device_without_a_server_is_paired_from_the_other_side_by_its_st
         assert await manager.nodes(2) == [A, B]
         manager.polls.ask(B, WaitForPairingAction.PREPARE_PAIRING)
         async with within(10):
-            await until(lambda: ("prepare", B) in device.told)
+            await until(lambda: ("preparePairing", B) in device.told)
             manager.click(B, "STICKER42")
             await until(lambda: B in device.pairings)
             pairing = await device.pairings[B]
