@@ -133,6 +133,7 @@ class Wire:
                 assert isinstance(at, float)
                 self.now = at
             return server.answer(queued, now=self.now, entropy=self._entropy())
+        assert key is not None
         if operation == "requestConnectionDetails":
             return server.request_connection_details(key, body, now=self.now, entropy=self._entropy())
         if operation == "postConnectionDetails":
