@@ -242,16 +242,6 @@ MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
 """Bound on one secret: fits eight of the longest tokens read from a peer, each character escaped."""
 
 
-def check_alone(pairing: Pairing, alone: bool) -> None:
-    """Refuse the one invalid combination of arguments of :meth:`Store.save_pairing`.
-
-    Raises:
-        ValueError: The pairing is unconfirmed, and ``alone`` is set.
-    """
-    if alone and not pairing.confirmed:
-        raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
-
-
 def with_candidate(tokens: Sequence[AccessToken], token: AccessToken) -> list[AccessToken]:
     """The candidates after :meth:`Store.add_pending_token`."""
     if token in tokens:

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from s2connect.errors import StorageUnavailable
 from s2connect.store.base import MAX_TOMBSTONES, Pairing
-from s2connect.store.database import IN_MEMORY, Database
-from s2connect.store.sqlite import SqliteStore
+from s2connect.store.sqlite import IN_MEMORY, SqliteStore
 from s2connect.store.vault import check_entry
 
 __all__ = ["MemoryStore", "MemoryVault"]
@@ -43,16 +42,17 @@ class MemoryStore(SqliteStore):
     """The contract of :class:`~s2connect.store.base.Store` without durability. Operations never suspend the caller."""
 
     def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
-        self._database = Database(IN_MEMORY, MemoryVault(), max_tombstones, anew=False)
-        self._finalize = weakref.finalize(self, self._database.close)
+        super().__init__(IN_MEMORY)
+        self._connect(MemoryVault(), max_tombstones, anew=False)
+        self._finalize = weakref.finalize(self, self._db.close)
 
-    async def _run(self, doing: str, work: Callable[[Database], T]) -> T:
+    async def _run(self, doing: str, work: Callable[[], T]) -> T:
         if not self._finalize.alive:
             raise StorageUnavailable("The store is closed.", hint="")
-        return work(self._database)
+        return work()
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
-        return (await self._run("write", lambda db: db.activate_tokens([(pairing, digest, issued_at)])))[0]
+        return (await self._run("write", lambda: self._activate([(pairing, digest, issued_at)])))[0]
 
     async def close(self) -> None:
         self._finalize()

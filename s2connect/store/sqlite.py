@@ -1,20 +1,39 @@
-"""SQLite store of one endpoint: runs the database in its own thread."""
+"""SQLite store of one endpoint: one file, one thread, and the secrets in a vault.
+
+How database and vault stay together (PAIR-10, SESC-06)
+-------------------------------------------------------
+A communication client's access tokens are one vault entry for each pairing, a list that is replaced atomically; the
+row of the pairing holds its name. A rotation is two ``put`` and no write to the database. Where entries come and
+go, the table ``vault_journal`` names those that no pairing refers to: a new one before it is put, a dropped one in the
+transaction that drops it. What is named there when the store opens is deleted from the vault. So a crash anywhere
+leaves the state before or after, and no secret without a pairing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import json
+import logging
+import os
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from s2connect.errors import StorageUnavailable
-from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.errors import NotPaired, PairingsLost, StorageError, StorageUnavailable
+from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
+from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
+    GONE,
+    MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
     Pairing,
     PairKey,
@@ -22,17 +41,99 @@ from s2connect.store.base import (
     Record,
     Replaced,
     Vault,
-    check_alone,
+    token_digest,
+    with_candidate,
 )
-from s2connect.store.database import Activation, Database
-from s2connect.store.files import unavailable
+from s2connect.store.files import open_private, sync_directory, unavailable
 
 __all__ = ["SqliteStore"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+SCHEMA_VERSION = 2
+"""Version of the tables, in the database's ``user_version``."""
+
+_TOKENS = "tokens-"
+"""Name prefix of vault entries with the access tokens of a pairing."""
+
+_PAIRED = "was-paired"
+"""Vault entry that exists from the first pairing on."""
+
+IN_MEMORY = Path(":memory:")
+"""Path of a database without a file, which is gone when it is closed."""
+
+BUSY_TIMEOUT_S = 1.0
+"""Seconds for which opening waits until another process releases the database."""
 
 MAX_ACTIVATIONS = 256
 """Most token activations in one transaction, which bounds the wait of each."""
+
+_SCHEMA = (
+    """
+    CREATE TABLE pairing (
+        sequence INTEGER PRIMARY KEY,
+        local BLOB NOT NULL,
+        remote BLOB NOT NULL,
+        confirmed INTEGER NOT NULL,
+        communication_role TEXT NOT NULL,
+        peer BLOB NOT NULL,
+        peer_endpoint BLOB NOT NULL,
+        initiate_session_url TEXT,
+        ca_fingerprint BLOB,
+        ca_der BLOB,
+        paired_at REAL NOT NULL,
+        vault_name TEXT,
+        active_digest BLOB,
+        token_issued_at REAL,
+        UNIQUE (local, remote, confirmed)
+    )
+    """,
+    "CREATE TABLE tombstone (sequence INTEGER PRIMARY KEY, local BLOB NOT NULL, remote BLOB NOT NULL,"
+    " UNIQUE (local, remote))",
+    "CREATE TABLE refused_server (sequence INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE vault_journal (name TEXT PRIMARY KEY, attempts INTEGER NOT NULL DEFAULT 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+_MIGRATIONS = {
+    1: ("ALTER TABLE pairing ADD COLUMN token_issued_at REAL", f"PRAGMA user_version = {SCHEMA_VERSION}"),
+}
+"""Migrations of the tables from earlier versions."""
+
+_PAIR = "local = ? AND remote = ?"
+"""SQL condition for a pair of nodes, with the values of :func:`_ids`."""
+
+_SAME = f"{_PAIR} AND paired_at = ?"
+"""SQL condition for one pairing, with the values of :func:`_identity`."""
+
+Activation = tuple[Pairing, bytes, float]
+"""A pairing, the digest of its new token, and the time of its issue."""
+
+_log = logging.getLogger(__name__)
+
+
+def _operation(
+    doing: str,
+) -> Callable[
+    [Callable[Concatenate[SqliteStore, P], T]], Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, T]]
+]:
+    """Return a decorator that makes a blocking method an operation of the store, which runs in its thread.
+
+    Args:
+        doing: The verb in "Could not … <path>".
+    """
+
+    def decorate(
+        method: Callable[Concatenate[SqliteStore, P], T],
+    ) -> Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, T]]:
+        @functools.wraps(method)
+        async def operation(store: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return await store._run(doing, lambda: method(store, *args, **kwargs))
+
+        return operation
+
+    return decorate
 
 
 class SqliteStore:
@@ -47,9 +148,10 @@ class SqliteStore:
         """Use :meth:`open` instead."""
         self._path = path
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"s2connect-store-{path.name}")
-        self._database: Database
         self._closing: Future[None] | None = None
-        self._activations: _Activations | None = None
+        self._activations: deque[tuple[Future[bool], Activation]] = deque()
+        self._marked = False
+        self._db: sqlite3.Connection
 
     @classmethod
     async def open(
@@ -69,26 +171,29 @@ class SqliteStore:
             InsecurePermissions: Others have rights on the file (SEC-02).
         """
         store = cls(path)
-
-        def connect() -> None:
-            store._database = Database(path, vault, max_tombstones, anew)
-
         try:
-            await store._in_thread("open", connect)
+            await store._run("open", lambda: store._connect(vault, max_tombstones, anew))
         except BaseException:
             # A cancelled opening goes on in the thread, and is closed there when it is done.
             await store.close()
             raise
         return store
 
-    async def _run(self, doing: str, work: Callable[[Database], T]) -> T:
-        return await self._in_thread(doing, lambda: work(self._database))
+    async def close(self) -> None:
+        """See :meth:`Store.close`. Cancelling it does not stop the closing."""
+        if self._closing is None:
+            self._closing = self._executor.submit(self._translated, "close", self._disconnect)
+            self._executor.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(self._closing))
 
-    async def _in_thread(self, doing: str, work: Callable[[], T]) -> T:
+    async def _run(self, doing: str, work: Callable[[], T]) -> T:
         """Run work in the thread of the store; once begun it completes even if the caller is cancelled."""
+        self._check_open()
+        return await asyncio.shield(asyncio.wrap_future(self._executor.submit(self._translated, doing, work)))
+
+    def _check_open(self) -> None:
         if self._closing is not None:
             raise StorageUnavailable(f"The store {self._path} is closed.", hint="")
-        return await asyncio.shield(asyncio.wrap_future(self._executor.submit(self._translated, doing, work)))
 
     def _translated(self, doing: str, work: Callable[[], T]) -> T:
         try:
@@ -96,106 +201,395 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise unavailable(doing, self._path, error) from error
 
-    async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        return await self._run("read", lambda db: db.pairings(local))
+    # Database
 
-    async def refuse_server(self, url: BaseUrl) -> None:
-        await self._run("write", lambda db: db.refuse_server(url))
+    def _connect(self, vault: Vault, max_tombstones: int, anew: bool) -> None:
+        """Open the database, in the thread of the store."""
+        path = self._path
+        self._vault = vault
+        self._max_tombstones = max_tombstones
+        if path != IN_MEMORY:
+            # SQLite gives its companion files the mode of this one.
+            os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+            sync_directory(path.parent)
+        self._db = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=path != IN_MEMORY
+        )
+        self._db.row_factory = sqlite3.Row
+        try:
+            # Exclusive, because a second process would take the entries of a pairing in progress for leftovers.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            version = self._check_version()
+            if not version:
+                self._check_not_lost(anew)
+            # Measured: one fsync for each commit, a third of the time of a rollback journal.
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            with self._transaction():
+                for statement in _MIGRATIONS.get(version, ()) if version else _SCHEMA:
+                    self._db.execute(statement)
+            self._sweep()
+        except BaseException:
+            self._db.close()
+            raise
 
-    async def refused_servers(self) -> list[BaseUrl]:
-        return await self._run("read", lambda db: db.refused_servers())
+    def _disconnect(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
 
-    async def pairings_of(self, key: PairKey) -> list[Pairing]:
-        return await self._run("read", lambda db: db.pairings_of(key))
+    def _check_version(self) -> int:
+        """Return the version of the tables, 0 for a new database."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StorageUnavailable(
+                f"{self._path} was written by a later version of s2connect (tables {version}, known {SCHEMA_VERSION}).",
+                hint="Update s2connect.",
+            )
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version < 0 or (version == 0 and tables):
+            raise StorageUnavailable(f"{self._path} is not a database of s2connect.", hint="Choose another file.")
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"the file is damaged ({verdict})")
+        return int(version)
 
-    async def save_pairing(
+    def _check_not_lost(self, anew: bool) -> None:
+        """Refuse an emptied database, which the vault's mark of earlier pairings distinguishes from a new one."""
+        secrets = [name for name in self._vault.listed() if name.startswith(_TOKENS)]
+        if not secrets and self._vault.get(_PAIRED) is None:
+            return
+        if not anew:
+            raise PairingsLost(f"{self._path} is empty or missing, although this endpoint had pairings.")
+        for name in (*secrets, _PAIRED):
+            self._vault.delete(name)
+
+    def _mark(self) -> None:
+        """Mark in the vault, before the first pairing, that there was one, in case the database is lost."""
+        if not self._marked and self._vault.get(_PAIRED) is None:
+            self._vault.put(_PAIRED, b"yes")
+        self._marked = True
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Transaction: all statements inside are durable at the end, or none."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # Vault
+
+    def _sweep(self) -> None:
+        """Delete the vault entries without a pairing that are known to be obsolete.
+
+        A commit whose fsync failed, or which a crash overtook there, may or may not turn up after a power cut. The
+        commit made here settles it before anything is deleted for good.
+        """
+        names = [name for (name,) in self._db.execute("SELECT name FROM vault_journal")]
+        if names:
+            with self._transaction():
+                self._db.execute("UPDATE vault_journal SET attempts = attempts + 1")
+            for name in names:
+                self._vault.delete(name)
+            with self._transaction():
+                self._db.executemany("DELETE FROM vault_journal WHERE name = ?", [(name,) for name in names])
+
+    def _sweep_later(self) -> None:
+        """Delete obsolete entries if possible; the operation stands anyway, and failed deletions are retried later."""
+        try:
+            self._sweep()
+        except (StorageError, OSError, sqlite3.Error) as error:
+            _log.warning("Secrets of removed pairings stay in the vault of %s for now: %s", self._path, error)
+
+    def _put_tokens(self, name: str, tokens: Sequence[AccessToken]) -> None:
+        self._vault.put(name, json.dumps([token.reveal() for token in tokens]).encode("ascii"))
+
+    def _get_tokens(self, name: str) -> list[AccessToken]:
+        content = self._vault.get(name)
+        if content is None:
+            _log.warning("The vault of %s holds no tokens for a pairing; it has to be paired again", self._path)
+            return []
+        try:
+            texts = read_json(content)
+            if not isinstance(texts, list):
+                raise ValueError
+            return [AccessToken(text) for text in texts]
+        except (ValueError, TypeError, AttributeError):
+            raise StorageUnavailable(
+                f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."
+            ) from None
+
+    def _client_vault_name(self, pairing: Pairing) -> str:
+        row = self._row_of(pairing)
+        if row is None or row["vault_name"] is None:
+            raise NotPaired(GONE)
+        return str(row["vault_name"])
+
+    # Pairings
+
+    def _rows(self, which: str, values: Sequence[bytes]) -> list[tuple[sqlite3.Row, Pairing]]:
+        rows = self._db.execute(f"SELECT * FROM pairing {which}", values)  # noqa: S608 - constants
+        try:
+            return [(row, _pairing(row)) for row in rows]
+        except (ValueError, TypeError, MalformedMessage) as error:
+            raise StorageUnavailable(
+                f"A pairing in {self._path} cannot be understood: {error}.", hint="Restore the file from a backup."
+            ) from error
+
+    def _row_of(self, pairing: Pairing) -> sqlite3.Row | None:
+        found = self._db.execute(f"SELECT * FROM pairing WHERE {_SAME}", _identity(pairing))  # noqa: S608 - constants
+        row: sqlite3.Row | None = found.fetchone()
+        return row
+
+    @_operation("read")
+    def pairings(self, local: NodeId | None = None) -> list[Pairing]:
+        which, values = ("", ()) if local is None else ("WHERE local = ?", (local.bytes,))
+        return [pairing for _, pairing in self._rows(f"{which} ORDER BY sequence", values)]
+
+    @_operation("read")
+    def pairings_of(self, key: PairKey) -> list[Pairing]:
+        return [pairing for _, pairing in self._rows(f"WHERE {_PAIR} ORDER BY confirmed DESC", _ids(key))]
+
+    @_operation("write")
+    def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
     ) -> list[Replaced]:
-        check_alone(pairing, alone)
-        return await self._run("write", lambda db: db.save_pairing(pairing, [token, *further], alone))
+        if alone and not pairing.confirmed:
+            raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
+        if not self._marked and self._vault.get(_PAIRED) is None:  # in case the database gets lost
+            self._vault.put(_PAIRED, b"yes")
+        self._marked = True
+        replaced = self._others(pairing.key) if alone else []
+        name = digest = issued_at = None
+        if pairing.communication_role is CommunicationRole.SERVER:
+            digest, issued_at = token_digest(token), pairing.paired_at
+        else:
+            name = f"{_TOKENS}{uuid.uuid4().hex}"
+            with self._transaction():
+                self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
+        try:
+            if name is not None:
+                self._put_tokens(name, [token, *further])
+            with self._transaction():
+                self._remove(f"{_PAIR} AND confirmed = ?", (*_ids(pairing.key), pairing.confirmed))
+                if pairing.confirmed:
+                    self._supersede(pairing.key, replaced)
+                row = _columns(pairing) | {"vault_name": name, "active_digest": digest, "token_issued_at": issued_at}
+                places = f"({', '.join(row)}) VALUES (:{', :'.join(row)})"
+                self._db.execute(f"INSERT INTO pairing {places}", row)
+                self._db.execute("DELETE FROM vault_journal WHERE name = ?", (name,))
+        finally:
+            self._sweep_later()
+        return replaced
 
-    async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
-        return await self._run("write", lambda db: db.confirm_pairing(pairing, alone))
+    def _others(self, key: PairKey) -> list[Replaced]:
+        """Return the pairings of a pair's node with other peers, with the tokens that still exist."""
+        others = self._rows("WHERE local = ? AND remote != ? ORDER BY sequence", _ids(key))
+        return [Replaced(pairing, self._last_tokens(row["vault_name"])) for row, pairing in others]
 
-    async def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        return await self._run("write", lambda db: db.drop_unconfirmed(pairing))
+    def _last_tokens(self, name: str | None) -> tuple[AccessToken, ...]:
+        try:
+            return tuple(self._get_tokens(name)) if name is not None else ()  # none as communication server
+        except StorageError as error:
+            _log.warning("The server of a replaced pairing cannot be told: %s", error)
+            return ()
 
-    async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
-        return await self._run("read", lambda db: db.candidate_tokens(pairing))
+    def _supersede(self, key: PairKey, replaced: Sequence[Replaced]) -> None:
+        self._db.execute(f"DELETE FROM tombstone WHERE {_PAIR}", _ids(key))  # noqa: S608 - constants
+        for other in replaced:
+            self._remove(_SAME, _identity(other.pairing))
+            self._bury(other.pairing.key)
 
-    async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
-        await self._run("write", lambda db: db.add_pending_token(pairing, token))
+    def _remove(self, where: str, values: tuple[Any, ...]) -> bool:
+        """Inside a transaction: delete rows and mark their vault entries as dropped."""
+        dropped = f"SELECT vault_name FROM pairing WHERE {where} AND vault_name IS NOT NULL"  # noqa: S608 - constants
+        self._db.execute(f"INSERT INTO vault_journal (name) {dropped}", values)
+        return self._db.execute(f"DELETE FROM pairing WHERE {where}", values).rowcount > 0  # noqa: S608 - constants
 
-    async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        await self._run("write", lambda db: db.keep_token(pairing, token))
+    def _bury(self, key: PairKey) -> None:
+        self._db.execute("INSERT OR REPLACE INTO tombstone (local, remote) VALUES (?, ?)", _ids(key))
+        self._db.execute(
+            "DELETE FROM tombstone WHERE sequence IN"
+            " (SELECT sequence FROM tombstone ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
+            (self._max_tombstones,),
+        )
 
-    async def active_digest(self, pairing: Pairing) -> bytes | None:
-        return await self._run("read", lambda db: db.active_digest(pairing))
+    @_operation("write")
+    def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
+        row = self._row_of(pairing)
+        if row is None:
+            raise NotPaired(GONE)
+        if row["confirmed"]:
+            return None
+        replaced = self._others(pairing.key) if alone else []
+        try:
+            with self._transaction():
+                self._remove(f"{_PAIR} AND confirmed = 1", _ids(pairing.key))
+                self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {_SAME}", _identity(pairing))  # noqa: S608 - constants
+                self._supersede(pairing.key, replaced)
+        finally:
+            self._sweep_later()
+        return replaced
 
-    async def record(self, key: PairKey) -> Record:
-        return await self._run("read", lambda db: db.record(key))
+    @_operation("write")
+    def drop_unconfirmed(self, pairing: Pairing) -> bool:
+        return self._remove_one(f"{_SAME} AND confirmed = 0", pairing, tombstone=False)
+
+    @_operation("write")
+    def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
+        return self._remove_one(_SAME, pairing, tombstone)
+
+    def _remove_one(self, where: str, pairing: Pairing, tombstone: bool) -> bool:
+        try:
+            with self._transaction():
+                removed = self._remove(where, _identity(pairing))
+                if removed and tombstone:
+                    self._bury(pairing.key)
+        finally:
+            self._sweep_later()
+        return removed
+
+    @_operation("write")
+    def refuse_server(self, url: BaseUrl) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO refused_server (url) VALUES (?)", (str(url),))
+            self._db.execute(
+                "DELETE FROM refused_server WHERE sequence NOT IN"
+                " (SELECT sequence FROM refused_server ORDER BY sequence DESC LIMIT ?)",
+                (MAX_REFUSED_SERVERS,),
+            )
+
+    @_operation("read")
+    def refused_servers(self) -> list[BaseUrl]:
+        return [BaseUrl(url) for (url,) in self._db.execute("SELECT url FROM refused_server ORDER BY sequence")]
+
+    @_operation("read")
+    def was_unpaired(self, key: PairKey) -> bool:
+        return self._is_buried(key)
+
+    def _is_buried(self, key: PairKey) -> bool:
+        found = self._db.execute(f"SELECT 1 FROM tombstone WHERE {_PAIR}", _ids(key))  # noqa: S608 - constants
+        return found.fetchone() is not None
+
+    @_operation("write")
+    def update_descriptions(
+        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE pairing SET peer = coalesce(?, peer), peer_endpoint = coalesce(?, peer_endpoint)"  # noqa: S608 - constants
+                f" WHERE {_PAIR}",
+                (node and node.to_json(), endpoint and endpoint.to_json(), *_ids(key)),
+            )
+
+    @_operation("write")
+    def set_pin(self, pairing: Pairing, pin: Pin) -> None:
+        with self._transaction():
+            self._db.execute(
+                f"UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE {_SAME}",  # noqa: S608 - constants
+                (pin.ca_fingerprint, pin.ca_der, *_identity(pairing)),
+            )
+
+    # Access tokens
+
+    @_operation("read")
+    def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
+        return self._get_tokens(self._client_vault_name(pairing))
+
+    @_operation("write")
+    def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
+        name = self._client_vault_name(pairing)
+        self._put_tokens(name, with_candidate(self._get_tokens(name), token))
+
+    @_operation("write")
+    def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
+        self._put_tokens(self._client_vault_name(pairing), [token])
+
+    @_operation("read")
+    def active_digest(self, pairing: Pairing) -> bytes | None:
+        row = self._row_of(pairing)
+        return row["active_digest"] if row is not None else None
+
+    @_operation("read")
+    def record(self, key: PairKey) -> Record:
+        rows = {pairing.confirmed: (pairing, row) for row, pairing in self._rows(f"WHERE {_PAIR}", _ids(key))}
+        entries = {confirmed: (pairing, row["active_digest"]) for confirmed, (pairing, row) in rows.items()}
+        issued_at = rows[True][1]["token_issued_at"] if True in rows else None
+        return Record(entries.get(True), entries.get(False), self._is_buried(key), issued_at)
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. Requests during a commit share the next one."""
-        batch, change = self._activations, (pairing, digest, issued_at)
-        if batch is None or (place := batch.join(change)) is None:
-            made = batch = self._activations = _Activations(change)
-            place = 0
-            batch.done = asyncio.ensure_future(self._run("write", lambda db: db.activate_tokens(made.begin())))
-            batch.done.add_done_callback(_seen)  # where every caller was cancelled
-        assert batch.done is not None
-        return (await asyncio.shield(batch.done))[place]
+        self._check_open()
+        done: Future[bool] = Future()
+        self._activations.append((done, (pairing, digest, issued_at)))
+        if len(self._activations) == 1:  # otherwise the thread has still to take the ones before, and takes this one
+            self._executor.submit(self._activate_all)
+        return await asyncio.shield(asyncio.wrap_future(done))
 
-    async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
-        return await self._run("write", lambda db: db.remove_pairing(pairing, tombstone))
+    def _activate_all(self) -> None:
+        while count := min(len(self._activations), MAX_ACTIVATIONS):
+            waiting, changes = zip(*(self._activations.popleft() for _ in range(count)), strict=True)
+            try:
+                results = self._translated("write", functools.partial(self._activate, changes))
+            except BaseException as error:
+                for done in waiting:
+                    done.set_exception(error)
+            else:
+                for done, result in zip(waiting, results, strict=True):
+                    done.set_result(result)
 
-    async def was_unpaired(self, key: PairKey) -> bool:
-        return await self._run("read", lambda db: db.was_unpaired(key))
-
-    async def update_descriptions(
-        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
-    ) -> None:
-        await self._run("write", lambda db: db.update_descriptions(key, node, endpoint))
-
-    async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
-        await self._run("write", lambda db: db.set_pin(pairing, pin))
-
-    async def close(self) -> None:
-        """See :meth:`Store.close`. Cancelling it does not stop the closing."""
-        if self._closing is None:
-            self._closing = self._executor.submit(self._translated, "close", self._close)
-            self._executor.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(self._closing))
-
-    def _close(self) -> None:
-        if hasattr(self, "_database"):
-            self._database.close()
+    def _activate(self, changes: Sequence[Activation]) -> list[bool]:
+        with self._transaction():
+            return [
+                self._db.execute(
+                    "UPDATE pairing SET active_digest = ?, token_issued_at = ?"  # noqa: S608 - constants
+                    f" WHERE {_SAME} AND communication_role = ?",
+                    (digest, issued_at, *_identity(pairing), CommunicationRole.SERVER),
+                ).rowcount
+                > 0
+                for pairing, digest, issued_at in changes
+            ]
 
 
-class _Activations:
-    """Token activations that share one transaction, and so one wait for the disk."""
-
-    def __init__(self, first: Activation) -> None:
-        self.done: asyncio.Future[list[bool]] | None = None
-        self._changes = [first]
-        self._begun = False
-        self._lock = threading.Lock()  # callers are in the loop's thread, the transaction is in the store's
-
-    def join(self, change: Activation) -> int | None:
-        """Add an activation. Returns its index in the results, or None if the transaction has begun or is full."""
-        with self._lock:
-            if self._begun or len(self._changes) >= MAX_ACTIVATIONS:
-                return None
-            self._changes.append(change)
-            return len(self._changes) - 1
-
-    def begin(self) -> Sequence[Activation]:
-        """Begin the transaction, and return its activations."""
-        with self._lock:
-            self._begun = True
-            return self._changes
+def _ids(key: PairKey) -> tuple[bytes, bytes]:
+    return key.local.bytes, key.remote.bytes
 
 
-def _seen(done: asyncio.Future[list[bool]]) -> None:
-    if not done.cancelled():
-        done.exception()
+def _identity(pairing: Pairing) -> tuple[bytes, bytes, float]:
+    return *_ids(pairing.key), pairing.paired_at
+
+
+def _columns(pairing: Pairing) -> dict[str, Any]:
+    """Return the columns of a pairing, except for those about tokens."""
+    url, pin = pairing.initiate_session_url, pairing.pin
+    return {
+        "local": pairing.key.local.bytes,
+        "remote": pairing.key.remote.bytes,
+        "confirmed": pairing.confirmed,
+        "communication_role": pairing.communication_role.value,
+        "peer": pairing.peer.to_json(),
+        "peer_endpoint": pairing.peer_endpoint.to_json(),
+        "initiate_session_url": None if url is None else str(url),
+        "ca_fingerprint": None if pin is None else pin.ca_fingerprint,
+        "ca_der": None if pin is None else pin.ca_der,
+        "paired_at": pairing.paired_at,
+    }
+
+
+def _pairing(row: sqlite3.Row) -> Pairing:
+    url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
+    return Pairing(
+        key=PairKey(NodeId(uuid.UUID(bytes=row["local"])), NodeId(uuid.UUID(bytes=row["remote"]))),
+        communication_role=CommunicationRole(row["communication_role"]),
+        peer=NodeDescription.from_json(row["peer"]),
+        peer_endpoint=EndpointDescription.from_json(row["peer_endpoint"]),
+        initiate_session_url=None if url is None else BaseUrl(url),
+        pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
+        paired_at=row["paired_at"],
+        confirmed=bool(row["confirmed"]),
+    )

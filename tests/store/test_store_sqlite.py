@@ -17,9 +17,8 @@ import pytest
 from s2connect.errors import InsecurePermissions, PairingsLost, StorageUnavailable
 from s2connect.model.roles import CommunicationRole
 from s2connect.store.base import Vault, token_digest
-from s2connect.store.database import SCHEMA_VERSION
 from s2connect.store.memory import MemoryVault
-from s2connect.store.sqlite import SqliteStore
+from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
 from s2connect.store.vault import FileVault
 from tests.store.store_examples import CLIENT, SERVER, contents, key, pairing, token
 
@@ -380,8 +379,8 @@ async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Pa
     for number in range(1, 31):
         await store.save_pairing(pairing(number, SERVER), token("a"))
     begun: list[str] = []
-    traced = store._database._db
-    await store._run("trace", lambda _: traced.set_trace_callback(lambda text: begun.append(text.split()[0])))
+    traced = store._db
+    await store._run("trace", lambda: traced.set_trace_callback(lambda text: begun.append(text.split()[0])))
     vault.reached.clear()
     vault.go_on.clear()
     busy = asyncio.create_task(store.add_pending_token(pairing(0, CLIENT), token("b")))
@@ -412,12 +411,12 @@ async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(p
     store = await SqliteStore.open(path, vault)
     for number in range(5):
         await store.save_pairing(pairing(number, SERVER), token("a"))
-    database = store._database._db
-    await store._run("break", lambda _: database.execute("PRAGMA query_only = 1"))
+    database = store._db
+    await store._run("break", lambda: database.execute("PRAGMA query_only = 1"))
     asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b")), 1e9) for n in range(5))
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, StorageUnavailable) for answer in answers)
-    await store._run("mend", lambda _: database.execute("PRAGMA query_only = 0"))
+    await store._run("mend", lambda: database.execute("PRAGMA query_only = 0"))
     assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
     assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9)
     await store.close()
