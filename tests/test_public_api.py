@@ -22,7 +22,7 @@ PACKAGE = Path(s2connect.__file__).resolve().parent
 
 PACKAGES = [
     "s2connect",
-    *(f"s2connect.{name}" for name in ("messages", "session", "transports", "discovery", "bridge")),
+    *(f"s2connect.{name}" for name in ("messages", "session", "transports", "discovery", "bridge", "diagnostics")),
 ]
 """Packages whose names are loaded when they are first used."""
 

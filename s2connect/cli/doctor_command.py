@@ -24,7 +24,7 @@ from s2connect.service.failures import ExitCode
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from s2connect.diagnostics.findings import Finding, Verdict
+    from s2connect.diagnostics import Finding, Verdict
 
 MAX_TEXT = 500
 """Longest text of a finding, in characters."""
@@ -38,8 +38,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: Verbos
     Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
     """
     from s2connect.cli.show import console
-    from s2connect.diagnostics.doctor import examine
-    from s2connect.diagnostics.findings import passes
+    from s2connect.diagnostics import examine, passes
 
     log_to_stderr(verbose, otherwise=logging.CRITICAL)
     if not as_json and sys.stderr.isatty():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,28 +63,39 @@ class Check:
     peer: str = ""
 
     def ok(self, cause: str) -> Finding:
-        """Return the finding that nothing is wrong."""
         return self._finding(Verdict.OK, cause)
 
     def warn(self, cause: str, cure: str) -> Finding:
-        """Return a finding that may be intended, or will be a fault one day."""
         return self._finding(Verdict.WARN, cause, cure)
 
     def fail(self, cause: str, cure: str) -> Finding:
-        """Return the finding of a fault."""
         return self._finding(Verdict.FAIL, cause, cure)
 
-    def error(self, error: S2ConnectError) -> Finding:
+    def error(self, error: S2ConnectError, verdict: Verdict = Verdict.FAIL) -> Finding:
         """Return the finding of a check that ended with an error of the library."""
-        return self.fail(error.what, cure_of(error))
+        return self._finding(verdict, error.what, error.hint or "Mend what is named here, then run this again.")
 
     def _finding(self, verdict: Verdict, cause: str, cure: str = "") -> Finding:
         return Finding(self.layer, self.name, verdict, cause, cure, self.peer)
 
 
-def cure_of(error: S2ConnectError) -> str:
-    """Return the hint of an error, or a general one."""
-    return error.hint or "Mend what is named here, then run this again."
+class Findings(list[Finding]):
+    """Findings of checks that run one after the other.
+
+    Attributes:
+        check: The check in progress, which gets the finding where an error or the deadline ends them.
+    """
+
+    def __init__(self, check: Check) -> None:
+        super().__init__()
+        self.check = check
+
+    async def collect(self, run: Callable[[Findings], Awaitable[object]]) -> None:
+        """Run checks; an error of the library that ends them is a finding."""
+        try:
+            await run(self)
+        except S2ConnectError as error:
+            self.append(self.check.error(error))
 
 
 def passes(findings: Collection[Finding]) -> bool:

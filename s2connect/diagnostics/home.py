@@ -8,26 +8,16 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 
 from s2connect import EndpointConfig
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.diagnostics.checks import (
-    DATABASE,
-    ENDPOINT,
-    PERMISSIONS,
-    SERVICE,
-    SET_UP,
-    SETTINGS,
-    VAULT,
-    FileFacts,
-    disk,
-    permissions,
-)
-from s2connect.diagnostics.findings import Finding, cure_of, passes
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, passes
 from s2connect.diagnostics.probes import run_in_thread
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY
 from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
@@ -42,6 +32,20 @@ from s2connect.store.home import Home
 from s2connect.store.memory import MemoryVault
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import KeyringVault
+
+SET_UP = Check(Layer.STORE, "set_up")
+PERMISSIONS = Check(Layer.STORE, "permissions")
+DISK = Check(Layer.STORE, "disk")
+SETTINGS = Check(Layer.STORE, "settings")
+ENDPOINT = Check(Layer.STORE, "endpoint")
+DATABASE = Check(Layer.STORE, "database")
+SERVICE = Check(Layer.SERVICE, "service")
+
+LOW_SPACE_BYTES = 50 * 1_000_000
+"""Free disk space below which a warning is due; the database of a large endpoint has some megabytes."""
+
+NO_SPACE_BYTES = 1_000_000
+"""Free disk space below which no change of the database can be relied on."""
 
 CONTROL_TIMEOUT = 3.0
 """Seconds for the service to report its state."""
@@ -58,17 +62,7 @@ _LOG_OF_WRITES = "-wal"
 
 @dataclass(slots=True)
 class ExaminedEndpoint:
-    """The endpoint of a state directory, as far as it has been examined.
-
-    Attributes:
-        home: Its state directory.
-        config: Its settings.
-        status: State of its service; None if none runs.
-        mute: True if its service runs but does not respond.
-        ca: Its own CA; None for a certificate of the operator, or if it cannot be read.
-        leaf: Certificate of its server; None if there is none yet.
-        pairings: Its pairings.
-    """
+    """The endpoint of a state directory, as far as it has been examined."""
 
     home: Home
     config: EndpointConfig
@@ -84,7 +78,7 @@ class ExaminedEndpoint:
         return self.status is not None or self.mute
 
 
-async def check_home(path: Path, found: list[Finding]) -> ExaminedEndpoint | None:
+async def check_home(path: Path, found: Findings) -> ExaminedEndpoint | None:
     """Check state directory, settings and service; return None if there is no endpoint."""
     try:
         files = await asyncio.to_thread(_files, path)
@@ -118,6 +112,43 @@ def _not_set_up(path: Path) -> Finding:
         f"No endpoint is set up in {path}: only the machine was checked.",
         "Set one up with s2connect init --role rm (a device) or --role cem, or name another directory with --home.",
     )
+
+
+class FileFacts(NamedTuple):
+    """Permissions of a file or directory, and the id of the user it belongs to."""
+
+    path: str
+    mode: int
+    owner: int
+
+
+def permissions(files: Sequence[FileFacts], user: int) -> Finding:
+    """Check that nobody else has rights on the state (SEC-02)."""
+    home = files[0].path
+    strange = next((file for file in files if file.owner != user), None)
+    if strange is not None:
+        return PERMISSIONS.fail(
+            f"{strange.path} belongs to the user with id {strange.owner}, not to the one running this ({user}).",
+            f"Run as that user, or hand it over: chown -R {user} '{home}'",
+        )
+    if open_ones := [file for file in files if file.mode & 0o077]:
+        more = f", and to {len(open_ones) - 1} more" if len(open_ones) > 1 else ""
+        return PERMISSIONS.fail(
+            f"Other users have access to {open_ones[0].path} (mode {open_ones[0].mode:o}){more}.",
+            f"Take it from them: chmod -R go-rwx '{home}'",
+        )
+    return PERMISSIONS.ok(f"{home}: only its owner has access.")
+
+
+def disk(free_bytes: int) -> Finding:
+    """Check that there is disk space for changes."""
+    shown = f"{free_bytes / 1e9:.1f} GB" if free_bytes >= 1e9 else f"{free_bytes // 1_000_000} MB"
+    cure = "Free some space: without it pairings and access tokens cannot be kept."
+    if free_bytes < NO_SPACE_BYTES:
+        return DISK.fail("There is no free disk space for the state directory.", cure)
+    if free_bytes < LOW_SPACE_BYTES:
+        return DISK.warn(f"Only {shown} of disk space are free for the state directory.", cure)
+    return DISK.ok(f"{shown} of disk space are free.")
 
 
 def _files(path: Path) -> list[FileFacts]:
@@ -187,7 +218,8 @@ async def check_database(endpoint: ExaminedEndpoint) -> Finding:
         finally:
             await asyncio.to_thread(directory.cleanup)
     except S2ConnectError as error:
-        return DATABASE.fail(error.what.replace(str(copy), str(path)), cure_of(error))
+        error.what = error.what.replace(str(copy), str(path))
+        return DATABASE.error(error)
     except OSError as error:
         return DATABASE.error(unavailable("make a copy of", path, error))
     confirmed = sum(pairing.confirmed for pairing in endpoint.pairings)
@@ -231,20 +263,18 @@ def _states(path: Path) -> list[tuple[int, int, int] | None]:
     return states
 
 
-async def check_vault(endpoint: ExaminedEndpoint, found: list[Finding]) -> None:
+async def check_vault(endpoint: ExaminedEndpoint, found: Findings) -> None:
     """Read the secrets. They are dropped at once, except the key that must match the CA."""
     config, home = endpoint.config, endpoint.home
     read = _read_keyring if config.vault == "keyring" else _read_files
     try:
         cause, ca_key = await run_in_thread(lambda: read(home), KEYRING_TIMEOUT)
-        if config.is_own_ca:
-            await asyncio.to_thread(_check_ca, home, ca_key)
     except TimeoutError:
-        found.append(VAULT.fail("The vault does not answer.", "Unlock the keyring, then run this again."))
-    except S2ConnectError as error:
-        found.append(VAULT.error(error))
-    else:
-        found.append(VAULT.ok(cause))
+        found.append(found.check.fail("The vault does not answer.", "Unlock the keyring, then run this again."))
+        return
+    if config.is_own_ca:
+        await asyncio.to_thread(_check_ca, home, ca_key)
+    found.append(found.check.ok(cause))
 
 
 def _read_files(home: Home) -> tuple[str, bytes | None]:

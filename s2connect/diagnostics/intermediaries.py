@@ -5,21 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from s2connect import EndpointConfig
-from s2connect.diagnostics.checks import (
-    BROKER_LOGIN,
-    BROKER_ROUND_TRIP,
-    BROKER_SETTINGS,
-    BROKER_TLS,
-    PROXY,
-    proxy,
-    round_trip,
-)
-from s2connect.diagnostics.findings import Finding, milliseconds
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, milliseconds
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
 from s2connect.errors import S2ConnectError
@@ -27,6 +19,11 @@ from s2connect.model.proxy import Proxies
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
+
+BROKER_ROUND_TRIP = Check(Layer.BROKER, "broker.round_trip")
+
+NAGLE_SECONDS = 0.03
+"""Shortest wait for a delayed acknowledgement of TCP: 40 ms, or a little less where the clock is coarse."""
 
 ROUNDS = 12
 """Messages that are sent through the broker one after the other."""
@@ -42,24 +39,24 @@ def proxies_of(config: EndpointConfig | None, environment: Mapping[str, str]) ->
     return Proxies.of(*settings, environment)
 
 
-async def check_proxy(config: EndpointConfig | None, found: list[Finding]) -> None:
-    """Check that the proxy towards the internet can be reached, if one is set."""
-    try:
-        proxies = proxies_of(config, os.environ)
-    except S2ConnectError as unusable:
-        found.append(PROXY.error(unusable))
+async def check_proxy(config: EndpointConfig | None, found: Findings) -> None:
+    """Check that the proxy towards the internet answers, if one is set. Its user and password are never shown."""
+    proxy = proxies_of(config, os.environ).proxy
+    if proxy is None:
+        found.append(found.check.ok("No proxy is set; connections are direct."))
         return
-    seconds, error = 0.0, None
-    if proxies.proxy is not None:
-        try:
-            seconds = await connect(proxies.proxy.host, proxies.proxy.port, timeout=ASK_TIMEOUT)
-        except S2ConnectError as failed:
-            error = failed
     configured = config is not None and config.proxy is not None
-    found.append(proxy(proxies, configured=configured, seconds=seconds, error=error))
+    where = f"The proxy of the {'settings' if configured else 'environment'}, {proxy.address},"
+    try:
+        took = milliseconds(await connect(proxy.host, proxy.port, timeout=ASK_TIMEOUT))
+    except S2ConnectError as error:
+        cure = "Check proxy in the settings." if configured else "Check HTTPS_PROXY."
+        found.append(found.check.fail(f"{where} cannot be reached: {error.what}", cure))
+    else:
+        found.append(found.check.ok(f"{where} answers, in {took}; the internet is reached through it."))
 
 
-async def check_broker(endpoint: ExaminedEndpoint, found: list[Finding]) -> None:
+async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     """Check the MQTT broker: reachable, its certificate, our login, and the time that a message takes.
 
     A second login could end the connection of the running service (MQ-16), so there is none beside it.
@@ -69,36 +66,29 @@ async def check_broker(endpoint: ExaminedEndpoint, found: list[Finding]) -> None
         return
     from s2connect.transports.mqtt.broker import BrokerConnection  # only where MQTT is used
 
-    check = BROKER_SETTINGS
+    found.check = Check(Layer.BROKER, "broker.settings")
+    settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host)
+    context = await asyncio.to_thread(settings.context)
+    found.check = Check(Layer.BROKER, "broker.tls")
+    url = settings.url
+    took = milliseconds(await connect(url.host, url.port, context, timeout=ASK_TIMEOUT))
+    found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
+    found.check = Check(Layer.BROKER, "broker.login")
+    if endpoint.running:
+        found.append(found.check.ok("Login and speed at the broker are checked while the service does not run."))
+        return
+    connection = await BrokerConnection.open(settings, context, open_timeout=ASK_TIMEOUT)
     try:
-        settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host)
-        context = await asyncio.to_thread(settings.context)
-        check = BROKER_TLS
-        url = settings.url
-        took = milliseconds(await connect(url.host, url.port, context, timeout=ASK_TIMEOUT))
-        found.append(check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
-        check = BROKER_LOGIN
-        if endpoint.running:
-            found.append(check.ok("Login and speed at the broker are checked while the service does not run."))
-            return
-        connection = await BrokerConnection.open(settings, context, open_timeout=ASK_TIMEOUT)
-        try:
-            found.append(check.ok(f"The broker lets {settings.client_id} in."))
-            check = BROKER_ROUND_TRIP
-            topic = f"{settings.prefix}/s2/0/{uuid4()}/{settings.client_id}/doctor"  # its own, by MQ-03
-            async with asyncio.timeout(ASK_TIMEOUT):
-                found.append(await _measure(connection, topic))
-        finally:
-            await connection.close()
-    except S2ConnectError as error:
-        found.append(check.error(error))
+        found.append(found.check.ok(f"The broker lets {settings.client_id} in."))
+        found.check = BROKER_ROUND_TRIP
+        topic = f"{settings.prefix}/s2/0/{uuid4()}/{settings.client_id}/doctor"  # its own, by MQ-03
+        async with asyncio.timeout(ASK_TIMEOUT):
+            found.append(await _measure(connection, topic))
     except TimeoutError:
-        found.append(
-            check.fail(
-                "No message of ours came back from the broker.",
-                "Check its access list: a client has topics of its own, see docs/s2-over-mqtt.md.",
-            )
-        )
+        cure = "Check its access list: a client has topics of its own, see docs/s2-over-mqtt.md."
+        found.append(found.check.fail("No message of ours came back from the broker.", cure))
+    finally:
+        await connection.close()
 
 
 async def _measure(broker: BrokerConnection, topic: str) -> Finding:
@@ -126,3 +116,20 @@ async def _measure(broker: BrokerConnection, topic: str) -> Finding:
         answers.append(seen[1] - begun)
         pauses.append(seen[1] - seen[0])
     return round_trip(answers, pauses)
+
+
+def round_trip(answers: Sequence[float], pauses: Sequence[float]) -> Finding:
+    """Check that the broker passes small messages on at once.
+
+    Args:
+        answers: Seconds until each of our messages had come back, and was acknowledged.
+        pauses: Seconds of these between the first and the last packet of the broker.
+    """
+    pause = median(pauses)
+    through = f"A message goes through the broker and back in {milliseconds(median(answers))}"
+    if pause < NAGLE_SECONDS:
+        return BROKER_ROUND_TRIP.ok(f"{through}.")
+    return BROKER_ROUND_TRIP.warn(
+        f"{through}, of which it holds back a packet for {milliseconds(pause)}.",
+        "Switch Nagle's algorithm off at the broker: in Mosquitto, set_tcp_nodelay true.",
+    )

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import ipaddress
+import os
 import secrets
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from s2connect.diagnostics.checks import (
-    MulticastResult,
-    PortUser,
-    container,
-    interfaces,
-    ipv6,
-    multicast,
-    responders,
-)
-from s2connect.diagnostics.findings import Finding
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, listed
 from s2connect.discovery.dns import PTR, A, query
 from s2connect.https.own_addresses import OwnAddress, own_addresses
+
+INTERFACES = Check(Layer.NETWORK, "interfaces")
+IPV6 = Check(Layer.NETWORK, "ipv6")
+CONTAINER = Check(Layer.NETWORK, "container")
+MULTICAST = Check(Layer.DISCOVERY, "multicast")
+RESPONDERS = Check(Layer.DISCOVERY, "responders")
 
 MDNS_PORT = 5353
 MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
@@ -41,11 +40,12 @@ _CONTAINER_BRIDGE = ipaddress.ip_network("172.17.0.0/16")
 _HOSTS_BRIDGE = "docker0"
 _OF_CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc")
 _NOT_BRIDGED = ("macvlan", "ipvlan", "vlan", "wlan")
+_UNNAMED = "a program that the system does not name"
 _PROC = Path("/proc")
 _INTERFACES = Path("/sys/class/net")
 
 
-async def check_network(found: list[Finding]) -> None:
+async def check_network(found: Findings) -> None:
     """Check interfaces, IPv6 and whether this is a container."""
     own, names = own_addresses(), dict(socket.if_nameindex())
     found.append(interfaces(own, names, await asyncio.to_thread(_unlinked, names)))
@@ -55,35 +55,148 @@ async def check_network(found: list[Finding]) -> None:
     found.append(container(inside=inside, bridged=bridged))
 
 
-async def check_multicast(found: list[Finding], service: int | None) -> None:
+async def check_multicast(service: int | None, found: Findings) -> None:
     """Check multicast on every interface, and name the programs that use its port.
 
-    Args:
-        found: Receives the findings.
-        service: Process of the running service of this endpoint, if there is one.
+    ``service`` is the process of the running service of this endpoint, if there is one.
     """
-    users = await asyncio.to_thread(_mdns_users, service)
+    others, ours = await asyncio.to_thread(_mdns_users, service)
     own, names = own_addresses(), dict(socket.if_nameindex())
     unlinked = await asyncio.to_thread(_unlinked, names)
     usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
     tried = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_TRIED]
     mine = {str(a.interface.ip) for a in own}
-    results = await asyncio.gather(*(_probe(a, names.get(a.index, str(a.index)), mine) for _, a in tried))
-    found.append(multicast([one for one, _ in results]))
-    found.append(responders(users, answers=any(answers for _, answers in results)))
+    results = await asyncio.gather(*(_probe(a, _interface(a, names), mine) for _, a in tried))
+    found.append(multicast(results))
+    found.append(responders(others, ours=ours, answers=any(one.answered_here for one in results)))
 
 
-async def _probe(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[MulticastResult, bool]:
-    """Send a question by multicast on one interface and listen for it.
+def interfaces(own: Collection[OwnAddress], names: Mapping[int, str], unlinked: Collection[str] = ()) -> Finding:
+    """Check that there is a network."""
+    by_interface: dict[str, list[str]] = {}
+    for address in _in_order(own):
+        if not address.interface.is_loopback:
+            by_interface.setdefault(_interface(address, names), []).append(str(address.interface))
+    connect = "Connect its network cable or WLAN, and see that it gets an address."
+    if not by_interface:
+        return INTERFACES.warn(
+            "This machine has no network address but loopback: only programs on it can reach each other.", connect
+        )
+    if set(by_interface) <= set(unlinked):
+        return INTERFACES.warn(f"No cable or WLAN is connected to {listed(list(by_interface))}.", connect)
+    texts = [
+        f"{name} ({'not connected' if name in unlinked else listed(found)})"
+        for name, found in sorted(by_interface.items(), key=lambda item: item[0] in unlinked)
+    ]
+    return INTERFACES.ok(f"Network: {listed(texts)}.")
 
-    Args:
-        own: An address of the interface; its version is the one that is tried.
-        name: Name of the interface.
-        mine: All addresses of this machine.
 
-    Returns:
-        The result, and True if another program of this machine answered.
-    """
+def ipv6(own: Collection[OwnAddress], names: Mapping[int, str], *, disabled: bool) -> Finding:
+    """Check for IPv6, with the link-local addresses and zones that mDNS needs."""
+    found = [a for a in _in_order(own) if a.interface.version == 6 and not a.interface.is_loopback]
+    zones = [f"{a.interface.ip}%{_interface(a, names)}" for a in found if a.interface.is_link_local]
+    without = {_interface(a, names) for a in found} - {zone.partition("%")[2] for zone in zones}
+    if without:
+        return IPV6.warn(
+            f"There is an IPv6 address but no link-local one on {listed(sorted(without))}, so mDNS does not use IPv6.",
+            "Check the settings of that interface: link-local addresses belong to every interface with IPv6.",
+        )
+    if zones:
+        return IPV6.ok(f"IPv6 with zone: {listed(zones)}.")
+    if disabled:
+        return IPV6.ok("IPv6 is switched off on this machine; IPv4 is enough for most networks.")
+    if any(not a.interface.is_loopback for a in own):
+        return IPV6.warn(
+            "No interface has an IPv6 address: a device that only speaks IPv6 cannot be reached.",
+            "Nothing needs to be done where all devices have IPv4; otherwise allow IPv6 on the interface.",
+        )
+    return IPV6.ok("No network interface, hence no IPv6 zone.")
+
+
+def container(*, inside: bool, bridged: bool) -> Finding:
+    """Check that multicast can leave a container."""
+    if bridged:
+        where = "This machine is a container behind a bridge" if inside else "The only address is one of a container"
+        return CONTAINER.warn(
+            f"{where}: multicast usually does not leave it, so devices do not see each other by name.",
+            "Give it the network of the host (docker run --network host), or macvlan; typed URLs work without.",
+        )
+    if inside:
+        return CONTAINER.ok("A container with the network of its host, or one of its own.")
+    return CONTAINER.ok("Not in a container.")
+
+
+class MulticastResult(NamedTuple):
+    """Result of a question by multicast on one interface, with one IP version."""
+
+    interface: str
+    version: int
+    returned: bool = False
+    """The own question came back."""
+    others: frozenset[str] = frozenset()
+    """Addresses of other hosts that answered it."""
+    answered_here: bool = False
+    """Another program of this machine answered it."""
+    error: int | None = None
+    """``errno`` of what the system refused."""
+
+
+def multicast(results: Sequence[MulticastResult]) -> Finding:
+    """Check that multicast leaves and arrives."""
+    if not results:
+        return MULTICAST.warn(
+            "There is no interface on which devices could be looked for.",
+            "Connect the network; a typed URL works where the other side can be reached.",
+        )
+    if all(one.error == errno.EADDRINUSE for one in results):
+        return MULTICAST.fail(
+            "Another program keeps UDP port 5353 to itself, so devices cannot be looked for.",
+            "Let it share the port; for Avahi: disallow-other-stacks=no in avahi-daemon.conf.",
+        )
+    if lost := [one for one in results if not one.returned]:
+        where = listed([f"{one.interface} (IPv{one.version})" for one in lost])
+        refused = next((one.error for one in lost if one.error is not None), None)
+        reason = f": {os.strerror(refused).lower()}" if refused is not None else ""
+        result = MULTICAST.fail if len(lost) == len(results) else MULTICAST.warn
+        return result(
+            f"Multicast sent on {where} does not come back{reason}.",
+            "Allow UDP port 5353 in and out in the firewall, to 224.0.0.251 and ff02::fb; in a container use the "
+            "network of the host. Typed URLs work without.",
+        )
+    versions: dict[str, list[str]] = {}
+    for one in results:
+        versions.setdefault(one.interface, []).append(f"IPv{one.version}")
+    own = listed([f"{name} ({', '.join(found)})" for name, found in versions.items()])
+    # A host answers over IPv4 and over IPv6, and is counted once.
+    others = max(len(set().union(*(one.others for one in results if one.version == version))) for version in (4, 6))
+    if others:
+        answer = f"{others} other {'host answers' if others == 1 else 'hosts answer'}"
+    else:
+        answer = "no other host answers: there is none, or the network keeps multicast back"
+    return MULTICAST.ok(f"This machine hears its own multicast on {own}; {answer}.")
+
+
+def responders(others: Collection[str], *, ours: bool, answers: bool) -> Finding:
+    """Name the other programs with a socket on UDP port 5353, beside our own service."""
+    if others:
+        return RESPONDERS.ok(f"Shares UDP port 5353 with {listed(sorted(others))}; that works.")
+    if ours:
+        return RESPONDERS.ok("The service of this endpoint has UDP port 5353, and nobody else.")
+    if answers:
+        return RESPONDERS.ok("Another program on this machine answers by mDNS; that works.")
+    return RESPONDERS.ok("No other program uses UDP port 5353; none is needed.")
+
+
+def _in_order(own: Collection[OwnAddress]) -> list[OwnAddress]:
+    return sorted(own, key=lambda a: (a.index, a.interface.version, a.interface.is_link_local, int(a.interface.ip)))
+
+
+def _interface(address: OwnAddress, names: Mapping[int, str]) -> str:
+    return names.get(address.index, str(address.index))
+
+
+async def _probe(own: OwnAddress, name: str, mine: Collection[str]) -> MulticastResult:
+    """Send a question by multicast on the interface of an address and listen for it."""
     version = own.interface.version
     mark = f"s2connect-doctor-{secrets.token_hex(6)}"
     seen: set[str] = set()
@@ -115,9 +228,9 @@ async def _probe(own: OwnAddress, name: str, mine: Collection[str]) -> tuple[Mul
             for packet in packets:
                 sender.sendto(packet, group)
         except OSError as error:
-            return MulticastResult(name, version, error=error.errno), False
+            return MulticastResult(name, version, error=error.errno)
         await asyncio.sleep(LISTEN_SECONDS)
-    return MulticastResult(name, version, returned.is_set(), frozenset(seen - set(mine))), bool(seen & set(mine))
+    return MulticastResult(name, version, returned.is_set(), frozenset(seen - set(mine)), bool(seen & set(mine)))
 
 
 def _listen(listener: socket.socket, own: OwnAddress) -> None:
@@ -150,17 +263,19 @@ def _send_on_interface(sender: socket.socket, own: OwnAddress) -> None:
         sender.bind(("::", 0))
 
 
-def _mdns_users(service: int | None) -> list[PortUser]:
-    """Return the programs with a socket on the port of mDNS, as far as the system tells. Linux only; blocks."""
+def _mdns_users(service: int | None) -> tuple[set[str], bool]:
+    """Return the other programs with a socket on the port of mDNS, and whether our service has one. Linux only."""
     inodes = udp_inodes(_text(_PROC / "net/udp"), MDNS_PORT) | udp_inodes(_text(_PROC / "net/udp6"), MDNS_PORT)
     inodes -= _sockets(_PROC / "self")  # the check of the name may have one already
-    users: dict[str, PortUser] = {}
+    others, ours = set[str](), False
     for process in (p for p in _entries(_PROC) if p.name.isdigit()) if inodes else ():
         held = _sockets(process) & inodes
-        if held:
-            inodes -= held
-            users[process.name] = PortUser(_text(process / "comm").strip(), ours=process.name == str(service))
-    return [*users.values(), *([PortUser("")] if inodes else [])]
+        inodes -= held
+        if held and process.name == str(service):
+            ours = True
+        elif held:
+            others.add(_text(process / "comm").strip() or _UNNAMED)
+    return others | ({_UNNAMED} if inodes else set()), ours
 
 
 def udp_inodes(table: str, port: int) -> set[str]:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from s2connect.certs.tls import describe_tls_error
@@ -30,29 +31,18 @@ async def run_in_thread(work: Callable[[], T], timeout: float) -> T:
     Raises:
         TimeoutError: It takes longer; it goes on, and its result is dropped.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # a T where there is no error
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
 
     def run() -> None:
-        result, failed = None, None
         try:
-            result = work()
+            done.set_result(work())
         except Exception as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(finish, result, failed)
+            done.set_exception(error)
 
     threading.Thread(target=run, name="s2connect-doctor", daemon=True).start()
     async with asyncio.timeout(timeout):
-        return await done
+        return await asyncio.wrap_future(done)
 
 
 async def addresses_of(host: str) -> list[str]:

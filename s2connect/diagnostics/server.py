@@ -6,33 +6,22 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
 import ssl
 import time
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect import EndpointConfig
+from s2connect.certs.authority import FIRST_CLOCK, RENEW_BEFORE
 from s2connect.certs.chain import CapturedChain, verify_pki
 from s2connect.certs.tls import leaf_client_context, pinned_client_context, wan_client_context
-from s2connect.diagnostics.checks import (
-    CA,
-    LEAF,
-    OWN_NAME,
-    PORT,
-    REACHABLE,
-    TRUST,
-    ServiceResponse,
-    clock,
-    own_name,
-    port_free,
-    reachable,
-    validity,
-)
-from s2connect.diagnostics.findings import Finding, cure_of
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, Verdict, listed, milliseconds
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, addresses_of, fetch_version
 from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE, CertificateManager
@@ -43,10 +32,18 @@ from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
 from s2connect.store.memory import MemoryVault
 
+OWN_NAME = Check(Layer.DISCOVERY, "own_name")
+CLOCK = Check(Layer.CLOCK, "clock")
+CA = Check(Layer.CERTIFICATE, "ca")
+LEAF = Check(Layer.CERTIFICATE, "leaf")
+TRUST = Check(Layer.CERTIFICATE, "trust")
+PORT = Check(Layer.SERVICE, "port")
+REACHABLE = Check(Layer.SERVICE, "reachable")
+
 _MAX_OWN = 16
 
 
-async def check_certificates(endpoint: ExaminedEndpoint, found: list[Finding], now: datetime) -> None:
+async def check_certificates(endpoint: ExaminedEndpoint, found: Findings, now: datetime) -> None:
     """Check the clock, and dates, names and signature of CA and leaf."""
     own = endpoint.config.is_own_ca
     try:
@@ -54,7 +51,7 @@ async def check_certificates(endpoint: ExaminedEndpoint, found: list[Finding], n
             await asyncio.to_thread(_read_certificates, endpoint)
     except S2ConnectError as error:
         found.append(CA.error(error))
-    found.append(clock(now, endpoint.ca.not_valid_before_utc if endpoint.ca is not None else None))
+    found.append(clock(now))
     if not endpoint.config.server:
         return
     if not own:
@@ -63,6 +60,58 @@ async def check_certificates(endpoint: ExaminedEndpoint, found: list[Finding], n
         begin, end = endpoint.ca.not_valid_before_utc, endpoint.ca.not_valid_after_utc
         found.append(validity(CA, begin, end, now, renews=False, running=endpoint.running))
         found.append(_check_leaf(endpoint, endpoint.ca, now))
+
+
+def clock(now: datetime) -> Finding:
+    """Check that the clock is not before :data:`FIRST_CLOCK`.
+
+    One that is wrong by less shows in the dates of the leaf: not valid yet, or expired. The CA says nothing about it,
+    because its validity begins before it is made.
+    """
+    if now.year < FIRST_CLOCK.year:
+        cure = "Set date and time, best by NTP (timedatectl set-ntp true): certificates are refused otherwise."
+        return CLOCK.fail(f"The clock says {_day(now)}, which cannot be.", cure)
+    return CLOCK.ok(f"The clock says {now.astimezone():%Y-%m-%d %H:%M %Z}, which is plausible.")
+
+
+def validity(
+    check: Check, begin: datetime, end: datetime, now: datetime, *, renews: bool, running: bool, host: str = ""
+) -> Finding:
+    """Check the dates of the certificate of ``CA`` or ``LEAF``.
+
+    ``renews`` is True if the service renews it by itself; ``host`` is the name it is made out to, if that was checked.
+    """
+    what = "The certificate authority" if check is CA else "The certificate"
+    if now < begin:
+        return check.fail(
+            f"{what} is not valid before {_day(begin)}, and the clock says {_day(now)}.",
+            "Set date and time; if they are right, the clock was wrong when it was made.",
+        )
+    if now > end:
+        start = "restart" if running else "start"
+        mend = f"{start} the service, which makes a new one" if renews else "the certificate has to be renewed"
+        return check.fail(
+            f"{what} has expired on {_day(end)}.",
+            f"Check date and time, and set them if they are wrong; if they are right, {mend}.",
+        )
+    days, age = (end - now).days, (now - begin).days
+    if end - now < min(RENEW_BEFORE, (end - begin) / 3) and not renews:
+        return check.warn(
+            f"{what} expires in {_days(days)}, on {_day(end)}.",
+            "Renew it with the tool that made it, then restart the service.",
+        )
+    if check is CA:  # its validity begins before it is made, and has no practical end
+        return CA.ok(f"{what} is valid until {_day(end)}.")
+    made_out = f" is made out to {host}," if host else " is"
+    return check.ok(f"{what}{made_out} {_days(age)} old and valid for {_days(days)} more.")
+
+
+def _day(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def _days(number: int) -> str:
+    return "1 day" if number == 1 else f"{number} days"
 
 
 def _read_certificates(endpoint: ExaminedEndpoint) -> None:
@@ -109,7 +158,7 @@ async def _check_operators(endpoint: ExaminedEndpoint, now: datetime) -> Finding
     return validity(LEAF, begin, end, now, renews=False, running=endpoint.running, host=config.host)
 
 
-async def check_service(endpoint: ExaminedEndpoint, found: list[Finding]) -> None:
+async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
     """Check that the port is free for the service, or that the service answers at every address."""
     config = endpoint.config
     if not config.server:
@@ -122,11 +171,8 @@ async def check_service(endpoint: ExaminedEndpoint, found: list[Finding]) -> Non
         found.append(port_free(config.port, config.bind, error))
         return
     base = BaseUrl(endpoint.status.endpoint.pairing_url)
-    try:
-        context = await asyncio.to_thread(_context, endpoint)
-    except S2ConnectError as failed:
-        found.append(REACHABLE.error(failed))
-        return
+    found.check = REACHABLE
+    context = await asyncio.to_thread(_context, endpoint)
 
     async def ask(address: str) -> ServiceResponse:
         begun = time.monotonic()
@@ -147,13 +193,58 @@ async def check_service(endpoint: ExaminedEndpoint, found: list[Finding]) -> Non
         found.append(await _check_trust(config, base, addresses[0]))
 
 
+def port_free(port: int, bind: str | None, error: int | None) -> Finding:
+    """Check that the service could listen; ``error`` is the ``errno`` of the attempt to take its port."""
+    where = f"TCP port {port}" + (f" of {bind}" if bind else "")
+    if error is None:
+        return PORT.ok(f"{where} is free; start the service with s2connect serve.")
+    if error == errno.EADDRINUSE:
+        return PORT.fail(
+            f"Another program has {where}.",
+            f"Stop it (ss -tlnp 'sport = :{port}' names it), or set another port in config.json.",
+        )
+    if error == errno.EADDRNOTAVAIL:
+        return PORT.fail(
+            f"The service is to listen on {bind}, which is no address of this machine now.",
+            "Correct bind in config.json, or remove it to listen on all addresses.",
+        )
+    if error in (errno.EACCES, errno.EPERM):
+        return PORT.fail(
+            f"This user may not listen on {where}.",
+            "Choose a port from 1024 on in config.json, or give the service the right to low ports.",
+        )
+    return PORT.fail(f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind.")
+
+
+class ServiceResponse(NamedTuple):
+    """Response of our own service at one address, or why there is none."""
+
+    address: str
+    seconds: float
+    error: S2ConnectError | None = None
+
+
+def reachable(responses: Sequence[ServiceResponse]) -> Finding:
+    """Check that our own service answers at each address of this machine: TCP, TLS, version index."""
+    wrong = [(one.address, one.error) for one in responses if one.error is not None]
+    if wrong:
+        first = wrong[0][1]
+        return REACHABLE.fail(
+            f"The service does not answer at {listed([address for address, _ in wrong])}: {first.what}",
+            first.hint or "Restart the service.",
+        )
+    slowest = max(one.seconds for one in responses)
+    addresses = listed([one.address for one in responses])
+    return REACHABLE.ok(f"The service answers at {addresses}, within {milliseconds(slowest)}.")
+
+
 async def _check_trust(config: EndpointConfig, base: BaseUrl, address: str) -> Finding:
     """Check that a peer with the trust store of this system accepts the operator's certificate (TRUST-03)."""
     try:
         context = await asyncio.to_thread(wan_client_context, config.trust_anchors)
         await verify_pki(base.host, base.port, context, address=address, timeout=ASK_TIMEOUT)
     except TrustError as error:
-        return TRUST.warn(error.what, cure_of(error))
+        return TRUST.error(error, Verdict.WARN)
     except S2ConnectError as error:
         return TRUST.error(error)
     return TRUST.ok("The certificate comes from a CA that this system trusts.")
@@ -206,7 +297,46 @@ def _port_error(bind: str | None, port: int) -> int | None:
     return None
 
 
-async def check_name(endpoint: ExaminedEndpoint, found: list[Finding]) -> None:
+def own_name(
+    host: str, found: Collection[str] | None, own: Collection[str], *, running: bool, advertises: bool = True
+) -> Finding:
+    """Check that the name of the endpoint leads to this machine.
+
+    ``found`` are the addresses it leads to, None if that is unknown; ``running`` is True if the service runs, and
+    ``advertises`` if it is configured to answer to a ``.local`` name.
+    """
+    strange = sorted(set(found or ()) - set(own))
+    if found and set(found) & set(own):
+        if strange:
+            return OWN_NAME.warn(
+                f"{host} leads to this machine, and also to {listed(strange)}.",
+                "If that is another device with the same name, give one of the two another host in config.json.",
+            )
+        return OWN_NAME.ok(f"{host} leads to this machine.")
+    if found:
+        return OWN_NAME.fail(
+            f"{host} leads to another machine ({listed(strange)}).",
+            "If that is another device with the same name, give this one another host in config.json.",
+        )
+    if not host.lower().endswith(".local"):
+        return OWN_NAME.warn(
+            f"This machine does not know the name {host}, which others are to reach it by.",
+            "Make it known in the DNS, or set another host in config.json.",
+        )
+    if not running:
+        return OWN_NAME.ok(f"{host} is free; the service answers to it when it runs.")
+    if not advertises:
+        return OWN_NAME.warn(
+            f"Nobody answers to {host}: advertising is switched off.",
+            "Set advertise to true in config.json, or have another program publish the name.",
+        )
+    return OWN_NAME.warn(
+        f"The service runs, but nobody answers to {host}.",
+        "See what the service says, and the line about multicast; until then others reach it by its address only.",
+    )
+
+
+async def check_name(endpoint: ExaminedEndpoint, found: Findings) -> None:
     """Check that the host in the URLs leads to this machine."""
     config = endpoint.config
     if not config.server:

@@ -60,7 +60,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_program_gets_findings_without_the_libraries_of_the_command(tmp_path: Path) -> None:
     program = """
 import asyncio, pathlib, sys
-from s2connect.diagnostics.doctor import Layer, examine, passes
+from s2connect.diagnostics import Layer, examine, passes
 findings = asyncio.run(examine(pathlib.Path(sys.argv[1]), deadline=10))
 (set_up,) = (finding for finding in findings if finding.name == "set_up")
 assert set_up.layer is Layer.STORE and "s2connect init" in set_up.cure

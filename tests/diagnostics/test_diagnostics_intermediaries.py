@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,9 @@ import pytest
 from s2connect import EndpointConfig
 from s2connect.cli import main
 from s2connect.cli.doctor_command import finding_object
-from s2connect.diagnostics.checks import round_trip
-from s2connect.diagnostics.findings import Finding
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer
 from s2connect.diagnostics.home import ExaminedEndpoint
-from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy
+from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy, round_trip
 from s2connect.endpoint.endpoint import read_config
 from s2connect.https.server import free_port
 from s2connect.store.home import Home
@@ -36,8 +36,8 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def proxy_check(config: EndpointConfig | None) -> Finding:
-    found: list[Finding] = []
-    await check_proxy(config, found)
+    found = Findings(Check(Layer.NETWORK, "proxy"))
+    await found.collect(partial(check_proxy, config))
     (finding,) = found
     assert "hunter2" not in json.dumps(finding_object(finding))
     return finding
@@ -87,8 +87,8 @@ class BrokerSetup:
         config = read_config(self.home).model_copy(
             update={"mqtt": MqttSettings.model_validate({**self.settings, **changed})}
         )
-        found: list[Finding] = []
-        await check_broker(ExaminedEndpoint(self.home, config, mute=mute), found)
+        found = Findings(Check(Layer.BROKER, "broker"))
+        await found.collect(partial(check_broker, ExaminedEndpoint(self.home, config, mute=mute)))
         shown = json.dumps([finding_object(finding) for finding in found])
         assert password(USER).reveal() not in shown
         return {finding.name.removeprefix("broker."): finding for finding in found}

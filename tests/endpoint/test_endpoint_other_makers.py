@@ -6,14 +6,15 @@ import base64
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s2connect import Endpoint, Role, Session
-from s2connect.diagnostics.findings import Finding
-from s2connect.diagnostics.peers import PeerChecks
+from s2connect.diagnostics.findings import Findings
+from s2connect.diagnostics.peers import check_peer, step_of
 from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
@@ -113,8 +114,8 @@ async def test_doctor_does_not_take_a_server_without_an_index_for_a_sound_one(
 ) -> None:
     other.lacks = lacks
     pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
-    found: list[Finding] = []
-    await PeerChecks(pairing, connected=None, trust_anchors=None, proxies=Proxies()).run(found)
+    found = Findings(step_of(pairing, "session"))
+    await found.collect(partial(check_peer, pairing, None, None, Proxies()))
     assert (found[-1].name.rpartition(".")[2], found[-1].verdict) == ("version", result)
 
 
