@@ -425,7 +425,6 @@ ALLOWED = {
     "session/outbox.py": {"__init__": "the writer, once a session: it reports its own failure and ends the session"},
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
-    "store/sqlite.py": {"activate_token": "its callers await it"},
     "bridge/link.py": {
         "_connect": "its function awaits it",
         "_joined": "ends with the function that connects; reports its own failure",
