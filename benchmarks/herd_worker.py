@@ -90,7 +90,7 @@ async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
     home = Path(task["home"])
     await asyncio.to_thread(make_home, home, managers(1))
     store = await open_store(home)
-    await store._run("seed", lambda database: database._db.execute("PRAGMA synchronous = OFF"))
+    await store._run("seed", lambda: store._db.execute("PRAGMA synchronous = OFF"))
     for number in range(task["paired"]):
         await store.save_pairing(server_pairing(number), token(number))
     await store.close()
