@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from s2connect.messages import S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import (
@@ -18,6 +19,7 @@ from s2connect.messages.general import (
     ResourceManagerDetails,
     Transition,
 )
+from s2connect.simulate.units import clamp
 
 PREFERENCE: Final = (
     ControlType.FILL_RATE_BASED_CONTROL,
@@ -35,37 +37,22 @@ MOST_PATIENCE: Final = timedelta(hours=2)
 """Longest pause."""
 
 _ELECTRIC: Final = frozenset(q for q in CommodityQuantity if q.startswith("ELECTRIC."))
-_Status = frbc.ActuatorStatus | ombc.Status | ddbc.ActuatorStatus
-_TimerStatus = frbc.TimerStatus | ombc.TimerStatus | ddbc.TimerStatus
+_Description = frbc.SystemDescription | ombc.SystemDescription | ddbc.SystemDescription
 
 
 class Option(NamedTuple):
-    """An operation mode that can be chosen now: its power in W and its rate, at factor 0 and factor 1."""
+    """An operation mode, at a range of the fill level where there is one: its W and its rate at factor 0 and 1."""
 
     actuator: str
     mode: str
     power: tuple[float, float]
-    rate: tuple[float, float]
+    rate: tuple[float, float] = (0.0, 0.0)
+    levels: tuple[float, float] | None = None
 
     def factor(self, power: float) -> float:
         """The factor that comes nearest to a power."""
         start, end = self.power
-        return 0.0 if start == end else min(1.0, max(0.0, (power - start) / (end - start)))
-
-    def power_at(self, factor: float) -> float:
-        """The power at a factor."""
-        return self.power[0] + (self.power[1] - self.power[0]) * factor
-
-    def rate_at(self, factor: float) -> float:
-        """The rate at a factor."""
-        return self.rate[0] + (self.rate[1] - self.rate[0]) * factor
-
-
-class _Machine(NamedTuple):
-    """Modes of an actuator as options, and how it changes between them."""
-
-    options: list[Option]
-    transitions: list[Transition]
+        return 0.0 if start == end else clamp((power - start) / (end - start), 0.0, 1.0)
 
 
 class Picture:
@@ -76,40 +63,23 @@ class Picture:
         selected: How it is controlled.
         power: W of electricity that it measured last; production is negative.
         level: Fill level, where it has one.
-        levels: Lowest and highest fill level.
         demand: Rate that it needs, where it has one.
         constraints: Power constraints in force.
         need: Energy that it needs.
         profile: Power profile that it offers.
         scheduled: Whether its power profile needs no instruction any more.
-        forecast: Power that it expects.
-        left_alone_until: When it may be instructed again.
-        refusals: How many instructions it refused.
-        instructions: How many it got.
+        active: Mode and factor by actuator.
     """
 
     def __init__(self) -> None:
         self.details: ResourceManagerDetails | None = None
-        self.selected: ControlType | None = None
         self.power = 0.0
-        self.level: float | None = None
-        self.levels: NumberRange | None = None
-        self.demand: float | None = None
-        self.constraints: pebc.PowerConstraints | None = None
-        self.need: pebc.EnergyConstraint | None = None
-        self.profile: ppbc.PowerProfileDefinition | None = None
         self.scheduled = False
-        self.forecast: PowerForecast | None = None
-        self.left_alone_until: datetime | None = None
-        self.refusals = 0
-        self.instructions = 0
+        self._left_alone_until: datetime | None = None
+        self._forecast: PowerForecast | None = None
         self._patience = PATIENCE
-        self.active: dict[str, tuple[str, float]] = {}
-        """By actuator: mode and factor."""
-        self._machines: dict[str, _Machine] = {}
-        self._frbc: frbc.SystemDescription | None = None
         self._target: frbc.FillLevelTargetProfile | None = None
-        self._timers: dict[tuple[str, str], datetime] = {}
+        self.reselected(None)
 
     @property
     def name(self) -> str:
@@ -121,13 +91,19 @@ class Picture:
         offered = self.details.available_control_types if self.details else []
         return next((known for known in PREFERENCE if known in offered), ControlType.NO_SELECTION)
 
-    def reselected(self, control_type: ControlType) -> None:
+    def reselected(self, control_type: ControlType | None) -> None:
         """Another control type is selected: what was said under the one before counts no more."""
         self.selected = control_type
-        self.level = self.levels = self.demand = self.constraints = self.need = self.profile = None
-        self.active.clear()
-        self._machines.clear()
-        self._timers.clear()
+        self.level: float | None = None
+        self.demand: float | None = None
+        self.constraints: pebc.PowerConstraints | None = None
+        self.need: pebc.EnergyConstraint | None = None
+        self.profile: ppbc.PowerProfileDefinition | None = None
+        self.active: dict[str, tuple[str, float]] = {}
+        self._levels: NumberRange | None = None
+        self._options: dict[str, list[Option]] = {}
+        self._transitions: dict[str, list[Transition]] = {}
+        self._timers: dict[tuple[str, str], datetime] = {}
 
     def take(self, message: S2Message, now: datetime) -> None:
         """Take note of what the device said."""
@@ -137,10 +113,9 @@ class Picture:
             case PowerMeasurement():
                 self.power = sum(v.value for v in message.values if v.commodity_quantity in _ELECTRIC)
             case PowerForecast():
-                self.forecast = message
+                self._forecast = message
             case InstructionStatusUpdate(status_type=InstructionStatus.REJECTED):
-                self.refusals += 1
-                self.left_alone_until = now + self._patience
+                self._left_alone_until = now + self._patience
                 self._patience = min(2 * self._patience, MOST_PATIENCE)
             case InstructionStatusUpdate(status_type=InstructionStatus.SUCCEEDED):
                 self._patience = PATIENCE
@@ -157,7 +132,9 @@ class Picture:
             case ppbc.PowerProfileDefinition():
                 self.profile, self.scheduled = message, False
             case ppbc.PowerProfileStatus():
-                self._take_profile_status(message)
+                for status in message.sequence_container_status:
+                    if self.profile is not None and status.power_profile_id == self.profile.id:
+                        self.scheduled = status.status is not ppbc.PowerSequenceStatus.NOT_SCHEDULED
             case frbc.ActuatorStatus() | ombc.Status() | ddbc.ActuatorStatus():
                 self.active[_actuator(message)] = message.active_operation_mode_id, message.operation_mode_factor
             case frbc.TimerStatus() | ombc.TimerStatus() | ddbc.TimerStatus():
@@ -165,112 +142,116 @@ class Picture:
             case frbc.SystemDescription() | ombc.SystemDescription() | ddbc.SystemDescription():
                 self._take_description(message)
 
-    def _take_profile_status(self, message: ppbc.PowerProfileStatus) -> None:
-        for status in message.sequence_container_status:
-            if self.profile is not None and status.power_profile_id == self.profile.id:
-                self.scheduled = status.status is not ppbc.PowerSequenceStatus.NOT_SCHEDULED
-
-    def _take_description(
-        self, message: frbc.SystemDescription | ombc.SystemDescription | ddbc.SystemDescription
-    ) -> None:
+    def _take_description(self, message: _Description) -> None:
         if isinstance(message, frbc.SystemDescription):
-            self._frbc, self.levels = message, message.storage.fill_level_range
-            return
-        if isinstance(message, ombc.SystemDescription):
-            options = [
-                Option("", mode.id, _electric(mode.power_ranges), (0.0, 0.0))
-                for mode in message.operation_modes
-                if not mode.abnormal_condition_only
-            ]
-            self._machines = {"": _Machine(options, message.transitions)}
-            return
-        if isinstance(message, ddbc.BetaSystemDescription):
+            self._levels = message.storage.fill_level_range
+        elif isinstance(message, ddbc.BetaSystemDescription):
             self.demand = message.present_demand_rate.end_of_range
-        self._machines = {
-            actuator.id: _Machine(
-                [
-                    Option(actuator.id, mode.id, _electric(mode.power_ranges), _pair(mode.supply_range))
-                    for mode in actuator.operation_modes
-                    if not mode.abnormal_condition_only
-                ],
-                actuator.transitions,
-            )
-            for actuator in message.actuators
+        # Under OMBC the device is its only actuator, without an id.
+        described = [message] if isinstance(message, ombc.SystemDescription) else message.actuators
+        self._transitions = {_actuator(one): one.transitions for one in described}
+        self._options = {
+            _actuator(one): [
+                option
+                for mode in one.operation_modes
+                if not mode.abnormal_condition_only
+                for option in _options(_actuator(one), mode)
+            ]
+            for one in described
         }
+
+    def is_left_alone(self, now: datetime) -> bool:
+        """Return whether it is not to be instructed, because it refused before."""
+        return self._left_alone_until is not None and now < self._left_alone_until
+
+    def limits(self, kind: pebc.PowerEnvelopeLimitType) -> tuple[float, float]:
+        """Return the first range of a limit in normal conditions."""
+        for allowed in self.constraints.allowed_limit_ranges if self.constraints else ():
+            if allowed.limit_type is kind and not allowed.abnormal_condition_only:
+                return _pair(allowed.range_boundary)
+        return 0.0, 0.0
 
     def actuators(self) -> list[str]:
         """Its actuators."""
-        if self._frbc is not None and self.selected is ControlType.FILL_RATE_BASED_CONTROL:
-            return [actuator.id for actuator in self._frbc.actuators]
-        return list(self._machines)
+        return list(self._options)
 
     def options(self, actuator: str, now: datetime) -> list[Option]:
         """Return the possible settings of an actuator, given its active mode, its timers and the fill level."""
-        machine = self._filling(actuator) or self._machines.get(actuator)
-        active = self.active.get(actuator)
-        if machine is None or active is None:
+        if actuator not in self.active:
             return []
-        reachable = {
+        mode = self.active[actuator][0]
+        reachable = {mode} | {
             way.to
-            for way in machine.transitions
-            if way.from_ == active[0]
+            for way in self._transitions.get(actuator, ())
+            if way.from_ == mode
             and not way.abnormal_condition_only
             and all(self._timers.get((actuator, timer), now) <= now for timer in way.blocking_timers)
         }
-        return [option for option in machine.options if option.mode in reachable or option.mode == active[0]]
+        found: dict[str, Option] = {}
+        for option in self._options.get(actuator, ()):
+            if option.mode in reachable and self._fits(option.levels):
+                found.setdefault(option.mode, option)
+        return list(found.values())
 
-    def _filling(self, actuator: str) -> _Machine | None:
-        if self._frbc is None or self.selected is not ControlType.FILL_RATE_BASED_CONTROL or self.level is None:
-            return None
-        options = []
-        found = next((known for known in self._frbc.actuators if known.id == actuator), None)
-        if found is None:
-            return None
-        for mode in found.operation_modes:
-            for element in mode.elements:
-                start, end = _pair(element.fill_level_range)
-                if start <= self.level <= end and not mode.abnormal_condition_only:
-                    options.append(Option(actuator, mode.id, _electric(element.power_ranges), _pair(element.fill_rate)))
-                    break
-        return _Machine(options, found.transitions)
+    def _fits(self, levels: tuple[float, float] | None) -> bool:
+        return levels is None or (self.level is not None and levels[0] <= self.level <= levels[1])
 
     def lacking(self, now: datetime) -> tuple[float, timedelta] | None:
         """By how much the fill level has to rise, and how long it has for that; for the first target above it."""
         if self._target is None or self.level is None:
             return None
-        moment = self._target.start_time
-        for element in self._target.elements:
-            end = moment + timedelta(milliseconds=element.duration)
+        for start, end, element in _spans(self._target.start_time, self._target.elements):
             missing = element.fill_level_range.start_of_range - self.level
             if end > now and missing > 0:
-                return missing, max(timedelta(0), moment - now)
-            moment = end
+                return missing, max(timedelta(0), start - now)
         return None
 
     def highest(self, now: datetime) -> float | None:
         """Return the highest fill level now: of the target, or of the storage."""
         if self._target is not None:
-            moment = self._target.start_time
-            for element in self._target.elements:
-                moment += timedelta(milliseconds=element.duration)
-                if moment > now:
+            for _, end, element in _spans(self._target.start_time, self._target.elements):
+                if end > now:
                     return element.fill_level_range.end_of_range
-        return self.levels.end_of_range if self.levels else None
+        return self._levels.end_of_range if self._levels else None
 
     def expected_power(self, moment: datetime) -> float:
         """W that it forecast for a moment."""
-        if self.forecast is None:
-            return 0.0
-        end = self.forecast.start_time
-        for element in self.forecast.elements:
-            end += timedelta(milliseconds=element.duration)
-            if moment < end:
-                return sum(v.value_expected for v in element.power_values if v.commodity_quantity in _ELECTRIC)
+        if self._forecast is not None:
+            for _, end, element in _spans(self._forecast.start_time, self._forecast.elements):
+                if moment < end:
+                    return sum(v.value_expected for v in element.power_values if v.commodity_quantity in _ELECTRIC)
         return 0.0
 
 
-def _actuator(message: _Status | _TimerStatus) -> str:
-    return getattr(message, "actuator_id", "")
+class _Lasting(Protocol):
+    @property
+    def duration(self) -> int: ...
+
+
+L = TypeVar("L", bound=_Lasting)
+
+
+def _spans(moment: datetime, elements: Iterable[L]) -> Iterator[tuple[datetime, datetime, L]]:
+    """Yield when each element begins and ends."""
+    for element in elements:
+        end = moment + timedelta(milliseconds=element.duration)
+        yield moment, end, element
+        moment = end
+
+
+def _actuator(one: object) -> str:
+    """Return the actuator of a status, or the id of a described one; under OMBC there is none."""
+    return getattr(one, "actuator_id", getattr(one, "id", ""))
+
+
+def _options(actuator: str, mode: frbc.OperationMode | ombc.OperationMode | ddbc.OperationMode) -> list[Option]:
+    if isinstance(mode, frbc.OperationMode):
+        return [
+            Option(actuator, mode.id, _electric(e.power_ranges), _pair(e.fill_rate), _pair(e.fill_level_range))
+            for e in mode.elements
+        ]
+    rate = _pair(mode.supply_range) if isinstance(mode, ddbc.OperationMode) else (0.0, 0.0)
+    return [Option(actuator, mode.id, _electric(mode.power_ranges), rate)]
 
 
 def _pair(numbers: NumberRange | PowerRange) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from s2connect.messages.general import CommodityQuantity, NumberRange, PowerForecastValue, PowerRange
+from s2connect.messages.general import CommodityQuantity, NumberRange, PowerForecastValue
 
 Chance = Callable[[], float]
 """Gives a random number from 0 to 1 with every call."""
@@ -22,11 +22,6 @@ DAY: Final = timedelta(days=1)
 def number_range(start: float, end: float) -> NumberRange:
     """From one number to another."""
     return NumberRange(start_of_range=start, end_of_range=end)
-
-
-def power_range(start: float, end: float, quantity: CommodityQuantity = POWER) -> PowerRange:
-    """From one power to another, in the unit of the quantity."""
-    return PowerRange(start_of_range=start, end_of_range=end, commodity_quantity=quantity)
 
 
 def expected(power: float) -> PowerForecastValue:
@@ -47,6 +42,11 @@ def hour_of_day(moment: datetime) -> float:
 def between(chance: Chance, low: float, high: float) -> float:
     """A random number from ``low`` to ``high``."""
     return low + (high - low) * chance()
+
+
+def along(ends: tuple[float, float], factor: float) -> float:
+    """What an operation mode has at a factor, between what it has at 0 and at 1."""
+    return ends[0] + (ends[1] - ends[0]) * factor
 
 
 def clamp(value: float, low: float, high: float) -> float:

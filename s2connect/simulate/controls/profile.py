@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from s2connect.messages import S2Message, ppbc
 from s2connect.messages.general import ControlType, InstructionStatus
-from s2connect.simulate.controls.base import Control, Instruction, Notebook, status_update
+from s2connect.simulate.devices.base import Control, Device, status_update
 from s2connect.simulate.units import expected, milliseconds
 
 CONTAINER = "run"
 """The only sequence container of a profile."""
+
+_Interruption = ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
 
 
 class Sequence(NamedTuple):
@@ -35,14 +38,16 @@ class Job(NamedTuple):
     sequences: list[Sequence]
 
 
-class Working(Protocol):
+class Working(Device):
     """A device that has a job to do now and then."""
 
+    @abc.abstractmethod
     def job(self, now: datetime) -> Job:
-        """The job that is to be done next."""
+        """Return the job that is to be done next."""
 
+    @abc.abstractmethod
     def work(self, power: float | None) -> None:
-        """Run with this power from now on, in W; None is not at all."""
+        """Run with this power from now on, in W; None is as it does by itself."""
 
 
 class _Run:
@@ -72,7 +77,7 @@ class _Run:
         return None
 
 
-class PpbcControl(Control):
+class PpbcControl(Control[Working]):
     """Power Profile Based Control, one job at a time. One that is not scheduled starts at the last moment."""
 
     control_type: ClassVar = ControlType.POWER_PROFILE_BASED_CONTROL
@@ -81,15 +86,13 @@ class PpbcControl(Control):
         ppbc.StartInterruptionInstruction,
         ppbc.EndInterruptionInstruction,
     )
-
-    def __init__(self, device: Working, notebook: Notebook, *, now: datetime) -> None:
-        super().__init__(notebook)
-        self._device = device
-        self._job = device.job(now)
-        self._run: _Run | None = None
+    _run: _Run | None = None
 
     def _last_start(self) -> datetime:
         return self._job.latest_end - min(sequence.duration for sequence in self._job.sequences)
+
+    def _latest_return(self, run: _Run) -> datetime:
+        return self._job.latest_end - (run.sequence.duration - run.progress)
 
     def _scheduled(self) -> ppbc.ScheduleInstruction | None:
         return next((entry[2] for entry in self._waiting if isinstance(entry[2], ppbc.ScheduleInstruction)), None)
@@ -98,31 +101,47 @@ class PpbcControl(Control):
     def next_due(self) -> datetime | None:
         """Time at which an instruction begins, an element ends, or the job cannot wait any longer."""
         moments = [super().next_due]
-        if self._run is None:
+        run = self._run
+        if run is None:
             moments.append(self._last_start() if self._scheduled() is None else None)
-        elif not self._run.interrupted and (element := self._run.element) is not None:
-            moments.append(self._run.seen + element[0])
-        elif self._run.interrupted:
-            moments.append(self._latest_return())
+        elif run.interrupted:
+            moments.append(self._latest_return(run))
+        elif run.element is not None:
+            moments.append(run.seen + run.element[0])
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _latest_return(self) -> datetime:
-        assert self._run is not None
-        return self._job.latest_end - (self._run.sequence.duration - self._run.progress)
-
     def start(self, now: datetime) -> list[S2Message]:
-        """Say what is to be done."""
-        self._job = self._device.job(now)
-        return [self._definition(), self._status()]
+        return self._next_job(now)
 
-    def objection(self, instruction: Instruction, now: datetime) -> str | None:
-        assert isinstance(
-            instruction,
-            ppbc.ScheduleInstruction | ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction,
+    def _next_job(self, now: datetime) -> list[S2Message]:
+        """Stand still, and say what is to be done."""
+        self._run = None
+        self._device.work(0.0)
+        self._job = self._device.job(now)
+        sequences = [
+            ppbc.PowerSequence(
+                id=sequence.id,
+                is_interruptible=True,
+                abnormal_condition_only=False,
+                elements=[
+                    ppbc.PowerSequenceElement(duration=milliseconds(duration), power_values=[expected(power)])
+                    for duration, power in sequence.elements
+                ],
+            )
+            for sequence in self._job.sequences
+        ]
+        definition = ppbc.PowerProfileDefinition(
+            id=self._job.id,
+            start_time=self._job.earliest,
+            end_time=self._job.latest_end,
+            power_sequences_containers=[ppbc.PowerSequenceContainer(id=CONTAINER, power_sequences=sequences)],
         )
-        sequence = next((s for s in self._job.sequences if s.id == instruction.power_sequence_id), None)
+        return [definition, self._status()]
+
+    def objection(self, instruction: ppbc.ScheduleInstruction | _Interruption, now: datetime) -> str | None:
         if instruction.power_profile_id != self._job.id or instruction.sequence_container_id != CONTAINER:
             return "There is no such power profile."
+        sequence = self._sequence(instruction.power_sequence_id)
         if sequence is None:
             return "There is no such power sequence."
         if not isinstance(instruction, ppbc.ScheduleInstruction):
@@ -138,9 +157,10 @@ class PpbcControl(Control):
             return "It would not be done in time."
         return None
 
-    def _interruption_objection(
-        self, instruction: ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
-    ) -> str | None:
+    def _sequence(self, identifier: str) -> Sequence | None:
+        return next((sequence for sequence in self._job.sequences if sequence.id == identifier), None)
+
+    def _interruption_objection(self, instruction: _Interruption) -> str | None:
         if self._run is None or self._run.sequence.id != instruction.power_sequence_id:
             return "It does not run."
         if self._run.interrupted is isinstance(instruction, ppbc.StartInterruptionInstruction):
@@ -153,85 +173,60 @@ class PpbcControl(Control):
         said = super().take(message, now)
         return said if self._scheduled() is before else [*said, self._status()]
 
-    def begin(self, instruction: Instruction, now: datetime) -> list[S2Message]:
+    def begin(self, instruction: ppbc.ScheduleInstruction | _Interruption, now: datetime) -> list[S2Message]:
         """Start, interrupt or go on."""
         started = status_update(instruction.id, InstructionStatus.STARTED, now)
         if isinstance(instruction, ppbc.ScheduleInstruction):
-            sequence = next(s for s in self._job.sequences if s.id == instruction.power_sequence_id)
+            sequence = self._sequence(instruction.power_sequence_id)
+            assert sequence is not None
             return [started, *self._begin(instruction.id, sequence, now)]
         assert self._run is not None
         self._run.go_on(now)
         self._run.interrupted = isinstance(instruction, ppbc.StartInterruptionInstruction)
-        self._apply()
+        self._apply(self._run)
         return [started, self._status(), status_update(instruction.id, InstructionStatus.SUCCEEDED, now)]
 
     def _begin(self, instruction_id: str, sequence: Sequence, now: datetime) -> list[S2Message]:
         self._run = _Run(instruction_id, sequence, now)
-        self._apply()
+        self._apply(self._run)
         return [self._status()]
 
-    def _apply(self) -> None:
-        assert self._run is not None
-        element = self._run.element
-        self._device.work(0.0 if self._run.interrupted or element is None else element[1])
+    def _apply(self, run: _Run) -> None:
+        self._device.work(0.0 if run.interrupted or run.element is None else run.element[1])
 
     def tick(self, now: datetime) -> list[S2Message]:
         """Go on in the sequence; begin by itself what cannot wait; then there is another job."""
-        if self._run is None:
+        run = self._run
+        if run is None:
             if now < self._last_start() or self._scheduled() is not None:
                 return []
-            self._notebook.note("starts by itself, because it cannot wait any longer")
+            self._device.note("starts by itself, because it cannot wait any longer")
             return self._begin("", min(self._job.sequences, key=lambda s: s.duration), now)
-        self._run.go_on(now)
+        run.go_on(now)
         said: list[S2Message] = []
-        if self._run.interrupted and now >= self._latest_return():
-            self._notebook.note("goes on by itself, because it cannot wait any longer")
-            self._run.interrupted = False
+        if run.interrupted and now >= self._latest_return(run):
+            self._device.note("goes on by itself, because it cannot wait any longer")
+            run.interrupted = False
             said.append(self._status())
-        if self._run.element is not None:
-            self._apply()
+        if run.element is not None:
+            self._apply(run)
             return said
         said.append(self._status(ppbc.PowerSequenceStatus.FINISHED))
-        if self._run.instruction_id:
-            said.append(status_update(self._run.instruction_id, InstructionStatus.SUCCEEDED, now))
-        self._run = None
-        self._device.work(None)
-        self._job = self._device.job(now)
-        return [*said, self._definition(), self._status()]
+        if run.instruction_id:
+            said.append(status_update(run.instruction_id, InstructionStatus.SUCCEEDED, now))
+        return [*said, *self._next_job(now)]
 
     def stop(self) -> None:
-        """The device does its work by itself again."""
-        super().stop()
-        self._run = None
         self._device.work(None)
 
-    def _definition(self) -> S2Message:
-        sequences = [
-            ppbc.PowerSequence(
-                id=sequence.id,
-                is_interruptible=True,
-                abnormal_condition_only=False,
-                elements=[
-                    ppbc.PowerSequenceElement(duration=milliseconds(duration), power_values=[expected(power)])
-                    for duration, power in sequence.elements
-                ],
-            )
-            for sequence in self._job.sequences
-        ]
-        return ppbc.PowerProfileDefinition(
-            id=self._job.id,
-            start_time=self._job.earliest,
-            end_time=self._job.latest_end,
-            power_sequences_containers=[ppbc.PowerSequenceContainer(id=CONTAINER, power_sequences=sequences)],
-        )
-
-    def _status(self, status: ppbc.PowerSequenceStatus | None = None) -> S2Message:
+    def _status(self, status: ppbc.PowerSequenceStatus = ppbc.PowerSequenceStatus.NOT_SCHEDULED) -> S2Message:
         selected, progress = None, None
-        scheduled = self._scheduled()
-        if self._run is not None:
-            running = ppbc.PowerSequenceStatus.INTERRUPTED if self._run.interrupted else None
-            status = status or running or ppbc.PowerSequenceStatus.EXECUTING
-            selected, progress = self._run.sequence.id, milliseconds(self._run.progress)
+        scheduled, run = self._scheduled(), self._run
+        if run is not None:
+            if status is not ppbc.PowerSequenceStatus.FINISHED:
+                interrupted, executing = ppbc.PowerSequenceStatus.INTERRUPTED, ppbc.PowerSequenceStatus.EXECUTING
+                status = interrupted if run.interrupted else executing
+            selected, progress = run.sequence.id, milliseconds(run.progress)
         elif scheduled is not None:
             status, selected = ppbc.PowerSequenceStatus.SCHEDULED, scheduled.power_sequence_id
         return ppbc.PowerProfileStatus(
@@ -239,7 +234,7 @@ class PpbcControl(Control):
                 ppbc.PowerSequenceContainerStatus(
                     power_profile_id=self._job.id,
                     sequence_container_id=CONTAINER,
-                    status=status or ppbc.PowerSequenceStatus.NOT_SCHEDULED,
+                    status=status,
                     selected_sequence_id=selected,
                     progress=progress,
                 )

@@ -1,30 +1,30 @@
-"""Base of the simulated devices: description, measurements, forecasts and control."""
+"""Base of the simulated devices, and of the control types by which an energy manager controls them."""
 
 from __future__ import annotations
 
 import abc
+import heapq
 from collections import deque
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, TypedDict
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
-from s2connect.errors import UsageError
-from s2connect.messages import V1, S2Message
+from s2connect.messages import V1, IdentifiedMessage, S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import (
     Commodity,
     CommodityQuantity,
     ControlType,
+    InstructionStatus,
+    InstructionStatusUpdate,
     PowerForecast,
     PowerForecastElement,
     PowerMeasurement,
     PowerValue,
     ResourceManagerDetails,
+    RevokeObject,
     Role,
     RoleType,
     SelectControlType,
 )
-from s2connect.simulate.controls.base import Control
-from s2connect.simulate.controls.modes import Actuator, Setting
 from s2connect.simulate.units import HOUR, MINUTE, POWER, Chance, expected, milliseconds
 
 STEP: Final = MINUTE
@@ -33,13 +33,41 @@ STEP: Final = MINUTE
 MAX_NOTES: Final = 100
 """Sentences for a person that are kept until they are taken; beyond it the oldest is forgotten."""
 
+MAX_WAITING: Final = 16
+"""Instructions that may wait for their time of execution."""
 
-class DeviceOptions(TypedDict, total=False):
-    """Options of every device; see :class:`Device`."""
+Instruction = (
+    frbc.Instruction
+    | ombc.Instruction
+    | ddbc.Instruction
+    | pebc.Instruction
+    | ppbc.ScheduleInstruction
+    | ppbc.StartInterruptionInstruction
+    | ppbc.EndInterruptionInstruction
+)
+"""An instruction of any control type."""
 
-    name: str | None
-    offered: Sequence[ControlType] | None
-    measure_every: timedelta
+D = TypeVar("D", bound="Device")
+
+
+class Basics(NamedTuple):
+    """What every device is made with.
+
+    Attributes:
+        resource_id: Its ``resource_id``.
+        chance: Where its random numbers come from.
+        now: The time, with its zone.
+        name: The name that its user gave it.
+        only: The only control type to offer, one of those that it has; None offers all.
+        measure_every: Between two measurements.
+    """
+
+    resource_id: str
+    chance: Chance
+    now: datetime
+    name: str | None = None
+    only: ControlType | None = None
+    measure_every: timedelta = MINUTE
 
 
 class Device(abc.ABC):
@@ -47,55 +75,30 @@ class Device(abc.ABC):
 
     What the methods return is to be sent in that order. The times that they are given never go back.
 
-    Args:
-        resource_id: Its ``resource_id``.
-        chance: Where its random numbers come from.
-        now: The time, with its zone.
-        name: The name that its user gave it.
-        offered: Control types to offer, of those that it has; None offers all.
-        measure_every: Between two measurements.
-
     Attributes:
-        resource_id: Its ``resource_id``.
-        name: The name that its user gave it.
         version: S2 JSON data model of the session; set it before :meth:`selected`.
         outlook: Grows whenever the forecast changes.
-
-    Raises:
-        UsageError: ``offered`` names a control type that it has not, or none at all.
     """
 
     kind: ClassVar[str]
     role: ClassVar[RoleType] = RoleType.ENERGY_CONSUMER
-    control_types: ClassVar[tuple[ControlType, ...]]
+    controls: ClassVar[tuple[type[Control[Any]], ...]]
     measured: ClassVar[tuple[CommodityQuantity, ...]] = (POWER,)
     forecasts_power: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        resource_id: str,
-        chance: Chance,
-        *,
-        now: datetime,
-        name: str | None = None,
-        offered: Sequence[ControlType] | None = None,
-        measure_every: timedelta = MINUTE,
-    ) -> None:
-        self.resource_id = resource_id
-        self.name = name or self.kind
+    def __init__(self, basics: Basics) -> None:
+        self.resource_id = basics.resource_id
+        self.name = basics.name or self.kind
         self.version = V1
         self.outlook = 0
-        self._chance = chance
-        self._offered = tuple(offered) if offered is not None else self.control_types
-        if not self._offered or not set(self._offered) <= set(self.control_types):
-            raise UsageError(f"A {self.kind} cannot be controlled that way; it knows {', '.join(self.control_types)}.")
-        self._now = now
-        self._measure_every = measure_every
-        self._next_measurement = now + measure_every
-        self._next_forecast = now + HOUR
-        self._control: Control | None = None
+        self._chance = basics.chance
+        self._offered = {c.control_type: c for c in self.controls if basics.only in (None, c.control_type)}
+        self._now = basics.now
+        self._measure_every = basics.measure_every
+        self._next_measurement = basics.now + basics.measure_every
+        self._next_forecast = basics.now + HOUR
+        self._control: Control[Any] | None = None
         self._notes: deque[str] = deque(maxlen=MAX_NOTES)
-        self._actuators: dict[str, Actuator] = {}
 
     # Messages
 
@@ -119,18 +122,20 @@ class Device(abc.ABC):
         Returns:
             Descriptions and statuses; without a control type, or for one that was not offered, only a measurement.
         """
-        self._progress(now)
-        self._stop_control()
+        self.disconnected(now)
+        said: list[S2Message] = []
         if control_type in self._offered:
-            self._control = self._make_control(control_type, now)
+            self._control = self._offered[control_type](self)
             self.note(f"is controlled by {control_type}")
-        said: list[S2Message] = self._control.start(now) if self._control else []
+            said = self._control.start(now)
         return [*said, *self._measurement(now), *self._power_forecast(now)]
 
     def disconnected(self, now: datetime) -> None:
         """Go on without an energy manager, after the end of the session."""
         self._progress(now)
-        self._stop_control()
+        if self._control is not None:
+            self._control.stop()
+            self._control = None
 
     def instructed(self, message: S2Message, now: datetime) -> list[S2Message]:
         """Take a message of the energy manager; those that do not fit are ignored.
@@ -152,7 +157,15 @@ class Device(abc.ABC):
         said: list[S2Message] = []
         while (due := self.next_due) <= now:
             self._progress(due)
-            said += self._due(due)
+            if self._control is not None:
+                said += self._control.due(due)
+            else:
+                self.alone(due)
+            if due >= self._next_measurement:
+                self._next_measurement = due + self._measure_every
+                said += self._measurement(due)
+            if due >= self._next_forecast:
+                said += self._power_forecast(due)
         self._progress(now)
         return said
 
@@ -190,17 +203,11 @@ class Device(abc.ABC):
     def power(self) -> float:
         """Electric power in W; production is negative."""
 
-    @abc.abstractmethod
-    def _step(self, start: datetime, seconds: float) -> None:
+    def alone(self, now: datetime) -> None:  # noqa: B027 - nothing, unless a device says so
+        """Do what the device does without an energy manager."""
+
+    def _step(self, start: datetime, seconds: float) -> None:  # noqa: B027 - likewise
         """Let at most :data:`STEP` pass, during which nothing is changed from outside."""
-
-    @abc.abstractmethod
-    def _make_control(self, control_type: ControlType, now: datetime) -> Control:
-        """Make the control of a selected type."""
-
-    def _alone(self, now: datetime) -> list[Setting]:
-        """Return the settings without an energy manager."""
-        return []
 
     def _power_elements(self, now: datetime) -> list[float]:
         """Return the expected W of each of the next hours."""
@@ -209,45 +216,105 @@ class Device(abc.ABC):
     def _values(self) -> list[PowerValue]:
         return [PowerValue(commodity_quantity=POWER, value=self.power)]
 
-    # How actuators are seen by controls
-
-    @property
-    def actuators(self) -> dict[str, Actuator]:
-        """Its actuators by id."""
-        return self._actuators
-
-    def _stop_control(self) -> None:
-        if self._control is not None:
-            self._control.stop()
-            self._control = None
-
     def _progress(self, now: datetime) -> None:
         while self._now < now:
             piece = min(now - self._now, STEP)
             self._step(self._now, piece.total_seconds())
             self._now += piece
 
-    def _due(self, now: datetime) -> list[S2Message]:
-        said: list[S2Message] = []
-        if self._control is not None:
-            said += self._control.due(now)
-        else:
-            for setting in self._alone(now):
-                self._actuators[setting.actuator].switch(setting.mode, setting.factor, now)
-        if now >= self._next_measurement:
-            self._next_measurement = now + self._measure_every
-            said += self._measurement(now)
-        if now >= self._next_forecast:
-            said += self._power_forecast(now)
-        return said
-
     def _measurement(self, now: datetime) -> list[S2Message]:
         return [PowerMeasurement(measurement_timestamp=now, values=self._values())]
 
     def _power_forecast(self, now: datetime) -> list[S2Message]:
         self._next_forecast = now + HOUR
+        powers = self._power_elements(now)
         elements = [
-            PowerForecastElement(duration=milliseconds(HOUR), power_values=[expected(power)])
-            for power in self._power_elements(now)
+            PowerForecastElement(duration=milliseconds(HOUR), power_values=[expected(power)]) for power in powers
         ]
         return [PowerForecast(start_time=now, elements=elements)] if elements else []
+
+
+class Control(abc.ABC, Generic[D]):
+    """Base of the control types of one device, from the selection to the next. Simulated time comes as argument.
+
+    Instructions are accepted, wait for their time and begin, with a status at each step.
+    """
+
+    control_type: ClassVar[ControlType]
+    instructions: ClassVar[tuple[type[IdentifiedMessage], ...]]
+
+    def __init__(self, device: D) -> None:
+        self._device = device
+        self._waiting: list[tuple[datetime, int, Instruction]] = []
+        self._order = 0
+
+    @abc.abstractmethod
+    def start(self, now: datetime) -> list[S2Message]:
+        """Start after the selection. Returns the messages to the energy manager."""
+
+    @abc.abstractmethod
+    def objection(self, instruction: Any, now: datetime) -> str | None:
+        """Return why an instruction is refused, as a sentence for the device's user; None if it is accepted."""
+
+    @abc.abstractmethod
+    def begin(self, instruction: Any, now: datetime) -> list[S2Message]:
+        """Execute an instruction. Returns its status updates and other messages."""
+
+    @abc.abstractmethod
+    def tick(self, now: datetime) -> list[S2Message]:
+        """Update to the time ``now``. Returns the messages that are due."""
+
+    def stop(self) -> None:
+        """Stop, because another control type is selected or the session has ended."""
+
+    @property
+    def next_due(self) -> datetime | None:
+        """Time of the next work of :meth:`due`."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def take(self, message: S2Message, now: datetime) -> list[S2Message]:
+        """Take a message of the energy manager; those of other control types are ignored."""
+        if isinstance(message, RevokeObject):
+            return self._revoke(message.object_id, now)
+        if not isinstance(message, self.instructions):
+            return []
+        instruction: Instruction = message  # type: ignore[assignment]  # what self.instructions lists
+        new = status_update(instruction.id, InstructionStatus.NEW, now)
+        reason = "Too many instructions wait already." if len(self._waiting) >= MAX_WAITING else None
+        reason = reason or self.objection(instruction, max(now, instruction.execution_time))
+        if reason is not None:
+            self._device.note(f"refuses an instruction: {reason}")
+            return [new, status_update(instruction.id, InstructionStatus.REJECTED, now)]
+        accepted = [new, status_update(instruction.id, InstructionStatus.ACCEPTED, now)]
+        if instruction.execution_time <= now:
+            return [*accepted, *self.begin(instruction, now)]
+        self._order += 1
+        heapq.heappush(self._waiting, (instruction.execution_time, self._order, instruction))
+        return [*accepted]
+
+    def _revoke(self, instruction_id: str, now: datetime) -> list[S2Message]:
+        """Forget an instruction that has not begun."""
+        for entry in self._waiting:
+            if entry[2].id == instruction_id:
+                self._waiting.remove(entry)
+                heapq.heapify(self._waiting)
+                return [status_update(instruction_id, InstructionStatus.REVOKED, now)]
+        return []
+
+    def due(self, now: datetime) -> list[S2Message]:
+        """Execute the instructions whose time has come. Returns all messages that are due."""
+        said: list[S2Message] = []
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, instruction = heapq.heappop(self._waiting)
+            reason = self.objection(instruction, now)
+            if reason is None:
+                said += self.begin(instruction, now)
+            else:
+                self._device.note(f"gives an instruction up: {reason}")
+                said.append(status_update(instruction.id, InstructionStatus.ABORTED, now))
+        return said + self.tick(now)
+
+
+def status_update(instruction_id: str, status: InstructionStatus, now: datetime) -> InstructionStatusUpdate:
+    """Return the status of an instruction."""
+    return InstructionStatusUpdate(instruction_id=instruction_id, status_type=status, timestamp=now)

@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from s2connect.errors import UsageError
 from s2connect.messages.general import ControlType
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.battery import Battery
 from s2connect.simulate.devices.ev_charger import EvCharger
 from s2connect.simulate.devices.heat_pump import HeatPump, HybridHeatPump
 from s2connect.simulate.devices.pv import PhotoVoltaic
 from s2connect.simulate.devices.water_heater import WaterHeater
-from s2connect.simulate.units import Chance
+from s2connect.simulate.units import MINUTE, Chance
 
-KINDS: Final[Mapping[str, tuple[type[Device], ...]]] = MappingProxyType(
-    {
-        "battery": (Battery,),
-        "ev-charger": (EvCharger,),
-        "pv": (PhotoVoltaic,),
-        "heat-pump": (HeatPump, HybridHeatPump),
-        "water-heater": (WaterHeater,),
-    }
-)
+KINDS: Final[Mapping[str, tuple[type[Device], ...]]] = {
+    "battery": (Battery,),
+    "ev-charger": (EvCharger,),
+    "pv": (PhotoVoltaic,),
+    "heat-pump": (HeatPump, HybridHeatPump),
+    "water-heater": (WaterHeater,),
+}
 """By kind, the devices; which of several it is depends on how it shall be controlled."""
 
-CONTROL_TYPES: Final[Mapping[str, ControlType]] = MappingProxyType(
-    {
-        "pebc": ControlType.POWER_ENVELOPE_BASED_CONTROL,
-        "ppbc": ControlType.POWER_PROFILE_BASED_CONTROL,
-        "ombc": ControlType.OPERATION_MODE_BASED_CONTROL,
-        "frbc": ControlType.FILL_RATE_BASED_CONTROL,
-        "ddbc": ControlType.DEMAND_DRIVEN_BASED_CONTROL,
-    }
-)
+CONTROL_TYPES: Final[Mapping[str, ControlType]] = {
+    "pebc": ControlType.POWER_ENVELOPE_BASED_CONTROL,
+    "ppbc": ControlType.POWER_PROFILE_BASED_CONTROL,
+    "ombc": ControlType.OPERATION_MODE_BASED_CONTROL,
+    "frbc": ControlType.FILL_RATE_BASED_CONTROL,
+    "ddbc": ControlType.DEMAND_DRIVEN_BASED_CONTROL,
+}
 """Control types as people type them."""
 
 
 def make_device(
-    kind: str, resource_id: str, chance: Chance, *, control_type: ControlType | None = None, **settings: Any
+    kind: str,
+    resource_id: str,
+    chance: Chance,
+    *,
+    now: datetime,
+    name: str | None = None,
+    control_type: ControlType | None = None,
+    measure_every: timedelta = MINUTE,
+    **sizes: Any,
 ) -> Device:
     """Make a device.
 
@@ -48,19 +52,23 @@ def make_device(
         kind: One of :data:`KINDS`.
         resource_id: Its ``resource_id``.
         chance: Where its random numbers come from.
+        now: The time, with its zone.
+        name: The name that its user gave it.
         control_type: The only control type that it shall offer; None for all that it has.
-        settings: Other arguments of its class.
+        measure_every: Between two measurements.
+        sizes: Other arguments of its class.
 
     Raises:
         UsageError: There is no such kind, or it cannot be controlled that way.
     """
-    classes = KINDS.get(kind)
-    if classes is None:
+    if kind not in KINDS:
         raise UsageError(f"There is no simulated device of that kind; there are {', '.join(KINDS)}.")
-    if control_type is None:
-        return classes[0](resource_id, chance, **settings)
-    for known in classes:
-        if control_type in known.control_types:
-            return known(resource_id, chance, offered=(control_type,), **settings)
-    names = [name for name, value in CONTROL_TYPES.items() if any(value in known.control_types for known in classes)]
+    basics = Basics(resource_id, chance, now, name, control_type, measure_every)
+    known: set[ControlType] = set()
+    for device in KINDS[kind]:
+        own = {control.control_type for control in device.controls}
+        if control_type is None or control_type in own:
+            return device(basics, **sizes)
+        known |= own
+    names = [name for name, value in CONTROL_TYPES.items() if value in known]
     raise UsageError(f"A simulated {kind} cannot be controlled that way; it knows {', '.join(names)}.")

@@ -16,7 +16,7 @@ HOT_WATER: Final = ((6.5, 8.5, 2.0), (11.5, 13.0, 0.6), (18.0, 21.0, 1.5))
 
 def hot_water(hour: float) -> float:
     """Return the usage of hot water at a time of day, relative to the average."""
-    return sum(amount for start, end, amount in HOT_WATER if start <= hour % 24 < end)
+    return sum(amount for start, end, amount in HOT_WATER if start <= hour < end)
 
 
 class Tank:
@@ -26,12 +26,6 @@ class Tank:
         litres: How much.
         temperature: °C in the beginning.
         loss: W per °C above the room's temperature.
-
-    Attributes:
-        temperature: °C.
-        heated: Wh that came in, all in all.
-        lost: Wh that were lost to the room.
-        drawn: Wh that were taken out.
     """
 
     def __init__(self, litres: float, temperature: float, *, loss: float) -> None:
@@ -39,7 +33,6 @@ class Tank:
         """Wh per °C."""
         self.temperature = temperature
         self.loss = loss
-        self.heated = self.lost = self.drawn = 0.0
 
     def step(self, seconds: float, *, heat: float, draw: float) -> None:
         """Let time pass with powers in W; water at the temperature of the room gives nothing."""
@@ -48,9 +41,6 @@ class Tank:
         lost = self.loss * above * hours
         drawn = min(draw * hours, max(0.0, above * self.capacity - lost))
         self.temperature += (heat * hours - lost - drawn) / self.capacity
-        self.heated += heat * hours
-        self.lost += lost
-        self.drawn += drawn
 
     def rate(self, power: float) -> float:
         """°C per second that a power in W makes."""

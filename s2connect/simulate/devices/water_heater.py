@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Unpack
+from typing import ClassVar, Final
 
 from s2connect.messages import new_id
-from s2connect.messages.general import ControlType
-from s2connect.simulate.controls.base import Control
-from s2connect.simulate.controls.modes import Actuator, Mode, OmbcControl, Setting, Switching
-from s2connect.simulate.controls.profile import Job, PpbcControl, Sequence
-from s2connect.simulate.devices.base import Device, DeviceOptions
+from s2connect.simulate.controls.modes import Actuator, Machine, Mode, OmbcControl, Setting
+from s2connect.simulate.controls.profile import Job, PpbcControl, Sequence, Working
+from s2connect.simulate.devices.base import Basics
 from s2connect.simulate.devices.tank import ROOM, Tank, hot_water
-from s2connect.simulate.units import DAY, HOUR, Chance, between, hour_of_day
+from s2connect.simulate.units import DAY, HOUR, between, hour_of_day
 
 ELEMENT: Final = "element"
 COMFORT: Final = (42.0, 65.0)
@@ -23,39 +21,30 @@ DISINFECTED: Final = 70.0
 
 DISINFECT_EVERY: Final = 7 * DAY
 OFF: Final = Setting(ELEMENT, "off", 0.0)
+HEAT: Final = Setting(ELEMENT, "heat", 0.0)
 DISINFECT: Final = Setting(ELEMENT, "disinfect", 0.0)
 
 
-class WaterHeater(Device):
+class WaterHeater(Machine, Working):
     """A tank of hot water for a household, with an element that heats, and once a week disinfects.
 
     To disinfect is an operation mode for abnormal conditions only: the device does it by itself, and the energy manager
-    may have it done earlier when there is more power than anybody can use.
+    may have it done earlier when there is more power than anybody can use. Chance decides how warm the water is in the
+    beginning, and when it was disinfected.
 
     Args:
-        resource_id: See :class:`Device`.
-        chance: Also decides how warm the water is in the beginning, and when it was disinfected.
-        now: The time.
+        basics: What every device is made with.
         max_power: W.
         litres: Of the tank.
     """
 
     kind: ClassVar = "water-heater"
-    control_types: ClassVar = (ControlType.OPERATION_MODE_BASED_CONTROL, ControlType.POWER_PROFILE_BASED_CONTROL)
+    controls: ClassVar = (OmbcControl, PpbcControl)
 
-    def __init__(
-        self,
-        resource_id: str,
-        chance: Chance,
-        *,
-        now: datetime,
-        max_power: float = 2_000.0,
-        litres: float = 150.0,
-        **options: Unpack[DeviceOptions],
-    ) -> None:
-        super().__init__(resource_id, chance, now=now, **options)
+    def __init__(self, basics: Basics, *, max_power: float = 2_000.0, litres: float = 150.0) -> None:
+        super().__init__(basics)
         self.max_power = max_power
-        self.tank = Tank(litres, between(chance, 48.0, 60.0), loss=litres / 100)
+        self.tank = Tank(litres, between(self._chance, 48.0, 60.0), loss=litres / 100)
         self._draw = min(litres * 6.0, max_power * 3)
         """W that are taken while usual amounts of hot water are."""
         modes = (
@@ -63,15 +52,13 @@ class WaterHeater(Device):
             Mode("heat", (max_power, max_power)),
             Mode("disinfect", (max_power, max_power), abnormal=True),
         )
-        ways = [Switching(a.id, b.id) for a in modes for b in modes if a is not b]
-        self._element = Actuator(ELEMENT, modes, ways, now)
-        self._actuators = {ELEMENT: self._element}
-        self._disinfect_at = now + between(chance, 0.1, 1.0) * DISINFECT_EVERY
+        self._element = Actuator(ELEMENT, modes, self._now)
+        self.actuators = {ELEMENT: self._element}
+        self._disinfect_at = self._now + between(self._chance, 0.1, 1.0) * DISINFECT_EVERY
         self._work: float | None = None
 
     @property
     def power(self) -> float:
-        """W."""
         if self.tank.temperature >= DISINFECTED:
             return 0.0
         return self._element.power if self._work is None else self._work
@@ -82,7 +69,6 @@ class WaterHeater(Device):
     # Operation Mode Based Control
 
     def wish_against(self, setting: Setting, now: datetime) -> str | None:
-        """Its user wants hot water, but not hotter than that."""
         if setting.mode == "off" and self.tank.temperature < COMFORT[0]:
             return "There would be no hot water."
         if setting.mode == "off" and self._element.mode == "disinfect":
@@ -102,15 +88,12 @@ class WaterHeater(Device):
         if now >= self._disinfect_at:
             return [DISINFECT]
         if mode == "off" and temperature < COMFORT[0]:
-            return [Setting(ELEMENT, "heat", 0.0)]
-        if mode == "heat" and temperature > COMFORT[1]:
-            return [OFF]
-        return []
+            return [HEAT]
+        return [OFF] if mode == "heat" and temperature > COMFORT[1] else []
 
     def _alone(self, now: datetime) -> list[Setting]:
-        if self._element.mode == "off" and self.tank.temperature < COMFORT[0] + 8:
-            return [Setting(ELEMENT, "heat", 0.0)]
-        return self.corrections(now)
+        cool = self._element.mode == "off" and self.tank.temperature < COMFORT[0] + 8
+        return [HEAT] if cool else self.corrections(now)
 
     # Power Profile Based Control
 
@@ -126,14 +109,7 @@ class WaterHeater(Device):
         return Job(new_id(), now, now + max(DAY / 2, 3 * fast), sequences)
 
     def work(self, power: float | None) -> None:
-        """Heat with this power from now on."""
         self._work = power
-
-    def _make_control(self, control_type: ControlType, now: datetime) -> Control:
-        if control_type is ControlType.POWER_PROFILE_BASED_CONTROL:
-            self._work = 0.0
-            return PpbcControl(self, self, now=now)
-        return OmbcControl(self, self, now=now)
 
     def state(self) -> str:
         return f"water {max(ROOM, self.tank.temperature):.1f} °C"
