@@ -90,20 +90,26 @@ def resource_manager(
     S2 Connect: no pairing, no state, and it keeps connecting to one WebSocket.
     """
     from s2connect.cli import simulate
+    from s2connect.model.common import Role
+    from s2connect.simulate import clock, fleet
 
     log_to_stderr(verbose)
     if plain is not None and (url is not None or home is not None):
         raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
     if token_file is not None and plain is None:
         raise UsageError("--token-file belongs to --plain.")
-    options = simulate.EndpointOptions(home, host, port, bind)
-    code = simulate.typed_code() if url is not None else None
-    device = simulate.DeviceOptions(kind.value, name, control_type.value if control_type else None, seed, measure_every)
-    report = simulate.reporter(as_json)
+    pair_with, report, time = simulate.with_code(url), simulate.reporter(as_json), clock.Clock(speed)
+    control = control_type.value if control_type else None
+    device = simulate.simulated(kind.value, name, control, seed, measure_every, time)
     if plain is not None:
-        work = simulate.old_device(plain, token_file, device, speed, report)
+        work = fleet.run_old_device(plain, token_file, device, time, report)
     else:
-        work = simulate.device(options, device, url, code, speed, report)
+        node = fleet.node_config(Role.RM, kind.value, name)
+        work = simulate.on_endpoint(
+            home,
+            lambda: simulate.single(node, home, host, port, bind, server=url is None),
+            lambda endpoint: fleet.run_device(endpoint, device, time, report, pair_with=pair_with),
+        )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
@@ -129,10 +135,17 @@ def energy_manager(
     Without --home nothing is kept.
     """
     from s2connect.cli import simulate
+    from s2connect.model.common import Role
+    from s2connect.simulate import clock, fleet
 
     log_to_stderr(verbose)
-    options = simulate.EndpointOptions(home, host, port, bind)
-    work = simulate.manager(options, name, fuse_limit, many, speed, simulate.reporter(as_json))
+    report, time = simulate.reporter(as_json), clock.Clock(speed)
+    node = fleet.node_config(Role.CEM, "energy manager", name)
+    work = simulate.on_endpoint(
+        home,
+        lambda: simulate.single(node, home, host, port, bind, server=True),
+        lambda endpoint: fleet.run_manager(endpoint, fuse_limit, time, report, name=name or "cem", many=many),
+    )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
@@ -156,6 +169,8 @@ def site(
     HOME), count, kw, kwh and litres.
     """
     from s2connect.cli import simulate
+    from s2connect.endpoint.config import default_host
+    from s2connect.simulate import clock, fleet
     from s2connect.simulate.site import read_site
 
     log_to_stderr(verbose)
@@ -166,6 +181,11 @@ def site(
         for line in simulate.plan_lines(plan):
             say(line)
     else:
-        code = simulate.typed_code() if url is not None else None
-        work = simulate.site(home, plan, url, code, speed, seed, measure_every, simulate.reporter(as_json))
+        pair_with, report, time = simulate.with_code(url), simulate.reporter(as_json), clock.Clock(speed)
+        host = "localhost" if home is None else default_host()
+        work = simulate.on_endpoint(
+            home,
+            lambda: fleet.fleet_config(plan, host=host),
+            lambda endpoint: simulate.site(endpoint, plan, pair_with, time, report, seed, measure_every),
+        )
         run_work(until_terminated(work, name="s2connect-cli-simulate"))

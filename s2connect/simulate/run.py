@@ -5,18 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from s2connect import Session, for_display
-from s2connect.errors import (
-    AcknowledgementTimeout,
-    ConnectionClosed,
-    MessageRefused,
-    S2ConnectError,
-    UsageError,
-)
+from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, S2ConnectError, UsageError
 from s2connect.messages import S2Message, data_model, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate, SelectControlType
 from s2connect.simulate.cem import EnergyManager, Outgoing
@@ -41,7 +35,8 @@ class Report(NamedTuple):
     Attributes:
         at: Simulated time.
         name: Which device, or the energy manager.
-        event: ``connected``, ``disconnected``, ``note``, ``state``, ``instructed``, ``refused`` or ``failed``.
+        event: ``code``, ``paired``, ``connected``, ``disconnected``, ``note``, ``state``, ``instructed``, ``refused``,
+            ``failed``.
         text: For a person; fit for a terminal.
         values: For programs.
     """
@@ -58,23 +53,54 @@ class Report(NamedTuple):
 
 
 Reporter = Callable[[Report], None]
-"""Told of what happens."""
+"""Callback for what happens."""
 
 
-class DeviceRunner:
+class Runner:
+    """What a device and an energy manager have in common: they report, and send messages."""
+
+    def __init__(self, name: str, clock: Clock, reporter: Reporter) -> None:
+        self._name = name
+        self._clock = clock
+        self._reporter = reporter
+        self._next_state: datetime | None = None
+
+    def report(self, event: str, text: str, **values: Any) -> None:
+        """Report that something happened."""
+        self._reporter(Report(self._clock.now(), self._name, event, text, values))
+
+    def _state_is_due(self) -> bool:
+        now = self._clock.now()
+        if self._next_state is not None and now < self._next_state:
+            return False
+        self._next_state = now + STATE_EVERY
+        return True
+
+    async def _send(self, session: Session, message: S2Message, *, to: str = "") -> None:
+        """Send a message. Report one that the peer refuses or that does not fit, and go on.
+
+        Raises:
+            ConnectionClosed: The session has ended.
+        """
+        try:
+            await session.send(message)
+        except (MessageRefused, AcknowledgementTimeout, UsageError) as error:
+            _log.info("%s could not be sent: %s", message.message_type, error)
+            self.report("failed", f"{to}{message.message_type}: {for_display(str(error), 200)}")
+
+
+class DeviceRunner(Runner):
     """A simulated device in one session after the other.
 
     Args:
         device: The device; it is this runner's alone.
         clock: The time.
-        report: Told of what happens.
+        report: Callback for what happens.
     """
 
     def __init__(self, device: Device, clock: Clock, report: Reporter) -> None:
-        self.device = device
-        self._clock = clock
-        self._reporter = report
-        self._next_state: datetime | None = None
+        super().__init__(device.name, clock, report)
+        self._device = device
 
     async def run(self, sessions: AsyncIterator[Session]) -> None:
         """Drive the device in every session, one at a time, until there are no more.
@@ -85,7 +111,7 @@ class DeviceRunner:
             try:
                 await self.drive(session)
             except S2ConnectError as error:
-                self._report("failed", str(error))
+                self.report("failed", str(error))
             finally:
                 await session.close()
 
@@ -95,25 +121,29 @@ class DeviceRunner:
         Raises:
             UsageError: The session's version of S2 JSON is unknown here.
         """
-        device = self.device
+        device = self._device
         device.version = data_model(session.info.s2_version)
         device.advance(self._clock.now())  # time before the session
-        self._report("connected", f"talks with {for_display(session.peer.user_defined_name or session.peer.brand, 40)}")
+        self.report("connected", f"talks with {for_display(session.peer.user_defined_name or session.peer.brand, 40)}")
         receiving: asyncio.Task[Any] | None = None
+        said: list[S2Message] = [device.details()]
         try:
-            await _send(session, [device.details()], self._failed)
             while True:
+                for one in said:
+                    await self._send(session, one)
                 if receiving is None:
                     receiving = asyncio.create_task(session.receive(), name=f"s2connect-simulate-{device.resource_id}")
                 await asyncio.wait({receiving}, timeout=self._clock.seconds_until(device.next_due))
-                said: list[S2Message] = []
+                said = []
                 if receiving.done():
                     message = receiving.result()
                     receiving = None
                     said = device.instructed(message.parsed, self._clock.now())
                 said += device.advance(self._clock.now())
-                self._tell()
-                await _send(session, said, self._failed)
+                for note in device.take_notes():
+                    self.report("note", note)
+                if self._state_is_due():
+                    self.report("state", f"{device.power:.0f} W, {device.state()}", power=device.power)
         except ConnectionClosed:
             pass
         finally:
@@ -121,42 +151,24 @@ class DeviceRunner:
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
             device.disconnected(self._clock.now())
-            self._report("disconnected", "is alone again", reason=session.end_reason.value)
-
-    def _tell(self) -> None:
-        for note in self.device.take_notes():
-            self._report("note", note)
-        now = self._clock.now()
-        if self._next_state is None or now >= self._next_state:
-            self._next_state = now + STATE_EVERY
-            power = self.device.power
-            self._report("state", f"{power:.0f} W, {self.device.state()}", power=power)
-
-    def _failed(self, text: str) -> None:
-        self._report("failed", text)
-
-    def _report(self, event: str, text: str, **values: Any) -> None:
-        self._reporter(Report(self._clock.now(), self.device.name, event, text, values))
+            self.report("disconnected", "is alone again", reason=session.end_reason.value)
 
 
-class ManagerRunner:
+class ManagerRunner(Runner):
     """A simulated energy manager in all its sessions at once.
 
     Args:
         manager: The energy manager; it is this runner's alone.
         clock: The time.
-        report: Told of what happens.
+        report: Callback for what happens.
         name: What reports call it.
     """
 
     def __init__(self, manager: EnergyManager, clock: Clock, report: Reporter, *, name: str = "cem") -> None:
-        self.manager = manager
-        self._clock = clock
-        self._reporter = report
-        self._name = name
+        super().__init__(name, clock, report)
+        self._manager = manager
         self._numbers = itertools.count(1)
         self._outgoing: dict[str, asyncio.Queue[S2Message]] = {}
-        self._next_state: datetime | None = None
 
     async def run(self, sessions: AsyncIterator[Session]) -> None:
         """Manage the device of every session, until there are no more. Cancel-safe; sessions that stand are closed."""
@@ -167,67 +179,61 @@ class ManagerRunner:
             looking.cancel()
 
     async def drive(self, session: Session) -> None:
-        """Manage the device of one session until it ends; somebody has to :meth:`look` meanwhile."""
+        """Manage the device of one session until it ends; :meth:`run` has to let time go on meanwhile."""
         key = f"{session.peer.id}/{next(self._numbers)}"
         queue = self._outgoing[key] = asyncio.Queue(MAX_OUTGOING)
-        self.manager.connected(key)
-        sending = asyncio.create_task(self._send(session, key, queue), name=f"s2connect-simulate-send-{key}")
+        self._manager.connected(key)
+        sending = asyncio.create_task(self._send_all(session, queue), name=f"s2connect-simulate-send-{key}")
         shown = for_display(session.peer.user_defined_name or session.peer.type, 40)
-        self._report("connected", f"{shown} is there")
+        self.report("connected", f"{shown} is there")
         try:
             async for message in session:
-                self._dispatch(self.manager.received(key, message.parsed, self._clock.now()))
-                self._watch(key, message.parsed)
+                said = message.parsed
+                self._dispatch(self._manager.received(key, said, self._clock.now()))
+                if isinstance(said, InstructionStatusUpdate) and said.status_type in _BAD_NEWS:
+                    text = f"{self._shown(key)} says {said.status_type}"
+                    self.report("refused", text, instruction_id=said.instruction_id)
         except S2ConnectError as error:
-            self._report("failed", f"{shown}: {error}")
+            self.report("failed", f"{shown}: {error}")
         finally:
-            self.manager.disconnected(key)
+            self._manager.disconnected(key)
             del self._outgoing[key]
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             await session.close()
-            self._report("disconnected", f"{shown} is gone", reason=session.end_reason.value)
+            self.report("disconnected", f"{shown} is gone", reason=session.end_reason.value)
 
     async def _look(self) -> None:
         while True:
-            await asyncio.sleep(max(0.005, self._clock.seconds_until(self.manager.next_due)))
-            now = self._clock.now()
-            self._dispatch(self.manager.advance(now))
-            if self._next_state is None or now >= self._next_state:
-                self._next_state = now + STATE_EVERY
-                power, count = self.manager.power, len(self.manager.devices)
+            await asyncio.sleep(max(0.005, self._clock.seconds_until(self._manager.next_due)))
+            self._dispatch(self._manager.advance(self._clock.now()))
+            if self._state_is_due():
+                power, count = self._manager.power, len(self._manager.devices)
                 text = f"{power:.0f} W from the grid" if power >= 0 else f"{-power:.0f} W to the grid"
-                self._report("state", f"{text}, devices: {count}", power=power, devices=count)
+                self.report("state", f"{text}, devices: {count}", power=power, devices=count)
 
     def _dispatch(self, outgoing: Iterable[Outgoing]) -> None:
         for device, message in outgoing:
             queue = self._outgoing.get(device)
             if queue is None:
                 continue
-            name = for_display(self.manager.devices[device].name, 40)
+            name = self._shown(device)
             if queue.full():
-                self._report("failed", f"{name} does not keep up; it is not sent a {message.message_type}")
+                self.report("failed", f"{name} does not keep up; it is not sent a {message.message_type}")
                 continue
             queue.put_nowait(message)
-            self._report("instructed", f"{name}: {_summary(message)}", message=message.to_value())
+            self.report("instructed", f"{name}: {_summary(message)}", message=message.to_value())
 
-    def _watch(self, key: str, message: S2Message) -> None:
-        if isinstance(message, InstructionStatusUpdate) and message.status_type in _BAD_NEWS:
-            name = for_display(self.manager.devices[key].name, 40)
-            self._report("refused", f"{name} says {message.status_type}", instruction_id=message.instruction_id)
+    def _shown(self, device: str) -> str:
+        known = self._manager.devices.get(device)
+        return for_display(known.name if known else device, 40)
 
-    async def _send(self, session: Session, key: str, queue: asyncio.Queue[S2Message]) -> None:
-        def failed(text: str) -> None:
-            self._report("failed", f"{key.partition('/')[0]}: {text}")
-
+    async def _send_all(self, session: Session, queue: asyncio.Queue[S2Message]) -> None:
         try:
             while True:
-                await _send(session, [await queue.get()], failed)
+                await self._send(session, await queue.get(), to=f"{session.peer.id}: ")
         except ConnectionClosed:
             pass
-
-    def _report(self, event: str, text: str, **values: Any) -> None:
-        self._reporter(Report(self._clock.now(), self._name, event, text, values))
 
 
 def _summary(message: S2Message) -> str:
@@ -245,17 +251,3 @@ def _summary(message: S2Message) -> str:
         case ppbc.ScheduleInstruction():
             return f"{for_display(message.power_sequence_id, 40)} at {message.execution_time:%a %H:%M}"
     return message.message_type
-
-
-async def _send(session: Session, messages: Sequence[S2Message], failed: Callable[[str], None]) -> None:
-    """Send messages in order. Report those that the peer refuses or that do not fit, and go on.
-
-    Raises:
-        ConnectionClosed: The session has ended.
-    """
-    for message in messages:
-        try:
-            await session.send(message)
-        except (MessageRefused, AcknowledgementTimeout, UsageError) as error:
-            _log.info("%s could not be sent: %s", message.message_type, error)
-            failed(f"{message.message_type}: {for_display(str(error), 200)}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from s2connect.errors import UsageError
@@ -40,52 +39,26 @@ class PlannedDevice(NamedTuple):
     settings: Mapping[str, Any]
     number: int
 
+    @property
+    def alias(self) -> str:
+        """Alias of its node; it stays the same while the table does."""
+        return f"D{self.number}"
+
     def make(self, chance: Chance, *, now: datetime, **more: Any) -> Device:
         """Make the device."""
         return make_device(self.kind, self.resource_id, chance, now=now, name=self.name, **self.settings, **more)
 
 
-class _Size(NamedTuple):
-    """W, Wh and litres of a row, where it names them."""
+_Size = Callable[[float, float, float], dict[str, float]]
 
-    power: float | None
-    energy: float | None
-    litres: float | None
-
-
-def _battery(size: _Size) -> dict[str, float | None]:
-    power = size.power or (size.energy / 2 if size.energy else None)
-    return {"max_power": power, "capacity": size.energy or (power * 2 if power else None)}
-
-
-def _pv(size: _Size) -> dict[str, float | None]:
-    return {"peak": size.power}
-
-
-def _charger(size: _Size) -> dict[str, float | None]:
-    return {"max_power": size.power, "capacity": size.energy}
-
-
-def _heat_pump(size: _Size) -> dict[str, float | None]:
-    litres = size.litres or (size.power / 6 if size.power else None)
-    return {"max_power": size.power, "litres": litres}
-
-
-def _water_heater(size: _Size) -> dict[str, float | None]:
-    power = size.power or (size.litres * 13 if size.litres else None)
-    return {"max_power": power, "litres": size.litres}
-
-
-_RESOURCES: Final[Mapping[str, tuple[str, Callable[[_Size], dict[str, float | None]]]]] = MappingProxyType(
-    {
-        "BESS": ("battery", _battery),
-        "PV": ("pv", _pv),
-        "EVSE": ("ev-charger", _charger),
-        "HVAC": ("heat-pump", _heat_pump),
-        "BOILER": ("water-heater", _water_heater),
-    }
-)
-"""By resource: the kind of device, and its settings from the size; what is missing is as usual for the kind."""
+_RESOURCES: Final[Mapping[str, tuple[str, _Size]]] = {
+    "BESS": ("battery", lambda w, wh, _: {"max_power": w or wh / 2, "capacity": wh or w * 2}),
+    "PV": ("pv", lambda w, _, __: {"peak": w}),
+    "EVSE": ("ev-charger", lambda w, wh, _: {"max_power": w, "capacity": wh}),
+    "HVAC": ("heat-pump", lambda w, _, litres: {"max_power": w, "litres": litres or w / 6}),
+    "BOILER": ("water-heater", lambda w, _, litres: {"max_power": w or litres * 13, "litres": litres}),
+}
+"""By resource: the kind of device, and its settings by W, Wh and litres; 0 is as usual for the kind."""
 
 HOME: Final = "HOME"
 """A home with several appliances: each one is a device of another kind, in turn."""
@@ -130,28 +103,31 @@ def _devices(row: Mapping[str, Any], place: str, *, first: int) -> list[PlannedD
     resource = (row["resource"] or "").strip().upper()
     if resource != HOME and resource not in _RESOURCES:
         raise UsageError(f"{place}: the resource is none of {', '.join([*_RESOURCES, HOME])}.")
-    count = _number(row["count"], "count", place)
-    if count is None or count != int(count) or not 1 <= count <= MAX_DEVICES:
+    count = _number(row, "count", place)
+    if count != int(count) or not 1 <= count <= MAX_DEVICES:
         raise UsageError(f"{place}: count is not a number of devices.")
-    power, energy, litres = (_number(row[column], column, place) for column in ("kw", "kwh", "litres"))
-    size = _Size(power * 1000 if power else None, energy * 1000 if energy else None, litres)
-    kinds = itertools.cycle(KINDS)
+    kw, kwh, litres = (_number(row, column, place) for column in ("kw", "kwh", "litres"))
     site, area, appliance = ((row[column] or "").strip() for column in ("site", "area", "appliance"))
+    kinds: Iterable[str] = itertools.cycle(KINDS)
+    settings: dict[str, float] = {}
+    if resource != HOME:
+        kind, settings_of = _RESOURCES[resource]
+        kinds = itertools.repeat(kind)
+        settings = {name: value for name, value in settings_of(kw * 1000, kwh * 1000, litres).items() if value}
     devices = []
-    for number in range(1, int(count) + 1):
-        kind, settings_of = (next(kinds), None) if resource == HOME else _RESOURCES[resource]
-        settings = {k: v for k, v in (settings_of(size) if settings_of else {}).items() if v is not None}
-        name = f"{area} {appliance}" + (f" {number}" if count > 1 else "")
-        total = first + number - 1
-        devices.append(PlannedDevice(f"{kind}-{total}", kind, name[:200], site, settings, total))
+    for number, kind in enumerate(itertools.islice(kinds, int(count)), first):
+        name = f"{area} {appliance}" + (f" {number - first + 1}" if count > 1 else "")
+        devices.append(PlannedDevice(f"{kind}-{number}", kind, name[:200], site, settings, number))
     return devices
 
 
-def _number(text: str | None, column: str, place: str) -> float | None:
-    if not (text or "").strip():
-        return None
+def _number(row: Mapping[str, Any], column: str, place: str) -> float:
+    """Return a positive number of a row, or 0 where its place is empty."""
+    text = (row[column] or "").strip()
+    if not text:
+        return 0.0
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:

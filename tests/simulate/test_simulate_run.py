@@ -18,7 +18,7 @@ from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device
 from s2connect.simulate.devices.kinds import make_device
-from s2connect.simulate.fleet import alias_of, fleet_config, node_config, pair_fleet, run_fleet
+from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
 from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report
 from s2connect.simulate.site import PlannedDevice
 from tests.waits import within
@@ -132,22 +132,22 @@ async def test_devices_of_a_site_are_nodes_of_one_endpoint_and_pair_with_one_cod
         PlannedDevice("pv-2", "pv", "Roof", "Here", {}, 2),
     ]
     clock, at_cem, at_site = Clock(SPEED), Told(), Told()
-    done: list[int] = []
     async with (
         running_manager(clock, at_cem) as cem,
         Endpoint.open(config=fleet_config(plan, host="localhost")) as fleet,
     ):
         code = await cem.node().set_static_code()
-        await pair_fleet(fleet, str(cem.pairing_url), code, paired=lambda now, of: done.append(now))
-        assert done == [1, 2]
-        await pair_fleet(fleet, str(cem.pairing_url), code)  # nothing is left to be paired
+        await pair_fleet(fleet, str(cem.pairing_url), code, clock, at_site)
+        await pair_fleet(fleet, str(cem.pairing_url), code, clock, at_site)  # nothing is left to be paired
+        assert [report.values["paired"] for report in at_site.reports] == [1, 2]
+        at_site.reports.clear()
         running = asyncio.create_task(run_fleet(fleet, plan, clock, at_site), name="test-fleet")
         await at_cem.of("connected", count=2)
         await at_site.of("state", count=2)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert {report.name for report in at_site.reports} == {"Cellar", "Roof"}
-    assert [alias_of(device) for device in plan] == ["D1", "D2"]
+    assert [device.alias for device in plan] == ["D1", "D2"]
 
 
 async def test_an_endpoint_that_was_made_for_another_table_is_refused() -> None:
