@@ -10,7 +10,7 @@ from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.transports.base import NORMAL_CLOSURE, Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import OfferTable, OpenOffers
+from s2connect.transports.offers import OpenOffers
 
 MEMORY = "Memory"
 """Name of the transport."""
@@ -19,66 +19,51 @@ CAPACITY = 16
 """Texts that one direction holds before the writer waits (WS-07)."""
 
 
-class _Pipe:
-    """One direction: a bounded queue that can end."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.texts: deque[str] = deque()
-        self.changed = asyncio.Event()
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
 class MemoryConnection(Connection):
     """One connection of a pair. Made by :func:`memory_pair`."""
 
-    def __init__(self, info: ConnectionInfo, incoming: _Pipe, outgoing: _Pipe) -> None:
+    def __init__(self, info: ConnectionInfo, capacity: int) -> None:
         self.info = info
-        self._incoming = incoming
-        self._outgoing = outgoing
+        self._capacity = capacity
+        self._inbox: deque[str] = deque()
+        self._peer = self
         self._ended: ConnectionClosed | None = None
-        self._peer: MemoryConnection | None = None
         self._gone = asyncio.Event()
+        self._changed = asyncio.Event()  # of the inbox
 
     async def send(self, text: str) -> None:
-        pipe = self._outgoing
-        while self._ended is None and len(pipe.texts) >= pipe.capacity:
-            await pipe.changed.wait()
+        peer = self._peer
+        while self._ended is None and len(peer._inbox) >= self._capacity:
+            await peer._changed.wait()
         if self._ended is not None:
             raise ConnectionClosed(self._ended.code, self._ended.reason)
-        pipe.texts.append(text)
-        pipe.wake()
+        peer._inbox.append(text)
+        peer._wake()
 
     async def recv(self) -> str:
         """See :meth:`Connection.recv`. What the peer sent before it closed is still received."""
-        pipe = self._incoming
-        while not pipe.texts:
+        while not self._inbox:
             if self._ended is not None:
                 raise ConnectionClosed(self._ended.code, self._ended.reason)
-            await pipe.changed.wait()
-        text = pipe.texts.popleft()
-        pipe.wake()
+            await self._changed.wait()
+        text = self._inbox.popleft()
+        self._wake()
         return text
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         if self._ended is None:
-            self._incoming.texts.clear()
-            self._end(code, reason)
-            if self._peer is not None:
-                self._peer._end(code, reason)
+            self._inbox.clear()
+            for end in (self, self._peer):
+                end._ended = ConnectionClosed(code, reason)
+                end._gone.set()
+                end._wake()
 
     async def wait_closed(self) -> None:
         await self._gone.wait()
 
-    def _end(self, code: int, reason: str) -> None:
-        if self._ended is None:
-            self._ended = ConnectionClosed(code, reason)
-            self._gone.set()
-            self._incoming.wake()
-            self._outgoing.wake()
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def memory_pair(
@@ -91,8 +76,7 @@ def memory_pair(
         info_b: Facts of the second.
         capacity: Texts that one direction holds before ``send`` waits, at least 1.
     """
-    there, back = _Pipe(capacity), _Pipe(capacity)
-    a, b = MemoryConnection(info_a, back, there), MemoryConnection(info_b, there, back)
+    a, b = MemoryConnection(info_a, capacity), MemoryConnection(info_b, capacity)
     a._peer, b._peer = b, a
     return a, b
 
@@ -101,7 +85,7 @@ class MemoryHub:
     """Table of offers that the memory transports of one process share."""
 
     def __init__(self) -> None:
-        self.offers: OpenOffers[ConnectionInfo] = OpenOffers(OfferTable())
+        self.offers: OpenOffers[ConnectionInfo] = OpenOffers()
 
 
 class MemoryTransport:
@@ -135,7 +119,7 @@ class MemoryTransport:
         token = (details.model_extra or {}).get("memoryToken")
         if details.communication_protocol != self.name or not isinstance(token, str):
             raise ProtocolViolation("The details are not those of a connection in memory.")
-        offer = self._hub.offers.take(token)
+        offer = self._hub.offers.take(token, now=asyncio.get_running_loop().time())
         if offer is None or offer[1].done():
             raise SessionRefused("The token of the connection was used before, or is too old.", reason="Other")
         their_info, future = offer

@@ -54,25 +54,16 @@ class OfferTable(Generic[T]):
 
     def take(self, key: str, *, now: float) -> T | None:
         """Use an offer up; as :meth:`get` otherwise."""
-        value = self.get(key, now=now)
-        self.withdraw(key)
-        return value
-
-    def withdraw(self, key: str) -> None:
-        """Remove an offer; no error where there is none."""
-        self._offers.pop(_digest(key), None)
+        value, expires = self._offers.pop(_digest(key), (None, 0.0))
+        return value if now < expires else None
 
 
-class OpenOffers(Generic[T]):
-    """An :class:`OfferTable` with the futures of the connections and their timers.
+class OpenOffers(OfferTable[tuple[T, "asyncio.Future[Connection]"]]):
+    """Offers with the futures of their connections; whoever takes an offer resolves or cancels its future."""
 
-    Attributes:
-        table: The table. Whoever takes an offer from it claims the future as well.
-    """
-
-    def __init__(self, table: OfferTable[T]) -> None:
-        self.table = table
-        self._waiting: dict[bytes, tuple[T, asyncio.Future[Connection], asyncio.TimerHandle]] = {}
+    def __init__(self, *, lifetime: float = OFFER_LIFETIME) -> None:
+        super().__init__(lifetime=lifetime)
+        self._timers: dict[asyncio.Future[Connection], asyncio.TimerHandle] = {}
 
     def open(self, key: str, value: T) -> asyncio.Future[Connection]:
         """Add an offer until it expires; the future is cancelled then. Cancelling the future withdraws the offer.
@@ -81,40 +72,32 @@ class OpenOffers(Generic[T]):
             SessionRefused: Too many are waiting.
         """
         loop = asyncio.get_running_loop()
-        expires = self.table.add(key, value, now=loop.time())
         future: asyncio.Future[Connection] = loop.create_future()
-        self._waiting[_digest(key)] = value, future, loop.call_at(expires, self._withdraw, key)
-        future.add_done_callback(lambda _: self._withdraw(key))
+        expires = self.add(key, (value, future), now=loop.time())
+        self._timers[future] = loop.call_at(expires, future.cancel)
+        digest = _digest(key)
+        future.add_done_callback(lambda _: self._done(digest, future))
         return future
 
-    def valid(self, key: str) -> bool:
-        """Return whether a key would be accepted now."""
-        return self.table.get(key, now=asyncio.get_running_loop().time()) is not None
+    def take(self, key: str, *, now: float) -> tuple[T, asyncio.Future[Connection]] | None:
+        """Use an offer up; it does not expire any more."""
+        found = super().take(key, now=now)
+        if found is not None:
+            self._disarm(found[1])
+        return found
 
-    def take(self, key: str) -> tuple[T, asyncio.Future[Connection]] | None:
-        """Use an offer up; the caller resolves or cancels the future. None where the key is wrong, used or late."""
-        if self.table.take(key, now=asyncio.get_running_loop().time()) is None:
-            return None
-        return self.claim(key)
+    def _done(self, digest: bytes, future: asyncio.Future[Connection]) -> None:
+        self._offers.pop(digest, None)
+        self._disarm(future)
 
-    def claim(self, key: str) -> tuple[T, asyncio.Future[Connection]] | None:
-        """Return value and future of an offer that was taken from the table; None where it has expired since."""
-        value, future, timer = self._waiting.pop(_digest(key), (None, None, None))
-        if value is None or future is None or timer is None:
-            return None
-        timer.cancel()
-        return value, future
+    def _disarm(self, future: asyncio.Future[Connection]) -> None:
+        if (timer := self._timers.pop(future, None)) is not None:
+            timer.cancel()
 
     def close(self) -> None:
         """Withdraw every offer."""
-        for _, future, _ in list(self._waiting.values()):
+        for (_, future), _ in list(self._offers.values()):
             future.cancel()
-
-    def _withdraw(self, key: str) -> None:
-        self.table.withdraw(key)
-        claimed = self.claim(key)
-        if claimed is not None:
-            claimed[1].cancel()
 
 
 def _digest(key: str) -> bytes:

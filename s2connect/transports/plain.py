@@ -40,7 +40,7 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
 from s2connect.transports.websocket_connection import WebSocketTimings
-from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, server_socket
+from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -358,8 +358,7 @@ class PlainAcceptor:
                 _log.info("A client at %s was refused: %s (%d)", request.remote or "this machine", why, visitor)
             headers = {401: {"WWW-Authenticate": self._challenge}, 503: _LATER}
             return web.Response(status=visitor, headers=headers.get(visitor))
-        socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)
-        if not socket.can_prepare(request):
+        if not wants_upgrade(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
         name = visitor.name
         self._pending.add(visitor)
@@ -367,12 +366,13 @@ class PlainAcceptor:
             if self._admission is not None and (refusal := await self._admission(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
-            try:
-                websocket = await accept(
-                    request, socket, info, self._timings, max_message_bytes=self._max_message_bytes
-                )
-            except ConnectionClosed:
-                return web.Response(status=400)  # the client has disconnected
+            websocket = await accept(
+                request,
+                info,
+                self._timings,
+                compression=self._compression,
+                max_message_bytes=self._max_message_bytes,
+            )
             if self.by_path:
                 replaced = [old for old, known in self._connected.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
@@ -388,7 +388,7 @@ class PlainAcceptor:
                 self._connected.pop(websocket, None)
         finally:
             self._pending.discard(visitor)
-        return socket
+        return websocket.response
 
     async def _receive(self, visitor: _Visitor, websocket: WebSocketServerConnection) -> None:
         connection = await _shake_hands(websocket, self._role, self._versions, self._handshake_timeout, visitor.name)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from s2connect.errors import ConnectionClosed, ProtocolViolation
+from s2connect.errors import ProtocolViolation
 from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import OfferTable, OpenOffers
+from s2connect.transports.offers import OpenOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_connection import WebSocketTimings
-from s2connect.transports.websocket_server import accept, bearer_of, server_socket
+from s2connect.transports.websocket_server import accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -49,7 +50,7 @@ class WebSocketTransport:
         self._max_message_bytes = max_message_bytes
         self._compression = compression
         self._timings = timings or WebSocketTimings()
-        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(OfferTable(lifetime=self._timings.offer_lifetime))
+        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(lifetime=self._timings.offer_lifetime)
 
     def can_offer(self) -> bool:
         return self._url is not None
@@ -80,35 +81,36 @@ class WebSocketTransport:
         """
         from aiohttp import web  # a device that only connects does without aiohttp's server
 
-        presented = bearer_of(request)
-        socket = server_socket(self._timings, compression=self._compression, max_message_bytes=self._max_message_bytes)
-        if presented is None or not self._offers.valid(presented):
-            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
-        if not socket.can_prepare(request):
+        refused = web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        presented, now = bearer_of(request), asyncio.get_running_loop().time()
+        if presented is None or self._offers.get(presented, now=now) is None:
+            return refused
+        if not wants_upgrade(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
-        offer = self._offers.take(presented)
+        offer = self._offers.take(presented, now=now)
         if offer is None or offer[1].done() or request.transport is None:
-            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+            return refused
         if accepted is not None:
             accepted()
         info, future = offer
         try:
-            connection = await accept(request, socket, info, self._timings, max_message_bytes=self._max_message_bytes)
-        except ConnectionClosed:
-            future.cancel()
-            return web.Response(status=400)  # the client has disconnected
+            connection = await accept(
+                request,
+                info,
+                self._timings,
+                compression=self._compression,
+                max_message_bytes=self._max_message_bytes,
+            )
         except BaseException:
             future.cancel()
             raise
-        if future.done():
-            await connection.close(GOING_AWAY)
-            return socket
-        future.set_result(connection)
         try:
-            await connection.closed.wait()
+            if not future.done():
+                future.set_result(connection)
+                await connection.closed.wait()
         finally:
             await connection.close(GOING_AWAY)
-        return socket
+        return connection.response
 
     async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Connection:
         """Connect as communication client. See :meth:`Transport.connect`; cancel-safe."""

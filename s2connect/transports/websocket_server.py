@@ -50,7 +50,7 @@ class WebSocketServerConnection(WebSocketConnection):
         max_bytes: int,
         guard: FrameGuard,
     ) -> None:
-        self._socket = socket
+        self.response = self._socket = socket
         self._writer = writer
         self._draining: asyncio.Task[None] | None = None
         self._window_bits = int(socket.compress)
@@ -131,11 +131,20 @@ class WebSocketServerConnection(WebSocketConnection):
         await self._socket.close(code=code, message=reason.encode("utf-8"), drain=False)
 
 
-def server_socket(timings: WebSocketTimings, *, compression: bool, max_message_bytes: int) -> web.WebSocketResponse:
-    """Make the answer to a request for an upgrade, for :func:`accept`."""
+def wants_upgrade(request: web.Request) -> bool:
+    """Return whether a request asks for a WebSocket, so that :func:`accept` can upgrade it."""
     from aiohttp import web  # a device that only connects does without aiohttp's server
 
-    return web.WebSocketResponse(
+    return web.WebSocketResponse().can_prepare(request).ok
+
+
+async def accept(
+    request: web.Request, info: ConnectionInfo, timings: WebSocketTimings, *, compression: bool, max_message_bytes: int
+) -> WebSocketServerConnection:
+    """Upgrade a request that :func:`wants_upgrade`. Raises ``HTTPBadRequest`` where the client has gone."""
+    from aiohttp import web
+
+    socket = web.WebSocketResponse(
         timeout=2 * timings.close_timeout,  # ours ends first, and cuts
         autoclose=False,
         autoping=False,
@@ -143,42 +152,24 @@ def server_socket(timings: WebSocketTimings, *, compression: bool, max_message_b
         writer_limit=sys.maxsize,  # see WebSocketServerConnection._room
         max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as long as this
     )
-
-
-async def accept(
-    request: web.Request,
-    socket: web.WebSocketResponse,
-    info: ConnectionInfo,
-    timings: WebSocketTimings,
-    *,
-    max_message_bytes: int,
-) -> WebSocketServerConnection:
-    """Upgrade a request for which ``can_prepare`` is true.
-
-    Raises:
-        ConnectionClosed: The client has gone.
-    """
     transport = request.transport
     if transport is None:
-        raise ConnectionClosed
+        raise web.HTTPBadRequest
     # Bytes that a client sent before it got the response are in aiohttp's protocol, in a private attribute.
-    guard = FrameGuard(_protocol_of(transport), getattr(request.protocol, "_message_tail", b""))
+    protocol = cast(asyncio.Protocol, transport.get_protocol())
+    guard = FrameGuard(protocol, getattr(request.protocol, "_message_tail", b""))
     transport.set_protocol(guard)
     try:
         writer = await socket.prepare(request)
     except ConnectionError:
-        raise ConnectionClosed from None
+        raise web.HTTPBadRequest from None
     assert writer is not None
     return WebSocketServerConnection(
         with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard
     )
 
 
-def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
-    return cast(asyncio.Protocol, transport.get_protocol())
-
-
 def bearer_of(request: web.Request) -> str | None:
-    """The bearer token of a request, or None. It is a secret."""
+    """Return the bearer token of a request, or None. It is a secret."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token else None

@@ -51,13 +51,6 @@ def test_offers_are_bounded_and_expired_ones_make_room() -> None:
     assert len(offers) == 1
 
 
-def test_an_offer_that_was_withdrawn_is_void() -> None:
-    offers = table()
-    offers.withdraw("token")
-    offers.withdraw("token")
-    assert offers.take("token", now=0) is None
-
-
 @pytest.mark.rule("SEC-01")
 def test_the_table_does_not_keep_the_key_itself() -> None:
     assert "token" not in repr(vars(table()))
