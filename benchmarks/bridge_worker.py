@@ -189,7 +189,7 @@ async def near_mqtt(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
 
 async def bare_mqtt(task: Task, broker: str, client_id: str, stack: AsyncExitStack) -> BrokerConnection:
     settings = MqttSettings(url=MqttUrl(task[broker]), client_id=client_id)
-    connection = await BrokerConnection.open(settings, client_tls(task))
+    connection = await BrokerConnection(settings, client_tls(task)).open()
     stack.push_async_callback(connection.close)
     return connection
 

@@ -19,7 +19,7 @@ import trustme
 
 from s2connect.https.server import free_port
 from s2connect.model.url import MqttUrl
-from s2connect.transports.mqtt.broker import BrokerConnection
+from s2connect.transports.mqtt.broker import OPEN_TIMEOUT, BrokerConnection
 from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.settings import MqttSettings
 from tests.waits import Deadline, patience
@@ -149,11 +149,12 @@ class Mosquitto:
         url: str | None = None,
         secret: MqttPassword | None = None,
         context: ssl.SSLContext | None = None,
+        open_timeout: float = OPEN_TIMEOUT,
         **options: Any,
     ) -> BrokerConnection:
-        """Connect as a user; the options are those of :meth:`BrokerConnection.open`."""
+        """Connect as a user; the options are those of :class:`BrokerConnection`."""
         settings = self.settings(user, url=MqttUrl(url or self.url)).with_password(secret or password(user))
-        return await BrokerConnection.open(settings, context or self.context(), **options)
+        return await BrokerConnection(settings, context or self.context(), **options).open(open_timeout)
 
     def start(self) -> Mosquitto:
         """Start it, and wait until it listens."""

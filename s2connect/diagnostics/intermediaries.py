@@ -77,7 +77,7 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     if endpoint.running:
         found.append(found.check.ok("Login and speed at the broker are checked while the service does not run."))
         return
-    connection = await BrokerConnection.open(settings, context, open_timeout=ASK_TIMEOUT)
+    connection = await BrokerConnection(settings, context).open(ASK_TIMEOUT)
     try:
         found.append(found.check.ok(f"The broker lets {settings.client_id} in."))
         found.check = BROKER_ROUND_TRIP

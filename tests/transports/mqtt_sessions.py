@@ -69,9 +69,9 @@ def new_admission(**changes: Any) -> Admission:
 
 def offering(offered: SessionParameters, *, now: float = 0.0) -> Admission:
     """An admission with one offer."""
-    offers: OfferTable[MqttOffer] = OfferTable()
+    offers: OfferTable[tuple[MqttOffer, Any]] = OfferTable()
     info = ConnectionInfo(MQTT, offered.server, offered.client, VERSION)
-    offers.add(offered.sid, MqttOffer(info, offered, TOKEN), now=now)
+    offers.add(offered.sid, (MqttOffer(info, offered, TOKEN), None), now=now)
     return Admission(SPACE, offers)
 
 

@@ -108,7 +108,7 @@ def _conversation(protection: Protection) -> list[Packet]:
     carry(client, server)
     carry(server, client)
     client.send(MESSAGE, 0.0)
-    client.close(CloseReason.RECONNECT, 0.0, after=2.5)
+    client.close(CloseReason.RECONNECT, 0.0)
     carry(client, server)
     return packets
 

@@ -267,13 +267,12 @@ def test_terms_that_do_not_fit_are_a_mistake_of_the_caller() -> None:
 
 @both
 @pytest.mark.rule("MQ-09")
-def test_a_repeated_frame_is_dropped_and_counted(protection: Protection) -> None:
+def test_a_repeated_frame_is_dropped(protection: Protection) -> None:
     client, server = open_pair(protection)
     client.send(MESSAGE, 0.0)
     (packet,) = client.packets()
     assert _texts(server.receive(packet, 0.0)) == [MESSAGE]
     assert server.receive(packet, 0.0) == []
-    assert server.repeats == 1
     assert server.state is State.OPEN
 
 
@@ -505,7 +504,6 @@ def test_a_message_that_is_too_long_is_answered_to_its_sender_and_not_sent(prote
     assert (value["subject_message_id"], value["status"]) == ("m-1", "INVALID_CONTENT")
     assert "200 bytes" in value["diagnostic_label"]
     assert client.packets() == []
-    assert client.refused == 1
     client.send(MESSAGE, 0.0)
     assert _texts(deliver(client, server)) == [MESSAGE]
 
@@ -528,7 +526,6 @@ def test_of_an_answer_that_is_too_long_only_the_label_is_cut() -> None:
     assert json.loads(text) == {**status, "diagnostic_label": "x" * 200}
     assert client.send(json.dumps({**status, "status": "NEW" * 500}), 0.0) == []
     assert client.packets() == []
-    assert client.refused == 2
 
 
 @pytest.mark.rule("MQ-15")
@@ -539,7 +536,6 @@ def test_a_cut_answer_that_is_still_too_long_is_not_sent(room: int, sent: int) -
     client, server = open_pair(limits=ChannelLimits(send_bytes=len(cut.encode()) + room))
     assert client.send(json.dumps({**status, "diagnostic_label": "é" * 5000}, ensure_ascii=False), 0.0) == []
     assert _texts(deliver(client, server)) == [cut] * sent
-    assert client.refused == 1
 
 
 @pytest.mark.rule("MQ-15")
@@ -568,9 +564,9 @@ def test_a_message_longer_than_we_receive_ends_the_session(protection: Protectio
 @pytest.mark.parametrize("reason", CloseReason)
 def test_both_sides_know_why_a_session_ends(protection: Protection, reason: CloseReason) -> None:
     client, server = open_pair(protection)
-    assert server.close(reason, 0.0, after=4.0) == [Closed(reason, False, "closed on this side")]
+    assert server.close(reason, 0.0) == [Closed(reason, False, "closed on this side")]
     assert server.close(reason, 0.0) == []
-    assert deliver(server, client) == [Closed(reason, True, "closed by the peer", 4.0)]
+    assert deliver(server, client) == [Closed(reason, True, "closed by the peer")]
     assert client.packets() == []
     for channel in (client, server):
         with pytest.raises(ConnectionClosed) as caught:
@@ -580,25 +576,20 @@ def test_both_sides_know_why_a_session_ends(protection: Protection, reason: Clos
 
 @pytest.mark.rule("MQ-16")
 @pytest.mark.parametrize(
-    ("payload", "reason", "after"),
+    ("payload", "reason"),
     [
-        ({"reason": "normal"}, CloseReason.NORMAL, None),
-        ({"reason": "a reason of tomorrow", "new": 1}, CloseReason.NORMAL, None),
-        ({}, CloseReason.NORMAL, None),
-        ({"reason": 7}, CloseReason.NORMAL, None),
-        ({"reason": "reconnect", "after": 0}, CloseReason.RECONNECT, 0.0),
-        ({"reason": "reconnect", "after": -1}, CloseReason.RECONNECT, None),
-        ({"reason": "reconnect", "after": True}, CloseReason.RECONNECT, None),
-        ({"reason": "reconnect", "after": "5"}, CloseReason.RECONNECT, None),
-        ({"reason": "reconnect", "after": 10**30}, CloseReason.RECONNECT, 86_400.0),
+        ({"reason": "normal"}, CloseReason.NORMAL),
+        ({"reason": "a reason of tomorrow", "new": 1}, CloseReason.NORMAL),
+        ({}, CloseReason.NORMAL),
+        ({"reason": 7}, CloseReason.NORMAL),
+        ({"reason": "reconnect", "after": 2.5}, CloseReason.RECONNECT),
+        ({"reason": "reconnect", "after": "5"}, CloseReason.RECONNECT),
     ],
 )
-def test_a_close_is_believed_as_far_as_it_can_be_read(
-    payload: dict[str, Any], reason: CloseReason, after: float | None
-) -> None:
+def test_a_close_is_believed_as_far_as_it_can_be_read(payload: dict[str, Any], reason: CloseReason) -> None:
     client, server = open_pair()
     client._control(FrameKind.CLOSE, payload, 0.0)
-    assert deliver(client, server) == [Closed(reason, True, "closed by the peer", after)]
+    assert deliver(client, server) == [Closed(reason, True, "closed by the peer")]
 
 
 @pytest.mark.rule("MQ-10")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,8 @@ from paho.mqtt.properties import Properties
 
 from s2connect.errors import ConfigurationError
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import PahoClient, Stream, StreamCallbacks
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream
+from s2connect.transports.mqtt.receiver import Receiver
 from tests.mosquitto import HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy
 from tests.waits import at_most
@@ -33,9 +35,8 @@ class Written(Stream):
     """Keeps what paho writes."""
 
     def __init__(self) -> None:
-        names = ("take", "discard", "discarded", "readable", "idle", "writable")
-        calls: dict[str, Any] = {name: lambda *_: None for name in names}
-        super().__init__(100, StreamCallbacks(**calls))
+        calls: dict[str, Any] = {name: lambda *_: None for name in ("take", "readable", "idle", "writable")}
+        super().__init__(100, Receiver(100, Counter(), "broker", lambda: 0.0), **calls)
         self.bytes = b""
 
     def send(self, buffer: bytes | bytearray, /) -> int:

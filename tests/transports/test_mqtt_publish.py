@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.paho_client import Stream, StreamCallbacks
+from s2connect.transports.mqtt.paho_client import Stream
 from s2connect.transports.mqtt.publish import (
     MAX_USER_PROPERTIES,
     MalformedPublish,
@@ -27,6 +29,7 @@ from s2connect.transports.mqtt.publish import (
     write_puback,
     write_publish,
 )
+from s2connect.transports.mqtt.receiver import Receiver
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=40)
 packets = st.builds(
@@ -158,16 +161,17 @@ def test_acknowledgements(packet_id: int) -> None:
         read_puback(raw[2:3])
 
 
-def stream(limit: int, **calls: Any) -> Stream:
-    usual: dict[str, Any] = {
-        "take": lambda command, raw: True,
-        "discard": lambda command, start, length: False,
-        "discarded": lambda: None,
-        "readable": lambda: None,
-        "idle": lambda: None,
-        "writable": lambda: None,
-    }
-    return Stream(limit, StreamCallbacks(**{**usual, **calls}))
+def stream(
+    limit: int,
+    discard: Callable[[int, bytes, int], bool] = lambda command, start, length: False,
+    discarded: Callable[[], None] = lambda: None,
+    **calls: Any,
+) -> Stream:
+    receiver: Any = Receiver(limit, Counter(), "broker", lambda: 0.0)
+    receiver.discard, receiver.discarded = discard, discarded
+    usual: dict[str, Any] = {"take": lambda command, raw: True}
+    usual |= dict.fromkeys(("readable", "idle", "writable"), lambda: None)
+    return Stream(limit, receiver, **{**usual, **calls})
 
 
 @settings(deadline=None)

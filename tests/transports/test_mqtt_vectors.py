@@ -31,7 +31,7 @@ from s2connect.transports.mqtt.parameters import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, associated_data, open_proof, session_key
+from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, _place, open_proof, session_key
 from s2connect.transports.mqtt.topics import Direction, TopicSpace
 from s2connect.transports.offers import OfferTable
 from tests.transports import mqtt_vectors
@@ -62,9 +62,9 @@ def _packet(frame: dict[str, Any]) -> Packet:
 
 
 def _opened_server() -> ServerChannel:
-    offers: OfferTable[MqttOffer] = OfferTable()
+    offers: OfferTable[tuple[MqttOffer, Any]] = OfferTable()
     info = ConnectionInfo(MQTT, SERVER, CLIENT, PARAMETERS.versions[0])
-    offers.add(PARAMETERS.sid, MqttOffer(info, replace(PARAMETERS, mc=""), TOKEN), now=0.0)
+    offers.add(PARAMETERS.sid, (MqttOffer(info, replace(PARAMETERS, mc=""), TOKEN), None), now=0.0)
     channel = Admission(SPACE, offers).receive(_packet(VECTORS["open"]), now=0.0, salt=bytes(32))
     assert isinstance(channel, ServerChannel)
     assert channel.start(0.0) == [Opened(SESSION["version"])]
@@ -131,7 +131,7 @@ def test_the_proof_of_open(name: str) -> None:
 @pytest.mark.parametrize("frame", VECTORS["frames"], ids=lambda f: f"{f['kind']}-{f['seq']}")
 def test_sealed_frames(frame: dict[str, Any]) -> None:
     kind, seq, plaintext = frame["kind"], frame["seq"], frame["plaintext"].encode()
-    assert associated_data(frame["topic"], kind, seq).hex() == frame["associatedData"]
+    assert (_place(frame["topic"], kind) + seq.to_bytes(8)).hex() == frame["associatedData"]
     sealer = Sealer(session_key(TOKEN, Direction(frame["direction"]), SESSION["sid"]), frame["topic"])
     sealed = sealer.seal(kind, seq, plaintext)
     assert sealed.hex() == frame["sealed"]

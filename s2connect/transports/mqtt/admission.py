@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from s2connect.errors import UsageError
 from s2connect.model.common import NodeId, choose_version
 from s2connect.transports.base import ConnectionInfo
@@ -96,17 +98,34 @@ class _Static:
         return sid in self.sids or any(c.parameters.sid == sid and c.state is not State.CLOSED for c in self.channels)
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """An ``open`` as it was read; nothing of it is proven."""
+class _Open(msgspec.Struct, frozen=True):
+    """Payload of an ``open``; nothing of it is proven."""
 
-    server: NodeId
-    client: NodeId
+    server: str
+    client: str
     mc: str
     sid: str
     boot: str
-    proof: bytes | None
-    versions: tuple[str, ...]
+    proof: str | None = None
+    versions: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_client_id(self.mc)
+        check_session_id(self.sid)
+        read_boot(self.boot)
+        if self.versions is not None and not 0 < len(self.versions) <= MAX_VERSIONS:
+            raise InvalidFrame("versions of open are no list of one to sixteen")
+        for version in self.versions or ():
+            read_version(version)
+        if self.proof is not None:
+            read_bytes(self.proof)
+
+    def proven(self, token: SessionToken | None) -> bool:
+        """Return whether the client knows the token, or needs none."""
+        if token is None or self.proof is None:
+            return token is None and self.proof is None
+        expected = open_proof(token, self.sid, self.mc, self.boot, self.versions or ())
+        return proves(read_bytes(self.proof), expected)
 
 
 class Admission:
@@ -116,14 +135,14 @@ class Admission:
 
     Args:
         space: The topics.
-        offers: Sessions of S2 Connect that wait for their client, by session id.
+        offers: Sessions of S2 Connect that wait for their client, by session id, each with its future.
         max_unconfirmed: See :data:`MAX_UNCONFIRMED_IN_ALL`.
     """
 
     def __init__(
         self,
         space: TopicSpace,
-        offers: OfferTable[MqttOffer],
+        offers: OfferTable[tuple[MqttOffer, Any]],
         *,
         max_unconfirmed: int = MAX_UNCONFIRMED_IN_ALL,
     ) -> None:
@@ -156,70 +175,55 @@ class Admission:
 
         The driver then ends what :meth:`displaced` returns, subscribes to the channel's inbound topic and calls its
         ``start``. An earlier session of the same two nodes is superseded when the new one has *opened*, not before.
-
-        Args:
-            packet: As received.
-            now: Loop time in seconds.
-            salt: 32 fresh random bytes; used in sealed static mode only.
-            limits: Of the session.
+        ``salt`` is 32 fresh random bytes, used in sealed static mode only.
         """
         try:
-            request = self._read(packet)
-        except (InvalidTopic, InvalidFrame):
+            server = self._space.read_open(packet.topic)
+            frame = read_frame(packet, sealed=False)
+            request = msgspec.convert(read_control(frame.payload), _Open)
+            client = read_node_id(request.client)
+            if frame.kind is not FrameKind.OPEN or read_node_id(request.server) != server:
+                return Ignored.MALFORMED
+        except (InvalidTopic, InvalidFrame, msgspec.ValidationError):
             return Ignored.MALFORMED
-        offer = self._offers.get(request.sid, now=now)
-        if offer is not None:
-            return self._by_offer(request, offer, now, limits)
-        static = self._static.get((request.server, request.client))
+        offered = self._offers.get(request.sid, now=now)
+        static = self._static.get((server, client)) if offered is None else None
+        token: SessionToken | None
+        if offered is not None:
+            session, token = replace(offered[0].parameters, mc=request.mc), offered[0].token
+            right = (server, client) == (session.server, session.client) and request.versions is None
+        elif static is not None:
+            session, token = SessionParameters.of_static(static.session, request.sid), static.session.secret
+            right = request.mc == session.mc and request.versions is not None
+        else:
+            return Ignored.UNKNOWN
+        if not right or not request.proven(token):
+            return Ignored.PROOF
         if static is not None:
-            return self._by_configuration(request, static, now, salt, limits)
-        return Ignored.UNKNOWN
+            if static.knows(request.sid):
+                return Ignored.REPEATED
+            if not self._make_place(static, now):
+                return Ignored.TOO_MANY
+        channel = ServerChannel(
+            session,
+            token=token,
+            version=choose_version(session.versions, request.versions or session.versions),
+            salt=salt if session.static and session.sealed else None,
+            opened_at=now,
+            limits=limits,
+        )
+        if static is not None:
+            static.sids.append(request.sid)
+            static.channels.append(channel)
+            self._unconfirmed[channel] = (static, now)
+        else:
+            channel.offered = self._offers.take(request.sid, now=now)
+        return channel
 
     def displaced(self) -> list[ServerChannel]:
         """Take the sessions displaced by newer ones; they are over, without a message to their clients."""
         displaced, self._displaced = self._displaced, []
         return displaced
-
-    def _by_offer(
-        self, request: _Open, offer: MqttOffer, now: float, limits: ChannelLimits | None
-    ) -> ServerChannel | Ignored:
-        parameters = offer.parameters
-        right = request.server == parameters.server and request.client == parameters.client and not request.versions
-        if not right or not _proven(request, offer.token):
-            return Ignored.PROOF
-        self._offers.withdraw(request.sid)
-        return ServerChannel(
-            replace(parameters, mc=request.mc),
-            token=offer.token,
-            version=parameters.versions[0],
-            salt=None,
-            opened_at=now,
-            limits=limits,
-        )
-
-    def _by_configuration(
-        self, request: _Open, static: _Static, now: float, salt: bytes, limits: ChannelLimits | None
-    ) -> ServerChannel | Ignored:
-        session = static.session
-        if not request.versions or request.mc != session.mc or not _proven(request, session.secret):
-            return Ignored.PROOF
-        if static.knows(request.sid):
-            return Ignored.REPEATED
-        if not self._make_place(static, now):
-            return Ignored.TOO_MANY
-        static.sids.append(request.sid)
-        parameters = SessionParameters.of_static(session, request.sid)
-        channel = ServerChannel(
-            parameters,
-            token=session.secret,
-            version=choose_version(session.versions, request.versions),
-            salt=salt if parameters.sealed else None,
-            opened_at=now,
-            limits=limits,
-        )
-        static.channels.append(channel)
-        self._unconfirmed[channel] = (static, now)
-        return channel
 
     def _make_place(self, static: _Static, now: float) -> bool:
         """Make room for one more unconfirmed session. Returns whether there is room."""
@@ -243,62 +247,7 @@ class Admission:
         self._displaced.append(channel)
         return True
 
-    def _read(self, packet: Packet) -> _Open:
-        server = self._space.read_open(packet.topic)
-        frame = read_frame(packet, sealed=False)
-        if frame.kind is not FrameKind.OPEN:
-            raise InvalidFrame("not an open")
-        request = read_open(frame.payload)
-        if request.server != server:
-            raise InvalidFrame("open for another server")
-        return request
-
 
 def _unconfirmed(channel: ServerChannel, now: float) -> bool:
     deadline = channel.deadline()
     return channel.state in (State.NEW, State.OPENING) and deadline is not None and now < deadline
-
-
-def _proven(request: _Open, token: SessionToken | None) -> bool:
-    if token is None:
-        return request.proof is None
-    expected = open_proof(token, request.sid, request.mc, request.boot, request.versions)
-    return proves(request.proof or b"", expected)
-
-
-def read_open(payload: bytes) -> _Open:
-    """Read the payload of an ``open``.
-
-    Raises:
-        InvalidFrame: It is not this schema.
-        InvalidTopic: A part of it cannot be a level of a topic.
-    """
-    value = read_control(payload)
-    proof = value.get("proof")
-    try:
-        raw = None if proof is None else read_bytes(_text(proof))
-    except ValueError:
-        raise InvalidFrame("proof is not Base64") from None
-    return _Open(
-        server=read_node_id(_text(value.get("server"))),
-        client=read_node_id(_text(value.get("client"))),
-        mc=check_client_id(_text(value.get("mc"))),
-        sid=check_session_id(_text(value.get("sid"))),
-        boot=read_boot(value.get("boot")),
-        proof=raw,
-        versions=_versions(value.get("versions")),
-    )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidFrame("a member of open is missing or is no text")
-    return value
-
-
-def _versions(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_VERSIONS:
-        raise InvalidFrame("versions of open are no list of one to sixteen")
-    return tuple(read_version(item) for item in value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -31,7 +31,7 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.frames import Packet, longest_packet
-from s2connect.transports.mqtt.paho_client import PahoClient, Stream, StreamCallbacks, WebSocketStream
+from s2connect.transports.mqtt.paho_client import PahoClient, Stream, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
@@ -39,7 +39,7 @@ from s2connect.transports.mqtt.publish import (
     write_puback,
     write_publish,
 )
-from s2connect.transports.mqtt.receiver import Drops, Receiver, Route
+from s2connect.transports.mqtt.receiver import Receiver, Route
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import set_tls_buffer
 
@@ -88,7 +88,17 @@ class BrokerLost:
 class BrokerConnection:
     """One connection, from CONNACK to its end. It does not come back: sessions end with it (MQ-10).
 
-    Made by :meth:`open`. All of it belongs to the loop it was made in.
+    All of it belongs to the loop it was made in.
+
+    Args:
+        settings: Broker and account.
+        context: TLS context of a client.
+        address: Address to connect to instead of looking the host up.
+        will: Published by the broker when the connection is lost (MQ-12).
+        keepalive: See :data:`KEEPALIVE`.
+        receive_maximum: See :data:`RECEIVE_MAXIMUM`.
+        max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
+        drops: Dropped messages by reason, beyond one connection.
 
     Attributes:
         receive_maximum: Messages at QoS 1 that may be on their way to the broker (MQ-15).
@@ -97,11 +107,23 @@ class BrokerConnection:
     """
 
     def __init__(
-        self, settings: MqttSettings, *, will: Packet | None, receive_maximum: int, max_packet: int, drops: Drops | None
+        self,
+        settings: MqttSettings,
+        context: ssl.SSLContext,
+        *,
+        address: str | None = None,
+        will: Packet | None = None,
+        keepalive: int = KEEPALIVE,
+        receive_maximum: int = RECEIVE_MAXIMUM,
+        max_packet: int = longest_packet(MAX_MESSAGE_BYTES),
+        drops: Counter[str] | None = None,
     ) -> None:
         url = settings.url
         self._settings = settings
+        self._context = context
+        self._address = address or url.host
         self._will = will
+        self._keepalive = keepalive
         self._host = for_display(url.host)
         self._where = f"{self._host}:{url.port}"
         self._loop = asyncio.get_running_loop()
@@ -109,24 +131,24 @@ class BrokerConnection:
         self.max_packet: int | None = None
         self.lost: BrokerLost | None = None
         self._max_read = max_packet
-        self._receiver = Receiver(max_packet, drops or Drops(), self._host, self._loop.time)
-        callbacks = StreamCallbacks(
+        self._receiver = receiver = Receiver(
+            max_packet, Counter() if drops is None else drops, self._host, self._loop.time
+        )
+        make: Callable[..., Stream] = partial(WebSocketStream, url) if url.is_websocket else Stream
+        self._stream = make(
+            max_packet,
+            receiver,
             take=self._take,
-            discard=self._discard,
-            discarded=self._receiver.discarded,
             readable=self._read,
             idle=self._acknowledge_soon,
             writable=self._write,
         )
-        websocket = url.is_websocket
-        self._stream = WebSocketStream(url, max_packet, callbacks) if websocket else Stream(max_packet, callbacks)
         self._client = client = PahoClient(settings.client_id or "", self._stream)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        client.on_socket_register_write = self._on_register_write
         self._connected: asyncio.Future[None] = self._loop.create_future()
-        self._busy = self._closing = False
+        self._closing = False
         self._reason_code: int | None = None
         self._flush: asyncio.Handle | None = None
         self._misc: asyncio.TimerHandle | None = None
@@ -141,32 +163,8 @@ class BrokerConnection:
         self.ended = asyncio.Event()
         self.local_address = self.remote_address = ""
 
-    @classmethod
-    async def open(
-        cls,
-        settings: MqttSettings,
-        context: ssl.SSLContext,
-        *,
-        address: str | None = None,
-        will: Packet | None = None,
-        keepalive: int = KEEPALIVE,
-        receive_maximum: int = RECEIVE_MAXIMUM,
-        max_packet: int = longest_packet(MAX_MESSAGE_BYTES),
-        drops: Drops | None = None,
-        open_timeout: float = OPEN_TIMEOUT,
-    ) -> BrokerConnection:
+    async def open(self, timeout: float = OPEN_TIMEOUT) -> Self:
         """Connect with Clean Start and without a session that outlives the connection (MQ-10). Cancel-safe.
-
-        Args:
-            settings: Broker and account.
-            context: TLS context of a client.
-            address: Address to connect to instead of looking the host up.
-            will: Published by the broker when the connection is lost (MQ-12).
-            keepalive: See :data:`KEEPALIVE`.
-            receive_maximum: See :data:`RECEIVE_MAXIMUM`.
-            max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
-            drops: Counter of dropped messages, beyond one connection.
-            open_timeout: See :data:`OPEN_TIMEOUT`.
 
         Raises:
             NotReachable: No connection.
@@ -177,10 +175,9 @@ class BrokerConnection:
             ProtocolViolation: It speaks no TLS 1.3, no MQTT 5, or no WebSocket at its URL.
             ConfigurationError: The paho-mqtt that is installed cannot be used.
         """
-        self = cls(settings, will=will, receive_maximum=receive_maximum, max_packet=max_packet, drops=drops)
         try:
-            async with asyncio.timeout(open_timeout):
-                await self._connect(context, address or settings.url.host, keepalive)
+            async with asyncio.timeout(timeout):
+                await self._connect()
         except BaseException as error:
             self._stream.abort()
             self._end(BrokerLost(None, "not opened"))
@@ -192,13 +189,13 @@ class BrokerConnection:
             raise mapped from error
         return self
 
-    async def _connect(self, context: ssl.SSLContext, address: str, keepalive: int) -> None:
+    async def _connect(self) -> None:
         settings, will, client = self._settings, self._will, self._client
         transport, _ = await self._loop.create_connection(
             lambda: self._stream,
-            address,
+            self._address,
             settings.url.port,
-            ssl=context,
+            ssl=self._context,
             server_hostname=settings.url.host,
             ssl_shutdown_timeout=CLOSE_TIMEOUT,
         )
@@ -219,19 +216,22 @@ class BrokerConnection:
         # where a frame is only there as a whole, and of which Debian's old Mosquitto knows nothing.
         if settings.url.is_websocket:
             properties.MaximumPacketSize = self._max_read
-        client.begin(keepalive, properties)
+        client.begin(self._keepalive, properties)
+        self._stream.flush()
         self._connect_sent = True
         await self._connected
-        self._tick(max(keepalive / 4, 0.05))
+        self._tick()
 
     def _explain(self, error: BaseException) -> S2ConnectError | None:
         where = self._where
+        if isinstance(error, S2ConnectError):
+            return None
         tls = describe_tls_error(error, self._settings.url.host)
         if tls is not None:
             return tls
-        if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
+        if isinstance(error, TimeoutError):
             return PeerTimeout(f"The broker {where} did not open the connection in time.")
-        if isinstance(error, OSError) and not isinstance(error, S2ConnectError):
+        if isinstance(error, OSError):
             if self._connect_sent:
                 return NotReachable(
                     f"The broker {where} ended the connection instead of answering.",
@@ -244,29 +244,23 @@ class BrokerConnection:
 
     def has_room(self) -> bool:
         """Return whether :meth:`publish` would return at once now."""
-        return (
-            self.lost is None
-            and not self._waiting
-            and not self._backlog
-            and not self._stream.full
-            and len(self._unacknowledged) < self.receive_maximum
-        )
+        return self.lost is None and not self._waiting and not self._backlog and self._has_window()
+
+    def _has_window(self) -> bool:
+        return not self._stream.full and len(self._unacknowledged) < self.receive_maximum
 
     def put(self, packet: Packet, acknowledged: Callable[[int], None] | None = None) -> None:
         """Publish at QoS 1, in the order of the calls, when there is room in the window.
 
-        Await :meth:`room` before sending much; packets without room are queued here.
-
-        Args:
-            packet: The message.
-            acknowledged: Called with the reason code of the broker's PUBACK, unless the connection ends before.
+        Await :meth:`room` before sending much; packets without room are queued here. ``acknowledged`` is called with
+        the reason code of the broker's PUBACK, unless the connection ends before.
 
         Raises:
             ConnectionClosed: The connection is gone, or too many messages wait already.
         """
         if self.lost is not None:
             raise self.lost.error
-        if self._backlog or self._stream.full or len(self._unacknowledged) >= self.receive_maximum:
+        if self._backlog or not self._has_window():
             if len(self._backlog) >= MAX_WAITING:
                 raise ConnectionClosed(reason="too many messages wait for the broker")
             self._backlog.append((packet, acknowledged))
@@ -275,13 +269,9 @@ class BrokerConnection:
         self._write()
 
     async def publish(self, packet: Packet) -> int:
-        """Publish at QoS 1 and wait for the PUBACK. Cancelled, the message is sent or not sent.
+        """Publish at QoS 1 and wait for the PUBACK; return its reason code. Cancelled, the message is sent or not.
 
-        Returns:
-            The reason code.
-
-        Raises:
-            ConnectionClosed: The connection is gone, or too many messages wait already.
+        Raises ConnectionClosed if the connection is gone, or too many messages wait already.
         """
         await self.room()
         answer: asyncio.Future[int] = self._loop.create_future()
@@ -293,24 +283,16 @@ class BrokerConnection:
             take_back()
 
     def _publish(self, packet: Packet, acknowledged: Callable[[int], None] | None) -> None:
+        # Our identifiers go down through the upper half; paho's, for subscriptions, go up from 1.
         packet_id = self._packet_id
-        while packet_id in self._unacknowledged:
-            packet_id = self._next_id(packet_id)
-        self._packet_id = self._next_id(packet_id)
+        while packet_id == self._packet_id or packet_id in self._unacknowledged:
+            packet_id = packet_id - 1 if packet_id > _LOWEST_ID else _HIGHEST_ID
+        self._packet_id = packet_id
         self._unacknowledged[packet_id] = acknowledged
         self._stream.send(write_publish(packet, packet_id))
 
-    @staticmethod
-    def _next_id(packet_id: int) -> int:
-        """Return the next identifier: ours go down through the upper half; paho's, for subscriptions, go up from 1."""
-        return packet_id - 1 if packet_id > _LOWEST_ID else _HIGHEST_ID
-
     async def room(self) -> None:
-        """Wait until there is room for one message; first come, first served. Cancel-safe.
-
-        Raises:
-            ConnectionClosed: The connection is gone, or too many wait already.
-        """
+        """Wait until there is room for one message; first come, first served. Cancel-safe. Raises as :meth:`put`."""
         if self.has_room():
             return
         if self.lost is not None:
@@ -331,7 +313,7 @@ class BrokerConnection:
     def _admit(self) -> None:
         """Send the backlog and resume waiting senders, as far as there is room."""
         if self.lost is None:
-            while self._backlog and not self._stream.full and len(self._unacknowledged) < self.receive_maximum:
+            while self._backlog and self._has_window():
                 self._publish(*self._backlog.popleft())
             if self._backlog or self._stream.full:
                 return
@@ -369,8 +351,15 @@ class BrokerConnection:
         no_local = not (probe or shared)  # with a shared one it is a protocol error (MQTT 5, 3.8.3.1)
         qos = 0 if probe else 1
         options = SubscribeOptions(qos, no_local, retainHandling=0 if kept else 2)
-        result, mid = self._client.subscribe([(name, options) for name in filters])
-        codes = await self._answered(result, mid)
+        _, mid = self._client.subscribe([(name, options) for name in filters])
+        if mid is None or self.lost is not None:
+            raise ConnectionClosed(reason="the connection to the broker is gone")
+        answer = self._subscribing[mid] = self._loop.create_future()
+        self._write()
+        try:
+            codes = await answer
+        finally:
+            self._subscribing.pop(mid, None)
         refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code < qos]
         if refused or len(codes) != len(filters):
             raise SessionRefused(
@@ -385,17 +374,6 @@ class BrokerConnection:
         if self.lost is None:
             self._client.unsubscribe(list(filters))
             self._write()
-
-    async def _answered(self, result: MQTTErrorCode, mid: int | None) -> list[int]:
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None or self.lost is not None:
-            raise ConnectionClosed(reason="the connection to the broker is gone")
-        answer: asyncio.Future[list[int]] = self._loop.create_future()
-        self._subscribing[mid] = answer
-        self._write()
-        try:
-            return await answer
-        finally:
-            self._subscribing.pop(mid, None)
 
     # --- the end
 
@@ -456,66 +434,53 @@ class BrokerConnection:
     def _take(self, command: int, raw: bytes) -> bool:
         """Handle PUBLISH and PUBACK; return False for what paho reads."""
         kind = command & 0xF0
+        if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
+            self._reason_code = raw[0] if raw else 0
         if kind not in (_PUBLISH, _PUBACK):
-            if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
-                self._reason_code = raw[0] if raw else 0
             return False
         if self.lost is not None:
             return True
         try:
-            if kind == _PUBACK:
-                packet_id, code = read_puback(raw)
-                acknowledged = self._unacknowledged.pop(packet_id, None)
-                if acknowledged is not None:
-                    acknowledged(code)
+            if kind == _PUBLISH:
+                self._receiver.receive(command, raw)
                 return True
-            self._receiver.receive(command, raw)
+            packet_id, code = read_puback(raw)
         except MalformedPublish:
             self.abort("the broker breaks MQTT")
+            return True
+        acknowledged = self._unacknowledged.pop(packet_id, None)
+        if acknowledged is not None:
+            acknowledged(code)
         return True
-
-    def _discard(self, command: int, start: bytes, length: int) -> bool:
-        return self.lost is None and self._receiver.discard(command, start, length)
 
     def _acknowledge_soon(self) -> None:
         """Write the answers to what was read. PUBACKs alone wait a moment for other bytes."""
         pending = len(self._receiver.acknowledgements)
-        if self._backlog or self._waiting or 2 * pending >= self._own_maximum or self._client.want_write():
+        if self._backlog or self._waiting or 2 * pending >= self._own_maximum:
             self._write()
         elif pending and self._acknowledging is None:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
 
     def _acknowledge(self) -> None:
         self._acknowledging = None
-        if self._receiver.acknowledgements:
-            self._write()
+        self._write()
 
     def _read(self) -> None:
         """Let paho read."""
-        if self._busy:
-            return
-        self._busy = True
         try:
             self._client.read()
+            self._stream.flush()
         except Exception:  # paho raises what it stumbles over
             _log.exception("A packet of the broker %s cannot be read", self._host)
             self._loop.call_soon(self.abort, "the broker breaks MQTT")
-        finally:
-            self._busy = False
 
     def _write(self) -> None:
-        """Write everything that is pending, in one piece."""
+        """Write everything that is pending, in one piece. paho writes by itself as long as there is room."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-        if self._busy:
-            return
-        if self._client.want_write() and not self._stream.full:
-            self._busy = True
-            try:
-                self._client.loop_write()
-            finally:
-                self._busy = False
+        if self._client.want_write():
+            self._client.loop_write()
         if self._receiver.acknowledgements and not self._stream.full:
             self._stream.send(b"".join(map(write_puback, self._receiver.acknowledgements)))
             self._receiver.acknowledgements.clear()
@@ -523,13 +488,10 @@ class BrokerConnection:
             self._admit()
         self._stream.flush()
 
-    def _on_register_write(self, client: Client, userdata: Any, sock: Any) -> None:
-        if not self._busy and self._flush is None:
-            self._flush = self._loop.call_soon(self._write)
-
-    def _tick(self, interval: float) -> None:
-        self._misc = self._loop.call_later(interval, self._tick, interval)
+    def _tick(self) -> None:
+        self._misc = self._loop.call_later(max(self._keepalive / 4, 0.05), self._tick)
         self._client.loop_misc()
+        self._stream.flush()
 
     def _on_connect(
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None

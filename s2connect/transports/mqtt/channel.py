@@ -35,7 +35,6 @@ from s2connect.transports.mqtt.frames import (
     write_frame,
 )
 from s2connect.transports.mqtt.parameters import (
-    MAX_AFTER,
     ChannelLimits,
     Closed,
     CloseReason,
@@ -70,8 +69,6 @@ class Channel:
         version: S2 version, empty before it is known.
         inbound_topic: The driver subscribes to it: QoS 1, No Local, Retain Handling 2.
         outbound_topic: Topic of our frames.
-        repeats: Received frames that were repeated and dropped (MQ-09).
-        refused: Messages that were too long to be sent (MQ-15).
     """
 
     def __init__(
@@ -88,8 +85,6 @@ class Channel:
         outbound = Direction.sent_by(role)
         self.outbound_topic = parameters.topic(outbound)
         self.inbound_topic = parameters.topic(outbound.other)
-        self.repeats = 0
-        self.refused = 0
         self._outbound = outbound
         self._token = token
         self._limits = limits
@@ -132,9 +127,7 @@ class Channel:
     def send(self, text: str, now: float) -> list[Event]:
         """Send one message. One that is too long is not sent but answered: the answer is among the events (MQ-15).
 
-        Raises:
-            ConnectionClosed: The session is over.
-            UsageError: The session is not open yet, or the text is not Unicode.
+        Raises ConnectionClosed at the end, and UsageError before the session is open or if the text is not Unicode.
         """
         if self.closed is not None:
             raise self.closed.error
@@ -160,7 +153,6 @@ class Channel:
         try:
             frame = read_frame(packet, sealed=self._sealed)
             if 0 < frame.seq <= self._received:
-                self.repeats += 1
                 return []
             if frame.seq != self._received + 1:
                 return self._end(CloseReason.PROTOCOL, "frames of the peer are missing", now)
@@ -170,15 +162,9 @@ class Channel:
         except InvalidFrame as error:
             return self._end(CloseReason.PROTOCOL, str(error), now)
 
-    def close(self, reason: CloseReason, now: float, *, after: float | None = None) -> list[Event]:
-        """End the session with a ``close`` frame; no event if it is over already.
-
-        Args:
-            reason: Why (MQ-16).
-            now: Loop time in seconds.
-            after: Seconds that the peer shall wait before a new session.
-        """
-        return self._end(reason, "closed on this side", now, after=after)
+    def close(self, reason: CloseReason, now: float) -> list[Event]:
+        """End the session with a ``close`` frame (MQ-16); no event if it is over already."""
+        return self._end(reason, "closed on this side", now)
 
     def lost(self) -> list[Event]:
         """End the session without a message, because the connection to the broker is lost (MQ-10)."""
@@ -187,11 +173,11 @@ class Channel:
         self._queue.clear()
         return self._over(Closed(None, False, "the connection to the broker was lost"))
 
+    # Receiving
+
     def _first(self, frame: Frame, now: float) -> list[Event]:
         """Handle the next frame of the peer while the session opens."""
         raise NotImplementedError
-
-    # Receiving
 
     def _next(self, frame: Frame, now: float) -> list[Event]:
         if self.state is State.OPENING:
@@ -238,10 +224,7 @@ class Channel:
             reason = CloseReason(str(value.get("reason")))
         except ValueError:
             reason = CloseReason.NORMAL
-        after = value.get("after")
-        if isinstance(after, bool) or not isinstance(after, int | float) or after < 0:
-            return self._over(Closed(reason, True, "closed by the peer"))
-        return self._over(Closed(reason, True, "closed by the peer", float(min(after, MAX_AFTER))))
+        return self._over(Closed(reason, True, "closed by the peer"))
 
     # Sending
 
@@ -265,8 +248,6 @@ class Channel:
 
     def _too_long(self, text: str) -> tuple[str | None, list[Event]]:
         """Return a shorter text to send instead of a message that is too long, or the answer to its sender (MQ-15)."""
-        self.refused += 1
-        limit = self._limits.send_bytes
         try:
             message = read_message(text)
         except InvalidMessage as error:
@@ -274,7 +255,7 @@ class Channel:
                 return None, []
             return None, [Received(reception_status(error.subject_id, error.status, error.label))]
         if message.type != RECEPTION_STATUS:
-            label = f"the message is longer than the {limit} bytes that this connection carries"
+            label = f"the message is longer than the {self._limits.send_bytes} bytes that this connection carries"
             answer = reception_status(message.id or "", ReceptionStatusValue.INVALID_CONTENT, label)
             return None, [Received(answer)]
         # A ReceptionStatus is not answered: its label is cut.
@@ -284,7 +265,7 @@ class Channel:
             )
         except ValueError:
             return None, []
-        return (shorter if len(_encode(shorter)) <= limit else None), []
+        return (shorter if len(_encode(shorter)) <= self._limits.send_bytes else None), []
 
     # The keys and the end
 
@@ -298,18 +279,12 @@ class Channel:
         self._seal = Sealer(session_key(token, self._outbound, sid, salt=salt), self.outbound_topic)
         self._unseal = Sealer(session_key(token, inbound, sid, salt=salt), self.inbound_topic)
 
-    def _end(self, reason: CloseReason, detail: str, now: float, *, after: float | None = None) -> list[Event]:
+    def _end(self, reason: CloseReason, detail: str, now: float) -> list[Event]:
         if self.state is State.CLOSED:
             return []
-        if self._can_send_close():
-            value: dict[str, Any] = {"reason": reason.value}
-            if after is not None:
-                value["after"] = min(max(after, 0.0), MAX_AFTER)
-            self._control(FrameKind.CLOSE, value, now)
+        if self.state is not State.NEW and (self._seal is not None or not self._sealed):
+            self._control(FrameKind.CLOSE, {"reason": reason.value}, now)
         return self._over(Closed(reason, False, detail))
-
-    def _can_send_close(self) -> bool:
-        return self.state is not State.NEW and (self._seal is not None or not self._sealed)
 
     def _over(self, closed: Closed) -> list[Event]:
         self.state = State.CLOSED
@@ -319,14 +294,7 @@ class Channel:
 
 
 class ClientChannel(Channel):
-    """Channel of the communication client.
-
-    Args:
-        parameters: The session.
-        token: Its token; None only in plain static mode without a secret.
-        boot: Id of this run of the program, as in the presence (MQ-12).
-        limits: Seconds and bytes.
-    """
+    """Channel of the communication client; ``boot`` is the id of this run of the program (MQ-12)."""
 
     def __init__(
         self,
@@ -340,11 +308,7 @@ class ClientChannel(Channel):
         self._boot = read_boot(boot)
 
     def start(self, now: float) -> list[Event]:
-        """Publish ``open``; the SUBACK for the inbound topic has come (MQ-11).
-
-        Raises:
-            UsageError: It was started before.
-        """
+        """Publish ``open``, once; the SUBACK for the inbound topic has come (MQ-11)."""
         if self.state is not State.NEW:
             raise UsageError("The session was started before.")
         parameters, versions = self.parameters, self.parameters.versions if self.parameters.static else ()
@@ -409,6 +373,9 @@ class ServerChannel(Channel):
         salt: 32 random bytes in sealed static mode, otherwise None.
         opened_at: Loop time at which the ``open`` came.
         limits: Seconds and bytes.
+
+    Attributes:
+        offered: The offer that it uses up, with its future; None in static mode.
     """
 
     def __init__(
@@ -425,6 +392,7 @@ class ServerChannel(Channel):
         if (salt is not None) is not (parameters.static and parameters.sealed):
             raise UsageError("Random bytes belong to sealed sessions of static mode.")
         self.version = version or ""
+        self.offered: Any = None
         self._salt = salt
         self._until = opened_at + self._limits.open_timeout
 
@@ -433,9 +401,6 @@ class ServerChannel(Channel):
 
         With S2 Connect the session stands now. In static mode it stands with the first frame of the client, because an
         ``open`` of the past can be published again. Without a common S2 version the session is refused.
-
-        Raises:
-            UsageError: It was started before, or it is over.
         """
         if self.state is not State.NEW:
             raise UsageError("The session was started before.")

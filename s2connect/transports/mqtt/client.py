@@ -66,10 +66,9 @@ class MqttClient:
 
     Attributes:
         settings: As given; a change counts from the next connection on.
-        guest: As given.
         pace: Of the ``open`` frames.
         users: Sessions that need it.
-        linger: Ends the client of a guest that no session needs.
+        uses: Sessions that have needed it so far.
         attempts: Attempts so far.
     """
 
@@ -87,9 +86,7 @@ class MqttClient:
         self.settings = settings
         self.guest = guest
         self.pace = Pace()
-        self.users = 0
-        self.linger: asyncio.TimerHandle | None = None
-        self.attempts = 0
+        self.users = self.uses = self.attempts = 0
         self._connect = connect
         self._greet = greet
         self._farewell = farewell
@@ -106,7 +103,7 @@ class MqttClient:
 
     @property
     def space(self) -> TopicSpace:
-        """Topics of our presence and of what we offer."""
+        """The topics under our prefix."""
         return TopicSpace(self.settings.prefix)
 
     @property
@@ -136,9 +133,6 @@ class MqttClient:
 
         While it waits before its next attempt the last error is raised at once. Cancel-safe.
 
-        Args:
-            timeout: Seconds.
-
         Raises:
             S2ConnectError: As :meth:`BrokerConnection.open`; ConfigurationError where paho-mqtt is missing or a file
                 of the settings cannot be used; ConnectionClosed where the client is closed.
@@ -162,12 +156,7 @@ class MqttClient:
             raise PeerTimeout(f"There is no connection to the broker {self._where} yet.") from None
 
     async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
-        """Subscribe once per connection.
-
-        Raises:
-            SessionRefused: The broker does not allow it.
-            ConnectionClosed: The connection is gone.
-        """
+        """Subscribe once per connection. Raises as :meth:`BrokerConnection.subscribe`."""
         async with self._subscribing:
             if self._subscribed[0] is not broker:
                 self._subscribed = (broker, set())
@@ -227,11 +216,10 @@ class MqttClient:
         try:
             async with asyncio.timeout(UP_TIMEOUT):
                 await self._greet(connection)
-        except TimeoutError:
+        except BaseException as error:
             await connection.close()
-            raise PeerTimeout(f"The broker {self._where} does not answer.") from None
-        except BaseException:
-            await connection.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
+                raise PeerTimeout(f"The broker {self._where} does not answer.") from None
             raise
         return connection
 

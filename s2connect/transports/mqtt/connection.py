@@ -26,7 +26,7 @@ from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import Route
 
 if TYPE_CHECKING:
-    from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost
+    from s2connect.transports.mqtt.broker import BrokerConnection
 
 _log = logging.getLogger(__name__)
 
@@ -81,16 +81,14 @@ class MqttConnection(Connection):
         self._open_packet: Packet | None = None
         self._refused = False
         self._why = ""
-        self._at_close: list[Callable[[], None]] = []
+        self._at_close: list[Callable[[], object]] = []
         broker.route(channel.inbound_topic, Route(self._receive))
-        self._let_go = broker.at_end(self._lost)
+        self._let_go = broker.at_end(lambda _: self._follow(channel.lost()))
 
     # --- opening
 
     async def open(self) -> None:
-        """Start the channel and wait until the session is open; the inbound topic is subscribed to.
-
-        On failure or cancellation everything is released.
+        """Start the channel and wait until the session is open; the inbound topic is subscribed to. Cancel-safe.
 
         Raises:
             NotReachable: The connection to the broker was lost, or nobody listens on the other side.
@@ -146,7 +144,7 @@ class MqttConnection(Connection):
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
-    def at_close(self, call: Callable[[], None]) -> None:
+    def at_close(self, call: Callable[[], object]) -> None:
         """Register a callback for the end of the session, called at once if it has ended."""
         if self._ended is None:
             self._at_close.append(call)
@@ -161,9 +159,6 @@ class MqttConnection(Connection):
         except Exception:
             _log.exception("The session with %s over MQTT ends with a fault of this side", self.info.remote)
             self._follow(self.channel.lost())
-
-    def _lost(self, lost: BrokerLost) -> None:
-        self._follow(self.channel.lost())
 
     def _tick(self) -> None:
         self._timer = None
@@ -187,13 +182,8 @@ class MqttConnection(Connection):
                 self._set_open(event.version)
             else:
                 self._over(event)
-        if self._timer is None:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
         # The deadline of an open session only moves away: an early timer looks again.
-        deadline = self.channel.deadline()
-        if deadline is not None:
+        if self._timer is None and (deadline := channel.deadline()) is not None:
             self._timer = self._loop.call_at(deadline, self._tick)
 
     def _keep(self, text: str) -> None:
@@ -220,9 +210,7 @@ class MqttConnection(Connection):
 
     def _acknowledged(self, code: int) -> None:
         """Handle the broker's PUBACK for one of our frames."""
-        if code == 0 or self._ended is not None:
-            return
-        if code != NO_MATCHING_SUBSCRIBERS and code < FAILURE:
+        if self._ended is not None or (code != NO_MATCHING_SUBSCRIBERS and code < FAILURE):
             return
         if self.channel.state is State.OPENING and self._open_packet is not None and code < FAILURE:
             self._retry = self._loop.call_later(self._open_again, self._publish_open_again)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from enum import StrEnum
@@ -12,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from s2connect.model.strict_json import MalformedJson, read_json
-from s2connect.transports.mqtt.parameters import check_version
+from s2connect.transports.mqtt.parameters import is_version
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.topics import TopicSpace
 
@@ -52,17 +51,7 @@ class FrameKind(StrEnum):
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
-    """Content of a PUBLISH, in both directions, at QoS 1 (MQ-08).
-
-    Attributes:
-        topic: Topic name.
-        payload: Bytes.
-        content_type: Content Type.
-        user_properties: User properties in their order.
-        correlation: Correlation Data.
-        expiry: Message Expiry Interval in seconds.
-        retain: Only of presence (MQ-08).
-    """
+    """Content of a PUBLISH, in both directions, at QoS 1 (MQ-08). Only presence is retained; expiry is in seconds."""
 
     topic: str
     payload: bytes
@@ -77,7 +66,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One frame as :func:`read_frame` found it; the payload may still be sealed.
+    """One frame; the payload may still be sealed.
 
     Attributes:
         kind: ``s2-frame``.
@@ -122,7 +111,7 @@ def content_type(kind: FrameKind, *, sealed: bool) -> str:
 def write_frame(
     topic: str, frame: Frame, *, sealed: bool, expiry: int | None = None, correlation: bytes | None = None
 ) -> Packet:
-    """Write a frame as a packet. The payload is sealed already."""
+    """Write a frame, whose payload is sealed already, as a packet."""
     properties: tuple[tuple[str, str], ...] = (("s2-frame", frame.kind),)
     if frame.kind is not FrameKind.OPEN:
         properties += (("s2-seq", str(frame.seq)),)
@@ -134,17 +123,10 @@ def write_frame(
 
 
 def read_frame(packet: Packet, *, sealed: bool) -> Frame:
-    """Read a published packet.
+    """Read a published packet of a session that is sealed or not.
 
     Exactly the properties of its kind must be there, each once; properties of other names are ignored, and so is
-    Correlation Data.
-
-    Args:
-        packet: As received.
-        sealed: Whether the session is sealed; decides which Content-Type is right.
-
-    Raises:
-        InvalidFrame: It is anything else.
+    Correlation Data. Otherwise, and with another Content-Type, it raises InvalidFrame.
     """
     kind = sequence = version = salt = None
     for name, value in packet.user_properties:
@@ -187,23 +169,20 @@ def _read_seq(text: str) -> int:
 
 
 def _read_salt(text: str) -> bytes:
-    try:
-        salt = read_bytes(text)
-    except ValueError:
-        salt = b""
+    salt = read_bytes(text)
     if len(salt) != SALT_BYTES:
         raise InvalidFrame("s2-salt is not 32 bytes in Base64")
     return salt
 
 
 def read_bytes(text: str) -> bytes:
-    """Decode Base64 with padding, in its one spelling. Raises ValueError if it is none."""
+    """Decode Base64 with padding, in its one spelling. Raises InvalidFrame if it is none."""
     try:
         raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("not Base64") from None
+    except ValueError:
+        raw = b""
     if base64.b64encode(raw).decode("ascii") != text:
-        raise ValueError("not Base64")
+        raise InvalidFrame("not Base64")
     return raw
 
 
@@ -213,11 +192,7 @@ def write_control(value: dict[str, Any]) -> bytes:
 
 
 def read_control(payload: bytes) -> dict[str, Any]:
-    """Read the JSON object of a control frame; unknown members stay in it and are ignored.
-
-    Raises:
-        InvalidFrame: It is no object in strict JSON (SEC-04), or too long.
-    """
+    """Read the JSON object of a control frame. Raises InvalidFrame: no object in strict JSON (SEC-04), or too long."""
     if len(payload) > MAX_CONTROL_BYTES:
         raise InvalidFrame("a control frame that is too long")
     try:
@@ -231,10 +206,9 @@ def read_control(payload: bytes) -> dict[str, Any]:
 
 def read_version(value: object) -> str:
     """Read an S2 version of a control frame. Raises InvalidFrame if it is none."""
-    try:
-        return check_version(value) if isinstance(value, str) else check_version("")
-    except ValueError:
-        raise InvalidFrame("not an S2 version") from None
+    if not isinstance(value, str) or not is_version(value):
+        raise InvalidFrame("not an S2 version")
+    return value
 
 
 class PresenceState(StrEnum):
@@ -245,31 +219,18 @@ class PresenceState(StrEnum):
 
 
 def read_boot(value: object) -> str:
-    """Read a boot id: 8 to 36 letters, digits, ``_`` and ``-``, fresh for every run of a program.
-
-    Raises:
-        InvalidFrame: It is none.
-    """
+    """Read a boot id: 8 to 36 letters, digits, ``_`` and ``-``, fresh for every run of a program."""
     if not isinstance(value, str) or not _is_boot(value):
         raise InvalidFrame("not a boot id")
     return value
 
 
 def presence(space: TopicSpace, mc: str, state: PresenceState, boot: str) -> Packet:
-    """Return the presence after CONNECT (``online``) or the will (``lost``, Will Delay Interval 0).
-
-    Raises:
-        InvalidTopic: ``mc`` cannot be a level of a topic.
-        InvalidFrame: ``boot`` is no boot id.
-    """
+    """Return the presence after CONNECT (``online``) or the will (``lost``, Will Delay Interval 0)."""
     payload = write_control({"state": state.value, "boot": read_boot(boot)})
     return Packet(space.presence(mc), payload, PLAIN_CONTROL, retain=True)
 
 
 def no_presence(space: TopicSpace, mc: str) -> Packet:
-    """Return the packet before a clean DISCONNECT, which clears the retained presence.
-
-    Raises:
-        InvalidTopic: ``mc`` cannot be a level of a topic.
-    """
+    """Return the packet before a clean DISCONNECT, which clears the retained presence."""
     return Packet(space.presence(mc), b"", retain=True)

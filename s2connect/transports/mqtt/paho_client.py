@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import paho.mqtt
 from paho.mqtt.client import Client
@@ -28,6 +27,7 @@ from websockets.uri import parse_uri
 
 from s2connect.errors import ConfigurationError, ProtocolViolation
 from s2connect.model.url import MqttUrl
+from s2connect.transports.mqtt.receiver import Receiver
 
 WRITE_BUFFER_BYTES = 64 * 1024
 """Bytes buffered in this process for a slow broker before writing pauses."""
@@ -56,41 +56,36 @@ def _packet_length(data: bytes, at: int) -> tuple[int, int]:
     return 5, _TOO_LONG  # no packet has such a length
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamCallbacks:
-    """Callbacks of a :class:`Stream`.
-
-    Attributes:
-        take: Gets each packet: its first byte, and the bytes after its length. On False the packet can be read as from
-            a socket until ``readable`` returns.
-        discard: Gets the beginning of an incomplete PUBLISH: its first byte, topic and packet identifier, and its
-            length. On True the packet is dropped as it comes.
-        discarded: Called after the last byte of such a packet.
-        readable: Called when something can be read, and at the end of the connection.
-        idle: Called when all received bytes are handled.
-        writable: Called when there is room again.
-    """
-
-    take: Callable[[int, bytes], bool]
-    discard: Callable[[int, bytes, int], bool]
-    discarded: Callable[[], None]
-    readable: Callable[[], None]
-    idle: Callable[[], None]
-    writable: Callable[[], None]
-
-
 class Stream(asyncio.Protocol):
     """Stream of one connection; stands in for the socket of paho.
 
     Args:
         max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
             publisher decides how long it is; any other ends the connection.
-        callbacks: Callbacks.
+        receiver: Decides what is dropped as it comes.
+        take: Gets each packet: its first byte, and the bytes after its length. On False the packet can be read as from
+            a socket until ``readable`` returns.
+        readable: Called when something can be read, and at the end of the connection.
+        idle: Called when all received bytes are handled.
+        writable: Called when there is room again.
     """
 
-    def __init__(self, max_packet: int, callbacks: StreamCallbacks) -> None:
+    def __init__(
+        self,
+        max_packet: int,
+        receiver: Receiver,
+        *,
+        take: Callable[[int, bytes], bool],
+        readable: Callable[[], None],
+        idle: Callable[[], None],
+        writable: Callable[[], None],
+    ) -> None:
         self._max_packet = max_packet
-        self._callbacks = callbacks
+        self._receiver = receiver
+        self._take = take
+        self._readable = readable
+        self._idle = idle
+        self._writable = writable
         self._partial = bytearray()
         self._needed = 0
         self._dropping = 0
@@ -125,7 +120,7 @@ class Stream(asyncio.Protocol):
             if self._dropping:
                 return
             data = data[gone:]
-            self._callbacks.discarded()
+            self._receiver.discarded()
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed:
@@ -138,13 +133,13 @@ class Stream(asyncio.Protocol):
             end = at + header + length
             if not header or end > len(data):
                 break
-            if not self._callbacks.take(data[at], data[at + header : end]):
+            if not self._take(data[at], data[at + header : end]):
                 self._incoming, self._at = data[at:end], 0
-                self._callbacks.readable()
+                self._readable()
             at = end
         if at < len(data):
             self._begin(data[at:] if at else data, header, length)
-        self._callbacks.idle()
+        self._idle()
 
     def _begin(self, rest: bytes, header: int, length: int) -> None:
         """Keep the beginning of a packet, or drop it if its route does not take the rest."""
@@ -157,7 +152,7 @@ class Stream(asyncio.Protocol):
             head = topic + 2 if rest[0] & 6 else topic
             if here < head < size:
                 self._needed = head
-            elif head < size and self._callbacks.discard(rest[0], rest[header:head], length):
+            elif head < size and self._receiver.discard(rest[0], rest[header:head], length):
                 self._dropping = size - here
                 return
         if self._needed > self._max_packet:
@@ -167,20 +162,17 @@ class Stream(asyncio.Protocol):
         self._partial += rest
 
     def pause_writing(self) -> None:
-        """Stop sending: the broker is slow."""
         self.full = True
 
     def resume_writing(self) -> None:
-        """Continue to send."""
         self.full = False
-        self._callbacks.writable()
+        self._writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let paho read the end."""
         self._ended = True
         self.error = self.error or exc
         self.gone.set()
-        self._callbacks.readable()
+        self._readable()
 
     # --- as a socket of paho
 
@@ -208,9 +200,8 @@ class Stream(asyncio.Protocol):
     def flush(self) -> None:
         """Send what paho has written."""
         if self._outgoing and self._transport is not None:
-            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._write(b"".join(self._outgoing))
             self._outgoing.clear()
-            self._write(data)
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
@@ -232,7 +223,7 @@ class Stream(asyncio.Protocol):
         return -1
 
     def setblocking(self, flag: bool, /) -> None:
-        """Do nothing: this never blocks."""
+        """Ignore it: this never blocks."""
 
     async def ready(self) -> None:
         """Wait until bytes of MQTT can go."""
@@ -247,8 +238,8 @@ class Stream(asyncio.Protocol):
 class WebSocketStream(Stream):
     """Stream inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
 
-    def __init__(self, url: MqttUrl, max_packet: int, callbacks: StreamCallbacks) -> None:
-        super().__init__(max_packet, callbacks)
+    def __init__(self, url: MqttUrl, max_packet: int, receiver: Receiver, **callbacks: Callable[..., Any]) -> None:
+        super().__init__(max_packet, receiver, **callbacks)
         self._frames = ClientProtocol(
             parse_uri(url),
             subprotocols=[Subprotocol("mqtt")],
@@ -257,7 +248,6 @@ class WebSocketStream(Stream):
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
         super().connection_made(transport)
         self._frames.send_request(self._frames.connect())
         self._send_frames()
@@ -282,7 +272,6 @@ class WebSocketStream(Stream):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail a waiting upgrade as well."""
         if not self._opened.done():
             self._refuse()
         super().connection_lost(exc)
@@ -331,10 +320,6 @@ class PahoClient(Client):
 
     A paho that does not call it would connect by itself, without TLS, and send the password. So the address that it
     gets is a Unix socket that does not exist.
-
-    Args:
-        client_id: MQTT client id.
-        stream: The connection.
     """
 
     def __init__(self, client_id: str, stream: Stream) -> None:

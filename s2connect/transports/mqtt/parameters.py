@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, field_validator
 
@@ -27,7 +27,8 @@ from s2connect.transports.mqtt.topics import (
 MAX_VERSIONS = 16
 """Longest list of S2 versions in an ``open``."""
 
-_is_version = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
+is_version = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
+"""S2 versions that can stand in a frame."""
 
 
 class Protection(StrEnum):
@@ -50,10 +51,6 @@ class MqttPassword(Secret):
     __slots__ = ()
 
 
-def _sealed_for_null(value: Any) -> Any:
-    return Protection.SEALED if value is None else value
-
-
 class MqttCommunicationDetails(CommunicationDetails):
     """Answer to ``confirmAccessToken`` for MQTT (MQ-02).
 
@@ -73,7 +70,9 @@ class MqttCommunicationDetails(CommunicationDetails):
     session_token: SessionToken
     username: str | None = None
     password: MqttPassword | None = None
-    protection: Annotated[Protection, BeforeValidator(_sealed_for_null)] = Protection.SEALED
+    protection: Annotated[Protection, BeforeValidator(lambda value: Protection.SEALED if value is None else value)] = (
+        Protection.SEALED
+    )
 
     @field_validator("username")
     @classmethod
@@ -81,17 +80,6 @@ class MqttCommunicationDetails(CommunicationDetails):
         if value is not None and (not 0 < len(value) <= 256 or not value.isprintable()):
             raise ValueError("not a user name")
         return value
-
-
-def check_version(version: str) -> str:
-    """Return an S2 version that can stand in a frame: 1 to 32 letters, digits and ``. _ -``.
-
-    Raises:
-        ValueError: It is another.
-    """
-    if not _is_version(version):
-        raise ValueError("not an S2 version")
-    return version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +121,7 @@ class StaticSession:
             ) from None
         if self.server == self.client:
             raise ConfigurationError("The ids of server and client are the same.", hint="Each node has its own.")
-        try:
-            usable = 0 < len([check_version(version) for version in self.versions]) <= MAX_VERSIONS
-        except ValueError:
-            usable = False
-        if not usable:
+        if not 0 < len(self.versions) <= MAX_VERSIONS or not all(map(is_version, self.versions)):
             raise ConfigurationError(
                 "The S2 versions cannot be used.", hint=f"Name one to {MAX_VERSIONS}, such as 1.0.0."
             )
@@ -166,9 +150,6 @@ MESSAGE_EXPIRY: Final = 15.0
 MIN_MESSAGE_EXPIRY: Final = 5.0
 """MQ-14: seconds."""
 
-MAX_AFTER: Final = 86_400.0
-"""MQ-16: longest ``after`` that is read, in seconds; a longer one counts as this."""
-
 
 class CloseReason(StrEnum):
     """Why a session ends (MQ-16)."""
@@ -183,7 +164,7 @@ class CloseReason(StrEnum):
 
     @property
     def code(self) -> int:
-        """The close code of :class:`ConnectionClosed` that is nearest to it."""
+        """The nearest close code of :class:`ConnectionClosed`."""
         return _CODES[self]
 
     @classmethod
@@ -219,22 +200,14 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The session stands; messages may be sent.
-
-    Attributes:
-        version: S2 version.
-    """
+    """The session stands, with this S2 version; messages may be sent."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message of the peer, or our answer to one of ours that cannot be sent (MQ-15).
-
-    Attributes:
-        text: The exact text.
-    """
+    """A message of the peer, or our answer to one of ours that cannot be sent (MQ-15)."""
 
     text: str
 
@@ -247,17 +220,14 @@ class Closed:
         reason: Why; None if the connection to the broker was lost.
         by_peer: Whether the peer closed it.
         detail: Cause for a log, without anything received.
-        after: Seconds that the peer asks to wait before a new session, None where it does not.
     """
 
     reason: CloseReason | None
     by_peer: bool
     detail: str
-    after: float | None = None
 
     @property
     def error(self) -> ConnectionClosed:
-        """The end as :class:`Connection` reports it."""
         if self.reason is None:
             return ConnectionClosed(ABNORMAL_CLOSURE, self.detail)
         return ConnectionClosed(self.reason.code, self.reason.value)
@@ -296,6 +266,9 @@ class ChannelLimits:
             raise ConfigurationError("The limits of a session over MQTT are positive numbers.")
 
 
+_SHARED: Final = ("server", "client", "client_role", "mc", "protection", "versions")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionParameters:
     """Session parameters that both sides know before it opens, without a secret. See :class:`StaticSession`.
@@ -321,22 +294,13 @@ class SessionParameters:
     @classmethod
     def of_static(cls, session: StaticSession, sid: str) -> SessionParameters:
         """Return the parameters of a static session; the client makes the ``sid`` from at least 16 random bytes."""
-        return cls(
-            space=TopicSpace(session.topic_prefix),
-            server=session.server,
-            client=session.client,
-            client_role=session.client_role,
-            mc=session.mc,
-            sid=sid,
-            protection=session.protection,
-            versions=session.versions,
-            static=True,
-        )
+        shared = {name: getattr(session, name) for name in _SHARED}
+        return cls(space=TopicSpace(session.topic_prefix), sid=sid, static=True, **shared)
 
     @property
     def sealed(self) -> bool:
         return self.protection is Protection.SEALED
 
     def topic(self, direction: Direction) -> str:
-        """Topic of one direction."""
+        """Return the topic of one direction."""
         return self.space.session(self.server, self.mc, self.client, self.sid, direction)

@@ -7,57 +7,23 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+from s2connect.model.log_limiter import process_lines
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import Head, MalformedPublish, UnusablePublish, read_head, read_publish
 
 _log = logging.getLogger(__name__)
-
-LOG_INTERVAL = 60.0
-"""Seconds between two lines of the log: any publisher decides how much is dropped."""
 
 EXPECTED = frozenset({"no_session", "repeated", "unknown"})
 """Reasons that belong to normal work, counted and not logged: frames of a session that has just ended, a repeat of
 QoS 1, and an ``open`` for another instance of the server."""
 
 
-class Drops:
-    """Counter of dropped messages by reason.
-
-    Attributes:
-        counts: Count of each reason; the reasons are ours, so they are bounded.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self._unlogged: Counter[str] = Counter()
-        self._next = float("-inf")
-
-    def add(self, reason: str, now: float) -> str | None:
-        """Count one. Returns the line to log, None for no line or one that was logged lately.
-
-        Args:
-            reason: Short name.
-            now: Loop time in seconds.
-        """
-        reason = str(reason)
-        self.counts[reason] += 1
-        if reason in EXPECTED:
-            return None
-        self._unlogged[reason] += 1
-        if now < self._next:
-            return None
-        self._next = now + LOG_INTERVAL
-        dropped, self._unlogged = self._unlogged, Counter()
-        reasons = ", ".join(f"{name}: {count}" for name, count in sorted(dropped.items()))
-        return f"dropped {dropped.total()} since the last such line ({reasons})"
-
-
 class Route(NamedTuple):
     """Handler of one topic, and the packets that it takes.
 
     Attributes:
-        handler: Called with each message; returns the reason if it is dropped, otherwise None. Its exceptions are
-            logged and end nothing here.
+        handler: Called with each message; returns the reason if it is dropped. Its exceptions are logged and end
+            nothing here.
         max_bytes: Longest packet that it gets, None for the bound of the receiver.
         only_qos_1: Drop messages at QoS 0 and retained ones: they do not wait for our acknowledgements, so their
             publisher decides how many there are.
@@ -76,7 +42,7 @@ class Receiver:
 
     Args:
         max_bytes: Longest packet that is read; longer ones are dropped.
-        drops: Counter.
+        drops: Dropped messages by reason; the reasons are ours, so they are bounded.
         where: The broker, for logs.
         clock: Loop time in seconds.
 
@@ -85,7 +51,7 @@ class Receiver:
         acknowledgements: Packet identifiers to acknowledge, in the order of the packets.
     """
 
-    def __init__(self, max_bytes: int, drops: Drops, where: str, clock: Callable[[], float]) -> None:
+    def __init__(self, max_bytes: int, drops: Counter[str], where: str, clock: Callable[[], float]) -> None:
         self.routes: dict[str, Route] = {}
         self.acknowledgements: list[int] = []
         self._max_bytes = max_bytes
@@ -95,14 +61,9 @@ class Receiver:
         self._discarding = 0
 
     def receive(self, command: int, raw: bytes) -> None:
-        """Handle one packet.
+        """Handle one packet: its first byte, and the bytes after the remaining length.
 
-        Args:
-            command: Its first byte.
-            raw: The bytes after the remaining length.
-
-        Raises:
-            MalformedPublish: The broker breaks MQTT, or sends at a QoS that was not subscribed to.
+        Raises MalformedPublish if the broker breaks MQTT, or sends at a QoS that was not subscribed to.
         """
         head = read_head(command, raw)
         if head.qos > 1:
@@ -129,13 +90,7 @@ class Receiver:
                 self._drop(reason)
 
     def discard(self, command: int, start: bytes, length: int) -> bool:
-        """Decide from its beginning whether a PUBLISH is dropped while it comes.
-
-        Args:
-            command: First byte of the packet.
-            start: The bytes after the remaining length, up to the properties at least.
-            length: The remaining length.
-        """
+        """Decide whether a PUBLISH of this length is dropped while it comes, from its bytes up to the properties."""
         try:
             head = read_head(command, start)
         except MalformedPublish:
@@ -153,11 +108,14 @@ class Receiver:
             self.acknowledgements.append(self._discarding)
 
     def _drop(self, reason: str) -> bool:
-        """Count a dropped packet. Returns whether it was logged."""
-        line = self._drops.add(reason, self._clock())
-        if line is not None:
-            _log.warning("Messages on the topics of the broker %s: %s", self._where, line)
-        return line is not None
+        """Count a dropped packet. Returns whether it was logged: once a minute, as any publisher can cause it."""
+        self._drops[reason] += 1
+        if reason in EXPECTED:
+            return False
+        more = process_lines.due(("mqtt", self._where, reason), self._clock())
+        if more is not None:
+            _log.warning("A message on the topics of the broker %s was dropped: %s%s", self._where, reason, more)
+        return more is not None
 
     def _unwanted(self, route: Route | None, head: Head, command: int, length: int) -> str | None:
         """Return the reason for which a packet is dropped before it is read; None if it is not."""

@@ -30,39 +30,19 @@ class NotAuthentic(ValueError):
 
 
 def session_key(token: SessionToken, direction: Direction, sid: str, *, salt: bytes = b"") -> bytes:
-    """Derive the key of one direction: HKDF-SHA-256, 32 bytes (MQ-07).
-
-    Args:
-        token: Its decoded bytes are the input keying material.
-        direction: Of the frames that the key seals.
-        sid: The session.
-        salt: Empty, or the server's random bytes in static mode.
-    """
+    """Derive the key of one direction: HKDF-SHA-256, 32 bytes (MQ-07); the salt is the server's in static mode."""
     info = f"s2-over-mqtt/0|{direction}|{sid}".encode("ascii")
     return HKDF(SHA256(), 32, salt or None, info).derive(token.raw)
 
 
-def associated_data(topic: str, kind: str, seq: int) -> bytes:
-    """Return the bytes that a seal binds a payload to; each part has its length in front.
-
-    Two bytes length of the topic, the topic in UTF-8, one byte length of the frame's kind, the kind in ASCII, eight
-    bytes sequence number; all numbers big-endian.
-    """
-    return _place(topic, kind) + _pack_seq(seq)
-
-
 def _place(topic: str, kind: str) -> bytes:
+    """Return the associated data without the eight bytes of the sequence number: each part after its length."""
     raw, name = topic.encode("utf-8"), kind.encode("ascii")
     return struct.pack(">H", len(raw)) + raw + struct.pack(">B", len(name)) + name
 
 
 class Sealer:
-    """Seals or opens the payloads of one direction of one session. Shows no key.
-
-    Args:
-        key: 32 bytes of :func:`session_key`.
-        topic: The direction's topic.
-    """
+    """Seals or opens the payloads of one direction of one session, with a :func:`session_key`. Shows no key."""
 
     __slots__ = ("_aead", "_places")
 
@@ -75,11 +55,7 @@ class Sealer:
         return self._aead.encrypt(_pack_nonce(0, seq), payload, self._places[kind] + _pack_seq(seq))
 
     def unseal(self, kind: str, seq: int, sealed: bytes) -> bytes:
-        """Return the payload.
-
-        Raises:
-            NotAuthentic: It was not sealed with this key, topic, kind and sequence number.
-        """
+        """Return the payload. Raises NotAuthentic if it was not sealed for this key, topic, kind and number."""
         try:
             return self._aead.decrypt(_pack_nonce(0, seq), sealed, self._places[kind] + _pack_seq(seq))
         except (InvalidTag, ValueError, KeyError):

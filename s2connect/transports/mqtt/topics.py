@@ -13,15 +13,12 @@ MAX_TOPIC_BYTES = 256
 """Longest topic of this binding, the tightest limit of the big brokers. With the bounds below none can be longer."""
 
 MAX_PREFIX_CHARACTERS = 64
-"""Longest prefix."""
-
 _is_prefix = re.compile(r"(?!\$)[!-\"$-*,-.0-~]+(?:/[!-\"$-*,-.0-~]+)*").fullmatch
 _is_client_id = re.compile(r"[A-Za-z0-9._:@-]{1,64}").fullmatch
 _is_session_id = re.compile(r"[A-Za-z0-9_-]{16,36}").fullmatch
 _is_group = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 _OPEN = "open"
-_PRESENCE = "presence"
 
 
 class InvalidTopic(ValueError):
@@ -29,19 +26,18 @@ class InvalidTopic(ValueError):
 
 
 class Direction(StrEnum):
-    """Which way the frames of a session's topic go."""
+    """Direction of the frames on a session's topic."""
 
     RM2CEM = "rm2cem"
     CEM2RM = "cem2rm"
 
     @classmethod
     def sent_by(cls, role: Role) -> Direction:
-        """The direction in which a node of a role sends."""
+        """Return the direction in which a node of a role sends."""
         return cls.RM2CEM if role is Role.RM else cls.CEM2RM
 
     @property
     def other(self) -> Direction:
-        """The opposite direction."""
         return Direction.CEM2RM if self is Direction.RM2CEM else Direction.RM2CEM
 
 
@@ -112,39 +108,27 @@ class TopicSpace:
         return f"{self.prefix}/s2/0/"
 
     def open(self, server: NodeId) -> str:
-        """Topic of the ``open`` frames for a server."""
+        """Return the topic of the ``open`` frames for a server."""
         return f"{self._root}{server}/{_OPEN}"
 
     def shared_open(self, server: NodeId, group: str) -> str:
-        """Subscription that several instances of one server share (MQ-11). Raises as :func:`check_group`."""
+        """Return the subscription that several instances of one server share (MQ-11)."""
         return f"$share/{check_group(group)}/{self.open(server)}"
 
     def session(self, server: NodeId, mc: str, client: NodeId, sid: str, direction: Direction) -> str:
-        """Topic of one direction of a session. Raises InvalidTopic if ``mc`` or ``sid`` cannot be a level."""
+        """Return the topic of one direction of a session. Raises InvalidTopic if ``mc`` or ``sid`` is no level."""
         return f"{self._root}{server}/{check_client_id(mc)}/{client}/{check_session_id(sid)}/{direction}"
 
     def presence(self, mc: str) -> str:
-        """Topic of the presence of a client (MQ-12). Raises InvalidTopic if ``mc`` cannot be a level."""
-        return f"{self._root}{_PRESENCE}/{check_client_id(mc)}"
+        """Return the topic of the presence of a client (MQ-12). Raises InvalidTopic if ``mc`` is no level."""
+        return f"{self._root}presence/{check_client_id(mc)}"
 
     def inbound(self, mc: str, direction: Direction) -> str:
-        """Subscription of a communication client for every session of every node behind it.
-
-        Args:
-            mc: Its MQTT client id.
-            direction: In which its nodes receive: ``cem2rm`` where they are RMs.
-
-        Raises:
-            InvalidTopic: ``mc`` cannot be a level.
-        """
+        """Return the subscription of a communication client for every session of every node behind it."""
         return f"{self._root}+/{check_client_id(mc)}/+/+/{direction}"
 
     def read_open(self, topic: str) -> NodeId:
-        """Return the server of an ``open`` topic.
-
-        Raises:
-            InvalidTopic: It is not under this prefix, or not an ``open`` topic.
-        """
+        """Return the server of an ``open`` topic. Raises InvalidTopic if it is another topic."""
         server, slash, rest = topic.removeprefix(self._root).partition("/")
         if not topic.startswith(self._root) or not slash or rest != _OPEN:
             raise InvalidTopic("not an open topic")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -48,11 +49,11 @@ from s2connect.transports.mqtt.parameters import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.receiver import Drops, Route
+from s2connect.transports.mqtt.receiver import Route
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
-from s2connect.transports.offers import MAX_OFFERS, OfferTable, OpenOffers
+from s2connect.transports.offers import MAX_OFFERS, OpenOffers
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
@@ -100,7 +101,7 @@ class MqttTransport:
         failures: Reports errors of ours in background tasks.
 
     Attributes:
-        drops: Counter of the messages on our topics that could not be used.
+        drops: Messages on our topics that could not be used, by reason.
     """
 
     name = MQTT
@@ -123,8 +124,8 @@ class MqttTransport:
         self._addresses_of = addresses_of
         self._limits = limits or ChannelLimits()
         self._boot = secrets.token_urlsafe(12)
-        self.drops = Drops()
-        self._offers: OpenOffers[MqttOffer] = OpenOffers(OfferTable())
+        self.drops: Counter[str] = Counter()
+        self._offers: OpenOffers[MqttOffer] = OpenOffers()
         self._admission: Admission | None = None
         self._served: dict[NodeId, None] = {}
         self._static: dict[tuple[NodeId, NodeId], _Configured] = {}
@@ -142,7 +143,7 @@ class MqttTransport:
         if settings is not None:
             if settings.client_id is None:
                 raise UsageError("The MQTT settings have no client id; MqttSettings.complete makes one.")
-            self._admission = Admission(TopicSpace(settings.prefix), self._offers.table)
+            self._admission = Admission(TopicSpace(settings.prefix), self._offers)
             self._home = self._client_of(settings, guest=False)
 
     @property
@@ -256,30 +257,22 @@ class MqttTransport:
                 accepting[0].abandon()
                 accepting[1].cancel()
         parameters = channel.parameters
-        claimed = None if parameters.static else self._offers.claim(parameters.sid)
-        if claimed is None and not parameters.static:
-            return Ignored.UNKNOWN
-        offer, offered = claimed or (None, None)
-        info = offer.info if offer is not None else ConnectionInfo(MQTT, parameters.server, parameters.client, "")
+        info = ConnectionInfo(MQTT, parameters.server, parameters.client, "")
+        if channel.offered is not None:
+            info = channel.offered[0].info
         connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
-        accept = self._accept(broker, channel, connection, offered)
-        task = self._supervisor.spawn(accept, "mqtt-accept", parameters.client)
+        task = self._supervisor.spawn(self._accept(broker, channel, connection), "mqtt-accept", parameters.client)
         self._accepting[channel] = connection, task
         task.add_done_callback(lambda _: self._accepting.pop(channel, None))
         return None
 
-    async def _accept(
-        self,
-        broker: BrokerConnection,
-        channel: ServerChannel,
-        connection: MqttConnection,
-        offered: asyncio.Future[Connection] | None,
-    ) -> None:
+    async def _accept(self, broker: BrokerConnection, channel: ServerChannel, connection: MqttConnection) -> None:
         parameters = channel.parameters
         pair = (parameters.server, parameters.client)
+        future: asyncio.Future[Connection] | None = channel.offered and channel.offered[1]
         # An open of static mode may be an old one, published again. A session that stands is put at risk only for a
         # client that has confirmed the new one.
-        hook = offered is None and bool(channel.version)
+        hook = future is None and bool(channel.version)
         hook_later = hook and pair in self._sessions
         try:
             async with asyncio.timeout(self._limits.open_timeout):
@@ -291,36 +284,29 @@ class MqttTransport:
             if hook_later and not await self._admitted(pair, channel.version):
                 await connection.close(GOING_AWAY)
                 return
-        except (S2ConnectError, TimeoutError) as error:
-            _log.info("A session of %s over MQTT did not open: %s", parameters.client, type(error).__name__)
+        except BaseException as error:
             connection.abandon()
-            if offered is not None:
-                offered.cancel()
-            return
-        except BaseException:
-            connection.abandon()
-            if offered is not None:
-                offered.cancel()
-            raise
-        older = self._sessions.get(pair)
-        if older is not None:
-            await older.close(GOING_AWAY, CloseReason.SUPERSEDED)
-        self._remember(pair, connection)
-        if offered is not None:
-            if offered.done():
-                await connection.close(GOING_AWAY)
-            else:
-                offered.set_result(connection)
-            return
-        configured = self._static.get(pair)
-        if configured is None:
-            await connection.close(GOING_AWAY)
-        else:
-            try:
-                configured.take(connection)
-            except BaseException:
-                await connection.close(INTERNAL_ERROR)
+            if future is not None:
+                future.cancel()
+            if not isinstance(error, S2ConnectError | TimeoutError):
                 raise
+            _log.info("A session of %s over MQTT did not open: %s", parameters.client, type(error).__name__)
+            return
+        if (older := self._sessions.get(pair)) is not None:
+            await older.close(GOING_AWAY, CloseReason.SUPERSEDED)
+        self._sessions[pair] = connection
+        connection.at_close(lambda: self._sessions.get(pair) is connection and self._sessions.pop(pair))
+        configured = self._static.get(pair)
+        try:
+            if future is not None and not future.done():
+                future.set_result(connection)
+            elif future is None and configured is not None:
+                configured.take(connection)
+            else:
+                await connection.close(GOING_AWAY)
+        except BaseException:
+            await connection.close(INTERNAL_ERROR)
+            raise
 
     async def _admitted(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
         """Call the admission hook once for all waiting, so that an old ``open`` cannot use up another one's answer."""
@@ -342,14 +328,6 @@ class MqttTransport:
         finally:
             del self._asking[pair, version]
             answer.set_result(allowed)
-
-    def _remember(self, pair: tuple[NodeId, NodeId], connection: MqttConnection) -> None:
-        def forget() -> None:
-            if self._sessions.get(pair) is connection:
-                del self._sessions[pair]
-
-        self._sessions[pair] = connection
-        connection.at_close(forget)
 
     # --- communication client
 
@@ -386,7 +364,8 @@ class MqttTransport:
     async def _connect(
         self, client: MqttClient, info: ConnectionInfo, parameters: SessionParameters, token: SessionToken | None
     ) -> MqttConnection:
-        self._use(client)
+        client.users += 1
+        client.uses += 1
         try:
             broker = await client.up()
             inbound = Direction.sent_by(parameters.client_role).other
@@ -399,11 +378,10 @@ class MqttTransport:
             channel = ClientChannel(parameters, token=token, boot=self._boot, limits=self._limits_of(broker))
             connection = MqttConnection(_at(info, broker), broker, channel)
             await connection.open()
-        except ConnectionClosed as error:
+        except BaseException as error:
             self._release(client)
-            raise NotReachable("The connection to the MQTT broker was lost.") from error
-        except BaseException:
-            self._release(client)
+            if isinstance(error, ConnectionClosed):
+                raise NotReachable("The connection to the MQTT broker was lost.") from error
             raise
         connection.at_close(lambda: self._release(client))
         return connection
@@ -464,12 +442,9 @@ class MqttTransport:
         self._closed = True
         self._offers.close()
         await self._supervisor.close()
-        clients = [*self._guests.values(), *([self._home] if self._home is not None else [])]
+        clients = [*self._guests.values(), self._home]
         self._guests.clear()
-        for client in clients:
-            if client.linger is not None:
-                client.linger.cancel()
-        await asyncio.gather(*(client.close() for client in clients))
+        await asyncio.gather(*(client.close() for client in clients if client is not None))
 
     # --- clients
 
@@ -480,30 +455,25 @@ class MqttTransport:
 
     def _client_for(self, details: MqttCommunicationDetails) -> MqttClient:
         settings, url = self._settings, details.mqtt_url
-        if (
-            self._home is not None
-            and settings is not None
-            and (url.host, url.port) == (settings.url.host, settings.url.port)
-            and details.username in (None, settings.username)
+        if settings is not None and (url.host, url.port, details.username or settings.username) == (
+            settings.url.host,
+            settings.url.port,
+            settings.username,
         ):
-            return self._home
+            return self._need_home()
         key = (str(url), details.username)
         client = self._guests.get(key)
         if client is None:
             if len(self._guests) >= MAX_GUESTS:
                 raise SessionRefused("There are connections to too many MQTT brokers already.", reason="Other")
-            client_id, prefix = self._guest_id(details.username), details.topic_prefix
-            account = MqttSettings(url=url, client_id=client_id, prefix=prefix, username=details.username)
+            try:
+                client_id = check_client_id(details.username or "")  # the account, where it can be one
+            except InvalidTopic:
+                client_id = f"s2-{self._boot}"
+            account = MqttSettings(url=url, client_id=client_id, prefix=details.topic_prefix, username=details.username)
             client = self._guests[key] = self._client_of(account, guest=True)
         client.settings = client.settings.with_password(details.password)
         return client
-
-    def _guest_id(self, username: str | None) -> str:
-        """Our client id at a broker that a peer named: the account, where it can be one."""
-        try:
-            return check_client_id(username or "")
-        except InvalidTopic:
-            return f"s2-{self._boot}"
 
     def _client_of(self, settings: MqttSettings, *, guest: bool) -> MqttClient:
         url, space, mc = settings.url, TopicSpace(settings.prefix), settings.client_id or ""
@@ -519,14 +489,14 @@ class MqttTransport:
                     hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
                 ) from None
             found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
-            return await BrokerConnection.open(
+            return await BrokerConnection(
                 client.settings,
                 await self._context(url, guest=guest),
                 address=found[0] if found else None,
                 will=presence(space, mc, PresenceState.LOST, self._boot),
                 max_packet=longest_packet(self._limits.receive_bytes),
                 drops=self.drops,
-            )
+            ).open()
 
         async def greet(broker: BrokerConnection) -> None:
             await broker.publish(presence(space, mc, PresenceState.ONLINE, self._boot))
@@ -534,14 +504,8 @@ class MqttTransport:
                 for node in list(self._served):
                     await self._listen(client, broker, node)
 
-        client = MqttClient(
-            settings,
-            connect,
-            greet=greet,
-            farewell=no_presence(space, mc),
-            guest=guest,
-            failures=self._failures,
-        )
+        farewell = no_presence(space, mc)
+        client = MqttClient(settings, connect, greet=greet, farewell=farewell, guest=guest, failures=self._failures)
         return client
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
@@ -557,21 +521,17 @@ class MqttTransport:
                 self._contexts[key] = context
             return self._contexts[key]
 
-    def _use(self, client: MqttClient) -> None:
-        client.users += 1
-        if client.linger is not None:
-            client.linger.cancel()
-            client.linger = None
-
     def _release(self, client: MqttClient) -> None:
         client.users -= 1
         if client.guest and client.users == 0 and not self._closed:
-            client.linger = asyncio.get_running_loop().call_later(LINGER, self._part, client)
+            self._supervisor.spawn(self._part(client, client.uses), "mqtt-part")
 
-    def _part(self, client: MqttClient) -> None:
-        for key in [key for key, value in self._guests.items() if value is client]:
-            del self._guests[key]
-        self._supervisor.spawn(client.close(), "mqtt-part")
+    async def _part(self, client: MqttClient, uses: int) -> None:
+        """Close the client of a broker that a peer named, unless a session needs it before it is time."""
+        await asyncio.sleep(LINGER)
+        if client.uses == uses:
+            self._guests = {key: value for key, value in self._guests.items() if value is not client}
+            await client.close()
 
     def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
         if broker.max_packet is None:
