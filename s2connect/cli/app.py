@@ -7,9 +7,8 @@ import logging
 import os
 import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,27 +22,21 @@ from s2connect.cli import (
 )
 from s2connect.cli.terminal import (
     INTERRUPTED,
-    HomeOption,
-    JsonOption,
     NodeOption,
+    Options,
     RoleChoice,
-    VerboseOption,
-    ask_endpoint,
-    command_line,
+    as_role,
     confirm,
-    home_path,
     line_from_stdin,
-    log_to_stderr,
     print_json,
-    print_result,
     run_work,
     tell,
+    with_options,
 )
 from s2connect.errors import S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.service.failures import ExitCode, Failure
 
-_Result = TypeVar("_Result")
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
 """``ClickException``, which not every version of typer exports."""
 
@@ -75,21 +68,6 @@ app = typer.Typer(
 )
 
 
-class DeploymentChoice(StrEnum):
-    """Deployments as people type them."""
-
-    LAN = "lan"
-    WAN = "wan"
-
-
-class VaultChoice(StrEnum):
-    """Places for secrets."""
-
-    AUTO = "auto"
-    KEYRING = "keyring"
-    FILES = "files"
-
-
 def run(argv: list[str]) -> int:
     """Run the command.
 
@@ -108,7 +86,10 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         failure = INTERRUPTED
     except (BrokenPipeError, SystemExit):  # rich turns the one into the other
-        _detach_stdout()
+        if sys.stdout is not None:  # what is still buffered is for nobody
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
         return int(ExitCode.OK)
     except _TyperError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -118,8 +99,6 @@ def run(argv: list[str]) -> int:
         failure = Failure("usage", error.format_message(), hint, code=ExitCode.USAGE)  # type: ignore[attr-defined]  # likewise
     except S2ConnectError as error:
         failure = Failure.of(error)
-    except Failure as error:
-        failure = error
     except Exception as error:
         if verbose:
             traceback.print_exc()
@@ -131,14 +110,6 @@ def run(argv: list[str]) -> int:
         failure = INTERRUPTED  # typer has caught it
     _report(failure, as_json=as_json)
     return int(failure.code)
-
-
-def _detach_stdout() -> None:
-    """Discard what is still buffered for a reader that has gone, without an error at exit."""
-    if sys.stdout is not None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 MAX_SHOWN = 6000
@@ -160,7 +131,9 @@ def _report(failure: Failure, *, as_json: bool) -> None:
 
 
 @app.command()
+@with_options()
 def init(
+    options: Options,
     role: Annotated[
         RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
     ],
@@ -169,15 +142,16 @@ def init(
     model: Annotated[str | None, typer.Option(help="Model.")] = None,
     name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
     deployment: Annotated[
-        DeploymentChoice, typer.Option(case_sensitive=False, help="lan: runs in the building; wan: on the internet.")
-    ] = DeploymentChoice.LAN,
+        Literal["lan", "wan"],
+        typer.Option(case_sensitive=False, help="lan: runs in the building; wan: on the internet."),
+    ] = "lan",
     host: Annotated[str | None, typer.Option(help="Name under which others reach this machine.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one now and keeps it.")] = 8443,
     bind: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.")] = None,
     trust_anchors: Annotated[Path | None, typer.Option(help="PEM file with more CAs to trust.")] = None,
-    vault: Annotated[VaultChoice, typer.Option(help="Where secrets are kept.")] = VaultChoice.AUTO,
+    vault: Annotated[Literal["auto", "keyring", "files"], typer.Option(help="Where secrets are kept.")] = "auto",
     no_server: Annotated[
         bool,
         typer.Option("--no-server", help="A device that only connects: energy managers pair it with its own code."),
@@ -192,59 +166,55 @@ def init(
     no_advertise: Annotated[
         bool, typer.Option("--no-advertise", help="Do not be found by others in the network; a typed URL works.")
     ] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""
     from s2connect.model.common import Deployment
     from s2connect.service import setup
 
-    log_to_stderr(verbose)
-    path = home_path(home)
-    node_settings = {"role": role.role, "brand": brand, "type": kind, "model_name": model, "user_defined_name": name}
-    settings = {
-        "deployment": Deployment(deployment.upper()),
-        "host": host,
-        "port": port,
-        "bind": bind,
-        "name": name,
-        "certificate": certificate,
-        "private_key": private_key,
-        "trust_anchors": trust_anchors,
-        "vault": vault.value,
-        "advertise": not no_advertise,
-        "allow_private_addresses": allow_private_addresses,
-        "server": not no_server,
-    }
-    config = setup.make(path, node_settings, settings)
-    node = config.nodes[0]
-    if as_json:
-        stored = config.model_dump(mode="json", exclude_none=True)
-        print_json({"home": str(path), "node": {"id": str(node.id), "role": str(node.role)}, "settings": stored})
+    config = setup.make(
+        options.path,
+        {"role": as_role(role), "brand": brand, "type": kind, "model_name": model, "user_defined_name": name},
+        {
+            "deployment": Deployment(deployment.upper()),
+            "host": host,
+            "port": port,
+            "bind": bind,
+            "name": name,
+            "certificate": certificate,
+            "private_key": private_key,
+            "trust_anchors": trust_anchors,
+            "vault": vault,
+            "advertise": not no_advertise,
+            "allow_private_addresses": allow_private_addresses,
+            "server": not no_server,
+        },
+    )
+    if options.as_json:
+        node, stored = config.nodes[0], config.model_dump(mode="json", exclude_none=True)
+        print_json({"home": str(options.path), "node": {"id": node.id, "role": node.role}, "settings": stored})
         return
-    what = "an energy manager (CEM)" if role is RoleChoice.CEM else "a device (RM)"
-    print(f"Set up {what} in {path}.")
+    print(f"Set up {'an energy manager (CEM)' if role == 'cem' else 'a device (RM)'} in {options.path}.")
     if no_server:
         print("It has no server: it waits at the energy managers in this network until one of them pairs it.")
-        print(f"Next: {command_line('code --static', home)}  (the code for its sticker)")
-        print(f"Then: {command_line('serve', home)}")
+        print(f"Next: {options.command_line('code --static')}  (the code for its sticker)")
+        print(f"Then: {options.command_line('serve')}")
         return
     print(f"Others reach it as {config.host}, port {config.port}.")
-    print(f"Next: {command_line('serve', home)}")
+    print(f"Next: {options.command_line('serve')}")
+
+
+_ServeJson = Annotated[
+    bool,
+    typer.Option("--json", help="Sidecar of other software: events on standard output, commands on standard input."),
+]
 
 
 @app.command()
+@with_options(json_option=_ServeJson, level=logging.WARNING)
 def serve(
+    options: Options,
     code: Annotated[bool, typer.Option("--code/--no-code", help="Issue a pairing code at the start.")] = True,
     qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show URL and code as QR code, too, on a terminal.")] = True,
-    home: HomeOption = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Sidecar of other software: events on standard output, commands on standard input."
-        ),
-    ] = False,
     check: Annotated[
         Check, typer.Option(help="Validation of each S2 message before it is taken or sent.")
     ] = Check.RULES,
@@ -259,7 +229,6 @@ def serve(
             help="With --json: messages of this type, or all, are answered by the command answer. Can be repeated.",
         ),
     ] = None,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
 
@@ -268,22 +237,23 @@ def serve(
     from s2connect.service.serve import Form, json_form
     from s2connect.service.serve import serve as run_service
 
-    log_to_stderr(verbose, otherwise=logging.WARNING)
+    as_json = options.as_json
     form: Form = json_form
     if not as_json:
         from s2connect.cli.show import ServiceText
 
         form = ServiceText(qr=qr)
     if answer and not as_json:
-        raise Failure("usage", "--answer needs --json, for a program that answers.", code=ExitCode.USAGE)
-    work = run_service(
-        home_path(home), form, commands=as_json, codes=code, check=check, record=record, kept=answer or ()
+        raise UsageError("--answer needs --json, for a program that answers.")
+    return run_work(
+        run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=answer or ())
     )
-    return run_work(work)
 
 
 @app.command()
+@with_options()
 def code(
+    options: Options,
     node: NodeOption = None,
     static: Annotated[
         bool, typer.Option("--static", help="A code that stays valid, for a sticker; works without the service.")
@@ -291,17 +261,14 @@ def code(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Use the code from standard input instead of a random one.")
     ] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
-    log_to_stderr(verbose)
+    from s2connect.cli.show import clock
     from s2connect.service.commands import Code
 
     token = line_from_stdin("the code") if token_stdin else None
-    result = ask_endpoint(home, Code(node=node, static=static, token=token))
-    if as_json:
+    result = options.ask(Code(node=node, static=static, token=token))
+    if options.as_json:
         print_json(result)
         return
     if result.pairing_url is None:
@@ -311,8 +278,6 @@ def code(
     if result.expires_at is None:
         tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
     else:
-        from s2connect.cli.show import clock
-
         tell(f"Type the code at the other device. The code is valid once, until {clock(result.expires_at)}:")
     print(result.code, flush=True)
 
@@ -323,14 +288,14 @@ app.command()(lan_commands.pair)
 
 
 @app.command()
-def pairings(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+@with_options()
+def pairings(options: Options) -> None:
     """List what this endpoint is paired with."""
     from s2connect.cli.show import pairings_block
     from s2connect.service.commands import Status
 
-    log_to_stderr(verbose)
-    found = ask_endpoint(home, Status()).pairings
-    print_result({"pairings": found}, lambda width: [pairings_block(found, width)], as_json=as_json)
+    found = options.ask(Status()).pairings
+    options.show({"pairings": found}, lambda width: [pairings_block(found, width)])
 
 
 def confirm_end_of_pairings(warning: str, question: str, *, yes: bool, as_json: bool) -> None:
@@ -344,7 +309,9 @@ def confirm_end_of_pairings(warning: str, question: str, *, yes: bool, as_json: 
 
 
 @app.command()
+@with_options()
 def unpair(
+    options: Options,
     peer: Annotated[
         str | None, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")
     ] = None,
@@ -356,9 +323,6 @@ def unpair(
         bool, typer.Option("--all", help="End every pairing while the service is stopped, also lost ones; asks before.")
     ] = False,
     yes: YesOption = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
     from s2connect import unpair_all
@@ -366,51 +330,49 @@ def unpair(
     from s2connect.service.commands import Status, Unpair
     from s2connect.service.objects import find_pairing, name_of
 
-    log_to_stderr(verbose)
+    as_json = options.as_json
     if every == (peer is not None):
         raise UsageError("Which pairing? Name the other side, or give --all.", hint="s2connect pairings lists them.")
     if peer is None:
         warning = "This ends every pairing: each has to be made again, with a new code."
         confirm_end_of_pairings(warning, "End them all?", yes=yes, as_json=as_json)
-        number = run_work(unpair_all(home_path(home)))
+        number = run_work(unpair_all(options.path))
         if as_json:
             print_json({"pairings_ended": number})
         else:
             print(f"Pairings that ended: {number}. Every device has to be paired again.")
         return
     if not yes and not as_json and sys.stdin.isatty():
-        found = find_pairing(ask_endpoint(home, Status()).pairings, peer)
+        found = find_pairing(options.ask(Status()).pairings, peer)
         confirm(f"End the pairing with {name_of(found.peer)} ({kind_of(found.peer)})?")
         peer = str(found.peer.id)
-    ended = ask_endpoint(home, Unpair(peer=peer, node=node, forget=forget))
+    ended = options.ask(Unpair(peer=peer, node=node, forget=forget))
     if as_json:
         print_json(ended)
-        return
-    print(f"The pairing with {name_of(ended.peer)} has ended.")
+    else:
+        print(f"The pairing with {name_of(ended.peer)} has ended.")
 
 
 @app.command()
-def status(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+@with_options()
+def status(options: Options) -> None:
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
     from s2connect.cli.show import status_blocks
     from s2connect.service.commands import Status
     from s2connect.service.objects import to_value
 
-    log_to_stderr(verbose)
-    found = ask_endpoint(home, Status())
-    shown = {"home": str(home_path(home)), **to_value(found)}
-    print_result(shown, lambda width: status_blocks(found, width), as_json=as_json)
+    found = options.ask(Status())
+    options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width))
 
 
 @app.command()
+@with_options()
 def certificate(
+    options: Options,
     new_ca: Annotated[
         bool, typer.Option("--new-ca", help="Make a new certificate authority. ENDS EVERY PAIRING; asks before.")
     ] = False,
     yes: YesOption = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Show the certificates of this endpoint: fingerprints and dates."""
     from s2connect import Home, new_certificate_authority, read_config
@@ -418,18 +380,16 @@ def certificate(
     from s2connect.endpoint.certificate_facts import read_certificates
     from s2connect.service.objects import to_value
 
-    log_to_stderr(verbose)
-    path = home_path(home)
     ended: dict[str, int] = {}
     if new_ca:
         warning = "A new certificate authority makes every pairing void: each has to be made again, with a new code."
-        confirm_end_of_pairings(warning, "Make a new one?", yes=yes, as_json=as_json)
-        ended["pairings_ended"] = run_work(new_certificate_authority(path))
-        if not as_json:
+        confirm_end_of_pairings(warning, "Make a new one?", yes=yes, as_json=options.as_json)
+        ended["pairings_ended"] = run_work(new_certificate_authority(options.path))
+        if not options.as_json:
             print(f"There is a new certificate authority. Pairings that ended: {ended['pairings_ended']}.")
-    opened = Home.open(path)
-    shown = read_certificates(opened, read_config(opened))
-    print_result({**to_value(shown), **ended}, lambda _: certificate_blocks(shown), as_json=as_json)
+    home = Home.open(options.path)
+    shown = read_certificates(home, read_config(home))
+    options.show({**to_value(shown), **ended}, lambda _: certificate_blocks(shown))
 
 
 app.command()(doctor_command.doctor)
@@ -441,19 +401,19 @@ app.add_typer(simulate_commands.app, name="simulate")
 
 
 @app.command()
+@with_options(home=False)
 def demo(
+    options: Options,
     log_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the logs of all processes here; with --verbose in detail.")
     ] = None,
     embedded_broker: Annotated[
         bool, typer.Option("--embedded-broker", help="Leave a Mosquitto of this machine alone.")
     ] = False,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """See three simulated devices, a bridge and a cloud over WebSocket and MQTT, on this machine. Leaves nothing."""
     from s2connect.cli.demo_text import narrator
     from s2connect.demo import demonstration
 
-    log_to_stderr(verbose)
-    run_work(demonstration.run(narrator(as_json=as_json), log_dir=log_dir, verbose=verbose, embedded=embedded_broker))
+    tell_step = narrator(as_json=options.as_json)
+    run_work(demonstration.run(tell_step, log_dir=log_dir, verbose=options.verbose, embedded=embedded_broker))

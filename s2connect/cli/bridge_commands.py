@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import (
-    HomeOption,
-    JsonOption,
-    VerboseOption,
-    home_path,
-    log_to_stderr,
-    print_json,
-    run_work,
-    tell,
-)
-from s2connect.errors import NotInitialised
+from s2connect.cli.terminal import Options, console, home_path, print_json, run_work, say, tell, with_options
+from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
 if TYPE_CHECKING:
@@ -40,7 +31,9 @@ RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", he
 
 
 @app.command()
+@with_options(home=False, level=logging.WARNING)
 def run(
+    options: Options,
     file: FileArgument,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Run on uvloop: a fifth less CPU per message.")] = False,
     record: Annotated[
@@ -51,39 +44,31 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="Record this route or link (ROUTE/DEVICE) only. Can be repeated."),
     ] = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run a bridge until Ctrl-C or SIGTERM. SIGHUP has it read the file again; what did not change is not touched."""
     from s2connect.cli.bridge_show import BridgeText
     from s2connect.service.bridge import run_bridge
     from s2connect.service.serve import json_form
 
-    log_to_stderr(verbose, otherwise=logging.WARNING)
-    form = json_form if as_json else BridgeText()
+    form = json_form if options.as_json else BridgeText()
     if record_only and record is None:
-        raise Failure("usage", "--record-only needs --record LOG.", code=ExitCode.USAGE)
-    show_codes = not as_json and sys.stdout.isatty()
+        raise UsageError("--record-only needs --record LOG.")
+    show_codes = not options.as_json and sys.stdout.isatty()
     work = run_bridge(file, form, show_codes=show_codes, record=record, only=record_only or ())
-    return ExitCode(_of_file(work, as_json=as_json, on_uvloop=uvloop))
+    return ExitCode(_of_file(work, options, on_uvloop=uvloop))
 
 
 @app.command()
-def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
+@with_options(home=False)
+def check(options: Options, file: FileArgument) -> ExitCode:
     """Check the file of a bridge: every mistake is named with its line. Changes nothing.
 
     Exit code 0 if it can be used (warnings are allowed), otherwise 2.
     """
     from s2connect.bridge.config_file import load
-    from s2connect.cli.show import say
 
-    log_to_stderr(verbose)
-
-    async def work() -> Any:
-        return await asyncio.to_thread(load, file)
-
-    config, warnings = _of_file(work(), as_json=as_json)
-    if as_json:
+    config, warnings = _of_file(asyncio.to_thread(load, file), options)
+    if options.as_json:
         print_json({"file": str(file), "home": str(config.home), "problems": warnings})
         return ExitCode.OK
     for warning in warnings:
@@ -93,7 +78,7 @@ def check(file: FileArgument, as_json: JsonOption = False, verbose: VerboseOptio
     return ExitCode.OK
 
 
-def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool = False) -> Any:
+def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, on_uvloop: bool = False) -> Any:
     """Run work on a file; its mistakes get a line each."""
     from s2connect.bridge.problems import BridgeFileError
 
@@ -101,7 +86,7 @@ def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool =
         return run_work(work, on_uvloop=on_uvloop)
     except BridgeFileError as error:
         fatal = [problem for problem in error.problems if problem.fatal]
-        if not as_json:
+        if not options.as_json:
             for problem in error.problems:
                 tell(f"{error.file}: {problem}")
         number = f"{len(fatal)} mistakes" if len(fatal) > 1 else "a mistake"
@@ -115,24 +100,21 @@ def _of_file(work: Coroutine[Any, Any, Any], *, as_json: bool, on_uvloop: bool =
 
 
 @app.command()
+@with_options()
 def status(
+    options: Options,
     file: RunningFileArgument = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second, until Ctrl-C.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Show every link of a running bridge: its state, both sides, and what became of the messages."""
     from s2connect.cli.bridge_show import bridge_blocks
-    from s2connect.cli.show import console
     from s2connect.service.commands import ShowBridge
 
-    log_to_stderr(verbose)
-    path = _home(file, home)
+    path = _home(file, options.home)
 
     def show(found: dict[str, Any]) -> None:
         out = console()
-        if as_json:
+        if options.as_json:
             print_json(found)
             return
         if watch and out.is_terminal:
@@ -151,34 +133,32 @@ def status(
 
 
 @app.command()
+@with_options()
 def reload(
+    options: Options,
     file: RunningFileArgument = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Have a running bridge read its file again, and say what that did."""
     from s2connect.cli.bridge_show import reload_sentence
-    from s2connect.cli.show import say
     from s2connect.service.commands import ReloadBridge
-    from s2connect.service.objects import Reload
 
-    log_to_stderr(verbose)
-    path = _home(file, home)
+    path = _home(file, options.home)
 
-    async def work() -> Reload:
+    async def work() -> dict[str, Any]:
         async with _reached(path, file) as control:
             return (await control.ask(ReloadBridge())).reloaded
 
     done = run_work(work())
-    if as_json:
+    if options.as_json:
         print_json(done)
         return
     say(reload_sentence(done))
 
 
 @app.command()
+@with_options(home=False)
 def pair(
+    options: Options,
     file: FileArgument,
     route: Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only this route.")] = None,
     device_url: Annotated[
@@ -189,35 +169,24 @@ def pair(
         str | None, typer.Option("--manager-url", metavar="URL", help="Pairing URL that the energy manager shows.")
     ] = None,
     another: Annotated[bool, typer.Option("--another", help="Wait for one more device.")] = False,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Pair the devices with a running bridge, and what represents them with the energy manager. Safe to run again.
 
     Codes are asked for, or read from standard input, one a line. The code of the energy manager is tried for every
     device that it does not know yet.
     """
-    from s2connect.cli.bridge_pairing import Lines, PairingRequest, lead
-    from s2connect.cli.show import say
+    from s2connect.cli.bridge_pairing import Lines, lead
 
-    log_to_stderr(verbose)
     path = _home(file, None)
-    interactive = sys.stdin.isatty() and not as_json
-    request = PairingRequest(
-        route=route, device_url=device_url, manager_url=manager_url, another=another, interactive=interactive
-    )
+    lines = Lines(interactive=sys.stdin.isatty() and not options.as_json)
 
     async def work() -> dict[str, Any]:
-        lines = Lines(interactive=interactive)
-        try:
-            async with _reached(path, file) as control:
-                return await lead(control, request, lines)
-        finally:
-            await lines.aclose()
+        async with _reached(path, file) as control, lines:
+            return await lead(control, lines, route, device_url=device_url, manager_url=manager_url, another=another)
 
     result = run_work(work())
     left = [name for one in result["routes"] for name in one["left"]]
-    if as_json:
+    if options.as_json:
         print_json(result)
     elif left:
         say(f"Not paired yet: {', '.join(left)}. Run the command again.")

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from s2connect.cli.terminal import MAX_TYPED_BYTES, tell
 from s2connect.model.text import for_display
@@ -31,35 +31,21 @@ BUSY_ATTEMPTS: Final = 10
 _ANOTHER_CODE: Final = ("wrong_pairing_code", "pairing_refused", "pairing_expired", "invalid_pairing_code")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairingRequest:
-    """Request of an installer.
-
-    Attributes:
-        route: Name of the route; None for all of them.
-        device_url: Pairing URL of a device, whose code is then asked for; None shows our own.
-        manager_url: Pairing URL of the energy manager; None asks for it.
-        another: Wait for one more device although there are some.
-        interactive: Somebody at a terminal can be asked.
-    """
-
-    route: str | None = None
-    device_url: str | None = None
-    manager_url: str | None = None
-    another: bool = False
-    interactive: bool = False
-
-
 class Lines:
-    """Lines of standard input, from a person or a program; cancel-safe.
+    """Lines of standard input, from a person or a program; cancel-safe. Use it with ``async with``.
 
-    Args:
-        interactive: Show the questions.
+    ``interactive`` shows the questions.
     """
 
     def __init__(self, *, interactive: bool) -> None:
-        self._interactive = interactive
+        self.interactive = interactive
         self._lines = read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._lines.aclose()
 
     async def ask(self, question: str) -> str:
         """Ask a question and return the next line.
@@ -67,38 +53,42 @@ class Lines:
         Raises:
             Failure: There is none.
         """
-        if self._interactive:
+        if self.interactive:
             print(question, end="", file=sys.stderr, flush=True)
         line = await anext(self._lines, None)
         if line is None:
             raise Failure("input_ended", "The input has ended; what was paired stays paired.", code=ExitCode.FAILED)
         return line
 
-    async def aclose(self) -> None:
-        """Read no more."""
-        await self._lines.aclose()
 
+async def lead(
+    control: Control,
+    lines: Lines,
+    wanted: str | None,
+    *,
+    device_url: str | None,
+    manager_url: str | None,
+    another: bool,
+) -> dict[str, Any]:
+    """Do the pairings of a running bridge that are missing, and return what is paired and what is left of each route.
 
-async def lead(control: Control, request: PairingRequest, lines: Lines) -> dict[str, Any]:
-    """Do the pairings of a running bridge that are missing.
-
-    Returns:
-        For each route, what is paired and what is left.
+    ``wanted`` is the only route. Without a pairing URL of a device our own is shown, without one of the energy manager
+    it is asked for. With ``another`` one more device is awaited although there are some.
 
     Raises:
         Failure: Something that typing another code does not mend.
     """
     routes = await _routes(control)
-    chosen = [route for route in routes if request.route in (None, route["name"])]
+    chosen = [route for route in routes if wanted in (None, route["name"])]
     if not chosen:
         names = ", ".join(route["name"] for route in routes) or "none"
         raise Failure("usage", f"There is no such route; there are: {names}.")
     needed = [r for r in chosen if "s2-connect" in (r["devices"]["type"], r["manager"]["type"])]
-    if (request.device_url or request.manager_url) and len(needed) > 1:
+    if (device_url or manager_url) and len(needed) > 1:
         raise Failure("usage", "A URL is that of one route.", "Name the route with --route.")
     if not needed:
         tell("Nothing is to be paired: these routes have everything in the file.")
-    leader = _Leader(control, request, lines)
+    leader = _Leader(control, lines, device_url, manager_url, another)
     return {"routes": [await leader.route(route["name"]) for route in chosen]}
 
 
@@ -107,14 +97,16 @@ async def _routes(control: Control) -> list[Route]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
 class _Leader:
-    def __init__(self, control: Control, request: PairingRequest, lines: Lines) -> None:
-        self._control = control
-        self._request = request
-        self._lines = lines
+    control: Control
+    lines: Lines
+    device_url: str | None
+    manager_url: str | None
+    another: bool
 
     async def _look(self, name: str) -> Route:
-        for route in await _routes(self._control):
+        for route in await _routes(self.control):
             if route["name"] == name:
                 return route
         raise Failure("usage", "The route is gone: the bridge has read its file again.")
@@ -140,20 +132,19 @@ class _Leader:
         known = [link["name"] for link in route["links"]]
         if known:
             tell(f"  Paired with {_many(len(known), 'device')}: {_listed(known)}")
-        request = self._request
-        if request.device_url is not None:
-            await self._go_to_device(route["devices"]["node"], request.device_url)
-        elif not known or request.another:
+        if self.device_url is not None:
+            await self._go_to_device(route["devices"]["node"], self.device_url)
+        elif not known or self.another:
             await self._await_device(name, route)
-        while request.interactive and request.device_url is None:
-            answer = await self._lines.ask("  Pair another device? [y/N] ")
+        while self.lines.interactive and self.device_url is None:
+            answer = await self.lines.ask("  Pair another device? [y/N] ")
             if answer.lower() not in ("y", "yes"):
                 return
             await self._await_device(name, await self._look(name))
 
     async def _await_device(self, name: str, route: Route) -> None:
         before = {link["key"] for link in route["links"]}
-        code = await self._control.ask(Code(node=route["devices"]["node"]))
+        code = await self.control.ask(Code(node=route["devices"]["node"]))
         tell("  Type these two at the device:")
         tell(f"    Pairing URL   {code.pairing_url}")
         tell(f"    Pairing code  {code.code}")
@@ -170,11 +161,11 @@ class _Leader:
 
     async def _go_to_device(self, node: str, url: str) -> None:
         while True:
-            code = await self._lines.ask("  Pairing code that the device shows: ")
+            code = await self.lines.ask("  Pairing code that the device shows: ")
             try:
                 pairing = await self._pair(node, url, code)
             except Failure as failure:
-                if failure.kind not in _ANOTHER_CODE or not self._request.interactive:
+                if failure.kind not in _ANOTHER_CODE or not self.lines.interactive:
                     raise
                 tell(f"  {failure.what} {failure.hint}".rstrip())
                 continue
@@ -195,12 +186,12 @@ class _Leader:
             )
             return
         tell(f"  Not yet known to the energy manager: {_listed([link['name'] for link in pending])}")
-        url = self._request.manager_url or await self._lines.ask("  Pairing URL that the energy manager shows: ")
+        url = self.manager_url or await self.lines.ask("  Pairing URL that the energy manager shows: ")
         url, _, code = url.partition(" ")  # as the QR code of serve has it
         for link in pending:
             shown = _listed([link["name"]])
             while True:
-                code = code.strip() or await self._lines.ask(f"  Pairing code that it shows, for {shown}: ")
+                code = code.strip() or await self.lines.ask(f"  Pairing code that it shows, for {shown}: ")
                 if not code:
                     tell("  Stopped here; run the command again to go on.")
                     return
@@ -228,12 +219,12 @@ class _Leader:
         command = Pair(node=node, url=url, code=code)
         for _ in range(BUSY_ATTEMPTS - 1):
             try:
-                return await self._control.ask(command)
+                return await self.control.ask(command)
             except Failure as failure:
                 if failure.kind != "peer_busy":
                     raise
                 await asyncio.sleep(BUSY_PAUSE)
-        return await self._control.ask(command)
+        return await self.control.ask(command)
 
 
 def _result(route: Route, before: set[str]) -> dict[str, Any]:

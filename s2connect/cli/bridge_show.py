@@ -10,7 +10,7 @@ from rich.text import Text
 from s2connect.cli.show import ServiceText, clock, plain_table
 from s2connect.model.text import for_display
 from s2connect.service import events
-from s2connect.service.objects import ABSENT, Reload, name_of
+from s2connect.service.objects import ABSENT, name_of
 from s2connect.web.rows import COLUMNS, LEGEND, Row, failed_sentence, no_links, sides_of
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}
@@ -43,21 +43,21 @@ class BridgeText(ServiceText):
         return super().__call__(event)
 
 
-def reload_sentence(done: Reload) -> str:
+def reload_sentence(done: dict[str, Any]) -> str:
     """Return what a reload did."""
     parts = [
         f"{', '.join(names)} {word}"
         for names, word in (
-            (done.begun, "begun"),
-            (done.ended, "ended"),
-            ([f"{one.route} ({one.devices} devices)" for one in done.updated], "updated"),
-            (done.kept, "untouched"),
-            ([f"{one.route} ({one.reason})" for one in done.failed], "FAILED"),
+            (done["begun"], "begun"),
+            (done["ended"], "ended"),
+            ([f"{one['route']} ({one['devices']} devices)" for one in done["updated"]], "updated"),
+            (done["kept"], "untouched"),
+            ([f"{one['route']} ({one['reason']})" for one in done["failed"]], "FAILED"),
         )
         if names
     ]
-    if done.restart_needed:
-        parts.append(f"a restart is needed for [{'], ['.join(done.restart_needed)}]")
+    if done["restart_needed"]:
+        parts.append(f"a restart is needed for [{'], ['.join(done['restart_needed'])}]")
     return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 

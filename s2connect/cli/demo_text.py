@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from s2connect.cli.show import console, plain_table
+from s2connect.cli.show import plain_table
+from s2connect.cli.terminal import console
 from s2connect.demo.demonstration import Narrator
 
 _STYLES: Final = {

@@ -14,7 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from s2connect.cli.show import ROLES, TABLE_WIDTH, console, plain_table
+from s2connect.cli.show import ROLES, TABLE_WIDTH, plain_table
+from s2connect.cli.terminal import console
 from s2connect.discovery.browse import Browser, Event
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed

@@ -8,16 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from s2connect.cli.terminal import (
-    HomeOption,
-    JsonOption,
-    VerboseOption,
-    home_path,
-    log_to_stderr,
-    print_json,
-    run_work,
-    tell,
-)
+from s2connect.cli.terminal import Options, run_work, tell, with_options
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
 
@@ -32,22 +23,19 @@ MAX_TEXT = 500
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def doctor(home: HomeOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> ExitCode:
+@with_options(level=logging.CRITICAL)
+def doctor(options: Options) -> ExitCode:
     """Check network, discovery, clock, storage, certificate, service and the way to every peer. Changes nothing.
 
     Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
     """
-    from s2connect.cli.show import console
     from s2connect.diagnostics import examine, passes
 
-    log_to_stderr(verbose, otherwise=logging.CRITICAL)
-    if not as_json and sys.stderr.isatty():
+    if not options.as_json and sys.stderr.isatty():
         tell("Checking; this takes a few seconds …")
-    found = run_work(examine(home_path(home)))
-    if as_json:
-        print_json({"checks": [finding_object(finding) for finding in found], "ok": passes(found)})
-    else:
-        console().print(*findings_blocks(found), sep="\n")
+    found = run_work(examine(options.path))
+    result = {"checks": [finding_object(finding) for finding in found], "ok": passes(found)}
+    options.show(result, lambda _: findings_blocks(found))
     return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 

@@ -8,34 +8,24 @@ from typing import Annotated
 import typer
 
 from s2connect.cli.terminal import (
-    HomeOption,
-    JsonOption,
+    ConnectOption,
     NodeOption,
+    Options,
     RoleChoice,
-    VerboseOption,
-    command_line,
-    home_path,
+    as_role,
     line_from_stdin,
-    log_to_stderr,
     print_json,
-    print_result,
     run_work,
     say,
+    with_options,
 )
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
 
-ConnectOption = Annotated[
-    str | None,
-    typer.Option(
-        "--connect-to",
-        metavar="ADDRESS",
-        help="Connect to this IP address instead of looking up the name in the URL.",
-    ),
-]
 
-
+@with_options()
 def discover(
+    options: Options,
     role: Annotated[
         RoleChoice | None,
         typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
@@ -44,44 +34,39 @@ def discover(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, max=86400, help="How long to listen; 5 if not given, --watch: for ever.")
     ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """List the energy managers and devices in the local network. Needs no set-up."""
     from s2connect.cli import discover as listening
 
-    log_to_stderr(verbose)
-    own = listening.own_pairing_url(home_path(home))
-    wanted = role.role if role is not None else None
+    own = listening.own_pairing_url(options.path)
     if watch:
-        run_work(listening.watch(wanted, seconds, own, as_json=as_json))
+        run_work(listening.watch(as_role(role), seconds, own, as_json=options.as_json))
     else:
-        run_work(listening.once(wanted, seconds or listening.LISTEN_SECONDS, own, as_json=as_json))
+        run_work(listening.once(as_role(role), seconds or listening.LISTEN_SECONDS, own, as_json=options.as_json))
 
 
+@with_options(home=False)
 def nodes(
+    options: Options,
     url: Annotated[str, typer.Argument(metavar="URL", help="Pairing URL of an endpoint in the local network.")],
     connect_to: ConnectOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
     from s2connect.cli.show import nodes_blocks
     from s2connect.service.commands import Nodes, RemoteNodes
     from s2connect.service.reach import reach_nothing
 
-    log_to_stderr(verbose)
-
     async def work() -> RemoteNodes:
         async with reach_nothing() as reached:
             return await reached.ask(Nodes(url=url, connect_to=connect_to))
 
     result = run_work(work())
-    print_result(result, lambda width: nodes_blocks(result, width), as_json=as_json)
+    options.show(result, lambda width: nodes_blocks(result, width))
 
 
+@with_options()
 def pair(
+    options: Options,
     url: Annotated[
         str | None,
         typer.Argument(
@@ -109,18 +94,14 @@ def pair(
     force: Annotated[
         bool, typer.Option("--force", help="Pair even if the two have no common version now, e.g. before an update.")
     ] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
-    from s2connect.cli.pairing import PairingRequest
     from s2connect.cli.pairing import pair as pair_as_requested
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
     from s2connect.service.objects import name_of
 
-    log_to_stderr(verbose)
+    as_json = options.as_json
     interactive = sys.stdin.isatty() and not as_json
     if waiting is not None:
         if pairing_code is not None:
@@ -134,19 +115,20 @@ def pair(
     elif url is not None and pairing_code is None and len(url.split()) > 1:
         url, pairing_code = url.split(maxsplit=1)  # as the QR code of serve has it
     target = BaseUrl.from_user(url) if url is not None else None
-    Home.open(home_path(home))  # before the person types a code
+    Home.open(options.path)  # before the person types a code
     if pairing_code == "-" or (pairing_code is None and not interactive):
         pairing_code = line_from_stdin("the pairing code")
-    request = PairingRequest(
-        url=target,
-        code=pairing_code,
+    work = pair_as_requested(
+        options.path,
+        target,
+        pairing_code,
         waiting=waiting,
         node=node,
         connect_to=connect_to,
         force=force,
         interactive=not as_json,
     )
-    result, running = run_work(pair_as_requested(home_path(home), request))
+    result, running = run_work(work)
     if as_json:
         print_json(result)
         return
@@ -154,6 +136,6 @@ def pair(
     how = "This side connects to it." if client else "It connects to this side."
     say(f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}")
     if running:
-        say(f"Next: the two connect by themselves within seconds; see it with {command_line('status', home)}")
+        say(f"Next: the two connect by themselves within seconds; see it with {options.command_line('status')}")
     else:
-        say(f"Next: start the service, so that the two connect: {command_line('serve', home)}")
+        say(f"Next: start the service, so that the two connect: {options.command_line('serve')}")

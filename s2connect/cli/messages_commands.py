@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import JsonOption, RoleChoice, VerboseOption, interruptible, log_to_stderr, print_json
+from s2connect.cli.terminal import Options, RoleChoice, as_role, console, interruptible, print_json, say, with_options
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
 
@@ -24,7 +23,9 @@ VersionOption = Annotated[
 ]
 
 
+@with_options(home=False)
 def validate(
+    options: Options,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -33,21 +34,17 @@ def validate(
         ),
     ],
     version: VersionOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Check S2 messages in files: their schema, and what they say. Needs no set-up.
 
     Each message is checked on its own; for a whole conversation there is s2connect replay.
     Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read or has no message.
     """
-    from s2connect.cli.show import say
     from s2connect.diagnostics.validate import validate_files
 
-    log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
         messages, failures = validate_files(files, version)
-    if as_json:
+    if options.as_json:
         print_json(
             {
                 "messages": [_message_object(one) for one in messages],
@@ -65,7 +62,9 @@ def validate(
     return ExitCode.OK if all(one.ok for one in messages) else ExitCode.FAILED
 
 
+@with_options(home=False)
 def replay(
+    options: Options,
     log: Annotated[
         str, typer.Argument(metavar="LOG", help="What serve --record or other software wrote; '-' is standard input.")
     ],
@@ -74,8 +73,6 @@ def replay(
         typer.Option("--role", case_sensitive=False, help="Who wrote the log, if it does not say: cem or rm."),
     ] = None,
     version: VersionOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Check a recorded conversation: every message after what was said before it, and the answers. Needs no set-up.
 
@@ -84,11 +81,10 @@ def replay(
     """
     from s2connect.diagnostics.replay import Problem, replay_file
 
-    log_to_stderr(verbose, otherwise=logging.ERROR)
     with interruptible():
-        result = replay_file(log, version, role.role if role is not None else None)
+        result = replay_file(log, version, as_role(role))
     problems = {str(problem): sum(one.problem is problem for one in result.remarks) for problem in Problem}
-    if as_json:
+    if options.as_json:
         numbers = {"sessions": result.sessions, "messages": result.messages, "answers": result.answers}
         print_json({"remarks": [_remark_object(one) for one in result.remarks], "summary": numbers | problems})
     else:
@@ -127,7 +123,6 @@ def _print_messages(messages: list[ValidatedMessage], *, several: bool) -> None:
     """Print the results for people, with the file of each message if there are several."""
     from rich.text import Text
 
-    from s2connect.cli.show import console
     from s2connect.diagnostics.message_sources import STDIN, shown_name
 
     out = console()
@@ -151,7 +146,6 @@ def _print_messages(messages: list[ValidatedMessage], *, several: bool) -> None:
 def _print_replay(result: ReplayResult, problems: dict[str, int]) -> None:
     from rich.text import Text
 
-    from s2connect.cli.show import console
     from s2connect.diagnostics.replay import HARMLESS
 
     out = console()

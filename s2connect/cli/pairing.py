@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -18,8 +17,8 @@ from s2connect.cli.discover import (
     progress,
     so_far,
 )
-from s2connect.cli.show import ROLES, console, kind_of, say
-from s2connect.cli.terminal import ask_person
+from s2connect.cli.show import ROLES, kind_of
+from s2connect.cli.terminal import ask_person, console, say
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
@@ -28,9 +27,10 @@ from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import PairingCode
+from s2connect.service.control import Control
 from s2connect.service.guided_pairing import GuidedPairing
 from s2connect.service.objects import PairingEntry, name_of
-from s2connect.service.reach import reach, reaches_service
+from s2connect.service.reach import reach
 from s2connect.store.home import Home
 
 Candidate = FoundEndpoint | NodeDescription
@@ -40,59 +40,47 @@ LOOK_SECONDS = 3.0
 """Seconds to listen before the question, at which Enter repeats it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairingRequest:
-    """Arguments of ``pair``.
-
-    Attributes:
-        url: Pairing URL of the other side; None lets the person pick.
-        code: Its code; None asks for it.
-        waiting: Id or name of a device that waits here, instead of a URL.
-        node: Id or alias of our node; None if there is only one.
-        connect_to: Address to connect to.
-        force: Pair also without a common version.
-        interactive: True if there is a person to ask.
-    """
-
-    url: BaseUrl | None
-    code: str | None
-    waiting: str | None
-    node: str | None
-    connect_to: str | None
-    force: bool
-    interactive: bool
-
-
-async def pair(path: Path, request: PairingRequest) -> tuple[PairingEntry, bool]:
-    """Pair as requested.
+async def pair(
+    path: Path,
+    url: BaseUrl | None,
+    code: str | None,
+    *,
+    waiting: str | None,
+    node: str | None,
+    connect_to: str | None,
+    force: bool,
+    interactive: bool,
+) -> tuple[PairingEntry, bool]:
+    """Pair with a URL, a device that waits here (its id or name), or what the person picks, whom the code is asked for.
 
     Returns:
         The pairing, and whether the service runs.
 
     Raises:
-        Failure, S2ConnectError: It failed; an announcement has been withdrawn.
+        S2ConnectError: It failed; an announcement has been withdrawn.
     """
     config = await asyncio.to_thread(lambda: read_config(Home.open(path)))
-    manages = any(node.role is Role.CEM for node in config.nodes)
-    if request.waiting is not None and not manages:
+    manages = any(one.role is Role.CEM for one in config.nodes)
+    if waiting is not None and not manages:
         raise UsageError("Devices wait at energy managers only, and this is none.")
-    async with reach(path, serve=manages and request.url is None) as reached:
-        steps = GuidedPairing(reached, node=request.node, connect_to=request.connect_to, force=request.force)
-        dialogue = _Dialogue(steps, request)
-        if request.waiting is not None:
-            made = await dialogue.pair_waiting(request.waiting)
-        elif request.url is not None:
-            made = await dialogue.pair_url(request.url)
+    async with reach(path, serve=manages and url is None) as reached:
+        dialogue = _Dialogue(
+            GuidedPairing(reached, node=node, connect_to=connect_to, force=force), code, interactive=interactive
+        )
+        if waiting is not None:
+            made = await dialogue.pair_waiting(waiting)
+        elif url is not None:
+            made = await dialogue.pair_url(url)
         else:
             made = await dialogue.pick()
-        return made, reaches_service(reached)
+        return made, isinstance(reached, Control)
 
 
 class _Dialogue:
-    def __init__(self, steps: GuidedPairing, request: PairingRequest) -> None:
+    def __init__(self, steps: GuidedPairing, code: str | None, *, interactive: bool) -> None:
         self._steps = steps
-        self._code = request.code
-        self._interactive = request.interactive
+        self._code = code
+        self._interactive = interactive
 
     async def pair_url(self, url: BaseUrl) -> PairingEntry:
         """Pair with a typed URL; before the person is asked for the code, the other side is asked to show it."""

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli.lan_commands import ConnectOption
-from s2connect.cli.terminal import (
-    JsonOption,
-    RoleChoice,
-    VerboseOption,
-    log_to_stderr,
-    print_json,
-    print_result,
-    run_work,
-    say,
-)
+from s2connect.cli.terminal import ConnectOption, Options, RoleChoice, as_role, print_json, run_work, say, with_options
 from s2connect.service.failures import ExitCode
 
 app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
 
 
-class StatusChoice(StrEnum):
-    """Kinds of endpoints as people type them."""
-
-    PUBLIC = "public"
-    TESTING = "testing"
-
-
 @app.command("list")
+@with_options(home=False)
 def list_endpoints(
+    options: Options,
     url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the registry.")],
     region: Annotated[
         str, typer.Option(metavar="NL,BE", help="Only endpoints that are active in one of these countries.")
@@ -42,14 +26,13 @@ def list_endpoints(
         RoleChoice | None, typer.Option("--role", case_sensitive=False, help="Only energy managers or only devices.")
     ] = None,
     status: Annotated[
-        StatusChoice, typer.Option(help="public: for everybody; testing: those that are meant for tests.")
-    ] = StatusChoice.PUBLIC,
+        Literal["public", "testing"],
+        typer.Option(help="public: for everybody; testing: those that are meant for tests."),
+    ] = "public",
     trust_anchors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="PEM file with CAs to trust beside those of the system.")
     ] = None,
     connect_to: ConnectOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """List the endpoints of a registry."""
     from s2connect.certs.tls import wan_client_context
@@ -59,19 +42,19 @@ def list_endpoints(
     from s2connect.model.registry import RegistryStatus
     from s2connect.model.url import BaseUrl
 
-    log_to_stderr(verbose)
     target = BaseUrl.from_user(url)
     proxy = Proxies.of(None, (), os.environ).towards(target.host)
     client = RegistryClient(target, wan_client_context(trust_anchors), address=connect_to, proxy=proxy)
     regions = [code for code in region.split(",") if code.strip()]
-    wanted = role.role if role is not None else None
-    found = run_work(client.endpoints(region=regions, role=wanted, status=RegistryStatus(status)))
+    found = run_work(client.endpoints(region=regions, role=as_role(role), status=RegistryStatus(status)))
     records = [record.model_dump(mode="json", by_alias=False) for record in found]
-    print_result({"endpoints": records}, lambda width: [records_block(records, width)], as_json=as_json)
+    options.show({"endpoints": records}, lambda width: [records_block(records, width)])
 
 
 @app.command()
+@with_options(home=False)
 def serve(
+    options: Options,
     file: Annotated[Path, typer.Argument(help="JSON file: an array of records as the standard has them.")],
     host: Annotated[
         str, typer.Option(help="Name or address of this machine, in the URL and in the certificate.")
@@ -86,8 +69,6 @@ def serve(
             help="Without --certificate: keep this registry's own CA here, so that it is the same the next time.",
         ),
     ] = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> ExitCode:
     """Run a registry from a file, for private use and for tests, until Ctrl-C.
 
@@ -95,10 +76,8 @@ def serve(
     """
     from s2connect.service.registry import RunningRegistry, run_registry
 
-    log_to_stderr(verbose)
-
     def ready(registry: RunningRegistry) -> None:
-        if as_json:
+        if options.as_json:
             print_json(registry)
             return
         number = registry.endpoints

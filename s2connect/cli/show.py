@@ -60,11 +60,6 @@ _UNPAIRED = {
 }
 
 
-def console(*, error: bool = False) -> Console:
-    """Return a console for standard output or standard error that interprets no markup."""
-    return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
-
-
 def kind_of(peer: NodeDescription) -> str:
     """Return brand, model and role of a peer, fit for a terminal."""
     return f"{_product(peer)}, {ROLES[peer.role]}"
@@ -95,12 +90,6 @@ _ONLY_COUNTS = (
     "It takes sessions, and acknowledges and counts their messages, but acts on none: for that there are "
     "`serve --json` and the library."
 )
-
-
-def say(text: str, *, error: bool = False) -> None:
-    """Print a sentence; a terminal gets it in lines of its width."""
-    out = console(error=error)
-    out.print(text, soft_wrap=not out.is_terminal)
 
 
 class ServiceText:

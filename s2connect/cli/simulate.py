@@ -11,8 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, create_home
-from s2connect.cli.show import console
-from s2connect.cli.terminal import home_path, line_from_stdin, print_json, prompt
+from s2connect.cli.terminal import console, home_path, line_from_stdin, print_json, prompt
 from s2connect.endpoint.config import checked, default_host
 from s2connect.errors import UsageError
 from s2connect.https.server import free_port

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli.terminal import HomeOption, JsonOption, VerboseOption, log_to_stderr, print_json, run_work, say
+from s2connect.cli.terminal import Options, print_json, run_work, say, with_options
 from s2connect.errors import UsageError
 from s2connect.service.signals import until_terminated
 
 app = typer.Typer(help="Simulated devices and energy managers, for trying things out.", no_args_is_help=True)
-
-
-class KindChoice(StrEnum):
-    """Kinds of devices as people type them."""
-
-    BATTERY = "battery"
-    EV_CHARGER = "ev-charger"
-    PV = "pv"
-    HEAT_PUMP = "heat-pump"
-    WATER_HEATER = "water-heater"
-
-
-class ControlChoice(StrEnum):
-    """Control types as people type them."""
-
-    PEBC = "pebc"
-    PPBC = "ppbc"
-    OMBC = "ombc"
-    FRBC = "frbc"
-    DDBC = "ddbc"
 
 
 PairOption = Annotated[
@@ -59,8 +38,12 @@ BindOption = Annotated[
 
 
 @app.command("rm")
+@with_options()
 def resource_manager(
-    kind: Annotated[KindChoice, typer.Argument(help="What to simulate.")],
+    options: Options,
+    kind: Annotated[
+        Literal["battery", "ev-charger", "pv", "heat-pump", "water-heater"], typer.Argument(help="What to simulate.")
+    ],
     url: PairOption = None,
     plain: Annotated[
         str | None,
@@ -71,7 +54,7 @@ def resource_manager(
     ] = None,
     name: NameOption = None,
     control_type: Annotated[
-        ControlChoice | None,
+        Literal["pebc", "ppbc", "ombc", "frbc", "ddbc"] | None,
         typer.Option("--control-type", case_sensitive=False, help="Offer this control type only."),
     ] = None,
     speed: SpeedOption = 1.0,
@@ -80,9 +63,6 @@ def resource_manager(
     host: HostOption = None,
     port: PortOption = 0,
     bind: BindOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Simulate a device. Without --pair it shows its pairing URL and code, unless it is paired already.
 
@@ -93,28 +73,28 @@ def resource_manager(
     from s2connect.model.common import Role
     from s2connect.simulate import clock, fleet
 
-    log_to_stderr(verbose)
-    if plain is not None and (url is not None or home is not None):
+    if plain is not None and (url is not None or options.home is not None):
         raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
     if token_file is not None and plain is None:
         raise UsageError("--token-file belongs to --plain.")
-    pair_with, report, time = simulate.with_code(url), simulate.reporter(as_json), clock.Clock(speed)
-    control = control_type.value if control_type else None
-    device = simulate.simulated(kind.value, name, control, seed, measure_every, time)
+    pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), clock.Clock(speed)
+    device = simulate.simulated(kind, name, control_type, seed, measure_every, time)
     if plain is not None:
         work = fleet.run_old_device(plain, token_file, device, time, report)
     else:
-        node = fleet.node_config(Role.RM, kind.value, name)
+        node = fleet.node_config(Role.RM, kind, name)
         work = simulate.on_endpoint(
-            home,
-            lambda: simulate.single(node, home, host, port, bind, server=url is None),
+            options.home,
+            lambda: simulate.single(node, options.home, host, port, bind, server=url is None),
             lambda endpoint: fleet.run_device(endpoint, device, time, report, pair_with=pair_with),
         )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
 @app.command("cem")
+@with_options()
 def energy_manager(
+    options: Options,
     fuse_limit: Annotated[
         float, typer.Option("--fuse-limit", metavar="W", min=100, max=1e9, help="Most power from the grid, or to it.")
     ] = 17_250.0,
@@ -126,9 +106,6 @@ def energy_manager(
     host: HostOption = None,
     port: PortOption = 0,
     bind: BindOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Simulate an energy manager that follows the surplus of the sun. Shows its pairing URL and a code for each device.
 
@@ -138,19 +115,20 @@ def energy_manager(
     from s2connect.model.common import Role
     from s2connect.simulate import clock, fleet
 
-    log_to_stderr(verbose)
-    report, time = simulate.reporter(as_json), clock.Clock(speed)
+    report, time = simulate.reporter(options.as_json), clock.Clock(speed)
     node = fleet.node_config(Role.CEM, "energy manager", name)
     work = simulate.on_endpoint(
-        home,
-        lambda: simulate.single(node, home, host, port, bind, server=True),
+        options.home,
+        lambda: simulate.single(node, options.home, host, port, bind, server=True),
         lambda endpoint: fleet.run_manager(endpoint, fuse_limit, time, report, name=name or "cem", many=many),
     )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
 @app.command()
+@with_options()
 def site(
+    options: Options,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Table of devices (CSV).")],
     url: PairOption = None,
     only: Annotated[str | None, typer.Option("--site", metavar="NAME", help="Only the devices of this site.")] = None,
@@ -158,9 +136,6 @@ def site(
     speed: SpeedOption = 1.0,
     seed: SeedOption = 0,
     measure_every: PeriodOption = 60.0,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Simulate all devices of a site, in one process, each as a node of its own.
 
@@ -173,18 +148,17 @@ def site(
     from s2connect.simulate import clock, fleet
     from s2connect.simulate.site import read_site
 
-    log_to_stderr(verbose)
     plan = read_site(file, site=only)
-    if dry_run and as_json:
+    if dry_run and options.as_json:
         print_json({"devices": [{**device._asdict(), "settings": dict(device.settings)} for device in plan]})
     elif dry_run:
         for line in simulate.plan_lines(plan):
             say(line)
     else:
-        pair_with, report, time = simulate.with_code(url), simulate.reporter(as_json), clock.Clock(speed)
-        host = "localhost" if home is None else default_host()
+        pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), clock.Clock(speed)
+        host = "localhost" if options.home is None else default_host()
         work = simulate.on_endpoint(
-            home,
+            options.home,
             lambda: fleet.fleet_config(plan, host=host),
             lambda endpoint: simulate.site(endpoint, plan, pair_with, time, report, seed, measure_every),
         )

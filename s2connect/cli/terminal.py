@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, TypeVar
 
 import typer
 
@@ -21,7 +22,7 @@ from s2connect.store.home import HOME_VARIABLE, default_home
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from s2connect.model.common import Role
     from s2connect.service.commands import Command
@@ -34,20 +35,8 @@ INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
 MAX_TYPED_BYTES = 4096
 """Longest line that is read from a person."""
 
-
-class RoleChoice(StrEnum):
-    """Roles as people type them."""
-
-    CEM = "cem"
-    RM = "rm"
-
-    @property
-    def role(self) -> Role:
-        """The role of the standard."""
-        from s2connect.model.common import Role
-
-        return Role(self.upper())
-
+RoleChoice = Literal["cem", "rm"]
+"""Roles as people type them."""
 
 HomeOption = Annotated[
     Path | None,
@@ -58,6 +47,81 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
 ]
+ConnectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--connect-to", metavar="ADDRESS", help="Connect to this IP address instead of looking up the name in the URL."
+    ),
+]
+
+
+def home_path(home: Path | None) -> Path:
+    """Return the state directory."""
+    return home.expanduser().absolute() if home is not None else default_home()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options that commands share."""
+
+    home: Path | None
+    as_json: bool
+    verbose: bool
+
+    @property
+    def path(self) -> Path:
+        """The state directory."""
+        return home_path(self.home)
+
+    def command_line(self, name: str) -> str:
+        """Return a command on this state directory as a person types it."""
+        return f"s2connect {name}" if self.home is None else f"s2connect {name} --home {shlex.quote(str(self.path))}"
+
+    def ask(self, command: Command[_Result]) -> _Result:
+        """Have the endpoint execute a command.
+
+        Raises:
+            S2ConnectError: It failed.
+        """
+        from s2connect.service.reach import reach
+
+        async def work() -> _Result:
+            async with reach(self.path) as reached:
+                return await reached.ask(command)
+
+        return run_work(work())
+
+    def show(self, value: object, blocks: Callable[[int], Iterable[RenderableType]]) -> None:
+        """Print a result for programs or, as the blocks for a width in columns, for people."""
+        if self.as_json:
+            print_json(value)
+            return
+        out = console()
+        out.print(*blocks(out.width), sep="\n")
+
+
+def with_options(
+    *, home: bool = True, json_option: object = JsonOption, level: int = logging.ERROR
+) -> Callable[[Callable[Concatenate[Options, ...], _Result]], Callable[..., _Result]]:
+    """Give a command the options that commands share, and their values as first argument; log from ``level`` on."""
+    shared: dict[str, tuple[object, object]] = {"home": (HomeOption, None)} if home else {}
+    shared |= {"as_json": (json_option, False), "verbose": (VerboseOption, False)}
+
+    def decorate(command: Callable[Concatenate[Options, ...], _Result]) -> Callable[..., _Result]:
+        def run(*, as_json: bool, verbose: bool, home: Path | None = None, **others: Any) -> _Result:
+            log_to_stderr(verbose, otherwise=level)
+            return command(Options(home, as_json, verbose), **others)
+
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, (kind, default) in shared.items()
+        ]
+        run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, {}
+        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # typer reads it
+        return run
+
+    return decorate
 
 
 class _CleanFormatter(logging.Formatter):
@@ -70,7 +134,7 @@ class _CleanFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
+def log_to_stderr(verbose: bool, *, otherwise: int) -> None:
     """Log to standard error: everything with ``verbose``, else from the level ``otherwise`` on."""
     handler = logging.StreamHandler()
     handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -80,11 +144,6 @@ def log_to_stderr(verbose: bool, *, otherwise: int = logging.ERROR) -> None:
     logging.getLogger("zeroconf").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
-def home_path(home: Path | None) -> Path:
-    """Return the state directory."""
-    return home.expanduser().absolute() if home is not None else default_home()
-
-
 def print_json(value: Any) -> None:
     """Print a result for programs."""
     from s2connect.service.objects import to_value
@@ -92,34 +151,22 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=to_value), flush=True)
 
 
-def print_result(value: object, blocks: Callable[[int], Iterable[RenderableType]], *, as_json: bool) -> None:
-    """Print a result for programs or, as the blocks for a width in columns, for people."""
-    from s2connect.cli.show import console
+def console(*, error: bool = False) -> Console:
+    """Return a console for standard output or standard error that interprets no markup."""
+    from rich.console import Console
 
-    if as_json:
-        print_json(value)
-        return
-    out = console()
-    out.print(*blocks(out.width), sep="\n")
+    return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a sentence; a terminal gets it in lines of its width."""
+    out = console(error=error)
+    out.print(text, soft_wrap=not out.is_terminal)
 
 
 def tell(text: str) -> None:
     """Print a sentence beside the result, on standard error."""
-    from s2connect.cli.show import say as show
-
-    show(text, error=True)
-
-
-def say(text: str) -> None:
-    """Print a sentence of the result."""
-    from s2connect.cli.show import say as show
-
-    show(text)
-
-
-def command_line(name: str, home: Path | None) -> str:
-    """Return a command as a person types it."""
-    return f"s2connect {name}" if home is None else f"s2connect {name} --home {shlex.quote(str(home_path(home)))}"
+    say(text, error=True)
 
 
 def prompt(question: str) -> str:
@@ -159,6 +206,13 @@ def interruptible() -> Iterator[None]:
         raise INTERRUPTED from None
 
 
+def as_role(choice: RoleChoice | None) -> Role | None:
+    """Return a role that was typed as that of the standard."""
+    from s2connect.model.common import Role
+
+    return None if choice is None else Role(choice.upper())
+
+
 def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> _Result:
     """Run a coroutine to its end, or until Ctrl-C.
 
@@ -179,21 +233,6 @@ def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> 
         factory = new_event_loop
     with interruptible(), asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(work)
-
-
-def ask_endpoint(home: Path | None, command: Command[_Result]) -> _Result:
-    """Have the endpoint execute a command.
-
-    Raises:
-        Failure, S2ConnectError: It failed.
-    """
-    from s2connect.service.reach import reach
-
-    async def work() -> _Result:
-        async with reach(home_path(home)) as reached:
-            return await reached.ask(command)
-
-    return run_work(work())
 
 
 def confirm(question: str) -> None:

@@ -25,7 +25,6 @@ from s2connect.endpoint.endpoint import SECRETS, read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import connect
-from s2connect.service.failures import Failure
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
 from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home
@@ -182,9 +181,9 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
             if control is None:
                 return SERVICE.ok("The service is not running.")
             endpoint.status = await control.ask(Status())
-    except (TimeoutError, S2ConnectError, Failure) as error:
+    except (TimeoutError, S2ConnectError) as error:
         endpoint.mute = True
-        what = error.what if isinstance(error, S2ConnectError | Failure) else "It does not answer to commands."
+        what = error.what if isinstance(error, S2ConnectError) else "It does not answer to commands."
         return SERVICE.fail(
             f"The service is there but cannot tell its state. {what}",
             "Stop it and start it again; if that does not help, see its log.",

@@ -6,34 +6,28 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections import deque
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.problems import BridgeFileError, Problem
-from s2connect.errors import S2ConnectError
-from s2connect.https.acceptor import raise_descriptor_limit
+from s2connect.errors import S2ConnectError, UsageError
 from s2connect.model.text import for_display
 from s2connect.service import commands, events
 from s2connect.service.control import control_socket
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.lines import LineWriter, descriptor_of
-from s2connect.service.objects import FailedRoute, Reload, UpdatedRoute
-from s2connect.service.record import LinkRecorder, Recorder, open_log
-from s2connect.service.serve import LAST_EVENTS, Form, Output, recording_stopped, report_callbacks
+from s2connect.service.record import LinkRecorder
+from s2connect.service.serve import Form, service_process
 from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop, signal_handlers
 from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
-from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
 
@@ -45,25 +39,19 @@ class BridgeService(Service):
     """Executes commands on a running bridge: those of an endpoint, ``bridge`` and ``reload``."""
 
     def __init__(self, bridge: Bridge, sink: Sink, stop: Stop, notifier: Notifier, *, show_codes: bool) -> None:
-        super().__init__(
-            bridge.endpoint,
-            bridge.config.home,
-            sink,
-            stop=stop.now,
-            running=True,
-            show_codes=show_codes,
-        )
+        home = bridge.config.home
+        super().__init__(bridge.endpoint, home, sink, stop=stop.now, running=True, show_codes=show_codes)
         self._bridge = bridge
         self._notifier = notifier
         self._commands |= {commands.ShowBridge: self._show_bridge, commands.ReloadBridge: self._reload}
 
     async def _show_bridge(self, command: commands.ShowBridge) -> commands.BridgeStatus:
-        return commands.BridgeStatus(self._bridge.status())
+        return commands.BridgeStatus(bridge=self._bridge.status())
 
     async def _reload(self, command: commands.ReloadBridge) -> commands.ReloadResult:
-        return commands.ReloadResult(await self.reload())
+        return commands.ReloadResult(reloaded=await self.reload())
 
-    async def reload(self) -> Reload:
+    async def reload(self) -> dict[str, Any]:
         """Read the file again. A file with mistakes changes nothing.
 
         Raises:
@@ -79,7 +67,8 @@ class BridgeService(Service):
             return result
         except S2ConnectError as error:
             _log.error("The file was not taken over: %s", error)
-            await self._sink.put(_reload_failed(error))
+            problems = error.problems if isinstance(error, BridgeFileError) else ()
+            await self._sink.put(events.ReloadFailed(error=Failure.of(error).to_object(), problems=problems))
             raise
         finally:
             self._notifier.ready(summary(self._bridge))
@@ -125,76 +114,49 @@ async def run_bridge(
 ) -> ExitCode:
     """Run a bridge until it is stopped; SIGHUP reloads its file.
 
-    Args:
-        file: Its file.
-        form: Writes events for standard output.
-        show_codes: Report a code with every announced pairing; not for an output that is kept.
-        record: File to which every message is appended.
-        only: Routes and links that are recorded; empty for all.
-
-    Returns:
-        The exit code.
+    ``show_codes`` reports a code with every announced pairing, which is not for an output that is kept. Of the routes
+    and links, ``only`` those are recorded; empty for all.
 
     Raises:
-        S2ConnectError: The file has mistakes, or the bridge cannot be started.
-        Failure: ``only`` names no route of the file.
+        S2ConnectError: The file has mistakes, the bridge cannot be started, or ``only`` names no route of the file.
     """
-    use_small_tls_buffers()  # this process is ours
-    raise_descriptor_limit()
-    stop, notifier, changes = Stop(), Notifier(), _Changes()
-    with stop.on_signals():
+    # This output is usually kept; codes are returned by the command code.
+    async with service_process(lambda event: None if isinstance(event, events.CodeIssued) else form(event)) as process:
         config, warnings = await asyncio.to_thread(load, file)
         _check_names(only, config)
-        async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer:
-            # This output is usually kept; codes are returned by the command code.
-            output = Output(writer, lambda event: None if isinstance(event, events.CodeIssued) else form(event))
-            for warning in warnings:
-                await output.put(_file_warning(file, warning))
-            service: BridgeService | None = None
-            try:
-                async with contextlib.AsyncExitStack() as stack:
-                    links: LinkRecorder | None = None
-                    if record is not None:
-                        descriptor = await asyncio.to_thread(open_log, record)
-                        recorder = Recorder(descriptor, partial(recording_stopped, output, record))
-                        links = LinkRecorder(await stack.enter_async_context(recorder), only)
-                    opening = Bridge.open(config, on_change=changes.add, record=links)
-                    bridge = await stack.enter_async_context(opening)
-                    stack.enter_context(report_callbacks(bridge.endpoint))
-                    if config.metrics is not None:
-                        from s2connect.web.metrics import Metrics
+        for warning in warnings:
+            await process.output.put(_file_warning(file, warning))
+        links = LinkRecorder(await process.record(record), only) if record is not None else None
+        changes, notifier = _Changes(), Notifier()
+        async with contextlib.AsyncExitStack() as stack:
+            bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add, record=links))
+            if config.metrics is not None:
+                from s2connect.web.metrics import Metrics
 
-                        await stack.enter_async_context(Metrics(bridge, config.metrics.port))
-                    service = BridgeService(bridge, output, stop, notifier, show_codes=show_codes)
-                    home = await asyncio.to_thread(Home.open, config.home)
-                    await stack.enter_async_context(control_socket(home, service.answer))
-                    stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
-                    failures = bridge.endpoint.supervisor.failures
-                    background = await stack.enter_async_context(Supervisor("s2connect-bridge", failures))
-                    background.keep(lambda: changes.write(output), "changes")
-                    background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
-                    service.follow(sessions=False)
-                    await output.put(events.BridgeReady(status=bridge.status()))
-                    notifier.ready(summary(bridge))
-                    await stop.wait()
-                    notifier.stopping()
-            finally:
-                if service is not None:
-                    await service.finish(LAST_EVENTS)
-    if stop.error is not None:
-        raise stop.error
-    return stop.code
+                await stack.enter_async_context(Metrics(bridge, config.metrics.port))
+            service = BridgeService(bridge, process.output, process.stop, notifier, show_codes=show_codes)
+            home = await asyncio.to_thread(Home.open, config.home)
+            await stack.enter_async_context(control_socket(home, service.answer))
+            stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
+            failures = bridge.endpoint.supervisor.failures
+            background = await stack.enter_async_context(Supervisor("s2connect-bridge", failures))
+            background.keep(lambda: changes.write(process.output), "changes")
+            background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
+            process.follow(service, sessions=False)
+            await process.output.put(events.BridgeReady(status=bridge.status()))
+            notifier.ready(summary(bridge))
+            await process.stop.wait()
+            notifier.stopping()
+    return process.stop.code
 
 
 def _check_names(only: Collection[str], config: BridgeConfig) -> None:
     routes = [route.name for route in config.routes]
     for name in only:
         if name.partition("/")[0] not in routes:
-            raise Failure(
-                "usage",
+            raise UsageError(
                 f"{config.file} has no route {for_display(name.partition('/')[0], 60)} to be recorded.",
-                f"Name a route ({', '.join(routes)}) or a link as bridge status --json shows it.",
-                code=ExitCode.USAGE,
+                hint=f"Name a route ({', '.join(routes)}) or a link as bridge status --json shows it.",
             )
 
 
@@ -206,21 +168,17 @@ def summary(bridge: Bridge) -> str:
     return f"{len(bridge.routes)} routes, {len(links)} links, {up} up{failed}"
 
 
-def _reload_result(done: Reloaded) -> Reload:
-    return Reload(
-        kept=done.kept,
-        updated=[UpdatedRoute(name, number) for name, number in done.updated.items()],
-        begun=done.begun,
-        ended=done.ended,
-        failed=[FailedRoute(name, why) for name, why in done.failed.items()],
-        restart_needed=done.restart,
-    )
+def _reload_result(done: Reloaded) -> dict[str, Any]:
+    """Return the result of a reload as the command returns it."""
+    return {
+        "kept": done.kept,
+        "updated": [{"route": name, "devices": number} for name, number in done.updated.items()],
+        "begun": done.begun,
+        "ended": done.ended,
+        "failed": [{"route": name, "reason": why} for name, why in done.failed.items()],
+        "restart_needed": done.restart,
+    }
 
 
 def _file_warning(file: Path, problem: Problem) -> events.Warned:
     return events.Warned(reason="bridge_file", text=f"{file}: {problem}")
-
-
-def _reload_failed(error: S2ConnectError) -> events.ReloadFailed:
-    problems = error.problems if isinstance(error, BridgeFileError) else ()
-    return events.ReloadFailed(error=Failure.of(error).to_object(), problems=problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
@@ -15,7 +14,7 @@ from s2connect.endpoint.certificate_facts import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription
 from s2connect.service.failures import Failure
-from s2connect.service.objects import NotFound, OwnNode, PairingEntry, Reload, SessionEntry, to_value
+from s2connect.service.objects import Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
 from s2connect.session.answers import MAX_RETRIES
 
 _Result = TypeVar("_Result")
@@ -23,13 +22,11 @@ _Text = Annotated[str, Field(min_length=1)]
 _Flag = Annotated[bool, BeforeValidator(lambda value: value is True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
+class Nothing(Entry):
     """Result without members."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedCode:
+class IssuedCode(Entry):
     """A pairing code; with ``expires_at`` None it stays valid."""
 
     node: NodeId
@@ -38,31 +35,27 @@ class IssuedCode:
     pairing_url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteNodes:
+class RemoteNodes(Entry):
     """An endpoint and its nodes, as they present themselves."""
 
     endpoint: EndpointDescription
     nodes: list[NodeDescription]
 
 
-@dataclass(frozen=True, slots=True)
-class SentMessage:
+class SentMessage(Entry):
     """A message that the peer has acknowledged."""
 
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
+class ServiceStatus(Entry):
     """State of the service. ``pid`` is None if it is not running."""
 
     running: bool
     pid: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointStatus:
+class EndpointStatus(Entry):
     """State of the endpoint. ``advertised`` is its name in the network, None if it is not advertised."""
 
     name: str | None
@@ -75,8 +68,7 @@ class EndpointStatus:
     certificate: Certificates
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullStatus:
+class FullStatus(Entry):
     """State of the service, its endpoint, nodes, pairings and sessions, and the devices that wait to be paired."""
 
     service: ServiceStatus
@@ -87,21 +79,19 @@ class FullStatus:
     waiting: list[NodeDescription]
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeStatus:
+class BridgeStatus(Entry):
     """Status of a bridge, as :meth:`s2connect.bridge.service.Bridge.status` returns it."""
 
     bridge: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """Result of ``reload``."""
+class ReloadResult(Entry):
+    """Result of ``reload``: names of routes, what became of them, and sections that need a restart."""
 
-    reloaded: Reload
+    reloaded: dict[str, Any]
 
 
-class Command(Generic[_Result]):
+class Command(Entry, Generic[_Result]):
     """A command that returns a ``_Result``. ``node`` is an id or alias; it can be left out if there is one node."""
 
     name: ClassVar[str]
@@ -125,7 +115,6 @@ class Command(Generic[_Result]):
         return result
 
 
-@dataclass(frozen=True, kw_only=True)
 class Code(Command[IssuedCode]):
     """Issue a dynamic pairing code, or set a static one."""
 
@@ -135,7 +124,6 @@ class Code(Command[IssuedCode]):
     token: _Text | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Nodes(Command[RemoteNodes]):
     """List the nodes of an endpoint in the local network."""
 
@@ -144,7 +132,6 @@ class Nodes(Command[RemoteNodes]):
     connect_to: _Text | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Announce(Command[Nothing]):
     """Have the other side show its code. Without a URL it is a device that waits here."""
 
@@ -156,7 +143,6 @@ class Announce(Command[Nothing]):
     connect_to: _Text | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Pair(Command[PairingEntry]):
     """Pair with the server of ``url``, or with the device ``peer`` that waits here."""
 
@@ -170,7 +156,6 @@ class Pair(Command[PairingEntry]):
     force: _Flag = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class Send(Command[SentMessage]):
     """Send a message. Done when the peer has acknowledged it with ``OK``."""
 
@@ -180,7 +165,6 @@ class Send(Command[SentMessage]):
     retries: Annotated[int, Field(strict=True, ge=0, le=MAX_RETRIES)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Answer(Command[Nothing]):
     """Answer a received message."""
 
@@ -191,7 +175,6 @@ class Answer(Command[Nothing]):
     label: _Text | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Close(Command[Nothing]):
     """Close a session."""
 
@@ -199,7 +182,6 @@ class Close(Command[Nothing]):
     session: _Text
 
 
-@dataclass(frozen=True, kw_only=True)
 class Unpair(Command[PairingEntry]):
     """End a pairing; with ``forget`` also if the other side cannot be reached."""
 
@@ -209,28 +191,24 @@ class Unpair(Command[PairingEntry]):
     forget: _Flag = False
 
 
-@dataclass(frozen=True)
 class Status(Command[FullStatus]):
     """Return the state of everything."""
 
     name = "status"
 
 
-@dataclass(frozen=True)
 class Stop(Command[Nothing]):
     """Stop the service."""
 
     name = "stop"
 
 
-@dataclass(frozen=True)
 class ShowBridge(Command[BridgeStatus]):
     """Return the status of a bridge."""
 
     name = "bridge"
 
 
-@dataclass(frozen=True)
 class ReloadBridge(Command[ReloadResult]):
     """Have a bridge read its file again."""
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from s2connect import NodeDescription, NodeId, events
 from s2connect.model.roles import CommunicationRole
-from s2connect.service.objects import ABSENT, Absent, NodeEntry, Peer, PeerId, Reload, to_value
+from s2connect.service.objects import ABSENT, Absent, Entry, NodeEntry, Peer, PeerId, to_value
 
 if TYPE_CHECKING:  # an endpoint needs nothing of the bridge
     from s2connect.bridge.problems import Problem
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(Entry):
     """Something that happened. Fields without a value are null; absent ones are left out."""
 
     event: ClassVar[str]
@@ -32,7 +31,6 @@ class Event:
         return members
 
 
-@dataclass(frozen=True, kw_only=True)
 class Ready(Event):
     """The service is running."""
 
@@ -43,7 +41,6 @@ class Ready(Event):
     nodes: list[NodeEntry]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodeIssued(Event):
     """There is a new pairing code; with ``expires_at`` None it stays valid."""
 
@@ -53,7 +50,6 @@ class CodeIssued(Event):
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, kw_only=True)
 class PairingAnnounced(Event):
     """A user is about to type the code of a node elsewhere."""
 
@@ -65,7 +61,6 @@ class PairingAnnounced(Event):
     expires_at: datetime | Absent | None = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
 class AnnouncementCancelled(Event):
     """An announced pairing will not come."""
 
@@ -74,7 +69,6 @@ class AnnouncementCancelled(Event):
     peer: PeerId | None
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeviceWaiting(Event):
     """A device without a server waits here to be paired."""
 
@@ -82,7 +76,6 @@ class DeviceWaiting(Event):
     peer: NodeDescription
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeviceGone(Event):
     """A device does not wait any more."""
 
@@ -90,7 +83,6 @@ class DeviceGone(Event):
     peer: Peer
 
 
-@dataclass(frozen=True, kw_only=True)
 class Paired(Event):
     """A pairing stands."""
 
@@ -100,7 +92,6 @@ class Paired(Event):
     communication_role: CommunicationRole
 
 
-@dataclass(frozen=True, kw_only=True)
 class PairingFailed(Event):
     """A pairing that was begun here failed."""
 
@@ -109,7 +100,6 @@ class PairingFailed(Event):
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class AttemptFailed(Event):
     """A pairing that a peer has begun failed."""
 
@@ -119,7 +109,6 @@ class AttemptFailed(Event):
     peer: NodeDescription
 
 
-@dataclass(frozen=True, kw_only=True)
 class Unpaired(Event):
     """A pairing has ended."""
 
@@ -129,7 +118,6 @@ class Unpaired(Event):
     peer: NodeDescription
 
 
-@dataclass(frozen=True, kw_only=True)
 class SessionOpened(Event):
     """A session has begun."""
 
@@ -141,7 +129,6 @@ class SessionOpened(Event):
     s2_version: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class MessagePassed(Event):
     """A message was received or sent. One with ``answer_within`` (seconds) waits for the command ``answer``."""
 
@@ -152,7 +139,6 @@ class MessagePassed(Event):
     answer_within: float | Absent = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
 class SessionClosed(Event):
     """A session has ended. ``messages`` is the number of those received."""
 
@@ -164,7 +150,6 @@ class SessionClosed(Event):
     messages: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class Warned(Event):
     """Something that an operator should know."""
 
@@ -179,7 +164,6 @@ class Warned(Event):
     session: str | Absent | None = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
 class Result(Event):
     """Result of the command ``id``: what it returned, or the error."""
 
@@ -194,7 +178,6 @@ class Result(Event):
         return {"id": self.id, "ok": True, **to_value(self.returned)}
 
 
-@dataclass(frozen=True, kw_only=True)
 class BridgeReady(Event):
     """The bridge is running."""
 
@@ -205,7 +188,6 @@ class BridgeReady(Event):
         return self.status
 
 
-@dataclass(frozen=True, kw_only=True)
 class LinkChanged(Event):
     """A link of a bridge has another state."""
 
@@ -217,19 +199,16 @@ class LinkChanged(Event):
     retry_in: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Reloaded(Event):
     """The bridge has read its file again."""
 
     event = "reloaded"
-    result: Reload
+    result: dict[str, Any]
 
     def _members(self) -> dict[str, Any]:
-        members: dict[str, Any] = to_value(self.result)
-        return members
+        return self.result
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReloadFailed(Event):
     """The file of the bridge cannot be used; everything stays as it is."""
 

@@ -43,16 +43,10 @@ STOPPING = "stopping"
 """Kind of the failure of a command that was under way when the service stopped."""
 
 
-class Failure(Exception):
-    """Failure of a command, described in one sentence.
+class Failure(S2ConnectError):
+    """Failure of a command, whose kind and exit code are named where it is raised; ``details`` are for programs."""
 
-    Attributes:
-        kind: Stable name for programs.
-        what: What happened, without a secret.
-        hint: What to do about it.
-        code: Exit code of the command.
-        details: Further facts for programs.
-    """
+    kind: str  # type: ignore[misc]  # of each failure, not of the class
 
     def __init__(
         self,
@@ -63,10 +57,8 @@ class Failure(Exception):
         code: ExitCode | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(what)
+        super().__init__(what, hint=hint)
         self.kind = kind
-        self.what = what
-        self.hint = hint
         self.code = _code_of_kind(kind) if code is None else code
         self.details = details or {}
 
@@ -74,10 +66,13 @@ class Failure(Exception):
     def of(cls, error: S2ConnectError) -> Failure:
         """Return an error of the library as failure."""
         details: dict[str, Any] = {}
-        if isinstance(error, PairingRefused | SessionRefused):
-            details = {"reason": error.reason, "additional_info": error.additional_info}
-        elif isinstance(error, MessageRefused):
-            details = {"status": error.status, "label": error.label}
+        match error:
+            case Failure():
+                return error
+            case PairingRefused() | SessionRefused():
+                details = {"reason": error.reason, "additional_info": error.additional_info}
+            case MessageRefused():
+                details = {"status": error.status, "label": error.label}
         return cls(error.kind, error.what, error.hint, code=exit_code(type(error)), details=details)
 
     @classmethod
@@ -85,9 +80,7 @@ class Failure(Exception):
         """Read what :meth:`to_object` wrote, e.g. in a running service."""
         fields = {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
         kind, what, hint = (fields.pop(name, "") for name in ("kind", "what", "hint"))
-        return cls(
-            kind or "error", what or "The service reported an error without a reason.", hint, details=dict(fields)
-        )
+        return cls(kind or "error", what or "The service reported an error without a reason.", hint, details=fields)
 
     def to_object(self) -> dict[str, Any]:
         """Return the failure for programs."""

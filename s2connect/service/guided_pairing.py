@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from s2connect.errors import NotReachable, UsageError
+from s2connect.errors import NotReachable, S2ConnectError, UsageError
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.service.commands import Announce, Command, FullStatus, Nodes, Pair, Status
-from s2connect.service.failures import Failure
 from s2connect.service.objects import OwnNode, PairingEntry, fitting, name_of
 from s2connect.service.reach import Reached
 
@@ -30,7 +29,7 @@ CANCEL_TIMEOUT = 3.0
 
 
 class GuidedPairing:
-    """Steps of a pairing at an endpoint, running or not. All raise :class:`Failure` if the endpoint refuses.
+    """Steps of a pairing at an endpoint, running or not. All raise ``S2ConnectError`` if the endpoint refuses.
 
     Args:
         reached: The endpoint.
@@ -140,5 +139,5 @@ class GuidedPairing:
         try:
             async with asyncio.timeout(timeout):
                 return await self._reached.ask(command)
-        except (Failure, TimeoutError):
+        except (S2ConnectError, TimeoutError):
             return None

@@ -9,7 +9,6 @@ import select
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 from s2connect.supervisor import process_failures
@@ -123,13 +122,9 @@ def descriptor_of(stream: TextIO | None) -> int:
 async def converse(
     chunks: AsyncIterator[bytes], handle: Callable[[bytes | None], Awaitable[None]], *, name: str, grace: float
 ) -> None:
-    """Handle every line in a task of its own, begun in the order of the lines, until the stream ends.
+    """Handle every line of a stream in a task called ``name``, begun in the order of the lines; None is a too long one.
 
-    Args:
-        chunks: The stream.
-        handle: Deals with one line; None stands for one that is too long.
-        name: Name of the tasks.
-        grace: Seconds that what is under way has to finish when the stream has ended.
+    When the stream has ended, what is under way has ``grace`` seconds to finish.
     """
     splitter = LineSplitter()
     slots = asyncio.Semaphore(MAX_COMMANDS)
@@ -170,10 +165,7 @@ class LineWriter:
     """Writes lines to a file descriptor from a thread of its own. Use it with ``async with``.
 
     :meth:`put` waits for the reader at the other end; :meth:`put_nowait` is for what is bounded by other means.
-
-    Args:
-        descriptor: Of a pipe, a terminal or a file.
-        on_broken: Called once in the event loop when the reader has gone.
+    ``on_broken`` is called once in the event loop when the reader has gone.
     """
 
     def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
@@ -194,17 +186,13 @@ class LineWriter:
         self._thread.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self._ended.wait()
-        except TimeoutError:
-            pass
 
     @property
     def full(self) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, dataclass_transform
 from uuid import UUID
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
@@ -20,6 +20,15 @@ from s2connect.model.text import for_display
 
 MIN_PREFIX: Final = 4
 """Shortest beginning of a node id that stands for the whole."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+class Entry:
+    """Base of what is written as JSON: its subclasses are frozen dataclasses whose members have names."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(frozen=True, kw_only=True)(cls)
 
 
 class Absent(Enum):
@@ -65,8 +74,7 @@ class OwnNode(NodeDescription):
         return {**write(self), "alias": self.alias}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairingEntry:
+class PairingEntry(Entry):
     """A pairing. ``connected`` is true while the pair has a session."""
 
     node: NodeId
@@ -79,12 +87,7 @@ class PairingEntry:
 
     @classmethod
     def of(cls, pairing: Pairing, connected: Collection[PairKey] = ()) -> PairingEntry:
-        """Return the entry of a pairing.
-
-        Args:
-            pairing: The pairing.
-            connected: Keys of the pairs that have a session.
-        """
+        """Return the entry of a pairing; ``connected`` are the keys of the pairs that have a session."""
         return cls(
             node=pairing.key.local,
             peer=pairing.peer,
@@ -96,8 +99,7 @@ class PairingEntry:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionEntry:
+class SessionEntry(Entry):
     """An open session. ``messages`` is the number of those received."""
 
     session: str
@@ -117,34 +119,6 @@ class NotFound:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatedRoute:
-    """A route of which only devices were changed, and their number."""
-
-    route: str
-    devices: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailedRoute:
-    """A route that could not be begun."""
-
-    route: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reload:
-    """Result of reading the file of a bridge again: names of routes, and of sections that need a restart."""
-
-    kept: list[str]
-    updated: list[UpdatedRoute]
-    begun: list[str]
-    ended: list[str]
-    failed: list[FailedRoute]
-    restart_needed: list[str]
-
-
 def to_value(value: object) -> Any:
     """Return an object of a command or an event as JSON has it; made for the argument ``default`` of ``json.dumps``."""
     match value:
@@ -156,7 +130,7 @@ def to_value(value: object) -> Any:
             return rfc3339(value)
     if not dataclasses.is_dataclass(value):
         raise TypeError(f"JSON has no form for {type(value).__name__}")
-    members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    members = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     return {name: member for name, member in members.items() if member is not ABSENT}
 
 

@@ -6,8 +6,8 @@ import json
 import os
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from s2connect import NodeId, Session
@@ -43,15 +43,11 @@ def open_log(path: Path) -> int:
 
 
 class Recorder:
-    """Writes messages into a file, from a thread of its own. Use it with ``async with``.
+    """Writes messages into a file of :func:`open_log`, from a thread of its own. Use it with ``async with``.
 
     What cannot be written soon enough is left out, and a line of the file says how much that was. When the file cannot
-    be written any more, recording stops and ``on_broken`` is called; sessions go on. A line is written as a whole or,
-    after a crash, is the last one.
-
-    Args:
-        descriptor: Of the file, as from :func:`open_log`; is closed at the end.
-        on_broken: Called once in the event loop when the file cannot be written any more.
+    be written any more, recording stops and ``on_broken`` is called in the event loop; sessions go on. A line is
+    written as a whole or, after a crash, is the last one.
     """
 
     def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
@@ -63,35 +59,24 @@ class Recorder:
         await self._writer.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._write_left_out()
-        await self._writer.__aexit__(kind, error, trace)
+        await self._writer.__aexit__()
         if self._writer.ended:
             os.close(self._descriptor)
 
     def session_opened(self, name: str, session: Session, node: NodeId) -> None:
         """Write that a session was opened, before its first message, and record it from now on."""
-        version = session.info.s2_version
-        session.observe(self.opened(name, node=node, role=session.role, peer=session.peer, s2_version=version))
+        session.observe(self.opened(name, node, session.role, session.peer, session.info.s2_version))
 
     def session_closed(self, name: str, session: Session, node: NodeId) -> None:
         """Write that a session has ended."""
-        self.closed(name, node=node, role=session.role, peer=session.peer, reason=session.end_reason)
+        self.closed(name, node, session.role, session.peer, session.end_reason)
 
-    def opened(self, name: str, *, node: NodeId, role: Role, peer: object, s2_version: str) -> Observer:
+    def opened(self, name: str, node: NodeId, role: Role, peer: object, s2_version: str) -> Observer:
         """Write that a session was opened, and return the writer of its messages. ``role`` is our own."""
-        about = {"node": str(node), "role": str(role), "peer": peer, "s2_version": s2_version}
-        self._put({"time": _now(), "session": name, "event": "session_opened", **about})
-        return self._observer(name, node, role)
+        self._put(name, "session_opened", node=node, role=role, peer=peer, s2_version=s2_version)
 
-    def closed(self, name: str, *, node: NodeId, role: Role, peer: object, reason: SessionEnd) -> None:
-        """Write that a session has ended."""
-        about = {"node": str(node), "role": str(role), "peer": peer, "reason": str(reason)}
-        self._put({"time": _now(), "session": name, "event": "session_closed", **about})
-
-    def _observer(self, name: str, node: NodeId, role: Role) -> Observer:
         def observe(direction: Direction, message: Message) -> None:
             head = {"time": _now(), "session": name, "direction": direction, "node": str(node), "role": str(role)}
             # As it was on the wire; outside strings, where alone they can be, the ends of lines mean nothing.
@@ -100,8 +85,12 @@ class Recorder:
 
         return observe
 
-    def _put(self, entry: dict[str, object]) -> None:
-        self._put_line(json.dumps(entry, default=to_value))
+    def closed(self, name: str, node: NodeId, role: Role, peer: object, reason: SessionEnd) -> None:
+        """Write that a session has ended."""
+        self._put(name, "session_closed", node=node, role=role, peer=peer, reason=reason)
+
+    def _put(self, name: str, event: str, **about: object) -> None:
+        self._put_line(json.dumps({"time": _now(), "session": name, "event": event, **about}, default=to_value))
 
     def _put_line(self, line: str) -> None:
         if self._writer.full:
@@ -118,12 +107,7 @@ class Recorder:
 
 
 class LinkRecorder:
-    """Recorder of the links of a bridge: each side of a link is recorded as a session of ours.
-
-    Args:
-        recorder: Where it is written.
-        only: Names of routes and links; what is of none of them is not recorded. Empty for all.
-    """
+    """Recorder of the links of a bridge, or ``only`` of those: each side of a link is recorded as a session of ours."""
 
     def __init__(self, recorder: Recorder, only: Collection[str] = ()) -> None:
         self._recorder = recorder
@@ -137,12 +121,8 @@ class LinkRecorder:
         self._count += 1
         name, info = f"{link} {role.lower()} {self._count}", connection.info
         node, own, peer = info.local, role.other, {"id": str(info.remote), "role": str(role), "title": title}
-        observer = self._recorder.opened(name, node=node, role=own, peer=peer, s2_version=info.s2_version)
-
-        def ended(why: SessionEnd) -> None:
-            self._recorder.closed(name, node=node, role=own, peer=peer, reason=why)
-
-        return ObservedConnection(connection, observer, ended)
+        observer = self._recorder.opened(name, node, own, peer, info.s2_version)
+        return ObservedConnection(connection, observer, partial(self._recorder.closed, name, node, own, peer))
 
 
 def _now() -> str:

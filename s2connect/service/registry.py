@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from s2connect.certs.authority import CertificateAuthority, ServerIdentity
+from s2connect.certs.authority import CertificateAuthority, ServerIdentity, name_or_address
 from s2connect.certs.tls import ServerContext
 from s2connect.discovery.registry_server import RegistryServer, load_records
 from s2connect.endpoint.certificate import read_operator_file
@@ -46,19 +45,10 @@ async def run_registry(
     private_key: Path | None,
     ca_dir: Path | None,
 ) -> ExitCode:
-    """Serve until SIGINT or SIGTERM.
+    """Serve the records of a JSON file until SIGINT or SIGTERM; call ``ready`` once when it serves.
 
-    Args:
-        file: JSON file with the records.
-        ready: Called once when it serves.
-        host: Name or address in URL and certificate; with an address it listens there, with a name everywhere.
-        port: TCP port, 0 for any.
-        certificate: PEM file with the certificate chain, or None for a CA of its own.
-        private_key: PEM file with its key.
-        ca_dir: Directory of its own CA; None makes a new one every time.
-
-    Returns:
-        The exit code.
+    With an address as ``host`` it listens there, with a name everywhere. Without a certificate it has a CA of its own,
+    kept in ``ca_dir``; without one, it makes a new CA every time.
 
     Raises:
         UsageError, ConfigurationError: A setting, the file or the port cannot be used.
@@ -76,7 +66,7 @@ async def run_registry(
             ca, ca_file = await asyncio.to_thread(_own_ca, ca_dir, stack)
             identity = ca.issue([host], now=datetime.now(UTC))
         context = await asyncio.to_thread(ServerContext, identity)
-        server = HttpsServer(context.context, host=host if _is_address(host) else None, port=port)
+        server = HttpsServer(context.context, host=None if isinstance(name_or_address(host), str) else host, port=port)
         RegistryServer(records).mount(server, BASE_PATH)
         stop = Stop()
         stack.enter_context(stop.on_signals())
@@ -103,11 +93,3 @@ def _own_ca(directory: Path | None, stack: contextlib.ExitStack) -> tuple[Certif
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2connect-registry-")))
     write_private(directory.absolute() / CA_FILE, ca.to_pem())
     return ca, directory.absolute() / CA_FILE
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

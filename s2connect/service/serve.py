@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from s2connect import Endpoint
@@ -53,15 +53,68 @@ class Output:
 
     async def put(self, event: Event) -> None:
         """Write an event once there is room."""
-        _log.debug("event %s", event.event)
-        if (line := self._form(event)) is not None:
-            await self._writer.put(line.encode("utf-8", "replace"))
+        if (line := self._line(event)) is not None:
+            await self._writer.put(line)
 
     def put_nowait(self, event: Event) -> None:
         """Write an event whose number is bounded by other means."""
+        if (line := self._line(event)) is not None:
+            self._writer.put_nowait(line)
+
+    def _line(self, event: Event) -> bytes | None:
         _log.debug("event %s", event.event)
-        if (line := self._form(event)) is not None:
-            self._writer.put_nowait(line.encode("utf-8", "replace"))
+        line = self._form(event)
+        return None if line is None else line.encode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that runs a service. ``stack`` is left when the service has closed."""
+
+    stop: Stop
+    output: Output
+    stack: contextlib.AsyncExitStack
+
+    async def record(self, path: Path) -> Recorder:
+        """Return a recorder that writes into a file.
+
+        Raises:
+            S2ConnectError: It cannot be opened.
+        """
+
+        def stopped() -> None:
+            text = f"Recording has stopped: {path} cannot be written any more. The service goes on."
+            self.output.put_nowait(Warned(reason="recording_stopped", text=text))
+
+        return await self.stack.enter_async_context(Recorder(await asyncio.to_thread(open_log, path), stopped))
+
+    def follow(self, service: Service, *, sessions: bool = True) -> None:
+        """Report the events of a service, those of its end, too, and exceptions of callbacks of the event loop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(service.endpoint.supervisor.failures.loop_exception)
+        self.stack.callback(loop.set_exception_handler, None)
+        self.stack.push_async_callback(service.finish, LAST_EVENTS)
+        service.follow(sessions=sessions)
+
+
+@contextlib.asynccontextmanager
+async def service_process(form: Form) -> AsyncIterator[Process]:
+    """Make this process that of a service, whose events are written to standard output.
+
+    Raises:
+        BaseException: The one that ended the service.
+    """
+    use_small_tls_buffers()  # this process is ours
+    raise_descriptor_limit()
+    stop = Stop()
+    with stop.on_signals():
+        async with (
+            LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            yield Process(stop, Output(writer, form), stack)
+    if stop.error is not None:
+        raise stop.error
 
 
 async def serve(
@@ -76,95 +129,50 @@ async def serve(
 ) -> ExitCode:
     """Run the service of a state directory until it is stopped.
 
-    Args:
-        path: The state directory.
-        form: Writes events for standard output.
-        commands: Read commands from standard input, and stop at its end.
-        codes: Issue a code for every node at the start.
-        check: Validation level of every message.
-        record: File to which every message is appended.
-        kept: Types of messages that the command ``answer`` answers.
-
-    Returns:
-        The exit code.
+    With ``commands`` it reads those from standard input, and stops at its end; with ``codes`` it issues a code for
+    every node at the start. Messages of the types ``kept`` are answered by the command ``answer``.
 
     Raises:
         S2ConnectError: The endpoint, or the file for the record, cannot be opened.
     """
-    use_small_tls_buffers()  # this process is ours
-    raise_descriptor_limit()
-    stop = Stop()
-    with stop.on_signals():
-        async with contextlib.AsyncExitStack() as stack:
-            writer = await stack.enter_async_context(LineWriter(descriptor_of(sys.__stdout__), stop.now))
-            output = Output(writer, form)
-            recorder: Recorder | None = None
-            if record is not None:
-                descriptor = await asyncio.to_thread(open_log, record)
-                stopped = partial(recording_stopped, output, record)
-                recorder = await stack.enter_async_context(Recorder(descriptor, stopped))
-            service: Service | None = None
-            try:
-                async with Endpoint.open(path) as endpoint:
-                    stack.enter_context(report_callbacks(endpoint))
-                    service = Service(
-                        endpoint,
-                        path,
-                        output,
-                        stop=stop.now,
-                        running=True,
-                        show_codes=not commands,
-                        check=check,
-                        recorder=recorder,
-                        kept=kept,
-                    )
-                    async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
-                        await output.put(service.ready())
-                        service.follow()
-                        if codes:
-                            await service.issue_codes()
-                        await _until_stopped(service, output, stop, commands=commands)
-            finally:
-                if service is not None:
-                    await service.finish(LAST_EVENTS)
-    if stop.error is not None:
-        raise stop.error
-    return stop.code
+    async with service_process(form) as process:
+        recorder = await process.record(record) if record is not None else None
+        async with Endpoint.open(path) as endpoint:
+            service = Service(
+                endpoint,
+                path,
+                process.output,
+                stop=process.stop.now,
+                running=True,
+                show_codes=not commands,
+                check=check,
+                recorder=recorder,
+                kept=kept,
+            )
+            async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
+                await process.output.put(service.ready())
+                process.follow(service)
+                if codes:
+                    await service.issue_codes()
+                await _until_stopped(service, process, commands=commands)
+    return process.stop.code
 
 
-@contextlib.contextmanager
-def report_callbacks(endpoint: Endpoint) -> Iterator[None]:
-    """Report exceptions of callbacks of the event loop like those of failed tasks."""
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(endpoint.supervisor.failures.loop_exception)
-    try:
-        yield
-    finally:
-        loop.set_exception_handler(None)
-
-
-def recording_stopped(output: Output, record: Path) -> None:
-    """Report that a record cannot be written any more."""
-    text = f"Recording has stopped: {record} cannot be written any more. The service goes on."
-    output.put_nowait(Warned(reason="recording_stopped", text=text))
-
-
-async def _until_stopped(service: Service, output: Output, stop: Stop, *, commands: bool) -> None:
+async def _until_stopped(service: Service, process: Process, *, commands: bool) -> None:
     async def handle(line: bytes | None) -> None:
-        await output.put(await service.answer(line))
+        await process.output.put(await service.answer(line))
 
     async def listen() -> None:
+        chunks = chunks_of(descriptor_of(sys.__stdin__))
         try:
-            await converse(
-                chunks_of(descriptor_of(sys.__stdin__)), handle, name="s2connect-cli-command", grace=INPUT_GRACE
-            )
+            await converse(chunks, handle, name="s2connect-cli-command", grace=INPUT_GRACE)
         except Exception as error:
-            stop.failed(error)
-        stop.now()
+            process.stop.failed(error)
+        process.stop.now()
 
     listener = asyncio.create_task(listen(), name="s2connect-cli-input") if commands else None
     try:
-        await stop.wait()
+        await process.stop.wait()
     finally:
         if listener is not None:
             listener.cancel()

@@ -30,10 +30,8 @@ def existing(path: Path) -> EndpointConfig | None:
 def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) -> EndpointConfig:
     """Set up a state directory. Blocks.
 
-    Args:
-        path: The state directory.
-        node: Members of its :class:`NodeConfig`; None takes the default.
-        settings: Other members of its :class:`EndpointConfig`; without ``host`` and ``port`` they are chosen.
+    Members of ``node``, a :class:`NodeConfig`, that are None take their default; ``host`` and ``port`` of ``settings``,
+    an :class:`EndpointConfig`, are chosen then.
 
     Raises:
         UsageError: It is set up already, or a setting cannot be used.

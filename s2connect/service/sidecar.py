@@ -75,18 +75,11 @@ class _OpenSession:
 
 
 class Service:
-    """Executes commands on an endpoint and reports its events.
+    """Executes commands on an open endpoint and reports its events.
 
-    Args:
-        endpoint: An open endpoint.
-        home: Its state directory.
-        sink: Destination of the events.
-        stop: Executes the command ``stop``.
-        running: False if a command opened the endpoint for itself.
-        show_codes: Report a code with every announced pairing.
-        check: Validation level of every message.
-        recorder: Records every message of every session.
-        kept: Types of messages that the command ``answer`` answers; :data:`ALL_TYPES` stands for all.
+    ``stop`` executes the command of that name; ``running`` is False if a command opened the endpoint for itself.
+    With ``show_codes`` a code is reported with every announced pairing. Messages of the types ``kept``, or
+    :data:`ALL_TYPES`, are answered by the command ``answer``.
     """
 
     def __init__(
@@ -280,11 +273,9 @@ class Service:
             if not isinstance(value, dict):
                 raise Failure("malformed_command", "A line is not a JSON object.", "Write one JSON object a line.")
             identifier = value.get("id")
-            return events.Result(id=identifier, returned=await self.perform(self._read(value)))
+            return events.Result(id=identifier, returned=await self.ask(self._read(value)))
         except S2ConnectError as error:
             failure = Failure.of(error)
-        except Failure as error:
-            failure = error
         except Exception as error:
             _log.exception("A command failed unexpectedly")
             what = f"An unexpected error stopped the command ({type(error).__name__})."
@@ -302,12 +293,11 @@ class Service:
             raise Failure("unknown_command", "A command has a name that is unknown.", known)
         return commands.read(kinds[name], value)
 
-    async def perform(self, command: Command[_Result]) -> _Result:
+    async def ask(self, command: Command[_Result]) -> _Result:
         """Execute a command.
 
         Raises:
-            Failure: Only a running service can do it.
-            S2ConnectError: It failed.
+            S2ConnectError: It failed; a :class:`Failure` if only a running service can do it.
         """
         _log.debug("command %s", command.name)
         result: Any = await self._commands[type(command)](command)
@@ -323,7 +313,9 @@ class Service:
 
     async def _show(self, node: Node, code: str, expires: datetime | None) -> commands.IssuedCode:
         await self._sink.put(events.CodeIssued(node=node.id, code=code, expires_at=expires))
-        return commands.IssuedCode(node.id, code, expires, self._url(self.endpoint.pairing_url))
+        return commands.IssuedCode(
+            node=node.id, code=code, expires_at=expires, pairing_url=self._url(self.endpoint.pairing_url)
+        )
 
     async def _pair(self, command: commands.Pair) -> PairingEntry:
         node = self._node(command.node)
@@ -349,7 +341,7 @@ class Service:
 
     async def _list_nodes(self, command: commands.Nodes) -> commands.RemoteNodes:
         endpoint, nodes = await self.endpoint.look_at(BaseUrl.from_user(command.url), address=command.connect_to)
-        return commands.RemoteNodes(endpoint, list(nodes))
+        return commands.RemoteNodes(endpoint=endpoint, nodes=list(nodes))
 
     async def _announce_pairing(self, command: commands.Announce) -> Nothing:
         node = self._node(command.node)
@@ -368,7 +360,7 @@ class Service:
             sent = events.MessagePassed(session=opened.name, direction="sent", message=message.body)
             self._sink.put_nowait(sent)
 
-        return commands.SentMessage(await opened.session.send(text, retries=command.retries, leaving=report))
+        return commands.SentMessage(message_id=await opened.session.send(text, retries=command.retries, leaving=report))
 
     async def _answer_message(self, command: commands.Answer) -> Nothing:
         session = self._session(command.session).session
@@ -399,7 +391,7 @@ class Service:
         endpoint = self.endpoint
         config, connected = endpoint.config, endpoint.connected()
         return commands.FullStatus(
-            service=commands.ServiceStatus(self._running, os.getpid() if self._running else None),
+            service=commands.ServiceStatus(running=self._running, pid=os.getpid() if self._running else None),
             endpoint=commands.EndpointStatus(
                 name=config.name,
                 deployment=str(config.deployment),

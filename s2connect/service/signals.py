@@ -26,11 +26,7 @@ def signal_handlers(handlers: Mapping[signal.Signals, Callable[[], object]]) -> 
 
 
 async def until_terminated(work: Coroutine[Any, Any, None], *, name: str) -> bool:
-    """Run a coroutine until its end or SIGTERM, which cancels it.
-
-    Returns:
-        True if it was SIGTERM.
-    """
+    """Run a coroutine until its end or SIGTERM, which cancels it; return True for the latter."""
     task = asyncio.create_task(work, name=name)
     with signal_handlers({signal.SIGTERM: task.cancel}):
         try:
@@ -44,12 +40,7 @@ async def until_terminated(work: Coroutine[Any, Any, None], *, name: str) -> boo
 
 
 class Stop:
-    """Request to end a service.
-
-    Attributes:
-        code: The exit code.
-        error: An unexpected error, None for none.
-    """
+    """Request to end a service, with the exit code and the unexpected error that was the reason, if there is one."""
 
     def __init__(self) -> None:
         self._requested = asyncio.Event()

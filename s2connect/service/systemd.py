@@ -8,25 +8,17 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 _log = logging.getLogger(__name__)
 
-MICROSECONDS: Final = 1_000_000
-
 
 class Notifier:
-    """Sends notifications to systemd if it asks for them.
+    """Sends notifications to systemd if the variables of the environment ask for them.
 
-    Args:
-        environment: The variables ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
-
-    Attributes:
-        watchdog: Seconds within which systemd expects a sign of life; None without a watchdog.
+    ``watchdog`` is in seconds: within it systemd expects a sign of life; None without a watchdog.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        variables = os.environ if environment is None else environment
+    def __init__(self, variables: Mapping[str, str] = os.environ) -> None:
         address = variables.get("NOTIFY_SOCKET", "")
         # A leading @ stands for the zero byte of an abstract name.
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -74,4 +66,4 @@ def _watchdog(variables: Mapping[str, str]) -> float | None:
     period = variables.get("WATCHDOG_USEC", "")
     if not period.isdecimal() or int(period) == 0 or (own and own != str(os.getpid())):
         return None
-    return int(period) / MICROSECONDS
+    return int(period) / 1_000_000  # of microseconds

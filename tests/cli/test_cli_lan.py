@@ -411,7 +411,7 @@ def hostile_node() -> NodeDescription:
 def test_nodes_and_waiting_devices_are_clean() -> None:
     endpoint = EndpointDescription(name=HOSTILE, deployment=Deployment.LAN)
     for width in (80, 120):
-        blocks = show.nodes_blocks(RemoteNodes(endpoint, [hostile_node()]), width)
+        blocks = show.nodes_blocks(RemoteNodes(endpoint=endpoint, nodes=[hostile_node()]), width)
         text = "".join(printed(block, width) for block in blocks)
         assert all(character.isprintable() for line in text.splitlines() for character in line)
     assert "Evil" in printed(show.waiting_block([hostile_node()]), 80)
