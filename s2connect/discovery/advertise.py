@@ -20,7 +20,7 @@ from zeroconf.asyncio import AsyncZeroconf
 from s2connect.discovery.dns import AAAA, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
-from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement
+from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement, encode_txt
 from s2connect.errors import ConfigurationError, NameConflict
 from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
@@ -77,11 +77,6 @@ class Advertiser:
         self._changed = asyncio.Event()
         self._link_came_up = False
         self._updating = asyncio.Lock()
-
-    @property
-    def advertisement(self) -> Advertisement:
-        """Return the advertisement that is published, or will be."""
-        return self._advertisement
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -181,15 +176,14 @@ class Advertiser:
 
     async def _withdraw(self) -> None:
         assert self._zeroconf is not None
-        core = self._zeroconf.zeroconf
-        records: list[DNSRecord] = []
+        goodbyes = []
         for info in self._infos.values():
-            core.registry.async_remove(info)
-            records += [info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()]
+            if self._conflict is None:
+                goodbyes.append(await self._zeroconf.async_unregister_service(info))
+            else:  # a goodbye would withdraw the other device, too
+                self._zeroconf.zeroconf.registry.async_remove(info)
         self._infos = {}
-        # After a conflict a goodbye would withdraw the other device, too.
-        if self._conflict is None:
-            await _say_goodbye(core, dict.fromkeys(records))
+        await asyncio.gather(*goodbyes)
 
     def _network_changed(self, link_came_up: bool) -> None:
         self._link_came_up |= link_came_up
@@ -246,9 +240,6 @@ class _NameGuard(RecordUpdateListener):
         if not self.rival.done() and any(self._is_rival(update.new, now) for update in records):
             self.rival.set_result(None)
 
-    def async_update_records_complete(self) -> None:
-        """Nothing to do."""
-
     def _is_rival(self, record: DNSRecord, now: float) -> bool:
         if record.is_expired(now):
             return False
@@ -275,7 +266,7 @@ def _infos(advertisement: Advertisement, addresses: Iterable[str]) -> Mapping[Ro
             service_type,
             advertisement.service,
             port=advertisement.port,
-            properties=advertisement.txt.encode(),
+            properties=encode_txt(advertisement),
             server=f"{advertisement.host}.",
             parsed_addresses=list(addresses),
         )
@@ -295,15 +286,12 @@ def _infos(advertisement: Advertisement, addresses: Iterable[str]) -> Mapping[Ro
 
 async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:
     goodbye = response()
-    found = False
     for record in records:
         record.ttl = 0
         goodbye.add_answer_at_time(record, 0)
-        found = True
-    for number in range(GOODBYES if found else 0):
-        if number:
-            await asyncio.sleep(GOODBYE_SECONDS)
+    for _ in range(GOODBYES if goodbye.answers else 0):
         core.async_send(goodbye)
+        await asyncio.sleep(GOODBYE_SECONDS)
 
 
 def _conflict(advertisement: Advertisement) -> NameConflict:

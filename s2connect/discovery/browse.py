@@ -57,24 +57,20 @@ _ROLES: dict[str, Role | None] = {SERVICE_TYPE: None} | {name: role for role, na
 
 
 @dataclass(frozen=True, slots=True)
-class Appeared:
+class _Event:
+    endpoint: FoundEndpoint
+
+
+class Appeared(_Event):
     """An endpoint is there."""
 
-    endpoint: FoundEndpoint
 
-
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(_Event):
     """An endpoint says something else about itself than before, or has other addresses."""
 
-    endpoint: FoundEndpoint
 
-
-@dataclass(frozen=True, slots=True)
-class Vanished:
+class Vanished(_Event):
     """An endpoint has said goodbye or does not answer any more."""
-
-    endpoint: FoundEndpoint
 
 
 Event = Appeared | Changed | Vanished
@@ -273,9 +269,6 @@ class _Listener(RecordUpdateListener):
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
         """Handle new records; a record that only expired in the cache of zeroconf changes nothing."""
         self._browser.receive([update.new for update in records if update.new is not update.old])
-
-    def async_update_records_complete(self) -> None:
-        """Nothing to do."""
 
 
 def _reading_order(record: DNSRecord) -> int:

@@ -24,15 +24,6 @@ __all__ = [
     "DNSRecord",
     "DNSService",
     "DNSText",
-    "A",
-    "PTR",
-    "TXT",
-    "AAAA",
-    "SRV",
-    "CLASS_IN",
-    "address_text",
-    "query",
-    "response",
 ]
 
 A, PTR, TXT, AAAA, SRV = 1, 12, 16, 28, 33

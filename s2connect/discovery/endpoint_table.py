@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from s2connect.discovery.addresses import MAX_ADDRESSES
-from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint, Txt, TxtRefused
+from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint, Txt, TxtRefused, decode_txt
 from s2connect.model.common import Role
 
 MAX_ENDPOINTS = 1000
@@ -177,7 +177,7 @@ class EndpointTable:
         if entry is None or ttl <= 0:
             return None
         try:
-            txt = Txt.decode(data)
+            txt = decode_txt(data)
         except TxtRefused as refusal:
             known, entry.refused = entry.refused, True
             entry.txt = None
@@ -331,12 +331,9 @@ class EndpointTable:
             return {key} if before is not None else set()
         self._unproven.pop(key, None)
         after = FoundEndpoint(
+            **{each.name: getattr(entry.txt, each.name) for each in fields(Txt)},
             instance=entry.name[: -len(SERVICE_TYPE) - 1],
-            name=entry.txt.name,
             roles=frozenset(role for role in entry.pointers if role is not None),
-            pairing_url=entry.txt.pairing_url,
-            longpolling_url=entry.txt.longpolling_url,
-            logo_url=entry.txt.logo_url,
             host=entry.host.rstrip("."),
             addresses=tuple(self._order(self._addresses(entry))),
         )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, Field
 
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import HttpsServer, answer
 from s2connect.model.common import MalformedMessage
-from s2connect.model.registry import EndpointRecord, RegistryStatus
+from s2connect.model.registry import CountryCode, EndpointRecord, RegistryStatus
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 
@@ -22,13 +24,48 @@ MAX_PAGE_RECORDS = 500
 MAX_REGIONS = 250
 """Country codes in one query; there are not more countries."""
 
-_COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-_BOOLEANS = {"true": True, "false": False}
+
+def _read_number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise ValueError("no number")
+    return int(text)
 
 
-class _BadQuery(ValueError):
-    """A query parameter is not as the standard says."""
+_Number = Annotated[int, BeforeValidator(_read_number)]
+_Boolean = Literal["true", "false"]
+
+
+class _Query(BaseModel):
+    """Parameters of ``GET endpoint`` (REG-03)."""
+
+    region: Annotated[
+        frozenset[CountryCode] | None, BeforeValidator(lambda text: frozenset(text.split(",", MAX_REGIONS)))
+    ] = None
+    status: RegistryStatus = RegistryStatus.PUBLIC
+    cem: _Boolean | None = None
+    rm: _Boolean | None = None
+    limit: Annotated[_Number, Field(ge=1)] = MAX_PAGE_RECORDS
+    offset: _Number = 0
+
+    @classmethod
+    def of(cls, request: web.Request) -> Self:
+        """Read the parameters of a request.
+
+        Raises:
+            ValueError: One is not as the standard says, or there twice.
+        """
+        known = [(name, text) for name, text in request.query.items() if name in cls.model_fields]
+        if len(dict(known)) != len(known):
+            raise ValueError("a parameter is there twice")
+        return cls.model_validate(dict(known))
+
+    def selects(self, record: EndpointRecord) -> bool:
+        return (
+            record.status is self.status
+            and (self.region is None or not self.region.isdisjoint(record.regions))
+            and (self.cem is None or record.cem is (self.cem == "true"))
+            and (self.rm is None or record.rm is (self.rm == "true"))
+        )
 
 
 class RegistryServer:
@@ -47,10 +84,12 @@ class RegistryServer:
 
     async def _query(self, request: web.Request) -> web.Response:
         try:
-            selected = self._select(request)
-        except _BadQuery:
+            query = _Query.of(request)
+        except ValueError:
             return answer(400)
-        return web.Response(body=b"[" + b",".join(selected) + b"]", content_type="application/json")
+        found = [text for record, text in self._records if query.selects(record)]
+        page = found[query.offset : query.offset + min(query.limit, MAX_PAGE_RECORDS)]
+        return web.Response(body=b"[" + b",".join(page) + b"]", content_type="application/json")
 
     async def _get(self, request: web.Request) -> web.Response:
         try:
@@ -58,60 +97,6 @@ class RegistryServer:
         except (KeyError, ValueError):
             return answer(404)
         return web.Response(body=text, content_type="application/json")
-
-    def _select(self, request: web.Request) -> list[bytes]:
-        regions = _regions(_parameter(request, "region"))
-        status = _status(_parameter(request, "status"))
-        cem = _boolean(_parameter(request, "cem"))
-        rm = _boolean(_parameter(request, "rm"))
-        limit = _number(_parameter(request, "limit"), default=MAX_PAGE_RECORDS, least=1)
-        offset = _number(_parameter(request, "offset"), default=0, least=0)
-        fitting = [
-            text
-            for record, text in self._records
-            if record.status is status
-            and (regions is None or not regions.isdisjoint(record.regions))
-            and (cem is None or record.cem is cem)
-            and (rm is None or record.rm is rm)
-        ]
-        return fitting[offset : offset + min(limit, MAX_PAGE_RECORDS)]
-
-
-def _parameter(request: web.Request, name: str) -> str | None:
-    values = request.query.getall(name, [])
-    if len(values) > 1:
-        raise _BadQuery
-    return values[0] if values else None
-
-
-def _regions(text: str | None) -> set[str] | None:
-    if text is None:
-        return None
-    codes = text.split(",", MAX_REGIONS)
-    if not all(_COUNTRY.fullmatch(code) for code in codes):
-        raise _BadQuery
-    return set(codes)
-
-
-def _status(text: str | None) -> RegistryStatus:
-    try:
-        return RegistryStatus.PUBLIC if text is None else RegistryStatus(text)
-    except ValueError:
-        raise _BadQuery from None
-
-
-def _boolean(text: str | None) -> bool | None:
-    if text is not None and text not in _BOOLEANS:
-        raise _BadQuery
-    return None if text is None else _BOOLEANS[text]
-
-
-def _number(text: str | None, *, default: int, least: int) -> int:
-    if text is None:
-        return default
-    if not _NUMBER.fullmatch(text) or int(text) < least:
-        raise _BadQuery
-    return int(text)
 
 
 def load_records(path: Path) -> list[EndpointRecord]:

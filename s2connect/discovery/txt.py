@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 from urllib.parse import urlsplit
 
 from s2connect.errors import ConfigurationError, InvalidUrl
@@ -34,68 +34,60 @@ class TxtRefused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Txt:
-    """The TXT record of an endpoint (DISC-03).
-
-    Attributes:
-        name: Name of the endpoint for people; from the network it is hostile until cleaned.
-        logo_url: Where a logo is; likewise.
-        pairing_url: Base URL of the pairing API.
-        longpolling_url: Base URL for endpoints without a server (DISC-05).
-    """
+    """What the TXT record of an endpoint says (DISC-03)."""
 
     name: str = ""
     logo_url: str | None = None
     pairing_url: BaseUrl | None = None
     longpolling_url: BaseUrl | None = None
 
-    def encode(self) -> bytes:
-        """Write the record as it stands in DNS: each entry after one byte with its length.
 
-        Raises:
-            ConfigurationError: An entry is too long or no text, or both URLs are missing.
-        """
-        if self.pairing_url is None and self.longpolling_url is None:
-            raise ConfigurationError("An advertisement needs a pairingUrl or a longpollingUrl.")
-        values = {
-            "txtver": TXT_VERSION,
-            "e_name": self.name,
-            "e_logoUrl": self.logo_url,
-            "pairingUrl": self.pairing_url,
-            "longpollingUrl": self.longpolling_url,
-            "deployment": Deployment.LAN,  # an early implementation ignores records without it (errata S2C-33)
-        }
-        return b"".join(_entry(key, value) for key, value in values.items() if value)
+def encode_txt(txt: Txt) -> bytes:
+    """Write the record as it stands in DNS: each entry after one byte with its length.
 
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Read a record from the network: whatever is malformed in it counts as absent.
+    Raises:
+        ConfigurationError: An entry is too long or no text, or both URLs are missing.
+    """
+    if txt.pairing_url is None and txt.longpolling_url is None:
+        raise ConfigurationError("An advertisement needs a pairingUrl or a longpollingUrl.")
+    values = {
+        "txtver": TXT_VERSION,
+        "e_name": txt.name,
+        "e_logoUrl": txt.logo_url,
+        "pairingUrl": txt.pairing_url,
+        "longpollingUrl": txt.longpolling_url,
+        "deployment": Deployment.LAN,  # an early implementation ignores records without it (errata S2C-33)
+    }
+    return b"".join(_entry(key, value) for key, value in values.items() if value)
 
-        Keys count in any case, the first of equal ones wins, unknown ones are ignored, and ``txtvers`` is read where
-        ``txtver`` is missing.
 
-        Raises:
-            TxtRefused: Another version or none, or no usable URL.
-        """
-        values: dict[bytes, str] = {}
-        for key, value in _entries(data):
-            try:
-                values.setdefault(key.lower(), value.decode("utf-8"))
-            except UnicodeDecodeError:
-                continue
-        version = values.get(b"txtver", values.get(b"txtvers"))
-        if version is None:
-            raise TxtRefused("it does not name its version")
-        if version != TXT_VERSION:
-            raise TxtRefused(f"it is of version {for_display(version, 20)!r}")
-        found = cls(
-            name=values.get(b"e_name", ""),
-            logo_url=_web_url(values.get(b"e_logourl", "")),
-            pairing_url=_base_url(values.get(b"pairingurl", "")),
-            longpolling_url=_base_url(values.get(b"longpollingurl", "")),
-        )
-        if found.pairing_url is None and found.longpolling_url is None:
-            raise TxtRefused("it has no usable URL")
-        return found
+def decode_txt(data: bytes) -> Txt:
+    """Read a record from the network: whatever is malformed in it counts as absent.
+
+    Keys count in any case, the first of equal ones wins, unknown ones are ignored, and ``txtvers`` is read where
+    ``txtver`` is missing.
+
+    Raises:
+        TxtRefused: Another version or none, or no usable URL.
+    """
+    values: dict[bytes, str] = {}
+    for key, value in _entries(data):
+        with contextlib.suppress(UnicodeDecodeError):
+            values.setdefault(key.lower(), value.decode("utf-8"))
+    version = values.get(b"txtver", values.get(b"txtvers"))
+    if version is None:
+        raise TxtRefused("it does not name its version")
+    if version != TXT_VERSION:
+        raise TxtRefused(f"it is of version {for_display(version, 20)!r}")
+    found = Txt(
+        name=values.get(b"e_name", ""),
+        logo_url=_web_url(values.get(b"e_logourl", "")),
+        pairing_url=_base_url(values.get(b"pairingurl", "")),
+        longpolling_url=_base_url(values.get(b"longpollingurl", "")),
+    )
+    if found.pairing_url is None and found.longpolling_url is None:
+        raise TxtRefused("it has no usable URL")
+    return found
 
 
 def _entry(key: str, value: str) -> bytes:
@@ -136,14 +128,17 @@ def _web_url(text: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advertisement:
+class Advertisement(Txt):
     """Advertisement of this endpoint in the local network.
 
     Attributes:
         host: Its mDNS host name, one label and ``.local`` (VER-04); the first label is the instance name (DISC-01).
         port: TCP port of its server.
         roles: Roles of its nodes.
-        name, logo_url, pairing_url, longpolling_url: See ``Txt``.
+        name: Name for people.
+        logo_url: Where a logo is.
+        pairing_url: Base URL of the pairing API.
+        longpolling_url: Base URL for endpoints without a server (DISC-05).
 
     Raises:
         ConfigurationError: The name or the port cannot be advertised, the TXT record is too long or without a URL, or
@@ -153,10 +148,6 @@ class Advertisement:
     host: str
     port: int
     roles: frozenset[Role]
-    name: str = ""
-    logo_url: str | None = None
-    pairing_url: BaseUrl | None = None
-    longpolling_url: BaseUrl | None = None
 
     def __post_init__(self) -> None:
         if not _LOCAL_HOST.fullmatch(self.host):
@@ -168,17 +159,7 @@ class Advertisement:
             raise ConfigurationError(f"{self.port} is no TCP port.")
         if self.longpolling_url is not None and Role.CEM not in self.roles:
             raise ConfigurationError("Only an endpoint with a CEM advertises a longpollingUrl.")
-        self.txt.encode()
-
-    @property
-    def txt(self) -> Txt:
-        """The TXT record."""
-        return Txt(
-            name=self.name,
-            logo_url=self.logo_url,
-            pairing_url=self.pairing_url,
-            longpolling_url=self.longpolling_url,
-        )
+        encode_txt(self)
 
     @property
     def instance(self) -> str:
@@ -192,7 +173,7 @@ class Advertisement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundEndpoint:
+class FoundEndpoint(Txt):
     """An endpoint that was seen in the network. Its texts are hostile: show ``title``, compare the raw ones.
 
     The URL is where to reach it (DISC-04); host and addresses are only what DNS says about it besides.
@@ -209,11 +190,7 @@ class FoundEndpoint:
     """
 
     instance: str
-    name: str
     roles: frozenset[Role]
-    pairing_url: BaseUrl | None
-    longpolling_url: BaseUrl | None
-    logo_url: str | None
     host: str
     addresses: tuple[str, ...]
 

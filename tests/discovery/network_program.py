@@ -27,7 +27,7 @@ from s2connect.discovery.dns import (
     response,
 )
 from s2connect.discovery.resolve import resolve
-from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint
+from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint, encode_txt
 from s2connect.errors import NameConflict, S2ConnectError
 from s2connect.model.common import Role
 from tests.discovery.advertisements import advertisement
@@ -137,7 +137,7 @@ async def flood(arguments: argparse.Namespace) -> None:
             message = response()
             instance = arguments.instance.encode().decode("unicode_escape") if arguments.instance else f"evil-{number}"
             name, host = f"{instance}.{SERVICE_TYPE}", f"evil-{number}.local."
-            txt = bytes.fromhex(arguments.txt) or advertisement(f"evil-{number}.local").txt.encode()
+            txt = bytes.fromhex(arguments.txt) or encode_txt(advertisement(f"evil-{number}.local"))
             message.add_answer_at_time(DNSPointer(SERVICE_TYPE, PTR, CLASS_IN, 4500, name), 0)
             message.add_answer_at_time(DNSService(name, SRV, CLASS_IN, 4500, 0, 0, 1, host), 0)
             message.add_answer_at_time(DNSText(name, TXT, CLASS_IN, 4500, txt), 0)

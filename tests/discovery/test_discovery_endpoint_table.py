@@ -15,12 +15,12 @@ from s2connect.discovery.endpoint_table import (
     SETTLE_SECONDS,
     EndpointTable,
 )
-from s2connect.discovery.txt import SERVICE_TYPE
+from s2connect.discovery.txt import SERVICE_TYPE, encode_txt
 from s2connect.model.common import Role
 from s2connect.model.url import BaseUrl
 from tests.discovery.advertisements import advertisement
 
-TXT = advertisement("ems.local").txt.encode()
+TXT = encode_txt(advertisement("ems.local"))
 NAME = f"Ems.{SERVICE_TYPE}"
 KEY = NAME.lower()
 
@@ -70,7 +70,7 @@ def test_the_same_again_is_no_change_and_another_text_is_one() -> None:
     now = settle(table, 0)
     see(table, now)
     assert table.tick(now + 1)[0] == set()
-    table.text(NAME, advertisement("ems.local", name="New").txt.encode(), 4500, now + 1)
+    table.text(NAME, encode_txt(advertisement("ems.local", name="New")), 4500, now + 1)
     assert table.tick(now + 2)[0] == {KEY}
     assert table.endpoints[KEY].name == "New"
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.chain import CapturedChain, parse_fingerprint_map
 from s2connect.discovery.endpoint_table import EndpointTable
-from s2connect.discovery.txt import Txt, TxtRefused
+from s2connect.discovery.txt import Txt, TxtRefused, decode_txt, encode_txt
 from s2connect.errors import CertificateRefused, InvalidPairingCode, InvalidUrl
 from s2connect.https.server import MAX_BODY_BYTES
 from s2connect.messages.catalogue import BETA, V1
@@ -200,7 +200,7 @@ def text_seeds() -> Iterator[bytes]:
 def advertisements(data: bytes) -> None:
     """TXT records, and names of services and hosts in the local network."""
     with contextlib.suppress(TxtRefused):
-        Txt.decode(data)
+        decode_txt(data)
     table = EndpointTable()
     name = data[:300].decode("utf-8", "replace")
     table.pointer(name, Role.CEM, 120.0, 1.0)
@@ -213,7 +213,7 @@ def advertisements(data: bytes) -> None:
 
 def advertisement_seeds() -> Iterator[bytes]:
     url = BaseUrl("https://ems.local:8443/pairing/")
-    yield Txt(name="EMS", logo_url="https://ems.local/logo", pairing_url=url, longpolling_url=url).encode()
+    yield encode_txt(Txt(name="EMS", logo_url="https://ems.local/logo", pairing_url=url, longpolling_url=url))
     yield b"ems._s2connect._tcp.local."
 
 
