@@ -45,9 +45,8 @@ CLIENT_ENTROPY = 64
 class ServerProof:
     """Proof of the pairing server's identity, from its TLS connection (TRUST-04).
 
-    Attributes:
-        binding: F or D of HMAC-02.
-        pin: Root of a self-signed chain, pinned once the server proves to know the code; None after PKI validation.
+    ``binding`` is F or D of HMAC-02. ``pin`` is the root of a self-signed chain, pinned once the server proves to know
+    the code; None after PKI validation.
     """
 
     binding: bytes
@@ -129,6 +128,7 @@ def refused(body: bytes) -> PairingRefused:
     return PairingRefused(what, reason=message.error_message.value, additional_info=info, hint=hint)
 
 
+@dataclass(eq=False, repr=False)
 class PairingClientAttempt:
     """One attempt. Call the methods in the order of the protocol; each returns what comes next, or raises.
 
@@ -136,51 +136,34 @@ class PairingClientAttempt:
     :attr:`refusal` (PAIRC-02).
 
     Attributes:
+        code: As the user typed it; its alias goes along unless ``server_node``, the peer's, is known (PAIRC-01).
+        proof: From the captured connection.
+        entropy: :data:`CLIENT_ENTROPY` random bytes.
+        session_url: Our own session initiation URL, for the case that we become communication server; None where
+            this endpoint runs no server.
+        ca_fingerprint: SHA-256 of our own CA certificate, if we are in the LAN (TRUST-07).
+        force: ``forcePairing``.
         attempt_id: Bearer of the later requests, once the server has given it.
         deadline: ``now`` at which the attempt has failed (PAIRC-03), once the id has been received.
     """
 
-    def __init__(
-        self,
-        endpoint: LocalEndpoint,
-        node: LocalNode,
-        code: PairingCode,
-        proof: ServerProof,
-        *,
-        entropy: bytes,
-        session_url: BaseUrl | None,
-        ca_fingerprint: bytes | None,
-        server_node: NodeId | None = None,
-        force: bool = False,
-    ) -> None:
-        """Begin an attempt for one of our nodes.
+    endpoint: LocalEndpoint
+    node: LocalNode
+    code: PairingCode
+    proof: ServerProof
+    entropy: bytes
+    session_url: BaseUrl | None
+    ca_fingerprint: bytes | None
+    server_node: NodeId | None = None
+    force: bool = False
 
-        Args:
-            endpoint: This endpoint.
-            node: Our node.
-            code: As the user typed it; its alias goes along unless ``server_node`` is known (PAIRC-01).
-            proof: From the captured connection.
-            entropy: :data:`CLIENT_ENTROPY` random bytes.
-            session_url: Our own session initiation URL, for the case that we become communication server; None where
-                this endpoint runs no server.
-            ca_fingerprint: SHA-256 of our own CA certificate, if we are in the LAN (TRUST-07).
-            server_node: The peer's node id, where it is known.
-            force: ``forcePairing``.
-        """
-        self._endpoint = endpoint
-        self._node = node
-        self._code = code
-        self._proof = proof
-        self._session_url = session_url
-        self._ca_fingerprint = ca_fingerprint
-        self._server_node = server_node
-        self._force = force
-        self._challenge = HmacChallenge.from_bytes(entropy[:32])
-        self._own_token = AccessToken.from_bytes(entropy[32:CLIENT_ENTROPY])
+    def __post_init__(self) -> None:
+        self._challenge = HmacChallenge.from_bytes(self.entropy[:32])
+        self._own_token = AccessToken.from_bytes(self.entropy[32:CLIENT_ENTROPY])
         self._state = _State.NEW
         self._answer: RequestPairingResponse | None = None
         self._role: CommunicationRole | None = None
-        self._peer_deployment = endpoint.deployment
+        self._peer_deployment = self.endpoint.deployment
         self.attempt_id: PairingAttemptId | None = None
         self.deadline: float | None = None
 
@@ -201,15 +184,15 @@ class PairingClientAttempt:
         return Step(
             "requestPairing",
             RequestPairing(
-                client_node_description=self._node.description,
-                client_endpoint_description=self._endpoint.description,
-                node_id=self._server_node,
-                node_id_alias=self._code.alias if self._server_node is None else None,
-                supported_communication_protocols=self._node.communication_protocols,
-                supported_s2_message_versions=self._node.s2_versions,
+                client_node_description=self.node.description,
+                client_endpoint_description=self.endpoint.description,
+                node_id=self.server_node,
+                node_id_alias=self.code.alias if self.server_node is None else None,
+                supported_communication_protocols=self.node.communication_protocols,
+                supported_s2_message_versions=self.node.s2_versions,
                 supported_hmac_hashing_algorithms=(SHA256,),
                 client_hmac_challenge=self._challenge,
-                force_pairing=self._force,
+                force_pairing=self.force,
             ),
         )
 
@@ -234,20 +217,20 @@ class PairingClientAttempt:
         self.attempt_id = answer.pairing_attempt_id
         if answer.selected_hmac_hashing_algorithm != SHA256:
             raise ProtocolViolation("The other device chose a hash function that was not offered.")
-        if answer.server_node_description.role is self._node.description.role:
+        if answer.server_node_description.role is self.node.description.role:
             what, hint = _REFUSALS[PairingErrorReason.INVALID_COMBINATION_OF_ROLES]
             raise PairingRefused(what, reason=PairingErrorReason.INVALID_COMBINATION_OF_ROLES.value, hint=hint)
         # A server that does not say where it runs is where its certificate says (errata S2C-03).
-        default = Deployment.LAN if self._proof.pin else Deployment.WAN
+        default = Deployment.LAN if self.proof.pin else Deployment.WAN
         deployment = answer.server_endpoint_description.deployment or default
-        if deployment is Deployment.WAN and self._proof.pin:
+        if deployment is Deployment.WAN and self.proof.pin:
             raise CertificateRefused(
                 "The server says that it is in the WAN, but no trusted CA vouches for its certificate.",
                 reason="untrusted",
                 hint="If its operator has a CA of its own, add that to the trust anchors.",
             )
-        expected = respond(self._challenge, self._code.token, self._proof.binding)
-        proof = respond(answer.server_hmac_challenge, self._code.token, self._proof.binding)
+        expected = respond(self._challenge, self.code.token, self.proof.binding)
+        proof = respond(answer.server_hmac_challenge, self.code.token, self.proof.binding)
         if matches(expected, proof):
             raise ProtocolViolation("The other device sent our own challenge back; it may not know the code.")
         if not matches(expected, answer.client_hmac_challenge_response):
@@ -255,19 +238,19 @@ class PairingClientAttempt:
         self._answer = answer
         self._peer_deployment = deployment
         self._role = communication_role(
-            own=self._endpoint.deployment, own_role=self._node.description.role, peer=deployment
+            own=self.endpoint.deployment, own_role=self.node.description.role, peer=deployment
         )
         self._state = _State.EXCHANGING
         if self._role is CommunicationRole.CLIENT:
             return Step("requestConnectionDetails", RequestConnectionDetails(server_hmac_challenge_response=proof))
-        if self._session_url is None:
+        if self.session_url is None:
             raise PairingError(
                 "This endpoint would have to be the server of the sessions, and it runs none.",
                 hint="Give it a host name and a port with `s2connect init`.",
             )
-        fingerprint = fingerprint_map(self._ca_fingerprint) if self._ca_fingerprint else None
+        fingerprint = fingerprint_map(self.ca_fingerprint) if self.ca_fingerprint else None
         details = ConnectionDetails(
-            initiate_session_url=self._session_url,
+            initiate_session_url=self.session_url,
             access_token=self._own_token,
             certificate_fingerprint=fingerprint,
         )
@@ -285,7 +268,8 @@ class PairingClientAttempt:
             ProtocolViolation: Anything else that the standard does not say.
         """
         assert self._state is _State.EXCHANGING, "on_details follows on_answer"
-        self._check_time(now)
+        if self.deadline is not None and now > self.deadline:
+            raise PairingExpired("The pairing attempt took longer than 15 seconds.")
         if status == 403:
             self.ended()
             raise WrongPairingCode("The other device did not accept the pairing code.")
@@ -303,7 +287,7 @@ class PairingClientAttempt:
                 raise ProtocolViolation(
                     f"The other device's connection details are not as the standard says: {error}."
                 ) from None
-            url, pin, token = details.initiate_session_url, self._proof.pin, details.access_token
+            url, pin, token = details.initiate_session_url, self.proof.pin, details.access_token
         elif not succeeded(status):
             raise _without_details("did not accept the connection details", status, body)
         assert self._role is not None
@@ -311,7 +295,7 @@ class PairingClientAttempt:
         peer = self._answer.server_node_description
         return Agreed(
             Pairing(
-                key=PairKey(self._node.id, peer.id),
+                key=PairKey(self.node.id, peer.id),
                 communication_role=self._role,
                 peer=peer,
                 peer_endpoint=with_deployment(self._answer.server_endpoint_description, self._peer_deployment),
@@ -339,10 +323,6 @@ class PairingClientAttempt:
             self.ended()
             raise PairingExpired("The other device has given up this pairing attempt.")
         raise PairingError("The other device could not complete the pairing.", hint="Try again with a new code.")
-
-    def _check_time(self, now: float) -> None:
-        if self.deadline is not None and now > self.deadline:
-            raise PairingExpired("The pairing attempt took longer than 15 seconds.")
 
 
 def _without_details(what: str, status: int, body: bytes) -> ProtocolViolation:

@@ -133,6 +133,9 @@ class IssuedToken:
         """Static tokens neither expire nor are they spent (TOK-02)."""
         return self.expires_at is None
 
+    def lives(self, now: float) -> bool:
+        return self.expires_at is None or now < self.expires_at
+
 
 class TokenTable:
     """The tokens of one node: at most one dynamic and one static of its own, and those typed here for other nodes."""
@@ -166,13 +169,13 @@ class TokenTable:
 
         It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
         """
-        self._typed = {node: typed for node, typed in self._typed.items() if _lives(typed, now)}
+        self._typed = {node: typed for node, typed in self._typed.items() if typed.lives(now)}
         self._typed[client] = IssuedToken(token, now + lifetime)
 
     def expects(self, client: NodeId, *, now: float) -> bool:
         """Return whether a token typed for this client node counts now."""
         typed = self._typed.get(client)
-        return typed is not None and _lives(typed, now)
+        return typed is not None and typed.lives(now)
 
     def withdraw_expected(self, client: NodeId) -> None:
         """Withdraw what was typed for a client node."""
@@ -186,12 +189,7 @@ class TokenTable:
         Only one can count, because the server has to answer the client's challenge before it knows what was typed.
         """
         typed = self._typed.get(client) if client is not None else None
-        if typed is not None and _lives(typed, now):
-            return typed
-        dynamic = self._dynamic
-        if dynamic is not None and _lives(dynamic, now):
-            return dynamic
-        return self._static
+        return next((each for each in (typed, self._dynamic) if each is not None and each.lives(now)), self._static)
 
     def spend(self, issued: IssuedToken) -> None:
         """Spend the token of a pairing: a dynamic one ends (TOK-05), and one typed for the client."""
@@ -221,7 +219,3 @@ class TokenTable:
         if issued is self._dynamic:
             self._dynamic = None
         self._typed = {client: typed for client, typed in self._typed.items() if typed is not issued}
-
-
-def _lives(issued: IssuedToken, now: float) -> bool:
-    return issued.expires_at is None or now < issued.expires_at

@@ -111,24 +111,17 @@ async def authenticate(
     """
     for address in addresses[:-1]:
         try:
-            return await _authenticate_at(url, pki, address, timeout, self_signed=self_signed)
+            return await _authenticate_at(url, pki, address, None, self_signed, timeout)
         except NetworkError as error:
             _log.info("%s", error)
-    if not addresses:
-        return await _authenticate_at(url, pki, None, timeout, proxy, self_signed=self_signed)
-    return await _authenticate_at(url, pki, addresses[-1], timeout, self_signed=self_signed)
+    if addresses:
+        return await _authenticate_at(url, pki, addresses[-1], None, self_signed, timeout)
+    return await _authenticate_at(url, pki, None, proxy, self_signed, timeout)
 
 
 async def _authenticate_at(
-    url: BaseUrl,
-    pki: ssl.SSLContext,
-    address: str | None,
-    timeout: float,
-    proxy: Proxy | None = None,
-    *,
-    self_signed: bool,
+    url: BaseUrl, pki: ssl.SSLContext, address: str | None, proxy: Proxy | None, self_signed: bool, timeout: float
 ) -> tuple[ServerProof, Route]:
-    now = datetime.now(UTC)
     untrusted: CertificateRefused | None = None
     if not url.host.endswith(".local") and not _is_address(url.host):
         try:
@@ -149,7 +142,7 @@ async def _authenticate_at(
         if proxy is None or untrusted is None:
             raise
         raise untrusted from error
-    chain.check_self_signed(url.host, now)
+    chain.check_self_signed(url.host, datetime.now(UTC))
     assert chain.ca_der is not None
     assert chain.ca_fingerprint is not None
     return ServerProof(lan_binding(chain.leaf_fingerprint), Pin(chain.ca_fingerprint, chain.ca_der)), _only_this(chain)
@@ -184,25 +177,10 @@ async def pair(
     force: bool = False,
     timings: PairingTimings = DEFAULT_TIMINGS,
 ) -> Pairing:
-    """Pair one of our nodes as pairing client and return the pairing, which is durable then.
+    """Pair one of our nodes as pairing client with the server at ``url``; return the pairing, which is durable then.
 
-    Args:
-        endpoint: This endpoint.
-        node: The node to pair.
-        url: The other side's pairing URL.
-        code: What the user typed.
-        pairings: Makes the pairing durable.
-        pki: Context for normal PKI validation.
-        session_url: Our own session initiation URL, or None where this endpoint runs no server.
-        ca_fingerprint: Of our own CA, if we are in the LAN.
-        addresses: Connect to one of these instead of resolving the URL's host.
-        proxy: Connect through it to a server of the WAN, where there are no addresses.
-        self_signed: Whether a server with a self-signed certificate is accepted (TRUST-04).
-        server_node: The peer's node id where it is known; otherwise the code's alias counts.
-        force: Pair although no common version or protocol exists.
-        timings: How long to wait.
-
-    Cancelled, the attempt fails at the server by its own deadline; before the last step nothing is kept here.
+    The arguments are those of :func:`authenticate` and of ``PairingClientAttempt``. Cancelled, the attempt fails at the
+    server by its own deadline; before the last step nothing is kept here.
 
     Raises:
         NetworkError: Not reachable, too slow, busy.
@@ -219,27 +197,19 @@ async def pair(
         timings,
     )
 
-    def attempt_of(node: LocalNode) -> PairingClientAttempt:
-        return PairingClientAttempt(
-            endpoint,
-            node,
-            code,
-            proof,
-            entropy=os.urandom(CLIENT_ENTROPY),
-            session_url=session_url,
-            ca_fingerprint=ca_fingerprint,
-            server_node=server_node,
-            force=force,
-        )
-
+    entropy = os.urandom(CLIENT_ENTROPY)
+    attempt = PairingClientAttempt(
+        endpoint, node, code, proof, entropy, session_url, ca_fingerprint, server_node, force
+    )
     try:
-        return await _pair(attempt_of(node), url, route, pairings, timings)
+        return await _pair(attempt, url, route, pairings, timings)
     except (PairingRefused, PeerBusy, ProtocolViolation) as error:
         plain = node.standard_only()
         if plain == node or not stumbled_over_protocol(error):
             raise
         _log.info("%s may not know every protocol name of ours; asking with the standard's alone", url.host)
-    return await _pair(attempt_of(plain), url, route, pairings, timings)
+    again = replace(attempt, node=plain, entropy=os.urandom(CLIENT_ENTROPY))
+    return await _pair(again, url, route, pairings, timings)
 
 
 async def _pair(
@@ -304,15 +274,15 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], timings: PairingTimings, 
         await asyncio.sleep(timings.busy_delay)
 
 
+@dataclass
 class _Run:
     """The requests of one attempt."""
 
-    def __init__(self, attempt: PairingClientAttempt, http: HttpsClient, url: BaseUrl, timings: PairingTimings) -> None:
-        self._timings = timings
-        self._attempt = attempt
-        self._http = http
-        self._url = url
-        self._version = ""
+    _attempt: PairingClientAttempt
+    _http: HttpsClient
+    _url: BaseUrl
+    _timings: PairingTimings
+    _version: str = ""
 
     async def agree(self) -> Agreed:
         """Go all steps but the last."""

@@ -42,15 +42,9 @@ class PairingService:
         ready: Callable[[], bool],
         on_failed: Callable[[PairingServerEvent], None],
     ) -> None:
-        """Serve a core.
+        """Serve a core; ``binding`` gives F or D of HMAC-02 for the connection of a request.
 
-        Args:
-            core: Decides; its I/O is here.
-            pairings: Makes pairings durable.
-            supervisor: Owns the tasks that store pairings, and ends them.
-            binding: F or D of HMAC-02 for the connection of a request.
-            ready: Whether the endpoint is ready for pairing.
-            on_failed: Called with attempts that ended without a pairing, and with attacks.
+        ``on_failed`` is called with attempts that ended without a pairing, and with attacks.
         """
         self._core = core
         self._pairings = pairings
@@ -78,11 +72,7 @@ class PairingService:
     async def _request_pairing(self, request: web.Request) -> web.Response:
         body = await read_body(request)
         queued = self._core.request_pairing(
-            body,
-            binding=self._binding(request),
-            address=request.remote or "",
-            ready=self._ready(),
-            now=_now(),
+            body, binding=self._binding(request), address=request.remote or "", ready=self._ready(), now=_now()
         )
         if isinstance(queued, Reply):
             return self._finish(queued)

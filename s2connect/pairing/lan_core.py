@@ -70,14 +70,7 @@ class LanOperations:
         self.events: list[LanEvent] = []
 
     def prepare_pairing(self, body: bytes, *, address: str, ready: bool, now: float) -> Reply:
-        """Answer ``preparePairing`` (LAN-03).
-
-        Args:
-            body: The request as received.
-            address: Where it came from.
-            ready: Whether this endpoint is ready for pairing.
-            now: Monotonic seconds.
-        """
+        """Answer ``preparePairing`` (LAN-03)."""
         self.expire(now=now)
         try:
             request = PreparePairing.from_json(body)

@@ -45,14 +45,7 @@ class LanService:
         ready: Callable[[], bool],
         on_event: Callable[[LanEvent], None],
     ) -> None:
-        """Serve a core.
-
-        Args:
-            core: Decides.
-            neighbourhood: Who is answered (LAN-02).
-            ready: Whether the endpoint is ready for pairing.
-            on_event: Called for an announced pairing, so that the code can be shown, and when it will not come.
-        """
+        """Serve a core; ``on_event`` is called for an announced pairing, to show the code, and for its end."""
         self._core = core
         self._neighbourhood = neighbourhood
         self._ready = ready

@@ -7,19 +7,14 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from s2connect.errors import IncompatibleApiVersion, S2ConnectError
 from s2connect.https.client import HttpsClient
 from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.local import LocalEndpoint
-from s2connect.model.pairing import (
-    WaitForPairingAction,
-    WaitForPairingError,
-    WaitForPairingItem,
-    WaitForPairingOrder,
-)
+from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError, WaitForPairingItem, WaitForPairingOrder
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import authenticate
@@ -48,36 +43,17 @@ MAX_DESCRIBED_BYTES = 48 * 1024
 class AfterPoll(StrEnum):
     """Next step after a response (LP-03, LP-06)."""
 
-    AGAIN = "again"
-    """Ask again at once."""
-    WAIT = "wait"
-    """Ask again after a while."""
-    STOP = "stop"
-    """Stop until long-polling is advertised anew."""
+    AGAIN = "again"  # at once
+    WAIT = "wait"  # and ask again
+    STOP = "stop"  # until long-polling is advertised anew
     STOP_FOR_GOOD = "stop_for_good"
-    """Never ask this server again."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
-    """Meaning of a response.
-
-    Attributes:
-        then: What follows.
-        actions: What the application has to do before that: prepare, cancel, or start to pair, for each node.
-    """
+class PollResult(NamedTuple):
+    """Meaning of a response: what follows, and before that the orders to prepare, cancel, or start a pairing."""
 
     then: AfterPoll
     actions: tuple[WaitForPairingOrder, ...] = ()
-
-
-_BY_STATUS = {
-    204: AfterPoll.AGAIN,
-    400: AfterPoll.STOP,
-    401: AfterPoll.STOP_FOR_GOOD,
-    404: AfterPoll.STOP,
-}
-"""LP-06, for what is no 200. Any other 4xx but 429 says that asking again is in vain; the rest may pass."""
 
 
 class LongPollClient:
@@ -99,38 +75,33 @@ class LongPollClient:
         items, room = [], MAX_DESCRIBED_BYTES
         self._described.clear()
         for node in endpoint.nodes.values():
-            item = WaitForPairingItem(
-                client_node_id=node.id,
-                error_message=(
-                    WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT if node.id in self._without_token else None
-                ),
-            )
+            missing = WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT if node.id in self._without_token else None
+            text = WaitForPairingItem(client_node_id=node.id, error_message=missing).to_json()
             if node.id in self._describe:
-                described = item.model_copy(
-                    update={
-                        "client_node_description": node.description,
-                        "client_endpoint_description": endpoint.description,
-                    }
-                )
-                size = len(described.to_json())
-                if size <= room:
-                    room -= size
-                    item = described
+                described = WaitForPairingItem(
+                    client_node_id=node.id,
+                    client_node_description=node.description,
+                    client_endpoint_description=endpoint.description,
+                    error_message=missing,
+                ).to_json()
+                if len(described) <= room:
+                    room -= len(described)
+                    text = described
                     self._described.append(node.id)
-            items.append(item)
-        return b"[" + b",".join(item.to_json() for item in items) + b"]" if items else None
+            items.append(text)
+        return b"[" + b",".join(items) + b"]" if items else None
 
     def on_answer(self, status: int, body: bytes, *, lasted: float) -> PollResult:
         """Read an answer that came after ``lasted`` seconds."""
         if status == 200:
             return self._on_orders(body, lasted=lasted)
-        then = _BY_STATUS.get(status)
-        if then is None:
-            then = AfterPoll.STOP if 400 <= status < 500 and status != 429 else AfterPoll.WAIT
-        if then is AfterPoll.AGAIN:
+        if status == 204:
             self._accepted()
             return PollResult(self._not_too_often(lasted))
-        return PollResult(then)
+        if status == 401:
+            return PollResult(AfterPoll.STOP_FOR_GOOD)  # LP-06
+        # A 4xx but 429 says that asking again is in vain; the rest may pass.
+        return PollResult(AfterPoll.STOP if 400 <= status < 500 and status != 429 else AfterPoll.WAIT)
 
     def delay(self, chance: float) -> float:
         """Seconds to wait after :attr:`AfterPoll.WAIT` or an error; ``chance`` is random, 0 to 1."""
@@ -207,20 +178,13 @@ async def wait_for_pairing(
     """Long-poll a server until it declines further polls; cancel when its advertisement is gone (LP-01).
 
     Before pairing the server's certificate is accepted as in the first step of pairing (TRUST-04), a self-signed one
-    too. Nothing secret is sent. May be cancelled at any time.
+    too. Nothing secret is sent. Errors of the network and of trust are waited out, and logged.
 
-    Args:
-        url: The server's ``longpollingUrl``.
-        endpoint: Gives this endpoint as it is now; it hosts RMs only (ROLE-04).
-        has_valid_token: Returns whether a node has issued a token that is valid now (LP-05).
-        on_order: Called with an order of the server and its URL: prepare, cancel, or start a pairing in a task of the
-            endpoint, as pairing client and with the node's own token (LP-05). Must not block.
-        pki: Context for normal PKI validation.
-        address: Connect here instead of the URL's host.
+    ``endpoint`` gives this endpoint as it is now; it hosts RMs only (ROLE-04). ``has_valid_token`` returns whether a
+    node has issued a token that is valid now. ``on_order`` is called with an order of the server and its URL, and must
+    not block; it starts a pairing as pairing client and with the node's own token (LP-05).
 
-    Returns:
-        ``STOP``: start again when it is advertised anew. ``STOP_FOR_GOOD``: never wait at this server again (LP-06).
-        Errors of the network and of trust are waited out, and logged.
+    Returns ``STOP`` (start again when it is advertised anew) or ``STOP_FOR_GOOD`` (never wait at it again; LP-06).
     """
     core = LongPollClient(endpoint, has_valid_token)
     if not endpoint().nodes or any(node.description.role is not Role.RM for node in endpoint().nodes.values()):

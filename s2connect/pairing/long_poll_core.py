@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 
 from s2connect.errors import NotReachable
 from s2connect.https.rate import network_of
@@ -55,13 +55,7 @@ MAX_DESCRIPTIONS_AT_ONCE = 32
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """One hanging request.
-
-    Attributes:
-        nodes: It hangs for these.
-        network: Where it came from, as it is counted.
-        deadline: When it is answered in any case.
-    """
+    """One hanging request: for which nodes, from where, as it is counted, and when it is answered in any case."""
 
     nodes: tuple[NodeId, ...]
     network: str
@@ -136,14 +130,7 @@ class LongPollServer:
     # Requests
 
     def wait(self, body: bytes, *, address: str, offered: bool, now: float) -> Waiter | PollAnswer:
-        """Take a ``waitForPairing``: it hangs, or is answered at once.
-
-        Args:
-            body: The request as received.
-            address: Where it came from.
-            offered: Whether long-polling is offered now; otherwise 400 (LP-06).
-            now: Monotonic seconds.
-        """
+        """Take a ``waitForPairing``: it hangs, or is answered at once; with 400 if not ``offered`` now (LP-06)."""
         if not offered:
             return _REFUSED
         try:
@@ -190,12 +177,8 @@ class LongPollServer:
 
     def expire(self, *, now: float) -> list[tuple[Waiter, PollAnswer]]:
         """Answer what has hung long enough (LP-03), and forget who has not come back."""
-        due = []
-        for waiter in self._waiters:
-            if waiter.deadline > now:
-                break
-            due.append((waiter, _NOTHING))
-        for waiter, _ in due:
+        due = list(takewhile(lambda waiter: waiter.deadline <= now, self._waiters))
+        for waiter in due:
             self.release(waiter, now=now)
         while self._absent:
             node, since = next(iter(self._absent.items()))
@@ -206,7 +189,7 @@ class LongPollServer:
             _less(self._known, gone.network)
             if gone.described is not None:
                 self.events.append(NodeGone(node))
-        return due
+        return [(waiter, _NOTHING) for waiter in due]
 
     def next_deadline(self) -> float | None:
         """Return the time at which :meth:`expire` has something to do; None for never."""
@@ -223,13 +206,7 @@ class LongPollServer:
     def ask(self, node: NodeId, action: WaitForPairingAction, *, now: float) -> list[tuple[Waiter, PollAnswer]]:
         """Ask a node for an action; it replaces one that has not been sent yet.
 
-        Args:
-            node: One of those that wait.
-            action: ``preparePairing``, ``cancelPreparePairing`` or ``requestPairing``.
-            now: Monotonic seconds.
-
-        Returns:
-            The hanging requests that are to be answered at once (LP-07), none where the client is just between two.
+        Returns the hanging requests to answer at once (LP-07), none where the client is just between two.
 
         Raises:
             NotReachable: The node does not wait here (any more).

@@ -32,14 +32,7 @@ class LongPollService:
         offered: Callable[[], bool],
         on_event: Callable[[LongPollEvent], None],
     ) -> None:
-        """Serve a core.
-
-        Args:
-            core: Decides.
-            neighbourhood: Who is answered (LAN-02).
-            offered: Whether the endpoint offers long-polling now (DISC-05).
-            on_event: Called for nodes that come and go, and for those without a valid token.
-        """
+        """Serve a core; ``offered`` returns whether the endpoint offers long-polling now (DISC-05)."""
         self._core = core
         self._neighbourhood = neighbourhood
         self._offered = offered

@@ -24,12 +24,8 @@ def same_network(peer: str, local: str, own: Collection[OwnAddress]) -> bool:
     """Return whether ``peer`` is in a subnet of the interface that has the address ``local`` (LAN-02).
 
     An IPv4 address mapped into IPv6 counts as the IPv4 address. A link-local IPv6 peer has to have the zone of that
-    interface; without a zone it is not believed. What is no address, and an interface that is not known, give False.
-
-    Args:
-        peer: Address of the other side, link-local IPv6 with its zone (``fe80::1%3``).
-        local: Address of this side of the connection, likewise.
-        own: Addresses of this machine.
+    interface (``fe80::1%3``); without a zone it is not believed. What is no address, and an interface that is not in
+    ``own``, the addresses of this machine, give False.
     """
     try:
         peer_address, peer_zone = _parse(peer)

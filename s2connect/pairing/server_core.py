@@ -17,14 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from s2connect.certs.chain import parse_fingerprint_map
 from s2connect.https.rate import network_of
-from s2connect.model.common import (
-    SHA256,
-    Deployment,
-    EndpointDescription,
-    MalformedMessage,
-    NodeId,
-    Wire,
-)
+from s2connect.model.common import SHA256, Deployment, EndpointDescription, MalformedMessage, NodeId, Wire
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.pairing import (
@@ -101,12 +94,8 @@ class _State(Enum):
 @dataclass(slots=True)
 class _Attempt:
     id: PairingAttemptId
-    node: LocalNode
-    request: RequestPairing
-    request_digest: bytes
+    begun: Queued
     issued: IssuedToken
-    address: str
-    source: str
     expected: HmacChallengeResponse
     answer: Reply
     expires_at: float
@@ -120,7 +109,7 @@ class _Attempt:
 
     @property
     def peer_deployment(self) -> Deployment | None:
-        return self.request.client_endpoint_description.deployment
+        return self.begun.request.client_endpoint_description.deployment
 
 
 _W = TypeVar("_W", bound=Wire)
@@ -155,13 +144,10 @@ class PairingServer:
         wan_clients_only: bool = False,
         response_delay: float = RESPONSE_DELAY,
     ) -> None:
-        """Serve the nodes of ``endpoint``.
+        """Serve the nodes of ``endpoint``, which gives it as it is now; ``session_url`` gives our own.
 
-        Args:
-            endpoint: Gives the endpoint as it is now.
-            session_url: Gives the ``initiateSessionUrl`` for clients that will be communication clients.
-            wan_clients_only: This is a server that a vendor runs in the WAN for endpoints in the LAN (ROLE-03 a).
-            response_delay: Seconds of PAIR-02; other values are for tests only.
+        With ``wan_clients_only`` this is a server that a vendor runs in the WAN for endpoints in the LAN (ROLE-03 a).
+        Other values of ``response_delay`` (PAIR-02, in seconds) are for tests only.
         """
         self._endpoint = endpoint
         self._session_url = session_url
@@ -185,15 +171,8 @@ class PairingServer:
     def request_pairing(self, body: bytes, *, binding: bytes, address: str, ready: bool, now: float) -> Queued | Reply:
         """Check a ``requestPairing`` (PAIR-01) and queue it on its node (PAIR-02).
 
-        Args:
-            body: The request as received.
-            binding: F or D of HMAC-02 for the connection on which it arrived.
-            address: Where it came from.
-            ready: Whether this endpoint is ready for pairing.
-            now: Monotonic seconds at which its last byte arrived.
-
-        Returns:
-            A reply, or what :meth:`wait` says when to :meth:`answer`; :meth:`abandon` it otherwise.
+        ``binding`` is F or D of HMAC-02 for its connection. Returns a reply, or what :meth:`wait` says when to
+        :meth:`answer`; :meth:`abandon` it otherwise.
         """
         self.expire(now=now)
         try:
@@ -300,12 +279,8 @@ class PairingServer:
         self._in_flight[queued.turn.source] += 1
         self._attempts[attempt_id] = self._by_request[queued.digest] = _Attempt(
             id=attempt_id,
-            node=queued.node,
-            request=request,
-            request_digest=queued.digest,
+            begun=queued,
             issued=issued,
-            address=queued.address,
-            source=queued.turn.source,
             expected=expected,
             answer=reply,
             expires_at=now + ATTEMPT_LIFETIME,
@@ -379,11 +354,11 @@ class PairingServer:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
         attempt.issued.reserved = not attempt.issued.static
         attempt.state = _State.FINALIZING
-        peer = attempt.request.client_node_description
-        peer_endpoint = attempt.request.client_endpoint_description
+        peer = attempt.begun.request.client_node_description
+        peer_endpoint = attempt.begun.request.client_endpoint_description
         return Commit(
             Pairing(
-                key=PairKey(attempt.node.id, peer.id),
+                key=PairKey(attempt.begun.node.id, peer.id),
                 communication_role=attempt.role,
                 peer=peer,
                 peer_endpoint=with_deployment(peer_endpoint, self._endpoint().deployment),
@@ -399,7 +374,7 @@ class PairingServer:
         """Return the response once the pairing is durable; spends the token, ends the attempt (PAIR-10)."""
         attempt = self._attempts[attempt_id]
         self._end(attempt)
-        self.tokens(attempt.node.id).spend(attempt.issued)
+        self.tokens(attempt.begun.node.id).spend(attempt.issued)
         return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
     def not_now(self, attempt_id: PairingAttemptId) -> Reply:
@@ -425,9 +400,7 @@ class PairingServer:
     ) -> _Step[_W] | Reply:
         """Read a later request of an attempt that is alive, or ended within its 15 seconds (PAIR-03, PAIR-04).
 
-        Returns:
-            The request; or the response to a repeated one (PAIR-07), to a malformed one, or to one that the state of
-            the attempt rules out.
+        Returns the response instead for a repeated one (PAIR-07), a malformed one, or one that comes out of order.
         """
         self.expire(now=now)
         attempt = self._attempts.get(attempt_id)
@@ -453,7 +426,7 @@ class PairingServer:
     def _end(self, attempt: _Attempt) -> None:
         attempt.state = _State.ENDED
         attempt.token = None
-        self._left(attempt.source)
+        self._left(attempt.begun.turn.source)
 
     def _left(self, source: str) -> None:
         self._in_flight[source] -= 1
@@ -461,7 +434,7 @@ class PairingServer:
             del self._in_flight[source]
 
     def _malformed(self, attempt: _Attempt, operation: str, digest: bytes, fault: str, *, now: float) -> Reply:
-        _log.warning("%s of %s refused: %s", operation, for_display(attempt.address, 60), fault)
+        _log.warning("%s of %s refused: %s", operation, for_display(attempt.begun.address, 60), fault)
         self._failed(attempt, "malformed", now=now)
         return self._remember(attempt, digest, malformed(fault))
 
@@ -471,15 +444,14 @@ class PairingServer:
 
     def _failed(self, attempt: _Attempt, reason: str, *, now: float) -> None:
         self._end(attempt)
-        peer = attempt.request.client_node_description
+        peer = attempt.begun.request.client_node_description
+        node, address, after = attempt.begun.node.id, attempt.begun.address, AfterFailure.NOTHING
         if attempt.unstored and reason in ("refused_by_client", "expired"):
-            self.events.append(
-                AttemptFailed(attempt.node.id, peer, attempt.address, "not_stored", AfterFailure.NOTHING)
-            )
-            return
-        self._limiter(attempt.node.id).failed(attempt.address, now=now)
-        after = self.tokens(attempt.node.id).failed(attempt.issued)
-        self.events.append(AttemptFailed(attempt.node.id, peer, attempt.address, reason, after))
+            reason = "not_stored"
+        else:
+            self._limiter(node).failed(address, now=now)
+            after = self.tokens(node).failed(attempt.issued)
+        self.events.append(AttemptFailed(node, peer, address, reason, after))
 
     def expire(self, *, now: float) -> None:
         """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
@@ -490,8 +462,8 @@ class PairingServer:
             if attempt.state is not _State.ENDED:
                 self._failed(attempt, "expired", now=now)
             del self._attempts[attempt.id]
-            if self._by_request.get(attempt.request_digest) is attempt:
-                del self._by_request[attempt.request_digest]
+            if self._by_request.get(attempt.begun.digest) is attempt:
+                del self._by_request[attempt.begun.digest]
 
     def next_deadline(self) -> float | None:
         """Return the time at which :meth:`expire` has something to do; None for never."""
