@@ -10,9 +10,9 @@ from s2connect._lazy import lazy_names
 
 if TYPE_CHECKING:
     from s2connect.bridge.bridge import Bridge, Reloaded
-    from s2connect.bridge.config import BridgeConfig, RouteConfig
+    from s2connect.bridge.config import BridgeConfig, ConfiguredDevice, RouteConfig
     from s2connect.bridge.config_file import load
-    from s2connect.bridge.devices import ConfiguredDevice, Device
+    from s2connect.bridge.devices import Device
     from s2connect.bridge.link import Link
     from s2connect.bridge.link_state import LinkEvent, LinkState
     from s2connect.bridge.link_status import LinkStatus, SideStatus
@@ -59,12 +59,12 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "s2connect.bridge.bridge": "Bridge Reloaded",
-        "s2connect.bridge.config": "BridgeConfig RouteConfig",
+        "s2connect.bridge.config": "BridgeConfig ConfiguredDevice RouteConfig",
         "s2connect.bridge.config_file": "load",
         "s2connect.bridge.problems": "BridgeFileError Problem",
         "s2connect.bridge.route": "Route",
         "s2connect.bridge.sides": "NOT_NOW DevicesSide Initiator LinkSide ManagerSide RouteLinks RouteSide",
-        "s2connect.bridge.devices": "ConfiguredDevice Device",
+        "s2connect.bridge.devices": "Device",
         "s2connect.bridge.link": "Link",
         "s2connect.bridge.link_state": "LinkEvent LinkState",
         "s2connect.bridge.link_status": "LinkStatus SideStatus",

@@ -336,13 +336,11 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
     """Return whether two routes differ in their list of devices only, and no file that both name has changed."""
     if not isinstance(old.devices, ConfiguredDevices) or not isinstance(new.devices, ConfiguredDevices):
         return False
-    without = {"device": ()}
     before, after = {f[0]: f for f in old.files}, {f[0]: f for f in new.files}
-    return (
-        (old.settings, old.manager) == (new.settings, new.manager)
-        and old.devices.model_copy(update=without) == new.devices.model_copy(update=without)
-        and all(before[name] == after[name] for name in before.keys() & after.keys())
-    )
+    if any(before[name] != after[name] for name in before.keys() & after.keys()):
+        return False
+    devices = old.devices.model_copy(update={"device": new.devices.device})
+    return old.model_copy(update={"devices": devices, "files": new.files}) == new
 
 
 def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:

@@ -1,4 +1,4 @@
-"""Construction of the two sides of a route from its settings."""
+"""Construction of the two sides of a route from its route."""
 
 from __future__ import annotations
 
@@ -107,15 +107,14 @@ class Builder:
 
 def policy(route: RouteConfig) -> Policy:
     """Return the policy of a route's links."""
-    settings = route.settings
     return Policy(
         check=route.check,
-        max_message_bytes=settings.max_message_bytes,
-        messages_per_second=settings.messages_per_second,
-        burst=settings.burst,
+        max_message_bytes=route.max_message_bytes,
+        messages_per_second=route.messages_per_second,
+        burst=route.burst,
         limits=PeerLimits(
-            messages_per_second=settings.slow_beyond_messages,
-            bytes_per_second=settings.slow_beyond_bytes,
-            busy_share=settings.slow_beyond_share,
+            messages_per_second=route.slow_beyond_messages,
+            bytes_per_second=route.slow_beyond_bytes,
+            busy_share=route.slow_beyond_share,
         ),
     )

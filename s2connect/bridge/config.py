@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from s2connect import Check, Deployment, EndpointConfig, MqttSettings, NodeId
-from s2connect.bridge.devices import GENERIC, UNKNOWN, ConfiguredDevice
-from s2connect.bridge.toml_lines import Place
+from s2connect import Check, Deployment, EndpointConfig, MqttSettings, NodeDescription, NodeId, Role, for_display
+from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.messages import BETA, DEFAULT_S2_VERSION
 from s2connect.session import DEFAULT_LIMITS
-from s2connect.transports import MAX_MESSAGE_BYTES
+from s2connect.transports import MAX_MESSAGE_BYTES, check_client_id, check_prefix
 
-FILES: Final = frozenset(
-    {
-        "certificate",
-        "private_key",
-        "trust_anchors",
-        "token_file",
-        "login_file",
-        "secret_file",
-        "password_file",
-        "ca_file",
-        "certificate_file",
-        "key_file",
-    }
-)
-"""Settings that are names of files."""
+_TYPES: Final = {
+    "ENERGY_PRODUCER": "Energy producer",
+    "ENERGY_CONSUMER": "Energy consumer",
+    "ENERGY_STORAGE": "Energy storage",
+}
 
 VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
 """S2 versions of a bridge's nodes; the relay translates where the sides differ."""
@@ -81,8 +71,15 @@ class MetricsSection(Section):
     port: Port
 
 
-class DeviceSection(Section):
-    """Description of a device that does not present itself."""
+class ConfiguredDevice(Section):
+    """A device that does not present itself to the bridge.
+
+    Attributes:
+        name: For people.
+        brand: Its maker; :data:`UNKNOWN` where the configuration does not say.
+        type: Kind of device, e.g. ``Heat pump``.
+        model: Its model.
+    """
 
     name: Shown
     brand: Shown = UNKNOWN
@@ -94,12 +91,51 @@ class DeviceSection(Section):
         """Its permanent identifier."""
         return self.name
 
-    def configured(self) -> ConfiguredDevice:
-        """Return the device that this describes."""
-        return ConfiguredDevice(key=self.key, name=self.name, brand=self.brand, type=self.type, model_name=self.model)
+    def device(self) -> Device:
+        """Return the device as configured. Its node id is the key, where that is a UUID, otherwise made from it."""
+        try:
+            node = NodeId(UUID(self.key))
+        except ValueError:
+            node = NodeId(uuid5(NAMESPACE_URL, f"s2connect-device:{self.key}"))
+        description = NodeDescription(
+            id=node,
+            brand=self.brand,
+            type=self.type,
+            model_name=self.model,
+            user_defined_name=self.name,
+            role=Role.RM,
+        )
+        return Device(self.key, self.name, description)
+
+    def introduced(self, details: Mapping[str, Any]) -> Device:
+        """Return the device with gaps of its configuration filled from its ``ResourceManagerDetails``.
+
+        Args:
+            details: The message; from the network, anything may be in it.
+        """
+
+        def text(name: str) -> str | None:
+            value = details.get(name)
+            return (for_display(value, 200) or None) if isinstance(value, str) else None
+
+        roles = details.get("roles")
+        first = roles[0].get("role") if isinstance(roles, list) and roles and isinstance(roles[0], dict) else None
+        device = self.device()
+        changes = {
+            "brand": text("manufacturer") if self.brand == UNKNOWN else None,
+            "model_name": text("model") if self.model == UNKNOWN else None,
+            "type": _TYPES.get(first) if self.type == GENERIC and isinstance(first, str) else None,
+            "user_defined_name": text("name") if isinstance(self, PathDevice) else None,
+        }
+        known = {name: value for name, value in changes.items() if value is not None}
+        return replace(device, description=device.description.model_copy(update=known))
 
 
-class PlainDevice(DeviceSection):
+class PathDevice(ConfiguredDevice):
+    """A device of which only the id in its path is known, which is its name until it presents itself."""
+
+
+class PlainDevice(ConfiguredDevice):
     """A device that speaks plain S2."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
@@ -135,14 +171,14 @@ class MqttPeer(Section):
     """A program at a broker."""
 
     id: UUID
-    client_id: str | None = None
+    client_id: Annotated[str, AfterValidator(check_client_id)] | None = None
     secret_file: Path | None = None
-    prefix: str | None = None
+    prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
     protection: Literal["sealed", "plain"] = "sealed"
     s2_versions: tuple[str, ...] = VERSIONS
 
 
-class MqttDevice(MqttPeer, DeviceSection):
+class MqttDevice(MqttPeer, ConfiguredDevice):
     """A device at a broker."""
 
     @property
@@ -239,7 +275,7 @@ class RouteSection(Section):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
     id: UUID | None = None
-    check: Literal["envelope", "schema", "rules"] = "envelope"
+    check: Check = Check.ENVELOPE
     max_message_bytes: Annotated[int, Field(ge=1024, le=MAX_MESSAGE_BYTES)] = MAX_MESSAGE_BYTES
     messages_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     burst: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -248,53 +284,22 @@ class RouteSection(Section):
     slow_beyond_share: Annotated[float, Field(ge=0, le=1)] = DEFAULT_LIMITS.busy_share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteConfig:
+class RouteConfig(RouteSection):
     """A route of the file.
 
     Attributes:
-        settings: Its name and policy.
         devices: Where the devices are.
         manager: Where the energy manager is.
         files: Its files, with what changes when their content does.
     """
 
-    settings: RouteSection
     devices: Devices
     manager: Manager
     files: tuple[tuple[str, int, int], ...] = ()
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.settings.name
-
-    @property
-    def check(self) -> Check:
-        """Validation level of messages."""
-        return Check(self.settings.check)
-
     def id_in(self, bridge: NodeId) -> NodeId:
         """Return the permanent id of this route of a bridge: as configured, or made from its name."""
-        return NodeId(self.settings.id or uuid5(uuid5(NAMESPACE_URL, f"urn:uuid:{bridge}"), f"route:{self.name}"))
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRoute:
-    """A route as far as it could be read; parts with mistakes are None."""
-
-    place: Place
-    settings: RouteSection | None
-    devices: Devices | None
-    manager: Manager | None
-    files: tuple[tuple[str, int, int], ...]
-
-    def complete(self) -> RouteConfig | None:
-        """Return the route if all of it could be read."""
-        settings, devices, manager = self.settings, self.devices, self.manager
-        if settings is None or devices is None or manager is None:
-            return None
-        return RouteConfig(settings=settings, devices=devices, manager=manager, files=self.files)
+        return NodeId(self.id or uuid5(uuid5(NAMESPACE_URL, f"urn:uuid:{bridge}"), f"route:{self.name}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

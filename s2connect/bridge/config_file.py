@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -14,14 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from s2connect import MqttSettings, for_display
 from s2connect.bridge.config import (
-    FILES,
     BridgeConfig,
     Devices,
     EndpointSection,
     Manager,
     MetricsSection,
     ProxySection,
-    ReadRoute,
+    RouteConfig,
     RouteSection,
 )
 from s2connect.bridge.config_checks import check
@@ -100,6 +100,7 @@ class _Reader:
         self.problems = Problems(lines_of(text))
         self._file = file
         self._data = data
+        self._read: dict[Place, BaseModel] = {}
 
     def read(self) -> BridgeConfig | None:
         """Read everything; None where a part of it is unusable."""
@@ -113,11 +114,8 @@ class _Reader:
         mqtt = self._section(MqttSettings, ("mqtt",), data["mqtt"]) if "mqtt" in data else None
         proxy = self._section(ProxySection, ("proxy",), data.get("proxy", {}))
         metrics = self._section(MetricsSection, ("metrics",), data["metrics"]) if "metrics" in data else None
-        routes = list(self._routes(data.get("route")))
-        complete = [made for route in routes if (made := route.complete()) is not None]
-        for section, place in ((endpoint, "endpoint"), (mqtt, "mqtt"), (metrics, "metrics")):
-            self._files(section, (place,))
-        check(self.problems, endpoint, mqtt, proxy, metrics, routes, has_broker="mqtt" in data)
+        routes = tuple(self._routes(data.get("route")))
+        check(self.problems, self._read, has_broker="mqtt" in data)
         if endpoint is None or proxy is None or not isinstance(home, str):
             return None
         return BridgeConfig(
@@ -127,28 +125,34 @@ class _Reader:
             mqtt=mqtt,
             proxy=proxy,
             metrics=metrics,
-            routes=tuple(complete),
+            routes=routes,
         )
 
-    def _routes(self, value: Any) -> Iterator[ReadRoute]:
+    def _routes(self, value: Any) -> Iterator[RouteConfig]:
+        """Read the routes; those without a mistake are returned."""
         if not isinstance(value, list) or not value:
-            self.problems.add(
-                ("route",), "there is no route: at least one [[route]] is needed, with devices and manager"
-            )
+            what = "there is no route: at least one [[route]] is needed, with devices and manager"
+            self.problems.add(("route",), what)
             return
         for number, route in enumerate(value):
             place: Place = ("route", number)
             if not isinstance(route, dict):
                 self.problems.add(place, "a route is a table: [[route]]")
                 continue
-            sides = ("devices", "manager")
-            self._unknown(place, route, (*RouteSection.model_fields, *sides))
+            self._unknown(place, route, (*RouteSection.model_fields, "devices", "manager"))
             own = {k: v for k, v in route.items() if k in RouteSection.model_fields}
             settings = self._section(RouteSection, place, own)
             devices = self._side(Devices, (*place, "devices"), route.get("devices"))
             manager = self._side(Manager, (*place, "manager"), route.get("manager"))
-            files = [*self._files(devices, (*place, "devices")), *self._files(manager, (*place, "manager"))]
-            yield ReadRoute(place, settings, devices, manager, tuple(_stamps(files)))
+            if settings is not None and devices is not None and manager is not None:
+                files = tuple(self._stamps(place))
+                yield RouteConfig.model_construct(**dict(settings), devices=devices, manager=manager, files=files)
+
+    def _stamps(self, place: Place) -> Iterator[tuple[str, int, int]]:
+        for file in (v for p, s in self._read.items() if p[:2] == place for _, v in s if isinstance(v, Path)):
+            with contextlib.suppress(OSError):
+                facts = file.stat()
+                yield str(file), facts.st_mtime_ns, facts.st_size
 
     def _side(self, union: Any, place: Place, value: Any) -> Any:
         """Read one side of a route, by its type."""
@@ -172,7 +176,7 @@ class _Reader:
             return None
         try:
             # As JSON, where a string may be a path or a UUID and a list a tuple, but no string is a number.
-            return model.model_validate_json(json.dumps(self._absolute(value), default=str), strict=True)
+            section = model.model_validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             for found in error.errors():
                 inner = found["loc"]
@@ -182,16 +186,21 @@ class _Reader:
                 else:
                     self.problems.add((*place, *inner), f"{_named(inner)}: {_sentence(found)}")
             return None
+        return self._with_files(section, place)
 
-    def _absolute(self, value: Any, key: str = "") -> Any:
-        """File names are relative to the file that they stand in."""
-        if isinstance(value, dict):
-            return {k: self._absolute(v, k) for k, v in value.items()}
-        if isinstance(value, list):
-            return [self._absolute(item) for item in value]
-        if isinstance(value, str) and value and key in FILES:
-            return str(self._file.parent / Path(value).expanduser())
-        return value
+    def _with_files(self, section: _Section, place: Place) -> _Section:
+        """Resolve the files that a section names, relative to the file that names them; a missing one is a problem."""
+        changes: dict[str, Any] = {}
+        for name, value in section:
+            here = (*place, name)
+            if isinstance(value, Path):
+                changes[name] = file = self._file.parent / value.expanduser()
+                if not file.is_file():
+                    self.problems.add(here, f"{name}: there is no file {for_display(str(file), 300)}")
+            elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+                changes[name] = tuple(self._with_files(item, (*here, number)) for number, item in enumerate(value))
+        self._read[place] = section = section.model_copy(update=changes)
+        return section
 
     def _unknown(self, place: Place, value: dict[str, Any], known: Iterable[str]) -> None:
         for key in value:
@@ -203,31 +212,6 @@ class _Reader:
         near = difflib.get_close_matches(key, known, 1, 0.6)
         meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         self.problems.add(place, f"{for_display(key, 60)} is unknown; {meant}")
-
-    def _files(self, section: BaseModel | None, place: Place) -> list[Path]:
-        """Files that a section names; those that are missing are problems."""
-        found: list[Path] = []
-        for name, value in section or ():
-            here = (*place, name)
-            if name in FILES and isinstance(value, Path):
-                if value.is_file():
-                    found.append(value)
-                else:
-                    self.problems.add(here, f"{name}: there is no file {for_display(str(value), 300)}")
-            elif isinstance(value, tuple):
-                for number, item in enumerate(value):
-                    if isinstance(item, BaseModel):
-                        found += self._files(item, (*here, number))
-        return found
-
-
-def _stamps(files: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
-    for file in files:
-        try:
-            facts = file.stat()
-        except OSError:
-            continue
-        yield str(file), facts.st_mtime_ns, facts.st_size
 
 
 def _model_at(model: type[BaseModel], inner: tuple[int | str, ...]) -> type[BaseModel]:

@@ -1,15 +1,13 @@
-"""Devices of a bridge, as they present themselves or as the file configures them."""
+"""Devices of a bridge, and the files with their secrets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from uuid import NAMESPACE_URL, UUID, uuid5
+from typing import Final
 
-from s2connect import NodeDescription, NodeId, Role, Secret, for_display, read_private
+from s2connect import NodeDescription, Secret, read_private
 from s2connect.errors import ConfigurationError
 
 MAX_SECRET_BYTES: Final = 4096
@@ -17,12 +15,6 @@ MAX_SECRET_BYTES: Final = 4096
 
 UNKNOWN: Final = "unknown"
 GENERIC: Final = "Generic"
-
-_TYPES: Final = {
-    "ENERGY_PRODUCER": "Energy producer",
-    "ENERGY_CONSUMER": "Energy consumer",
-    "ENERGY_STORAGE": "Energy storage",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,78 +32,8 @@ class Device:
     description: NodeDescription
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfiguredDevice:
-    """Configuration of a device.
-
-    Attributes:
-        key: Its permanent identifier.
-        name: For people.
-        brand: Its maker; :data:`UNKNOWN` where the configuration does not say.
-        type: Kind of device, e.g. ``Heat pump``.
-        model_name: Model.
-        named: The name is one for people; otherwise it is the id from the device's path.
-    """
-
-    key: str
-    name: str
-    brand: str = UNKNOWN
-    type: str = GENERIC
-    model_name: str = UNKNOWN
-    named: bool = True
-
-    def device(self) -> Device:
-        """Return the device as configured."""
-        return Device(
-            self.key,
-            self.name,
-            NodeDescription(
-                id=self.node_id(),
-                brand=self.brand,
-                type=self.type,
-                model_name=self.model_name,
-                user_defined_name=self.name,
-                role=Role.RM,
-            ),
-        )
-
-    def introduced(self, details: Mapping[str, Any]) -> Device:
-        """Return the device with gaps of its configuration filled from its ``ResourceManagerDetails``.
-
-        Args:
-            details: The message; from the network, anything may be in it.
-        """
-
-        def text(name: str) -> str | None:
-            value = details.get(name)
-            return (for_display(value, 200) or None) if isinstance(value, str) else None
-
-        roles = details.get("roles")
-        first = roles[0].get("role") if isinstance(roles, list) and roles and isinstance(roles[0], dict) else None
-        device = self.device()
-        changes = {
-            "brand": text("manufacturer") if self.brand == UNKNOWN else None,
-            "model_name": text("model") if self.model_name == UNKNOWN else None,
-            "type": _TYPES.get(first) if self.type == GENERIC and isinstance(first, str) else None,
-            "user_defined_name": None if self.named else text("name"),
-        }
-        known = {name: value for name, value in changes.items() if value is not None}
-        return replace(device, description=device.description.model_copy(update=known))
-
-    def node_id(self) -> NodeId:
-        """Return the key, where it is a UUID, otherwise a UUID made from it."""
-        try:
-            return NodeId(UUID(self.key))
-        except ValueError:
-            return NodeId(uuid5(NAMESPACE_URL, f"s2connect-device:{self.key}"))
-
-
 async def read_secret(path: Path, what: str) -> str:
-    """Read a file with one secret, which only its owner may read.
-
-    Args:
-        path: The file.
-        what: What it holds, for an error.
+    """Read a file with one secret, which only its owner may read; ``what`` names it in an error.
 
     Raises:
         ConfigurationError: It is missing, empty, or no text.

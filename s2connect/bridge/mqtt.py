@@ -125,7 +125,7 @@ class MqttDevicesSide(ConfiguredDevicesSide[MqttDevice]):
 
     async def _add(self, device: MqttDevice) -> None:
         side = await self._peers.side(self._bridge, device, device.name)
-        await self._links.add_device(device.configured().device(), side)
+        await self._links.add_device(device.device(), side)
         self._peers.listen(device.key, side)
 
     async def _remove(self, key: str) -> None:

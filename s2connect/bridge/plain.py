@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 
 from s2connect import Connection, InvalidMessage, Message, NodeId, Role, connect_plain, for_display
 from s2connect.bridge.config import (
+    ConfiguredDevice,
+    PathDevice,
     PlainClientDevice,
     PlainClientDevices,
     PlainClientManager,
@@ -18,7 +20,7 @@ from s2connect.bridge.config import (
     PlainServerDevices,
     PlainServerManager,
 )
-from s2connect.bridge.devices import ConfiguredDevice, Device, read_credentials
+from s2connect.bridge.devices import Device, read_credentials
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.plain_server import LinkAcceptor
 from s2connect.bridge.recording import ObservedConnection
@@ -131,13 +133,11 @@ class PlainClientDevicesSide(ConfiguredDevicesSide[PlainClientDevice]):
         pass  # nothing is open
 
     async def _add(self, device: PlainClientDevice) -> None:
-        known = device.configured()
-
         def observe(side: LinkSide, connection: Connection) -> Connection:
-            return _described(self._links, known, side, connection)
+            return _described(self._links, device, side, connection)
 
-        side = PlainClientLinkSide(device, device.url, known.name, Role.CEM, self._bridge, self._proxies, observe)
-        await self._links.add_device(known.device(), side)
+        side = PlainClientLinkSide(device, device.url, device.name, Role.CEM, self._bridge, self._proxies, observe)
+        await self._links.add_device(device.device(), side)
 
 
 class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
@@ -172,12 +172,11 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
         await self._acceptor.close()
 
     async def _add(self, device: PlainServerDevice) -> None:
-        known = device.configured()
-        side = PlainServerLinkSide(known.name, device.at)
-        await self._links.add_device(known.device(), side)
+        side = PlainServerLinkSide(device.name, device.at)
+        await self._links.add_device(device.device(), side)
 
         def observe(_: str, connection: Connection) -> Connection:
-            return _described(self._links, known, side, connection)
+            return _described(self._links, device, side, connection)
 
         await self._acceptor.add(device.key, device.at, self._bridge, device, observe)
 
@@ -192,7 +191,7 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
             if len(self._by_path) >= self._config.max_devices and not await self._make_room():
                 _log.warning("%s is one device more than max_devices = %d", for_display(key), self._config.max_devices)
                 return False
-            known = ConfiguredDevice(key=key, name=key, named=False)
+            known = PathDevice(name=key)
             side = PlainServerLinkSide(key, path.replace("{id}", key))
             self._by_path[key] = known, side
             try:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from s2connect import Connection, Role, Supervisor
-from s2connect.bridge.config import DeviceSection
+from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
@@ -102,7 +102,7 @@ class DevicesSide(RouteSide):
     """Side of the devices (RMs). The bridge is an energy manager there."""
 
 
-DeviceT = TypeVar("DeviceT", bound=DeviceSection)
+DeviceT = TypeVar("DeviceT", bound=ConfiguredDevice)
 
 
 class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
@@ -117,7 +117,7 @@ class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
 
     async def start(self, links: RouteLinks) -> None:
         self._links = links
-        await links.prepare_devices([device.configured().device() for device in self._devices.values()])
+        await links.prepare_devices([device.device() for device in self._devices.values()])
         for device in self._devices.values():
             await self._add(device)
 

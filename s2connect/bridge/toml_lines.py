@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 Place = tuple[str | int, ...]
 """Path of a value: keys of tables, and indices in arrays of tables."""
 
-_SKIPPED: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_KEY: Final = re.compile(r"""[ \t]*(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*(\.?)""")
-_VALUE: Final = re.compile(
+_TOKEN: Final = re.compile(
     r'"""(?:[^"\\]|\\.|"(?!""))*"{3,5}'
     r"|'''(?:[^']|'(?!''))*'{3,5}"
     r'|"(?:[^"\\\n]|\\.)*"'
@@ -32,51 +30,34 @@ def lines_of(text: str) -> Mapping[Place, int]:
     lines: dict[Place, int] = {(): 1}
     arrays: dict[Place, int] = {}
     table: Place = ()
-    at = 0
-    while True:
-        at = _end(_SKIPPED, text, at)
-        if at >= len(text):
-            return lines
-        line = text.count("\n", 0, at) + 1
-        if text[at] == "[":
-            double = text.startswith("[[", at)
-            keys, at = _keys(text, at + (2 if double else 1))
-            table = _place(keys[:-1], arrays)
-            if double:
-                here = (*table, keys[-1])
-                lines.setdefault(here, line)
-                arrays[here] = arrays.get(here, -1) + 1
-                table = (*here, arrays[here])
-            else:
-                table = (*table, keys[-1])
-            lines.setdefault(table, line)
-            at += 2 if double else 1
-        else:
-            keys, at = _keys(text, at)
+    line, at = 1, 0
+    while at < len(text):
+        end = _end_of_statement(text, at)
+        statement = text[at:end]
+        keys = tuple(_keys(tomllib.loads(statement)))
+        if not statement.lstrip().startswith("["):
             for length in range(1, len(keys) + 1):
                 lines.setdefault((*table, *keys[:length]), line)
-            at = _after_value(text, at + 1)
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return found.end() if found is not None else at
-
-
-def _keys(text: str, at: int) -> tuple[list[str], int]:
-    keys: list[str] = []
-    while (found := _KEY.match(text, at)) is not None:
-        at = found.end()
-        if found[1] is not None:
-            keys.append(tomllib.loads(f'k = "{found[1]}"')["k"])
         else:
-            keys.append(found[2] if found[2] is not None else found[3])
-        if not found[4]:
-            break
-    return keys, at
+            table = (*_place(keys[:-1], arrays), keys[-1])
+            lines.setdefault(table, line)
+            if statement.lstrip().startswith("[["):
+                arrays[table] = arrays.get(table, -1) + 1
+                table = (*table, arrays[table])
+                lines.setdefault(table, line)
+        line += statement.count("\n")
+        at = end
+    return lines
 
 
-def _place(keys: list[str], arrays: Mapping[Place, int]) -> Place:
+def _keys(value: object) -> Iterator[str]:
+    """Yield the keys of one statement, from the outermost on."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+        yield key
+
+
+def _place(keys: tuple[str, ...], arrays: Mapping[Place, int]) -> Place:
     """Return the path of a header; in an array of tables, that of the last one."""
     place: Place = ()
     for key in keys:
@@ -86,9 +67,10 @@ def _place(keys: list[str], arrays: Mapping[Place, int]) -> Place:
     return place
 
 
-def _after_value(text: str, at: int) -> int:
+def _end_of_statement(text: str, at: int) -> int:
+    """Return the end of a header, of a key with its value, or of an empty line."""
     depth = 0
-    while (found := _VALUE.match(text, at)) is not None:
+    while (found := _TOKEN.match(text, at)) is not None:
         token, at = found[0], found.end()
         if token in "[{":
             depth += 1

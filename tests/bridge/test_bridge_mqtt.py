@@ -11,8 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, PlainClientDevice
-from s2connect.bridge.devices import ConfiguredDevice
+from s2connect.bridge.config import ConfiguredDevice, MqttDevice, MqttDevices, MqttManager, PlainClientDevice
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
 from s2connect.bridge.nodes import representative_id
@@ -190,5 +189,5 @@ async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path)
     mqtt = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
     manager = MqttManagerSide(mqtt, BRIDGE, MqttManager(type="mqtt", id=CLOUD, secret_file=wrong))
     with pytest.raises(ConfigurationError, match="32 random bytes"):
-        await manager.represent(ConfiguredDevice(key="battery", name="Battery").device())
+        await manager.represent(ConfiguredDevice(name="battery").device())
     await mqtt.close()

@@ -12,8 +12,8 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from s2connect.bridge.config import PlainClientDevice, PlainServerDevice
-from s2connect.bridge.devices import ConfiguredDevice, read_secret
+from s2connect.bridge.config import ConfiguredDevice, PathDevice, PlainClientDevice, PlainServerDevice
+from s2connect.bridge.devices import read_secret
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.plain import (
     PlainClientDevicesSide,
@@ -163,12 +163,12 @@ async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Pa
     devices = PlainClientDevicesSide(BRIDGE, client_devices(), Proxies())
     async with opened(devices, manager):
         for key in ("one", "two"):
-            await manager.represent(ConfiguredDevice(key=key, name="Pump ../x?y=1#{id}").device())
+            await manager.represent(PlainServerDevice(id=key, name="Pump ../x?y=1#{id}").device())
         assert manager.path_of("one") == "/s2/Pump-..-x-y-1-id"
         assert str(manager.path_of("two")).startswith("/s2/Pump-..-x-y-1-id-")
         (tmp_path / "token").unlink()
         with pytest.raises(ConfigurationError):
-            await manager.represent(ConfiguredDevice(key="three", name="Third").device())
+            await manager.represent(PlainServerDevice(id="three", name="Third").device())
         assert manager.path_of("three") is None
 
 
@@ -191,9 +191,10 @@ async def test_a_secret_that_others_can_read_or_that_is_missing_is_not_used(tmp_
 
 
 def test_a_device_of_the_configuration_has_the_same_node_id_for_ever() -> None:
-    assert BATTERY.configured().node_id() == ConfiguredDevice(key="battery", name="Other").node_id()
+    again = PlainServerDevice(id="battery", name="Other").device()
+    assert BATTERY.device().description.id == again.description.id
     own = uuid4()
-    assert ConfiguredDevice(key=str(own), name="x").node_id() == own
+    assert ConfiguredDevice(name=str(own)).device().description.id == own
 
 
 DETAILS = """{"message_type": "ResourceManagerDetails", "message_id": "d-1", "resource_id": "r-1", "name": "Cellar",
@@ -308,7 +309,7 @@ async def test_what_a_device_says_of_itself_becomes_its_description_where_the_fi
         assert (shown.brand, shown.model_name, shown.type) == ("ACME [31m", "X 5", "Energy storage")
         assert shown.user_defined_name == "Battery", "the file has a name for it"
         # The description stays over a restart of the bridge, before the device has spoken again.
-        await house.route.manager.represent(ConfiguredDevice(key=house.key, name="Battery").device())
+        await house.route.manager.represent(PlainServerDevice(id=house.key, name="Battery").device())
         assert represented.description.brand == "ACME [31m"
 
 
@@ -317,14 +318,14 @@ async def test_what_a_device_says_of_itself_becomes_its_description_where_the_fi
     [{}, {"roles": 1}, {"roles": []}, {"roles": [1]}, {"roles": [{"role": []}]}, {"manufacturer": ["x"], "model": " "}],
 )
 def test_details_that_say_nothing_useful_change_nothing(details: dict[str, object]) -> None:
-    device = ConfiguredDevice(key="k1", name="k1", named=False)
+    device = PathDevice(name="k1")
     assert device.introduced(details) == device.device()
 
 
 def test_what_the_configuration_says_counts_more_than_what_a_device_says() -> None:
     told = {"manufacturer": "Other", "model": "M", "name": "Mine", "roles": [{"role": "ENERGY_PRODUCER"}]}
-    shown = BATTERY.configured().introduced(told).description
+    shown = BATTERY.introduced(told).description
     assert (shown.brand, shown.type, shown.model_name) == ("ACME", "Battery", "M")
     assert shown.user_defined_name == "Battery in the cellar"
-    by_path = ConfiguredDevice(key="k1", name="k1", named=False).introduced(told)
+    by_path = PathDevice(name="k1").introduced(told)
     assert (by_path.name, by_path.description.user_defined_name) == ("k1", "Mine")
