@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from s2connect.bridge.bridge import Bridge, Reloaded
     from s2connect.bridge.config import BridgeConfig, ConfiguredDevice, RouteConfig
     from s2connect.bridge.config_file import load
+    from s2connect.bridge.counters import Refusal
     from s2connect.bridge.devices import Device
     from s2connect.bridge.link import Link
     from s2connect.bridge.link_state import LinkEvent, LinkState
     from s2connect.bridge.link_status import LinkStatus, SideStatus
     from s2connect.bridge.problems import BridgeFileError, Problem
     from s2connect.bridge.recording import ObservedConnection
-    from s2connect.bridge.refusals import Refusal
     from s2connect.bridge.relay import Fate, Out, Overdue, Policy, Relay
     from s2connect.bridge.route import Route
     from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks, RouteSide
@@ -69,7 +69,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.bridge.link_state": "LinkEvent LinkState",
         "s2connect.bridge.link_status": "LinkStatus SideStatus",
         "s2connect.bridge.relay": "Fate Out Overdue Policy Relay",
-        "s2connect.bridge.refusals": "Refusal",
+        "s2connect.bridge.counters": "Refusal",
         "s2connect.bridge.recording": "ObservedConnection",
     },
 )

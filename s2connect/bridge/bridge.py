@@ -20,13 +20,13 @@ from pydantic import ValidationError
 from s2connect import Deployment, Endpoint, EndpointConfig, Home, NodeId, Role, create_home, for_display, read_config
 from s2connect.bridge.builder import Builder, policy
 from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
+from s2connect.bridge.counters import Totals
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representative_id
 from s2connect.bridge.plain import PlainServerManagerSide
 from s2connect.bridge.recording import Record
-from s2connect.bridge.refusals import refusals_object
 from s2connect.bridge.route import Route
 from s2connect.bridge.sides import ConfiguredDevicesSide
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
@@ -94,8 +94,7 @@ class Bridge:
         self._record = record
         self._builder = Builder(endpoint, bridge)
         self._running: dict[str, _Running] = {}
-        self._past: dict[str, dict[Role, dict[str, int]]] = {}
-        self._past_refused: dict[str, Counter[tuple[Role, str, str]]] = {}
+        self._past: dict[str, Totals] = {}
         self._since = time.time()
         self._reloading = asyncio.Lock()
 
@@ -161,11 +160,7 @@ class Bridge:
     def _changed(self, route: str, link: Link) -> None:
         status = link.status()
         if status.state is LinkState.STOPPED:
-            past = self._past.setdefault(route, {Role.RM: {}, Role.CEM: {}})
-            for role, counts in status.counts.items():
-                for fate, number in counts.items():
-                    past[role][fate] = past[role].get(fate, 0) + number
-            self._past_refused.setdefault(route, Counter()).update(status.refused)
+            self._past.setdefault(route, Counter()).update(link.counters.totals())
         if self._on_change is not None:
             self._on_change(route, status)
 
@@ -285,10 +280,7 @@ class Bridge:
                 for role, side in status.sides.items()
             },
             "messages": {role.lower(): dict(counts) for role, counts in status.counts.items()},
-            "refusals": {
-                role.lower(): refusals_object(role, status.refused, status.last_refused, status.now)
-                for role in status.sides
-            },
+            "refusals": {role.lower(): refusals for role, refusals in status.refusals.items()},
             "queued": {role.lower(): number for role, number in status.queued.items()},
         }
         manager = route.manager
@@ -303,28 +295,14 @@ class Bridge:
         """Failures of background tasks by errors of ours since the start, by purpose of the task."""
         return dict(self.endpoint.supervisor.failures.counts)
 
-    def totals(self) -> Mapping[str, Mapping[Role, Mapping[str, int]]]:
-        """Return the messages since the start, by route, role of the sender and fate; never decreases."""
-        found = {name: {role: dict(counts) for role, counts in past.items()} for name, past in self._past.items()}
+    def totals(self) -> Mapping[str, Totals]:
+        """Return the messages since the start, by route; they never decrease."""
+        found = {name: Counter(past) for name, past in self._past.items()}
         for name, running in self._running.items():
-            sums = found.setdefault(name, {Role.RM: {}, Role.CEM: {}})
+            sums = found.setdefault(name, Counter())
             for link in running.route.links.values():
-                status = link.status()
-                if status.state is LinkState.STOPPED:
-                    continue  # counted with what is past
-                for role, counts in status.counts.items():
-                    for fate, number in counts.items():
-                        sums[role][fate] = sums[role].get(fate, 0) + number
-        return found
-
-    def refused(self) -> Mapping[str, Mapping[tuple[Role, str, str], int]]:
-        """Refused messages since the start by route, then by sender, refusing party and status."""
-        found = {name: Counter(past) for name, past in self._past_refused.items()}
-        for name, running in self._running.items():
-            for link in running.route.links.values():
-                status = link.status()
-                if status.state is not LinkState.STOPPED:
-                    found.setdefault(name, Counter()).update(status.refused)
+                if link.status().state is not LinkState.STOPPED:  # that is counted with what is past
+                    sums.update(link.counters.totals())
         return found
 
 

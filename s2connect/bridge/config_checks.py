@@ -50,7 +50,6 @@ MIN_PASSWORD: Final = 16
 
 def check(problems: Problems, sections: Mapping[Place, BaseModel], *, has_broker: bool) -> None:
     """Check the sections that could be read. A broker may be in the file (``has_broker``) and have mistakes."""
-
     prefix = next((mqtt.prefix for mqtt in sections.values() if isinstance(mqtt, MqttSettings)), None)
     for place, section in sections.items():
         _Checker(problems, place).check(section, prefix)

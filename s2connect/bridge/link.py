@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from s2connect import Connection, FailureLog, InvalidMessage, Role, for_display
+from s2connect.bridge.counters import Counters
 from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine
 from s2connect.bridge.link_status import LinkStatus, SideStatus
 from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.recording import Record
-from s2connect.bridge.refusals import Refusals
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
 from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
@@ -28,7 +28,6 @@ from s2connect.messages import (
     reception_status,
     write_message,
 )
-from s2connect.session import LogLimiter
 from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
@@ -81,8 +80,7 @@ class Link:
     ) -> None:
         self.name = name
         self._record = record
-        self._refusals = Refusals(name)
-        self._lines = LogLimiter()
+        self.counters = Counters(name)
         self.sides = dict(sides)
         self.policy = policy
         self._on_change = on_change
@@ -90,20 +88,17 @@ class Link:
         self._machine = LinkStateMachine(paired=self._is_paired(), now=self._loop.time())
         self._requests: dict[Role, asyncio.Future[str | None]] = {}
         self._arriving: dict[Role, asyncio.Future[None]] = {}
-        self._admitted: set[Role] = set()
         self._connections: dict[Role, Connection] = {}
         self._outboxes: dict[Role, Outbox] = {}
-        self._totals: dict[Role, dict[str, int]] = {Role.RM: {}, Role.CEM: {}}
         self._early: dict[Role, deque[str]] = {}
         self._listeners: list[asyncio.Task[None]] = []
         self._lost: asyncio.Future[Role] = self._loop.create_future()
         self._writers: dict[Role, asyncio.Task[None]] = {}
         self._relay: Relay | None = None
         self._paired_anew = False
-        self._faulty = False
         self._failures = failures if failures is not None else FailureLog()
         self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
         self._times_up = 0
 
     # Called by the sides
@@ -119,7 +114,7 @@ class Link:
         """
         if self._machine.state is LinkState.STOPPED or not self._is_paired():
             return NOT_NOW
-        if role in self._admitted and not self._arriving[role].done():
+        if (arriving := self._arriving.get(role)) is not None and not arriving.done():
             return None  # the answer to the first request may have been lost
         answer: asyncio.Future[str | None] = self._loop.create_future()
         self._supersede(role)
@@ -140,7 +135,7 @@ class Link:
 
     def hand_over(self, role: Role, connection: Connection) -> bool:
         """Take over the connection of an admitted peer. False if none is expected: the caller has to close it."""
-        if role not in self._admitted or (waiting := self._arriving[role]).done():
+        if (waiting := self._arriving.get(role)) is None or waiting.done():
             return False
         self._joined(role, connection)
         waiting.set_result(None)
@@ -159,10 +154,6 @@ class Link:
         """Return the status for display."""
         now, machine = self._loop.time(), self._machine
         retry_at = machine.retry_at if self._opens_itself() else None
-        counts: dict[Role, dict[str, int]] = {role: dict(total) for role, total in self._totals.items()}
-        if self._relay is not None:
-            for role, current in self._relay.counts().items():
-                _add(counts[role], current)
         return LinkStatus(
             name=self.name,
             state=machine.state,
@@ -170,12 +161,10 @@ class Link:
             reason=machine.reason,
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
             sides={role: self._side_status(role) for role in self.sides},
-            counts=counts,
+            counts={role: dict(counts) for role, counts in self.counters.messages.items()},
             queued={role: len(outbox) for role, outbox in self._outboxes.items()},
             times_up=self._times_up,
-            refused=self._refusals.counts(),
-            last_refused=self._refusals.last(),
-            now=now,
+            refusals={role: self.counters.refusals(role, now) for role in self.sides},
         )
 
     def _side_status(self, role: Role) -> SideStatus:
@@ -279,7 +268,7 @@ class Link:
                 raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
             meeting.result()
             versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
-            return Relay(versions, self.policy, name=self.name, refusals=self._refusals, lines=self._lines)
+            return Relay(versions, self.policy, counters=self.counters)
         except BaseException:
             self._answer_all(NOT_NOW)
             raise
@@ -329,24 +318,7 @@ class Link:
             lost.set_result(role)
 
     async def _admit(self, missing: list[Role]) -> None:
-        self._arriving = {role: self._loop.create_future() for role in missing}
-        try:
-            await self._wait_for_requests(missing)
-            self._admitted.update(missing)
-            self._answer_all(None)
-            try:
-                async with asyncio.timeout(ARRIVAL_TIMEOUT):
-                    for arriving in self._arriving.values():
-                        await arriving
-            except TimeoutError as error:
-                absent = next(role for role in missing if role not in self._connections)
-                raise PeerTimeout(f"{self.sides[absent].title} was let in and did not come.") from error
-        finally:
-            self._admitted.clear()
-            self._arriving = {}
-
-    async def _wait_for_requests(self, missing: list[Role]) -> None:
-        """Wait, for a bounded time, until all missing sides have requested a session."""
+        """Wait, for a bounded time, until all missing sides have requested a session; then until they are connected."""
         try:
             async with asyncio.timeout(RENDEZVOUS):
                 while not all(self._is_requesting(role) for role in missing):
@@ -355,12 +327,22 @@ class Link:
         except TimeoutError as error:
             absent = next((role for role in missing if not self._is_requesting(role)), missing[0])
             raise PeerTimeout(f"{self.sides[absent].title} has not asked for a session.") from error
+        self._arriving = {role: self._loop.create_future() for role in missing}
+        self._answer_all(None)
+        try:
+            async with asyncio.timeout(ARRIVAL_TIMEOUT):
+                for arriving in self._arriving.values():
+                    await arriving
+        except TimeoutError as error:
+            absent = next(role for role in missing if role not in self._connections)
+            raise PeerTimeout(f"{self.sides[absent].title} was let in and did not come.") from error
+        finally:
+            self._arriving = {}
 
     # Both sides are up
 
     async def _carry(self, relay: Relay) -> str:
         """Carry messages until a side is lost, or requests a new session. Returns the reason."""
-        self._faulty = False
         self._outboxes = {role: Outbox(connection) for role, connection in self._connections.items()}
         tasks: dict[asyncio.Task[None], str] = {}
         for role, outbox in self._outboxes.items():
@@ -368,7 +350,7 @@ class Link:
             writer = self._writers[role] = asyncio.create_task(outbox.run(), name=f"{name}-outbox")
             tasks[writer] = title
             tasks[asyncio.create_task(self._pump(role, relay), name=name)] = title
-        tasks[asyncio.create_task(self._until_it_must_end(), name=f"s2connect-bridge-{self.name}-requests")] = ""
+        tasks[asyncio.create_task(self._watch(relay), name=f"s2connect-bridge-{self.name}-watch")] = ""
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -378,15 +360,10 @@ class Link:
                 if error is not None:
                     self._failures.failed("link", error, name=f"the link {self.name}")
                     return _UNEXPECTED
-            if self._faulty:
-                return _UNEXPECTED
             return "a peer that was connected asks for a new session" if self._is_paired() else "a pairing has ended"
         finally:
             # The writers go on: what is queued is delivered while the sides part.
             await self._end([task for task in tasks if task not in self._writers.values()])
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
 
     async def _pump(self, role: Role, relay: Relay) -> None:
         connection, outboxes = self._connections[role], self._outboxes
@@ -397,8 +374,8 @@ class Link:
             begun = processor()
             outs = relay.received(role, text, now=clock())
             worked = processor() - begun
-            if self._timer is None:
-                self._arm(relay)
+            if self._deadline is None:
+                self._changed.set()
             # Cancelled while it waits for room, it has handed over everything that follows from the text.
             for out in outs[:-1]:
                 outboxes[out.to].put_nowait(out.text, out.key)
@@ -409,29 +386,22 @@ class Link:
             if (pause := relay.charge(role, text, worked, now=clock())) is not None:
                 await asyncio.sleep(pause)
 
-    async def _until_it_must_end(self) -> None:
-        while self._is_paired() and not self._has_request() and not self._faulty:
+    async def _watch(self, relay: Relay) -> None:
+        """Answer for a side that does not in time; return when the session has to end."""
+        while self._is_paired() and not self._has_request():
             self._changed.clear()
-            await self._changed.wait()
+            self._deadline = relay.deadline
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._answer(relay, relay.overdue(self._loop.time()))
 
     def _has_request(self) -> bool:
         return any(self._is_requesting(role) for role in self._requests)
 
     def _is_requesting(self, role: Role) -> bool:
         return (request := self._requests.get(role)) is not None and not request.done()
-
-    def _arm(self, relay: Relay) -> None:
-        deadline = relay.deadline
-        self._timer = None if deadline is None else self._loop.call_at(deadline, self._time_is_over, relay)
-
-    def _time_is_over(self, relay: Relay) -> None:
-        try:
-            self._answer(relay, relay.overdue(self._loop.time()))
-            self._arm(relay)
-        except Exception as error:  # no other code would answer late messages any more
-            self._failures.failed("link", error, name=f"the timer of the link {self.name}")
-            self._faulty = True
-            self._changed.set()
 
     def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
         for overdue in all_overdue:
@@ -450,9 +420,6 @@ class Link:
             await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
         finally:
             await self._end(self._writers.values())
-            if relay is not None:
-                for role, current in relay.counts().items():
-                    _add(self._totals[role], current)
             self._relay = None
             for of_one_session in (self._writers, self._connections, self._outboxes, self._early):
                 of_one_session.clear()
@@ -468,8 +435,10 @@ class Link:
                 if relay is None or not relay.knows_of_the_end(role):
                     text, subject = write_message({"message_type": SESSION_REQUEST, "request": "RECONNECT"})
                     await connection.send(text)
-                    while not _ends_farewell(read := early.popleft() if early else await connection.recv(), subject):
-                        if (answer := _refusal(read)) is not None:
+                    while (
+                        answer := _answer(early.popleft() if early else await connection.recv(), subject)
+                    ) is not None:
+                        if answer:
                             await connection.send(answer)
                         await asyncio.sleep(0)  # yields to other links under any load
         except (ConnectionClosed, TimeoutError):
@@ -503,25 +472,15 @@ class Link:
                 self._failures.failed("link", error, name=f"the observer of the link {self.name}")
 
 
-def _ends_farewell(text: str, subject: str) -> bool:
-    try:
-        message = read_message(text)
-    except InvalidMessage:
-        return False
-    return message.type == RECEPTION_STATUS and message.subject_id == subject
+def _answer(text: str, farewell: str) -> str | None:
+    """Return the answer to a message received after the end of the relay (MSG-03), empty for none.
 
-
-def _refusal(text: str) -> str | None:
-    """Return the answer to a message received after the end of the relay (MSG-03)."""
+    None: it is the ReceptionStatus of the message with the id ``farewell``.
+    """
     try:
         message = read_message(text)
     except InvalidMessage as error:
-        return reception_status(error.subject_id, error.status, error.label) if error.answerable else None
+        return reception_status(error.subject_id, error.status, error.label) if error.answerable else ""
     if message.type == RECEPTION_STATUS:
-        return None
+        return None if message.subject_id == farewell else ""
     return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, ENDED)
-
-
-def _add(total: dict[str, int], current: Mapping[str, int]) -> None:
-    for name, number in current.items():
-        total[name] = total.get(name, 0) + number

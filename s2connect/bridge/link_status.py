@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from s2connect import Role
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.refusals import Counts, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,8 @@ class LinkStatus:
         counts: Messages by the role of the sender and by fate, since the bridge started.
         queued: Messages that wait to be sent, by the role of the receiver.
         times_up: Number of times it has been up.
-        refused: Refused messages since the bridge started.
-        last_refused: The last refused message of each side, by the role of the sender.
-        now: Time on the clock of the link, for the age of the refusals.
+        refusals: Refused messages since the bridge started and the last one, by the role of the sender, as JSON
+            objects.
     """
 
     name: str
@@ -57,6 +56,4 @@ class LinkStatus:
     counts: Mapping[Role, Mapping[str, int]]
     queued: Mapping[Role, int]
     times_up: int
-    refused: Counts
-    last_refused: Mapping[Role, Refusal]
-    now: float
+    refusals: Mapping[Role, Mapping[str, Any]]

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from s2connect import Check, Conversation, InvalidMessage, Message, Role
-from s2connect.bridge.refusals import BRIDGE, PEER, Refusals
+from s2connect.bridge.counters import BRIDGE, PEER, Counters
 from s2connect.errors import UsageError
 from s2connect.messages import (
     HANDSHAKES,
@@ -31,9 +31,9 @@ from s2connect.session import (
     MAX_OUTSTANDING,
     Acknowledged,
     Acknowledgements,
-    LogLimiter,
     PeerBudget,
     PeerLimits,
+    TokenBucket,
 )
 from s2connect.transports import MAX_MESSAGE_BYTES
 
@@ -117,16 +117,16 @@ class Overdue(NamedTuple):
 class _Side:
     """Messages of one side."""
 
-    def __init__(self, role: Role, policy: Policy) -> None:
+    def __init__(self, role: Role, policy: Policy, counts: dict[str, int]) -> None:
         self.other = role.other
         self.ledger = Acknowledgements(timeout=policy.patience)
         self.budget = PeerBudget(policy.limits)
-        self.counts = dict.fromkeys(Fate, 0)
-        self.bytes = 0
+        self.counts = counts
+        for what in (*map(str, Fate), "bytes", "slowed"):
+            counts.setdefault(what, 0)
+        self.rate = TokenBucket(policy.messages_per_second, policy.burst) if policy.messages_per_second else None
         self.types: dict[str, str] = {}  # forwarded messages by id, until they are answered
-        self.points = float(policy.burst)
         self.warned: set[str] = set()
-        self.at: float | None = None
 
 
 class Relay:
@@ -139,9 +139,7 @@ class Relay:
     Args:
         versions: S2 JSON version by side, in any spelling (VER-06).
         policy: Limits and validation.
-        name: Of the link, for the log.
-        refusals: Record of refused messages.
-        lines: Log limiter, which outlives the sessions of the link.
+        counters: Counters of the link, which outlive its sessions.
         wall: Clock for translations.
 
     Raises:
@@ -153,19 +151,15 @@ class Relay:
         versions: Mapping[Role, str],
         policy: Policy,
         *,
-        name: str = "",
-        refusals: Refusals | None = None,
-        lines: LogLimiter | None = None,
+        counters: Counters | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
-        self._name = name
-        self._refusals = refusals if refusals is not None else Refusals(name)
-        self._lines = lines if lines is not None else LogLimiter()
+        self.counters = counters = counters or Counters()
         self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
-        self._sides = {role: _Side(role, policy) for role in (Role.RM, Role.CEM)}
+        self._sides = {role: _Side(role, policy, counters.messages[role]) for role in (Role.RM, Role.CEM)}
         rm, cem = versions[Role.RM], versions[Role.CEM]
         conversation = Conversation(rm, check=policy.check)
         self._conversations = {Role.RM: conversation, Role.CEM: conversation}
@@ -185,7 +179,7 @@ class Relay:
         self._clock = now
         from_ = self._sides[side]
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        from_.bytes += size
+        from_.counts["bytes"] += size
         try:
             message = read_message(text)
             if message.type == RECEPTION_STATUS:
@@ -201,9 +195,11 @@ class Relay:
         """Charge a text to its sender's side. Arguments and result are those of ``PeerBudget.charge``."""
         budget = self._sides[side].budget
         pause = budget.charge(len(text), worked, now=now)
-        if pause and budget.slowed == 1 and (more := self._lines.due((side, "slowed"), now)) is not None:
-            what = "link %s: the %s sends more than it may and is read from more slowly%s"
-            _log.warning(what, self._name, side, more)
+        if pause:
+            self._sides[side].counts["slowed"] += 1
+            if budget.slowed == 1 and (more := self.counters.lines.due((side, "slowed"), now)) is not None:
+                what = "link %s: the %s sends more than it may and is read from more slowly%s"
+                _log.warning(what, self.counters.name, side, more)
         return pause
 
     def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
@@ -213,9 +209,11 @@ class Relay:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
             label = f"longer than the {policy.max_message_bytes} bytes that this link carries: {size}"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
-        if policy.messages_per_second and not self._has_points(from_, now):
-            label = f"more than {policy.messages_per_second:g} messages a second"
-            return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+        if from_.rate is not None:
+            if from_.rate.tokens(now) < 1.0:
+                label = f"more than {policy.messages_per_second:g} messages a second"
+                return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
+            from_.rate.take(1.0, now)
         if self._validates_all or message.type in HANDSHAKES:
             verdict = self._conversations[side].validate(side, message, now=self._now())
             if verdict.warnings:
@@ -289,13 +287,13 @@ class Relay:
             return []
         kind = of.types.pop(subject, None)
         if message.status != _OK:
-            self._refusals.add(sender, kind, message.status or "", message.label, by=PEER, now=self._clock)
+            self.counters.refuse(sender, kind, message.status or "", message.label, by=PEER, now=self._clock)
         if self._looks_back:
             ok = message.status == ReceptionStatusValue.OK
             self._conversations[sender].answered(sender, subject, ok=ok, now=self._now())
         if found is Acknowledged.LATE:
             of.counts[Fate.LATE] += 1
-            _log.debug("link %s: a ReceptionStatus of the %s came late", self._name, side)
+            _log.debug("link %s: a ReceptionStatus of the %s came late", self.counters.name, side)
             return []
         of.counts[_ACKNOWLEDGED] += 1
         return [Out(sender, message.text)]
@@ -304,7 +302,7 @@ class Relay:
         self, side: Role, kind: str | None, subject: str, status: ReceptionStatusValue, label: str | None
     ) -> list[Out]:
         self._sides[side].counts[Fate.REFUSED] += 1
-        self._refusals.add(side, kind, status, label, by=BRIDGE, now=self._clock)
+        self.counters.refuse(side, kind, status, label, by=BRIDGE, now=self._clock)
         return [Out(side, reception_status(subject, status, label))]
 
     def _warn(self, side: Role, message: Message, warnings: Iterable[Finding], now: float) -> None:
@@ -314,19 +312,9 @@ class Relay:
             if finding.rule.id in warned:
                 continue
             warned.add(finding.rule.id)
-            if (more := self._lines.due((side, finding.rule.id), now)) is not None:
+            if (more := self.counters.lines.due((side, finding.rule.id), now)) is not None:
                 what = "link %s: %s of the %s has a fault that does no harm: %s%s"
-                _log.warning(what, self._name, message.type, side, finding.label, more)
-
-    def _has_points(self, from_: _Side, now: float) -> bool:
-        then, from_.at = from_.at, now
-        if then is not None:
-            gained = (now - then) * self.policy.messages_per_second
-            from_.points = min(float(self.policy.burst), from_.points + gained)
-        if from_.points < 1.0:
-            return False
-        from_.points -= 1.0
-        return True
+                _log.warning(what, self.counters.name, message.type, side, finding.label, more)
 
     def _now(self) -> datetime | None:
         """The time of the day, where anything depends on it."""
@@ -346,7 +334,7 @@ class Relay:
         for overdue in found:
             sender = overdue.to.other
             kind = self._sides[sender].types.get(overdue.key)
-            self._refusals.add(sender, kind, ReceptionStatusValue.TEMPORARY_ERROR, label, by=BRIDGE, now=now)
+            self.counters.refuse(sender, kind, ReceptionStatusValue.TEMPORARY_ERROR, label, by=BRIDGE, now=now)
         return found
 
     def ended(self) -> list[Overdue]:
@@ -373,10 +361,3 @@ class Relay:
     def knows_of_the_end(self, side: Role) -> bool:
         """Return whether a forwarded SessionRequest has announced the end of the session to this side."""
         return side in self._farewells
-
-    def counts(self) -> Mapping[Role, Mapping[str, int]]:
-        """Counters by side: messages by fate, ``bytes``, and pauses in reading (``slowed``)."""
-        return {
-            role: {**{str(f): n for f, n in s.counts.items()}, "bytes": s.bytes, "slowed": s.budget.slowed}
-            for role, s in self._sides.items()
-        }

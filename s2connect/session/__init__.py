@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from s2connect._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from s2connect.https.rate import TokenBucket
     from s2connect.model.log_limiter import LogLimiter
     from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
     from s2connect.session.answers import LATER, RefuseMessage
@@ -31,6 +32,7 @@ __all__ = [
     "SHORT_SESSION",
     "Backoff",
     "LogLimiter",
+    "TokenBucket",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -42,5 +44,6 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
         "s2connect.transports.backoff": "SHORT_SESSION Backoff",
         "s2connect.model.log_limiter": "LogLimiter",
+        "s2connect.https.rate": "TokenBucket",
     },
 )

@@ -123,23 +123,22 @@ class Metrics:
         slowed = CounterMetricFamily(
             "s2connect_bridge_slowed", "Pauses of reading from a peer that sent too much.", labels=["route", "sender"]
         )
-        for name, totals in self._bridge.totals().items():
-            for role, counts in totals.items():
-                for fate, number in counts.items():
-                    if fate == "bytes":
-                        texts.add_metric([name, role], number)
-                    elif fate == "slowed":
-                        slowed.add_metric([name, role], number)
-                    else:
-                        messages.add_metric([name, role, fate], number)
         refusals = CounterMetricFamily(
             "s2connect_bridge_refusals",
             "Messages whose ReceptionStatus is not OK, by who refused them.",
             labels=["route", "sender", "by", "status"],
         )
-        for name, counted in self._bridge.refused().items():
-            for (sender, by, status), number in counted.items():
-                refusals.add_metric([name, sender, by, status], number)
+        for name, totals in self._bridge.totals().items():
+            for what, number in totals.items():
+                match what:
+                    case sender, "bytes":
+                        texts.add_metric([name, sender], number)
+                    case sender, "slowed":
+                        slowed.add_metric([name, sender], number)
+                    case _, _:
+                        messages.add_metric([name, *what], number)
+                    case _:
+                        refusals.add_metric([name, *what], number)
         failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
         tasks = CounterMetricFamily(

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from s2connect import Message, NodeDescription, RefuseMessage, Session
-from s2connect.bridge.refusals import BRIDGE, MAX_LOGGED, OTHER, PEER, Refusals
+from s2connect.bridge.counters import BRIDGE, MAX_LOGGED, OTHER, PEER, Counters
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy, Relay
 from s2connect.errors import MessageRefused
 from s2connect.messages.enums import Check
@@ -25,9 +25,9 @@ from tests.bridge.test_bridge_relay import CEM, NOON, RM, V1, measurement, said
 from tests.waits import within
 
 
-def linked(*, cem: str = V1, check: Check = Check.ENVELOPE) -> tuple[Relay, Refusals]:
-    refusals = Refusals("house/battery")
-    return Relay({RM: V1, CEM: cem}, Policy(check=check), refusals=refusals, wall=lambda: NOON), refusals
+def linked(*, cem: str = V1, check: Check = Check.ENVELOPE) -> tuple[Relay, Counters]:
+    counters = Counters("house/battery")
+    return Relay({RM: V1, CEM: cem}, Policy(check=check), counters=counters, wall=lambda: NOON), counters
 
 
 def refused(subject: str, status: str, label: str | None = None) -> str:
@@ -37,65 +37,65 @@ def refused(subject: str, status: str, label: str | None = None) -> str:
 def test_what_the_far_side_refuses_is_counted_by_status_and_logged_once_with_its_label(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    link, refusals = linked()
+    link, counters = linked()
     for number, status in enumerate(["INVALID_CONTENT", "OK", "INVALID_CONTENT", "TEMPORARY_ERROR", "NO_SUCH", "X"]):
         link.received(CEM, message(f"m{number}", "FRBC.Instruction"), now=float(number))
         link.received(RM, refused(f"m{number}", status, f"no\x1b[31m {number}"), now=number + 0.5)
-    assert refusals.counts() == {
+    assert counters.refused == {
         (CEM, PEER, "INVALID_CONTENT"): 2,
         (CEM, PEER, "TEMPORARY_ERROR"): 1,
         (CEM, PEER, OTHER): 2,
     }
-    last = refusals.last()[CEM]
+    last = counters.last[CEM]
     assert (last.message_type, last.status, last.label) == ("FRBC.Instruction", "X", "no [31m 5")
     assert (last.by, last.at) == (PEER, 5.5)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told[0] == "link house/battery: the RM refused FRBC.Instruction of the CEM: INVALID_CONTENT (no [31m 0)"
     assert len(told) == 4
-    assert link.counts()[CEM]["acknowledged"] == 6
+    assert link.counters.messages[CEM]["acknowledged"] == 6
 
 
 def test_what_the_bridge_refuses_itself_is_told_as_that(caplog: pytest.LogCaptureFixture) -> None:
-    link, refusals = linked(check=Check.SCHEMA)
+    link, counters = linked(check=Check.SCHEMA)
     for identifier in ("m1", "m2"):
         (out,) = link.received(RM, message(identifier), now=1.0)
         assert said(out)[1] == "INVALID_MESSAGE"
     link.received(RM, "garbage", now=2.0)
-    assert refusals.counts() == {(RM, BRIDGE, "INVALID_MESSAGE"): 2, (RM, BRIDGE, "INVALID_DATA"): 1}
-    assert refusals.last()[RM].message_type == ""
+    assert counters.refused == {(RM, BRIDGE, "INVALID_MESSAGE"): 2, (RM, BRIDGE, "INVALID_DATA"): 1}
+    assert counters.last[RM].message_type == ""
     assert len(caplog.records) == 2
     assert "the bridge refused PowerMeasurement of the RM: INVALID_MESSAGE (" in caplog.text
     assert "the bridge refused a message of the RM: INVALID_DATA (" in caplog.text
 
 
 def test_an_answer_that_does_not_come_and_one_that_comes_late_are_both_told() -> None:
-    link, refusals = linked()
+    link, counters = linked()
     link.received(RM, measurement("m1"), now=0.0)
     assert len(link.overdue(FAR_SIDE_PATIENCE)) == 1
-    assert refusals.counts() == {(RM, BRIDGE, "TEMPORARY_ERROR"): 1}
-    assert refusals.last()[RM].message_type == "PowerMeasurement"
+    assert counters.refused == {(RM, BRIDGE, "TEMPORARY_ERROR"): 1}
+    assert counters.last[RM].message_type == "PowerMeasurement"
     link.received(CEM, answer("m1", "INVALID_CONTENT"), now=5.0)
-    assert refusals.counts()[RM, PEER, "INVALID_CONTENT"] == 1
-    assert refusals.last()[RM].message_type == "PowerMeasurement"
+    assert counters.refused[RM, PEER, "INVALID_CONTENT"] == 1
+    assert counters.last[RM].message_type == "PowerMeasurement"
     link.received(CEM, answer("m1", "INVALID_CONTENT"), now=6.0)
-    assert refusals.counts()[RM, PEER, "INVALID_CONTENT"] == 1, "a second answer is no refusal"
+    assert counters.refused[RM, PEER, "INVALID_CONTENT"] == 1, "a second answer is no refusal"
 
 
 def test_between_two_versions_the_type_is_the_one_that_was_sent() -> None:
-    link, refusals = linked(cem="0.0.2-beta")
+    link, counters = linked(cem="0.0.2-beta")
     link.received(RM, measurement("m1"), now=0.0)
     link.received(CEM, answer("m1", "PERMANENT_ERROR"), now=0.1)
-    assert refusals.counts() == {(RM, PEER, "PERMANENT_ERROR"): 1}
-    assert refusals.last()[RM].message_type == "PowerMeasurement"
+    assert counters.refused == {(RM, PEER, "PERMANENT_ERROR"): 1}
+    assert counters.last[RM].message_type == "PowerMeasurement"
 
 
 def test_types_that_a_peer_makes_up_fill_neither_the_log_nor_the_memory(caplog: pytest.LogCaptureFixture) -> None:
-    link, refusals = linked()
+    link, counters = linked()
     for number in range(3000):
         link.received(RM, message(f"m{number}", f"T{number}"), now=0.0)
         link.received(CEM, answer(f"m{number}", f"S{number}"), now=0.0)
     assert len(caplog.records) == MAX_LOGGED
-    assert refusals.counts() == {(RM, PEER, OTHER): 3000}
+    assert counters.refused == {(RM, PEER, OTHER): 3000}
     for number in range(20):  # a far side that never answers
         for identifier in range(1000):
             link.received(RM, message(f"n{number}-{identifier}"), now=number * 10.0)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from s2connect.bridge.counters import Counters
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Fate, Out, Policy, Relay
 from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
-from s2connect.model.log_limiter import LogLimiter
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
 from tests.bridge.link_fixtures import answer, message
 from tests.messages.rule_examples import build
@@ -64,9 +64,9 @@ def test_a_good_message_is_forwarded_byte_for_byte_and_answered_by_nobody_here(c
     status = ' {"message_type":"ReceptionStatus","subject_message_id":"m1","status":"OK","diagnostic_label":"\\u00fc"}'
     assert link.received(CEM, status, now=1.0) == [Out(RM, status)]
     assert link.overdue(100.0) == []
-    assert nonzero(link.counts()[RM]) == {Fate.FORWARDED: 1, Fate.ACKNOWLEDGED: 1}
-    assert nonzero(link.counts()[CEM]) == {}
-    assert link.counts()[RM]["bytes"] == len(text)
+    assert nonzero(link.counters.messages[RM]) == {Fate.FORWARDED: 1, Fate.ACKNOWLEDGED: 1}
+    assert nonzero(link.counters.messages[CEM]) == {}
+    assert link.counters.messages[RM]["bytes"] == len(text)
 
 
 ROOF = """{"message_type": "PEBC.PowerConstraints", "message_id": "m1", "id": "roof", "valid_from":
@@ -120,9 +120,9 @@ def test_warnings_of_a_link_are_logged_once_for_each_rule_and_side(caplog: pytes
 
 @pytest.mark.rule("MSG-08", "SEC-03")
 def test_a_link_that_begins_anew_again_and_again_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    lines = LogLimiter()
+    counters = Counters()
     for second in range(100):
-        link = Relay({RM: BETA, CEM: V1}, Policy(check=Check.SCHEMA), wall=lambda: NOON, lines=lines)
+        link = Relay({RM: BETA, CEM: V1}, Policy(check=Check.SCHEMA), wall=lambda: NOON, counters=counters)
         link.received(RM, NULL_ROOF, now=float(second))
     assert len([one for one in caplog.records if "READ-01" in one.getMessage()]) == 2
 
@@ -132,7 +132,7 @@ def test_the_far_sides_answer_is_passed_on_whatever_it_says(status: str) -> None
     link = relay()
     link.received(CEM, message("m1"), now=0.0)
     assert link.received(RM, answer("m1", status), now=0.1) == [Out(CEM, answer("m1", status))]
-    assert link.counts()[CEM][Fate.ACKNOWLEDGED] == 1
+    assert link.counters.messages[CEM][Fate.ACKNOWLEDGED] == 1
 
 
 @pytest.mark.rule("MSG-03")
@@ -153,7 +153,7 @@ def test_what_is_no_message_is_answered_and_goes_no_further(side: Role, text: st
     (out,) = link.received(side, text, now=0.0)
     assert out.to is side
     assert said(out) == (subject, status)
-    assert nonzero(link.counts()[side]) == {Fate.REFUSED: 1}
+    assert nonzero(link.counters.messages[side]) == {Fate.REFUSED: 1}
     assert link.deadline is None
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_message_is_answered_and_goes_no_further(side: Role, text: st
 def test_a_reception_status_is_never_answered(text: str) -> None:
     link = relay()
     assert link.received(CEM, text, now=0.0) == []
-    assert link.counts()[CEM if "subject" not in text else RM][Fate.STRAY] == 1
+    assert link.counters.messages[CEM if "subject" not in text else RM][Fate.STRAY] == 1
 
 
 def test_a_second_answer_goes_no_further() -> None:
@@ -170,7 +170,7 @@ def test_a_second_answer_goes_no_further() -> None:
     link.received(RM, message("m1"), now=0.0)
     assert len(link.received(CEM, answer("m1"), now=0.1)) == 1
     assert link.received(CEM, answer("m1"), now=0.2) == []
-    assert link.counts()[RM][Fate.STRAY] == 1
+    assert link.counters.messages[RM][Fate.STRAY] == 1
 
 
 def test_both_sides_may_use_the_same_id() -> None:
@@ -204,7 +204,7 @@ def test_a_link_refuses_what_its_check_finds_and_lets_pass_what_is_beyond(
     if order.index(check) >= order.index(refused_by):
         assert out.to is RM
         assert said(out)[1] == status
-        assert nonzero(link.counts()[RM]) == {Fate.REFUSED: 1}
+        assert nonzero(link.counters.messages[RM]) == {Fate.REFUSED: 1}
     else:
         assert out == Out(CEM, text, "m1")
 
@@ -224,7 +224,7 @@ def test_the_longest_message_is_counted_in_bytes_and_a_longer_one_is_answered(fi
     (out,) = link.received(RM, too_long, now=0.0)
     assert said(out) == ("m2", "INVALID_CONTENT")
     assert "1000 bytes" in out.text
-    assert link.counts()[RM]["bytes"] == 2001
+    assert link.counters.messages[RM]["bytes"] == 2001
 
 
 def test_too_many_messages_a_second_are_answered_and_reception_statuses_do_not_count() -> None:
@@ -253,7 +253,7 @@ def test_a_message_that_is_not_answered_in_time_is_answered_from_here_and_the_la
     assert said(overdue.answer) == ("m1", "TEMPORARY_ERROR")
     assert link.deadline is None
     assert link.received(CEM, answer("m1"), now=20.0) == []
-    assert nonzero(link.counts()[RM]) == {Fate.FORWARDED: 1, Fate.UNANSWERED: 1, Fate.LATE: 1}
+    assert nonzero(link.counters.messages[RM]) == {Fate.FORWARDED: 1, Fate.UNANSWERED: 1, Fate.LATE: 1}
 
 
 def test_of_a_message_that_never_left_no_answer_is_late() -> None:
@@ -261,7 +261,7 @@ def test_of_a_message_that_never_left_no_answer_is_late() -> None:
     link.received(RM, message("m1"), now=0.0)
     link.withdrawn(link.overdue(5.0)[0])
     assert link.received(CEM, answer("m1"), now=6.0) == []
-    assert nonzero(link.counts()[RM]) == {Fate.FORWARDED: 1, Fate.UNANSWERED: 1, Fate.STRAY: 1}
+    assert nonzero(link.counters.messages[RM]) == {Fate.FORWARDED: 1, Fate.UNANSWERED: 1, Fate.STRAY: 1}
 
 
 @pytest.mark.parametrize("left", [True, False])
@@ -521,7 +521,7 @@ class Conversations(RuleBasedStateMachine):
             while self.queue[side]:
                 self.deliver_one(side)
             assert sorted(self.answered[side]) == sorted(self.sent[side]), "exactly one answer for each"
-        counts = self.link.counts()
+        counts = self.link.counters.messages
         for side in Role:
             of = counts[side]
             assert of[Fate.FORWARDED] == of[Fate.ACKNOWLEDGED] + of[Fate.UNANSWERED]
@@ -536,4 +536,4 @@ TestConversations.settings = settings(max_examples=60, stateful_step_count=40, d
 def test_any_text_is_forwarded_answered_or_counted(text: str, side: Role) -> None:
     link = relay()
     outs = link.received(side, text, now=0.0)
-    assert len(outs) + link.counts()[side][Fate.STRAY] + link.counts()[side.other][Fate.STRAY] == 1
+    assert len(outs) + link.counters.messages[side][Fate.STRAY] + link.counters.messages[side.other][Fate.STRAY] == 1
