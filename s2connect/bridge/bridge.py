@@ -11,25 +11,65 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
-from s2connect import Deployment, Endpoint, EndpointConfig, Home, NodeId, Role, create_home, for_display, read_config
-from s2connect.bridge.builder import Builder, policy
-from s2connect.bridge.config import BridgeConfig, ConfiguredDevices, NodeDevices, NodeManager, RouteConfig
+from s2connect import (
+    Deployment,
+    Endpoint,
+    EndpointConfig,
+    Home,
+    Node,
+    NodeConfig,
+    NodeId,
+    Role,
+    create_home,
+    for_display,
+    read_config,
+)
+from s2connect.bridge.config import (
+    VERSIONS,
+    BridgeConfig,
+    ConfiguredDevices,
+    MqttDevices,
+    MqttManager,
+    NodeDevices,
+    NodeManager,
+    PlainClientDevices,
+    PlainClientManager,
+    PlainServerDevices,
+    PlainServerManager,
+    RouteConfig,
+)
 from s2connect.bridge.counters import Totals
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.link_status import LinkStatus
-from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide, representative_id
-from s2connect.bridge.plain import PlainServerManagerSide
+from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
+from s2connect.bridge.nodes import (
+    NodeDevicesSide,
+    NodeManagerSide,
+    provide_nodes,
+    representative_alias,
+    representative_id,
+)
+from s2connect.bridge.plain import (
+    PlainClientDevicesSide,
+    PlainClientManagerSide,
+    PlainServerDevicesSide,
+    PlainServerManagerSide,
+)
 from s2connect.bridge.recording import Record
+from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.sides import ConfiguredDevicesSide
+from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, ManagerSide
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
+from s2connect.session import PeerLimits
+from s2connect.transports import MqttTransport
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +132,6 @@ class Bridge:
         self.failed: dict[str, str] = {}
         self._on_change = on_change
         self._record = record
-        self._builder = Builder(endpoint, bridge)
         self._running: dict[str, _Running] = {}
         self._past: dict[str, Totals] = {}
         self._since = time.time()
@@ -135,27 +174,73 @@ class Bridge:
                 await made._close()
 
     async def _begin(self, config: RouteConfig) -> None:
-        name = config.name
-
-        def changed(link: Link) -> None:
-            self._changed(name, link)
-
-        devices, manager = await self._builder.devices(config), await self._builder.manager(config)
+        policy = Policy(
+            check=config.check,
+            max_message_bytes=config.max_message_bytes,
+            messages_per_second=config.messages_per_second,
+            burst=config.burst,
+            limits=PeerLimits(
+                messages_per_second=config.slow_beyond_messages,
+                bytes_per_second=config.slow_beyond_bytes,
+                busy_share=config.slow_beyond_share,
+            ),
+        )
         route = Route(
-            name,
-            devices,
-            manager,
-            policy(config),
-            on_change=changed,
+            config.name,
+            await self._devices_side(config),
+            self._manager_side(config),
+            policy,
+            on_change=partial(self._changed, config.name),
             failures=self.endpoint.supervisor.failures,
             record=self._record,
         )
-        try:
-            await route.start()
-        except BaseException:
-            await route.close()
-            raise
-        self._running[name] = _Running(config, route)
+        await route.start()
+        self._running[config.name] = _Running(config, route)
+
+    async def _devices_side(self, route: RouteConfig) -> DevicesSide:
+        config, own = route.devices, route.id_in(self.id)
+        match config:
+            case NodeDevices():
+                return NodeDevicesSide(self.endpoint, await self._node(route.name, own, config))
+            case PlainClientDevices():
+                return PlainClientDevicesSide(own, config, self.endpoint.proxies)
+            case PlainServerDevices():
+                return PlainServerDevicesSide(own, config)
+            case MqttDevices():
+                return MqttDevicesSide(self._mqtt(), own, config)
+
+    def _manager_side(self, route: RouteConfig) -> ManagerSide:
+        config, own = route.manager, route.id_in(self.id)
+        match config:
+            case NodeManager():
+                return NodeManagerSide(self.endpoint, own, tuple(config.protocols))
+            case PlainClientManager():
+                return PlainClientManagerSide(own, config, self.endpoint.proxies)
+            case PlainServerManager():
+                return PlainServerManagerSide(own, config)
+            case MqttManager():
+                return MqttManagerSide(self._mqtt(), own, config)
+
+    async def _node(self, name: str, own: NodeId, config: NodeDevices) -> Node:
+        """Return the node with which the devices of a route pair; it is stored in the home."""
+        wanted = NodeConfig(
+            id=own,
+            role=Role.CEM,
+            brand=config.brand,
+            type="Bridge",
+            model_name=config.model,
+            user_defined_name=config.name,
+            alias=representative_alias(name, own),
+            communication_protocols=config.protocols,
+            s2_versions=VERSIONS,
+        )
+        await provide_nodes(self.endpoint, [wanted])
+        return self.endpoint.node(own)
+
+    def _mqtt(self) -> MqttTransport:
+        if self.endpoint.mqtt is None or self.endpoint.config.mqtt is None:
+            raise ConfigurationError('A route of type "mqtt" needs the broker of [mqtt].')
+        return self.endpoint.mqtt
 
     def _changed(self, route: str, link: Link) -> None:
         status = link.status()

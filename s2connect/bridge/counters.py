@@ -86,8 +86,9 @@ class Counters:
 
     def totals(self) -> Totals:
         """Return all numbers; they never decrease."""
-        counted = {(role, what): number for role, counts in self.messages.items() for what, number in counts.items()}
-        return Counter({**counted, **self.refused})
+        totals: Totals = Counter({(*key,): number for key, number in self.refused.items()})
+        totals.update({(role, what): n for role, counts in self.messages.items() for what, n in counts.items()})
+        return totals
 
     def refusals(self, sender: Role, now: float) -> dict[str, Any]:
         """Return the refusals of one side's messages as a JSON object."""

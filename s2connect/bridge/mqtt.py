@@ -10,7 +10,7 @@ from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
-from s2connect.transports import GOING_AWAY, MqttTransport, Protection, SessionToken, StaticSession
+from s2connect.transports import MqttTransport, Protection, SessionToken, StaticSession
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ class MqttLinkSide(LinkSide):
         return self._initiator
 
     async def open(self) -> Connection:
-        if self._initiator is not Initiator.BRIDGE:
-            raise UsageError(f"{self.title} opens the sessions itself.")
         return await self._mqtt.connect_static(self.session)
 
 
@@ -79,8 +77,7 @@ class _Peers:
             return await self._links.request_session(key, self._role, s2_version) is None
 
         def take(connection: Connection) -> None:
-            if not self._links.hand_over(key, self._role, connection):
-                self._links.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+            self._links.hand_over(key, self._role, connection)
 
         async def listen() -> None:
             try:

@@ -16,7 +16,6 @@ from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import NotPaired, S2ConnectError
 from s2connect.events import EventStream, Paired, Unpaired
-from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
 
@@ -106,11 +105,9 @@ class NodeDevicesSide(DevicesSide):
     async def _accept(self) -> None:
         async for connection, pairing in self.node.connections(connect=False):
             # Without waiting: many connections may arrive at the same time.
-            if not self._links.hand_over(str(pairing.key.remote), Role.RM, connection):
-                self._links.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
-            elif (known := self._sides.get(pairing.key.remote)) is not None and (
-                known.pairing is None or known.pairing.peer != pairing.peer
-            ):
+            taken = self._links.hand_over(str(pairing.key.remote), Role.RM, connection)
+            known = self._sides.get(pairing.key.remote) if taken else None
+            if known is not None and (known.pairing is None or known.pairing.peer != pairing.peer):
                 self._links.supervisor.spawn(self._add(pairing), "describe")
 
     async def _follow(self, events: EventStream) -> None:
@@ -134,6 +131,14 @@ def _device(pairing: Pairing) -> Device:
 def representative_id(bridge: NodeId, key: str) -> NodeId:
     """Return the permanent id of the node that represents a device; every bridge has another one."""
     return NodeId(uuid5(uuid5(NAMESPACE_URL, f"urn:uuid:{bridge}"), key))
+
+
+async def provide_nodes(endpoint: Endpoint, configs: Sequence[NodeConfig]) -> None:
+    """Create the nodes that are missing and describe those anew that differ; the settings are written once for each."""
+    wanted = {config.id: config for config in configs}
+    known = {node.id: node for node in endpoint.config.nodes if node.id in wanted}
+    await endpoint.create_nodes([config for node, config in wanted.items() if node not in known])
+    await endpoint.describe_nodes([config for node, config in wanted.items() if known.get(node, config) != config])
 
 
 def representative_alias(name: str, node: NodeId) -> str:
@@ -169,21 +174,13 @@ class NodeManagerSide(ManagerSide):
             side.node.set_admission_hook(_refuse)
 
     async def prepare(self, devices: Sequence[Device]) -> None:
-        wanted = {(config := self._config(device)).id: config for device in devices}
-        known = {node.id: node for node in self._endpoint.config.nodes}
-        await self._endpoint.create_nodes([config for node, config in wanted.items() if node not in known])
-        await self._endpoint.describe_nodes(
-            [config for node, config in wanted.items() if node in known and known[node] != config]
-        )
+        await provide_nodes(self._endpoint, [self._config(device) for device in devices])
 
     async def represent(self, device: Device) -> LinkSide:
-        config = self._config(device)
+        await self.prepare([device])
         side = self._sides.get(device.key)
-        if (node := self._endpoint.nodes.get(config.id)) is None:
-            node = await self._endpoint.create_node(config)
-        elif next((known for known in self._endpoint.config.nodes if known.id == config.id), None) != config:
-            await self._endpoint.describe_node(config)
         if side is None:
+            node = self._endpoint.node(representative_id(self._bridge, device.key))
             side = NodeLinkSide(node, "")
             await self._refresh(side)
             self._sides[device.key], self._keys[node.id] = side, device.key
@@ -237,8 +234,7 @@ class NodeManagerSide(ManagerSide):
 
     async def _accept(self, side: NodeLinkSide, key: str) -> None:
         async for connection, _ in side.node.connections(connect=False):
-            if not self._links.hand_over(key, Role.CEM, connection):
-                self._links.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+            self._links.hand_over(key, Role.CEM, connection)
 
     async def _follow(self, events: EventStream) -> None:
         for known in list(self._sides):

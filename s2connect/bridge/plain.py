@@ -7,6 +7,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from s2connect import Connection, InvalidMessage, Message, NodeId, Role, connect_plain, for_display
@@ -25,9 +26,9 @@ from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.plain_server import LinkAcceptor
 from s2connect.bridge.recording import ObservedConnection
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
-from s2connect.errors import S2ConnectError, UsageError
+from s2connect.errors import S2ConnectError
 from s2connect.session import Direction
-from s2connect.transports import Proxies, Trust, wan_client_context
+from s2connect.transports import PlainConnection, Proxies, Trust, wan_client_context
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class PlainClientLinkSide(LinkSide):
         role: Role of the bridge.
         local: Node id of the bridge there.
         proxies: For ``wss://`` towards the internet.
+
+    Attributes:
         observe: Given every connection, returns the one to use.
     """
 
@@ -55,7 +58,6 @@ class PlainClientLinkSide(LinkSide):
         role: Role,
         local: NodeId,
         proxies: Proxies,
-        observe: Callable[[LinkSide, Connection], Connection] = lambda _, connection: connection,
     ) -> None:
         self.title = title
         self._settings = settings
@@ -63,7 +65,7 @@ class PlainClientLinkSide(LinkSide):
         self._role = role
         self._local = local
         self._proxies = proxies
-        self._observe = observe
+        self.observe: Callable[[Connection], Connection] = lambda connection: connection
         self._context: ssl.SSLContext | None = None
 
     async def open(self) -> Connection:
@@ -82,7 +84,7 @@ class PlainClientLinkSide(LinkSide):
             trust=trust,
             allow_unencrypted=settings.allow_unencrypted,
         )
-        return self._observe(self, connection)
+        return self.observe(connection)
 
 
 class PlainServerLinkSide(LinkSide):
@@ -93,9 +95,6 @@ class PlainServerLinkSide(LinkSide):
     def __init__(self, title: str, path: str) -> None:
         self.title = title
         self.path = path
-
-    async def open(self) -> Connection:
-        raise UsageError(f"{self.title} connects to the bridge.")
 
 
 def _described(links: RouteLinks, known: ConfiguredDevice, side: LinkSide, connection: Connection) -> Connection:
@@ -129,14 +128,9 @@ class PlainClientDevicesSide(ConfiguredDevicesSide[PlainClientDevice]):
         self._bridge = bridge
         self._proxies = proxies
 
-    async def close(self) -> None:
-        pass  # nothing is open
-
     async def _add(self, device: PlainClientDevice) -> None:
-        def observe(side: LinkSide, connection: Connection) -> Connection:
-            return _described(self._links, device, side, connection)
-
-        side = PlainClientLinkSide(device, device.url, device.name, Role.CEM, self._bridge, self._proxies, observe)
+        side = PlainClientLinkSide(device, device.url, device.name, Role.CEM, self._bridge, self._proxies)
+        side.observe = partial(_described, self._links, device, side)
         await self._links.add_device(device.device(), side)
 
 
@@ -164,9 +158,8 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
         await self._acceptor.start(links)
         await super().start(links)
         if (path := self._config.path) is not None:
-            await self._acceptor.add_template(
-                path, self._bridge, self._config, lambda key: self._admit_by_path(key, path), self._observe_by_path
-            )
+            known = partial(self._admit_by_path, path)
+            await self._acceptor.add(path, None, self._bridge, self._config, self._observe_by_path, known)
 
     async def close(self) -> None:
         await self._acceptor.close()
@@ -174,16 +167,13 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
     async def _add(self, device: PlainServerDevice) -> None:
         side = PlainServerLinkSide(device.name, device.at)
         await self._links.add_device(device.device(), side)
-
-        def observe(_: str, connection: Connection) -> Connection:
-            return _described(self._links, device, side, connection)
-
-        await self._acceptor.add(device.key, device.at, self._bridge, device, observe)
+        observe = partial(_described, self._links, device, side)
+        await self._acceptor.add(device.at, device.key, self._bridge, device, observe)
 
     async def _remove(self, key: str) -> None:
         await self._acceptor.remove(key)
 
-    async def _admit_by_path(self, key: str, path: str) -> bool:
+    async def _admit_by_path(self, path: str, key: str) -> bool:
         """Return whether a device may connect under the id in its path."""
         if key in self._devices:
             return False  # it has a path of its own, and perhaps a token
@@ -214,8 +204,8 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
                 return True
         return False
 
-    def _observe_by_path(self, key: str, connection: Connection) -> Connection:
-        known, side = self._by_path[key]
+    def _observe_by_path(self, connection: PlainConnection) -> Connection:
+        known, side = self._by_path[connection.name]
         return _described(self._links, known, side, connection)
 
 
@@ -233,19 +223,10 @@ class PlainClientManagerSide(ManagerSide):
         self._config = config
         self._proxies = proxies
 
-    async def start(self, links: RouteLinks) -> None:
-        pass  # the links connect
-
-    async def close(self) -> None:
-        pass  # nothing is open
-
     async def represent(self, device: Device) -> LinkSide:
         url = _filled(self._config.url, device)
         local = representative_id(self._bridge, device.key)
         return PlainClientLinkSide(self._config, url, "the energy manager", Role.RM, local, self._proxies)
-
-    async def dismiss(self, key: str) -> None:
-        pass  # nothing is kept
 
 
 class PlainServerManagerSide(ManagerSide):
@@ -294,7 +275,7 @@ class PlainServerManagerSide(ManagerSide):
                 path += f"-{local.hex[:12]}"
             side = self._sides[device.key] = PlainServerLinkSide("the energy manager", path)
             try:
-                await self._acceptor.add(device.key, path, local, self._config)
+                await self._acceptor.add(path, device.key, local, self._config)
             except BaseException:
                 del self._sides[device.key]
                 raise

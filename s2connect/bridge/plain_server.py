@@ -12,10 +12,10 @@ from s2connect.bridge.config import Listening, PlainServerDevice, PlainServerDev
 from s2connect.bridge.devices import read_credentials
 from s2connect.bridge.sides import NOT_NOW, RouteLinks
 from s2connect.errors import ConfigurationError
-from s2connect.transports import GOING_AWAY, ServerContext, ServerIdentity
+from s2connect.transports import PlainConnection, ServerContext, ServerIdentity
 
-Observe = Callable[[str, Connection], Connection]
-"""Given the key of a device and its connection, returns the connection to use."""
+Observe = Callable[[PlainConnection], Connection]
+"""Given the connection of a device, returns the one to use."""
 
 
 class LinkAcceptor:
@@ -63,71 +63,49 @@ class LinkAcceptor:
 
     async def add(
         self,
-        key: str,
         path: str,
-        local: NodeId,
-        access: PlainServerDevice | PlainServerManager,
-        observe: Observe = lambda _, connection: connection,
-    ) -> None:
-        """Accept the client of one device at a path of its own."""
-
-        async def admit(_: str) -> str | None:
-            # The version that the client will choose is not known before the handshake.
-            return await self._links.request_session(key, self._role, "")
-
-        assert self._server is not None
-        acceptor = await self._acceptor(local, access, admit, by_path=False)
-        self._server.add(path, acceptor)
-        self._paths[key] = path
-        self._links.supervisor.keep(lambda: self._accept(key, acceptor, observe), "accept", key[:40])
-
-    async def add_template(
-        self,
-        template: str,
-        local: NodeId,
-        access: PlainServerDevices,
-        known: Callable[[str], Awaitable[bool]],
-        observe: Observe,
-    ) -> None:
-        """Accept clients whose id is in their path, those for which ``known`` returns True."""
-
-        async def admit(name: str) -> str | None:
-            return await self._links.request_session(name, self._role, "") if await known(name) else NOT_NOW
-
-        assert self._server is not None
-        acceptor = await self._acceptor(local, access, admit, by_path=True)
-        self._server.add(template, acceptor)
-        self._links.supervisor.keep(lambda: self._accept(None, acceptor, observe), "accept", "by path")
-
-    async def _acceptor(
-        self,
+        key: str | None,
         local: NodeId,
         access: PlainServerDevice | PlainServerDevices | PlainServerManager,
-        admit: Callable[[str], Awaitable[str | None]],
-        *,
-        by_path: bool,
-    ) -> PlainAcceptor:
+        observe: Observe = lambda connection: connection,
+        known: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Accept the client of one device at a path of its own.
+
+        Without a key, ``path`` is a template with the id of the device, and ``known`` returns whether it may connect.
+        """
+
+        async def admit(name: str) -> str | None:
+            if known is not None and not await known(name):
+                return NOT_NOW
+            # The version that the client will choose is not known before the handshake.
+            return await self._links.request_session(key or name, self._role, "")
+
         token, login = await read_credentials(access.token_file, access.login_file)
-        return PlainAcceptor(
+        acceptor = PlainAcceptor(
             role=self._role.other,
             local=local,
             tokens={"client": token} if token is not None else None,
             logins={"client": login} if login is not None else None,
-            by_path=by_path,
+            by_path=key is None,
             admission=admit,
             allow_unencrypted=self._settings.allow_unencrypted,
         )
+
+        async def accept() -> None:
+            async for connection in acceptor:
+                self._links.hand_over(key or connection.name, self._role, observe(connection))
+
+        assert self._server is not None
+        self._server.add(path, acceptor)
+        if key is not None:
+            self._paths[key] = path
+        self._links.supervisor.keep(accept, "accept", key[:40] if key is not None else "by path")
 
     async def remove(self, key: str) -> None:
         """Accept the client of a device no more."""
         if (path := self._paths.pop(key, None)) is not None and self._server is not None:
             await self._server.remove(path)
-
-    async def _accept(self, key: str | None, acceptor: PlainAcceptor, observe: Observe) -> None:
-        async for connection in acceptor:
-            device = connection.name if key is None else key
-            if not self._links.hand_over(device, self._role, observe(device, connection)):
-                await connection.close(GOING_AWAY, "too late")
 
 
 def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:

@@ -15,6 +15,7 @@ from s2connect.bridge.link_status import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
+from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
 
@@ -132,12 +133,14 @@ class Route(RouteLinks):
         return NOT_NOW if link is None else await link.request_session(role, s2_version)
 
     def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
-        link = self.links.get(key)
+        link, taken = self.links.get(key), False
         try:
-            return link is not None and link.hand_over(role, connection)
+            taken = link is not None and link.hand_over(role, connection)
         except Exception as error:
             self.supervisor.failures.failed("arrival", error, name=key)
-            return False
+        if not taken:
+            self.supervisor.spawn(connection.close(GOING_AWAY, "too late"), "too-late")
+        return taken
 
     def can_forget(self, key: str) -> bool:
         link = self.links.get(key)

@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar
 from s2connect import Connection, Role, Supervisor
 from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
+from s2connect.errors import UsageError
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """Refusal of an unknown peer; the exact reason is not for strangers."""
@@ -36,7 +37,6 @@ class LinkSide(ABC):
     def initiator(self) -> Initiator | None:
         """Party that opens the session; None as long as there is no pairing."""
 
-    @abstractmethod
     async def open(self) -> Connection:
         """Connect to the peer, once. Only where the initiator is BRIDGE; cancel-safe.
 
@@ -44,6 +44,7 @@ class LinkSide(ABC):
             NoLongerPaired, AccessRefused: The peer wants no session any more.
             S2ConnectError: It cannot be reached now.
         """
+        raise UsageError(f"{self.title} connects to the bridge.")
 
 
 class RouteLinks(Protocol):
@@ -73,7 +74,7 @@ class RouteLinks(Protocol):
         """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user."""
 
     def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
-        """Take over the connection of that peer. False if no link waits for it: the caller has to close it."""
+        """Take over the connection of that peer. False if no link waits for it, which closes it."""
 
     def can_forget(self, key: str) -> bool:
         """Return whether a device may be forgotten: it was never connected through, is not now, and leaves no state."""
@@ -82,18 +83,17 @@ class RouteLinks(Protocol):
         """Update a device's link after one of its sides was paired or unpaired."""
 
 
-class RouteSide(ABC):
+class RouteSide:
     """Base of the two sides of a route."""
 
-    @abstractmethod
     async def start(self, links: RouteLinks) -> None:
         """Start; known devices have been added when this returns.
 
         Raises:
             ConfigurationError: A setting cannot be used, e.g. an address is taken.
         """
+        self._links = links
 
-    @abstractmethod
     async def close(self) -> None:
         """Stop accepting and release everything but the connections that were handed over."""
 
@@ -105,7 +105,7 @@ class DevicesSide(RouteSide):
 DeviceT = TypeVar("DeviceT", bound=ConfiguredDevice)
 
 
-class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
+class ConfiguredDevicesSide(DevicesSide, ABC, Generic[DeviceT]):
     """Side whose devices are configured, and can change while it runs.
 
     Args:
@@ -116,7 +116,7 @@ class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
         self._devices = {device.key: device for device in devices}
 
     async def start(self, links: RouteLinks) -> None:
-        self._links = links
+        await super().start(links)
         await links.prepare_devices([device.device() for device in self._devices.values()])
         for device in self._devices.values():
             await self._add(device)
@@ -151,7 +151,7 @@ class ConfiguredDevicesSide(DevicesSide, Generic[DeviceT]):
         """Admit a device no more; its link ends afterwards."""
 
 
-class ManagerSide(RouteSide):
+class ManagerSide(RouteSide, ABC):
     """Side of the energy manager (CEM). The bridge represents each device there.
 
     Attributes:
@@ -175,6 +175,5 @@ class ManagerSide(RouteSide):
             StorageError: It could not be stored.
         """
 
-    @abstractmethod
     async def dismiss(self, key: str) -> None:
         """Represent a device no more."""

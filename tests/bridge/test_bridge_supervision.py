@@ -12,6 +12,7 @@ from s2connect import Role, events, supervisor
 from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.route import Route
 from s2connect.endpoint.connections import Connections
+from s2connect.errors import ConnectionClosed
 from s2connect.service import sidecar as cli_service
 from s2connect.service.bridge import _Changes
 from s2connect.service.events import Event, Warned
@@ -20,6 +21,7 @@ from s2connect.service.systemd import Notifier
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
 from tests.bridge.bridge_fixtures import WSS, BridgeSetup, both
 from tests.bridge.frbc_texts import FROM_RM_FIRST
+from tests.bridge.link_fixtures import connection_pair
 from tests.endpoint.test_endpoint_supervision import SECRET, Fault
 from tests.waits import until, within
 
@@ -96,7 +98,7 @@ async def test_a_pairing_that_a_side_missed_by_an_error_is_seen_when_it_looks_ag
     logged_once(caplog)
 
 
-async def test_a_connection_whose_arrival_meets_an_error_is_left_to_its_side_to_close(
+async def test_a_connection_whose_arrival_meets_an_error_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with BridgeSetup(tmp_path, WSS, WSS) as house:
@@ -105,7 +107,10 @@ async def test_a_connection_whose_arrival_meets_an_error_is_left_to_its_side_to_
         await both(house, iterators)
         route = house.route
         monkeypatch.setattr(house.link, "hand_over", lambda *_: 1 / 0)
-        assert route.hand_over(house.key, RM, None) is False  # type: ignore[arg-type]
+        ours, theirs = connection_pair()
+        assert route.hand_over(house.key, RM, ours) is False
+        with pytest.raises(ConnectionClosed):
+            await theirs.recv()
         assert [failure.task for failure in told.failures] == ["arrival"]
         await asyncio.gather(
             *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
