@@ -48,61 +48,25 @@ a peer: peers get the enumerated reasons of the standard.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import ClassVar
-
-__all__ = [
-    "S2ConnectError",
-    "UsageError",
-    "InvalidUrl",
-    "InvalidPairingCode",
-    "ConfigurationError",
-    "NameConflict",
-    "NetworkError",
-    "NotReachable",
-    "PeerTimeout",
-    "PeerBusy",
-    "TrustError",
-    "CertificateRefused",
-    "CertificateChanged",
-    "NotPublic",
-    "PeerError",
-    "ProtocolViolation",
-    "IncompatibleApiVersion",
-    "PairingError",
-    "WrongPairingCode",
-    "PairingRefused",
-    "PairingExpired",
-    "PairingReplaced",
-    "PairingUnconfirmed",
-    "SessionError",
-    "NotPaired",
-    "NoLongerPaired",
-    "AccessRefused",
-    "SessionRefused",
-    "ConnectionClosed",
-    "MessageRefused",
-    "AcknowledgementTimeout",
-    "StorageError",
-    "StorageUnavailable",
-    "PairingsLost",
-    "InsecurePermissions",
-    "HomeInUse",
-    "NotInitialised",
-]
 
 
 class S2ConnectError(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        kind: Stable name of the error for programs, logs and metrics.
+        kind: Stable name of the error for programs, logs and metrics: that of its class, as ``not_reachable``.
         what: What happened, to what: one sentence for a person, without a secret.
         hint: What to do about it, or an empty string where nothing can be done.
     """
 
     kind: ClassVar[str] = "error"
     default_hint: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Error")).lower()
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
         super().__init__(what)
@@ -116,40 +80,31 @@ class S2ConnectError(Exception):
 class UsageError(S2ConnectError, ValueError):
     """The caller's own input cannot be used as it is."""
 
-    kind = "usage"
-
 
 class InvalidUrl(UsageError):
     """A URL breaks VER-03: it must be ``https://…/`` without a version."""
 
-    kind = "invalid_url"
     default_hint = "A pairing URL looks like https://name.local:8443/pairing/."
 
 
 class InvalidPairingCode(UsageError):
     """A pairing code breaks TOK-04. The code itself is not part of the message."""
 
-    kind = "invalid_pairing_code"
     default_hint = "A code has at least four letters or digits, with an optional name and a dash before it."
 
 
 class ConfigurationError(UsageError):
     """A setting cannot be used; the message names the setting."""
 
-    kind = "configuration"
-
 
 class NameConflict(ConfigurationError):
     """Another device in the network has the name that this endpoint advertises (DISC-07)."""
 
-    kind = "name_conflict"
     default_hint = "Give one of the two another name; until then this endpoint is reached by its URL only."
 
 
 class NetworkError(S2ConnectError):
     """The peer could not be asked now; it may work later."""
-
-    kind = "network"
 
 
 class NotReachable(NetworkError):
@@ -160,7 +115,6 @@ class NotReachable(NetworkError):
             much to do.
     """
 
-    kind = "not_reachable"
     cut = False
     default_hint = "Check that the other device is on, that both are in the same network, and the address."
 
@@ -184,7 +138,6 @@ class NotReachable(NetworkError):
 class PeerTimeout(NetworkError, TimeoutError):
     """The peer did not answer in time."""
 
-    kind = "peer_timeout"
     default_hint = "Check that the other device still runs, then try again."
 
 
@@ -196,7 +149,6 @@ class PeerBusy(NetworkError):
         retry_after: Seconds after which the peer asks us to come again; 0 where it does not say.
     """
 
-    kind = "peer_busy"
     default_hint = "Wait a little, then try again."
 
     def __init__(self, what: str, *, status: int, retry_after: float = 0.0, hint: str | None = None) -> None:
@@ -208,8 +160,6 @@ class PeerBusy(NetworkError):
 class TrustError(S2ConnectError):
     """The peer's certificate is not what it has to be."""
 
-    kind = "trust"
-
 
 class CertificateRefused(TrustError):
     """A certificate is expired, of another name, of another root, badly signed, or weak.
@@ -219,8 +169,6 @@ class CertificateRefused(TrustError):
             ``chain`` or ``other``.
     """
 
-    kind = "certificate_refused"
-
     def __init__(self, what: str, *, reason: str, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.reason = reason
@@ -229,14 +177,12 @@ class CertificateRefused(TrustError):
 class CertificateChanged(TrustError):
     """The server showed another certificate in the middle of one pairing attempt (TRUST-05)."""
 
-    kind = "certificate_changed"
     default_hint = "Try again; if it happens once more, somebody may be between you and the device."
 
 
 class NotPublic(TrustError):
     """The address is not on the internet, e.g. of the own network; WAN endpoints do not connect to it (ROLE-03)."""
 
-    kind = "not_public"
     default_hint = (
         "A device in a local network is paired through the URL that its vendor runs on the internet. Where all of this "
         "is one private network, set allow_private_addresses in config.json."
@@ -246,33 +192,26 @@ class NotPublic(TrustError):
 class PeerError(S2ConnectError):
     """The peer breaks the protocol or speaks another version of it."""
 
-    kind = "peer"
-
 
 class ProtocolViolation(PeerError):
     """The peer's answer is not what the standard says."""
 
-    kind = "protocol_violation"
     default_hint = "The other device's software may be faulty or too old; look for an update of it."
 
 
 class IncompatibleApiVersion(PeerError):
     """No common major version of an S2 Connect API (VER-02)."""
 
-    kind = "incompatible_api_version"
     default_hint = "One of the two devices needs a software update."
 
 
 class PairingError(S2ConnectError):
     """Pairing did not come about; nothing was changed."""
 
-    kind = "pairing"
-
 
 class WrongPairingCode(PairingError):
     """The two sides do not have the same code, or somebody sits between them."""
 
-    kind = "wrong_pairing_code"
     default_hint = "Read the code on the other device again and type it as it stands there, capitals included."
 
 
@@ -284,8 +223,6 @@ class PairingRefused(PairingError):
         additional_info: What the peer added for a person; from the network, clean before display.
     """
 
-    kind = "pairing_refused"
-
     def __init__(self, what: str, *, reason: str, additional_info: str = "", hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.reason = reason
@@ -295,7 +232,6 @@ class PairingRefused(PairingError):
 class PairingExpired(PairingError, TimeoutError):
     """The attempt was not finished within its 15 seconds (PAIR-04, PAIRC-03)."""
 
-    kind = "pairing_expired"
     default_hint = "Try again; if it happens again, the connection between the devices is too slow."
 
 
@@ -305,41 +241,34 @@ class PairingReplaced(PairingError):
     The pairing is not kept; unpairing at the other side is tried.
     """
 
-    kind = "pairing_replaced"
     default_hint = "`s2connect pairings` lists what stands; pair again if it is not what you want."
 
 
 class PairingUnconfirmed(PairingError):
     """The answer to the last step was lost: the peer may believe in the pairing or not (PAIRC-06)."""
 
-    kind = "pairing_unconfirmed"
     default_hint = "It is settled by the next session; if none comes about, pair again with a new code."
 
 
 class SessionError(S2ConnectError):
     """A session did not come about, or ended."""
 
-    kind = "session"
-
 
 class NotPaired(SessionError):
     """There is no pairing with this peer on this side."""
 
-    kind = "not_paired"
     default_hint = "`s2connect pairings` lists what this endpoint is paired with."
 
 
 class NoLongerPaired(SessionError):
     """The peer has removed the pairing (SESC-05)."""
 
-    kind = "no_longer_paired"
     default_hint = "Pair the two again if they shall work together."
 
 
 class AccessRefused(SessionError):
     """The peer accepts none of our access tokens (401, SESC-05)."""
 
-    kind = "access_refused"
     default_hint = "The other side does not know this pairing any more, or it is too old; pair the two again."
 
 
@@ -350,8 +279,6 @@ class SessionRefused(SessionError):
         reason: The ``errorMessage`` of the standard.
         additional_info: What the peer added for a person; from the network, clean before display.
     """
-
-    kind = "session_refused"
 
     def __init__(self, what: str, *, reason: str, additional_info: str = "", hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
@@ -367,8 +294,6 @@ class ConnectionClosed(SessionError):
         reason: Why, from the side that closed; from the network, clean before display.
     """
 
-    kind = "connection_closed"
-
     def __init__(self, code: int = 1006, reason: str = "") -> None:
         super().__init__(f"The connection was closed ({code}{': ' + reason if reason else ''}).")
         self.code = code
@@ -383,8 +308,6 @@ class MessageRefused(SessionError):
         label: The peer's ``diagnostic_label``; from the network, clean before display.
     """
 
-    kind = "message_refused"
-
     def __init__(self, what: str, *, status: str, label: str = "") -> None:
         super().__init__(what)
         self.status = status
@@ -394,26 +317,20 @@ class MessageRefused(SessionError):
 class AcknowledgementTimeout(SessionError, TimeoutError):
     """The peer did not acknowledge a message in time; the session goes on."""
 
-    kind = "acknowledgement_timeout"
-
 
 class StorageError(S2ConnectError):
     """The state on this machine cannot be read or written."""
-
-    kind = "storage"
 
 
 class StorageUnavailable(StorageError):
     """Reading or writing failed (disk full, read-only, database locked); nothing was half done."""
 
-    kind = "storage_unavailable"
     default_hint = "Check free space and permissions of the state directory."
 
 
 class PairingsLost(StorageUnavailable):
     """The database of pairings is empty or missing, although there were pairings."""
 
-    kind = "pairings_lost"
     default_hint = (
         "Restore it from a backup. Without one the pairings are lost: `s2connect unpair --all` begins anew, and every "
         "device has to be paired again."
@@ -423,20 +340,18 @@ class PairingsLost(StorageUnavailable):
 class InsecurePermissions(StorageError):
     """A file with secrets can be read by others (SEC-02)."""
 
-    kind = "insecure_permissions"
-
 
 class HomeInUse(StorageError):
     """Another process works with this state directory."""
-
-    kind = "home_in_use"
 
 
 class NotInitialised(StorageError):
     """The state directory has not been set up."""
 
-    kind = "not_initialised"
     default_hint = "Run `s2connect init` first."
+
+
+__all__ = [name for name, value in globals().items() if isinstance(value, type) and not name.startswith("_")]
 
 
 def stumbled_over_protocol(error: S2ConnectError) -> bool:

@@ -15,6 +15,7 @@ from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
+from s2connect.supervisor import TaskFailure
 
 __all__ = [
     "UnpairedBy",
@@ -170,22 +171,8 @@ class Advertised(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailed(Event):
-    """A background task of this program failed. The log has the details, this event nothing secret.
-
-    The same failure is published once a minute.
-
-    Attributes:
-        task: Kind of the task, e.g. ``connector`` or ``advertise``.
-        error: Name of the exception's class.
-        retry_in: Seconds until the task is started again; None where it is not.
-        count: How often it failed in this way since it was published last, this time included.
-    """
-
-    task: str
-    error: str
-    retry_in: float | None
-    count: int
+class TaskFailed(TaskFailure, Event):
+    """A background task of this program failed; published once a minute for the same failure, with nothing secret."""
 
     @property
     def sentence(self) -> str:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from s2connect.errors import S2ConnectError
@@ -41,9 +40,9 @@ CLOSE_TIMEOUT: Final = 30.0
 """Seconds for cancelled tasks to end: links and sessions close towards their peers."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskFailure:
-    """A background task failed.
+    """A background task of this program failed.
 
     Attributes:
         task: Kind of the task, e.g. ``connector``.
@@ -61,12 +60,7 @@ class TaskFailure:
 class FailureLog:
     """Failures of tasks: counted, logged with their traceback once, and published; bounded by time and number.
 
-    Args:
-        publish: Called with every failure that is reported.
-        clock: Seconds of a clock that never goes back.
-
-    Attributes:
-        counts: All failures so far, by ``task``.
+    ``publish`` is called with every failure that is reported. ``counts`` has all failures so far, by ``task``.
     """
 
     def __init__(
@@ -89,13 +83,9 @@ class FailureLog:
     ) -> None:
         """Count a failure and, unless the same was reported within ``REPORT_EVERY``, report it.
 
-        Args:
-            task: See :class:`TaskFailure`; one of few names, none from the network.
-            error: The exception.
-            name: Name of the task, for the log.
-            retry_in: Seconds until it is started again.
-            expected: Level at which an :class:`S2ConnectError` is logged. It is published only if the task is
-                started again: otherwise the caller that began it reports its result.
+        ``task`` is one of few names, none from the network; ``name`` is for the log, and ``expected`` the level at
+        which an :class:`S2ConnectError` is logged. It is published only if the task is started again: otherwise the
+        caller that began it reports its result.
         """
         self.counts[task] += 1
         now, key = self.clock(), (task, _origin(error))
@@ -130,8 +120,7 @@ class FailureLog:
 
 
 process_failures: Final = FailureLog()
-"""Failures outside of supervisors: in callbacks, and in tasks bound to one connection. They end
-the connection, and the end is reported to its owner."""
+"""Failures in callbacks and in tasks bound to one connection: its end is reported to its owner."""
 
 
 def _origin(error: BaseException) -> object:
@@ -150,9 +139,6 @@ class Supervisor:
         failures: Reports failures; it may be shared.
         sleep: Waits so many seconds.
         chance: Uniform in [0, 1), spreads the delays.
-
-    Attributes:
-        failures: See above.
     """
 
     def __init__(
@@ -173,9 +159,7 @@ class Supervisor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @property
@@ -188,11 +172,8 @@ class Supervisor:
     ) -> asyncio.Task[T]:
         """Run a coroutine once. Its failure is reported; after :meth:`close` it is cancelled before it begins.
 
-        Args:
-            work: The coroutine.
-            task: Kind of the task: see :class:`TaskFailure`.
-            about: Further name of the task, for the log; text from the network has to be cleaned.
-            expected: Level at which an :class:`S2ConnectError` is logged.
+        ``task`` is its kind (see :class:`TaskFailure`), ``about`` a further name for the log: text from the network has
+        to be cleaned. ``expected`` is the level at which an :class:`S2ConnectError` is logged.
         """
         name = f"{self._name}-{task}-{about}" if about else f"{self._name}-{task}"
         made = asyncio.create_task(work, name=name)
@@ -205,13 +186,8 @@ class Supervisor:
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]], task: str, about: object = "") -> asyncio.Task[None]:
         """Run a coroutine until it returns or is cancelled. After every error, which is reported, it is started again.
 
-        Args:
-            work: Makes the coroutine; it has to be able to begin anew wherever it failed.
-            task: As in :meth:`spawn`.
-            about: As in :meth:`spawn`.
-
-        Returns:
-            The task over all its lives.
+        ``work`` makes it, able to begin anew wherever it failed; the rest is as in :meth:`spawn`. The task that is
+        returned goes through all its lives.
         """
         return self.spawn(self._keep(work, task), task, about)
 
@@ -248,12 +224,9 @@ class Supervisor:
             self.failures.failed(task, error, name=made.get_name(), expected=expected)
 
     async def end(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-        """Cancel tasks and wait until they have ended, except for the caller's.
+        """Cancel tasks and wait until they have ended, except for the caller's; cancelled itself, wait no longer.
 
-        Cancelled itself, it does not wait any longer.
-
-        Returns:
-            Those that did not end within ``CLOSE_TIMEOUT``; they are logged.
+        Those that did not end within ``CLOSE_TIMEOUT`` are logged and returned.
         """
         ending = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
         for task in ending:
@@ -266,10 +239,9 @@ class Supervisor:
         return left
 
     async def close(self, *, grace: float = 0.0) -> None:
-        """End all tasks but the caller's; none begins afterwards. Idempotent.
+        """End all tasks but the caller's, after ``grace`` seconds for them to end by themselves. Idempotent.
 
-        Args:
-            grace: Seconds in which they may end by themselves before.
+        None begins afterwards.
         """
         me = asyncio.current_task()
         if grace and (running := self._tasks.keys() - {me}):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from s2connect.endpoint.config import EndpointConfig, bracketed
 from s2connect.endpoint.resolver import Resolver
-from s2connect.events import EventHub, TaskFailed
+from s2connect.events import EventHub, Notice, TaskFailed
 from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.store.base import Store, Vault
-from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
+from s2connect.supervisor import FailureLog, Supervisor
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,12 +47,11 @@ class EndpointState:
     ready: bool = False
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor("s2connect", FailureLog(self._task_failed))
+        self.supervisor = Supervisor("s2connect", FailureLog(lambda f: self.events.publish(TaskFailed(**vars(f)))))
 
-    def _task_failed(self, failure: TaskFailure) -> None:
-        self.events.publish(
-            TaskFailed(task=failure.task, error=failure.error, retry_in=failure.retry_in, count=failure.count)
-        )
+    def notice(self, kind: str, sentence: str) -> None:
+        """Publish a notice for an operator."""
+        self.events.publish(Notice(kind=kind, sentence=sentence))
 
     def configure(self, config: EndpointConfig) -> None:
         """Use these settings from now on."""

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from s2connect.https.admission import Admission, ConnectionEntry, Limits, Refusal, reserve_of
 from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
-from s2connect.https.lag import LagProbe
 from s2connect.https.rate import network_of
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.supervisor import process_failures
@@ -47,6 +46,9 @@ EXHAUSTED_PAUSE: Final = 0.25
 
 PORT_TRIES: Final = 32
 """Numbers tried until one is free in every address family."""
+
+LOOK_EVERY: Final = 0.05
+"""Seconds between two measurements of the loop's lag while it is not late."""
 
 FIRST_PAUSE: Final = 0.005
 """Seconds before the first new check whether a client's first record is complete; doubled for each further check."""
@@ -80,20 +82,15 @@ def descriptor_limit() -> int:
 
 
 async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.socket]:
-    """Return listening sockets for all addresses of a host, of all address families, with one and the same port.
-
-    Args:
-        host: Name, address or addresses; None for all of this machine.
-        port: TCP port, 0 for any.
+    """Return listening sockets of all address families, with one and the same port; arguments as of :class:`Acceptor`.
 
     Raises:
         OSError: The address or port cannot be used.
     """
     loop = asyncio.get_running_loop()
-    hosts = [host or None] if host is None or isinstance(host, str) else list(host)
     addresses: dict[tuple[int, str], Any] = {}
-    for name in hosts:
-        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for name in [host] if host is None or isinstance(host, str) else host:
+        found = await loop.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         addresses.update({(family, str(where[0])): where for family, _, _, _, where in found})
     for tries_left in reversed(range(PORT_TRIES)):
         try:
@@ -110,28 +107,16 @@ def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.sock
     try:
         for (family, _), where in addresses.items():
             try:
-                made = socket.socket(family, socket.SOCK_STREAM)
+                made = socket.create_server((where[0], port, *where[2:]), family=family, backlog=BACKLOG)
             except OSError as error:
-                if error.errno not in _NO_SUCH_FAMILY:
-                    raise
-                missing = error
-                continue
+                missing = OSError(error.errno, os.strerror(error.errno or 0))  # create_server adds words of its own
+                is_off = error.errno == errno.EADDRNOTAVAIL and where[0] == "::"
+                if is_off or error.errno in _NO_SUCH_FAMILY:
+                    continue
+                raise missing from error
             sockets.append(made)
             made.setblocking(False)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                made.bind((where[0], port, *where[2:]))
-            except OSError as error:
-                if error.errno != errno.EADDRNOTAVAIL or where[0] != "::":
-                    raise
-                missing = error  # IPv6 is switched off
-                sockets.pop().close()
-                continue
             port = made.getsockname()[1]
-        for made in sockets:
-            made.listen(BACKLOG)
     except BaseException:
         for made in sockets:
             made.close()
@@ -152,10 +137,6 @@ class Acceptor:
             :attr:`admission` how the connection comes on, and when it has ended.
         context: TLS server context; None for no TLS.
         limits: Bounds; None for those that fit the descriptors of this process when it starts to listen.
-
-    Attributes:
-        admission: Decides.
-        port: The port, once started.
     """
 
     def __init__(
@@ -182,11 +163,7 @@ class Acceptor:
         self._reports = LogLimiter()
 
     async def start(self, host: str | Sequence[str] | None, port: int) -> None:
-        """Listen.
-
-        Args:
-            host: Address or addresses; None for all.
-            port: TCP port, 0 for any: then it is the same in all address families.
+        """Listen at an address or addresses, None for all; at port 0 on any, the same in all address families.
 
         Raises:
             OSError: The address or port cannot be used.
@@ -210,9 +187,8 @@ class Acceptor:
         for handle in (self._turn, self._pause):
             if handle is not None:
                 handle.cancel()
-        for listening in self._listening:
-            listening.close()
-        self._listening = []
+        while self._listening:
+            self._listening.pop().close()
         arriving = list(self._arriving.values())
         for task in arriving:
             task.cancel()
@@ -306,11 +282,7 @@ class Acceptor:
             process_failures.failed("arrival", error)
 
     async def _client_hello(self, connection: socket.socket) -> None:
-        """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it.
-
-        Raises:
-            ConnectionResetError: The client has gone, or asks for a key exchange that we do not offer.
-        """
+        """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it."""
         await self._readable(connection)
         pause = FIRST_PAUSE
         while (record := _whole_record(connection)) is None:
@@ -324,16 +296,10 @@ class Acceptor:
             raise ConnectionResetError
 
     async def _readable(self, connection: socket.socket) -> None:
-        arrived: asyncio.Future[None] = self._loop.create_future()
-        descriptor = connection.fileno()
-
-        def readable() -> None:
-            if not arrived.done():
-                arrived.set_result(None)
-
-        self._loop.add_reader(descriptor, readable)
+        arrived, descriptor = asyncio.Event(), connection.fileno()
+        self._loop.add_reader(descriptor, arrived.set)
         try:
-            await arrived
+            await arrived.wait()
         finally:
             self._loop.remove_reader(descriptor)
 
@@ -376,6 +342,43 @@ class Acceptor:
         if count := self._reports.count(why, self._loop.time()):
             last = f"; the last from {network}" if network else ""
             _log.warning("Connections closed at once on port %d: %d %s%s", self.port, count, why, last)
+
+
+class LagProbe:
+    """Measures several times a second how long a ready socket waits for the loop, and calls ``look(lag, now=now)``.
+
+    A timer would measure less: a loop that handles a few sockets a turn has its timers in time, and sockets wait.
+    """
+
+    def __init__(self, look: Callable[..., None]) -> None:
+        self._look = look
+        self._loop = asyncio.get_running_loop()
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._there.setblocking(False)
+        self._sent = 0.0
+        self._loop.add_reader(self._here.fileno(), self._arrived)
+        self._timer = self._loop.call_later(LOOK_EVERY, self._send)
+
+    def close(self) -> None:
+        """Measure no more. Idempotent."""
+        self._timer.cancel()
+        if self._here.fileno() >= 0:
+            self._loop.remove_reader(self._here.fileno())
+            self._here.close()
+            self._there.close()
+
+    def _send(self) -> None:
+        # A turn of the loop begins with its sockets: what is sent now waits for a whole turn.
+        self._sent = self._loop.time()
+        self._there.send(b"x")
+
+    def _arrived(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._here.recv(16)
+        now = self._loop.time()
+        self._timer = self._loop.call_later(LOOK_EVERY, self._send)
+        self._look(now - self._sent, now=now)
 
 
 def _whole_record(connection: socket.socket) -> bytes | None:

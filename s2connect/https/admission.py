@@ -56,13 +56,7 @@ class Refusal(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one server.
-
-    Attributes:
-        connections: Connections without a session.
-        per_network: Those of one network.
-        handshakes: TLS handshakes under way; half of them are those of one network at most.
-    """
+    """Bounds of one server; half of the handshakes under way are those of one network at most."""
 
     connections: int = MAX_CONNECTIONS
     per_network: int = MAX_CONNECTIONS_PER_NETWORK
@@ -84,13 +78,9 @@ def reserve_of(descriptors: int) -> int:
 
 @dataclass(eq=False, slots=True)
 class ConnectionEntry:
-    """Entry of one connection in the admission.
+    """Entry of one connection in the admission, in its stage ``since`` then.
 
-    Attributes:
-        network: Where it comes from.
-        since: When it entered its stage.
-        stage: How far it has come.
-        evict: Called where it has to make room; set by the owner of the connection.
+    ``evict`` is called where it has to make room; the owner of the connection sets it.
     """
 
     network: str
@@ -123,13 +113,6 @@ class Admission:
 
     How many begin, and how many may wait for that, follows what the server is able to do
     (:class:`~s2connect.https.overload.Overload`).
-
-    Args:
-        limits: Bounds.
-
-    Attributes:
-        limits: Bounds.
-        overload: Decides how much is begun.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -148,15 +131,9 @@ class Admission:
     def admit(
         self, network: str, *, now: float, scarce: bool = False
     ) -> tuple[ConnectionEntry | Refusal, ConnectionEntry | None]:
-        """Decide about a new connection, before anything is spent on it.
+        """Decide about a new connection, before anything is spent on it; ``scarce`` if descriptors are running out.
 
-        Args:
-            network: Where it comes from.
-            now: Time.
-            scarce: Whether descriptors are running out.
-
-        Returns:
-            Its entry, or why it is refused; and the entry that has to make room for it, which counts no more.
+        Returns its entry, or why it is refused; and the entry that has to make room for it, which counts no more.
         """
         if not self.overload.takes(network, waiting=self._waiting) and self._longest_but(network) is None:
             return Refusal.BUSY, None
@@ -182,8 +159,7 @@ class Admission:
     def ready(self, entry: ConnectionEntry, *, now: float) -> tuple[bool, ConnectionEntry | None]:
         """Queue the TLS handshake of a connection whose client has sent its first message.
 
-        Returns:
-            Whether it may wait; and the entry that has to make room for it. Both count no more otherwise.
+        Returns whether it may wait; and the entry that has to make room for it. Both count no more otherwise.
         """
         victim = None
         if not self.overload.takes(entry.network, waiting=self._waiting):

@@ -42,7 +42,7 @@ REQUEST_TIMEOUT = 10.0
 """Seconds for one request where nothing else is said."""
 
 VERSION_WITHOUT_INDEX = "v1"
-"""VER-08: version used with a server that has no version index."""
+"""VER-08: version of a server that has no version index."""
 
 MAX_API_VERSIONS = 32
 """Longest version index that is read."""
@@ -115,32 +115,22 @@ class HttpsClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close all connections; idempotent."""
         await self._session.close()
 
     async def api_version(self, base: BaseUrl) -> str:
         """Fetch the version index of an API and pick the best version that both know (VER-02).
 
         Where there is no index (404) it is taken for ``v1``, which the log says (VER-08). If there is nothing at the
-        URL at all, the next request raises :class:`ProtocolViolation`.
+        URL at all, the next request raises :class:`ProtocolViolation`. Other errors are those of :meth:`post`.
 
         Raises:
             IncompatibleApiVersion: None in common.
-            ProtocolViolation: There is no such index.
-            NetworkError: Not reachable, too slow or busy.
-            TrustError: The certificate is not what it has to be.
         """
         reply = _unless_busy(base, await self._request("GET", base, str(base)))
         if reply.status == 404:
             self.without_index = True
-            _log.warning(
-                "%s has no version index (HTTP 404), which the standard demands; trying %s",
-                for_display(str(base), 200),
-                VERSION_WITHOUT_INDEX,
-            )
+            what = "%s has no version index (HTTP 404), which the standard demands; trying %s"
+            _log.warning(what, for_display(str(base), 200), VERSION_WITHOUT_INDEX)
             return VERSION_WITHOUT_INDEX
         if not succeeded(reply.status):
             raise no_api(base, f" (HTTP {reply.status})")
@@ -163,12 +153,12 @@ class HttpsClient:
         base: BaseUrl,
         version: str,
         operation: str,
-        body: Wire | None = None,
+        body: Wire | bytes | None = None,
         *,
         bearer: Secret | None = None,
         timeout: float = REQUEST_TIMEOUT,
     ) -> HttpReply:
-        """Post to an operation. Any status below 500 but 429 is returned, the caller knows what it means.
+        """Post an object or JSON text. Any status below 500 but 429 is returned, the caller knows what it means.
 
         Raises:
             PeerBusy: 429 or 5xx.
@@ -177,22 +167,9 @@ class HttpsClient:
             TrustError: The certificate is not what it has to be; nothing was sent.
             ProtocolViolation: The answer is too long or no HTTP, or there is neither index nor operation at the URL.
         """
-        data = body.to_json() if body is not None else None
-        return await self.post_json(base, version, operation, data, bearer=bearer, timeout=timeout)
-
-    async def post_json(
-        self,
-        base: BaseUrl,
-        version: str,
-        operation: str,
-        body: bytes | None,
-        *,
-        bearer: Secret | None = None,
-        timeout: float = REQUEST_TIMEOUT,
-    ) -> HttpReply:
-        """Like :meth:`post`, for a body that is JSON text already."""
+        data = body.to_json() if isinstance(body, Wire) else body
         url = base.operation(version, operation)
-        reply = _unless_busy(base, await self._request("POST", base, url, body, bearer, timeout))
+        reply = _unless_busy(base, await self._request("POST", base, url, data, bearer, timeout))
         if reply.status == 404 and self.without_index:
             raise no_api(base, " (HTTP 404)")
         return reply

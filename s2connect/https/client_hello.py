@@ -32,10 +32,7 @@ _FIRST_HYBRID: Final = 0x0200
 def is_served(record: bytes) -> bool:
     """Return whether a handshake that begins with this record uses a group of ours. False for no client's hello.
 
-    A client in whose first record the message is not whole is refused, too: what follows could not be seen.
-
-    Args:
-        record: The first record, with its head, which is all of it.
+    A client in whose first record, which is all of ``record``, the message is not whole is refused, too.
     """
     try:
         shares, groups = _offers(record)

@@ -44,11 +44,7 @@ class _RequestHandler(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Answer with a bare status, and end the connection.
-
-        Raises:
-            ConnectionResetError: Always, as aiohttp does where there is nobody to answer.
-        """
+        """Answer with a bare status, and end the connection. Raises ConnectionResetError, as aiohttp does itself."""
         if status >= 500 and not isinstance(exc, PEER_FAULTS):
             _log.error("a request failed", exc_info=exc)
         transport = self.transport
@@ -74,12 +70,8 @@ def _bare(status: int) -> bytes:
 class HttpConnection(asyncio.Protocol):
     """Protocol in front of aiohttp's: bounds a peer's input and reports the connection's progress to the admission.
 
-    Args:
-        entry: Its entry.
-        admission: Where that counts.
-        server: aiohttp's server.
-        malformed: Called where the peer sends what is no HTTP, or too much.
-        open_connections: Where the connection is found by its transport while it lasts.
+    ``malformed`` is called where the peer sends what is no HTTP, or too much. The connection is found by its transport
+    in ``open_connections`` while it lasts.
     """
 
     def __init__(

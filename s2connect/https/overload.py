@@ -86,12 +86,7 @@ class Overload:
         self._steps.pop(conversation, None)
 
     def look(self, lag: float, *, now: float) -> None:
-        """Record a measurement of the event loop's lag, several times a second.
-
-        Args:
-            lag: Seconds that a socket which was ready has waited.
-            now: Time.
-        """
+        """Record a measurement, several times a second: a socket that was ready has waited for ``lag`` seconds."""
         self._lag = lag
         self._measure_rates(now)
         held_up, self._held_up = self._held_up, False
@@ -151,12 +146,7 @@ class Overload:
         return True
 
     def takes(self, network: str, *, waiting: int) -> bool:
-        """Return whether another connection may join the queue.
-
-        Args:
-            network: Where it comes from.
-            waiting: How many wait already.
-        """
+        """Return whether another connection of a network may join the queue, in which so many wait."""
         least = QUIET_QUEUE if self._lag <= TARGET_LAG / 4 else MIN_QUEUE
         if waiting < max(least, QUEUE_SECONDS * self._rate) or self.is_expected(network):
             return True

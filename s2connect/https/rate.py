@@ -47,12 +47,7 @@ ROUNDING = 1e-9
 
 
 class TokenBucket:
-    """Token bucket, which may go into debt.
-
-    Args:
-        refill: Tokens gained a second; 0 for none.
-        burst: Tokens at the beginning, and at most.
-    """
+    """Token bucket, which may go into debt: ``burst`` at the beginning and at most, ``refill`` gained a second."""
 
     __slots__ = ("_burst", "_refill", "_then", "_tokens")
 

@@ -47,12 +47,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class _Current:
-    """The request that a task serves.
-
-    Attributes:
-        connection: Its connection.
-        refund: Gives back what its bearer was charged; None where it has none, or did that already.
-    """
+    """The request that a task serves; ``refund`` gives back once what its bearer was charged."""
 
     connection: HttpConnection | None
     refund: Callable[[], None] | None = None
@@ -65,9 +60,7 @@ class HttpsServer:
     """TLS 1.3 only (VER-05). Add routes, then :meth:`start`; :meth:`close` is idempotent.
 
     Without a context it listens without TLS, which nothing of S2 Connect does: it is for old software on this machine.
-
-    Attributes:
-        port: The port it listens on, once started.
+    The other arguments are as of :class:`~s2connect.https.acceptor.Acceptor`.
     """
 
     def __init__(
@@ -78,14 +71,6 @@ class HttpsServer:
         port: int,
         limits: Limits | None = None,
     ) -> None:
-        """Prepare a server.
-
-        Args:
-            context: TLS server context; None for no TLS.
-            host: Address or addresses to listen on; None for all.
-            port: TCP port, 0 for any: then it is the same in all address families.
-            limits: Bounds on connections; None for those that fit the descriptors of this process.
-        """
         self._host = host
         self.port = port
         self._limiter = AddressLimiter()
@@ -177,11 +162,7 @@ class HttpsServer:
             connection.release()
 
     def begins_session(self, request: web.Request) -> web.Response | None:
-        """Return whether a session may begin on this connection; the first may.
-
-        Returns:
-            None if so, else the response: 503 with the time to come again.
-        """
+        """Return None if a session may begin on this connection, as the first may; else a 503."""
         connection, overload = self._connection_of(request), self._acceptor.admission.overload
         if connection is None or connection.begins_session(overload):
             return None

@@ -219,7 +219,7 @@ async def _poll(
         if body is None:
             return AfterPoll.STOP
         began = loop.time()
-        reply = await http.post_json(url, version, "waitForPairing", body, timeout=POLL_TIMEOUT)
+        reply = await http.post(url, version, "waitForPairing", body, timeout=POLL_TIMEOUT)
         result = core.on_answer(reply.status, reply.body, lasted=loop.time() - began)
         for order in result.actions:
             on_order(order, url)
