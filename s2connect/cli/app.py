@@ -377,7 +377,7 @@ def certificate(
     """Show the certificates of this endpoint: fingerprints and dates."""
     from s2connect import Home, new_certificate_authority, read_config
     from s2connect.cli.show import certificate_blocks
-    from s2connect.endpoint.certificate_facts import read_certificates
+    from s2connect.endpoint.certificate import read_certificates
     from s2connect.service.objects import to_value
 
     ended: dict[str, int] = {}

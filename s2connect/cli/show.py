@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2connect.endpoint.certificate_facts import CertificateFacts, Certificates
+from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
 from s2connect.service import events

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity
+from cryptography import x509
+
+from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.errors import ConfigurationError, NotInitialised
+from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
-
-_log = logging.getLogger(__name__)
 
 CA_FILE = "ca.pem"
 CA_KEY = "ca-key"
@@ -62,10 +62,7 @@ class CertificateManager:
             return self._of_operator()
         if self._ca is None:
             self._ca = self._load_ca() if self._home is not None else self.create_ca()
-        stored = self._stored_leaf()
-        if stored is not None:
-            return stored
-        return self.renew()
+        return self._stored_leaf() or self.renew()
 
     def renew(self) -> ServerIdentity:
         """Issue a new leaf of the same CA, or read the operator's files again; no pairing is touched (TRUST-01)."""
@@ -119,9 +116,7 @@ class CertificateManager:
         """Return the stored leaf, unless it is missing, of another CA, of other names, or due for renewal."""
         chain = self._home.read(LEAF_FILE) if self._home is not None else None
         key = self._vault.get(LEAF_KEY) if chain is not None else None
-        if chain is None or key is None or self._ca is None:
-            return None
-        if not chain.endswith(self._ca.to_pem()):
+        if chain is None or key is None or self._ca is None or not chain.endswith(self._ca.to_pem()):
             return None
         try:
             identity = ServerIdentity.load(chain, key)
@@ -143,12 +138,60 @@ class CertificateManager:
 
 
 def read_operator_file(path: Path) -> bytes:
-    """Read a file of the operator, such as a certificate.
-
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
+    """Read a file of the operator, such as a certificate; ConfigurationError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """Fingerprint and dates of a certificate."""
+
+    fingerprint_sha256: str
+    not_before: str
+    not_after: str
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Certificates of an endpoint; None where there is none yet."""
+
+    own_ca: bool
+    ca: CertificateFacts | None
+    leaf: CertificateFacts | None
+
+
+def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
+    """Return the facts of the certificates of a state directory, also while its service runs. Blocks.
+
+    Raises:
+        ConfigurationError: The operator's file is no certificate.
+        StorageError: A file cannot be read.
+    """
+    if config.is_own_ca:
+        ca, leaf = home.read(CA_FILE), home.read(LEAF_FILE)
+    else:
+        assert config.certificate is not None
+        ca, leaf = None, read_operator_file(config.certificate)
+    return Certificates(
+        config.is_own_ca,
+        _facts(ca, home.path / CA_FILE) if ca else None,
+        _facts(leaf, config.certificate or home.path / LEAF_FILE) if leaf else None,
+    )
+
+
+def _facts(pem: bytes, path: Path) -> CertificateFacts:
+    try:
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+    except ValueError:
+        raise StorageUnavailable(f"{path} is no certificate.") from None
+    begin, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return CertificateFacts(
+        fingerprint(certificate).hex(":").upper(),
+        begin.isoformat().replace("+00:00", "Z"),
+        until.isoformat().replace("+00:00", "Z"),
+        until < datetime.now(UTC),
+    )

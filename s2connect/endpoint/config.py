@@ -66,20 +66,8 @@ class NodeConfig(BaseModel):
 
     def node(self) -> LocalNode:
         """Return the node for the protocols."""
-        return LocalNode(
-            NodeDescription(
-                id=self.id,
-                brand=self.brand,
-                type=self.type,
-                model_name=self.model_name,
-                user_defined_name=self.user_defined_name,
-                logo_url=self.logo_url,
-                role=self.role,
-            ),
-            self.alias,
-            self.communication_protocols,
-            self.s2_versions,
-        )
+        description = NodeDescription(**{name: getattr(self, name) for name in NodeDescription.model_fields})
+        return LocalNode(description, self.alias, self.communication_protocols, self.s2_versions)
 
 
 class EndpointConfig(BaseModel):

@@ -11,9 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import (
-    UsageError,
-)
+from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.model.text import for_display

@@ -32,11 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Connector:
-    """Connects a node to the servers of its pairings.
-
-    Attributes:
-        connections: The connections of the node.
-    """
+    """Connects a node to the servers of its pairings."""
 
     def __init__(
         self, state: EndpointState, connections: ConnectionManager, pairings: Pairings, client: SessionClient
@@ -56,17 +52,10 @@ class Connector:
             if pairing is None:
                 return
             try:
-                connection, updated = await self._open(pairing)
-            except NotPaired:
-                continue  # removed or replaced meanwhile
-            except (NoLongerPaired, AccessRefused) as error:
-                if not pairing.confirmed:
-                    await self._pairings.drop(pairing)
-                    continue
-                if isinstance(error, NoLongerPaired):
-                    self._publish(pairing, error, None)
-                    await self._pairings.ended_by_peer(pairing)
-                    return
+                opened = await self._open(pairing, publish=True)
+            except NoLongerPaired:
+                return
+            except AccessRefused as error:
                 delay = after_refusal(random.random())  # noqa: S311 - spreads load, guards nothing
                 self._publish(pairing, error, delay)
                 await asyncio.sleep(delay)
@@ -77,19 +66,16 @@ class Connector:
                 if await self.connections.pause(pairing, delay):
                     backoff.established()
                 continue
-            live = self.connections.attach(connection, updated)
+            if opened is None:
+                continue
+            live = self.connections.attach(*opened)
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             end = await live.ended()
             lasted = asyncio.get_running_loop().time() - live.since
-            if end is not SessionEnd.RECONNECT_REQUESTED:
-                if end is not SessionEnd.PERMANENT_ERROR or lasted >= SHORT_SESSION:
-                    backoff.established()
-                delay = backoff.failed(chance)
-            else:
-                if lasted >= SHORT_SESSION:
-                    backoff.established()
-                delay = backoff.restart(lasted=lasted, chance=chance)
-            await asyncio.sleep(delay)
+            if lasted >= SHORT_SESSION or end not in (SessionEnd.RECONNECT_REQUESTED, SessionEnd.PERMANENT_ERROR):
+                backoff.established()
+            restart = end is SessionEnd.RECONNECT_REQUESTED
+            await asyncio.sleep(backoff.restart(lasted=lasted, chance=chance) if restart else backoff.failed(chance))
 
     async def open(self, remote: NodeId) -> Connection:
         """Connect to the server of a pairing once, now; errors as of ``Node.open``."""
@@ -98,26 +84,35 @@ class Connector:
             pairing = self._next_of(await self._state.store.pairings_of(key))
             if pairing is None:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
-            try:
-                connection, updated = await self._open(pairing)
-            except NotPaired:
-                continue  # removed or replaced meanwhile
-            except (NoLongerPaired, AccessRefused) as error:
-                if not pairing.confirmed:
-                    await self._pairings.drop(pairing)
-                    continue
-                if isinstance(error, NoLongerPaired):
-                    await self._pairings.ended_by_peer(pairing)
-                raise
-            self.connections.register(connection, updated)
-            return connection
+            if (opened := await self._open(pairing)) is not None:
+                self.connections.register(*opened)
+                return opened[0]
 
     def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
         """Return the pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""
         ours = [p for p in pairings if p.initiate_session_url is not None and not self._pairings.is_under_way(p)]
         return ours[-1] if ours else None
 
-    async def _open(self, pairing: Pairing) -> tuple[Connection, Pairing]:
+    async def _open(self, pairing: Pairing, *, publish: bool = False) -> tuple[Connection, Pairing] | None:
+        """Connect as :meth:`_connect` does; return None if the pairing is another one or none now.
+
+        Where the server says that the pairing is over it is removed here, too.
+        """
+        try:
+            return await self._connect(pairing)
+        except NotPaired:
+            return None  # removed or replaced meanwhile
+        except (NoLongerPaired, AccessRefused) as error:
+            if not pairing.confirmed:
+                await self._pairings.drop(pairing)
+                return None
+            if isinstance(error, NoLongerPaired):
+                if publish:
+                    self._publish(pairing, error, None)
+                await self._pairings.ended_by_peer(pairing)
+            raise
+
+    async def _connect(self, pairing: Pairing) -> tuple[Connection, Pairing]:
         """Connect to the server of a pairing. Returns the pairing, confirmed, with the descriptions of the response.
 
         The pairing stands then; a change of it comes only when the caller awaits something.
@@ -135,30 +130,22 @@ class Connector:
         )
         try:
             if (updated := with_descriptions(pairing, response)) != pairing:
-                await self._store_descriptions(updated)
+                peer, endpoint = updated.peer, updated.peer_endpoint
+                try:
+                    await self._state.store.update_descriptions(pairing.key, node=peer, endpoint=endpoint)
+                except StorageError as error:
+                    _log.warning("the peer's new description could not be stored: %s", error.kind)
             standing = await self._pairings.settle(pairing)
         except BaseException:
             await connection.close(GOING_AWAY)
             raise
         return connection, with_descriptions(standing, response)
 
-    async def _store_descriptions(self, pairing: Pairing) -> None:
-        try:
-            await self._state.store.update_descriptions(pairing.key, node=pairing.peer, endpoint=pairing.peer_endpoint)
-        except StorageError as error:
-            _log.warning("the peer's new description could not be stored: %s", error.kind)
-
     def _publish(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
-        name = for_display(pairing.peer.title)
-        _log.info("no session with %s: %s", name, error)
+        node, peer, sentence = pairing.key.local, pairing.peer, f"{for_display(pairing.peer.title)}: {error}"
+        _log.info("no session with %s", sentence)
         self._state.events.publish(
-            SessionFailed(
-                node=pairing.key.local,
-                peer=pairing.peer,
-                kind=error.kind,
-                sentence=f"{name}: {error}",
-                retry_in=retry_in,
-            )
+            SessionFailed(node=node, peer=peer, kind=error.kind, sentence=sentence, retry_in=retry_in)
         )
 
 

@@ -21,17 +21,8 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import (
-    ConfigurationError,
-    NotInitialised,
-    NotReachable,
-    StorageError,
-    UsageError,
-)
-from s2connect.events import (
-    EventStream,
-    Notice,
-)
+from s2connect.errors import ConfigurationError, NotInitialised, NotReachable, StorageError, UsageError
+from s2connect.events import EventStream
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction
@@ -83,7 +74,6 @@ class Endpoint:
         serve: bool,
         zeroconf: AsyncZeroconf | None,
     ) -> None:
-        """Use :meth:`open`."""
         self.nodes: dict[NodeId, Node] = {}
         self._state = state
         self._certificates = certificates
@@ -208,14 +198,12 @@ class Endpoint:
             self._lan.start(served=self._server is not None)
         await self._pairings.settle_unconfirmed()
         if self._serve and (doubt := self._certificates.doubt()) is not None:
-            self._state.events.publish(Notice(kind="clock", sentence=doubt))
+            self._state.notice("clock", doubt)
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and self._serve:
-            self._state.events.publish(
-                Notice(
-                    kind="own_ca_in_wan",
-                    sentence="This WAN endpoint has no certificate of a public CA; peers will refuse it unless they "
-                    "trust its own CA (ca.pem).",
-                )
+            self._state.notice(
+                "own_ca_in_wan",
+                "This WAN endpoint has no certificate of a public CA; peers will refuse it unless they trust its own "
+                "CA (ca.pem).",
             )
 
     async def _start_transports(self, nodes: Iterable[NodeConfig]) -> None:
@@ -373,7 +361,7 @@ class Endpoint:
 
     async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
         """Return the pairings of all nodes, or of one."""
-        return await self._pairings.of(node)
+        return await self._state.store.pairings(node)
 
     def connected(self) -> dict[PairKey, LiveConnection]:
         """Return the open connections."""
@@ -431,7 +419,7 @@ class Endpoint:
             try:
                 await self.renew_certificate()
             except (StorageError, ConfigurationError) as error:
-                self._state.events.publish(Notice(kind="certificate_not_renewed", sentence=str(error)))
+                self._state.notice("certificate_not_renewed", str(error))
             if self._tls.identity.needs_renewal(datetime.now(UTC)):
                 await asyncio.sleep(RENEWAL_PAUSE)
 

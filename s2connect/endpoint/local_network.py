@@ -33,7 +33,6 @@ from s2connect.events import (
     CodeMissingAtDevice,
     DeviceGone,
     DeviceWaits,
-    Notice,
     Paired,
     PairingAnnounced,
     PairingAnnouncementCancelled,
@@ -105,7 +104,7 @@ class LocalNetwork:
         self._long_polling = LongPollService(
             LongPollServer(),
             neighbourhood,
-            offered=lambda: state.ready and self._offers_waiting(),
+            offered=lambda: state.ready and Role.CEM in self._roles(),  # DISC-05
             on_event=self._polled,
         )
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -123,9 +122,8 @@ class LocalNetwork:
         self._operations.mount(server, base_path)
         self._long_polling.mount(server, base_path)
 
-    def _offers_waiting(self) -> bool:
-        """Return whether devices may wait here: only at endpoints that host a CEM (DISC-05)."""
-        return any(node.description.role is Role.CEM for node in self._state.local.nodes.values())
+    def _roles(self) -> frozenset[Role]:
+        return frozenset(node.description.role for node in self._state.local.nodes.values())
 
     def _announced(self, event: LanEvent) -> None:
         match event:
@@ -194,13 +192,8 @@ class LocalNetwork:
     # Advertisement
 
     def _advertisement(self) -> Advertisement:
-        """Return the content of the DNS-SD records (DISC-01, DISC-03, DISC-05).
-
-        Raises:
-            ConfigurationError: The settings do not fit into them.
-        """
-        config, url = self._state.config, self._state.pairing_url()
-        roles = frozenset(node.description.role for node in self._state.local.nodes.values())
+        """Return the content of the DNS-SD records (DISC-01, DISC-03, DISC-05); ConfigurationError if none fits."""
+        config, url, roles = self._state.config, self._state.pairing_url(), self._roles()
         return Advertisement(
             host=config.host,
             port=self._state.port,
@@ -219,8 +212,7 @@ class LocalNetwork:
 
     def nodes_changed(self) -> None:
         """Advertise the roles of the nodes hosted now, and look for the peers that they need."""
-        local = is_local_name(self._state.config.host)
-        roles = {node.description.role for node in self._state.local.nodes.values()}
+        local, roles = is_local_name(self._state.config.host), self._roles()
         self._other_roles.set()
         if self._served and self._state.config.advertise and local and roles:
             self._begin("advertise", "not_advertised", self._advertise)
@@ -240,7 +232,7 @@ class LocalNetwork:
                 return await work()
             except NotReachable as error:
                 if not reported:
-                    self._state.events.publish(Notice(kind=trouble, sentence=str(error)))
+                    self._state.notice(trouble, str(error))
                 reported = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NO_MDNS_RETRY):
@@ -270,10 +262,10 @@ class LocalNetwork:
         except NameConflict as error:
             self._conflict(error)
         except ConfigurationError as error:
-            self._state.events.publish(Notice(kind="not_advertised", sentence=str(error)))
+            self._state.notice("not_advertised", str(error))
 
     def _conflict(self, error: NameConflict) -> None:
-        self._state.events.publish(Notice(kind=error.kind, sentence=str(error)))
+        self._state.notice(error.kind, str(error))
 
     async def withdraw(self) -> None:
         """Withdraw the advertisement and stop waiting at servers; answer the open long-polls of others."""
@@ -322,17 +314,15 @@ class LocalNetwork:
 
     async def _wait(self, url: BaseUrl, address: str | None) -> None:
         if url not in self._given_up:
-            if (
-                await wait_for_pairing(
-                    url,
-                    lambda: self._state.local,
-                    has_valid_token=self._pairing.has_valid_token,
-                    on_order=self._pairing.follow_order,
-                    pki=self._state.pki,
-                    address=address,
-                )
-                is not AfterPoll.STOP_FOR_GOOD
-            ):
+            after = await wait_for_pairing(
+                url,
+                lambda: self._state.local,
+                has_valid_token=self._pairing.has_valid_token,
+                on_order=self._pairing.follow_order,
+                pki=self._state.pki,
+                address=address,
+            )
+            if after is not AfterPoll.STOP_FOR_GOOD:
                 return
             self._given_up.add(url)
         await self._state.store.refuse_server(url)  # after an error this alone is tried again (LP-06)

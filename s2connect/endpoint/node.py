@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.endpoint.connections import AdmissionHook, Connections, Sessions
 from s2connect.endpoint.connector import Connector
-from s2connect.endpoint.pairing import PairingManager
+from s2connect.endpoint.pairing import PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotReachable
@@ -82,7 +82,7 @@ class Node:
         Raises:
             InvalidPairingCode: ``token`` breaks TOK-01.
         """
-        return self._pairing.issue_code(self._local, token, lifetime)
+        return self._pairing.issue_code(self._local, token_of(token), lifetime)
 
     async def set_static_code(self, token: str | None = None) -> PairingCode:
         """Give the node a static code, as printed on a sticker; it survives restarts and never expires (TOK-02).
@@ -99,7 +99,7 @@ class Node:
 
     def withdraw_pairing_code(self) -> None:
         """Withdraw the dynamic code."""
-        self._pairing.withdraw_code(self.id)
+        self._pairing.server.tokens(self.id).withdraw()
 
     async def pair(
         self,
@@ -177,7 +177,7 @@ class Node:
 
     async def pairings(self) -> list[Pairing]:
         """Return the pairings of this node; unconfirmed ones have ``confirmed`` False."""
-        return await self._pairings.of(self.id)
+        return await self._state.store.pairings(self.id)
 
     async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
         """End a pairing (UNP-01, UNP-02).

@@ -10,13 +10,7 @@ from s2connect.endpoint.certificate import CertificateManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import WrongPairingCode
-from s2connect.events import (
-    CodeWithdrawn,
-    Notice,
-    PairingAnnounced,
-    PairingAnnouncementCancelled,
-    PairingFailed,
-)
+from s2connect.events import CodeWithdrawn, PairingAnnounced, PairingAnnouncementCancelled, PairingFailed
 from s2connect.https.client import HttpsClient
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
 from s2connect.model.local import LocalNode
@@ -49,30 +43,23 @@ class PairingManager:
 
     # Codes
 
-    def issue_code(self, local: LocalNode, token: str | None, lifetime: float | None) -> PairingCode:
-        """Issue a dynamic code; errors as of ``Node.issue_pairing_code``."""
-        return self._issue(local, _token(token), lifetime)
-
-    def _issue(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:
+    def issue_code(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:
+        """Issue a dynamic code; a static one without ``lifetime``."""
         self.server.tokens(local.id).issue(token, now=_now(), lifetime=lifetime)
         return PairingCode(token, local.alias, lifetime)
 
     async def set_static_code(self, local: LocalNode, token: str | None) -> PairingCode:
         """Give a node a static code, which survives restarts."""
-        chosen = _token(token)
-        code = self._issue(local, chosen)
+        chosen = token_of(token)
+        code = self.issue_code(local, chosen)
         await asyncio.to_thread(self._state.vault.put, _static_name(local.id), chosen.reveal().encode("ascii"))
         return code
 
     async def restore_static_code(self, local: LocalNode) -> None:
-        """Issue the static code of a node again after a start, if it has one.
-
-        Raises:
-            StorageError: It cannot be read.
-        """
+        """Issue the static code of a node again after a start, if it has one; StorageError if it cannot be read."""
         token = await asyncio.to_thread(self._state.vault.get, _static_name(local.id))
         if token is not None:
-            self._issue(local, PairingToken(token.decode("ascii")))
+            self.issue_code(local, PairingToken(token.decode("ascii")))
 
     def valid_code(self, local: LocalNode) -> PairingCode | None:
         """Return the code that is valid now: the dynamic one, otherwise the static one."""
@@ -83,10 +70,6 @@ class PairingManager:
         left = issued.expires_at - now if issued.expires_at is not None else None
         return PairingCode(issued.token, local.alias, left)
 
-    def withdraw_code(self, node: NodeId) -> None:
-        """Withdraw the dynamic code."""
-        self.server.tokens(node).withdraw()
-
     def attempt_failed(self, event: PairingServerEvent) -> None:
         """Publish a failed pairing attempt on one of our nodes."""
         match event:
@@ -94,26 +77,21 @@ class PairingManager:
                 self._state.events.publish(PairingFailed(node=event.node, peer=event.peer, reason=event.reason))
                 self._code_after(event.node, event.code_after)
             case ReflectionRefused():
-                self._state.events.publish(
-                    Notice(
-                        kind="pairing_attack",
-                        sentence=f"Somebody at {for_display(event.address, 60)} tries to pair with {event.node} "
-                        f"without its code, by sending our own challenges back; refused ({event.count} times).",
-                    )
+                self._state.notice(
+                    "pairing_attack",
+                    f"Somebody at {for_display(event.address, 60)} tries to pair with {event.node} without its code, "
+                    f"by sending our own challenges back; refused ({event.count} times).",
                 )
 
     def _code_after(self, node: NodeId, after: AfterFailure) -> None:
-        match after:
-            case AfterFailure.WITHDRAWN:
-                self._state.events.publish(CodeWithdrawn(node=node))
-            case AfterFailure.TELL:
-                self._state.events.publish(
-                    Notice(
-                        kind="code_attacked",
-                        sentence=f"{MAX_FAILED_ATTEMPTS} attempts to pair with {node} have failed; its code still "
-                        "counts. If nobody here has mistyped it, somebody in the network is trying codes.",
-                    )
-                )
+        if after is AfterFailure.WITHDRAWN:
+            self._state.events.publish(CodeWithdrawn(node=node))
+        elif after is AfterFailure.TELL:
+            self._state.notice(
+                "code_attacked",
+                f"{MAX_FAILED_ATTEMPTS} attempts to pair with {node} have failed; its code still counts. If nobody "
+                "here has mistyped it, somebody in the network is trying codes.",
+            )
 
     # Initiator
 
@@ -182,12 +160,9 @@ class PairingManager:
     @contextlib.asynccontextmanager
     async def _unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
         """Connect to a server before pairing: nothing secret may be sent to it."""
-        internet_only = self._state.config.connects_to_internet_only
-        known = address is not None and not internet_only
-        addresses = [address] if known and address is not None else await self._state.resolver.resolve(url.host)
-        _, route = await http_client.authenticate(
-            url, self._state.pki, addresses=addresses, self_signed=not internet_only
-        )
+        local = not self._state.config.connects_to_internet_only
+        addresses = [address] if address is not None and local else await self._state.resolver.resolve(url.host)
+        _, route = await http_client.authenticate(url, self._state.pki, addresses=addresses, self_signed=local)
         async with HttpsClient(route) as http:
             yield http
 
@@ -206,7 +181,6 @@ class PairingManager:
                 self._state.supervisor.spawn(pairing, "long-poll-pairing")
 
     def has_valid_token(self, node: NodeId) -> bool:
-        """Return whether a node of ours has issued a code that is valid now (LP-05)."""
         return self.server.tokens(node).valid(now=_now()) is not None
 
     async def _pair_as_responder(self, local: LocalNode, url: BaseUrl) -> None:
@@ -226,10 +200,9 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _token(text: str | None) -> PairingToken:
-    if text is None:
-        return PairingToken.generate()
-    return PairingCode.parse(text).token
+def token_of(text: str | None) -> PairingToken:
+    """Return the token that a user has chosen, or a new one; errors as of ``PairingCode.parse``."""
+    return PairingToken.generate() if text is None else PairingCode.parse(text).token
 
 
 def _static_name(node: NodeId) -> str:

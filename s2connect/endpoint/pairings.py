@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -67,9 +67,14 @@ class Pairings:
         """Return the lock of a node: two changes of its pairings must not overlap (ROLE-05)."""
         return self._locks.setdefault(node, asyncio.Lock())
 
-    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+    async def _whole(self, node: NodeId, change: Callable[[], Awaitable[T]]) -> T:
         """Complete a change with its effects on sessions, even if the caller is cancelled meanwhile."""
-        task = asyncio.create_task(change, name="s2connect-change-of-pairings")
+
+        async def locked() -> T:
+            async with self._lock(node):
+                return await change()
+
+        task = asyncio.create_task(locked(), name="s2connect-change-of-pairings")
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         try:
@@ -82,11 +87,7 @@ class Pairings:
         """Finish pending changes."""
         await asyncio.gather(*self._changes, return_exceptions=True)
 
-    async def of(self, node: NodeId | None = None) -> list[Pairing]:
-        """Return the pairings of one node, or of all."""
-        return await self._state.store.pairings(node)
-
-    # Pairing (PairingManager)
+    # Pairing: DurablePairings has the contracts
 
     async def commit(self, pairing: Pairing, token: AccessToken) -> None:
         """As pairing server: store a pairing and apply its effects (PAIR-10).
@@ -101,42 +102,33 @@ class Pairings:
         self._waiting[key] += 1
         try:
             async with self._pair_lock(key):
-                await self._whole(self._commit(pairing, token))
+                await self._whole(key.local, lambda: self._save(pairing, token))
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
 
     def gives_way(self, pairing: Pairing) -> bool:
-        """As pairing client: return whether to give up because the other node pairs from its side."""
         return self._waiting[pairing.key] > 0
 
-    async def _commit(self, pairing: Pairing, token: AccessToken) -> None:
-        async with self._lock(pairing.key.local):
-            alone = self._is_device(pairing.key.local)
-            replaced = await self._state.store.save_pairing(pairing, token, alone=alone)
-            self._took_effect(pairing, replaced)
+    async def _save(self, pairing: Pairing, *tokens: AccessToken) -> None:
+        alone = self._is_device(pairing.key.local)
+        self._took_effect(pairing, await self._state.store.save_pairing(pairing, *tokens, alone=alone))
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
-        """As pairing client: store it as unconfirmed (PAIRC-06)."""
         lock = self._pair_lock(pairing.key)
         await lock.acquire()
         self._under_way[pairing.key] = _Attempt(pairing, token, lock)
         try:
-            await self._whole(self._hold(pairing, token))
+            await self._whole(pairing.key.local, lambda: self._state.store.save_pairing(pairing, token))
         except BaseException:
             self.leave(pairing)
             raise
 
-    async def _hold(self, pairing: Pairing, token: AccessToken) -> None:
-        async with self._lock(pairing.key.local):
-            await self._state.store.save_pairing(pairing, token)
-
     async def confirm(self, pairing: Pairing) -> None:
-        """As pairing client: confirm a pairing."""
         attempt = self._under_way.get(pairing.key)
         try:
-            await self._whole(self._confirm(pairing))
+            await self._whole(pairing.key.local, lambda: self._confirm(pairing))
         except NotPaired as error:
             if attempt is not None and pairing.communication_role is CommunicationRole.CLIENT:
                 self._state.supervisor.spawn(self._farewell(pairing, [attempt.token]), "farewell")
@@ -145,16 +137,13 @@ class Pairings:
             ) from error
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """Confirm a pairing after a session with its token (PAIRC-06).
-
-        Returns:
-            The pairing as it is stored now.
+        """Confirm a pairing after a session with its token (PAIRC-06), and return it as it is stored now.
 
         Raises:
             NotPaired: It was removed or replaced meanwhile.
         """
         if not pairing.confirmed:
-            await self._whole(self._confirm(pairing, settled=True))
+            await self._whole(pairing.key.local, lambda: self._confirm(pairing, settled=True))
         async with self._lock(pairing.key.local):
             standing = await self._stored(pairing)
         if standing is None:
@@ -165,27 +154,22 @@ class Pairings:
         return next((p for p in await self._state.store.pairings_of(pairing.key) if p.is_same(pairing)), None)
 
     async def _confirm(self, pairing: Pairing, *, settled: bool = False) -> None:
-        async with self._lock(pairing.key.local):
-            alone = self._is_device(pairing.key.local)
-            replaced = await self._state.store.confirm_pairing(pairing, alone=alone)
-            if not settled:
-                self._end_attempt(pairing)
-            if replaced is not None:
-                self._took_effect(pairing, replaced, settled=settled)
+        replaced = await self._state.store.confirm_pairing(pairing, alone=self._is_device(pairing.key.local))
+        if not settled:
+            self._end_attempt(pairing)
+        if replaced is not None:
+            self._took_effect(pairing, replaced, settled=settled)
 
     async def drop(self, pairing: Pairing) -> None:
-        """Remove an unconfirmed pairing."""
-        await self._whole(self._drop(pairing))
+        await self._whole(pairing.key.local, lambda: self._drop(pairing))
 
     async def _drop(self, pairing: Pairing) -> None:
-        async with self._lock(pairing.key.local):
-            dropped = await self._state.store.drop_unconfirmed(pairing)
-            self._end_attempt(pairing)
+        dropped = await self._state.store.drop_unconfirmed(pairing)
+        self._end_attempt(pairing)
         if dropped:
             self._state.events.publish(PairingFailed(node=pairing.key.local, peer=pairing.peer, reason="unconfirmed"))
 
     def leave(self, pairing: Pairing) -> None:
-        """As pairing client: end an attempt with unknown outcome; the first session settles it."""
         if self._end_attempt(pairing):
             self._wait_for_proof(pairing)
 
@@ -291,7 +275,7 @@ class Pairings:
             except asyncio.CancelledError:
                 self._connections[node].connect(ours[0])
                 raise
-        await self._whole(self._end(pairings, UnpairedBy.US))
+        await self._whole(node, lambda: self._end(pairings, UnpairedBy.US))
         for later in await self._state.store.pairings_of(key):
             self._connections[node].connect(later)  # paired again meanwhile
         return pairings[0]
@@ -306,15 +290,14 @@ class Pairings:
         """Remove those pairings of one pair that still exist, and apply the effects."""
         key = pairings[0].key
         server = any(p.communication_role is CommunicationRole.SERVER for p in pairings)
-        async with self._lock(key.local):
-            removed = [p for p in pairings if await self._state.store.remove_pairing(p, tombstone=server)]
-            if not removed:
-                return
-            self.session_server.forget(key)
-            self._state.events.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
-            self._connections[key.local].drop(
-                key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server
-            )
+        removed = [p for p in pairings if await self._state.store.remove_pairing(p, tombstone=server)]
+        if not removed:
+            return
+        self.session_server.forget(key)
+        self._state.events.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
+        self._connections[key.local].drop(
+            key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server
+        )
 
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
         """Unpair for the communication client, which used a token of this pairing (SES-05).
@@ -325,11 +308,11 @@ class Pairings:
         pairings = [pairing]
         if not pairing.confirmed:
             pairings += [p for p in await self._state.store.pairings_of(pairing.key) if p.confirmed]
-        await self._whole(self._end(pairings, UnpairedBy.PEER))
+        await self._whole(pairing.key.local, lambda: self._end(pairings, UnpairedBy.PEER))
 
     async def ended_by_peer(self, pairing: Pairing) -> None:
         """Remove a pairing that its communication server has ended (UNP-02)."""
-        await self._whole(self._end([pairing], UnpairedBy.PEER))
+        await self._whole(pairing.key.local, lambda: self._end([pairing], UnpairedBy.PEER))
 
     # A vendor's WAN pairing server and its devices
 
@@ -358,37 +341,31 @@ class Pairings:
             raise UsageError(f"This is no pairing: {error}.") from None
         if transfer.node_id != node:
             raise UsageError("This pairing was made for another node.")
-        return await self._whole(self._import(transfer))
+        return await self._whole(node, lambda: self._import(transfer))
 
     async def _import(self, transfer: PairingTransfer) -> Pairing:
         pairing = transfer.pairing()
-        async with self._lock(pairing.key.local):
-            known = await self._confirmed(pairing.key)
-            if known is not None and known.is_same(pairing):
-                return known  # delivered twice; its tokens have been rotated since
-            if known is not None and known.paired_at > pairing.paired_at:
-                raise UsageError(
-                    f"A later pairing with {for_display(pairing.peer.title)} is here already; this one is over.",
-                    hint="If it is not, unpair the two first, then import it again.",
-                )
-            alone = self._is_device(pairing.key.local)
-            replaced = await self._state.store.save_pairing(pairing, *transfer.access_tokens, alone=alone)
-            self._took_effect(pairing, replaced)
+        known = await self._confirmed(pairing.key)
+        if known is not None and known.is_same(pairing):
+            return known  # delivered twice; its tokens have been rotated since
+        if known is not None and known.paired_at > pairing.paired_at:
+            raise UsageError(
+                f"A later pairing with {for_display(pairing.peer.title)} is here already; this one is over.",
+                hint="If it is not, unpair the two first, then import it again.",
+            )
+        await self._save(pairing, *transfer.access_tokens)
         return pairing
 
-    # Sessions (SessionManager)
+    # Sessions: SessionManager has the contracts
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Return None if the application of the node is ready, otherwise a sentence for the peer's user (SES-01)."""
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
     def is_full(self, node: NodeId) -> bool:
-        """Return whether the queue of sessions for a node's application is full."""
         connections = self._connections.get(node)
         return connections is not None and connections.is_full()
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
-        """Take over the connection of a communication client that presented a token of a pairing."""
         connections = self._connections.get(pairing.key.local)
         while connections is not None:
             # Without the lock, because thousands come at once, and each would wait for the reading of all before it.

@@ -7,7 +7,6 @@ import functools
 import logging
 import re
 import ssl
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from s2connect.errors import ConfigurationError, UsageError
@@ -125,9 +124,7 @@ class PlainServer:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

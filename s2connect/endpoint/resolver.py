@@ -70,14 +70,9 @@ class Resolver:
         return public
 
     async def first_reachable(self, host: str, attempt: Callable[[str | None], Awaitable[T]]) -> T:
-        """Make an attempt with one address of a host after the other, until one is reachable.
+        """Make an attempt with one address of a host after the other, until one is reachable; the last error counts.
 
-        Args:
-            host: Name of the host.
-            attempt: Called with an address; with None if the operating system or the proxy resolves.
-
-        Raises:
-            NotReachable, PeerTimeout: None is; the error is that of the last one.
+        ``attempt`` is called with an address; with None if the operating system or the proxy resolves.
         """
         addresses: list[str | None] = [*await self.resolve(host)] or [None]
         for address in addresses[:-1]:

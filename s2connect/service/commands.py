@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from s2connect import NodeDescription, NodeId
-from s2connect.endpoint.certificate_facts import Certificates
+from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription
 from s2connect.service.failures import Failure

@@ -20,7 +20,7 @@ from uuid import UUID
 from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Session
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
-from s2connect.endpoint.certificate_facts import read_certificates
+from s2connect.endpoint.certificate import read_certificates
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message

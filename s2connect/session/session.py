@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
@@ -190,9 +189,7 @@ class Session:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __aiter__(self) -> Self:

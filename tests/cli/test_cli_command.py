@@ -270,7 +270,7 @@ def test_an_unexpected_error_is_a_sentence(rm: Path, capsys: Capture, monkeypatc
     def broken(home: object, config: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("s2connect.endpoint.certificate_facts.read_certificates", broken)
+    monkeypatch.setattr("s2connect.endpoint.certificate.read_certificates", broken)
     _, err = said(capsys, "certificate", "--home", str(rm), code=1)
     assert "ZeroDivisionError" in err
     assert "--verbose" in err

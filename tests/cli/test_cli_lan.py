@@ -26,7 +26,7 @@ from rich.console import Console
 from s2connect.cli import discover, main, show
 from s2connect.cli.pairing import Candidate, _chosen
 from s2connect.discovery.txt import FoundEndpoint
-from s2connect.endpoint.certificate_facts import Certificates
+from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.url import BaseUrl

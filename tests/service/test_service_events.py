@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from s2connect import NodeDescription, NodeId, Role, events
-from s2connect.endpoint.certificate_facts import Certificates
+from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription
 from s2connect.model.roles import CommunicationRole
