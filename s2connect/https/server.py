@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, StorageError
 from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
 from s2connect.https.admission import ConnectionEntry, Limits
@@ -203,6 +203,9 @@ class HttpsServer:
             return web.Response(status=error.status)
         except ConnectionError:
             return web.Response(status=400)  # the client has disconnected
+        except StorageError as error:
+            _log.error("%s failed: %s", request.path, error)  # the reason is enough for a full disk
+            return web.Response(status=500)
         except Exception:
             _log.exception("%s failed", request.path)
             return web.Response(status=500)

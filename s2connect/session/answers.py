@@ -134,11 +134,9 @@ class PermanentRefusals:
 
 
 def retry_pause(attempt: int, chance: float) -> float:
-    """Return the seconds before a temporarily refused message is sent again (MSG-07).
+    """Return the seconds before a message, sent again so often already, is sent once more (MSG-07).
 
-    Args:
-        attempt: How often it has been sent again already.
-        chance: Random, from 0 to 1; spreads senders over the second half of the pause.
+    ``chance``, from 0 to 1, spreads senders over the second half of the pause.
     """
     pause = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(attempt, MAX_RETRIES))
     return pause * (0.5 + chance / 2)

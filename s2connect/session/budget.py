@@ -40,9 +40,6 @@ class PeerLimits:
 DEFAULT_LIMITS: Final = PeerLimits()
 """Limits of a peer where nothing else is configured."""
 
-UNLIMITED: Final = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
-"""No limits, for peers in the same program."""
-
 
 class PeerBudget:
     """Budget of one peer in one session.
@@ -62,12 +59,7 @@ class PeerBudget:
         self._worked = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
-        """Charge a processed message.
-
-        Args:
-            size: Its characters.
-            worked: Seconds of a processor that its validation took.
-            now: Seconds of a clock that never goes back.
+        """Charge a processed message of ``size`` characters, whose validation took so many seconds of a processor.
 
         Returns:
             Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.

@@ -60,10 +60,7 @@ UPGRADE_PAUSE = 1.0
 
 
 class SessionClient:
-    """Opens sessions of one endpoint's communication clients.
-
-    TLS contexts are kept per CA, because making one costs more than a request.
-    """
+    """Opens sessions of one endpoint's communication clients; TLS contexts are kept, because making one costs much."""
 
     def __init__(
         self,
@@ -86,11 +83,6 @@ class SessionClient:
         """Return the route to the server of a pairing, with the trust in it (TRUST-06, TRUST-07).
 
         Where only the fingerprint of its CA is known yet, the chain is fetched once, compared and stored.
-
-        Raises:
-            NetworkError: Not reachable.
-            TrustError: Another CA than the pinned one.
-            StorageError: The completed pin could not be stored.
         """
         pin = pairing.pin
         if pin is None:
@@ -129,12 +121,9 @@ class SessionClient:
     async def open(
         self, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing, *, address: str | None = None
     ) -> tuple[Connection, InitiateSessionResponse]:
-        """Go through session initiation once and connect (SESC).
+        """Go through session initiation once and connect (SESC). Returns the server's answer, too.
 
         The new access token is durable before it is confirmed, and the old one is kept until the server has answered.
-
-        Returns:
-            The connection, and the server's answer with what it says of itself now.
 
         Raises:
             NoLongerPaired: The peer has removed the pairing; do not retry.
@@ -149,8 +138,7 @@ class SessionClient:
             node, communication_protocols=tuple(n for n in node.communication_protocols if n in self._transports)
         )
         plain = node.standard_only()
-        if pairing.key in self._standard_only:
-            node = plain
+        node = plain if pairing.key in self._standard_only else node
         async with HttpsClient(route) as http:
             version = await http.api_version(url)
             try:
@@ -170,17 +158,10 @@ class SessionClient:
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
                 _log.warning("the old access token could not be removed: %s", error.kind)
-        info = ConnectionInfo(
-            accepted.selected_communication_protocol,
-            pairing.key.local,
-            pairing.key.remote,
-            accepted.selected_s2_message_version,
-            f"{url.host}:{url.port}",
-        )
-        transport = self._transports[accepted.selected_communication_protocol]
+        protocol, s2_version = accepted.selected_communication_protocol, accepted.selected_s2_message_version
+        info = ConnectionInfo(protocol, pairing.key.local, pairing.key.remote, s2_version, f"{url.host}:{url.port}")
         trust = await self._trust(url, route, details)
-        connection = await _connected(lambda: transport.connect(info, details, trust))
-        return connection, accepted
+        return await _connected(lambda: self._transports[protocol].connect(info, details, trust)), accepted
 
     async def _trust(self, url: BaseUrl, route: Route, details: CommunicationDetails) -> Trust:
         """Return the trust for the WebSocket, which may be on another host, with its own address or proxy."""
@@ -193,13 +174,7 @@ class SessionClient:
         return Trust(route.context, None, self._proxies.towards(host) if route.context is self._pki else None)
 
     async def _initiate(
-        self,
-        http: HttpsClient,
-        url: BaseUrl,
-        version: str,
-        endpoint: LocalEndpoint,
-        node: LocalNode,
-        pairing: Pairing,
+        self, http: HttpsClient, url: BaseUrl, version: str, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing
     ) -> InitiateSessionResponse:
         request = InitiateSession(
             client_node_id=pairing.key.local,
@@ -212,11 +187,9 @@ class SessionClient:
         candidates = await self._store.candidate_tokens(pairing)
         for token in candidates:
             reply = await http.post(url, version, "initiateSession", request, bearer=token, timeout=INITIATE_TIMEOUT)
+            protocols, versions = node.communication_protocols, node.s2_versions
             accepted = read_initiate_answer(
-                reply.status,
-                reply.body,
-                offered_protocols=node.communication_protocols,
-                offered_versions=node.s2_versions,
+                reply.status, reply.body, offered_protocols=protocols, offered_versions=versions
             )
             if accepted is not None:
                 if len(candidates) > 1:
@@ -225,11 +198,7 @@ class SessionClient:
         raise AccessRefused(f"{for_display(pairing.peer.title)} does not accept our access.")
 
     async def unpair(self, pairing: Pairing, tokens: list[AccessToken], *, address: str | None = None) -> None:
-        """Tell the communication server that the pairing is over (UNP-01). Returns also when it did not know it.
-
-        Raises:
-            NetworkError, TrustError, PeerError: The server was not reached.
-        """
+        """Tell the communication server that the pairing is over (UNP-01). Returns also when it did not know it."""
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client calls unpair"
         route = await self.route(pairing, url, address)

@@ -6,28 +6,28 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from s2connect.errors import NotPaired, StorageError
+from s2connect.errors import NotPaired
 from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import AccessToken
-from s2connect.model.session_init import CommunicationDetailsErrorMessage, SessionErrorReason
+from s2connect.model.session_init import CommunicationDetailsErrorMessage, InitiateSession, SessionErrorReason, Unpair
 from s2connect.session.server_core import (
     TOKEN_ENTROPY,
     Accepted,
     Activation,
     SessionServer,
     authorised,
-    read_initiate,
-    read_unpair,
+    key_of,
+    read_request,
     refusal,
 )
 from s2connect.store.base import Pairing, PairKey, Store
@@ -72,16 +72,6 @@ class SessionService:
         transports: Mapping[str, Transport],
         supervisor: Supervisor,
     ) -> None:
-        """Serve a core.
-
-        Args:
-            core: Decides.
-            endpoint: Gives the endpoint as it is now.
-            store: Pairings and digests.
-            manager: The endpoint.
-            transports: By protocol name.
-            supervisor: Owns the tasks that wait for clients, and ends them.
-        """
         self._core = core
         self._endpoint = endpoint
         self._store = store
@@ -102,25 +92,25 @@ class SessionService:
             ("confirmAccessToken", self._confirm_access_token),
             ("unpair", self._unpair),
         ):
-            server.add_operation(base_path, operation, _storage_is_500(handler))
+            server.add_operation(base_path, operation, handler)
 
     async def _initiate_session(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        understood = read_initiate(body)
-        if isinstance(understood, Reply):
-            self._log_malformed(request, understood)
-            return answer(understood.status, understood.body)
+        message = read_request(InitiateSession, body)
+        if isinstance(message, Reply):
+            self._log_malformed(request, message)
+            return answer(message.status, message.body)
         busy = self._server.begins_session(request)
-        if busy is None and self._manager.is_full(understood.key.local):
+        if busy is None and self._manager.is_full(message.server_node_id):
             busy = self._server.too_busy()
         if busy is not None:
             return busy
         endpoint = self._endpoint()
         offered = {name for name, transport in self._transports.items() if transport.can_offer()}
         while True:
-            record = await self._store.record(understood.key)
+            record = await self._store.record(key_of(message))
             decision = self._core.initiate(
-                endpoint, understood, _token(request), record, wall_time=time.time(), offered=offered
+                endpoint, message, _token(request), record, wall_time=time.time(), offered=offered
             )
             if not isinstance(decision, Accepted):
                 return answer(decision.status, decision.body)
@@ -133,9 +123,10 @@ class SessionService:
 
     def _log_malformed(self, request: web.Request, reply: Reply) -> None:
         said = reply.body.additional_info if isinstance(reply.body, CommunicationDetailsErrorMessage) else None
-        more = self._malformed_requests.due("initiateSession", asyncio.get_running_loop().time())
+        operation = request.path.rpartition("/")[2]
+        more = self._malformed_requests.due(operation, asyncio.get_running_loop().time())
         level = logging.INFO if more is None else logging.WARNING  # strangers must not fill the log
-        _log.log(level, "initiateSession of %s refused: %s%s", request.remote, said, more or "")
+        _log.log(level, "%s of %s refused: %s%s", operation, request.remote, said, more or "")
 
     async def _accept(self, endpoint: LocalEndpoint, accepted: Accepted) -> Reply:
         """Process an accepted request. Raises NotPaired if its pairing was removed or replaced meanwhile."""
@@ -173,7 +164,7 @@ class SessionService:
         if not await self._store.activate_token(activation.pairing, activation.digest, time.time()):
             return answer(UNAUTHORIZED.status)
         key = activation.pairing.key
-        self._core.activated(key)
+        self._core.forget(key)
         info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, request.remote or "")
         offer = self._transports[activation.protocol].offer(info)
         older = self._offered.get(key)
@@ -201,9 +192,11 @@ class SessionService:
 
     async def _unpair(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        key = read_unpair(body)
-        if isinstance(key, Reply):
-            return answer(key.status)
+        message = read_request(Unpair, body)
+        if isinstance(message, Reply):
+            self._log_malformed(request, message)
+            return answer(message.status)
+        key = key_of(message)
         pairing = authorised(await self._store.record(key), _token(request), wall_time=time.time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
@@ -218,16 +211,3 @@ def _token(request: web.Request) -> AccessToken | None:
         return AccessToken(text) if text else None
     except ValueError:
         return None
-
-
-def _storage_is_500(
-    handler: Callable[[web.Request], Awaitable[web.Response]],
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def guarded(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except StorageError as error:
-            _log.error("%s failed: %s", request.path, error)
-            return answer(500)
-
-    return guarded

@@ -21,11 +21,8 @@ in memory. What comes then is answered TEMPORARY_ERROR and not kept."""
 class Inbox:
     """Messages in the order in which they came, bounded in number and in characters.
 
-    Args:
-        limit: Messages that get their ``OK`` at once, at least 1.
-        overflow: Messages beyond it that are kept without one until there is room.
-        characters: Of all of them, unless it is one.
-        answer_within: Seconds in which the application answers a message that it has kept.
+    The first ``limit`` messages, at least 1, get their ``OK`` at once; ``overflow`` more are kept without one until
+    there is room. ``answer_within`` is in seconds, for the messages that the application has kept.
     """
 
     def __init__(self, limit: int, overflow: int, characters: int, answer_within: float) -> None:
@@ -50,13 +47,7 @@ class Inbox:
         return fits and len(self._messages) < self._limit + self._overflow
 
     def put(self, message: Message, *, kept: bool, now: float) -> None:
-        """Add a message.
-
-        Args:
-            message: The message.
-            kept: The application answers it; otherwise :meth:`due` tells when it gets its ``OK``.
-            now: Never goes back.
-        """
+        """Add a message; where the application has not ``kept`` it, :meth:`due` tells when it gets its ``OK``."""
         if kept:
             self._kept.sent(message.id or NIL_ID, now=now)
         else:

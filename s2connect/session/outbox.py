@@ -26,10 +26,7 @@ OUTBOX_LIMIT = 2000
 class Outbox:
     """Queue of ReceptionStatuses and the task that writes them: reading goes on while there is no room to write.
 
-    Args:
-        transmit: Writes a text; raises ConnectionClosed.
-        failed: Ends the session because of another error.
-        name: Of the task.
+    ``transmit`` writes a text, or raises ConnectionClosed; ``failed`` ends the session because of another error.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 from s2connect.model.common import MalformedMessage, choose_name, choose_version
 from s2connect.model.local import LocalEndpoint
@@ -46,24 +47,15 @@ MAX_PENDING_PER_PAIR = 8
 TOKEN_ENTROPY = 32
 """Random bytes for an access token (SES-02)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A session request that was understood."""
-
-    key: PairKey
-    message: InitiateSession
+_Request = TypeVar("_Request", InitiateSession, Unpair)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A session request of a paired client.
+    """A session request of a paired client, with the chosen protocol and S2 JSON version.
 
-    Attributes:
-        pairing: The pairing whose token was presented; where it is unconfirmed, confirm it now.
-        protocol: Chosen communication protocol.
-        s2_version: Chosen S2 JSON version, in the client's spelling (VER-06).
-        message: The request.
+    ``pairing`` is the one whose token was presented; where it is unconfirmed, confirm it now. ``s2_version`` is in the
+    client's spelling (VER-06).
     """
 
     pairing: Pairing
@@ -76,23 +68,11 @@ class Accepted:
 class Activation:
     """A pending token was confirmed: activate its digest durably, then accept the connection (SES-03).
 
-    Attributes:
-        pairing: The pairing that it was issued for; where that was replaced meanwhile, the token counts for nothing.
-        digest: Of the token.
-        protocol: Chosen communication protocol.
-        s2_version: Chosen S2 JSON version.
+    ``pairing`` is the one that it was issued for; where that was replaced meanwhile, the token counts for nothing.
     """
 
     pairing: Pairing
     digest: bytes
-    protocol: str
-    s2_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    pairing: Pairing
-    expires_at: float
     protocol: str
     s2_version: str
 
@@ -106,23 +86,17 @@ def _same(digest: bytes | None, token: AccessToken) -> bool:
     return digest is not None and hmac.compare_digest(digest, token_digest(token))
 
 
-def read_initiate(body: bytes) -> Request | Reply:
-    """Read an ``initiateSession`` (SES-01)."""
+def read_request(kind: type[_Request], body: bytes) -> _Request | Reply:
+    """Read an ``initiateSession`` or ``unpair`` (SES-01)."""
     try:
-        message = InitiateSession.from_json(body)
+        return kind.from_json(body)
     except MalformedMessage as error:
         return refusal(SessionErrorReason.PARSING_ERROR, f"The request does not follow its schema: {error}.")
-    return Request(PairKey(message.server_node_id, message.client_node_id), message)
 
 
-def read_unpair(body: bytes) -> PairKey | Reply:
-    """Read an ``unpair``."""
-    try:
-        message = Unpair.from_json(body)
-    except MalformedMessage as error:
-        _log.info("unpair refused: %s", error)
-        return refusal(SessionErrorReason.PARSING_ERROR, f"The request does not follow its schema: {error}.")
-    return PairKey(message.server_node_id, message.client_node_id)
+def key_of(request: InitiateSession | Unpair) -> PairKey:
+    """Return the pair that a request is about."""
+    return PairKey(request.server_node_id, request.client_node_id)
 
 
 def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -> Pairing | None:
@@ -160,13 +134,13 @@ class SessionServer:
     """
 
     def __init__(self) -> None:
-        self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
+        self._pending: OrderedDict[bytes, tuple[float, Activation]] = OrderedDict()
         self._by_pair: dict[PairKey, list[bytes]] = {}
 
     def initiate(
         self,
         endpoint: LocalEndpoint,
-        request: Request,
+        message: InitiateSession,
         token: AccessToken | None,
         record: Record,
         *,
@@ -177,13 +151,12 @@ class SessionServer:
 
         ``offered`` are the communication protocols that can be offered now, None for all of the node's.
         """
-        node = endpoint.nodes.get(request.key.local)
+        node = endpoint.nodes.get(message.server_node_id)
         if record.confirmed is None and record.unconfirmed is None and record.unpaired:
             return refusal(SessionErrorReason.NO_LONGER_PAIRED, "This pair was unpaired.")
         pairing = authorised(record, token, wall_time=wall_time)
         if node is None or pairing is None:
             return UNAUTHORIZED
-        message = request.message
         own = [name for name in node.communication_protocols if offered is None or name in offered]
         protocol = choose_name(own, message.supported_communication_protocols)
         if protocol is None:
@@ -206,9 +179,8 @@ class SessionServer:
             return BUSY
         token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         digest = token_digest(token)
-        self._pending[digest] = _Pending(
-            accepted.pairing, now + PENDING_LIFETIME, accepted.protocol, accepted.s2_version
-        )
+        activation = Activation(accepted.pairing, digest, accepted.protocol, accepted.s2_version)
+        self._pending[digest] = now + PENDING_LIFETIME, activation
         mine.append(digest)
         self._by_pair[key] = mine
         return Reply(
@@ -223,34 +195,25 @@ class SessionServer:
         )
 
     def confirm(self, token: AccessToken | None, *, now: float) -> Activation | Reply:
-        """Check a ``confirmAccessToken`` (SES-03). Make the activation durable, then call :meth:`activated`."""
+        """Check a ``confirmAccessToken`` (SES-03). Make the activation durable, then :meth:`forget` the pair."""
         self.expire(now=now)
-        if token is None:
-            return UNAUTHORIZED
         # A look-up by SHA-256 digest reveals nothing of the token by its timing.
-        digest = token_digest(token)
-        pending = self._pending.get(digest)
-        if pending is None:
-            return UNAUTHORIZED
-        return Activation(pending.pairing, digest, pending.protocol, pending.s2_version)
-
-    def activated(self, key: PairKey) -> None:
-        """Note that a token of the pair was activated: every pending one is void."""
-        self.forget(key)
+        pending = self._pending.get(token_digest(token)) if token is not None else None
+        return UNAUTHORIZED if pending is None else pending[1]
 
     def forget(self, key: PairKey) -> None:
-        """Drop the pending tokens of a pair, e.g. because it was unpaired."""
+        """Drop the pending tokens of a pair: one was activated, or the pair was unpaired."""
         for digest in self._by_pair.pop(key, ()):
             self._pending.pop(digest, None)
 
     def expire(self, *, now: float) -> None:
         """Drop pending tokens whose 15 seconds are over."""
         while self._pending:
-            digest, pending = next(iter(self._pending.items()))
-            if pending.expires_at > now:
+            digest, (expires_at, activation) = next(iter(self._pending.items()))
+            if expires_at > now:
                 return
             del self._pending[digest]
-            mine = self._by_pair.get(pending.pairing.key, [])
+            mine = self._by_pair.get(activation.pairing.key, [])
             mine.remove(digest)
             if not mine:
-                del self._by_pair[pending.pairing.key]
+                del self._by_pair[activation.pairing.key]

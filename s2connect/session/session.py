@@ -118,10 +118,7 @@ class Session:
 
     Attributes:
         info: Facts of the connection.
-        peer: The peer's node.
-        role: Our role.
-        late_acknowledgements: How many ReceptionStatuses came after ``send`` had stopped waiting for them. They are
-            logged as warnings, and the session goes on.
+        late_acknowledgements: Number of ReceptionStatuses that came after ``send`` had stopped waiting for them.
 
     Raises:
         UsageError: The S2 JSON version of the connection is unknown here, and ``check`` is more than the envelope.
@@ -176,14 +173,11 @@ class Session:
 
     @property
     def end_reason(self) -> SessionEnd:
-        """Return the reason of the end; ``OPEN`` while the session stands."""
+        """Reason of the end; ``OPEN`` while the session stands."""
         return self._end
 
     def observe(self, on_message: Observer) -> None:
-        """Show every message from now on to ``on_message``, in place of the one of the constructor.
-
-        Right after the session was taken from the iteration over the sessions of a node, that is every message.
-        """
+        """Show every message from now on to ``on_message``; of a session just taken from the iteration, that is all."""
         self._on_message = on_message
 
     async def __aenter__(self) -> Self:
@@ -306,8 +300,7 @@ class Session:
         if (known := self._refusals.label_of(written, now=self._loop.time())) is not None:
             raise _refused("PERMANENT_ERROR", known, "The peer has refused this message for good; it was not sent")
         self._ledger.sent(identifier, now=self._loop.time())
-        answer: asyncio.Future[Message] = self._loop.create_future()
-        self._answers[identifier] = answer
+        answer = self._answers[identifier] = self._loop.create_future()
         self._arm_timer()
         try:
             async with self._turn:
@@ -341,8 +334,7 @@ class Session:
 
     async def close(self, reason: str = "") -> None:
         """End the session; idempotent and bounded. Queued messages can still be received."""
-        if self._intent is None:
-            self._intent = SessionEnd.CLOSED_BY_US
+        self._intent = self._intent or SessionEnd.CLOSED_BY_US
         try:
             await self._connection.close(NORMAL_CLOSURE, reason)
         finally:
@@ -373,8 +365,7 @@ class Session:
             raise ConnectionClosed(self._closed.code, self._closed.reason)
 
     async def _request(self, request: str) -> None:
-        if self._intent is None:
-            self._intent = SessionEnd.CLOSED_BY_US
+        self._intent = self._intent or SessionEnd.CLOSED_BY_US
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await self.send({"message_type": SESSION_REQUEST, "request": request})
@@ -460,9 +451,8 @@ class Session:
         verdict = self._conversation.validate(self.role.other, message, now=datetime.now(UTC))
         self._log_warnings("it sent", verdict)
         if not verdict.ok:
-            what = "%s sent a message that is refused: %s, %s"
-            kind = self._conversation.known_type(message.type), verdict.status
-            self._warn(kind, what, self.info.remote, verdict.status, verdict.label)
+            what = "%s sent a message that is refused: %s, %s", self.info.remote, verdict.status, verdict.label
+            self._warn((self._conversation.known_type(message.type), verdict.status), *what)
             self._answer(verdict.subject_id, verdict.status, verdict.label)
             return False
         identifier = message.id or NIL_ID
@@ -510,8 +500,7 @@ class Session:
 
     def _kept_too_long(self) -> None:
         self._kept_timer = None
-        label = f"the application has not answered within {self._answer_within:g} s"
-        self._answer_kept(self._loop.time(), label)
+        self._answer_kept(self._loop.time(), f"the application has not answered within {self._answer_within:g} s")
         self._arm_kept()
 
     def _answer_kept(self, until: float, label: str) -> None:
@@ -543,13 +532,11 @@ class Session:
             _log.warning(f"{what}%s", *arguments, more)
 
     def _requested(self, identifier: str, message: Message) -> bool:
-        request = message.body.get("request")
-        end = _REQUESTED.get(request) if isinstance(request, str) else None
+        end = _REQUESTED.get(str(message.body.get("request")))
         if end is None:
             self._answer(identifier, ReceptionStatusValue.INVALID_MESSAGE, "unknown request")
             return False
-        if self._intent is None:
-            self._intent = end
+        self._intent = self._intent or end
         self._answer_kept(math.inf, "the session ends")
         self._answer(identifier, ReceptionStatusValue.OK)
         return True
@@ -585,15 +572,13 @@ class Session:
 
     async def _failed(self, error: Exception) -> None:
         """End the session because of an error of ours."""
-        if self._intent is None:
-            self._intent = SessionEnd.LOST
+        self._intent = self._intent or SessionEnd.LOST
         process_failures.failed("session", error, name=f"the session with {self.info.remote}")
         await self._connection.close(INTERNAL_ERROR)
 
     def _finish(self, closed: ConnectionClosed) -> None:
-        lost = closed.code == ABNORMAL_CLOSURE
         self._closed = closed
-        self._end = self._intent or (SessionEnd.LOST if lost else SessionEnd.CLOSED_BY_PEER)
+        self._end = self._intent or (SessionEnd.LOST if closed.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
         for timer in (self._timer, self._kept_timer):
             if timer is not None:
                 timer.cancel()
@@ -607,8 +592,7 @@ class Session:
         try:
             self._on_message(direction, message)
         except Exception as error:
-            name = f"the observer of the session with {self.info.remote}"
-            process_failures.failed("observer", error, name=name)
+            process_failures.failed("observer", error, name=f"the observer of the session with {self.info.remote}")
 
 
 def _refused(status: str, label: str, what: str) -> MessageRefused:

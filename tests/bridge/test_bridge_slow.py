@@ -13,7 +13,7 @@ from s2connect import Node, Role
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.errors import ConnectionClosed
 from s2connect.messages.enums import Check
-from s2connect.session.budget import UNLIMITED
+from s2connect.session.budget import PeerLimits
 from s2connect.transports.base import Connection
 from tests.bridge.bridge_fixtures import MQ, WSS, BridgeSetup
 from tests.bridge.link_fixtures import answer, message
@@ -62,7 +62,8 @@ async def connections(device: Node, manager: Node) -> tuple[Connection, Connecti
 
 async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp_path: Path) -> None:
     # The budget of a peer would slow this device down before anything waits for the energy manager.
-    async with BridgeSetup(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=UNLIMITED) as house:
+    unlimited = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
+    async with BridgeSetup(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=unlimited) as house:
         device, manager = await connections(house.device.node(), house.manager.node())
         traffic, most = Traffic(), 0
         works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))

@@ -26,11 +26,12 @@ from s2connect.model import pairing, registry, session_init
 from s2connect.model.common import MalformedMessage, NodeDescription, Role, Wire, read_list
 from s2connect.model.reply import Reply
 from s2connect.model.secret import AccessToken, PairingAttemptId
+from s2connect.model.session_init import InitiateSession, Unpair
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.pairing.code import PairingCode
 from s2connect.pairing.lan_core import LanOperations
 from s2connect.pairing.long_poll_core import LongPollServer
-from s2connect.session.server_core import Request, read_initiate, read_unpair
+from s2connect.session.server_core import key_of, read_request
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.parameters import Protection
 from s2connect.transports.mqtt.publish import (
@@ -105,9 +106,11 @@ def pairing_seeds() -> Iterator[bytes]:
 
 def session_requests(data: bytes) -> None:
     """``initiateSession`` and ``unpair``, and bearers."""
-    for read in (read_initiate, read_unpair):
-        understood = read(data)
-        assert isinstance(understood, Request) or not isinstance(understood, Reply) or understood.status == 400
+    for understood in (read_request(InitiateSession, data), read_request(Unpair, data)):
+        if isinstance(understood, Reply):
+            assert understood.status == 400
+        else:
+            key_of(understood)
     text = data[:4096].decode("latin-1")
     for bearer in (AccessToken, PairingAttemptId):
         with contextlib.suppress(ValueError):

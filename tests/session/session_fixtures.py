@@ -13,7 +13,8 @@ from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.reply import Reply
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
-from s2connect.session.server_core import Accepted, Record, Request, SessionServer, read_initiate
+from s2connect.model.session_init import InitiateSession
+from s2connect.session.server_core import Accepted, Record, SessionServer, read_request
 from s2connect.store.base import Pairing, PairKey
 
 SERVER_ID = NodeId(UUID("b3f9a9a8-9d0b-4f0e-8a3c-0d7d3f0f8c11"))
@@ -85,10 +86,9 @@ class Desk:
     def initiate(
         self, body: bytes, presented: AccessToken | None, record: Record, *, wall_time: float = PAIRED_AT
     ) -> Accepted | Reply:
-        understood = read_initiate(body)
+        understood = read_request(InitiateSession, body)
         if isinstance(understood, Reply):
             return understood
-        assert isinstance(understood, Request)
         return self.server.initiate(self.own, understood, presented, record, wall_time=wall_time)
 
     def issue(self, number: int = 0) -> Reply:

@@ -16,7 +16,6 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.budget import (
     DEFAULT_LIMITS,
     HANDLING,
-    UNLIMITED,
     YIELD_AFTER,
     PeerBudget,
     PeerLimits,
@@ -58,7 +57,7 @@ def test_reading_goes_on_within_the_burst_and_then_at_the_rate(
 
 
 def test_without_limits_nothing_pauses_and_the_others_still_have_their_turn() -> None:
-    budget = PeerBudget(UNLIMITED)
+    budget = PeerBudget(PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0))
     streak = round(YIELD_AFTER / HANDLING)
     turns = [budget.charge(10**6, 1e-9, now=0.0) for _ in range(2 * streak)]
     assert turns == ([None] * (streak - 1) + [0.0]) * 2

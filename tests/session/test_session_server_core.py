@@ -15,6 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from s2connect.model.reply import Reply
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
+from s2connect.model.session_init import Unpair
 from s2connect.session import server_core
 from s2connect.session.server_core import (
     CLOCK_IS_SET_FROM,
@@ -24,7 +25,8 @@ from s2connect.session.server_core import (
     Record,
     SessionServer,
     authorised,
-    read_unpair,
+    key_of,
+    read_request,
 )
 from s2connect.store.base import PairKey
 from tests.session.session_fixtures import (
@@ -262,7 +264,7 @@ def test_activating_one_token_voids_every_other_pending_one_of_the_pair_only() -
     mine, other = [desk.pending() for _ in range(3)], desk.pending(1)
     decision = desk.server.confirm(mine[1], now=desk.now)
     assert isinstance(decision, Activation)
-    desk.server.activated(decision.pairing.key)
+    desk.server.forget(decision.pairing.key)
     assert [desk.server.confirm(t, now=desk.now) for t in mine] == [Reply(401)] * 3
     assert isinstance(desk.server.confirm(other, now=desk.now), Activation)
 
@@ -343,9 +345,11 @@ def test_an_access_token_counts_for_five_years(issued_at: float | None, counts: 
 @pytest.mark.rule("SES-05")
 def test_unpair_names_the_pair() -> None:
     body = json.dumps({"clientNodeId": str(CLIENT_ID), "serverNodeId": str(SERVER_ID)}).encode()
-    assert read_unpair(body) == PairKey(SERVER_ID, CLIENT_ID)
+    request = read_request(Unpair, body)
+    assert isinstance(request, Unpair)
+    assert key_of(request) == PairKey(SERVER_ID, CLIENT_ID)
     for bad in (b"", b"{}", b"[]", b'{"clientNodeId": "1", "serverNodeId": "2"}'):
-        reply = read_unpair(bad)
+        reply = read_request(Unpair, bad)
         assert isinstance(reply, Reply)
         assert reply.status == 400
 
@@ -382,7 +386,7 @@ class SessionServerMachine(RuleBasedStateMachine):
         if isinstance(decision, Activation):
             assert decision.pairing.key == key(number)
             if store:
-                self.desk.server.activated(decision.pairing.key)
+                self.desk.server.forget(decision.pairing.key)
                 self.alive.pop(number)
 
     @rule(number=st.integers(0, 3))
