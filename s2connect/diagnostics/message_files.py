@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from s2connect.diagnostics.message_lines import (
     MAX_PREFIX,
+    NO_RECORD,
+    Record,
     direction_of,
     facts_of,
     frame_is_cut,
@@ -19,7 +20,6 @@ from s2connect.diagnostics.message_lines import (
     role_of,
     time_of,
 )
-from s2connect.model.common import Role
 from s2connect.service.failures import ExitCode, Failure
 
 MAX_WASTE: Final = 8
@@ -50,36 +50,6 @@ MARKS: Final = ("message_type", "message_id", "subject_message_id")
 """Members that identify an S2 message, even an invalid one."""
 
 
-class Record(NamedTuple):
-    """Facts that a log records beside a message.
-
-    Attributes:
-        session: Name of the session; empty where the log has no names.
-        time: Time of sending or receipt; without a time zone if the log has none.
-        direction: ``received`` or ``sent``, from the side that wrote the log.
-        role: Role of the side that wrote the log.
-        event: ``session_opened``, ``session_closed`` or another event, if there is no message.
-        s2_version: Version of an opened session.
-        reason: Reason for the end of a closed session.
-        sender: Role of the sender, if the log names it.
-        foreign: The log is not of ``serve --record``: it may have other lines, and a handshake.
-    """
-
-    session: str = ""
-    time: datetime | None = None
-    direction: str | None = None
-    role: str | None = None
-    event: str | None = None
-    s2_version: str | None = None
-    reason: str | None = None
-    sender: Role | None = None
-    foreign: bool = False
-
-
-NO_RECORD: Final = Record()
-"""Record of a message without a log."""
-
-
 class Entry(NamedTuple):
     """A message, an event of a log, or other text in a file.
 
@@ -98,6 +68,7 @@ class Entry(NamedTuple):
     other: bool = False
 
 
+_ANALYZER_EVENTS: Final = {"SESSION_STARTED": "session_opened", "SESSION_ENDED": "session_closed"}
 _decode = json.JSONDecoder().raw_decode  # finds the end of a value; its content is validated later
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _skip_between = re.compile(r"[ \t\n\r,]*").match
@@ -160,13 +131,13 @@ class _Scan:
             if entries is None:
                 text_from = at if text_from is None else text_from
             elif text_from is not None:
-                yield self._text_of_something_else(text_from, at)
+                yield self._other(text_from, at)
                 text_from = None
             for entry in entries or ():
                 yield entry._replace(line=self._line_of(entry.line))
             at = _skip(self._content, end, _skip_between)
         if text_from is not None:
-            yield self._text_of_something_else(text_from, length)
+            yield self._other(text_from, length)
 
     def _at(self, at: int, *, after_text: int | None) -> tuple[list[Entry] | None, int]:
         """Return the entries at a position (None for other text), and the position to continue from."""
@@ -186,7 +157,7 @@ class _Scan:
             return None, end
         return [Entry(at, self._content[at:end].rstrip(), broken=True)], end
 
-    def _text_of_something_else(self, begin: int, end: int) -> Entry:
+    def _other(self, begin: int, end: int) -> Entry:
         return Entry(self._line_of(begin), self._content[begin:end].rstrip(), broken=True, other=True)
 
     def _read(self, at: int) -> tuple[Any, int] | None:
@@ -235,29 +206,20 @@ class _Scan:
             prefix = self._prefix(line_begin, begin)
             if is_frame(prefix) and frame_is_cut(self._content, begin, after):
                 return None, end
-            entries = self._values(begin, after, value, self._facts_of(prefix), self._depth)
+            entries = self._values(begin, after, value, facts_of(prefix, self._outer), self._depth)
             kept = [one for one in entries if not one.other and not self._is_repeated(one, prefix)]
             return kept or None, after
         mark = _marked(self._content, at, end)
         brace = self._content.find("{", at, mark.start()) if mark is not None else -1
         if brace < 0 or is_frame(prefix := self._prefix(line_begin, brace)):
             return None, max(end, begin)
-        return [Entry(brace, self._content[brace:end].rstrip(), self._facts_of(prefix), broken=True)], end
+        return [Entry(brace, self._content[brace:end].rstrip(), facts_of(prefix, self._outer), broken=True)], end
 
     def _facts_before(self, text_from: int, at: int) -> Record:
         """Return the facts that the preceding line of text states about JSON at the begin of a line."""
         before = self._content[max(text_from, at - MAX_PREFIX) : at].rstrip().rpartition("\n")[2]
-        facts = facts_of(before)
-        return self._facts_of(before) if any(facts) and self._line_around(at)[0] > text_from else self._outer
-
-    def _facts_of(self, prefix: str) -> Record:
-        facts, outer = facts_of(prefix), self._outer
-        return outer._replace(
-            time=facts.time or outer.time,
-            direction=facts.direction or outer.direction,
-            sender=facts.sender or outer.sender,
-            foreign=True,
-        )
+        stated = facts_of(before) != NO_RECORD._replace(foreign=True) and self._line_around(at)[0] > text_from
+        return facts_of(before, self._outer) if stated else self._outer
 
     def _prefix(self, line_begin: int, at: int) -> str:
         """Return the text of a line before a position, its middle left out if it is long."""
@@ -303,12 +265,16 @@ class _Scan:
             found = self._wrapped(begin, value, record, depth) if marked else []
         elif isinstance(value, str) and marked:
             inner = _Scan(value, self._budget, record._replace(foreign=True), depth + 1).run()
-            found = [_as_foreign(one, begin, record) for one in inner if not one.other]
+            found = [
+                one._replace(line=begin, record=(one.record or record)._replace(foreign=True))
+                for one in inner
+                if not one.other
+            ]
         return found or [Entry(begin, self._content[begin:end], other=True)]
 
     def _list(self, begin: int, value: list[Any], record: Record, depth: int) -> Iterator[Entry]:
         scalars = False
-        for element, (at, after) in zip(value, _elements(self._content, begin), strict=True):
+        for element, (_, (at, after)) in zip(value, _parts(self._content, begin), strict=True):
             if not isinstance(element, dict | list | str):
                 if not scalars:  # consecutive ones are one entry
                     yield Entry(at, self._content[at:after], other=True)
@@ -320,11 +286,10 @@ class _Scan:
     def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> list[Entry]:
         """Return the messages in the members of an object that is no message itself; of equal ones the rawest."""
         record = _facts(value, outer)
-        members = dict(_members(self._content, begin))  # of equal names the last counts
-        groups: list[list[str]] = [[name] for name in RAWEST if name in members]
-        groups.append([name for name in members if name not in RAWEST])
-        for names in groups:
-            entries = [one for name in names for one in self._values(*members[name], value[name], record, depth + 1)]
+        members = dict(_parts(self._content, begin))  # of equal names the last counts
+        for names in (*((name,) for name in RAWEST), members.keys() - set(RAWEST)):
+            places = [(*members[name], value[name]) for name in members if name in names]
+            entries = [one for place in places for one in self._values(*place, record, depth + 1)]
             if found := [one for one in entries if not one.other]:
                 return found
         return []
@@ -332,11 +297,9 @@ class _Scan:
     def _object(self, begin: int, end: int, value: dict[str, Any], outer: Record) -> Entry | None:
         """Classify an object by itself: a message, a line of our own log, an event; None for anything else."""
         if "origin" in value and not {"msg", "s2_msg"}.isdisjoint(value):  # the S2 analyzer
-            state = {"SESSION_STARTED": "session_opened", "SESSION_ENDED": "session_closed"}.get(
-                str(value.get("message_type"))
-            )
+            state = _ANALYZER_EVENTS.get(str(value.get("message_type")))
             return Entry(begin, None, _facts(value, outer)._replace(event=state)) if state is not None else None
-        if not {"message_type", "message_id", "subject_message_id"}.isdisjoint(value):
+        if not value.keys().isdisjoint(MARKS):
             return Entry(begin, self._content[begin:end], outer if outer != NO_RECORD else None)
         own = "session" in value
         if not own and "event" not in value:
@@ -346,14 +309,9 @@ class _Scan:
         )
         message = value.get("message")
         if own and "message" in value:
-            at, after = dict(_members(self._content, begin))["message"]
+            at, after = dict(_parts(self._content, begin))["message"]
             return Entry(begin, message if isinstance(message, str) else self._content[at:after], record)
         return Entry(begin, None, record) if _marked(self._content, begin, end) is None else None
-
-
-def _as_foreign(entry: Entry, place: int, outer: Record) -> Entry:
-    """Return an entry found in a string as one of the surrounding text."""
-    return entry._replace(line=place, record=(entry.record or outer)._replace(foreign=True))
 
 
 def _facts(value: Mapping[str, Any], outer: Record) -> Record:
@@ -389,25 +347,17 @@ def _text(value: Any, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _elements(text: str, at: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of each element of the list at a position."""
+def _parts(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the name, and begin and end of the value, of each part of the object or list at a position."""
+    is_object = text[at] == "{"
     at = _skip(text, at + 1)
-    while text[at] != "]":
+    while text[at] not in "]}":
+        name = ""
+        if is_object:
+            name, at = _decode(text, at)
+            at = _skip(text, _skip(text, at) + 1)
         _, end = _decode(text, at)
-        yield at, end
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-
-
-def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the name of each member of the object at a position, with begin and end of its value."""
-    at = _skip(text, at + 1)
-    while text[at] != "}":
-        name, at = _decode(text, at)
-        begin = _skip(text, _skip(text, at) + 1)
-        _, end = _decode(text, begin)
-        yield name, (begin, end)
+        yield name, (at, end)
         at = _skip(text, end)
         if text[at] == ",":
             at = _skip(text, at + 1)

@@ -12,19 +12,34 @@ MAX_PREFIX: Final = 200
 """Characters examined before a message."""
 
 
-class Facts(NamedTuple):
-    """Facts about a message, from the text beside it.
+class Record(NamedTuple):
+    """Facts that a log records beside a message.
 
     Attributes:
-        time: Time of sending or receipt; without a time zone if the log names none.
-        direction: ``sent`` or ``received``, from the side that wrote the log.
+        session: Name of the session; empty where the log has no names.
+        time: Time of sending or receipt; without a time zone if the log has none.
+        direction: ``received`` or ``sent``, from the side that wrote the log.
+        role: Role of the side that wrote the log.
+        event: ``session_opened``, ``session_closed`` or another event, if there is no message.
+        s2_version: Version of an opened session.
+        reason: Reason for the end of a closed session.
         sender: Role of the sender, if the log names it.
+        foreign: The log is not of ``serve --record``: it may have other lines, and a handshake.
     """
 
-    time: datetime | None
-    direction: str | None
-    sender: Role | None
+    session: str = ""
+    time: datetime | None = None
+    direction: str | None = None
+    role: str | None = None
+    event: str | None = None
+    s2_version: str | None = None
+    reason: str | None = None
+    sender: Role | None = None
+    foreign: bool = False
 
+
+NO_RECORD: Final = Record()
+"""Record of a message without a log."""
 
 _SENT: Final = frozenset({"sending", "sent", "send", "out", "outgoing", "outbound", "tx", "transmit", ">", "->", ">>"})
 _RECEIVED: Final = frozenset(
@@ -68,14 +83,15 @@ def time_of(value: Any) -> datetime | None:
     return None
 
 
-def facts_of(prefix: str) -> Facts:
-    """Return the facts in the text before a message in its line."""
+def facts_of(prefix: str, outer: Record = NO_RECORD) -> Record:
+    """Return the facts in the text before a message in its line, combined with those of an object around them."""
     prefix = prefix[:MAX_PREFIX] + prefix[MAX_PREFIX:][-MAX_PREFIX:]
-    found = _find_time(prefix)
-    words, ways = _find_words(prefix), _find_way(prefix)
-    sender = role_of("".join(ways[-1])) if ways else None
-    return Facts(
-        time_of(found.group()) if found is not None else None, direction_of(words[-1]) if words else None, sender
+    found, words, ways = _find_time(prefix), _find_words(prefix), _find_way(prefix)
+    return outer._replace(
+        time=(time_of(found.group()) if found is not None else None) or outer.time,
+        direction=(direction_of(words[-1]) if words else None) or outer.direction,
+        sender=(role_of("".join(ways[-1])) if ways else None) or outer.sender,
+        foreign=True,
     )
 
 
