@@ -107,7 +107,7 @@ def _message_object(one: ValidatedMessage) -> dict[str, Any]:
 
 
 def _remark_object(one: Remark) -> dict[str, Any]:
-    return vars(one) | {
+    return one._asdict() | {
         "sender": one.sender and str(one.sender),
         "problem": str(one.problem),
         "finding": _finding_object(one.finding) if one.finding is not None else None,

@@ -6,7 +6,7 @@ import codecs
 import re
 import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode, Failure
@@ -38,39 +38,33 @@ _MARKS: Final = (
 )
 
 
-class _Kind(NamedTuple):
-    magic: bytes
-    what: str
-    hint: str
-
-
+_UNPACK = "Unpack it first: {} FILE | s2connect validate -"
 _CAPTURE = (
     "a capture of packets",
     "S2 goes through TLS, so it cannot be read there. Record it at an end: s2connect serve --record FILE",
 )
-_UNPACK = "Unpack it first: "
-_KINDS: Final = (
-    _Kind(b"\x1f\x8b", "packed with gzip", _UNPACK + "gunzip -c FILE | s2connect validate -"),
-    _Kind(b"\xfd7zXZ\0", "packed with xz", _UNPACK + "xz -dc FILE | s2connect validate -"),
-    _Kind(b"BZh", "packed with bzip2", _UNPACK + "bunzip2 -c FILE | s2connect validate -"),
-    _Kind(b"\x28\xb5\x2f\xfd", "packed with zstd", _UNPACK + "zstd -dc FILE | s2connect validate -"),
-    _Kind(b"PK\x03\x04", "a ZIP archive", "Unpack it first."),
-    *(
-        _Kind(magic, *_CAPTURE)
-        for magic in (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
-    ),
-    _Kind(
-        b"SQLite format 3\0",
+_KINDS: Final = {
+    b"\x1f\x8b": ("packed with gzip", _UNPACK.format("gunzip -c")),
+    b"\xfd7zXZ\0": ("packed with xz", _UNPACK.format("xz -dc")),
+    b"BZh": ("packed with bzip2", _UNPACK.format("bunzip2 -c")),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", _UNPACK.format("zstd -dc")),
+    b"PK\x03\x04": ("a ZIP archive", "Unpack it first."),
+    b"\xd4\xc3\xb2\xa1": _CAPTURE,
+    b"\xa1\xb2\xc3\xd4": _CAPTURE,
+    b"\x4d\x3c\xb2\xa1": _CAPTURE,
+    b"\xa1\xb2\x3c\x4d": _CAPTURE,
+    b"\n\r\r\n": _CAPTURE,
+    b"SQLite format 3\0": (
         "an SQLite database",
         "That of the S2 analyzer: sqlite3 -json FILE 'select * from communication' | s2connect validate -",
     ),
-    _Kind(b"%PDF-", "a PDF document", ""),
-    _Kind(b"\x89PNG", "a picture", ""),
-    _Kind(b"\xff\xd8\xff", "a picture", ""),
-    _Kind(b"\x7fELF", "a program", ""),
-    _Kind(b"MZ\x90\0", "a program", ""),
-)
-"""Kinds of files often passed by mistake, by their first bytes."""
+    b"%PDF-": ("a PDF document", ""),
+    b"\x89PNG": ("a picture", ""),
+    b"\xff\xd8\xff": ("a picture", ""),
+    b"\x7fELF": ("a program", ""),
+    b"MZ\x90\0": ("a program", ""),
+}
+"""Kinds of files often passed by mistake, by their first bytes: what it is, and what to do."""
 
 _SHAPES: Final = (
     "Understood are one message, an array of messages, one a line, a log of serve --record, and logs of other software "
@@ -114,9 +108,9 @@ def read_file(name: str) -> str:
         raise Failure("unreadable", f"Cannot read {shown}: {why}.", hint, code=ExitCode.USAGE) from None
     if not data:
         raise no_messages(name, ": it is empty")
-    for kind in _KINDS:
-        if data.startswith(kind.magic):
-            raise no_messages(name, f": it is {kind.what}", kind.hint)
+    for magic, (what, hint) in _KINDS.items():
+        if data.startswith(magic):
+            raise no_messages(name, f": it is {what}", hint)
     if len(data) > MAX_FILE_BYTES:
         what = f"Cannot read {shown}: it has more than {MAX_FILE_BYTES // 1_048_576} MiB."
         raise Failure("unreadable", what, "Split it; every line is on its own.", code=ExitCode.USAGE)
@@ -124,9 +118,8 @@ def read_file(name: str) -> str:
     try:
         if encoding == "utf-8":
             text = data.decode(encoding, "surrogateescape")
-        else:
-            width = int(encoding[4:6]) // 8
-            text = data[: len(data) - len(data) % width].decode(encoding, "surrogatepass")
+        else:  # to the last whole character
+            text = codecs.getincrementaldecoder(encoding)("surrogatepass").decode(data)
     except UnicodeDecodeError:
         raise no_messages(name, f": it begins like {encoding.upper()}, and is not") from None
     if "\0" in text[:_SNIFFED]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from s2connect.diagnostics.message_files import Entry, entries_of
 from s2connect.diagnostics.message_lines import Record, is_frame, role_of
@@ -34,47 +35,25 @@ from s2connect.session.session import SessionEnd
 class Problem(StrEnum):
     """Kind of a remark about a line of a log."""
 
-    REFUSED = "refused"
-    """The message is invalid: by schema, state, rules or earlier messages."""
-    UNANSWERED = "unanswered"
-    """No ReceptionStatus about the message came, though the session went on."""
-    LATE = "late"
-    """Its ReceptionStatus came later than a session waits for one."""
-    NOT_OK = "not_ok"
-    """The other side refused it."""
+    REFUSED = "refused"  # invalid by schema, state, rules or earlier messages
+    UNANSWERED = "unanswered"  # no ReceptionStatus came, though the session went on
+    LATE = "late"  # the ReceptionStatus came later than a session waits for one
+    NOT_OK = "not_ok"  # the other side refused the message
     ANSWERED_TWICE = "answered_twice"
-    """A second ReceptionStatus about the same message."""
-    ANSWER_TO_NOTHING = "answer_to_nothing"
-    """A ReceptionStatus about a message that is not in the log."""
-    DUPLICATE_ID = "duplicate_id"
-    """The sender had another message with the same id."""
-    WARNING = "warning"
-    """It breaks a rule for which nothing is refused."""
-    LEFT_OUT = "left_out"
-    """The log is not complete: conclusions from the rest are uncertain."""
-    UNREADABLE = "unreadable"
-    """It is no line of a log."""
-    TORN = "torn"
-    """The line was not written to its end, as after a crash."""
+    ANSWER_TO_NOTHING = "answer_to_nothing"  # a ReceptionStatus about a message that is not in the log
+    DUPLICATE_ID = "duplicate_id"  # the sender had another message with the same id
+    WARNING = "warning"  # it breaks a rule for which nothing is refused
+    LEFT_OUT = "left_out"  # the log is not complete: conclusions from the rest are uncertain
+    UNREADABLE = "unreadable"  # no line of a log
+    TORN = "torn"  # not written to its end, as after a crash
 
 
 HARMLESS = frozenset({Problem.LATE, Problem.NOT_OK, Problem.WARNING, Problem.TORN, Problem.LEFT_OUT})
 """Problems that are reported and do not make a conversation wrong."""
 
 
-@dataclass(frozen=True)
-class Remark:
-    """Remark about a line of a log.
-
-    Attributes:
-        line: Line of the message that it concerns.
-        session: Its session.
-        sender: Its sender, if known.
-        type: Its type, if that could be read; from the log: clean before display.
-        problem: Kind of the remark.
-        detail: A sentence; may hold text of the other side.
-        finding: The broken rule, for a warning.
-    """
+class Remark(NamedTuple):
+    """Remark about a message of a log. ``type`` and ``detail`` may hold text of a peer: clean them before display."""
 
     line: int
     session: str
@@ -85,21 +64,13 @@ class Remark:
     finding: Finding | None = None
 
 
-@dataclass(frozen=True)
-class ReplayResult:
-    """Result of the validation of a recorded conversation.
-
-    Attributes:
-        remarks: Remarks, by line.
-        sessions: Number of sessions.
-        messages: Number of messages.
-        answers: Number of ReceptionStatus messages among them.
-    """
+class ReplayResult(NamedTuple):
+    """Result of the validation of a recorded conversation: remarks by line, and numbers."""
 
     remarks: list[Remark]
     sessions: int
     messages: int
-    answers: int
+    answers: int  # ReceptionStatus messages among them
 
     @property
     def ok(self) -> bool:
@@ -124,10 +95,8 @@ class _LoggedSession:
     conversation: Conversation
     own_role: Role | None = None
     last: datetime | None = None
-    last_line: dict[Role, int] = field(default_factory=dict)
-    """Line of the last message, by role."""
-    handshakes: set[Role] = field(default_factory=set)
-    """Roles that have sent a Handshake."""
+    last_line: dict[Role, int] = field(default_factory=dict)  # of the last message, by sender
+    handshakes: set[Role] = field(default_factory=set)  # roles that have sent one
     complete: bool = True
     messages: dict[tuple[Role, str], _LoggedMessage] = field(default_factory=dict)
 
@@ -171,19 +140,25 @@ class _Replay:
         following: list[Entry | None] = [*self._entries[1:], None]
         for entry, after in zip(self._entries, following, strict=True):
             record = entry.record
-            if record is not None and record.foreign and entry.broken:
-                yield self._cut(entry, record)
-            elif record is None:
+            if record is None:
                 if not (self._foreign and entry.other):
                     yield self._no_record(entry, after)
+            elif record.foreign and entry.broken:  # cut by its logger: its effects on the conversation are unknown
+                if (session := self._open.get(record.session)) is not None:
+                    session.complete = False
+                detail = "The message in this line is cut off."
+                yield Remark(entry.line, record.session, None, None, Problem.LEFT_OUT, detail)
             elif record.event == "session_opened":
                 yield from self._end(record.session)
                 self._begin(record)
             elif record.event == "session_closed":
-                yield from self._closed(record)
+                closed = self._open.get(record.session)
+                if closed is not None and record.reason != SessionEnd.LOST:  # a loss is noticed late
+                    closed.last = record.time or closed.last
+                yield from self._end(record.session)
             elif record.event == "left_out":
-                for session in self._open.values():
-                    session.complete = False
+                for one in self._open.values():
+                    one.complete = False
                 yield Remark(entry.line, "", None, None, Problem.LEFT_OUT, "Here the log is not complete.")
             elif entry.text is not None:
                 yield from self._text(entry, entry.text, record)
@@ -204,12 +179,6 @@ class _Replay:
                 session = self._begin(record)
             session.handshakes.add(sender)
         yield from self._message(session, entry, message, record, sender)
-
-    def _cut(self, entry: Entry, record: Record) -> Remark:
-        """Handle a message that its logger cut: its effects on the conversation are unknown."""
-        if (session := self._open.get(record.session)) is not None:
-            session.complete = False
-        return Remark(entry.line, record.session, None, None, Problem.LEFT_OUT, "The message in this line is cut off.")
 
     @staticmethod
     def _no_record(entry: Entry, after: Entry | None) -> Remark:
@@ -238,9 +207,7 @@ class _Replay:
             if session.own_role is None:
                 session.own_role = self._role_of(record, line)
             return session.own_role if record.direction == "sent" else session.own_role.other
-        if not record.foreign:
-            return None
-        if isinstance(message, InvalidMessage):
+        if not record.foreign or isinstance(message, InvalidMessage):
             return None
         answered = (one.sender.other for (_, name), one in session.messages.items() if name == message.subject_id)
         return _only_sender(message) or next(answered, None)
@@ -332,12 +299,6 @@ class _Replay:
             yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
         now = time if time is not None and time.tzinfo is not None else None
         session.conversation.answered(logged.sender, subject, ok=ok, now=now)
-
-    def _closed(self, record: Record) -> Iterator[Remark]:
-        session = self._open.get(record.session)
-        if session is not None and record.reason != SessionEnd.LOST:  # a loss is noticed late
-            session.last = record.time or session.last
-        yield from self._end(record.session)
 
     def _end(self, name: str) -> Iterator[Remark]:
         """End a session; messages sent just before need no answer."""

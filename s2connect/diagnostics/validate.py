@@ -19,23 +19,14 @@ _PYTHON: Final = "is no JSON: so Python prints an object, and JSON has double qu
 
 
 class ValidatedMessage(NamedTuple):
-    """Result of the validation of one message.
+    """Result of the validation of one message. Its texts come from the file: clean them before display."""
 
-    Attributes:
-        file: Its file; ``-`` is standard input.
-        line: Line of the file in which it begins.
-        type: Its ``message_type``, from the file: clean before display; None if it has none.
-        status: Status of the ReceptionStatus that it would get.
-        label: Violation of its schema, if any.
-        findings: Rules that it breaks.
-    """
-
-    file: str
+    file: str  # "-" is standard input
     line: int
     type: str | None
-    status: ReceptionStatusValue
-    label: str | None = None
-    findings: tuple[Finding, ...] = ()
+    status: ReceptionStatusValue  # of the ReceptionStatus that it would get
+    label: str | None = None  # violation of its schema
+    findings: tuple[Finding, ...] = ()  # rules that it breaks
 
     @property
     def warnings(self) -> bool:
