@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _nothing_logged_before() -> None:
-    process_lines.forget()
+    process_lines._kinds.clear()
 
 
 @pytest.fixture(autouse=True)

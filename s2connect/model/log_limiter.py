@@ -49,10 +49,6 @@ class LogLimiter:
             return None
         return f" ({count - 1} more such lines were not logged)" if count > 1 else ""
 
-    def forget(self) -> None:
-        """Forget all kinds."""
-        self._kinds.clear()
-
 
 process_lines: Final = LogLimiter()
 """Limiter of lines about connections, shared because a peer that reconnects every second has a new one each time."""

@@ -182,9 +182,6 @@ class Store(Protocol):
             NotPaired: There is no such pairing in which we are communication client (any more).
         """
 
-    async def active_digest(self, pairing: Pairing) -> bytes | None:
-        """Communication server: digest of the active access token, or None."""
-
     async def record(self, key: PairKey) -> Record:
         """Communication server: return one consistent snapshot of the facts that decide on a pair's session request."""
 
@@ -201,9 +198,6 @@ class Store(Protocol):
 
         With ``tombstone`` it is remembered that the pair was unpaired (SES-05), if it was removed.
         """
-
-    async def was_unpaired(self, key: PairKey) -> bool:
-        """Return whether the pair has a tombstone."""
 
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None

@@ -263,12 +263,6 @@ class SqliteStore:
         for name in (*secrets, _PAIRED):
             self._vault.delete(name)
 
-    def _mark(self) -> None:
-        """Mark in the vault, before the first pairing, that there was one, in case the database is lost."""
-        if not self._marked and self._vault.get(_PAIRED) is None:
-            self._vault.put(_PAIRED, b"yes")
-        self._marked = True
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """Transaction: all statements inside are durable at the end, or none."""
@@ -468,14 +462,6 @@ class SqliteStore:
     def refused_servers(self) -> list[BaseUrl]:
         return [BaseUrl(url) for (url,) in self._db.execute("SELECT url FROM refused_server ORDER BY sequence")]
 
-    @_operation("read")
-    def was_unpaired(self, key: PairKey) -> bool:
-        return self._is_buried(key)
-
-    def _is_buried(self, key: PairKey) -> bool:
-        found = self._db.execute(f"SELECT 1 FROM tombstone WHERE {_PAIR}", _ids(key))  # noqa: S608 - constants
-        return found.fetchone() is not None
-
     @_operation("write")
     def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
@@ -511,16 +497,12 @@ class SqliteStore:
         self._put_tokens(self._client_vault_name(pairing), [token])
 
     @_operation("read")
-    def active_digest(self, pairing: Pairing) -> bytes | None:
-        row = self._row_of(pairing)
-        return row["active_digest"] if row is not None else None
-
-    @_operation("read")
     def record(self, key: PairKey) -> Record:
         rows = {pairing.confirmed: (pairing, row) for row, pairing in self._rows(f"WHERE {_PAIR}", _ids(key))}
         entries = {confirmed: (pairing, row["active_digest"]) for confirmed, (pairing, row) in rows.items()}
         issued_at = rows[True][1]["token_issued_at"] if True in rows else None
-        return Record(entries.get(True), entries.get(False), self._is_buried(key), issued_at)
+        tombstone = self._db.execute(f"SELECT 1 FROM tombstone WHERE {_PAIR}", _ids(key)).fetchone()  # noqa: S608 - constants
+        return Record(entries.get(True), entries.get(False), tombstone is not None, issued_at)
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. Requests during a commit share the next one."""

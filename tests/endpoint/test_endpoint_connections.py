@@ -37,6 +37,7 @@ from s2connect.model.session_init import InitiateSession
 from s2connect.store.base import PairKey, Pin, Record, token_digest
 from s2connect.transports import backoff
 from tests.endpoint.conftest import Interloper, OpenEndpoint, identity_of, lan_config
+from tests.store.store_examples import active_digest, was_unpaired
 from tests.waits import slowed, until, within
 
 DETAILS = {
@@ -113,7 +114,7 @@ async def test_messages_go_both_ways_and_the_token_has_changed(cem: Endpoint, rm
     assert device.received[0].type == "SelectControlType"
     [after] = await rm._state.store.candidate_tokens((await rm.pairings())[0])
     assert after != before
-    assert await cem._state.store.active_digest((await cem.pairings())[0]) == token_digest(after)
+    assert await active_digest(cem._state.store, (await cem.pairings())[0]) == token_digest(after)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ async def test_the_communication_client_unpairs(cem: Endpoint, rm: Endpoint, app
     assert event.by is events.UnpairedBy.PEER
     async with within(5):
         await manager.sessions[0].wait_closed()
-    assert await cem._state.store.was_unpaired(PairKey(key.remote, key.local))
+    assert await was_unpaired(cem._state.store, PairKey(key.remote, key.local))
     with pytest.raises(NotPaired):
         await rm.node().unpair(key.remote)
 

@@ -54,6 +54,17 @@ def stands(unconfirmed: Pairing) -> Pairing:
     return replace(unconfirmed, confirmed=True)
 
 
+async def active_digest(store: Store, pairing: Pairing) -> bytes | None:
+    """Digest of the active token of exactly this pairing."""
+    record = await store.record(pairing.key)
+    entries = (record.confirmed, record.unconfirmed)
+    return next((entry[1] for entry in entries if entry is not None and entry[0].is_same(pairing)), None)
+
+
+async def was_unpaired(store: Store, key: PairKey) -> bool:
+    return (await store.record(key)).unpaired
+
+
 async def contents(store: Store, keys: Iterable[PairKey]) -> object:
     """Everything a store tells, in a form that can be compared."""
     found = [
@@ -61,8 +72,7 @@ async def contents(store: Store, keys: Iterable[PairKey]) -> object:
             known,
             await store.record(known.key),
             await store.candidate_tokens(known) if known.communication_role is CLIENT else [],
-            await store.active_digest(known),
         )
         for known in await store.pairings()
     ]
-    return found, [await store.was_unpaired(pair) for pair in keys]
+    return found, [await was_unpaired(store, pair) for pair in keys]

@@ -20,7 +20,7 @@ from s2connect.store.base import Vault, token_digest
 from s2connect.store.memory import MemoryVault
 from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
 from s2connect.store.vault import FileVault
-from tests.store.store_examples import CLIENT, SERVER, contents, key, pairing, token
+from tests.store.store_examples import CLIENT, SERVER, active_digest, contents, key, pairing, token
 
 KEYS = [key(number) for number in range(5)]
 
@@ -400,7 +400,7 @@ async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Pa
     assert [answer for answer in answers if answer is not True] == [answers[3]]
     assert isinstance(answers[3], asyncio.CancelledError)
     # One that was cancelled goes on to its end, as every operation does.
-    assert [await store.active_digest(pairing(n, SERVER)) for n in range(1, 31)] == [
+    assert [await active_digest(store, pairing(n, SERVER)) for n in range(1, 31)] == [
         token_digest(token(str(n))) for n in range(1, 31)
     ]
     await store.close()
@@ -417,7 +417,7 @@ async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(p
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, StorageUnavailable) for answer in answers)
     await store._run("mend", lambda: database.execute("PRAGMA query_only = 0"))
-    assert [await store.active_digest(pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
+    assert [await active_digest(store, pairing(n, SERVER)) for n in range(5)] == [token_digest(token("a"))] * 5
     assert await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9)
     await store.close()
 
