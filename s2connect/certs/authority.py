@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Self, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,6 +38,8 @@ RENEW_BEFORE = timedelta(days=60)
 
 BACK_DATED = timedelta(days=1)
 """Certificates are valid from a day ago, because clocks of devices are slow or in the wrong time zone."""
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
@@ -113,20 +115,24 @@ class ServerIdentity:
                 "The private key does not belong to the first certificate of the chain.",
                 hint="Check that both files come from the same order and that the server's own certificate is first.",
             )
-        names = subject_names(leaf)
-        if not names:
+        if not subject_names(leaf):
             raise ConfigurationError(
                 "The certificate names no host (subject alternative name), so no client can accept it.",
                 hint="Order a certificate with the host name of the endpoint in it.",
             )
+        return cls._of(chain, key, None)
+
+    @classmethod
+    def _of(cls, chain: Sequence[x509.Certificate], key: PrivateKeyTypes, ca_fingerprint: bytes | None) -> Self:
+        leaf = chain[0]
         return cls(
             chain_pem=b"".join(c.public_bytes(serialization.Encoding.PEM) for c in chain),
             key_pem=_key_as_pem(key),
             leaf_fingerprint=fingerprint(leaf),
-            ca_fingerprint=None,
+            ca_fingerprint=ca_fingerprint,
             not_valid_before=leaf.not_valid_before_utc,
             not_valid_after=leaf.not_valid_after_utc,
-            names=names,
+            names=subject_names(leaf),
         )
 
 
@@ -157,20 +163,10 @@ class CertificateAuthority:
                 x509.NameAttribute(NameOID.COMMON_NAME, _common_name(name) or "S2 Connect"),
             ]
         )
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(min(now - BACK_DATED, FIRST_CLOCK))
-            .not_valid_after(CA_NOT_AFTER)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(key_cert_sign=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        return cls(certificate, key)
+        begin = min(now - BACK_DATED, FIRST_CLOCK)
+        builder = _builder(subject, subject, key, begin, CA_NOT_AFTER, _key_usage(key_cert_sign=True))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        return cls(builder.sign(key, hashes.SHA256()), key)
 
     @classmethod
     def load(cls, cert_pem: bytes, key_pem: bytes) -> Self:
@@ -223,34 +219,18 @@ class CertificateAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         main = str(general_names[0].value)
         not_before = max(now - BACK_DATED, self.certificate.not_valid_before_utc)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(main))])
+        end = min(not_before + LEAF_VALIDITY, self.certificate.not_valid_after_utc)
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         leaf = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(main))]))
-            .issuer_name(self.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(not_before)
-            .not_valid_after(min(not_before + LEAF_VALIDITY, self.certificate.not_valid_after_utc))
+            _builder(subject, self.certificate.subject, key, not_before, end, _key_usage(digital_signature=True))
             .add_extension(san, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False,
-            )
+            .add_extension(issuer_key, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return ServerIdentity(
-            chain_pem=leaf.public_bytes(serialization.Encoding.PEM) + self.to_pem(),
-            key_pem=_key_as_pem(key),
-            leaf_fingerprint=fingerprint(leaf),
-            ca_fingerprint=self.fingerprint,
-            not_valid_before=leaf.not_valid_before_utc,
-            not_valid_after=leaf.not_valid_after_utc,
-            names=subject_names(leaf),
-        )
+        return ServerIdentity._of([leaf, self.certificate], key, self.fingerprint)
 
 
 def _expired(certificate: x509.Certificate, now: datetime) -> ConfigurationError:
@@ -282,18 +262,29 @@ def name_or_address(host: str) -> str | ipaddress.IPv4Address | ipaddress.IPv6Ad
     return name
 
 
+def extension_of(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    """Return an extension of a certificate, or None.
+
+    Raises:
+        ValueError: The extensions of the certificate are malformed.
+    """
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except x509.DuplicateExtension as error:
+        raise ValueError("duplicate extension") from error
+
+
 def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """DNS names (lower case) and IP addresses of the subject alternative name; the common name does not count.
 
     Raises:
         ValueError: The extensions of the certificate are malformed.
     """
-    try:
-        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    san = extension_of(certificate, x509.SubjectAlternativeName)
+    if san is None:
         return ()
-    except x509.DuplicateExtension as error:
-        raise ValueError("duplicate extension") from error
     dns: Iterable[str] = san.get_values_for_type(x509.DNSName)
     return (*(name.lower() for name in dns), *(str(address) for address in san.get_values_for_type(x509.IPAddress)))
 
@@ -304,15 +295,23 @@ def is_ca(certificate: x509.Certificate) -> bool:
     Raises:
         ValueError: The extensions of the certificate are malformed.
     """
-    try:
-        extensions = certificate.extensions
-        if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return False
-        return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound as missing:
-        return missing.oid == x509.KeyUsage.oid
-    except x509.DuplicateExtension as error:
-        raise ValueError("duplicate extension") from error
+    basic, usage = extension_of(certificate, x509.BasicConstraints), extension_of(certificate, x509.KeyUsage)
+    return basic is not None and basic.ca and (usage is None or usage.key_cert_sign)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    begin: datetime,
+    end: datetime,
+    usage: x509.KeyUsage,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), begin, end)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
 
 
 def _common_name(text: str) -> str:

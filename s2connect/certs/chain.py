@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from s2connect.certs.authority import is_ca, name_or_address, subject_names
+from s2connect.certs.authority import extension_of, is_ca, name_or_address, subject_names
 from s2connect.certs.tls import describe_tls_error, harden, refusal
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
 from s2connect.model.proxy import Proxy
@@ -129,9 +129,7 @@ async def verify_pki(
     proxy: Proxy | None = None,
     timeout: float,
 ) -> CapturedChain:
-    """Make one TLS 1.3 handshake with normal PKI validation and note what the server shows (TRUST-03).
-
-    May be cancelled at any time; the connection is closed.
+    """As :func:`capture_chain`, but with normal PKI validation (TRUST-03).
 
     Args:
         host: Name in the URL, which the certificate must be made out to.
@@ -143,9 +141,6 @@ async def verify_pki(
 
     Raises:
         ValueError: The context does not verify.
-        NotReachable: No connection.
-        PeerTimeout: The time is over.
-        ProtocolViolation: It is no TLS 1.3 server.
         CertificateRefused: The certificate is not valid for the host, with the reason.
     """
     if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
@@ -154,13 +149,7 @@ async def verify_pki(
 
 
 async def _handshake(
-    host: str,
-    port: int,
-    context: ssl.SSLContext,
-    *,
-    address: str | None,
-    proxy: Proxy | None = None,
-    timeout: float,
+    host: str, port: int, context: ssl.SSLContext, *, address: str | None, proxy: Proxy | None = None, timeout: float
 ) -> CapturedChain:
     where = f"{for_display(host)}:{port}"
     try:
@@ -316,11 +305,9 @@ def _is_strong(certificate: x509.Certificate) -> bool:
 
 
 def _is_for_servers(leaf: x509.Certificate) -> bool:
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+    usage = extension_of(leaf, x509.ExtendedKeyUsage)
+    wanted = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    return usage is None or not wanted.isdisjoint(usage)
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -390,8 +377,5 @@ def _read_fingerprint(value: str) -> bytes:
     if _HEX.fullmatch(value):
         return bytes.fromhex(value.replace(":", ""))
     if _BASE64.fullmatch(value):
-        return base64.urlsafe_b64decode(value.translate(_URL_SAFE).rstrip("=") + "=")
+        return base64.urlsafe_b64decode(value.replace("+", "-").replace("/", "_").rstrip("=") + "=")
     raise ValueError("holds no SHA-256 fingerprint: 32 bytes in hex, with or without colons, or in Base64")
-
-
-_URL_SAFE = str.maketrans("+/", "-_")

@@ -30,9 +30,7 @@ ALPN_PROTOCOLS = ("http/1.1",)
 """VER-05: HTTP/1.1 is what both sides speak."""
 
 _Anchor = Literal["ca", "leaf"]
-
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
-
 
 GROUPS = "X25519:P-256:P-384"
 """Key exchanges of the modern profile. Our servers check them before OpenSSL does (`s2connect.https.client_hello`)."""
@@ -66,6 +64,7 @@ class ServerContext:
 
     Attributes:
         context: To be passed to ``create_server``; stays the same for the life of the server.
+        identity: Identity of new handshakes.
     """
 
     def __init__(self, identity: ServerIdentity) -> None:
@@ -75,15 +74,9 @@ class ServerContext:
             ConfigurationError: OpenSSL does not accept certificate or key.
             StorageUnavailable: There is no temporary directory to hand them to OpenSSL.
         """
-        self._identity = identity
-        self._current = _leaf_context(identity)
+        self.replace(identity)
         self.context = _server_context(ssl.SSLContext)
         self.context.sni_callback = self._choose
-
-    @property
-    def identity(self) -> ServerIdentity:
-        """Identity of new handshakes."""
-        return self._identity
 
     def replace(self, identity: ServerIdentity) -> None:
         """Show another certificate from the next handshake on; connections that exist stay as they are.
@@ -95,7 +88,7 @@ class ServerContext:
             StorageUnavailable: There is no temporary directory to hand them to OpenSSL.
         """
         self._current = _leaf_context(identity)
-        self._identity = identity
+        self.identity = identity
 
     def _choose(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         # OpenSSL calls this in every handshake, with or without a server name. The outer context has no certificate of
