@@ -79,9 +79,6 @@ class ServerIdentity:
 
         So is one that is not valid yet: the clock was wrong when it was made. A clock that is certainly wrong now
         (:data:`FIRST_CLOCK`) says nothing about a leaf that was made by a better one, which peers may accept.
-
-        Args:
-            now: Wall-clock time, with time zone.
         """
         if now < FIRST_CLOCK <= self.not_valid_after:
             return False
@@ -138,11 +135,7 @@ class ServerIdentity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CertificateAuthority:
-    """The self-signed CA of one LAN endpoint, with its key (TRUST-01, TRUST-02).
-
-    Attributes:
-        certificate: The root that peers pin (TRUST-06).
-    """
+    """The self-signed CA of one LAN endpoint (TRUST-01, TRUST-02) that peers pin (TRUST-06), with its key."""
 
     certificate: x509.Certificate
     _key: ec.EllipticCurvePrivateKey = field(repr=False)
@@ -151,9 +144,8 @@ class CertificateAuthority:
     def create(cls, name: str, *, now: datetime) -> Self:
         """Make a new CA: every pairing that pins an older one is void (TRUST-09).
 
-        Args:
-            name: What a person sees in the certificate, e.g. the endpoint's name; cleaned and cut to 64 bytes.
-            now: Wall-clock time, with time zone. It may be wrong: the CA is valid from :data:`FIRST_CLOCK` on at least.
+        ``name`` is what a person sees in it, cleaned and cut to 64 bytes. The clock may be wrong: the CA is valid from
+        :data:`FIRST_CLOCK` on at least.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         # The organisation keeps issuer and subject of a leaf apart even where the CA is named like the host.
@@ -202,9 +194,7 @@ class CertificateAuthority:
     def issue(self, names: Sequence[str], *, now: datetime) -> ServerIdentity:
         """Make a leaf with a key of its own, valid for :data:`LEAF_VALIDITY` or as long as the CA (TRUST-01, TRUST-02).
 
-        Args:
-            names: Host names and IP addresses under which clients reach the server, the main one first (VER-04).
-            now: Wall-clock time, with time zone.
+        ``names`` are the host names and IP addresses under which clients reach the server, the main one first (VER-04).
 
         Raises:
             ConfigurationError: There is no name, one of them is neither a host name nor an address, or the CA has

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -44,11 +43,9 @@ _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion,
 class CapturedChain:
     """Certificates that a server presented in one handshake.
 
-    Attributes:
-        leaf_der: The certificate of the server.
-        ca_der: The self-signed certificate at the end of what the server sent; None where there was none. It is the
-            leaf itself where the server has one single self-signed certificate.
-        address: IP address the server answered from, with a zone where one is needed to reach it (``fe80::1%2``).
+    ``ca_der`` is the self-signed certificate at the end of what the server sent, or None; it is the leaf itself where
+    there is one single self-signed certificate. ``address`` is the IP address the server answered from, with a zone
+    where one is needed to reach it (``fe80::1%2``).
     """
 
     leaf_der: bytes
@@ -98,13 +95,7 @@ async def capture_chain(host: str, port: int, *, address: str | None = None, tim
     """Make one TLS 1.3 handshake and note what the server shows; no application data is sent (TRUST-04, TRUST-08).
 
     The certificate is not verified: the caller checks the result. May be cancelled at any time; the connection is
-    closed.
-
-    Args:
-        host: Name or address in the URL, which the server is asked for.
-        port: TCP port.
-        address: Where to connect to instead of looking ``host`` up, e.g. from DNS-SD.
-        timeout: Seconds for everything together.
+    closed. ``host`` is the name or address in the URL; ``address`` is where to connect to instead of looking it up.
 
     Raises:
         NotReachable: No connection.
@@ -129,15 +120,9 @@ async def verify_pki(
     proxy: Proxy | None = None,
     timeout: float,
 ) -> CapturedChain:
-    """As :func:`capture_chain`, but with normal PKI validation (TRUST-03).
+    """As :func:`capture_chain`, but with normal PKI validation by a context that verifies (TRUST-03).
 
-    Args:
-        host: Name in the URL, which the certificate must be made out to.
-        port: TCP port.
-        context: From :func:`~s2connect.certs.tls.wan_client_context`.
-        address: Where to connect to instead of looking ``host`` up.
-        proxy: Connect through it; the ``address`` of the result is that of the proxy then.
-        timeout: Seconds for everything together.
+    Behind a proxy the ``address`` of the result is that of the proxy.
 
     Raises:
         ValueError: The context does not verify.
@@ -175,11 +160,8 @@ async def _handshake(
         if described is not None:
             raise described from error
         if isinstance(error, ConnectionResetError | ConnectionAbortedError):
-            broken = NotReachable(
-                f"{where} broke the TLS handshake off.",
-                hint="It may be busy: try again. Check the port, too; S2 Connect demands TLS 1.3, for which the other "
-                "device may be too old.",
-            )
+            hint = "It may be busy: try again. Check the port, too; S2 Connect demands TLS 1.3, for which the other"
+            broken = NotReachable(f"{where} broke the TLS handshake off.", hint=f"{hint} device may be too old.")
             broken.cut = True
             raise broken from error
         raise NotReachable.because(for_display(host), port, error) from error
@@ -191,14 +173,14 @@ async def _handshake(
         writer.transport.abort()  # and does not wait for the answer
     if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
         raise refusal(host, "chain")
-    return CapturedChain(chain[0], _root_of(chain), _address_of(peer))
+    return CapturedChain(chain[0], _root_of(chain), _address_of(*peer))
 
 
 async def _through(
     proxy: Proxy, port: int, context: ssl.SSLContext, server_name: str, timeout: float
 ) -> asyncio.StreamWriter:
     """Connect through a proxy, and make the TLS handshake with the server behind it."""
-    place, target = for_display(proxy.address), f"{f'[{server_name}]' if ':' in server_name else server_name}:{port}"
+    place, target = for_display(proxy.address), Proxy(server_name, port).address
     try:
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port, limit=MAX_PROXY_ANSWER_BYTES)
     except OSError as error:
@@ -206,10 +188,8 @@ async def _through(
     connection = writer.transport
     try:
         authorization = proxy.reveal_authorization()
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-        if authorization is not None:
-            lines.append(f"Proxy-Authorization: {authorization}")
-        writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
+        authorized = f"Proxy-Authorization: {authorization}\r\n" if authorization is not None else ""
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorized}\r\n".encode("ascii"))
         head = b""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -226,20 +206,12 @@ async def _through(
     return writer
 
 
-class _RawCertificate(Protocol):
-    def public_bytes(self, encoding: int, /) -> bytes: ...
-
-
-class _RawObject(Protocol):
-    def get_unverified_chain(self) -> list[_RawCertificate] | None: ...
-
-
 def _chain_sent(ssl_object: ssl.SSLObject) -> list[bytes]:
     """DER of the certificates that the server sent, in its order."""
     if sys.version_info >= (3, 13):
         return ssl_object.get_unverified_chain()
-    raw = cast(_RawObject, ssl_object._sslobj)  # type: ignore[attr-defined]  # public from Python 3.13 only
-    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in raw.get_unverified_chain() or ()]
+    chain = ssl_object._sslobj.get_unverified_chain()  # type: ignore[attr-defined]  # public from Python 3.13 only
+    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ()]
 
 
 def _root_of(chain: list[bytes]) -> bytes | None:
@@ -250,9 +222,8 @@ def _root_of(chain: list[bytes]) -> bytes | None:
         return None
 
 
-def _address_of(peer: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    zone = peer[3] if len(peer) == 4 else 0
-    return f"{peer[0]}%{zone}" if zone and "%" not in peer[0] else peer[0]
+def _address_of(host: str, port: int, flow: int = 0, zone: int = 0) -> str:
+    return f"{host}%{zone}" if zone and "%" not in host else host
 
 
 # --- checks

@@ -29,7 +29,6 @@ from s2connect.model.text import for_display
 ALPN_PROTOCOLS = ("http/1.1",)
 """VER-05: HTTP/1.1 is what both sides speak."""
 
-_Anchor = Literal["ca", "leaf"]
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 GROUPS = "X25519:P-256:P-384"
@@ -98,9 +97,6 @@ class ServerContext:
 
 def leaf_fingerprint_of(ssl_object: ssl.SSLObject) -> bytes:
     """Return the SHA-256 of the leaf that this connection of a :class:`ServerContext` was answered with, 32 bytes.
-
-    Args:
-        ssl_object: ``transport.get_extra_info("ssl_object")`` of the server's side of a connection.
 
     Raises:
         TypeError: The connection does not belong to a :class:`ServerContext`.
@@ -174,9 +170,6 @@ def wan_client_context(trust_anchors: Path | None = None) -> ssl.SSLContext:
 def pinned_client_context(ca_der: bytes) -> ssl.SSLContext:
     """Accept only servers with a chain to exactly this root, a matching name or address, and valid dates (TRUST-06).
 
-    Args:
-        ca_der: The pinned CA certificate as DER.
-
     Raises:
         ConfigurationError: It is no certificate.
     """
@@ -187,9 +180,6 @@ def leaf_client_context(leaf_der: bytes) -> ssl.SSLContext:
     """Accept only servers that show exactly this leaf, while name and dates are still checked (TRUST-05).
 
     For the requests of one pairing attempt. A renewed certificate of the same server is refused as well.
-
-    Args:
-        leaf_der: The leaf that was captured as DER.
 
     Raises:
         ConfigurationError: It is no certificate.
@@ -203,7 +193,7 @@ class _AnchoredContext(ssl.SSLContext):
     """Trusts one certificate and nothing else."""
 
     anchor_der: bytes
-    anchor: _Anchor
+    anchor: Literal["ca", "leaf"]
 
 
 class _AnchoredObject(ssl.SSLObject):
@@ -215,22 +205,22 @@ class _AnchoredObject(ssl.SSLObject):
         try:
             super().do_handshake()
         except ssl.SSLCertVerificationError as error:
-            raise _NotTheAnchor(error.verify_code, context.anchor, *error.args) from None
+            raise _NotTheAnchor(error.verify_code, context, *error.args) from None
         # OpenSSL also accepts what the expected leaf has signed.
         if context.anchor == "leaf" and self.getpeercert(binary_form=True) != context.anchor_der:
-            raise _NotTheAnchor(_UNTRUSTED_LEAF, context.anchor, ssl.SSL_ERROR_SSL, "another certificate than expected")
+            raise _NotTheAnchor(_UNTRUSTED_LEAF, context, ssl.SSL_ERROR_SSL, "another certificate than expected")
 
 
 class _NotTheAnchor(ssl.SSLCertVerificationError):
     """A certificate was refused by a context that trusts one certificate only."""
 
-    def __init__(self, verify_code: int, anchor: _Anchor, *arguments: object) -> None:
+    def __init__(self, verify_code: int, context: _AnchoredContext, *arguments: object) -> None:
         super().__init__(*arguments)
         self.verify_code = verify_code
-        self.anchor = anchor
+        self.anchor = context.anchor
 
 
-def _anchored(der: bytes, anchor: _Anchor) -> _AnchoredContext:
+def _anchored(der: bytes, anchor: Literal["ca", "leaf"]) -> _AnchoredContext:
     context = _AnchoredContext(ssl.PROTOCOL_TLS_CLIENT)
     context.anchor_der = der
     context.anchor = anchor
@@ -277,11 +267,9 @@ _MAX_CAUSES = 8
 
 
 def refusal(host: str, reason: str) -> CertificateRefused:
-    """Return the error for a refused certificate of a host.
+    """Return the error for a refused certificate of a host, which is cleaned here.
 
-    Args:
-        host: Name or address of the server; from the network or typed, is cleaned here.
-        reason: One of those of :class:`~s2connect.errors.CertificateRefused`.
+    ``reason`` is one of those of :class:`~s2connect.errors.CertificateRefused`.
     """
     text, hint = _TEXTS[reason]
     return CertificateRefused(text.format(host=for_display(host)), reason=reason, hint=hint)
@@ -333,10 +321,6 @@ def describe_tls_error(
     Exceptions of libraries are looked through: the cause counts. The caller raises the result ``from`` the original.
     A certificate of another origin is ``untrusted`` for :func:`wan_client_context`, ``pin`` for
     :func:`pinned_client_context` (TRUST-06), and CertificateChanged for :func:`leaf_client_context` (TRUST-05).
-
-    Args:
-        error: Exception of the connection attempt.
-        host: Name or address of the server; is cleaned here.
     """
     tls = _tls_error(error)
     if tls is None:
@@ -357,12 +341,10 @@ def describe_tls_error(
     return ProtocolViolation(f"The TLS handshake with {shown} failed ({tls.reason or 'no reason given'}).")
 
 
-def _tls_error(error: BaseException) -> ssl.SSLError | None:
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     # The deepest one counts: aiohttp's errors are ssl.SSLErrors by inheritance only, without the codes.
     found = None
-    cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
-        if isinstance(cause, ssl.SSLError):
-            found = cause
-        cause = cause.__cause__ if cause is not None else None
+        found = error if isinstance(error, ssl.SSLError) else found
+        error = error.__cause__ if error is not None else None
     return found

@@ -65,9 +65,9 @@ class ExaminedEndpoint:
 
     home: Home
     config: EndpointConfig
-    status: FullStatus | None = None
-    mute: bool = False
-    ca: x509.Certificate | None = None
+    status: FullStatus | None = None  # of its service, if that runs
+    mute: bool = False  # its service runs but does not respond
+    ca: x509.Certificate | None = None  # its own, if it has one that can be read
     leaf: x509.Certificate | None = None
     pairings: list[Pairing] = field(default_factory=list)
 

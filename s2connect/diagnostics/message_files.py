@@ -51,21 +51,13 @@ MARKS: Final = ("message_type", "message_id", "subject_message_id")
 
 
 class Entry(NamedTuple):
-    """A message, an event of a log, or other text in a file.
+    """A message, an event of a log, or other text in a file."""
 
-    Attributes:
-        line: Line in which it begins, from 1 on.
-        text: The text of the message, as it is in the file; None for an event of a log.
-        record: Facts that the log records beside it; None outside a log.
-        broken: It is no JSON, so its end is unknown.
-        other: It holds nothing of an S2 message: text, or other JSON.
-    """
-
-    line: int
-    text: str | None
-    record: Record | None = None
-    broken: bool = False
-    other: bool = False
+    line: int  # from 1 on
+    text: str | None  # as it is in the file; None for an event of a log
+    record: Record | None = None  # None outside a log
+    broken: bool = False  # no JSON, so its end is unknown
+    other: bool = False  # nothing of an S2 message: text, or other JSON
 
 
 _ANALYZER_EVENTS: Final = {"SESSION_STARTED": "session_opened", "SESSION_ENDED": "session_closed"}

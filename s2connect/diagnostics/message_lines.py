@@ -13,29 +13,17 @@ MAX_PREFIX: Final = 200
 
 
 class Record(NamedTuple):
-    """Facts that a log records beside a message.
+    """Facts that a log records beside a message."""
 
-    Attributes:
-        session: Name of the session; empty where the log has no names.
-        time: Time of sending or receipt; without a time zone if the log has none.
-        direction: ``received`` or ``sent``, from the side that wrote the log.
-        role: Role of the side that wrote the log.
-        event: ``session_opened``, ``session_closed`` or another event, if there is no message.
-        s2_version: Version of an opened session.
-        reason: Reason for the end of a closed session.
-        sender: Role of the sender, if the log names it.
-        foreign: The log is not of ``serve --record``: it may have other lines, and a handshake.
-    """
-
-    session: str = ""
-    time: datetime | None = None
-    direction: str | None = None
-    role: str | None = None
-    event: str | None = None
-    s2_version: str | None = None
-    reason: str | None = None
-    sender: Role | None = None
-    foreign: bool = False
+    session: str = ""  # empty where the log has no names
+    time: datetime | None = None  # of sending or receipt; without a time zone if the log has none
+    direction: str | None = None  # "received" or "sent", from the side that wrote the log
+    role: str | None = None  # of the side that wrote the log
+    event: str | None = None  # "session_opened", "session_closed" or another one, if there is no message
+    s2_version: str | None = None  # of an opened session
+    reason: str | None = None  # for the end of a closed session
+    sender: Role | None = None  # if the log names it
+    foreign: bool = False  # the log is not of `serve --record`: it may have other lines, and a handshake
 
 
 NO_RECORD: Final = Record()

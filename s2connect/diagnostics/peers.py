@@ -33,15 +33,7 @@ def step_of(pairing: Pairing, step: str) -> Check:
 async def check_peer(
     pairing: Pairing, connected: bool | None, trust_anchors: Path | None, proxies: Proxies, found: Findings
 ) -> None:
-    """Check the route to one peer.
-
-    Args:
-        pairing: The pairing.
-        connected: True if there is a session now; None if no service runs.
-        trust_anchors: CAs that the operator trusts beside those of the system.
-        proxies: The proxy towards the internet; a pinned peer is in the local network and needs none.
-        found: Gets the findings.
-    """
+    """Check the route to one peer; ``connected`` is True if there is a session now, None if no service runs."""
 
     def begin(step: str) -> Check:
         found.check = step_of(pairing, step)
@@ -56,7 +48,7 @@ async def check_peer(
         else:
             found.append(found.check.ok("It connects to us; connected." if connected else "It connects to us."))
         return
-    proxy = proxies.towards(url.host) if pairing.pin is None else None
+    proxy = proxies.towards(url.host) if pairing.pin is None else None  # a pinned one is in the local network
     address = None
     if proxy is None:
         begin("name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,23 +18,16 @@ from s2connect.model.common import (
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """A node of this endpoint.
-
-    Attributes:
-        description: As it presents itself to peers.
-        alias: Short name for the pairing code, needed where the endpoint hosts several nodes (TOK-03).
-        communication_protocols: By preference.
-        s2_versions: By preference.
-    """
+    """A node of this endpoint, with its protocols and versions by preference."""
 
     description: NodeDescription
     alias: str | None = None
+    """Short name for the pairing code, needed where the endpoint hosts several nodes (TOK-03)."""
     communication_protocols: tuple[str, ...] = (WEBSOCKET,)
     s2_versions: tuple[str, ...] = (DEFAULT_S2_VERSION,)
 
     @property
     def id(self) -> NodeId:
-        """The node's id."""
         return self.description.id
 
     def standard_only(self) -> LocalNode:
@@ -44,20 +38,14 @@ class LocalNode:
 
 @dataclass(frozen=True, slots=True)
 class LocalEndpoint:
-    """This endpoint and its nodes.
-
-    Attributes:
-        description: As it presents itself to peers.
-        deployment: Where the *nodes* run; decides the communication roles (ROLE-02).
-        nodes: Its nodes by id.
-    """
+    """This endpoint and its nodes."""
 
     description: EndpointDescription
     deployment: Deployment
+    """Where the *nodes* run; decides the communication roles (ROLE-02)."""
     nodes: Mapping[NodeId, LocalNode]
 
     def by_alias(self, alias: str) -> LocalNode | None:
-        """Return the node of that alias, or None."""
         return next((node for node in self.nodes.values() if node.alias == alias), None)
 
     def only_node(self) -> LocalNode | None:
@@ -71,9 +59,6 @@ def check_aliases(nodes: Iterable[LocalNode]) -> None:
     Raises:
         ValueError: Two nodes have the same alias; it is named.
     """
-    seen: set[str] = set()
-    for node in nodes:
-        if node.alias is not None:
-            if node.alias in seen:
-                raise ValueError(f"two nodes have the alias {node.alias}")
-            seen.add(node.alias)
+    for alias, count in Counter(node.alias for node in nodes if node.alias is not None).items():
+        if count > 1:
+            raise ValueError(f"two nodes have the alias {alias}")

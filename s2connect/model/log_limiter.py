@@ -28,9 +28,7 @@ class LogLimiter:
     def count(self, kind: Hashable, now: float) -> int:
         """Count one of a kind. Returns how many to report now, those since the last report included; 0 for none.
 
-        Args:
-            kind: Peer and kind of the line.
-            now: Seconds of a clock that never goes back.
+        ``now`` are seconds of a clock that never goes back.
         """
         next_at, passed_over = self._kinds.get(kind, (now, 0))
         if now < next_at:

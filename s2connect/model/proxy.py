@@ -16,17 +16,12 @@ DEFAULT_PORT = 80
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy that lets connections through (CONNECT); what goes through it is encrypted end to end.
-
-    Attributes:
-        host: Its name or address.
-        port: Its TCP port.
-        credentials: ``user:password``, percent-encoded as in a URL; None for none.
-    """
+    """An HTTP proxy that lets connections through (CONNECT); what goes through it is encrypted end to end."""
 
     host: str
     port: int
     credentials: Secret | None = None
+    """``user:password``, percent-encoded as in a URL."""
 
     @classmethod
     def parse(cls, url: str) -> Proxy:

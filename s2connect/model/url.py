@@ -46,6 +46,7 @@ class _Url(str):
     __slots__ = ("host", "port")
     ports: ClassVar[Mapping[str, int]] = {}
     """The schemes, each with the port where the URL names none."""
+    takes_query: ClassVar[bool] = True
     host: str
     port: int
 
@@ -66,11 +67,12 @@ class _Url(str):
             raise InvalidUrl("The URL names no host.")
         if parts.username is not None or parts.password is not None:
             raise InvalidUrl("The URL must not contain a user name or password.")
-        if parts.fragment:
+        if "?" in text and not cls.takes_query:
+            raise InvalidUrl("The URL must not contain a query ('?').")
+        if "#" in text:
             raise InvalidUrl("The URL must not contain a fragment ('#').")
         if port == 0:
             raise InvalidUrl("Port 0 is no address.")
-        cls._check(text, parts.query)
         self = super().__new__(cls, text)
         self.host = host_as_ascii(host)
         self.port = port or cls.ports[parts.scheme]
@@ -80,10 +82,6 @@ class _Url(str):
     def _mended(cls, text: str) -> str:
         """Add parts that only this kind of URL may lack."""
         return text
-
-    @classmethod
-    def _check(cls, text: str, query: str) -> None:
-        """Check what only this kind of URL demands."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -115,6 +113,7 @@ class BaseUrl(_Url):
 
     __slots__ = ()
     ports: ClassVar[Mapping[str, int]] = {"https": 443}
+    takes_query = False
 
     def __new__(cls, text: str) -> Self:
         """Read a URL. Raises InvalidUrl with what is wrong with it."""
@@ -129,13 +128,6 @@ class BaseUrl(_Url):
             return text
         text = _VERSION_SEGMENT.sub("/", text)
         return text if text.endswith("/") else f"{text}/"
-
-    @classmethod
-    def _check(cls, text: str, query: str) -> None:
-        if query or "?" in text:
-            raise InvalidUrl("The URL must not contain a query ('?').")
-        if "#" in text:
-            raise InvalidUrl("The URL must not contain a fragment ('#').")
 
     @classmethod
     def from_user(cls, text: str) -> Self:

@@ -89,20 +89,13 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Stored facts about one pair.
-
-    Attributes:
-        confirmed: The pairing and the digest of its active token, if there is one.
-        unconfirmed: The same for a pairing whose last step is unconfirmed (PAIRC-06).
-        unpaired: Whether the pair has a tombstone.
-        issued_at: Wall-clock seconds at which the active token of the confirmed pairing was issued (SES-07); None where
-            that is not known.
-    """
+    """Stored facts about one pair: pairings with the digest of their active token, and whether it has a tombstone."""
 
     confirmed: tuple[Pairing, bytes | None] | None = None
     unconfirmed: tuple[Pairing, bytes | None] | None = None
     unpaired: bool = False
     issued_at: float | None = None
+    """Wall-clock seconds at which the active token of the confirmed pairing was issued (SES-07), if that is known."""
 
 
 class Store(Protocol):
@@ -169,18 +162,11 @@ class Store(Protocol):
         """Communication client: append a token to the candidates (SESC-02). The same token twice is kept once.
 
         At most :data:`MAX_CANDIDATE_TOKENS` are kept: beyond that the second oldest goes, because the oldest is the one
-        that was certainly accepted last.
-
-        Raises:
-            NotPaired: There is no such pairing in which we are communication client (any more).
+        that was certainly accepted last. Raises NotPaired as :meth:`candidate_tokens`.
         """
 
     async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
-        """Communication client: make this the only candidate (SESC-01, SESC-03).
-
-        Raises:
-            NotPaired: There is no such pairing in which we are communication client (any more).
-        """
+        """Communication client: make this the only candidate (SESC-01, SESC-03). Raises NotPaired likewise."""
 
     async def record(self, key: PairKey) -> Record:
         """Communication server: return one consistent snapshot of the facts that decide on a pair's session request."""
@@ -238,9 +224,7 @@ MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
 
 def with_candidate(tokens: Sequence[AccessToken], token: AccessToken) -> list[AccessToken]:
     """The candidates after :meth:`Store.add_pending_token`."""
-    if token in tokens:
-        return list(tokens)
-    kept = [*tokens, token]
+    kept = list(dict.fromkeys([*tokens, token]))
     return kept if len(kept) <= MAX_CANDIDATE_TOKENS else [kept[0], *kept[2:]]
 
 

@@ -33,13 +33,7 @@ _SQLITE_REASONS: dict[int, tuple[str, str]] = {
 
 
 def unavailable(doing: str, path: Path, error: OSError | sqlite3.Error) -> StorageUnavailable:
-    """Describe a failed access for a person; raise it ``from`` the error.
-
-    Args:
-        doing: What was attempted, as the verb in "Could not … <path>", e.g. ``"write"``.
-        path: The file it was attempted with.
-        error: What the system said.
-    """
+    """Describe a failed access for a person: "Could not <doing> <path>". Raise it ``from`` the error."""
     if isinstance(error, OSError):
         reason, hint = _REASONS.get(error.errno or 0, (error.strerror or type(error).__name__, None))
     else:
@@ -52,10 +46,7 @@ def make_private_directory(path: Path) -> None:
     """Create a directory 0700 with its parents, durably; one that exists is only checked.
 
     Parents that are created are writable by us only, whatever the umask: who could replace the directory could read it.
-
-    Raises:
-        InsecurePermissions: It exists, and others can read it or it belongs to somebody else.
-        StorageUnavailable: It cannot be created, or something else has its name.
+    Raises the errors of :func:`check_private_directory`, and StorageUnavailable where it cannot be created.
     """
     try:
         try:
@@ -180,11 +171,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def remove_private(path: Path) -> None:
-    """Remove a file, durably; no error where there is none.
-
-    Raises:
-        StorageUnavailable: It cannot be removed.
-    """
+    """Remove a file, durably; no error where there is none. Raises StorageUnavailable if it cannot be removed."""
     try:
         path.unlink(missing_ok=True)
         sync_directory(path.parent)
@@ -195,10 +182,7 @@ def remove_private(path: Path) -> None:
 def remove_leftovers(directory: Path) -> None:
     """Remove temporary files of :func:`write_private` that a crash left in a directory, and nothing else.
 
-    Nobody else may write into the directory meanwhile.
-
-    Raises:
-        StorageUnavailable: It cannot be removed.
+    Nobody else may write into the directory meanwhile. Raises StorageUnavailable if one cannot be removed.
     """
     try:
         for entry in directory.iterdir():
@@ -209,11 +193,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make created, renamed and removed entries of a directory durable.
-
-    Raises:
-        OSError: The system refuses.
-    """
+    """Make created, renamed and removed entries of a directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

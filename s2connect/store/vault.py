@@ -35,12 +35,7 @@ _NAME = re.compile(r"[a-z0-9-][a-z0-9.-]{0,99}")
 
 
 def check_entry(name: str, secret: bytes = b"") -> None:
-    """Refuse names and sizes that no vault takes.
-
-    Raises:
-        ValueError: The name has other characters than lower-case letters, digits, dots and dashes, starts with a dot or
-            is longer than 100; or the secret is longer than :data:`~s2connect.store.base.MAX_VAULT_BYTES`.
-    """
+    """Refuse names and sizes that no vault takes, with a ValueError (see :class:`~s2connect.store.base.Vault`)."""
     if not _NAME.fullmatch(name):
         raise ValueError("a name in a vault has 1 to 100 of a-z, 0-9, '-' and '.', and does not start with a dot")
     if len(secret) > MAX_VAULT_BYTES:
@@ -146,8 +141,7 @@ class KeyringVault:
         _translated("delete", name, delete)
 
     def listed(self) -> list[str]:
-        """See :meth:`Vault.listed`: nothing, because backends do not list."""
-        return []
+        return []  # backends do not list
 
 
 def _translated(doing: str, name: str, call: Callable[[], T]) -> T:
