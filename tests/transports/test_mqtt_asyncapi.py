@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from s2connect.transports.mqtt.channel import Channel
-from s2connect.transports.mqtt.frames import Packet, PresenceState, presence
+from s2connect.transports.mqtt.frames import Packet, presence
 from s2connect.transports.mqtt.parameters import CloseReason, Protection
 from tests.transports.mqtt_sessions import (
     BOOT,
@@ -122,7 +122,7 @@ def test_what_we_publish_fits_the_messages() -> None:
     expected = ("sealedControl", "sealedControl", "sealedControl", "sealedData", "sealedControl")
     for packet, name in zip(sealed, expected, strict=True):
         assert [found for found in MESSAGES if _fits(packet, found)] == [name]
-    assert _fits(presence(SPACE, MC, PresenceState.ONLINE, BOOT), "presence")
+    assert _fits(presence(SPACE, MC, "online", BOOT), "presence")
 
 
 @pytest.mark.rule("MQ-16")

@@ -18,7 +18,6 @@ from s2connect.transports.mqtt.frames import (
     FrameKind,
     InvalidFrame,
     Packet,
-    PresenceState,
     no_presence,
     payload_room,
     presence,
@@ -199,8 +198,8 @@ def test_a_salt_may_only_be_in_what_can_be_the_first_frame_of_a_server(kind: Fra
 
 @pytest.mark.rule("MQ-08", "MQ-12")
 def test_presence_is_retained_and_has_no_time_stamp() -> None:
-    online = presence(SPACE, MC, PresenceState.ONLINE, BOOT)
-    will = presence(SPACE, MC, PresenceState.LOST, BOOT)
+    online = presence(SPACE, MC, "online", BOOT)
+    will = presence(SPACE, MC, "lost", BOOT)
     assert online.retain
     assert will.retain
     assert json.loads(online.payload) == {"state": "online", "boot": BOOT}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -62,23 +62,14 @@ class Ignored(StrEnum):
     """Reason for which a packet on an ``open`` topic opens no session."""
 
     MALFORMED = "malformed"
-    UNKNOWN = "unknown"
-    """No offer and no configuration matches: they may be those of another instance."""
-    PROOF = "proof"
-    """Not the expected client, or without the secret."""
+    UNKNOWN = "unknown"  # No offer and no configuration matches: they may be those of another instance.
+    PROOF = "proof"  # Not the expected client, or without the secret.
     REPEATED = "repeated"
     TOO_MANY = "too_many"
 
 
-@dataclass(frozen=True, slots=True)
-class MqttOffer:
-    """One offered session of S2 Connect.
-
-    Attributes:
-        info: Facts of its connection.
-        parameters: With one version; ``mc`` is empty, because only the ``open`` says it.
-        token: Its bytes are needed to check the proof.
-    """
+class MqttOffer(NamedTuple):
+    """One offered session of S2 Connect; ``mc`` of its parameters is empty, because only the ``open`` says it."""
 
     info: ConnectionInfo
     parameters: SessionParameters
@@ -132,11 +123,7 @@ class Admission:
     """Admission over the ``open`` topics of one prefix.
 
     An ``open`` that does not fit is ignored without an answer, because several instances may share the subscription.
-
-    Args:
-        space: The topics.
-        offers: Sessions of S2 Connect that wait for their client, by session id, each with its future.
-        max_unconfirmed: See :data:`MAX_UNCONFIRMED_IN_ALL`.
+    The offers are by session id, each with its future.
     """
 
     def __init__(
@@ -154,11 +141,7 @@ class Admission:
         self._displaced: list[ServerChannel] = []
 
     def add_static(self, session: StaticSession) -> None:
-        """Accept a configured client, again and again (MQ-19).
-
-        Raises:
-            UsageError: Another prefix, the same two nodes twice, or too many.
-        """
+        """Accept a configured client, again and again (MQ-19). Raises UsageError if that cannot be."""
         nodes = (session.server, session.client)
         if session.topic_prefix != self._space.prefix or nodes in self._static or len(self._static) >= MAX_STATIC:
             raise UsageError("This static session cannot be added: another prefix, there already, or too many.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -88,20 +88,17 @@ class BrokerLost:
 class BrokerConnection:
     """One connection, from CONNACK to its end. It does not come back: sessions end with it (MQ-10).
 
-    All of it belongs to the loop it was made in.
-
     Args:
         settings: Broker and account.
         context: TLS context of a client.
         address: Address to connect to instead of looking the host up.
         will: Published by the broker when the connection is lost (MQ-12).
-        keepalive: See :data:`KEEPALIVE`.
-        receive_maximum: See :data:`RECEIVE_MAXIMUM`.
+        keepalive: Seconds.
+        receive_maximum: Messages at QoS 1 that may be on their way in each direction.
         max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
         drops: Dropped messages by reason, beyond one connection.
 
     Attributes:
-        receive_maximum: Messages at QoS 1 that may be on their way to the broker (MQ-15).
         max_packet: Longest packet that the broker takes, bytes; None where it named no bound.
         lost: Why it ended, None while it stands.
     """
@@ -303,10 +300,9 @@ class BrokerConnection:
         self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
+        finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            raise
         if self.lost is not None:
             raise self.lost.error
 
@@ -335,23 +331,19 @@ class BrokerConnection:
         else:
             self._receiver.routes[topic] = route
 
-    async def subscribe(self, *filters: str, kept: bool = False, probe: bool = False) -> None:
-        """Subscribe at QoS 1 and wait for SUBACK (MQ-11).
+    async def subscribe(self, topic: str, *, kept: bool = False, probe: bool = False) -> None:
+        """Subscribe at QoS 1 and wait for SUBACK (MQ-11); also to retained messages that are ``kept``.
 
-        Args:
-            filters: Topic filters.
-            kept: Whether retained messages are sent as well (Retain Handling 0, else 2).
-            probe: At QoS 0 and with our own messages, to measure the broker.
+        A ``probe`` is at QoS 0 and gets our own messages, to measure the broker.
 
         Raises:
             SessionRefused: The broker does not allow it.
             ConnectionClosed: The connection is gone.
         """
-        shared = any(name.startswith("$share/") for name in filters)
-        no_local = not (probe or shared)  # with a shared one it is a protocol error (MQTT 5, 3.8.3.1)
+        no_local = not probe and not topic.startswith("$share/")  # there it is a protocol error (MQTT 5, 3.8.3.1)
         qos = 0 if probe else 1
         options = SubscribeOptions(qos, no_local, retainHandling=0 if kept else 2)
-        _, mid = self._client.subscribe([(name, options) for name in filters])
+        _, mid = self._client.subscribe(topic, options=options)
         if mid is None or self.lost is not None:
             raise ConnectionClosed(reason="the connection to the broker is gone")
         answer = self._subscribing[mid] = self._loop.create_future()
@@ -360,19 +352,17 @@ class BrokerConnection:
             codes = await answer
         finally:
             self._subscribing.pop(mid, None)
-        refused = [name for name, code in zip(filters, codes, strict=False) if code >= FAILURE or code < qos]
-        if refused or len(codes) != len(filters):
+        if len(codes) != 1 or not qos <= codes[0] < FAILURE:
             raise SessionRefused(
-                f"The broker {self._host} refuses the subscription of"
-                f" {for_display(', '.join(refused) or 'several topics')}.",
+                f"The broker {self._host} refuses the subscription of {for_display(topic)}.",
                 reason="Other",
                 hint="Check the rights of this client at the broker.",
             )
 
-    def unsubscribe(self, *filters: str) -> None:
+    def unsubscribe(self, topic: str) -> None:
         """Subscribe no more; does not wait, and does nothing at the end of the connection."""
         if self.lost is None:
-            self._client.unsubscribe(list(filters))
+            self._client.unsubscribe(topic)
             self._write()
 
     # --- the end
@@ -493,9 +483,7 @@ class BrokerConnection:
         self._client.loop_misc()
         self._stream.flush()
 
-    def _on_connect(
-        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
+    def _on_connect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if self._connected.done():
             return
         code = int(reason.value)
@@ -522,14 +510,7 @@ class BrokerConnection:
             f"{where} refuses the connection ({_name(code)}).", hint="It has to be a broker for MQTT 5."
         )
 
-    def _on_disconnect(
-        self,
-        client: Client,
-        userdata: Any,
-        flags: DisconnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
+    def _on_disconnect(self, *_: Any) -> None:
         code = self._reason_code
         text = f"the broker ended the connection ({_name(code)})" if code else "the connection to the broker was lost"
         if not self._connected.done():
@@ -539,9 +520,7 @@ class BrokerConnection:
         if not self._closing:
             self._loop.call_soon(self._stream.abort)
 
-    def _on_subscribe(
-        self, client: Client, userdata: Any, mid: int, reasons: Iterable[ReasonCode], properties: Properties | None
-    ) -> None:
+    def _on_subscribe(self, _client: Client, _data: Any, mid: int, reasons: Iterable[ReasonCode], _: Any) -> None:
         answer = self._subscribing.pop(mid, None)
         if answer is not None and not answer.done():
             answer.set_result([int(reason.value) for reason in reasons])

@@ -63,12 +63,9 @@ class Channel:
     """Core of a session, common to :class:`ClientChannel` and :class:`ServerChannel`.
 
     Attributes:
-        parameters: The session.
-        state: State.
         closed: The end, None before it.
         version: S2 version, empty before it is known.
         inbound_topic: The driver subscribes to it: QoS 1, No Local, Retain Handling 2.
-        outbound_topic: Topic of our frames.
     """
 
     def __init__(
@@ -366,16 +363,8 @@ class ClientChannel(Channel):
 class ServerChannel(Channel):
     """Channel of the communication server, made by the admission for a valid ``open``.
 
-    Args:
-        parameters: The session.
-        token: Its token; None only in plain static mode without a secret.
-        version: S2 version, None where there is no common one: the session will be refused.
-        salt: 32 random bytes in sealed static mode, otherwise None.
-        opened_at: Loop time at which the ``open`` came.
-        limits: Seconds and bytes.
-
-    Attributes:
-        offered: The offer that it uses up, with its future; None in static mode.
+    Without a ``version`` in common the session will be refused. ``salt`` is 32 random bytes in sealed static mode.
+    ``offered`` is the offer that it uses up, with its future; None in static mode.
     """
 
     def __init__(

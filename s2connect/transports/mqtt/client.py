@@ -56,7 +56,7 @@ class MqttClient:
     All sessions of an endpoint over this broker share its :class:`BrokerConnection` (MQ-20) and end with it (MQ-10).
 
     Args:
-        settings: Broker and account.
+        settings: Broker and account; a change counts from the next connection on.
         connect: Opens a connection; called for every attempt.
         greet: Called with each new connection before it is used: subscriptions, presence.
         farewell: Published before a clean end, None for nothing.
@@ -65,11 +65,7 @@ class MqttClient:
         failures: Reports errors of ours; the client starts again after them.
 
     Attributes:
-        settings: As given; a change counts from the next connection on.
-        pace: Of the ``open`` frames.
-        users: Sessions that need it.
-        uses: Sessions that have needed it so far.
-        attempts: Attempts so far.
+        users: Sessions that need it; ``uses`` counts those of the past as well.
     """
 
     def __init__(

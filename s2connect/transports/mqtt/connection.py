@@ -45,13 +45,8 @@ class MqttConnection(Connection):
     """One end of a session over MQTT.
 
     A slow reader does not slow the writer, as it does over WebSocket, because the broker buffers. When more messages
-    wait than is allowed, the session ends (MQ-15).
-
-    Args:
-        info: Facts; the S2 version is that of the channel once it is open.
-        broker: The connection that carries it, and with which it ends (MQ-10).
-        channel: The core of the session.
-        unsubscribe: Whether the inbound topic was subscribed to for this session alone.
+    wait than is allowed, the session ends (MQ-15), and with the connection to the broker (MQ-10). ``unsubscribe`` says
+    that the inbound topic was subscribed to for this session alone.
     """
 
     def __init__(
@@ -62,7 +57,7 @@ class MqttConnection(Connection):
         *,
         unsubscribe: bool = False,
     ) -> None:
-        self.info = info
+        self.info = info if info.peer_address else replace(info, peer_address=broker.remote_address)
         self.channel = channel
         self.local_address = broker.local_address
         self.remote_address = broker.remote_address
@@ -73,7 +68,7 @@ class MqttConnection(Connection):
         self._inbox_size = 0
         self._arrived: asyncio.Future[None] | None = None
         self._ended: ConnectionClosed | None = None
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -81,7 +76,6 @@ class MqttConnection(Connection):
         self._open_packet: Packet | None = None
         self._refused = False
         self._why = ""
-        self._at_close: list[Callable[[], object]] = []
         broker.route(channel.inbound_topic, Route(self._receive))
         self._let_go = broker.at_end(lambda _: self._follow(channel.lost()))
 
@@ -142,14 +136,11 @@ class MqttConnection(Connection):
         return self._broker.has_room()
 
     async def wait_closed(self) -> None:
-        await self._closed.wait()
+        await asyncio.wait({self._closed})
 
     def at_close(self, call: Callable[[], object]) -> None:
-        """Register a callback for the end of the session, called at once if it has ended."""
-        if self._ended is None:
-            self._at_close.append(call)
-        else:
-            call()
+        """Register a callback for the end of the session."""
+        self._closed.add_done_callback(lambda _: call())
 
     # --- the channel's driver
 
@@ -243,11 +234,8 @@ class MqttConnection(Connection):
             self._opened.exception()  # the caller of open() may have been cancelled
         elif not closed.by_peer and closed.reason is CloseReason.PROTOCOL:
             _log.warning("The session with %s over MQTT ends: %s", self.info.remote, closed.detail)
-        self._closed.set()
+        self._closed.set_result(None)
         self._wake()
-        calls, self._at_close = self._at_close, []
-        for call in calls:
-            call()
 
     def _not_opened(self, closed: Closed) -> S2ConnectError:
         name = f"The session with {self.info.remote} over MQTT"

@@ -66,15 +66,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One frame; the payload may still be sealed.
-
-    Attributes:
-        kind: ``s2-frame``.
-        seq: Sequence number, from 1; 0 of an ``open``, which has none.
-        payload: Bytes as published.
-        version: ``s2-ver`` of a data frame; otherwise None.
-        salt: ``s2-salt`` of the server's first frame in static mode; otherwise None.
-    """
+    """One frame; the payload may still be sealed. ``seq`` of an ``open``, which has none, is 0."""
 
     kind: FrameKind
     seq: int
@@ -211,13 +203,6 @@ def read_version(value: object) -> str:
     return value
 
 
-class PresenceState(StrEnum):
-    """State of a client, published by itself or by its broker."""
-
-    ONLINE = "online"
-    LOST = "lost"
-
-
 def read_boot(value: object) -> str:
     """Read a boot id: 8 to 36 letters, digits, ``_`` and ``-``, fresh for every run of a program."""
     if not isinstance(value, str) or not _is_boot(value):
@@ -225,9 +210,9 @@ def read_boot(value: object) -> str:
     return value
 
 
-def presence(space: TopicSpace, mc: str, state: PresenceState, boot: str) -> Packet:
+def presence(space: TopicSpace, mc: str, state: str, boot: str) -> Packet:
     """Return the presence after CONNECT (``online``) or the will (``lost``, Will Delay Interval 0)."""
-    payload = write_control({"state": state.value, "boot": read_boot(boot)})
+    payload = write_control({"state": state, "boot": read_boot(boot)})
     return Packet(space.presence(mc), payload, PLAIN_CONTROL, retain=True)
 
 

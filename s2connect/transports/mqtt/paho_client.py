@@ -62,7 +62,7 @@ class Stream(asyncio.Protocol):
     Args:
         max_packet: Longest packet that is taken in, bytes (MQ-15). A longer PUBLISH is dropped as it comes, because its
             publisher decides how long it is; any other ends the connection.
-        receiver: Decides what is dropped as it comes.
+        receiver: Says what is dropped.
         take: Gets each packet: its first byte, and the bytes after its length. On False the packet can be read as from
             a socket until ``readable`` returns.
         readable: Called when something can be read, and at the end of the connection.

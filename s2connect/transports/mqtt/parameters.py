@@ -52,17 +52,7 @@ class MqttPassword(Secret):
 
 
 class MqttCommunicationDetails(CommunicationDetails):
-    """Answer to ``confirmAccessToken`` for MQTT (MQ-02).
-
-    Attributes:
-        mqtt_url: The broker.
-        topic_prefix: One or more levels in front of every topic.
-        session_id: Fresh for each session.
-        session_token: Counts for this session only, for 30 seconds until ``open``.
-        username: For the broker, where it wants one.
-        password: Likewise.
-        protection: ``sealed`` where it is missing.
-    """
+    """Answer to ``confirmAccessToken`` for MQTT (MQ-02): broker and account, topics, and the token of the session."""
 
     mqtt_url: MqttUrl
     topic_prefix: Annotated[str, AfterValidator(check_prefix)]
@@ -214,13 +204,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The session is over; the last event of a channel.
-
-    Attributes:
-        reason: Why; None if the connection to the broker was lost.
-        by_peer: Whether the peer closed it.
-        detail: Cause for a log, without anything received.
-    """
+    """The session is over; the last event of a channel. Without a reason the connection to the broker was lost."""
 
     reason: CloseReason | None
     by_peer: bool
@@ -241,7 +225,7 @@ class ChannelLimits:
     """Seconds and bytes of one session.
 
     Attributes:
-        send_bytes: Longest message to send, see :func:`~s2connect.transports.mqtt.frames.payload_room` (MQ-15).
+        send_bytes: Longest message to send (MQ-15).
         receive_bytes: Longest message to receive; a longer one is a violation of the protocol.
         open_timeout: For opening (MQ-11).
         ping_after: Without sending until a ping (MQ-13).
@@ -273,12 +257,7 @@ _SHARED: Final = ("server", "client", "client_role", "mc", "protection", "versio
 class SessionParameters:
     """Session parameters that both sides know before it opens, without a secret. See :class:`StaticSession`.
 
-    Attributes:
-        space: The topics.
-        sid: The session id.
-        versions: S2 versions. With S2 Connect the one that was agreed; in static mode those of this side, the preferred
-            one first.
-        static: Whether this is static mode (MQ-19).
+    With S2 Connect ``versions`` is the one that was agreed; in static mode (MQ-19) those of this side, best first.
     """
 
     space: TopicSpace

@@ -50,11 +50,7 @@ class MalformedPublish(ValueError):
 
 
 class UnusablePublish(ValueError):
-    """One message is unusable, by a fault of its publisher or of a broker that did not check it.
-
-    Attributes:
-        reason: Short name for a counter; holds nothing that was received.
-    """
+    """One message is unusable, by a fault of its publisher or of a broker that did not check it: the ``reason``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -62,13 +58,9 @@ class UnusablePublish(ValueError):
 
 
 class Head(NamedTuple):
-    """Fields of a PUBLISH before the properties, as the broker writes them.
+    """Fields of a PUBLISH before the properties, which begin at ``end``. There is no packet identifier at QoS 0.
 
-    Attributes:
-        topic: Topic name; bytes that are not UTF-8 are replaced, so that it matches no route.
-        qos: 0 to 2.
-        packet_id: 0 at QoS 0.
-        end: Where the properties begin.
+    In the topic, bytes that are not UTF-8 are replaced, so that it matches no route.
     """
 
     topic: str
@@ -101,12 +93,7 @@ def _user_name(name: str) -> bytes:
 
 
 def write_publish(packet: Packet, packet_id: int) -> bytes:
-    """Write a PUBLISH at QoS 1 (MQ-08).
-
-    Args:
-        packet: Its content.
-        packet_id: 1 to 65,535, not in use.
-    """
+    """Write a PUBLISH at QoS 1 (MQ-08), with an identifier from 1 to 65,535 that is not in use."""
     topic, properties = packet.topic.encode(), write_properties(packet)
     return b"".join(
         (
@@ -127,11 +114,7 @@ def write_puback(packet_id: int) -> bytes:
 
 
 def read_puback(raw: bytes) -> tuple[int, int]:
-    """Read packet identifier and reason code of a PUBACK, from the bytes after the remaining length.
-
-    Raises:
-        MalformedPublish: It is too short.
-    """
+    """Read packet identifier and reason code of a PUBACK, from the bytes after the remaining length."""
     if len(raw) < 2:
         raise MalformedPublish("not a PUBACK")
     return int.from_bytes(raw[:2], "big"), raw[2] if len(raw) > 2 else 0
@@ -164,14 +147,9 @@ def _read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def read_head(command: int, raw: bytes) -> Head:
-    """Read topic, QoS and packet id of a PUBLISH; ``raw`` may be cut behind them.
+    """Read topic, QoS and packet id of a PUBLISH, from its first byte and the bytes after the remaining length.
 
-    Args:
-        command: First byte of the packet.
-        raw: The bytes after the remaining length.
-
-    Raises:
-        MalformedPublish: QoS 3, a topic longer than the packet, or no packet identifier where there has to be one.
+    These may be cut behind them. Raises MalformedPublish: QoS 3, a topic longer than the packet, no packet identifier.
     """
     qos = command >> 1 & 3
     end = 2 + int.from_bytes(raw[:2], "big")
@@ -188,15 +166,8 @@ def read_publish(command: int, raw: bytes, head: Head) -> Packet:
     """Read the properties and the payload of a PUBLISH.
 
     Properties that this binding does not use are skipped, Response Topic and Subscription Identifier among them.
-
-    Args:
-        command: First byte of the packet.
-        raw: The bytes after the remaining length.
-        head: Of :func:`read_head`.
-
-    Raises:
-        UnusablePublish: A property that no PUBLISH has, or twice what may stand there once, a Topic Alias (none was
-            allowed), more than :data:`MAX_USER_PROPERTIES`, a text that is not UTF-8, or lengths that do not fit.
+    Raises UnusablePublish: a property that no PUBLISH has, or twice what may stand there once, a Topic Alias (none was
+    allowed), more than :data:`MAX_USER_PROPERTIES`, a text that is not UTF-8, or lengths that do not fit.
     """
     try:
         return _read_publish(command, raw, head)

@@ -19,14 +19,10 @@ QoS 1, and an ``open`` for another instance of the server."""
 
 
 class Route(NamedTuple):
-    """Handler of one topic, and the packets that it takes.
+    """Handler of one topic, which returns the reason if a message is dropped, and the longest packet that it takes.
 
-    Attributes:
-        handler: Called with each message; returns the reason if it is dropped. Its exceptions are logged and end
-            nothing here.
-        max_bytes: Longest packet that it gets, None for the bound of the receiver.
-        only_qos_1: Drop messages at QoS 0 and retained ones: they do not wait for our acknowledgements, so their
-            publisher decides how many there are.
+    With ``only_qos_1`` messages at QoS 0 and retained ones are dropped: they do not wait for our acknowledgements, so
+    their publisher decides how many there are.
     """
 
     handler: Callable[[Packet], str | None]
@@ -39,16 +35,7 @@ class Receiver:
 
     Any client of the broker may have published topic, properties and payload: unusable ones are dropped, counted and
     acknowledged, and end nothing. Only the parts that the broker writes, QoS and packet identifier, can break MQTT.
-
-    Args:
-        max_bytes: Longest packet that is read; longer ones are dropped.
-        drops: Dropped messages by reason; the reasons are ours, so they are bounded.
-        where: The broker, for logs.
-        clock: Loop time in seconds.
-
-    Attributes:
-        routes: By topic.
-        acknowledgements: Packet identifiers to acknowledge, in the order of the packets.
+    Packets longer than ``max_bytes`` are dropped. ``acknowledgements`` are in the order of the packets.
     """
 
     def __init__(self, max_bytes: int, drops: Counter[str], where: str, clock: Callable[[], float]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
@@ -34,7 +35,6 @@ from s2connect.transports.mqtt.connection import MqttConnection
 from s2connect.transports.mqtt.frames import (
     MAX_OPEN_PACKET_BYTES,
     Packet,
-    PresenceState,
     longest_packet,
     no_presence,
     payload_room,
@@ -77,10 +77,8 @@ Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None
 """User name and password at the broker that an offer gives to its client (MQ-02); None to give none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Configured:
-    take: Callable[[Connection], object]
-    admit: Callable[[str], Awaitable[bool]] | None
+_Hooks = tuple[Callable[[Connection], object], Callable[[str], Awaitable[bool]] | None]
+"""Who takes the connections of a static session, and who admits them."""
 
 
 class MqttTransport:
@@ -117,7 +115,6 @@ class MqttTransport:
         limits: ChannelLimits | None = None,
         failures: FailureLog | None = None,
     ) -> None:
-        self._settings = settings
         self._role_of = role_of
         self._credentials = credentials
         self._guest_context = guest_context or wan_client_context
@@ -126,18 +123,16 @@ class MqttTransport:
         self._boot = secrets.token_urlsafe(12)
         self.drops: Counter[str] = Counter()
         self._offers: OpenOffers[MqttOffer] = OpenOffers()
-        self._admission: Admission | None = None
         self._served: dict[NodeId, None] = {}
-        self._static: dict[tuple[NodeId, NodeId], _Configured] = {}
+        self._static: dict[tuple[NodeId, NodeId], _Hooks] = {}
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
         self._used: dict[str, None] = {}
         self._failures = failures if failures is not None else FailureLog()
         self._supervisor = Supervisor("s2connect", self._failures)
-        self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Future[bool]] = {}
+        self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Task[bool]] = {}
         self._accepting: dict[ServerChannel, tuple[MqttConnection, asyncio.Task[None]]] = {}
         self._guests: dict[tuple[str, str | None], MqttClient] = {}
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        self._context_lock = asyncio.Lock()
+        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._closed = False
         self._home: MqttClient | None = None
         if settings is not None:
@@ -184,7 +179,7 @@ class MqttTransport:
         topic = home.space.open(node)
         handler = Route(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
         broker.route(topic, handler)
-        group = self._settings.group if self._settings is not None else None
+        group = home.settings.group
         await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
 
     def can_offer(self) -> bool:
@@ -196,12 +191,10 @@ class MqttTransport:
 
         Raises:
             SessionRefused: Too many offers wait already, or there is no connection to the broker now.
-            RuntimeError: This transport was made without settings.
+            UsageError: This transport was made without settings.
         """
-        home, settings = self._home, self._settings
-        if home is None or settings is None:
-            raise RuntimeError("this MqttTransport has no broker to offer")
-        broker = home.connection
+        home = self._need_home()
+        settings, broker = home.settings, home.connection
         if broker is None:
             home.start()
             raise SessionRefused("There is no connection to the MQTT broker now.", reason="Other")
@@ -241,7 +234,6 @@ class MqttTransport:
 
     def _on_open(self, broker: BrokerConnection, packet: Packet) -> str | None:
         """Handle a packet on an ``open`` topic. Returns the reason why it is ignored; None if a session opens."""
-        assert self._admission is not None
         if self._closed:
             return None
         if len(self._accepting) >= MAX_ACCEPTING:
@@ -260,7 +252,7 @@ class MqttTransport:
         info = ConnectionInfo(MQTT, parameters.server, parameters.client, "")
         if channel.offered is not None:
             info = channel.offered[0].info
-        connection = MqttConnection(_at(info, broker), broker, channel, unsubscribe=True)
+        connection = MqttConnection(info, broker, channel, unsubscribe=True)
         task = self._supervisor.spawn(self._accept(broker, channel, connection), "mqtt-accept", parameters.client)
         self._accepting[channel] = connection, task
         task.add_done_callback(lambda _: self._accepting.pop(channel, None))
@@ -296,12 +288,12 @@ class MqttTransport:
             await older.close(GOING_AWAY, CloseReason.SUPERSEDED)
         self._sessions[pair] = connection
         connection.at_close(lambda: self._sessions.get(pair) is connection and self._sessions.pop(pair))
-        configured = self._static.get(pair)
+        hooks = self._static.get(pair)
         try:
             if future is not None and not future.done():
                 future.set_result(connection)
-            elif future is None and configured is not None:
-                configured.take(connection)
+            elif future is None and hooks is not None:
+                hooks[0](connection)
             else:
                 await connection.close(GOING_AWAY)
         except BaseException:
@@ -312,22 +304,18 @@ class MqttTransport:
         """Call the admission hook once for all waiting, so that an old ``open`` cannot use up another one's answer."""
         asking = self._asking.get((pair, version))
         if asking is None:
-            asking = asyncio.get_running_loop().create_future()
+            asking = self._supervisor.spawn(self._ask(pair, version), "mqtt-ask", pair[1])
             self._asking[pair, version] = asking
-            self._supervisor.spawn(self._ask(pair, version, asking), "mqtt-ask", pair[1])
-        return await asyncio.shield(asking)
+            asking.add_done_callback(lambda _: self._asking.pop((pair, version)))
+        await asyncio.wait({asking})
+        return not asking.cancelled() and asking.exception() is None and asking.result()
 
-    async def _ask(self, pair: tuple[NodeId, NodeId], version: str, answer: asyncio.Future[bool]) -> None:
-        configured = self._static.get(pair)
-        allowed = False
-        try:
+    async def _ask(self, pair: tuple[NodeId, NodeId], version: str) -> bool:
+        _, admit = self._static.get(pair, (None, None))
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.open_timeout):
-                allowed = configured is not None and (configured.admit is None or await configured.admit(version))
-        except TimeoutError:
-            pass
-        finally:
-            del self._asking[pair, version]
-            answer.set_result(allowed)
+                return pair in self._static and (admit is None or await admit(version))
+        return False
 
     # --- communication client
 
@@ -376,7 +364,7 @@ class MqttTransport:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
             channel = ClientChannel(parameters, token=token, boot=self._boot, limits=self._limits_of(broker))
-            connection = MqttConnection(_at(info, broker), broker, channel)
+            connection = MqttConnection(info, broker, channel)
             await connection.open()
         except BaseException as error:
             self._release(client)
@@ -410,14 +398,13 @@ class MqttTransport:
             S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
         """
         self._need_home()
-        assert self._admission is not None
         self._admission.add_static(session)
-        self._static[session.server, session.client] = _Configured(take, admit)
+        self._static[session.server, session.client] = take, admit
         await self.serve(session.server)
 
     def unlisten_static(self, session: StaticSession) -> None:
         """Stop accepting a configured client; an open connection stays open."""
-        if self._admission is not None:
+        if self._home is not None:
             self._admission.remove_static(session)
         self._static.pop((session.server, session.client), None)
 
@@ -454,12 +441,9 @@ class MqttTransport:
         return self._home
 
     def _client_for(self, details: MqttCommunicationDetails) -> MqttClient:
-        settings, url = self._settings, details.mqtt_url
-        if settings is not None and (url.host, url.port, details.username or settings.username) == (
-            settings.url.host,
-            settings.url.port,
-            settings.username,
-        ):
+        url, home = details.mqtt_url, self._home
+        own = home.settings if home is not None and details.username in (None, home.settings.username) else None
+        if own is not None and (url.host, url.port) == (own.url.host, own.url.port):
             return self._need_home()
         key = (str(url), details.username)
         client = self._guests.get(key)
@@ -493,13 +477,13 @@ class MqttTransport:
                 client.settings,
                 await self._context(url, guest=guest),
                 address=found[0] if found else None,
-                will=presence(space, mc, PresenceState.LOST, self._boot),
+                will=presence(space, mc, "lost", self._boot),
                 max_packet=longest_packet(self._limits.receive_bytes),
                 drops=self.drops,
             ).open()
 
         async def greet(broker: BrokerConnection) -> None:
-            await broker.publish(presence(space, mc, PresenceState.ONLINE, self._boot))
+            await broker.publish(presence(space, mc, "online", self._boot))
             if not guest:
                 for node in list(self._served):
                     await self._listen(client, broker, node)
@@ -509,17 +493,14 @@ class MqttTransport:
         return client
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
-        key = "guest-wss" if guest and url.is_websocket else "guest" if guest else "home"
-        async with self._context_lock:
-            if key not in self._contexts:
-                if guest:
-                    context = await asyncio.to_thread(self._guest_context)
-                    context.set_alpn_protocols(["http/1.1" if url.is_websocket else "mqtt"])
-                else:
-                    assert self._settings is not None
-                    context = await asyncio.to_thread(self._settings.context)
-                self._contexts[key] = context
-            return self._contexts[key]
+        key = guest, url.is_websocket
+        if key not in self._contexts:
+            make = self._guest_context if guest else self._need_home().settings.context
+            context = await asyncio.to_thread(make)
+            if guest:
+                context.set_alpn_protocols(["http/1.1" if url.is_websocket else "mqtt"])
+            self._contexts[key] = context
+        return self._contexts[key]
 
     def _release(self, client: MqttClient) -> None:
         client.users -= 1
@@ -538,7 +519,3 @@ class MqttTransport:
             return self._limits
         room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
         return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
-
-
-def _at(info: ConnectionInfo, broker: BrokerConnection) -> ConnectionInfo:
-    return info if info.peer_address else replace(info, peer_address=broker.remote_address)
