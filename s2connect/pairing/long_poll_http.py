@@ -13,7 +13,7 @@ from s2connect.model.pairing import WaitForPairingAction
 from s2connect.pairing.driver import Driver
 from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter
 from s2connect.pairing.neighbourhood import Neighbourhood
-from s2connect.transports.tls_buffer import shrink_tls_buffer
+from s2connect.transports.tls_buffer import set_tls_buffer
 
 SWEEP_INTERVAL = 1.0
 """Seconds until a client that closed its connection has freed its place."""
@@ -73,7 +73,7 @@ class LongPollService:
             return answer(_STOPPING.status)
         decision = self._core.wait(body, address=request.remote or "", offered=self._offered(), now=loop.time())
         if isinstance(decision, Waiter):
-            shrink_tls_buffer(request.transport)  # hundreds may hang
+            set_tls_buffer(request.transport)  # hundreds may hang
             decision = await self._hang(decision, request)
         else:
             self._driver.after()

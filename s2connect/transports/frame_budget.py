@@ -23,11 +23,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class FrameCounter:
-    """Counts the frames of one direction of a WebSocket. Sans-I/O.
-
-    Args:
-        after_head: Whether the head of the HTTP response that opens the WebSocket comes before the first frame.
-    """
+    """Counts the frames of one direction of a WebSocket, also after the head of an HTTP response. Sans-I/O."""
 
     def __init__(self, *, after_head: bool = False) -> None:
         self._in_head = after_head
@@ -68,17 +64,34 @@ class FrameCounter:
 class FrameBudget:
     """Budget of the frames received on one connection. Sans-I/O.
 
-    Args:
-        now: Time.
-        most: Frames beyond those of messages.
-        per_second: Frames forgiven in a second.
+    Attributes:
+        exceeded: Whether :meth:`feed` has found too many.
+        on_exceeded: Called then.
     """
 
-    def __init__(self, now: float, *, most: int = MAX_FRAMES, per_second: float = FRAMES_PER_SECOND) -> None:
+    def __init__(
+        self,
+        now: float,
+        *,
+        after_head: bool = False,
+        most: int = MAX_FRAMES,
+        per_second: float = FRAMES_PER_SECOND,
+    ) -> None:
+        self.exceeded = False
+        self.on_exceeded: Callable[[], None] | None = None
+        self._counter = FrameCounter(after_head=after_head)
         self._most = most
         self._per_second = per_second
         self._level = 0.0
         self._then = now
+
+    def feed(self, data: bytes, *, now: float) -> bool:
+        """Count the frames in the next bytes of the stream. Returns whether a library may have them."""
+        if not self.exceeded and not self.came(self._counter.feed(data), now=now):
+            self.exceeded = True
+            if self.on_exceeded is not None:
+                self.on_exceeded()
+        return not self.exceeded
 
     def came(self, frames: int, *, now: float) -> bool:
         """Count received frames. Returns whether they are within the budget."""
@@ -95,29 +108,19 @@ class FrameBudget:
 class FrameGuard(asyncio.Protocol):
     """Protocol in front of that of an open WebSocket: passes nothing on once the frame budget is exceeded.
 
-    Args:
-        protocol: The protocol.
-        tail: What has come of the stream already.
+    ``tail`` is what has come of the stream already.
     """
 
     def __init__(self, protocol: asyncio.Protocol, tail: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
-        self._counter = FrameCounter()
         self.budget = FrameBudget(self._loop.time())
-        self.exceeded = not self.budget.came(self._counter.feed(tail), now=self._loop.time())
-        self.on_exceeded: Callable[[], None] | None = None
+        self.budget.feed(tail, now=self._loop.time())
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the budget allows."""
-        if self.exceeded:
-            return
-        if self.budget.came(self._counter.feed(data), now=self._loop.time()):
+        if self.budget.feed(data, now=self._loop.time()):
             self._protocol.data_received(data)
-            return
-        self.exceeded = True
-        if self.on_exceeded is not None:
-            self.on_exceeded()
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()

@@ -44,17 +44,17 @@ class OfferTable(Generic[T]):
         if len(self._offers) >= self._limit:
             raise SessionRefused("Too many sessions are being opened at the same time.", reason="Other")
         expires = now + self._lifetime
-        self._offers[_digest(key)] = value, expires
+        self._offers[digest(key)] = value, expires
         return expires
 
     def get(self, key: str, *, now: float) -> T | None:
         """Return the value of an offer, None where the key is wrong, used or late (WS-02); changes nothing."""
-        value, expires = self._offers.get(_digest(key), (None, 0.0))
+        value, expires = self._offers.get(digest(key), (None, 0.0))
         return value if now < expires else None
 
     def take(self, key: str, *, now: float) -> T | None:
         """Use an offer up; as :meth:`get` otherwise."""
-        value, expires = self._offers.pop(_digest(key), (None, 0.0))
+        value, expires = self._offers.pop(digest(key), (None, 0.0))
         return value if now < expires else None
 
 
@@ -75,8 +75,8 @@ class OpenOffers(OfferTable[tuple[T, "asyncio.Future[Connection]"]]):
         future: asyncio.Future[Connection] = loop.create_future()
         expires = self.add(key, (value, future), now=loop.time())
         self._timers[future] = loop.call_at(expires, future.cancel)
-        digest = _digest(key)
-        future.add_done_callback(lambda _: self._done(digest, future))
+        hashed = digest(key)
+        future.add_done_callback(lambda _: self._done(hashed, future))
         return future
 
     def take(self, key: str, *, now: float) -> tuple[T, asyncio.Future[Connection]] | None:
@@ -100,6 +100,6 @@ class OpenOffers(OfferTable[tuple[T, "asyncio.Future[Connection]"]]):
             future.cancel()
 
 
-def _digest(key: str) -> bytes:
-    # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
+def digest(key: str) -> bytes:
+    """Return what a secret is looked up by: the time it takes leaks something about the digest, of use to nobody."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import hashlib
 import ipaddress
 import logging
 import re
@@ -38,6 +37,7 @@ from s2connect.transports.base import (
     ConnectionInfo,
     Trust,
 )
+from s2connect.transports.offers import digest
 from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
 from s2connect.transports.websocket_connection import WebSocketTimings
 from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, wants_upgrade
@@ -295,9 +295,8 @@ class PlainAcceptor:
         self._max_connections = max_connections
         self._timings = timings or WebSocketTimings()
         self._handshake_timeout = handshake_timeout
-        # Looking up a digest leaks by its time at most something about the digest, which is of no use to anybody.
-        known = [(_digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
-        known += [(_digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
+        known = [(digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
+        known += [(digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
         self._names = None if tokens is None and logins is None else dict(known)
         if self._names is not None and len(self._names) < len(known):
             raise ConfigurationError("Two clients have the same token or login, so that they cannot be told apart.")
@@ -422,7 +421,7 @@ class PlainAcceptor:
         if "Origin" in request.headers and bearer_of(request) is None:
             return 401 if self._names is not None and presented is None else 403
         if self._names is not None:
-            known = self._names.get(_digest(presented)) if presented is not None else None
+            known = self._names.get(digest(presented)) if presented is not None else None
             if known is None:
                 return 401
             name = known
@@ -504,10 +503,6 @@ def _presented(request: web.Request) -> str | None:
         return f"Basic {base64.b64decode(encoded.strip(), validate=True).decode()}"
     except (binascii.Error, ValueError):
         return None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def is_this_machine(host: str) -> bool:

@@ -8,20 +8,11 @@ TLS_BUFFER_BYTES = 4 * 1024
 """Most S2 messages fit; what is longer is read in several steps."""
 
 
-def shrink_tls_buffer(transport: asyncio.BaseTransport | None) -> bool:
-    """Swap the read buffer of one established TLS connection for a small one. Returns whether it did."""
-    return set_tls_buffer(transport, TLS_BUFFER_BYTES)
-
-
-def set_tls_buffer(transport: asyncio.BaseTransport | None, size: int) -> bool:
-    """Swap the read buffer of one established TLS connection. Returns whether it did.
+def set_tls_buffer(transport: asyncio.BaseTransport | None, size: int = TLS_BUFFER_BYTES) -> bool:
+    """Swap the read buffer of one established TLS connection for one of so many bytes. Returns whether it did.
 
     Works on the instance only. It relies on private attributes of asyncio's TLS, and does nothing where they are not
     as expected: on uvloop, on a plain socket, or in a Python that has changed them.
-
-    Args:
-        transport: The connection.
-        size: Bytes that are read at once.
     """
     protocol = getattr(transport, "_ssl_protocol", None)
     buffer = getattr(protocol, "_ssl_buffer", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -33,7 +32,7 @@ from s2connect.transports.base import (
     ConnectionInfo,
     Trust,
 )
-from s2connect.transports.frame_budget import FrameBudget, FrameCounter
+from s2connect.transports.frame_budget import FrameBudget
 from s2connect.transports.websocket_connection import (
     WebSocketConnection,
     WebSocketTimings,
@@ -58,7 +57,6 @@ class WebSocketClientConnection(WebSocketConnection):
         assert isinstance(socket, _BoundedClient)
         self._short_cut = _has_short_cut(socket)
         super().__init__(info, socket.transport, timings, socket.frames, max_bytes)
-        socket.on_exceeded = self._expel
 
     async def _receive(self) -> str | None:
         try:
@@ -120,20 +118,14 @@ class _BoundedClient(ClientConnection):
     """Counts frames, and cuts the connection when the other side does not finish a close handshake of the library."""
 
     _cut: asyncio.TimerHandle | None = None
-    exceeded = False
-    on_exceeded: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.frames = FrameBudget(self.loop.time())
-        self._counter = FrameCounter(after_head=True)
+        self.frames = FrameBudget(self.loop.time(), after_head=True)
         super().connection_made(transport)
+        self.frames.on_exceeded = self.transport.abort
 
     def data_received(self, data: bytes) -> None:
-        if self.exceeded:
-            return
-        if not self.frames.came(self._counter.feed(data), now=self.loop.time()):
-            self.exceeded = True
-            (self.on_exceeded or self.transport.abort)()
+        if not self.frames.feed(data, now=self.loop.time()):
             return
         super().data_received(data)
         if self.protocol.state is not State.OPEN and self._cut is None and self.protocol.close_expected():
@@ -165,15 +157,8 @@ async def open_client(
 ) -> WebSocketClientConnection:
     """Connect; redirects are not followed. Cancel-safe.
 
-    Args:
-        url: Where to.
-        info: Facts of the connection to be.
-        timings: Seconds.
-        token: Sent as bearer token, or as what another scheme takes.
-        scheme: Of the header ``Authorization``.
-        trust: How the server is authenticated and reached; None for a ``ws://`` URL. A proxy sees no token.
-        compression: Whether permessage-deflate is offered.
-        max_message_bytes: Longest message that is received.
+    The token goes into the header ``Authorization``, which no proxy sees. ``trust`` says how the server is
+    authenticated and reached; it is None for a ``ws://`` URL.
 
     Raises:
         NetworkError: Not reachable, timed out, busy.
@@ -220,9 +205,7 @@ def _connect_error(error: Exception, host: str, port: int) -> Exception | None:
     if isinstance(error, TimeoutError):
         return PeerTimeout(f"{where} did not open the WebSocket in time.")
     if isinstance(error, OSError):
-        refused = NotReachable(f"{where} cannot be reached.")
-        refused.cut = isinstance(error, ConnectionResetError)
-        return refused
+        return NotReachable.because(host, port, error)
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status == 401:

@@ -27,7 +27,7 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.frame_budget import FrameBudget
 from s2connect.transports.offers import OFFER_LIFETIME
-from s2connect.transports.tls_buffer import shrink_tls_buffer
+from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +55,7 @@ _HELD_UP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketTimings:
-    """Timeouts and intervals of a WebSocket, in seconds.
-
-    Attributes:
-        ping_interval: Between two pings.
-        peer_timeout: Of listening in vain until the peer counts as gone.
-        open_timeout: For opening, at the client.
-        close_timeout: For closing.
-        offer_lifetime: Until an offer expires.
-    """
+    """Timeouts and intervals of a WebSocket, in seconds."""
 
     ping_interval: float = PING_INTERVAL
     peer_timeout: float = PEER_TIMEOUT
@@ -134,8 +126,11 @@ class WebSocketConnection(Connection):
         self.closed = asyncio.Event()
         self.local_address = _ip_of(transport.get_extra_info("sockname"))
         self.remote_address = _ip_of(transport.get_extra_info("peername"))
-        shrink_tls_buffer(transport)
+        set_tls_buffer(transport)
+        frames.on_exceeded = self._expel
         self._heart = asyncio.create_task(self._watch_peer(), name=f"s2connect-websocket-heartbeat-{info.remote}")
+        if frames.exceeded:
+            self._expel()
 
     @abstractmethod
     async def _receive(self) -> str | None:
@@ -182,11 +177,7 @@ class WebSocketConnection(Connection):
         await self._transmit(text)
 
     async def _binary(self) -> str:
-        """Return the stand-in for a binary frame, answered as an invalid message; too many end the connection (WS-05).
-
-        Raises:
-            ConnectionClosed: It was one too many.
-        """
+        """Return the stand-in for a binary frame, an invalid message; too many end the connection (WS-05)."""
         self._binary_frames += 1
         if self._binary_frames <= MAX_BINARY_FRAMES:
             return BINARY_FRAME

@@ -11,12 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType
 from aiohttp.abc import AbstractStreamWriter
 
 from s2connect.errors import ConnectionClosed
-from s2connect.transports.base import (
-    ABNORMAL_CLOSURE,
-    MESSAGE_TOO_BIG,
-    NORMAL_CLOSURE,
-    ConnectionInfo,
-)
+from s2connect.transports.base import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NORMAL_CLOSURE, ConnectionInfo
 from s2connect.transports.frame_budget import FrameGuard
 from s2connect.transports.websocket_connection import (
     WRITE_BUFFER_BYTES,
@@ -60,9 +55,6 @@ class WebSocketServerConnection(WebSocketConnection):
             frames.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         super().__init__(info, transport, timings, guard.budget, max_bytes)
-        guard.on_exceeded = self._expel
-        if guard.exceeded:
-            self._expel()
 
     async def _receive(self) -> str | None:
         message = await self._socket.receive()

@@ -79,7 +79,7 @@ async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch:
     if gone == "websockets' short cut":
         monkeypatch.setattr(websocket_client, "_has_short_cut", lambda _: False)
     elif gone == "asyncio's buffers":
-        monkeypatch.setattr(websocket_connection, "shrink_tls_buffer", lambda _: False)
+        monkeypatch.setattr(websocket_connection, "set_tls_buffer", lambda _: False)
     else:
 
         def without(thing: Any, name: str, default: Any) -> Any:

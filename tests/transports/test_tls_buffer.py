@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.tls_buffer import TLS_BUFFER_BYTES, shrink_tls_buffer
+from s2connect.transports.tls_buffer import TLS_BUFFER_BYTES, set_tls_buffer
 
 
 async def test_both_sides_have_a_small_buffer_and_the_longest_messages_still_flow(rig: Any) -> None:
@@ -15,7 +15,7 @@ async def test_both_sides_have_a_small_buffer_and_the_longest_messages_still_flo
         for end in ends:
             protocol = end._transport._ssl_protocol
             assert len(protocol._ssl_buffer) == len(protocol._ssl_buffer_view) == TLS_BUFFER_BYTES
-            assert not shrink_tls_buffer(end._transport), "the second time there is nothing to do"
+            assert not set_tls_buffer(end._transport), "the second time there is nothing to do"
         for sender, receiver in (ends, ends[::-1]):
             for size in (1, TLS_BUFFER_BYTES - 1, TLS_BUFFER_BYTES, 3 * TLS_BUFFER_BYTES + 1, MAX_MESSAGE_BYTES):
                 sending = asyncio.create_task(sender.send("z" * size))
@@ -29,5 +29,5 @@ async def test_what_is_no_tls_of_asyncio_is_left_alone() -> None:
     class Odd:
         _ssl_protocol = object()
 
-    assert not shrink_tls_buffer(None)
-    assert not shrink_tls_buffer(Odd())  # type: ignore[arg-type]
+    assert not set_tls_buffer(None)
+    assert not set_tls_buffer(Odd())  # type: ignore[arg-type]
