@@ -155,6 +155,8 @@ class BrokerConnection:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._acknowledging: asyncio.TimerHandle | None = None
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
+        self._subscribing_once = asyncio.Lock()
+        self._subscribed: set[str] = set()
         self._ends: list[Callable[[BrokerLost], None]] = []
         self._connect_sent = False
         self.ended = asyncio.Event()
@@ -331,6 +333,13 @@ class BrokerConnection:
         else:
             self._receiver.routes[topic] = route
 
+    async def subscribe_once(self, topic: str) -> None:
+        """Subscribe, if this connection has not done so before. Raises as :meth:`subscribe`."""
+        async with self._subscribing_once:
+            if topic not in self._subscribed:
+                await self.subscribe(topic)
+                self._subscribed.add(topic)
+
     async def subscribe(self, topic: str, *, kept: bool = False, probe: bool = False) -> None:
         """Subscribe at QoS 1 and wait for SUBACK (MQ-11); also to retained messages that are ``kept``.
 
@@ -385,11 +394,9 @@ class BrokerConnection:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._stream.gone.wait()
         except TimeoutError:
-            self._stream.abort()
-        except BaseException:
-            self._stream.abort()
-            raise
+            pass  # it is cut
         finally:
+            self._stream.abort()
             self._end(BrokerLost(None, "closed"))
 
     def abort(self, text: str) -> None:

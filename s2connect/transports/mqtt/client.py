@@ -66,6 +66,7 @@ class MqttClient:
 
     Attributes:
         users: Sessions that need it; ``uses`` counts those of the past as well.
+        error: Why the last attempt failed, None if it did not.
     """
 
     def __init__(
@@ -91,11 +92,9 @@ class MqttClient:
         self._supervisor = Supervisor("s2connect-mqtt", failures)
         self._task: asyncio.Task[None] | None = None
         self._connection: BrokerConnection | None = None
-        self._error: S2ConnectError | None = None
+        self.error: S2ConnectError | None = None
         self._changed = asyncio.Event()
         self._closed = False
-        self._subscribing = asyncio.Lock()
-        self._subscribed: tuple[BrokerConnection | None, set[str]] = (None, set())
 
     @property
     def space(self) -> TopicSpace:
@@ -113,16 +112,11 @@ class MqttClient:
         connection = self._connection
         return connection if connection is not None and connection.lost is None else None
 
-    @property
-    def error(self) -> S2ConnectError | None:
-        """Why the last attempt failed, None where it did not."""
-        return self._error
-
     def start(self) -> None:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
         if (self._task is None or self._task.done()) and not self._closed:
-            self._error = None
-            self._task = self._supervisor.keep(self._run_or_fail, "mqtt-client", self._where)
+            self.error = None
+            self._task = self._supervisor.keep(self._run, "mqtt-client", self._where)
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
@@ -134,8 +128,6 @@ class MqttClient:
                 of the settings cannot be used; ConnectionClosed where the client is closed.
         """
         self.start()
-        if self._task is None:
-            raise ConnectionClosed(reason="this endpoint has closed its connection to the broker")
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -143,22 +135,13 @@ class MqttClient:
                         raise ConnectionClosed(reason="this endpoint closes its connection to the broker")
                     if self.connection is not None:
                         return self.connection
-                    if self._error is not None:
-                        raise self._error.with_traceback(None)
+                    if self.error is not None:
+                        raise self.error.with_traceback(None)
                     await self._changed.wait()
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
             raise PeerTimeout(f"There is no connection to the broker {self._where} yet.") from None
-
-    async def subscribe(self, broker: BrokerConnection, topic: str) -> None:
-        """Subscribe once per connection. Raises as :meth:`BrokerConnection.subscribe`."""
-        async with self._subscribing:
-            if self._subscribed[0] is not broker:
-                self._subscribed = (broker, set())
-            if topic not in self._subscribed[1]:
-                await broker.subscribe(topic)
-                self._subscribed[1].add(topic)
 
     async def close(self) -> None:
         """Clear the presence, disconnect in good order and stop; idempotent, bounded, never raises for the network."""
@@ -167,45 +150,43 @@ class MqttClient:
         self._task = None
         await self._supervisor.close()
 
-    async def _run_or_fail(self) -> None:
-        """Run the client; on an error of ours fail all waiters, so that none hangs until the supervisor's restart."""
-        try:
-            await self._run()
-        except Exception:
-            self._error = NotReachable(f"The connection to the broker {self._where} failed.", hint="The log says why.")
-            self._wake()
-            raise
-
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         backoff = Backoff()
-        while True:
-            self.attempts += 1
-            self._error = None
-            delay_at_least = 0.0
-            try:
-                connection = await self._open()
-            except S2ConnectError as error:
-                self._failed(error)
-            else:
-                since = loop.time()
-                lost = await self._stay(connection)
-                if loop.time() - since >= STABLE:
-                    backoff.established()
-                if lost.reason_code == TAKEN_OVER:
-                    delay_at_least = TAKEN_OVER_DELAY * (1 + self._chance())
-                    hint = "Give each endpoint a client id of its own."
-                    text = f"Another client came to the broker {self._where} with our client id."
-                    self._failed(NotReachable(text, hint=hint))
-                else:
-                    _log.warning("The connection to the broker %s ended: %s", self._where, lost.text)
-                    self._error = NotReachable(f"The connection to the broker {self._where} was lost.")
+        try:
+            while True:
+                self.attempts += 1
+                self.error = None
+                delay_at_least = await self._attempt(backoff)
+                self._wake()
+                await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
+        except Exception:  # an error of ours: nobody shall wait until the supervisor's restart
+            self.error = NotReachable(f"The connection to the broker {self._where} failed.", hint="The log says why.")
             self._wake()
-            await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
+            raise
+
+    async def _attempt(self, backoff: Backoff) -> float:
+        """Connect, and stay connected. Returns the least delay until the next attempt in seconds."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await self._open()
+        except S2ConnectError as error:
+            self._failed(error)
+            return 0.0
+        since = loop.time()
+        lost = await self._stay(connection)
+        if loop.time() - since >= STABLE:
+            backoff.established()
+        if lost.reason_code == TAKEN_OVER:
+            text = f"Another client came to the broker {self._where} with our client id."
+            self._failed(NotReachable(text, hint="Give each endpoint a client id of its own."))
+            return TAKEN_OVER_DELAY * (1 + self._chance())
+        _log.warning("The connection to the broker %s ended: %s", self._where, lost.text)
+        self.error = NotReachable(f"The connection to the broker {self._where} was lost.")
+        return 0.0
 
     async def _open(self) -> BrokerConnection:
         connection = await self._connect()
@@ -237,6 +218,6 @@ class MqttClient:
         return connection.lost
 
     def _failed(self, error: S2ConnectError) -> None:
-        if self._error is None:
+        if self.error is None:
             _log.warning("No connection to the broker %s: %s", self._where, error)
-        self._error = error
+        self.error = error

@@ -109,9 +109,8 @@ class MqttConnection(Connection):
         """Send one text. A message that is too long is not sent but answered to :meth:`recv` (MQ-15)."""
         if self._ended is not None:
             raise self._end_error()
-        broker = self._broker
-        if not broker.has_room():
-            await broker.room()
+        if not self._broker.has_room():
+            await self._broker.room()
             if self._ended is not None:
                 raise self._end_error()
         self._follow(self.channel.send(text, self._loop.time()))

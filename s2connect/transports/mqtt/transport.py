@@ -180,7 +180,7 @@ class MqttTransport:
         handler = Route(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
         broker.route(topic, handler)
         group = home.settings.group
-        await home.subscribe(broker, topic if group is None else home.space.shared_open(node, group))
+        await broker.subscribe_once(topic if group is None else home.space.shared_open(node, group))
 
     def can_offer(self) -> bool:
         """Return whether there is a broker of ours, and a connection to it. See :meth:`Transport.can_offer`."""
@@ -359,7 +359,7 @@ class MqttTransport:
             inbound = Direction.sent_by(parameters.client_role).other
             try:
                 async with asyncio.timeout(self._limits.open_timeout):
-                    await client.subscribe(broker, parameters.space.inbound(client.client_id, inbound))
+                    await broker.subscribe_once(parameters.space.inbound(client.client_id, inbound))
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
