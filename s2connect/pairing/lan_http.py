@@ -14,6 +14,7 @@ from s2connect.model.common import (
     EndpointDescription,
     MalformedMessage,
     NodeDescription,
+    WireList,
     read_list,
 )
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing
@@ -74,8 +75,8 @@ class LanService:
         return answer(200, self._core.endpoint().description)
 
     async def _get_nodes(self, _: web.Request) -> web.Response:
-        nodes = [node.description.to_json() for node in self._core.endpoint().nodes.values()]
-        return web.Response(body=b"[" + b",".join(nodes) + b"]", content_type="application/json")
+        nodes = self._core.endpoint().nodes.values()
+        return answer(200, WireList(items=tuple(node.description for node in nodes)))
 
     async def _prepare_pairing(self, request: web.Request) -> web.Response:
         body = await read_body(request)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from s2connect.errors import IncompatibleApiVersion, S2ConnectError
 from s2connect.https.client import HttpsClient
-from s2connect.model.common import MalformedMessage, NodeId, Role
+from s2connect.model.common import MalformedMessage, NodeId, Role, WireList
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError, WaitForPairingItem, WaitForPairingOrder
 from s2connect.model.strict_json import MalformedJson, read_json
@@ -69,27 +69,28 @@ class LongPollClient:
         self._quick = 0
         self._failures = 0
 
-    def body(self) -> bytes | None:
+    def body(self) -> WireList | None:
         """The next request (LP-02); None while the endpoint has no node (LP-01)."""
         endpoint = self._endpoint()
         items, room = [], MAX_DESCRIBED_BYTES
         self._described.clear()
         for node in endpoint.nodes.values():
             missing = WaitForPairingError.NO_VALID_TOKEN_ON_PAIRING_CLIENT if node.id in self._without_token else None
-            text = WaitForPairingItem(client_node_id=node.id, error_message=missing).to_json()
+            item = WaitForPairingItem(client_node_id=node.id, error_message=missing)
             if node.id in self._describe:
                 described = WaitForPairingItem(
                     client_node_id=node.id,
                     client_node_description=node.description,
                     client_endpoint_description=endpoint.description,
                     error_message=missing,
-                ).to_json()
-                if len(described) <= room:
-                    room -= len(described)
-                    text = described
+                )
+                size = len(described.to_json())
+                if size <= room:
+                    room -= size
+                    item = described
                     self._described.append(node.id)
-            items.append(text)
-        return b"[" + b",".join(items) + b"]" if items else None
+            items.append(item)
+        return WireList(items=tuple(items)) if items else None
 
     def on_answer(self, status: int, body: bytes, *, lasted: float) -> PollResult:
         """Read an answer that came after ``lasted`` seconds."""

@@ -14,8 +14,9 @@ from itertools import islice, takewhile
 
 from s2connect.errors import NotReachable
 from s2connect.https.rate import network_of
-from s2connect.model.common import MalformedMessage, NodeDescription, NodeId, Role, read_list
+from s2connect.model.common import MalformedMessage, NodeDescription, NodeId, Role, WireList, read_list
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingItem, WaitForPairingOrder
+from s2connect.model.reply import BUSY, Reply
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +64,6 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
-class PollAnswer:
-    """Response: a status, and with a 200 the actions."""
-
-    status: int
-    orders: tuple[WaitForPairingOrder, ...] = ()
-
-    def to_json(self) -> bytes:
-        """The body of a 200."""
-        return b"[" + b",".join(order.to_json() for order in self.orders) + b"]"
-
-
-@dataclass(frozen=True, slots=True)
 class NodeWaits:
     """A node came and described itself. The texts are a stranger's."""
 
@@ -97,9 +86,8 @@ class NoTokenOnClient:
 
 LongPollEvent = NodeWaits | NodeGone | NoTokenOnClient
 
-_NOTHING = PollAnswer(204)
-_REFUSED = PollAnswer(400)
-_BUSY = PollAnswer(503)
+_NOTHING = Reply(204)
+_REFUSED = Reply(400)
 
 
 @dataclass(slots=True)
@@ -129,7 +117,7 @@ class LongPollServer:
 
     # Requests
 
-    def wait(self, body: bytes, *, address: str, offered: bool, now: float) -> Waiter | PollAnswer:
+    def wait(self, body: bytes, *, address: str, offered: bool, now: float) -> Waiter | Reply:
         """Take a ``waitForPairing``: it hangs, or is answered at once; with 400 if not ``offered`` now (LP-06)."""
         if not offered:
             return _REFUSED
@@ -149,12 +137,12 @@ class LongPollServer:
             or len(self._nodes) + new > MAX_NODES
             or self._known[network] + new > MAX_NODES_PER_ADDRESS
         ):
-            return _BUSY
+            return BUSY
         for item in items:
             self._take(item, network, now=now)
         orders = self._orders(ids, now=now)
         if orders:
-            return PollAnswer(200, orders)
+            return Reply(200, WireList(items=orders))
         waiter = Waiter(ids, network, now + ANSWER_WITHIN - TRAVEL_TIME)
         self._waiters[waiter] = None
         self._hanging[network] += 1
@@ -175,7 +163,7 @@ class LongPollServer:
             if not waiters:
                 self._absent[node] = now
 
-    def expire(self, *, now: float) -> list[tuple[Waiter, PollAnswer]]:
+    def expire(self, *, now: float) -> list[tuple[Waiter, Reply]]:
         """Answer what has hung long enough (LP-03), and forget who has not come back."""
         due = list(takewhile(lambda waiter: waiter.deadline <= now, self._waiters))
         for waiter in due:
@@ -203,7 +191,7 @@ class LongPollServer:
         """Return the nodes that wait, in the order of their coming; None where one has not described itself yet."""
         return {node: known.described for node, known in self._nodes.items()}
 
-    def ask(self, node: NodeId, action: WaitForPairingAction, *, now: float) -> list[tuple[Waiter, PollAnswer]]:
+    def ask(self, node: NodeId, action: WaitForPairingAction, *, now: float) -> list[tuple[Waiter, Reply]]:
         """Ask a node for an action; it replaces one that has not been sent yet.
 
         Returns the hanging requests to answer at once (LP-07), none where the client is just between two.
@@ -221,7 +209,7 @@ class LongPollServer:
         if not known.waiters:
             return []
         self._sent(known)
-        answer = PollAnswer(200, (WaitForPairingOrder(client_node_id=node, action=action),))
+        answer = Reply(200, WireList(items=(WaitForPairingOrder(client_node_id=node, action=action),)))
         answers = [(waiter, answer) for waiter in known.waiters]
         for waiter, _ in answers:
             self.release(waiter, now=now)

@@ -10,15 +10,14 @@ from aiohttp import web
 from s2connect.https.server import HttpsServer, answer, read_body
 from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.reply import BUSY, Reply
 from s2connect.pairing.driver import Driver
-from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, PollAnswer, Waiter
+from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, Waiter
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 SWEEP_INTERVAL = 1.0
 """Seconds until a client that closed its connection has freed its place."""
-
-_STOPPING = PollAnswer(503)
 
 
 class LongPollService:
@@ -36,7 +35,7 @@ class LongPollService:
         self._core = core
         self._neighbourhood = neighbourhood
         self._offered = offered
-        self._hanging: dict[Waiter, tuple[web.Request, asyncio.Future[PollAnswer]]] = {}
+        self._hanging: dict[Waiter, tuple[web.Request, asyncio.Future[Reply]]] = {}
         # aiohttp does not tell a handler that its client has gone, so that somebody has to look.
         self._driver = Driver(core, on_event, self._sweep, every=SWEEP_INTERVAL)
 
@@ -47,7 +46,7 @@ class LongPollService:
     def close(self) -> None:
         """Answer all that hangs with 503, so that they come back later; call it before the server closes."""
         self._driver.close()
-        self._wake((waiter, _STOPPING) for waiter in list(self._hanging))
+        self._wake((waiter, BUSY) for waiter in list(self._hanging))
 
     def nodes(self) -> list[NodeDescription]:
         """Return the nodes that wait and have described themselves; the texts are a stranger's."""
@@ -70,20 +69,18 @@ class LongPollService:
         body = await read_body(request)
         loop = asyncio.get_running_loop()
         if self._driver.closed:
-            return answer(_STOPPING.status)
+            return answer(503)
         decision = self._core.wait(body, address=request.remote or "", offered=self._offered(), now=loop.time())
         if isinstance(decision, Waiter):
             set_tls_buffer(request.transport)  # hundreds may hang
             decision = await self._hang(decision, request)
         else:
             self._driver.after()
-        if decision.status == 200:
-            return web.Response(body=decision.to_json(), content_type="application/json")
-        return answer(decision.status)
+        return answer(decision.status, decision.body)
 
-    async def _hang(self, waiter: Waiter, request: web.Request) -> PollAnswer:
+    async def _hang(self, waiter: Waiter, request: web.Request) -> Reply:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[PollAnswer] = loop.create_future()
+        future: asyncio.Future[Reply] = loop.create_future()
         self._hanging[waiter] = request, future
         self._driver.after()
         try:
@@ -92,7 +89,7 @@ class LongPollService:
             self._hanging.pop(waiter, None)
             self._core.release(waiter, now=loop.time())
 
-    def _wake(self, answers: Iterable[tuple[Waiter, PollAnswer]]) -> None:
+    def _wake(self, answers: Iterable[tuple[Waiter, Reply]]) -> None:
         for waiter, what in answers:
             _, future = self._hanging.pop(waiter)
             if not future.done():
@@ -102,7 +99,7 @@ class LongPollService:
         left = [waiter for waiter, (request, _) in self._hanging.items() if _has_left(request)]
         for waiter in left:
             self._core.release(waiter, now=now)
-        self._wake((waiter, _STOPPING) for waiter in left)
+        self._wake((waiter, BUSY) for waiter in left)
         self._wake(self._core.expire(now=now))
 
 

@@ -62,7 +62,7 @@ class LongPollSetup:
     def body(self) -> dict[UUID, set[str]]:
         raw = self.core.body()
         assert raw is not None
-        return {UUID(i.pop("clientNodeId")): set(i) for i in json.loads(raw)}
+        return {UUID(i.pop("clientNodeId")): set(i) for i in json.loads(raw.to_json())}
 
     def answer(self, status: int, body: bytes = b"", lasted: float = SLOW) -> tuple[AfterPoll, list[tuple[UUID, str]]]:
         result = self.core.on_answer(status, body, lasted=lasted)
@@ -132,7 +132,7 @@ def test_what_was_asked_for_is_sent_until_the_server_has_read_it(setup: LongPoll
     assert setup.body() == wanted
     raw = setup.core.body()
     assert raw is not None
-    assert b"NoValidTokenOnPairingClient" in raw
+    assert b"NoValidTokenOnPairingClient" in raw.to_json()
     setup.answer(204)
     assert setup.body() == {A: set(), B: set()}
 
@@ -186,8 +186,8 @@ def test_descriptions_that_do_not_fit_into_one_request_go_with_the_next() -> Non
     for _ in range(3):
         raw = setup.core.body()
         assert raw is not None
-        assert len(raw) < 64 * 1024
-        described += raw.count(b"clientNodeDescription")
+        assert len(raw.to_json()) < 64 * 1024
+        described += raw.to_json().count(b"clientNodeDescription")
         setup.answer(204)
     assert described == 250
 

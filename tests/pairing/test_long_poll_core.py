@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from s2connect.errors import NotReachable
 from s2connect.model.common import NodeId
 from s2connect.model.pairing import WaitForPairingAction
+from s2connect.model.reply import Reply
 from s2connect.pairing import long_poll_core as core_module
 from s2connect.pairing.long_poll_core import (
     LongPollServer,
     NodeGone,
     NodeWaits,
     NoTokenOnClient,
-    PollAnswer,
     Waiter,
 )
 from tests.pairing.lan_fixtures import node_id
@@ -48,7 +48,7 @@ class LongPollSetup:
         self.core = LongPollServer()
         self.now = 1000.0
 
-    def wait(self, *items: dict[str, Any], address: str = "10.0.0.1", offered: bool = True) -> Waiter | PollAnswer:
+    def wait(self, *items: dict[str, Any], address: str = "10.0.0.1", offered: bool = True) -> Waiter | Reply:
         return self.core.wait(json.dumps(items).encode(), address=address, offered=offered, now=self.now)
 
     def hang(self, *nodes: UUID, address: str = "10.0.0.1") -> Waiter:
@@ -60,7 +60,7 @@ class LongPollSetup:
     def ask(self, node: NodeId, action: WaitForPairingAction) -> list[tuple[Waiter, dict[UUID, str]]]:
         return [(w, orders(a)) for w, a in self.core.ask(node, action, now=self.now)]
 
-    def expire(self) -> list[tuple[Waiter, PollAnswer]]:
+    def expire(self) -> list[tuple[Waiter, Reply]]:
         return self.core.expire(now=self.now)
 
     def events(self) -> list[object]:
@@ -68,18 +68,19 @@ class LongPollSetup:
         return list(found)
 
 
-def orders(answer: Waiter | PollAnswer) -> dict[UUID, str]:
-    assert isinstance(answer, PollAnswer)
+def orders(answer: Waiter | Reply) -> dict[UUID, str]:
+    assert isinstance(answer, Reply)
     assert answer.status == 200
-    value = json.loads(answer.to_json())
+    assert answer.body is not None
+    value = json.loads(answer.body.to_json())
     assert value
     found = {UUID(o["clientNodeId"]): o["action"] for o in value}
     assert len(found) == len(value)
     return found
 
 
-def status(answer: Waiter | PollAnswer) -> int | str:
-    return answer.status if isinstance(answer, PollAnswer) else "hangs"
+def status(answer: Waiter | Reply) -> int | str:
+    return answer.status if isinstance(answer, Reply) else "hangs"
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_a_request_is_answered_before_25_seconds_are_over(setup: LongPollSetup) 
     setup.now = deadline - 0.01
     assert setup.expire() == []
     setup.now = deadline
-    assert setup.expire() == [(waiter, PollAnswer(204))]
+    assert setup.expire() == [(waiter, Reply(204))]
     assert setup.expire() == []
 
 
@@ -292,7 +293,7 @@ def test_whatever_happens_every_request_is_answered_once_in_time_and_nothing_is_
     setup = LongPollSetup()
     hanging: dict[Waiter, float] = {}
 
-    def answered(answers: list[tuple[Waiter, PollAnswer]]) -> None:
+    def answered(answers: list[tuple[Waiter, Reply]]) -> None:
         for waiter, answer in answers:
             assert setup.now <= hanging.pop(waiter) + 25
             if answer.status == 200:
