@@ -13,7 +13,7 @@ from s2connect.https.client import HttpReply, HttpsClient, Route
 from s2connect.model.common import MalformedMessage, Role
 from s2connect.model.proxy import Proxy
 from s2connect.model.registry import EndpointRecord, RegistryStatus
-from s2connect.model.reply import succeeded
+from s2connect.model.reply import reading, succeeded
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
@@ -119,10 +119,8 @@ class RegistryClient:
             return None
         if not succeeded(reply.status):
             raise ProtocolViolation(f"The registry answered the question for a record with HTTP {reply.status}.")
-        try:
+        with reading("The registry's record"):
             return EndpointRecord.from_json(reply.body)
-        except MalformedMessage as error:
-            raise ProtocolViolation(f"The registry's record is not as the standard says: {error}.") from None
 
     async def _get(self, http: HttpsClient, version: str, operation: str, query: dict[str, str]) -> HttpReply:
         return await http.get(

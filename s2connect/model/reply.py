@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from s2connect.model.common import Wire
+from s2connect.errors import ProtocolViolation
+from s2connect.model.common import MalformedMessage, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,15 @@ def retry_after_of(header: str | None) -> float:
     """Return the seconds of a ``Retry-After`` header; 0 if it is missing or a date."""
     text = (header or "").strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
+
+
+@contextlib.contextmanager
+def reading(what: str, verb: str = "is") -> Iterator[None]:
+    """Raise ProtocolViolation if ``what``, an answer that is read in the block, is malformed."""
+    try:
+        yield
+    except MalformedMessage as error:
+        raise ProtocolViolation(f"{what} {verb} not as the standard says: {error}.") from None
 
 
 def succeeded(status: int) -> bool:

@@ -26,7 +26,7 @@ from s2connect.model.pairing import (
     RequestPairing,
     RequestPairingResponse,
 )
-from s2connect.model.reply import succeeded
+from s2connect.model.reply import reading, succeeded
 from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import AccessToken, HmacChallenge, PairingAttemptId
 from s2connect.model.strict_json import MalformedJson, read_json
@@ -207,14 +207,9 @@ class PairingClientAttempt:
         """
         assert self._state is _State.REQUESTED, "on_answer follows request"
         self.deadline = now + ATTEMPT_LIFETIME
-        try:
+        self.attempt_id = _attempt_id_of(body)
+        with reading("The other device's answer to the pairing request"):
             answer = RequestPairingResponse.from_json(body)
-        except MalformedMessage as error:
-            self.attempt_id = _attempt_id_of(body)
-            raise ProtocolViolation(
-                f"The other device's answer to the pairing request is not as the standard says: {error}."
-            ) from None
-        self.attempt_id = answer.pairing_attempt_id
         if answer.selected_hmac_hashing_algorithm != SHA256:
             raise ProtocolViolation("The other device chose a hash function that was not offered.")
         if answer.server_node_description.role is self.node.description.role:
@@ -281,12 +276,8 @@ class PairingClientAttempt:
         if self._role is CommunicationRole.CLIENT:
             if not succeeded(status):
                 raise _without_details("gave no connection details", status, body)
-            try:
+            with reading("The other device's connection details", "are"):
                 details = ConnectionDetails.from_json(body)
-            except MalformedMessage as error:
-                raise ProtocolViolation(
-                    f"The other device's connection details are not as the standard says: {error}."
-                ) from None
             url, pin, token = details.initiate_session_url, self.proof.pin, details.access_token
         elif not succeeded(status):
             raise _without_details("did not accept the connection details", status, body)

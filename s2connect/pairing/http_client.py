@@ -109,19 +109,12 @@ async def authenticate(
         NetworkError: Not reachable.
         TrustError: Neither holds.
     """
-    for address in addresses[:-1]:
+    for one in addresses[:-1]:
         try:
-            return await _authenticate_at(url, pki, address, None, self_signed, timeout)
+            return await authenticate(url, pki, addresses=[one], self_signed=self_signed, timeout=timeout)
         except NetworkError as error:
             _log.info("%s", error)
-    if addresses:
-        return await _authenticate_at(url, pki, addresses[-1], None, self_signed, timeout)
-    return await _authenticate_at(url, pki, None, proxy, self_signed, timeout)
-
-
-async def _authenticate_at(
-    url: BaseUrl, pki: ssl.SSLContext, address: str | None, proxy: Proxy | None, self_signed: bool, timeout: float
-) -> tuple[ServerProof, Route]:
+    address, proxy = (addresses[-1], None) if addresses else (None, proxy)
     untrusted: CertificateRefused | None = None
     if not url.host.endswith(".local") and not _is_address(url.host):
         try:

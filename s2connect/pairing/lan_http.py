@@ -12,13 +12,12 @@ from s2connect.https.client import HttpReply, HttpsClient
 from s2connect.https.server import Handler, HttpsServer, answer, read_body
 from s2connect.model.common import (
     EndpointDescription,
-    MalformedMessage,
     NodeDescription,
     WireList,
     read_list,
 )
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing
-from s2connect.model.reply import succeeded
+from s2connect.model.reply import reading, succeeded
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
 from s2connect.pairing.driver import Driver
@@ -109,12 +108,8 @@ async def look_at(http: HttpsClient, url: BaseUrl) -> tuple[EndpointDescription,
     version = await http.api_version(url)
     endpoint = _answered(await http.get(url, version, "endpoint"))
     nodes = _answered(await http.get(url, version, "nodes", max_bytes=MAX_NODES_BYTES))
-    try:
+    with reading("The other device's description of itself"):
         return EndpointDescription.from_json(endpoint.body), read_list(nodes.body, NodeDescription)[:MAX_NODES]
-    except MalformedMessage as error:
-        raise ProtocolViolation(
-            f"The other device's description of itself is not as the standard says: {error}."
-        ) from None
 
 
 async def announce(http: HttpsClient, url: BaseUrl, announcement: PreparePairing | CancelPreparePairing) -> None:

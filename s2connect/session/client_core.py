@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from s2connect.errors import NoLongerPaired, ProtocolViolation, SessionError, SessionRefused
 from s2connect.model.common import MalformedMessage, spelled_by_peer
-from s2connect.model.reply import succeeded
+from s2connect.model.reply import reading, succeeded
 from s2connect.model.session_init import (
     CommunicationDetails,
     CommunicationDetailsErrorMessage,
@@ -41,12 +41,8 @@ def read_initiate_answer(
         raise _refused(body)
     if not succeeded(status):
         raise ProtocolViolation(f"The other side answered the session request initiateSession with HTTP {status}.")
-    try:
+    with reading("The other side's answer to the session request"):
         answer = InitiateSessionResponse.from_json(body)
-    except MalformedMessage as error:
-        raise ProtocolViolation(
-            f"The other side's answer to the session request is not as the standard says: {error}."
-        ) from None
     if answer.selected_communication_protocol not in offered_protocols:
         raise ProtocolViolation("The other side selected a communication protocol that was not offered.")
     version = spelled_by_peer(offered_versions, answer.selected_s2_message_version)
@@ -66,10 +62,8 @@ def read_confirm_answer(status: int, body: bytes, *, protocol: str) -> Communica
         raise SessionRefused("The other side did not accept the new access token.", reason="Other")
     if not succeeded(status):
         raise ProtocolViolation(f"The other side answered the confirmation with HTTP {status}.")
-    try:
+    with reading("The other side's connection details", "are"):
         details = CommunicationDetails.from_json(body)
-    except MalformedMessage as error:
-        raise ProtocolViolation(f"The other side's connection details are not as the standard says: {error}.") from None
     if details.communication_protocol != protocol:
         raise ProtocolViolation("The other side sent connection details of another protocol than it had selected.")
     return details
