@@ -6,7 +6,7 @@ from s2connect._lazy import lazy_names
 
 if TYPE_CHECKING:
     from s2connect.discovery.advertise import Advertiser
-    from s2connect.discovery.browse import Appeared, Browser, Changed, Vanished
+    from s2connect.discovery.browse import Appeared, Browser, Changed, Vanished, find
     from s2connect.discovery.registry import RegistryClient
     from s2connect.discovery.registry_server import RegistryServer
     from s2connect.discovery.resolve import resolve
@@ -20,6 +20,7 @@ __all__ = [
     "Advertisement",
     "FoundEndpoint",
     "Advertiser",
+    "find",
     "resolve",
     "RegistryClient",
     "RegistryServer",
@@ -28,7 +29,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s2connect.discovery.browse": "Appeared Browser Changed Vanished",
+        "s2connect.discovery.browse": "Appeared Browser Changed Vanished find",
         "s2connect.discovery.txt": "Advertisement FoundEndpoint",
         "s2connect.discovery.advertise": "Advertiser",
         "s2connect.discovery.resolve": "resolve",

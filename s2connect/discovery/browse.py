@@ -37,6 +37,7 @@ from s2connect.discovery.endpoint_table import EndpointTable, Wanted
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
+from s2connect.errors import NotReachable
 from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
@@ -52,6 +53,9 @@ MAX_REFUSALS_LOGGED = 20
 
 MAX_KNOWN_ANSWERS = 200
 """Most pointers that are repeated in a search so that others need not send them."""
+
+FIND_TIMEOUT = 5.0
+"""Seconds to wait for an endpoint of a name; a healthy one needs less than two."""
 
 _ROLES: dict[str, Role | None] = {SERVICE_TYPE: None} | {name: role for role, name in SUBTYPES.items()}
 
@@ -260,6 +264,37 @@ class Browser:
             services = [(name, kind) for name in wanted.services for kind in (SRV, TXT)]
             hosts = [(name, kind) for name in wanted.hosts for kind in (A, AAAA)]
             self._zeroconf.async_send(query(services + hosts))
+
+
+async def find(
+    name: str, role: Role | None = None, *, zeroconf: AsyncZeroconf | None = None, timeout: float = FIND_TIMEOUT
+) -> FoundEndpoint:
+    """Return the first endpoint of a name that is seen in the local network and has a pairing URL; cancel-safe.
+
+    Names are no proof: anybody can take one. Pairing proves by the code that the endpoint is the one that shows it.
+
+    Args:
+        name: Its name for people, its instance name or its host name, in any case.
+        role: Only endpoints that host this role; None for all.
+        zeroconf: An instance to use instead of this process's own.
+        timeout: Seconds to wait.
+
+    Raises:
+        NotReachable: None has this name, or mDNS cannot be used.
+    """
+    async with Browser(role, zeroconf) as browser:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                async for event in browser:
+                    found = event.endpoint
+                    names = {each.casefold() for each in (found.name, found.instance, found.host)}
+                    if found.pairing_url and name.casefold() in names and not isinstance(event, Vanished):
+                        return found
+        others = ", ".join(each.title for each in browser.found()[:20]) or "none"
+    raise NotReachable(
+        f"No endpoint named {for_display(name, 100)} was found in this network; found were: {others}.",
+        hint="Check that it is on and ready for pairing, and in the same network; or give its pairing URL.",
+    )
 
 
 class _Listener(RecordUpdateListener):

@@ -106,16 +106,6 @@ class Wire(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class WireList(Wire):
-    """A JSON array of objects, to write; :func:`read_list` reads one."""
-
-    items: tuple[Wire, ...]
-
-    def to_json(self) -> bytes:
-        """Write the array."""
-        return b"[" + b",".join(item.to_json() for item in self.items) + b"]"
-
-
 def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:
     """Read a JSON array of objects of one kind.
 

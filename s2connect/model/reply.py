@@ -10,6 +10,16 @@ from s2connect.errors import ProtocolViolation
 from s2connect.model.common import MalformedMessage, Wire
 
 
+class WireList(Wire):
+    """A JSON array of objects, to write; :func:`~s2connect.model.common.read_list` reads one."""
+
+    items: tuple[Wire, ...]
+
+    def to_json(self) -> bytes:
+        """Write the array."""
+        return b"[" + b",".join(item.to_json() for item in self.items) + b"]"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """Status, and a body where there is one."""

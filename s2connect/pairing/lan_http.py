@@ -13,11 +13,10 @@ from s2connect.https.server import Handler, HttpsServer, answer, read_body
 from s2connect.model.common import (
     EndpointDescription,
     NodeDescription,
-    WireList,
     read_list,
 )
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing
-from s2connect.model.reply import reading, succeeded
+from s2connect.model.reply import WireList, reading, succeeded
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.client_core import refused
 from s2connect.pairing.driver import Driver

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from s2connect.errors import IncompatibleApiVersion, S2ConnectError
 from s2connect.https.client import HttpsClient
-from s2connect.model.common import MalformedMessage, NodeId, Role, WireList
+from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError, WaitForPairingItem, WaitForPairingOrder
+from s2connect.model.reply import WireList
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import authenticate

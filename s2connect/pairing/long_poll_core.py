@@ -14,9 +14,9 @@ from itertools import islice, takewhile
 
 from s2connect.errors import NotReachable
 from s2connect.https.rate import network_of
-from s2connect.model.common import MalformedMessage, NodeDescription, NodeId, Role, WireList, read_list
+from s2connect.model.common import MalformedMessage, NodeDescription, NodeId, Role, read_list
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingItem, WaitForPairingOrder
-from s2connect.model.reply import BUSY, Reply
+from s2connect.model.reply import BUSY, Reply, WireList
 
 _log = logging.getLogger(__name__)
 

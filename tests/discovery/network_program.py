@@ -13,7 +13,7 @@ import sys
 import time
 
 from s2connect.discovery.advertise import Advertiser
-from s2connect.discovery.browse import Browser
+from s2connect.discovery.browse import Browser, find
 from s2connect.discovery.dns import (
     CLASS_IN,
     PTR,
@@ -103,6 +103,13 @@ async def ask(arguments: argparse.Namespace) -> None:
         tell(error=str(error), kind=error.kind, seconds=time.monotonic() - started)
 
 
+async def seek(arguments: argparse.Namespace) -> None:
+    try:
+        tell(**plain(await find(arguments.name, timeout=3)))
+    except S2ConnectError as error:
+        tell(error=str(error), kind=error.kind)
+
+
 async def serve(arguments: argparse.Namespace) -> None:
     """A plain TCP server that says hello in HTTP; the TLS of the real one is proved elsewhere."""
 
@@ -162,7 +169,15 @@ async def main() -> None:
     parser.add_argument("--instance", default="")
     parser.add_argument("--txt", default="")
     arguments = parser.parse_args()
-    programs = {"advertise": advertise, "browse": browse, "resolve": ask, "serve": serve, "get": get, "flood": flood}
+    programs = {
+        "advertise": advertise,
+        "browse": browse,
+        "resolve": ask,
+        "find": seek,
+        "serve": serve,
+        "get": get,
+        "flood": flood,
+    }
     await programs[arguments.what](arguments)
 
 

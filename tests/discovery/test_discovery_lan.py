@@ -210,6 +210,17 @@ def test_a_browser_for_one_role_is_told_of_no_other() -> None:
         assert not any("ems-1" in line for line in browser.lines)
 
 
+@pytest.mark.rule("DISC-08")
+def test_an_endpoint_is_found_by_each_of_its_names_and_those_that_are_there_are_named_otherwise() -> None:
+    with Lan(2, ipv6=False) as lan:
+        start(lan.hosts[1], "advertise", name="Cellar").wait_for("up")
+        for name in ("cellar", "EMS-1", "ems-1.local"):
+            assert run(lan.hosts[0], "find", name=name)["instance"] == "ems-1"
+        answer = run(lan.hosts[0], "find", name="Attic")
+        assert answer["kind"] == "not_reachable"
+        assert answer["error"].startswith("No endpoint named Attic was found in this network; found were: Cellar.")
+
+
 @pytest.mark.rule("DISC-06")
 def test_a_name_nobody_has_is_said_to_be_unknown_in_a_sentence() -> None:
     with Lan(2, ipv6=False) as lan:

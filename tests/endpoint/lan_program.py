@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from uuid import UUID
 
 from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role, Session, create_home, events
 from s2connect.errors import S2ConnectError
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 
 
 def tell(**what: object) -> None:
@@ -51,6 +54,10 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
         case ["look", url, address]:
             described, nodes = await endpoint.look_at(endpoint.pairing_url.from_user(url), address=address)
             return [described.name, [n.title for n in nodes], str(nodes[0].id)]
+        case ["guided pair", name, code]:
+            names: dict[str, Any] = {}
+            exec(re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[-1], names)
+            return str((await names["pair"](endpoint, name, lambda title: asyncio.sleep(0, code))).key.remote)
         case ["announce", url, peer]:
             await node.announce_pairing(url, NodeId(UUID(peer)))
             return None

@@ -76,6 +76,16 @@ def test_two_hosts_pair_by_name_and_talk_after_one_announced_it(homes: Iterator[
         manager.event("session")
 
 
+@pytest.mark.rule("DISC-08", "LAN-05")
+def test_the_pairing_of_the_page_on_the_library_finds_its_peer_by_name_and_works(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        manager = LanEndpoint(lan.hosts[0], next(homes), role="CEM", host="ems.local")
+        device = LanEndpoint(lan.hosts[1], next(homes), role="RM", host="battery.local", title="Battery")
+        assert device.do("guided pair", "house of cem", manager.do("code")) == manager.id
+        manager.event("PairingAnnounced", peer="Battery")
+        manager.event("session")
+
+
 @pytest.mark.long
 @pytest.mark.rule("DISC-09", "REC-01")
 def test_the_session_comes_back_when_either_host_gets_another_address(homes: Iterator[Path]) -> None:
