@@ -9,8 +9,9 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +19,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from s2connect.certs.authority import ServerIdentity
-from s2connect.demo.program import end, kill, start
+from s2connect.demo.program import end, start
 from s2connect.https.server import free_port
 from s2connect.service.failures import Failure
+from s2connect.store.files import write_private
 
 HOST: Final = "localhost"
 PREFIX: Final = "s2"
@@ -107,11 +109,14 @@ class Broker:
         Raises:
             Failure: It does not.
         """
-        arguments = await asyncio.to_thread(self._prepare)
-        self._process = await start(list(arguments), self._log)
+        self._process = await start(await asyncio.to_thread(self._prepare), self._log)
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                while not await self._listens():
+                while True:
+                    with contextlib.suppress(OSError):
+                        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                        writer.close()
+                        return
                     if self._process.returncode is not None:
                         raise Failure("broker_ended", "The MQTT broker ended at once.", "See its log: --log-dir DIR")
                     await asyncio.sleep(0.05)
@@ -123,46 +128,40 @@ class Broker:
 
     async def stop(self) -> None:
         """Kill it."""
-        kill(self._process)
-        await end(self._process)
+        await end(self._process, signal.SIGKILL)
 
-    async def _listens(self) -> bool:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.close()
-            return True
-        return False
-
-    def _prepare(self) -> Sequence[str]:
+    def _prepare(self) -> list[str]:
         """Write its files; returns the command line."""
-        self._write("chain.pem", self._identity.chain_pem.decode("ascii"))
-        self._write("key.pem", self._identity.key_pem.decode("ascii"))
+        write_private(self._place / "chain.pem", self._identity.chain_pem)
+        write_private(self._place / "key.pem", self._identity.key_pem)
         if self._mosquitto is not None:
             return self._prepare_mosquitto(*self._mosquitto)
-        self._write("rumqttd.toml", self._rumqttd())
-        return [sys.executable, "-m", _EMBEDDED, "--config", str(self._place / "rumqttd.toml")]
+        config = self._place / "rumqttd.toml"
+        write_private(config, self._rumqttd().encode())
+        return [sys.executable, "-m", _EMBEDDED, "--config", str(config)]
 
-    def _prepare_mosquitto(self, executable: str, passwd: str) -> Sequence[str]:
+    def _prepare_mosquitto(self, executable: str, passwd: str) -> list[str]:
         import subprocess  # in a thread, before anything runs
 
+        passwords, acl, config = (self._place / name for name in ("passwords", "acl", "mosquitto.conf"))
         lines = (f"{name}:{account.password}\n" for name, account in self._accounts.items())
-        self._write("passwords", "".join(lines))
-        subprocess.run([passwd, "-U", str(self._place / "passwords")], check=True, capture_output=True)  # noqa: S603
-        self._write("acl", _access_list(self._accounts))
-        settings = {
-            "listener": f"{self.port} 127.0.0.1",
-            "certfile": self._place / "chain.pem",
-            "keyfile": self._place / "key.pem",
-            "tls_version": "tlsv1.3",
-            "user": getpass.getuser(),
-            "allow_anonymous": "false",
-            "password_file": self._place / "passwords",
-            "acl_file": self._place / "acl",
-            "persistence": "false",
-            "set_tcp_nodelay": "true",
-        }
-        self._write("mosquitto.conf", "".join(f"{key} {value}\n" for key, value in settings.items()))
-        return [executable, "-c", str(self._place / "mosquitto.conf")]
+        write_private(passwords, "".join(lines).encode())
+        subprocess.run([passwd, "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603
+        write_private(acl, _access_list(self._accounts).encode())
+        settings = f"""\
+listener {self.port} 127.0.0.1
+certfile {self._place / "chain.pem"}
+keyfile {self._place / "key.pem"}
+tls_version tlsv1.3
+user {getpass.getuser()}
+allow_anonymous false
+password_file {passwords}
+acl_file {acl}
+persistence false
+set_tcp_nodelay true
+"""
+        write_private(config, settings.encode())
+        return [executable, "-c", str(config)]
 
     def _rumqttd(self) -> str:
         """Its configuration. It has no access list, and its sessions end with the connection in any case."""
@@ -177,11 +176,6 @@ class Broker:
             "[v5.1.connections]\nconnection_timeout_ms = 10000\nmax_payload_size = 4194304\nmax_inflight_count = 100\n"
             f"[v5.1.connections.auth]\n{users}"
         )
-
-    def _write(self, name: str, text: str) -> None:
-        path = self._place / name
-        path.touch(0o600)
-        path.write_text(text, encoding="utf-8")
 
 
 def mosquitto() -> tuple[str, str] | None:

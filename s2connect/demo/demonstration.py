@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from s2connect.demo.place import (
-    BRIDGE,
-    CLOUD,
-    LOCAL,
-    OLD,
-    OLD_NAME,
-    OVER_MQTT,
-    OVER_WEBSOCKET,
-    Place,
-    prepare,
-    speed,
-)
+from s2connect.demo import place
+from s2connect.demo.broker import Broker
 from s2connect.demo.program import Object, Program
 from s2connect.service.commands import Code, ShowBridge
 from s2connect.service.control import Control, connect
@@ -55,17 +46,17 @@ Narrator = Callable[[str, str, dict[str, Any]], None]
 class _Device(NamedTuple):
     name: str
     route: str
-    arguments: Sequence[str]
+    kind: str
+    control_type: str
     what: str
 
 
-_BATTERY: Final = _Device("Battery", OVER_WEBSOCKET, ["battery"], "a battery, controlled by fill rate (FRBC)")
-_SUN: Final = _Device(
-    "Solar roof", OVER_MQTT, ["pv", "--control-type", "pebc"], "solar panels, controlled by power envelopes (PEBC)"
+_BATTERY: Final = _Device(
+    "Battery", place.OVER_WEBSOCKET, "battery", "frbc", "a battery, controlled by fill rate (FRBC)"
 )
-_OLD: Final = _Device(OLD_NAME, OLD, ["heat-pump", "--control-type", "ddbc"], "a hybrid heat pump")
-_DEVICES: Final = (_BATTERY, _SUN, _OLD)
-_NAMES: Final = tuple(device.name for device in _DEVICES)
+_SUN: Final = _Device("Solar roof", place.OVER_MQTT, "pv", "pebc", "solar panels, controlled by power envelopes (PEBC)")
+_OLD: Final = _Device(place.OLD_NAME, place.OLD, "heat-pump", "ddbc", "a hybrid heat pump")
+_NAMES: Final = (_BATTERY.name, _SUN.name, _OLD.name)
 _PROTOCOLS: Final = {"X-MQTT5-0": "MQTT 5, sealed", "S2-WebSocket": "plain WebSocket"}
 _SENDERS: Final = {"rm": "device", "cem": "cloud"}
 
@@ -87,21 +78,26 @@ async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool, embedded: 
 
 
 async def _run(tell: Narrator, log_dir: Path | None, verbose: bool, embedded: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="s2connect-demo-") as directory:
-        place = Path(directory)
-        logs = log_dir or place
+    with tempfile.TemporaryDirectory(prefix="s2connect-demo-") as temporary:
+        directory = Path(temporary)
+        logs = log_dir or directory
         await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-        prepared = await asyncio.to_thread(prepare, place, logs, embedded=embedded)
-        await _Demo(tell, prepared, logs, verbose).run()
+        broker, old_url = await asyncio.to_thread(place.prepare, directory, logs, embedded=embedded)
+        await _Demo(tell, directory, broker, old_url, logs, verbose).run()
 
 
 class _Demo:
-    def __init__(self, tell: Narrator, place: Place, logs: Path, verbose: bool) -> None:
+    def __init__(
+        self, tell: Narrator, directory: Path, broker: Broker, old_url: str, logs: Path, verbose: bool
+    ) -> None:
         self._tell = tell
-        self._place = place
+        self._directory = directory
+        self._bridge_file = str(directory / place.BRIDGE_FILE)
+        self._broker = broker
+        self._old_url = old_url
         self._logs = logs
-        self._verbose = verbose
-        self._time = ["--speed", str(speed())]
+        self._verbose = ["--verbose"] if verbose else []
+        self._time = ["--speed", str(place.speed())]
         self._showing = False
         self._all_instructed = asyncio.Event()
         self._waiting: list[tuple[str, dict[str, Any]]] = []
@@ -109,12 +105,15 @@ class _Demo:
         self._told: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
-        place = self._place
-        self._tell("broker", f"The MQTT broker is {place.broker.title}.", {"url": place.broker.url})
+        self._tell("broker", f"The MQTT broker is {self._broker.title}.", {"url": self._broker.url})
         async with contextlib.AsyncExitStack() as stack:
             async with self._step("start the broker"):
-                await stack.enter_async_context(place.broker)
-            self._cloud, self._bridge = self._cloud_program(), self._bridge_program()
+                await stack.enter_async_context(self._broker)
+            home = ["--home", str(self._directory / place.CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
+            self._cloud = self._program(
+                place.CLOUD, "simulate", "cem", "--many", *home, *self._time, watch=self._heard_cloud
+            )
+            self._bridge = self._program(place.BRIDGE, "bridge", "run", self._bridge_file)
             async with self._step("start cloud and bridge"):
                 await asyncio.gather(*map(stack.enter_async_context, (self._cloud, self._bridge)))
                 code, ready = await asyncio.gather(self._cloud.wait("code"), self._bridge.wait("bridge_ready"))
@@ -129,8 +128,8 @@ class _Demo:
                 "In the building a bridge is running. It connects to the cloud; nobody connects in.",
                 {"routes": [route["name"] for route in ready["routes"]]},
             )
-            home = await asyncio.to_thread(Home.open, place.directory / BRIDGE)
-            control = await stack.enter_async_context(connect(home))
+            bridge = await asyncio.to_thread(Home.open, self._directory / place.BRIDGE)
+            control = await stack.enter_async_context(connect(bridge))
             assert control is not None
             await self._meet_devices(control, stack)
             await self._pair_with_cloud(code)
@@ -142,25 +141,16 @@ class _Demo:
 
     # The processes
 
-    def _program(self, name: str, arguments: list[str], **more: Any) -> Program:
-        verbose = ["--verbose"] if self._verbose else []
-        return Program(name, [*arguments, *verbose], self._logs / f"{name.lower().replace(' ', '-')}.log", **more)
+    def _program(self, name: str, *arguments: str, **more: Any) -> Program:
+        log = self._logs / f"{name.lower().replace(' ', '-')}.log"
+        return Program(name, [*arguments, *self._verbose], log, **more)
 
-    def _cloud_program(self) -> Program:
-        where = ["--home", str(self._place.directory / CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
-        return self._program(CLOUD, ["simulate", "cem", "--many", *where, *self._time], watch=self._heard_cloud)
-
-    def _bridge_program(self) -> Program:
-        return self._program(BRIDGE, ["bridge", "run", str(self._place.bridge_file)])
-
-    def _device_program(self, device: _Device, arguments: list[str], typed: str = "") -> Program:
-        every = ["--name", device.name, "--measure-every", "300", *self._time]
-        return self._program(
-            device.name,
-            ["simulate", "rm", *device.arguments, *arguments, *every],
-            typed=typed,
-            watch=lambda event: self._heard_device(device.name, event),
-        )
+    def _device_program(self, device: _Device, *arguments: str, typed: str = "") -> Program:
+        options = ["--control-type", device.control_type, "--name", device.name, "--measure-every", "300", *self._time]
+        command = ("simulate", "rm", device.kind, *options, *arguments)
+        watch = functools.partial(self._heard_device, device.name)
+        program = self._programs[device.name] = self._program(device.name, *command, typed=typed, watch=watch)
+        return program
 
     # The steps
 
@@ -178,31 +168,31 @@ class _Demo:
 
     async def _meet_devices(self, control: Control, stack: contextlib.AsyncExitStack) -> None:
         nodes = {r["name"]: r["devices"].get("node") for r in await _routes(control)}
-        codes = {}
-        for device in (_BATTERY, _SUN):
-            code = await control.ask(Code(node=nodes[device.route]))
-            codes[device.name] = code.code
-            arguments = ["--pair", str(code.pairing_url), "--bind", LOCAL, "--host", LOCAL]
-            self._programs[device.name] = self._device_program(device, arguments, code.code + "\n")
+        codes = {device: await control.ask(Code(node=nodes[device.route])) for device in (_BATTERY, _SUN)}
         async with self._step("pair the devices with the bridge"):
-            await asyncio.gather(*map(stack.enter_async_context, self._programs.values()))
-            for device in (_BATTERY, _SUN):
+            for device, code in codes.items():
+                arguments = ["--pair", str(code.pairing_url), "--bind", place.LOCAL, "--host", place.LOCAL]
+                program = self._device_program(device, *arguments, typed=code.code + "\n")
+                await stack.enter_async_context(program)
+            for device in codes:
                 await self._bridge.wait("paired", node=nodes[device.route])
-        for device in (_BATTERY, _SUN):
-            text = f"{device.name}, {device.what}, is paired with the bridge by the code {codes[device.name]}."
-            self._tell("device", text, {"device": device.name, "code": codes[device.name]})
-        old = ["--plain", self._place.old_url, "--token-file", str(self._place.token_file)]
-        self._programs[_OLD.name] = await stack.enter_async_context(self._device_program(_OLD, old))
+        for device, code in codes.items():
+            text = f"{device.name}, {device.what}, is paired with the bridge by the code {code.code}."
+            self._tell("device", text, {"device": device.name, "code": code.code})
+        token_file = str(self._directory / place.TOKEN_FILE)
+        await stack.enter_async_context(
+            self._device_program(_OLD, "--plain", self._old_url, "--token-file", token_file)
+        )
         text = f"{_OLD.name}, {_OLD.what}, is an old device: plain S2 0.0.2-beta with a token, and no pairing."
         self._tell("device", text, {"device": _OLD.name})
 
     async def _pair_with_cloud(self, code: Object) -> None:
         # URL and code for each route, as somebody at the terminal would type them.
-        typed = f"{code['pairing_url']} {code['code']}\n" * len(_DEVICES)
-        program = self._program("pair", ["bridge", "pair", str(self._place.bridge_file)], typed=typed)
+        typed = f"{code['pairing_url']} {code['code']}\n" * len(_NAMES)
+        program = self._program("pair", "bridge", "pair", self._bridge_file, typed=typed)
         async with self._step("pair with the cloud"), program:
             result = await program.result()
-        names = [one["link"].partition("/")[2] for route in result["routes"] for one in route["representatives"]]
+        names = [_device_of(one["link"]) for route in result["routes"] for one in route["representatives"]]
         text = (
             "`s2connect bridge pair`: the cloud's code has paired all three with the cloud, each as a node of its own."
         )
@@ -211,8 +201,8 @@ class _Demo:
     async def _links_are(self, control: Control, up: Collection[str]) -> list[Object]:
         """Wait until exactly the links of these devices are up."""
         while True:
-            links = [link for route in await _routes(control) for link in route["links"]]
-            if {_name(link) for link in links if link["state"] == "up"} == set(up):
+            links = await _links(control)
+            if {_device_of(link["name"]) for link in links if link["state"] == "up"} == set(up):
                 return links
             await asyncio.sleep(LOOK_AGAIN)
 
@@ -221,11 +211,12 @@ class _Demo:
             links = await self._links_are(control, _NAMES)
         self._tell("sessions", "The sessions open by themselves, each from end to end or not at all:", {})
         for link in links:
-            device, cloud = (_agreed(link["sides"][side]) for side in ("rm", "cem"))
-            translated = ", translated" if device[1] != cloud[1] else ""
-            text = f"{_name(link)} -- {_way(device)} -- bridge -- {_way(cloud)} -- cloud{translated}"
-            details = {"device_side": device, "cloud_side": cloud, "translated": bool(translated)}
-            self._tell("link", text, {"device": _name(link), **details})
+            device, cloud = ((side["protocol"], side["s2_version"]) for side in map(link["sides"].get, ("rm", "cem")))
+            ways = [f"{_PROTOCOLS.get(protocol, protocol)}, S2 {version}" for protocol, version in (device, cloud)]
+            name, translated = _device_of(link["name"]), device[1] != cloud[1]
+            text = f"{name} -- {ways[0]} -- bridge -- {ways[1]} -- cloud{', translated' if translated else ''}"
+            details = {"device_side": device, "cloud_side": cloud, "translated": translated}
+            self._tell("link", text, {"device": name, **details})
 
     async def _show_conversation(self) -> None:
         self._tell("talk", "What they say to each other, unchanged byte for byte where nothing is translated:", {})
@@ -241,9 +232,9 @@ class _Demo:
         self._showing = False
 
     async def _lose_broker(self, control: Control) -> None:
-        broker, others = self._place.broker, [_SUN.name, _OLD.name]
+        others = [_SUN.name, _OLD.name]
         async with self._step("end the broker"):
-            await broker.stop()
+            await self._broker.stop()
             began = time.monotonic()
             await self._links_are(control, [_BATTERY.name])
             await asyncio.gather(*(self._programs[name].wait("disconnected") for name in others))
@@ -255,7 +246,7 @@ class _Demo:
         )
         self._tell("broker_lost", text, {"seconds": round(seconds, 1)})
         async with self._step("see everything come back"):
-            await broker.start()
+            await self._broker.start()
             began = time.monotonic()
             await self._links_are(control, _NAMES)
         seconds = time.monotonic() - began
@@ -263,12 +254,12 @@ class _Demo:
         self._tell("broker_back", text, {"seconds": round(seconds, 1)})
 
     async def _count(self, control: Control) -> None:
-        links = [link for route in await _routes(control) for link in route["links"]]
-        counts = {_name(link): {_SENDERS[side]: link["messages"][side] for side in ("rm", "cem")} for link in links}
+        counts: dict[str, dict[str, dict[str, int]]] = {}
         sums = Counter[str]()
-        for sides in counts.values():
-            for fates in sides.values():
-                sums.update(fates)
+        for link in await _links(control):
+            counts[_device_of(link["name"])] = {_SENDERS[side]: link["messages"][side] for side in _SENDERS}
+            for side in _SENDERS:
+                sums.update(link["messages"][side])
         text = "Every answer came from the other end: the bridge says OK for nobody."
         if cut_off := sums["forwarded"] - sums["acknowledged"] - sums["unanswered"]:
             text += f" {cut_off} had none yet when the sessions ended with the broker; who sent them knows that."
@@ -306,14 +297,10 @@ async def _routes(control: Control) -> list[Object]:
     return routes
 
 
-def _name(link: Object) -> str:
-    return str(link["name"].partition("/")[2])
+async def _links(control: Control) -> list[Object]:
+    return [link for route in await _routes(control) for link in route["links"]]
 
 
-def _agreed(side: Object) -> tuple[str, str]:
-    return side["protocol"], side["s2_version"]
-
-
-def _way(agreed: tuple[str, str]) -> str:
-    protocol, version = agreed
-    return f"{_PROTOCOLS.get(protocol, protocol)}, S2 {version}"
+def _device_of(link: str) -> str:
+    """Return the device that a link is named after, behind its route."""
+    return link.partition("/")[2]

@@ -52,7 +52,7 @@ class Program:
         self._typed = typed
         self._watch = watch
         self._events: deque[Object] = deque(maxlen=MAX_EVENTS)
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
         self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -70,9 +70,8 @@ class Program:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        terminate(self._process)
         try:
-            await end(self._process)
+            await end(self._process, signal.SIGTERM)
         finally:
             await self._reader
 
@@ -82,15 +81,15 @@ class Program:
         Raises:
             Failure: The program ended, or said that it cannot go on.
         """
-        async with self._news:
-            while True:
-                for found in self._events:
-                    if found.get("event") == event and all(found.get(k) == v for k, v in fields.items()):
-                        self._events.remove(found)
-                        return found
-                if self._ended:
-                    raise self._gone()
-                await self._news.wait()
+        while True:
+            for found in self._events:
+                if found.items() >= {"event": event, **fields}.items():
+                    self._events.remove(found)
+                    return found
+            if self._ended:
+                raise self._gone()
+            self._news.clear()
+            await self._news.wait()
 
     async def result(self) -> Object:
         """Return the output of a program that ends by itself.
@@ -115,13 +114,11 @@ class Program:
             while line := await self._process.stdout.readline():
                 event: Object = json.loads(line)
                 self._watch(event)
-                async with self._news:
-                    self._events.append(event)
-                    self._news.notify_all()
+                self._events.append(event)
+                self._news.set()
         finally:
             self._ended = True
-            async with self._news:
-                self._news.notify_all()
+            self._news.set()
 
 
 async def start(arguments: list[str], log: Path, *, output: bool = False) -> asyncio.subprocess.Process:
@@ -147,27 +144,18 @@ async def start(arguments: list[str], log: Path, *, output: bool = False) -> asy
         os.close(descriptor)
 
 
-def terminate(process: asyncio.subprocess.Process) -> None:
-    """Ask a process to end, if it still runs."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-
-
-def kill(process: asyncio.subprocess.Process) -> None:
-    """End a process group at once, if it still runs."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    """Wait a little for the end of a process, then kill its group; also when cancelled."""
+async def end(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to a process that still runs, wait a little, then kill its group; also when cancelled."""
     try:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
         async with asyncio.timeout(STOP_TIMEOUT):
             await process.wait()
     except TimeoutError:
         pass
     finally:
-        kill(process)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
