@@ -18,7 +18,7 @@ from s2connect.https.server import free_port
 from s2connect.model.text import for_display
 from s2connect.service import setup
 from s2connect.simulate.clock import Clock
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import CONTROL_TYPES, make_device
 from s2connect.simulate.fleet import pair_fleet, run_fleet
 from s2connect.simulate.run import Report, Reporter
@@ -67,15 +67,10 @@ def simulated(
     kind: str, name: str | None, control_type: str | None, seed: int, measure_every: float, clock: Clock
 ) -> Device:
     """Return the device of these options."""
-    return make_device(
-        kind,
-        f"{kind}-{seed}",
-        random.Random(seed).random,  # noqa: S311 - weather and habits
-        control_type=CONTROL_TYPES[control_type] if control_type else None,
-        now=clock.now(),
-        name=name,
-        measure_every=timedelta(seconds=measure_every),
-    )
+    chance = random.Random(seed).random  # noqa: S311 - weather and habits
+    only = CONTROL_TYPES[control_type] if control_type else None
+    period = timedelta(seconds=measure_every)
+    return make_device(kind, Basics(f"{kind}-{seed}", chance, clock.now(), name, only, period))
 
 
 def single(

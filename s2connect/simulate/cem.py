@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from s2connect.messages import S2Message, ddbc, frbc, new_id, ombc, pebc, ppbc
 from s2connect.messages.general import ControlType, ResourceManagerDetails, SelectControlType
 from s2connect.simulate.picture import Option, Picture
-from s2connect.simulate.units import DAY, MINUTE, along, clamp, milliseconds
+from s2connect.simulate.units import DAY, MINUTE, along, clamp, lasting, milliseconds
 
 FUSE: Final = 17_250.0
 """W that a house with 3 x 25 A can take or give."""
@@ -198,7 +198,7 @@ class EnergyManager:
         (container, *_) = profile.power_sequences_containers
         best: tuple[float, datetime, str] | None = None
         for sequence in container.power_sequences:
-            duration = timedelta(milliseconds=sum(element.duration for element in sequence.elements))
+            duration = lasting(sequence.elements)
             start = max(now, profile.start_time)
             while start + duration <= profile.end_time:
                 middle = start + duration / 2

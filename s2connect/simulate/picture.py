@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple
 
 from s2connect.messages import S2Message, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import (
@@ -19,7 +18,7 @@ from s2connect.messages.general import (
     ResourceManagerDetails,
     Transition,
 )
-from s2connect.simulate.units import clamp
+from s2connect.simulate.units import clamp, spans
 
 PREFERENCE: Final = (
     ControlType.FILL_RATE_BASED_CONTROL,
@@ -200,7 +199,7 @@ class Picture:
         """By how much the fill level has to rise, and how long it has for that; for the first target above it."""
         if self._target is None or self.level is None:
             return None
-        for start, end, element in _spans(self._target.start_time, self._target.elements):
+        for start, end, element in spans(self._target.start_time, self._target.elements):
             missing = element.fill_level_range.start_of_range - self.level
             if end > now and missing > 0:
                 return missing, max(timedelta(0), start - now)
@@ -209,7 +208,7 @@ class Picture:
     def highest(self, now: datetime) -> float | None:
         """Return the highest fill level now: of the target, or of the storage."""
         if self._target is not None:
-            for _, end, element in _spans(self._target.start_time, self._target.elements):
+            for _, end, element in spans(self._target.start_time, self._target.elements):
                 if end > now:
                     return element.fill_level_range.end_of_range
         return self._levels.end_of_range if self._levels else None
@@ -217,26 +216,10 @@ class Picture:
     def expected_power(self, moment: datetime) -> float:
         """W that it forecast for a moment."""
         if self._forecast is not None:
-            for _, end, element in _spans(self._forecast.start_time, self._forecast.elements):
+            for _, end, element in spans(self._forecast.start_time, self._forecast.elements):
                 if moment < end:
                     return sum(v.value_expected for v in element.power_values if v.commodity_quantity in _ELECTRIC)
         return 0.0
-
-
-class _Lasting(Protocol):
-    @property
-    def duration(self) -> int: ...
-
-
-L = TypeVar("L", bound=_Lasting)
-
-
-def _spans(moment: datetime, elements: Iterable[L]) -> Iterator[tuple[datetime, datetime, L]]:
-    """Yield when each element begins and ends."""
-    for element in elements:
-        end = moment + timedelta(milliseconds=element.duration)
-        yield moment, end, element
-        moment = end
 
 
 def _actuator(one: object) -> str:

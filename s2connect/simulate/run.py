@@ -140,8 +140,8 @@ class DeviceRunner(Runner):
                     receiving = None
                     said = device.instructed(message.parsed, self._clock.now())
                 said += device.advance(self._clock.now())
-                for note in device.take_notes():
-                    self.report("note", note)
+                while device.notes:
+                    self.report("note", device.notes.popleft())
                 if self._state_is_due():
                     self.report("state", f"{device.power:.0f} W, {device.state()}", power=device.power)
         except ConnectionClosed:

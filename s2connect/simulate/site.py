@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from s2connect.errors import UsageError
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import KINDS, make_device
-from s2connect.simulate.units import Chance
+from s2connect.simulate.units import MINUTE, Chance
 
 MAX_DEVICES: Final = 10_000
 MAX_BYTES: Final = 1_000_000
@@ -44,9 +44,10 @@ class PlannedDevice(NamedTuple):
         """Alias of its node; it stays the same while the table does."""
         return f"D{self.number}"
 
-    def make(self, chance: Chance, *, now: datetime, **more: Any) -> Device:
+    def make(self, chance: Chance, *, now: datetime, measure_every: timedelta = MINUTE) -> Device:
         """Make the device."""
-        return make_device(self.kind, self.resource_id, chance, now=now, name=self.name, **self.settings, **more)
+        basics = Basics(self.resource_id, chance, now, self.name, measure_every=measure_every)
+        return make_device(self.kind, basics, **self.settings)
 
 
 _Size = Callable[[float, float, float], dict[str, float]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from s2connect.messages.general import CommodityQuantity, NumberRange, PowerForecastValue
 
@@ -27,6 +27,27 @@ def number_range(start: float, end: float) -> NumberRange:
 def expected(power: float) -> PowerForecastValue:
     """A forecast of electric power in W, without bounds."""
     return PowerForecastValue(value_expected=power, commodity_quantity=POWER)
+
+
+class _Lasting(Protocol):
+    @property
+    def duration(self) -> int: ...
+
+
+E = TypeVar("E", bound=_Lasting)
+
+
+def spans(moment: datetime, elements: Iterable[E]) -> Iterator[tuple[datetime, datetime, E]]:
+    """Yield when each element begins and ends, where the first begins at a moment."""
+    for element in elements:
+        end = moment + timedelta(milliseconds=element.duration)
+        yield moment, end, element
+        moment = end
+
+
+def lasting(elements: Iterable[_Lasting]) -> timedelta:
+    """The duration of all elements together."""
+    return timedelta(milliseconds=sum(element.duration for element in elements))
 
 
 def milliseconds(duration: timedelta) -> int:

@@ -17,7 +17,7 @@ from s2connect.messages.general import ControlType, InstructionStatus, Instructi
 from s2connect.messages.rules import check
 from s2connect.model.common import Role
 from s2connect.simulate.cem import EnergyManager
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import make_device
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -30,9 +30,11 @@ MINUTE = timedelta(minutes=1)
 Kind = TypeVar("Kind", bound=S2Message)
 
 
-def a_device(kind: str, *, seed: int = 1, now: datetime = MIDNIGHT, **settings: Any) -> Any:
+def a_device(
+    kind: str, *, seed: int = 1, now: datetime = MIDNIGHT, control_type: ControlType | None = None, **sizes: Any
+) -> Any:
     """A device; the same seed makes the same device."""
-    return make_device(kind, f"{kind}-{seed}", random.Random(seed).random, now=now, **settings)
+    return make_device(kind, Basics(f"{kind}-{seed}", random.Random(seed).random, now, only=control_type), **sizes)
 
 
 def of(kind: type[Kind], messages: Iterable[S2Message]) -> list[Kind]:

@@ -21,7 +21,7 @@ from s2connect.messages.general import (
     SelectControlType,
 )
 from s2connect.simulate.devices.battery import EFFICIENCY, RESERVE
-from s2connect.simulate.devices.kinds import KINDS, make_device
+from s2connect.simulate.devices.kinds import KINDS
 from tests.simulate.simulate_fixtures import (
     HOUR,
     MIDNIGHT,
@@ -66,7 +66,7 @@ def test_it_stops_by_itself_when_it_is_full_and_says_so() -> None:
     assert of(PowerMeasurement, said)[-1].values[0].value == 0.0
     refused = battery.instructed(frbc_instruction("inverter", "charge", 1.0, MIDNIGHT), MIDNIGHT + 4 * HOUR)
     assert statuses(refused) == REFUSED
-    assert any("It is full." in note for note in battery.take_notes())
+    assert any("It is full." in note for note in battery.notes)
 
 
 def test_it_keeps_the_reserve_of_its_user() -> None:
@@ -174,6 +174,6 @@ def test_the_same_chance_makes_the_same_device() -> None:
 def test_a_kind_or_a_control_that_is_not_there_is_refused() -> None:
     assert set(KINDS) == {"battery", "ev-charger", "pv", "heat-pump", "water-heater"}
     with pytest.raises(UsageError, match="battery"):
-        make_device("toaster", "x1", lambda: 0.5, now=MIDNIGHT)
+        a_device("toaster")
     with pytest.raises(UsageError, match="frbc"):
-        make_device("battery", "x1", lambda: 0.5, now=MIDNIGHT, control_type=ControlType.POWER_PROFILE_BASED_CONTROL)
+        a_device("battery", control_type=ControlType.POWER_PROFILE_BASED_CONTROL)

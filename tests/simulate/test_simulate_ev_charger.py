@@ -77,7 +77,7 @@ def test_what_it_forecast_is_told_anew_when_the_car_comes() -> None:
     charger = a_device("ev-charger", now=NOON)
     select(charger, FRBC, NOON)
     said = charger.advance(NOON + 8 * HOUR)
-    assert any("arrive" in note for note in charger.take_notes())
+    assert any("arrive" in note for note in charger.notes)
     arrived = [p for p in of(frbc.FillLevelTargetProfile, said) if p.elements[-1].fill_level_range.start_of_range > 0]
     assert (arrived[0].start_time - NOON) < (charger.arrival - 12) * HOUR + 2 * MINUTE
 

@@ -16,7 +16,7 @@ from s2connect.messages.catalogue import BETA
 from s2connect.messages.general import ControlType
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.clock import Clock
-from s2connect.simulate.devices.base import Device
+from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import make_device
 from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
 from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report
@@ -77,7 +77,7 @@ async def running_device(endpoint: Endpoint, device: Device, clock: Clock, told:
 
 
 def a_simulated(kind: str, clock: Clock) -> Device:
-    return make_device(kind, f"{kind}-1", random.Random(1).random, now=clock.now())
+    return make_device(kind, Basics(f"{kind}-1", random.Random(1).random, clock.now()))
 
 
 @pytest.mark.parametrize("kind", ["ev-charger", "water-heater"])
@@ -100,13 +100,8 @@ async def test_a_device_is_paired_controlled_and_alone_again(kind: str) -> None:
 
 async def test_a_session_in_the_older_data_model_is_held_as_well() -> None:
     clock, at_cem, at_rm = Clock(SPEED), Told(), Told()
-    demand = make_device(
-        "heat-pump",
-        "hybrid-1",
-        random.Random(1).random,
-        now=clock.now(),
-        control_type=ControlType.DEMAND_DRIVEN_BASED_CONTROL,
-    )
+    basics = Basics("hybrid-1", random.Random(1).random, clock.now(), only=ControlType.DEMAND_DRIVEN_BASED_CONTROL)
+    demand = make_device("heat-pump", basics)
     versions = {"s2_versions": (BETA,)}
     node = node_config(Role.RM, "heat-pump", None).model_copy(update=versions)
     manager = node_config(Role.CEM, "cem", None).model_copy(update=versions)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar
 
 from s2connect.messages import S2Message, new_id, pebc
 from s2connect.messages.general import ControlType, InstructionStatus
 from s2connect.simulate.devices.base import Control, Device, status_update
-from s2connect.simulate.units import POWER, number_range
+from s2connect.simulate.units import POWER, number_range, spans
 
 
 class Limited(Device):
@@ -98,10 +98,8 @@ class PebcControl(Control[Limited]):
         said: list[S2Message] = []
         if self._running:
             said.append(status_update(self._running, InstructionStatus.ABORTED, now))
-        self._running, self._elements, end = instruction.id, [], now
-        for element in instruction.power_envelopes[0].power_envelope_elements:
-            end += timedelta(milliseconds=element.duration)
-            self._elements.append((end, element))
+        self._running = instruction.id
+        self._elements = [span[1:] for span in spans(now, instruction.power_envelopes[0].power_envelope_elements)]
         said.append(status_update(instruction.id, InstructionStatus.STARTED, now))
         return said + self._keep(now)
 

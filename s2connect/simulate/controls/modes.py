@@ -258,7 +258,7 @@ class ModesControl(Control[M]):
         """Correct what has to be, and report at intervals."""
         said: list[S2Message] = []
         for setting in self._device.corrections(now):
-            self._device.note(f"sets {setting.actuator} to {setting.mode} by itself")
+            self._device.notes.append(f"sets {setting.actuator} to {setting.mode} by itself")
             said += self._switch(setting, now)
         if now >= self._next_status:
             self._next_status = now + STATUS_PERIOD

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from s2connect.messages import S2Message, ppbc
+from s2connect.messages import S2Message, new_id, ppbc
 from s2connect.messages.general import ControlType, InstructionStatus
+from s2connect.messages.ppbc import PowerSequenceStatus
 from s2connect.simulate.devices.base import Control, Device, status_update
-from s2connect.simulate.units import expected, milliseconds
+from s2connect.simulate.units import expected, lasting, milliseconds
 
 CONTAINER = "run"
 """The only sequence container of a profile."""
 
-_Interruption = ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
+_Instruction = ppbc.ScheduleInstruction | ppbc.StartInterruptionInstruction | ppbc.EndInterruptionInstruction
 
 
-class Sequence(NamedTuple):
-    """A course of power: an id, and W for durations."""
-
-    id: str
-    elements: list[tuple[timedelta, float]]
-
-    @property
-    def duration(self) -> timedelta:
-        """Its duration."""
-        return sum((duration for duration, _ in self.elements), timedelta())
-
-
-class Job(NamedTuple):
-    """Work that has to be done once, between two moments."""
-
-    id: str
-    earliest: datetime
-    latest_end: datetime
-    sequences: list[Sequence]
+def profile(
+    start: datetime, end: datetime, sequences: Mapping[str, Sequence[tuple[timedelta, float]]]
+) -> ppbc.PowerProfileDefinition:
+    """Return work that has to be done between two moments, by one of several sequences of W for durations."""
+    described = [
+        ppbc.PowerSequence(
+            id=name,
+            is_interruptible=True,
+            abnormal_condition_only=False,
+            elements=[
+                ppbc.PowerSequenceElement(duration=milliseconds(duration), power_values=[expected(power)])
+                for duration, power in elements
+            ],
+        )
+        for name, elements in sequences.items()
+    ]
+    container = ppbc.PowerSequenceContainer(id=CONTAINER, power_sequences=described)
+    return ppbc.PowerProfileDefinition(
+        id=new_id(), start_time=start, end_time=end, power_sequences_containers=[container]
+    )
 
 
 class Working(Device):
     """A device that has a job to do now and then."""
 
     @abc.abstractmethod
-    def job(self, now: datetime) -> Job:
+    def job(self, now: datetime) -> ppbc.PowerProfileDefinition:
         """Return the job that is to be done next."""
 
     @abc.abstractmethod
@@ -53,7 +56,7 @@ class Working(Device):
 class _Run:
     """Progress of the chosen sequence."""
 
-    def __init__(self, instruction_id: str, sequence: Sequence, now: datetime) -> None:
+    def __init__(self, instruction_id: str, sequence: ppbc.PowerSequence, now: datetime) -> None:
         self.instruction_id = instruction_id
         self.sequence = sequence
         self.progress = timedelta()
@@ -63,18 +66,23 @@ class _Run:
     def go_on(self, now: datetime) -> None:
         """Count the time since the last look."""
         if not self.interrupted:
-            self.progress = min(self.progress + (now - self.seen), self.sequence.duration)
+            self.progress = min(self.progress + (now - self.seen), lasting(self.sequence.elements))
         self.seen = now
 
     @property
     def element(self) -> tuple[timedelta, float] | None:
         """Remaining time of the present element, and its power; None at the end."""
-        rest = self.progress
-        for duration, power in self.sequence.elements:
-            if rest < duration:
-                return duration - rest, power
-            rest -= duration
+        rest = -self.progress
+        for element in self.sequence.elements:
+            rest += timedelta(milliseconds=element.duration)
+            if rest > timedelta():
+                return rest, element.power_values[0].value_expected
         return None
+
+    @property
+    def power(self) -> float:
+        """Present W."""
+        return 0.0 if self.interrupted or self.element is None else self.element[1]
 
 
 class PpbcControl(Control[Working]):
@@ -86,13 +94,21 @@ class PpbcControl(Control[Working]):
         ppbc.StartInterruptionInstruction,
         ppbc.EndInterruptionInstruction,
     )
-    _run: _Run | None = None
+
+    def start(self, now: datetime) -> list[S2Message]:
+        """Stand still, and say what is to be done."""
+        self._run: _Run | None = None
+        self._device.work(0.0)
+        self._job = self._device.job(now)
+        self._sequences = {one.id: one for one in self._job.power_sequences_containers[0].power_sequences}
+        self._shortest = min(self._sequences.values(), key=lambda one: lasting(one.elements))
+        return [self._job, self._status()]
 
     def _last_start(self) -> datetime:
-        return self._job.latest_end - min(sequence.duration for sequence in self._job.sequences)
+        return self._job.end_time - lasting(self._shortest.elements)
 
     def _latest_return(self, run: _Run) -> datetime:
-        return self._job.latest_end - (run.sequence.duration - run.progress)
+        return self._job.end_time - lasting(run.sequence.elements) + run.progress
 
     def _scheduled(self) -> ppbc.ScheduleInstruction | None:
         return next((entry[2] for entry in self._waiting if isinstance(entry[2], ppbc.ScheduleInstruction)), None)
@@ -110,62 +126,27 @@ class PpbcControl(Control[Working]):
             moments.append(run.seen + run.element[0])
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def start(self, now: datetime) -> list[S2Message]:
-        return self._next_job(now)
-
-    def _next_job(self, now: datetime) -> list[S2Message]:
-        """Stand still, and say what is to be done."""
-        self._run = None
-        self._device.work(0.0)
-        self._job = self._device.job(now)
-        sequences = [
-            ppbc.PowerSequence(
-                id=sequence.id,
-                is_interruptible=True,
-                abnormal_condition_only=False,
-                elements=[
-                    ppbc.PowerSequenceElement(duration=milliseconds(duration), power_values=[expected(power)])
-                    for duration, power in sequence.elements
-                ],
-            )
-            for sequence in self._job.sequences
-        ]
-        definition = ppbc.PowerProfileDefinition(
-            id=self._job.id,
-            start_time=self._job.earliest,
-            end_time=self._job.latest_end,
-            power_sequences_containers=[ppbc.PowerSequenceContainer(id=CONTAINER, power_sequences=sequences)],
-        )
-        return [definition, self._status()]
-
-    def objection(self, instruction: ppbc.ScheduleInstruction | _Interruption, now: datetime) -> str | None:
+    def objection(self, instruction: _Instruction, now: datetime) -> str | None:
+        run, sequence = self._run, self._sequences.get(instruction.power_sequence_id)
         if instruction.power_profile_id != self._job.id or instruction.sequence_container_id != CONTAINER:
             return "There is no such power profile."
-        sequence = self._sequence(instruction.power_sequence_id)
         if sequence is None:
             return "There is no such power sequence."
         if not isinstance(instruction, ppbc.ScheduleInstruction):
-            return self._interruption_objection(instruction)
-        if self._run is not None:
+            if run is None or run.sequence is not sequence:
+                return "It does not run."
+            if run.interrupted is isinstance(instruction, ppbc.StartInterruptionInstruction):
+                return "It is interrupted already." if run.interrupted else "It is not interrupted."
+            return None
+        if run is not None:
             return "It runs already."
         scheduled = self._scheduled()
         if scheduled is not None and scheduled.id != instruction.id:
             return "It is scheduled already; revoke that first."
-        if now < self._job.earliest:
+        if now < self._job.start_time:
             return "That is too early."
-        if now + sequence.duration > self._job.latest_end:
-            return "It would not be done in time."
-        return None
-
-    def _sequence(self, identifier: str) -> Sequence | None:
-        return next((sequence for sequence in self._job.sequences if sequence.id == identifier), None)
-
-    def _interruption_objection(self, instruction: _Interruption) -> str | None:
-        if self._run is None or self._run.sequence.id != instruction.power_sequence_id:
-            return "It does not run."
-        if self._run.interrupted is isinstance(instruction, ppbc.StartInterruptionInstruction):
-            return "It is interrupted already." if self._run.interrupted else "It is not interrupted."
-        return None
+        late = now + lasting(sequence.elements) > self._job.end_time
+        return "It would not be done in time." if late else None
 
     def take(self, message: S2Message, now: datetime) -> list[S2Message]:
         """Take an instruction, and say when a schedule follows from it or is taken back."""
@@ -173,26 +154,21 @@ class PpbcControl(Control[Working]):
         said = super().take(message, now)
         return said if self._scheduled() is before else [*said, self._status()]
 
-    def begin(self, instruction: ppbc.ScheduleInstruction | _Interruption, now: datetime) -> list[S2Message]:
+    def begin(self, instruction: _Instruction, now: datetime) -> list[S2Message]:
         """Start, interrupt or go on."""
         started = status_update(instruction.id, InstructionStatus.STARTED, now)
         if isinstance(instruction, ppbc.ScheduleInstruction):
-            sequence = self._sequence(instruction.power_sequence_id)
-            assert sequence is not None
-            return [started, *self._begin(instruction.id, sequence, now)]
+            return [started, self._begin(instruction.id, self._sequences[instruction.power_sequence_id], now)]
         assert self._run is not None
         self._run.go_on(now)
         self._run.interrupted = isinstance(instruction, ppbc.StartInterruptionInstruction)
-        self._apply(self._run)
+        self._device.work(self._run.power)
         return [started, self._status(), status_update(instruction.id, InstructionStatus.SUCCEEDED, now)]
 
-    def _begin(self, instruction_id: str, sequence: Sequence, now: datetime) -> list[S2Message]:
+    def _begin(self, instruction_id: str, sequence: ppbc.PowerSequence, now: datetime) -> S2Message:
         self._run = _Run(instruction_id, sequence, now)
-        self._apply(self._run)
-        return [self._status()]
-
-    def _apply(self, run: _Run) -> None:
-        self._device.work(0.0 if run.interrupted or run.element is None else run.element[1])
+        self._device.work(self._run.power)
+        return self._status()
 
     def tick(self, now: datetime) -> list[S2Message]:
         """Go on in the sequence; begin by itself what cannot wait; then there is another job."""
@@ -200,43 +176,39 @@ class PpbcControl(Control[Working]):
         if run is None:
             if now < self._last_start() or self._scheduled() is not None:
                 return []
-            self._device.note("starts by itself, because it cannot wait any longer")
-            return self._begin("", min(self._job.sequences, key=lambda s: s.duration), now)
+            self._device.notes.append("starts by itself, because it cannot wait any longer")
+            return [self._begin("", self._shortest, now)]
         run.go_on(now)
         said: list[S2Message] = []
         if run.interrupted and now >= self._latest_return(run):
-            self._device.note("goes on by itself, because it cannot wait any longer")
+            self._device.notes.append("goes on by itself, because it cannot wait any longer")
             run.interrupted = False
             said.append(self._status())
         if run.element is not None:
-            self._apply(run)
+            self._device.work(run.power)
             return said
-        said.append(self._status(ppbc.PowerSequenceStatus.FINISHED))
+        said.append(self._status(PowerSequenceStatus.FINISHED))
         if run.instruction_id:
             said.append(status_update(run.instruction_id, InstructionStatus.SUCCEEDED, now))
-        return [*said, *self._next_job(now)]
+        return [*said, *self.start(now)]
 
     def stop(self) -> None:
         self._device.work(None)
 
-    def _status(self, status: ppbc.PowerSequenceStatus = ppbc.PowerSequenceStatus.NOT_SCHEDULED) -> S2Message:
+    def _status(self, status: PowerSequenceStatus = PowerSequenceStatus.NOT_SCHEDULED) -> S2Message:
         selected, progress = None, None
         scheduled, run = self._scheduled(), self._run
         if run is not None:
-            if status is not ppbc.PowerSequenceStatus.FINISHED:
-                interrupted, executing = ppbc.PowerSequenceStatus.INTERRUPTED, ppbc.PowerSequenceStatus.EXECUTING
-                status = interrupted if run.interrupted else executing
+            if status is not PowerSequenceStatus.FINISHED:
+                status = PowerSequenceStatus.INTERRUPTED if run.interrupted else PowerSequenceStatus.EXECUTING
             selected, progress = run.sequence.id, milliseconds(run.progress)
         elif scheduled is not None:
-            status, selected = ppbc.PowerSequenceStatus.SCHEDULED, scheduled.power_sequence_id
-        return ppbc.PowerProfileStatus(
-            sequence_container_status=[
-                ppbc.PowerSequenceContainerStatus(
-                    power_profile_id=self._job.id,
-                    sequence_container_id=CONTAINER,
-                    status=status,
-                    selected_sequence_id=selected,
-                    progress=progress,
-                )
-            ]
+            status, selected = PowerSequenceStatus.SCHEDULED, scheduled.power_sequence_id
+        container = ppbc.PowerSequenceContainerStatus(
+            power_profile_id=self._job.id,
+            sequence_container_id=CONTAINER,
+            status=status,
+            selected_sequence_id=selected,
+            progress=progress,
         )
+        return ppbc.PowerProfileStatus(sequence_container_status=[container])

@@ -8,10 +8,9 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
-from s2connect.messages import V1, IdentifiedMessage, S2Message, ddbc, frbc, ombc, pebc, ppbc
+from s2connect.messages import V1, IdentifiedMessage, S2Message
 from s2connect.messages.general import (
     Commodity,
-    CommodityQuantity,
     ControlType,
     InstructionStatus,
     InstructionStatusUpdate,
@@ -36,37 +35,20 @@ MAX_NOTES: Final = 100
 MAX_WAITING: Final = 16
 """Instructions that may wait for their time of execution."""
 
-Instruction = (
-    frbc.Instruction
-    | ombc.Instruction
-    | ddbc.Instruction
-    | pebc.Instruction
-    | ppbc.ScheduleInstruction
-    | ppbc.StartInterruptionInstruction
-    | ppbc.EndInterruptionInstruction
-)
-"""An instruction of any control type."""
-
 D = TypeVar("D", bound="Device")
 
 
 class Basics(NamedTuple):
-    """What every device is made with.
-
-    Attributes:
-        resource_id: Its ``resource_id``.
-        chance: Where its random numbers come from.
-        now: The time, with its zone.
-        name: The name that its user gave it.
-        only: The only control type to offer, one of those that it has; None offers all.
-        measure_every: Between two measurements.
-    """
+    """What every device is made with."""
 
     resource_id: str
     chance: Chance
+    """Where its random numbers come from."""
     now: datetime
     name: str | None = None
+    """The name that its user gave it."""
     only: ControlType | None = None
+    """The only control type to offer; None offers all that it has."""
     measure_every: timedelta = MINUTE
 
 
@@ -78,13 +60,12 @@ class Device(abc.ABC):
     Attributes:
         version: S2 JSON data model of the session; set it before :meth:`selected`.
         outlook: Grows whenever the forecast changes.
+        notes: Sentences for display, without their subject, the device's name; who shows them takes them out.
     """
 
     kind: ClassVar[str]
     role: ClassVar[RoleType] = RoleType.ENERGY_CONSUMER
     controls: ClassVar[tuple[type[Control[Any]], ...]]
-    measured: ClassVar[tuple[CommodityQuantity, ...]] = (POWER,)
-    forecasts_power: ClassVar[bool] = False
 
     def __init__(self, basics: Basics) -> None:
         self.resource_id = basics.resource_id
@@ -98,7 +79,7 @@ class Device(abc.ABC):
         self._next_measurement = basics.now + basics.measure_every
         self._next_forecast = basics.now + HOUR
         self._control: Control[Any] | None = None
-        self._notes: deque[str] = deque(maxlen=MAX_NOTES)
+        self.notes: deque[str] = deque(maxlen=MAX_NOTES)
 
     # Messages
 
@@ -112,8 +93,8 @@ class Device(abc.ABC):
             model=f"Simulated {self.kind}",
             instruction_processing_delay=0,
             available_control_types=list(self._offered),
-            provides_forecast=self.forecasts_power,
-            provides_power_measurement_types=list(self.measured),
+            provides_forecast=bool(self._power_elements(self._now)),
+            provides_power_measurement_types=[value.commodity_quantity for value in self._values()],
         )
 
     def selected(self, control_type: ControlType, now: datetime) -> list[S2Message]:
@@ -126,7 +107,7 @@ class Device(abc.ABC):
         said: list[S2Message] = []
         if control_type in self._offered:
             self._control = self._offered[control_type](self)
-            self.note(f"is controlled by {control_type}")
+            self.notes.append(f"is controlled by {control_type}")
             said = self._control.start(now)
         return [*said, *self._measurement(now), *self._power_forecast(now)]
 
@@ -180,23 +161,11 @@ class Device(abc.ABC):
         """Selected control type."""
         return self._control.control_type if self._control else None
 
-    # For display
-
-    def note(self, text: str) -> None:
-        """Add a note for display."""
-        self._notes.append(text)
-
-    def take_notes(self) -> list[str]:
-        """Return the notes since the last call, as sentences without their subject, the device's name."""
-        notes = list(self._notes)
-        self._notes.clear()
-        return notes
+    # The physical model
 
     @abc.abstractmethod
     def state(self) -> str:
         """Return the state for display, such as ``40 % full``."""
-
-    # The physical model
 
     @property
     @abc.abstractmethod
@@ -245,7 +214,7 @@ class Control(abc.ABC, Generic[D]):
 
     def __init__(self, device: D) -> None:
         self._device = device
-        self._waiting: list[tuple[datetime, int, Instruction]] = []
+        self._waiting: list[tuple[datetime, int, Any]] = []
         self._order = 0
 
     @abc.abstractmethod
@@ -278,12 +247,12 @@ class Control(abc.ABC, Generic[D]):
             return self._revoke(message.object_id, now)
         if not isinstance(message, self.instructions):
             return []
-        instruction: Instruction = message  # type: ignore[assignment]  # what self.instructions lists
+        instruction: Any = message  # one of those that self.instructions lists
         new = status_update(instruction.id, InstructionStatus.NEW, now)
         reason = "Too many instructions wait already." if len(self._waiting) >= MAX_WAITING else None
         reason = reason or self.objection(instruction, max(now, instruction.execution_time))
         if reason is not None:
-            self._device.note(f"refuses an instruction: {reason}")
+            self._device.notes.append(f"refuses an instruction: {reason}")
             return [new, status_update(instruction.id, InstructionStatus.REJECTED, now)]
         accepted = [new, status_update(instruction.id, InstructionStatus.ACCEPTED, now)]
         if instruction.execution_time <= now:
@@ -310,7 +279,7 @@ class Control(abc.ABC, Generic[D]):
             if reason is None:
                 said += self.begin(instruction, now)
             else:
-                self._device.note(f"gives an instruction up: {reason}")
+                self._device.notes.append(f"gives an instruction up: {reason}")
                 said.append(status_update(instruction.id, InstructionStatus.ABORTED, now))
         return said + self.tick(now)
 

@@ -93,11 +93,11 @@ class EvCharger(Storing, Limited):
         if before and not after:
             self.departures.append(self.level)
             self.outlook += 1
-            self.note(f"sees the car leave, {self.level:.0f} % full")
+            self.notes.append(f"sees the car leave, {self.level:.0f} % full")
         elif after and not before:
             self.level = self._level_on_arrival()
             self.outlook += 1
-            self.note(f"sees the car arrive, {self.level:.0f} % full")
+            self.notes.append(f"sees the car arrive, {self.level:.0f} % full")
 
     def _late(self, now: datetime) -> bool:
         """Return whether the car has to charge without a break now, to be ready at its departure."""

@@ -20,7 +20,7 @@ from s2connect.simulate.controls.modes import (
 )
 from s2connect.simulate.devices.base import Basics
 from s2connect.simulate.devices.tank import ROOM, Tank
-from s2connect.simulate.units import DAY, HOUR, POWER, along, between, clamp, hour_of_day, milliseconds, number_range
+from s2connect.simulate.units import DAY, HOUR, along, between, clamp, hour_of_day, milliseconds, number_range
 
 COMPRESSOR: Final = "compressor"
 BOILER: Final = "boiler"
@@ -144,7 +144,6 @@ class HybridHeatPump(Demanding):
 
     kind: ClassVar = "heat-pump"
     controls: ClassVar = (DdbcControl,)
-    measured: ClassVar = (POWER, GAS)
 
     def __init__(self, basics: Basics, *, max_power: float = 2_000.0) -> None:
         super().__init__(basics)

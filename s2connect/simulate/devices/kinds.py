@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from s2connect.errors import UsageError
@@ -14,7 +13,6 @@ from s2connect.simulate.devices.ev_charger import EvCharger
 from s2connect.simulate.devices.heat_pump import HeatPump, HybridHeatPump
 from s2connect.simulate.devices.pv import PhotoVoltaic
 from s2connect.simulate.devices.water_heater import WaterHeater
-from s2connect.simulate.units import MINUTE, Chance
 
 KINDS: Final[Mapping[str, tuple[type[Device], ...]]] = {
     "battery": (Battery,),
@@ -35,39 +33,18 @@ CONTROL_TYPES: Final[Mapping[str, ControlType]] = {
 """Control types as people type them."""
 
 
-def make_device(
-    kind: str,
-    resource_id: str,
-    chance: Chance,
-    *,
-    now: datetime,
-    name: str | None = None,
-    control_type: ControlType | None = None,
-    measure_every: timedelta = MINUTE,
-    **sizes: Any,
-) -> Device:
-    """Make a device.
-
-    Args:
-        kind: One of :data:`KINDS`.
-        resource_id: Its ``resource_id``.
-        chance: Where its random numbers come from.
-        now: The time, with its zone.
-        name: The name that its user gave it.
-        control_type: The only control type that it shall offer; None for all that it has.
-        measure_every: Between two measurements.
-        sizes: Other arguments of its class.
+def make_device(kind: str, basics: Basics, **sizes: Any) -> Device:
+    """Make a device of one of :data:`KINDS`; its sizes are the other arguments of its class.
 
     Raises:
         UsageError: There is no such kind, or it cannot be controlled that way.
     """
     if kind not in KINDS:
         raise UsageError(f"There is no simulated device of that kind; there are {', '.join(KINDS)}.")
-    basics = Basics(resource_id, chance, now, name, control_type, measure_every)
     known: set[ControlType] = set()
     for device in KINDS[kind]:
         own = {control.control_type for control in device.controls}
-        if control_type is None or control_type in own:
+        if basics.only in (None, *own):
             return device(basics, **sizes)
         known |= own
     names = [name for name, value in CONTROL_TYPES.items() if value in known]

@@ -34,7 +34,6 @@ class PhotoVoltaic(Limited):
     kind: ClassVar = "pv"
     role: ClassVar = RoleType.ENERGY_PRODUCER
     controls: ClassVar = (PebcControl,)
-    forecasts_power: ClassVar = True
     consequence: ClassVar = PowerEnvelopeConsequenceType.VANISH
 
     def __init__(self, basics: Basics, *, peak: float = 6_000.0) -> None:
@@ -64,7 +63,7 @@ class PhotoVoltaic(Limited):
         """Produce no more than the lower limit says."""
         most = math.inf if lower is None else -lower
         if most < self.peak and most != self._most:
-            self.note(f"is curtailed to {most:.0f} W")
+            self.notes.append(f"is curtailed to {most:.0f} W")
         self._most = most
 
     def _power_elements(self, now: datetime) -> list[float]:

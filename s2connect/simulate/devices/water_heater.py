@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from s2connect.messages import new_id
+from s2connect.messages.ppbc import PowerProfileDefinition
 from s2connect.simulate.controls.modes import Actuator, Machine, Mode, OmbcControl, Setting
-from s2connect.simulate.controls.profile import Job, PpbcControl, Sequence, Working
+from s2connect.simulate.controls.profile import PpbcControl, Working, profile
 from s2connect.simulate.devices.base import Basics
 from s2connect.simulate.devices.tank import ROOM, Tank, hot_water
 from s2connect.simulate.units import DAY, HOUR, between, hour_of_day
@@ -97,16 +97,13 @@ class WaterHeater(Machine, Working):
 
     # Power Profile Based Control
 
-    def job(self, now: datetime) -> Job:
+    def job(self, now: datetime) -> PowerProfileDefinition:
         """To heat the tank once, within half a day: fast, or slowly with half the power."""
         energy = max(0.25 * self.max_power, self.tank.capacity * (60.0 - min(50.0, self.tank.temperature)))
         fast = timedelta(seconds=round(energy / self.max_power * 3600))
         gentle = HOUR / 6
-        sequences = [
-            Sequence("fast", [(fast, self.max_power)]),
-            Sequence("slow", [(gentle, self.max_power / 4), (2 * fast, self.max_power / 2)]),
-        ]
-        return Job(new_id(), now, now + max(DAY / 2, 3 * fast), sequences)
+        slow = [(gentle, self.max_power / 4), (2 * fast, self.max_power / 2)]
+        return profile(now, now + max(DAY / 2, 3 * fast), {"fast": [(fast, self.max_power)], "slow": slow})
 
     def work(self, power: float | None) -> None:
         self._work = power
