@@ -71,13 +71,13 @@ def resource_manager(
     """
     from s2connect.cli import simulate
     from s2connect.model.common import Role
-    from s2connect.simulate import clock, fleet
+    from s2connect.simulate import fleet, run
 
     if plain is not None and (url is not None or options.home is not None):
         raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
     if token_file is not None and plain is None:
         raise UsageError("--token-file belongs to --plain.")
-    pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), clock.Clock(speed)
+    pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), run.Clock(speed)
     device = simulate.simulated(kind, name, control_type, seed, measure_every, time)
     if plain is not None:
         work = fleet.run_old_device(plain, token_file, device, time, report)
@@ -113,9 +113,9 @@ def energy_manager(
     """
     from s2connect.cli import simulate
     from s2connect.model.common import Role
-    from s2connect.simulate import clock, fleet
+    from s2connect.simulate import fleet, run
 
-    report, time = simulate.reporter(options.as_json), clock.Clock(speed)
+    report, time = simulate.reporter(options.as_json), run.Clock(speed)
     node = fleet.node_config(Role.CEM, "energy manager", name)
     work = simulate.on_endpoint(
         options.home,
@@ -145,7 +145,7 @@ def site(
     """
     from s2connect.cli import simulate
     from s2connect.endpoint.config import default_host
-    from s2connect.simulate import clock, fleet
+    from s2connect.simulate import fleet, run
     from s2connect.simulate.site import read_site
 
     plan = read_site(file, site=only)
@@ -155,7 +155,7 @@ def site(
         for line in simulate.plan_lines(plan):
             say(line)
     else:
-        pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), clock.Clock(speed)
+        pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), run.Clock(speed)
         host = "localhost" if options.home is None else default_host()
         work = simulate.on_endpoint(
             options.home,

@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
@@ -95,9 +94,7 @@ class S2ConnectMedium:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:

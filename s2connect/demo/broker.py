@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from s2connect.certs.authority import ServerIdentity
@@ -36,12 +35,7 @@ _MISSING: Final = "Install Mosquitto (Debian: apt-get install mosquitto), or the
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account; the user name is the MQTT client id as well.
-
-    Attributes:
-        password: For the broker.
-        nodes: Node ids whose sessions it serves; empty for a client.
-    """
+    """An account, and the node ids whose sessions it serves; its user name is the MQTT client id as well."""
 
     password: str
     nodes: tuple[str, ...] = ()
@@ -60,10 +54,6 @@ class Broker:
         log: File for what it says.
         embedded: Take rumqttd even where there is a Mosquitto.
 
-    Attributes:
-        port: TCP port, the same from one start to the next.
-        title: What it is, for a person.
-
     Raises:
         Failure: There is neither of the two.
     """
@@ -77,7 +67,8 @@ class Broker:
         *,
         embedded: bool = False,
     ) -> None:
-        self.port = free_port("127.0.0.1")
+        self._port = free_port("127.0.0.1")
+        self.url = f"mqtts://{HOST}:{self._port}"
         self._place = place
         self._accounts = accounts
         self._identity = identity
@@ -89,32 +80,21 @@ class Broker:
         if self._mosquitto is None:
             self.title = f"the embedded rumqttd of {_EMBEDDED} {version(_EMBEDDED)}, with TLS 1.3 and passwords"
 
-    @property
-    def url(self) -> str:
-        """URL of the broker."""
-        return f"mqtts://{HOST}:{self.port}"
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
     async def start(self) -> None:
-        """Start it, and wait until it listens.
-
-        Raises:
-            Failure: It does not.
-        """
+        """Start it, on the same port each time, and wait until it listens; a Failure if it does not."""
         self._process = await start(await asyncio.to_thread(self._prepare), self._log)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 while True:
                     with contextlib.suppress(OSError):
-                        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                        _, writer = await asyncio.open_connection("127.0.0.1", self._port)
                         writer.close()
                         return
                     if self._process.returncode is not None:
@@ -149,7 +129,7 @@ class Broker:
         subprocess.run([passwd, "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603
         write_private(acl, _access_list(self._accounts).encode())
         settings = f"""\
-listener {self.port} 127.0.0.1
+listener {self._port} 127.0.0.1
 certfile {self._place / "chain.pem"}
 keyfile {self._place / "key.pem"}
 tls_version tlsv1.3
@@ -170,7 +150,7 @@ set_tcp_nodelay true
             "id = 0\n"
             "[router]\nid = 0\nmax_connections = 1000\nmax_outgoing_packet_count = 200\n"
             "max_segment_size = 16777216\nmax_segment_count = 4\n"
-            f'[v5.1]\nname = "v5-1"\nlisten = "127.0.0.1:{self.port}"\nnext_connection_delay_ms = 1\n'
+            f'[v5.1]\nname = "v5-1"\nlisten = "127.0.0.1:{self._port}"\nnext_connection_delay_ms = 1\n'
             f"[v5.1.tls]\ncertpath = {json.dumps(str(self._place / 'chain.pem'))}\n"
             f"keypath = {json.dumps(str(self._place / 'key.pem'))}\n"
             "[v5.1.connections]\nconnection_timeout_ms = 10000\nmax_payload_size = 4194304\nmax_inflight_count = 100\n"

@@ -11,7 +11,6 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from s2connect.service.failures import Failure
@@ -34,7 +33,7 @@ class Program:
         arguments: Of the command.
         log: File for what it writes on standard error.
         typed: What it reads from standard input, which then ends.
-        watch: Told of every event as it comes; must not raise.
+        watch: Callback for every event; must not raise.
     """
 
     def __init__(
@@ -67,9 +66,7 @@ class Program:
         stdin.close()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         try:
             await end(self._process, signal.SIGTERM)
         finally:
@@ -122,12 +119,9 @@ class Program:
 
 
 async def start(arguments: list[str], log: Path, *, output: bool = False) -> asyncio.subprocess.Process:
-    """Start a program in a process group of its own.
+    """Start a program in a process group of its own, whose standard error goes to a log.
 
-    Args:
-        arguments: Its command line.
-        log: File for what it writes on standard error, and on standard output as well without ``output``.
-        output: Whether we read its standard output and write its standard input.
+    Its standard output does so, too, unless ``output``; then we read that, and write its standard input.
     """
     descriptor = await asyncio.to_thread(os.open, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     pipe = asyncio.subprocess.PIPE

@@ -28,9 +28,8 @@ from s2connect.errors import NetworkError, PeerError, SessionError, UsageError
 from s2connect.messages import BETA
 from s2connect.session import Backoff
 from s2connect.simulate.cem import EnergyManager
-from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device
-from s2connect.simulate.run import DeviceRunner, ManagerRunner, Reporter, Runner
+from s2connect.simulate.run import Clock, DeviceRunner, ManagerRunner, Reporter, Runner
 from s2connect.simulate.site import PlannedDevice
 from s2connect.simulate.units import MINUTE
 
@@ -61,12 +60,7 @@ async def run_device(
 ) -> None:
     """Run a device on the only node of an endpoint, until that closes. Cancel-safe.
 
-    Args:
-        endpoint: The endpoint.
-        device: The device.
-        clock: The time.
-        report: Callback for what happens.
-        pair_with: Pairing URL and code to pair with first. Without it a device that is not paired reports its own.
+    It is paired first, with a pairing URL and a code; without those one that is not paired reports its own.
     """
     node, runner = endpoint.node(), DeviceRunner(device, clock, report)
     if pair_with is not None:
@@ -114,13 +108,7 @@ async def run_manager(
 ) -> None:
     """Run an energy manager on the only node of an endpoint, until that closes. Cancel-safe.
 
-    Args:
-        endpoint: The endpoint.
-        fuse_limit: W that may be taken from the grid or given to it, at most.
-        clock: The time.
-        report: Callback for what happens; the first is the code that devices are paired with.
-        name: What reports call it.
-        many: One code counts for all devices; otherwise there is a new one after each pairing.
+    It reports a code first: one for ``many`` devices, or a new one after each pairing.
     """
     node, news = endpoint.node(), endpoint.events()
     runner = ManagerRunner(EnergyManager(now=clock.now(), fuse_limit=fuse_limit), clock, report, name=name)
@@ -145,13 +133,6 @@ async def pair_fleet(endpoint: Endpoint, url: str, code: PairingCode | str, cloc
     """Pair every node that is not paired yet with one energy manager, whose code counts several times.
 
     Cancelled or failed, what is paired stays so; called again, it goes on with the rest.
-
-    Args:
-        endpoint: The devices.
-        url: Pairing URL of the energy manager.
-        code: Its code, a static one.
-        clock: The time.
-        report: Callback for each pairing.
 
     Raises:
         S2ConnectError: As :meth:`Node.pair <s2connect.endpoint.node.Node.pair>`.
@@ -182,15 +163,7 @@ async def run_fleet(
     seed: int = 0,
     measure_every: timedelta = MINUTE,
 ) -> None:
-    """Run all devices of a plan on the nodes of an endpoint, until it closes. Cancel-safe.
-
-    Args:
-        endpoint: With the nodes of :func:`fleet_config`.
-        plan: The devices.
-        clock: The time.
-        report: Callback for what happens.
-        seed: The same seed makes the same devices.
-        measure_every: Simulated time between two measurements of a device.
+    """Run all devices of a plan on an endpoint of :func:`fleet_config`, until it closes. Cancel-safe.
 
     Raises:
         UsageError: The endpoint has no node for a device.

@@ -58,14 +58,7 @@ class Picture:
     """One device, as its energy manager sees it.
 
     Attributes:
-        details: What it is.
-        selected: How it is controlled.
         power: W of electricity that it measured last; production is negative.
-        level: Fill level, where it has one.
-        demand: Rate that it needs, where it has one.
-        constraints: Power constraints in force.
-        need: Energy that it needs.
-        profile: Power profile that it offers.
         scheduled: Whether its power profile needs no instruction any more.
         active: Mode and factor by actuator.
     """

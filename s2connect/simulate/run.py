@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from s2connect import Session, for_display
@@ -14,11 +15,12 @@ from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRe
 from s2connect.messages import S2Message, data_model, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate, SelectControlType
 from s2connect.simulate.cem import EnergyManager, Outgoing
-from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Device
 from s2connect.simulate.units import MINUTE
 
 _log = logging.getLogger(__name__)
+
+MAX_SPEED: Final = 100_000.0
 
 STATE_EVERY: Final = 15 * MINUTE
 """Simulated time between two reports of how things stand."""
@@ -29,22 +31,43 @@ MAX_OUTGOING: Final = 100
 _BAD_NEWS: Final = frozenset({InstructionStatus.REJECTED, InstructionStatus.ABORTED})
 
 
-class Report(NamedTuple):
-    """Something that happened.
+class Clock:
+    """The simulated time. It agrees in all programs that run with one speed since midnight (UTC), and never goes back.
 
-    Attributes:
-        at: Simulated time.
-        name: Which device, or the energy manager.
-        event: ``code``, ``paired``, ``connected``, ``disconnected``, ``note``, ``state``, ``instructed``, ``refused``,
-            ``failed``.
-        text: For a person; fit for a terminal.
-        values: For programs.
+    Args:
+        speed: Simulated seconds in a real one.
+
+    Raises:
+        UsageError: ``speed`` is not above 0 and at most :data:`MAX_SPEED`.
     """
 
+    def __init__(self, speed: float = 1.0) -> None:
+        if not 0 < speed <= MAX_SPEED:
+            raise UsageError(f"The speed of a simulation is more than 0 and at most {MAX_SPEED:.0f}.")
+        self.speed = speed
+        wall = datetime.now(UTC)
+        midnight = wall.replace(hour=0, minute=0, second=0, microsecond=0)
+        self._start = midnight + (wall - midnight) * speed
+        self._began = time.monotonic()
+
+    def now(self) -> datetime:
+        """The simulated time, in UTC."""
+        return self._start + timedelta(seconds=(time.monotonic() - self._began) * self.speed)
+
+    def seconds_until(self, moment: datetime) -> float:
+        """Real seconds until a simulated moment; 0 when it has passed."""
+        return max(0.0, (moment - self.now()).total_seconds() / self.speed)
+
+
+class Report(NamedTuple):
+    """Something that happened to a device or an energy manager, as docs/simulate.md has it."""
+
     at: datetime
+    """Simulated time."""
     name: str
     event: str
     text: str
+    """For a person; fit for a terminal."""
     values: dict[str, Any]
 
     def to_value(self) -> dict[str, Any]:
@@ -90,13 +113,7 @@ class Runner:
 
 
 class DeviceRunner(Runner):
-    """A simulated device in one session after the other.
-
-    Args:
-        device: The device; it is this runner's alone.
-        clock: The time.
-        report: Callback for what happens.
-    """
+    """A simulated device, which is this runner's alone, in one session after the other."""
 
     def __init__(self, device: Device, clock: Clock, report: Reporter) -> None:
         super().__init__(device.name, clock, report)
@@ -155,14 +172,7 @@ class DeviceRunner(Runner):
 
 
 class ManagerRunner(Runner):
-    """A simulated energy manager in all its sessions at once.
-
-    Args:
-        manager: The energy manager; it is this runner's alone.
-        clock: The time.
-        report: Callback for what happens.
-        name: What reports call it.
-    """
+    """A simulated energy manager, which is this runner's alone, in all its sessions at once."""
 
     def __init__(self, manager: EnergyManager, clock: Clock, report: Reporter, *, name: str = "cem") -> None:
         super().__init__(name, clock, report)

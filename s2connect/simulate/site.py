@@ -21,16 +21,7 @@ COLUMNS: Final = ("site", "area", "appliance", "resource", "count", "kw", "kwh",
 
 
 class PlannedDevice(NamedTuple):
-    """A device of a site.
-
-    Attributes:
-        resource_id: Unique in the table.
-        kind: Kind of simulated device.
-        name: For its user.
-        site: Where it is.
-        settings: How it differs from others of its kind.
-        number: Its number in the table, from 1.
-    """
+    """A device of a site: how it differs from others of its kind, and its number in the table, from 1."""
 
     resource_id: str
     kind: str
@@ -66,11 +57,7 @@ HOME: Final = "HOME"
 
 
 def read_site(path: Path, *, site: str | None = None) -> list[PlannedDevice]:
-    """Read a table of devices (CSV with a header; lines that begin with ``#`` are comments). Blocks.
-
-    Args:
-        path: The file.
-        site: Only the devices of this site, in any case of letters.
+    """Read the devices of one site or all from a table (CSV with a header; lines with ``#`` are comments). Blocks.
 
     Raises:
         UsageError: The file cannot be read or is no such table (with the line), or has no device of that site.

@@ -15,11 +15,10 @@ from s2connect.errors import UsageError
 from s2connect.messages.catalogue import BETA
 from s2connect.messages.general import ControlType
 from s2connect.simulate.cem import EnergyManager
-from s2connect.simulate.clock import Clock
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import make_device
 from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
-from s2connect.simulate.run import DeviceRunner, ManagerRunner, Report
+from s2connect.simulate.run import Clock, DeviceRunner, ManagerRunner, Report
 from s2connect.simulate.site import PlannedDevice
 from tests.waits import within
 
