@@ -34,8 +34,8 @@ class Limited(Device):
         """Return why the user objects to limits; None if not."""
         return None
 
-    def energy_need(self, now: datetime) -> tuple[datetime, float, float] | None:
-        """Return a deadline and the lowest and highest average power until then; None without a need."""
+    def energy_need(self, now: datetime) -> pebc.EnergyConstraint | None:
+        """Return the average power that it needs until a deadline; None without a need."""
         return None
 
 
@@ -54,10 +54,8 @@ class PebcControl(Control[Limited]):
         self._elements: list[tuple[datetime, pebc.PowerEnvelopeElement]] = []
         """What is left of its envelope, with the end of each element."""
 
-    @property
-    def next_due(self) -> datetime | None:
-        moments = [super().next_due, *(end for end, _ in self._elements[:1])]
-        return min((moment for moment in moments if moment is not None), default=None)
+    def moments(self) -> list[datetime]:
+        return [end for end, _ in self._elements[:1]]
 
     def start(self, now: datetime) -> list[S2Message]:
         """Say which limits may be set, and which energy is needed."""
@@ -125,16 +123,7 @@ class PebcControl(Control[Limited]):
 
     def _energy(self, now: datetime) -> list[S2Message]:
         need = self._device.energy_need(now)
-        if need is None or need[0] == self._needed_until:
+        if need is None or need.valid_until == self._needed_until:
             return []
-        self._needed_until, lowest, highest = need
-        return [
-            pebc.EnergyConstraint(
-                id=new_id(),
-                valid_from=now,
-                valid_until=self._needed_until,
-                lower_average_power=lowest,
-                upper_average_power=highest,
-                commodity_quantity=POWER,
-            )
-        ]
+        self._needed_until = need.valid_until
+        return [need]

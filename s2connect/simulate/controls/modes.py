@@ -226,10 +226,8 @@ class ModesControl(Control[M]):
         """Return the members that name an actuator in its messages."""
         return {"actuator_id": actuator.id}
 
-    @property
-    def next_due(self) -> datetime | None:
-        waiting = super().next_due
-        return self._next_status if waiting is None else min(waiting, self._next_status)
+    def moments(self) -> list[datetime]:
+        return [self._next_status]
 
     def start(self, now: datetime) -> list[S2Message]:
         self._next_status = now + STATUS_PERIOD

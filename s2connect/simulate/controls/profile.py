@@ -111,20 +111,16 @@ class PpbcControl(Control[Working]):
         return self._job.end_time - lasting(run.sequence.elements) + run.progress
 
     def _scheduled(self) -> ppbc.ScheduleInstruction | None:
-        return next((entry[2] for entry in self._waiting if isinstance(entry[2], ppbc.ScheduleInstruction)), None)
+        return next((one for one in self._waiting if isinstance(one, ppbc.ScheduleInstruction)), None)
 
-    @property
-    def next_due(self) -> datetime | None:
-        """Time at which an instruction begins, an element ends, or the job cannot wait any longer."""
-        moments = [super().next_due]
+    def moments(self) -> list[datetime]:
+        """Time at which an element ends, or the job cannot wait any longer."""
         run = self._run
         if run is None:
-            moments.append(self._last_start() if self._scheduled() is None else None)
-        elif run.interrupted:
-            moments.append(self._latest_return(run))
-        elif run.element is not None:
-            moments.append(run.seen + run.element[0])
-        return min((moment for moment in moments if moment is not None), default=None)
+            return [] if self._scheduled() else [self._last_start()]
+        if run.interrupted:
+            return [self._latest_return(run)]
+        return [run.seen + run.element[0]] if run.element else []
 
     def objection(self, instruction: _Instruction, now: datetime) -> str | None:
         run, sequence = self._run, self._sequences.get(instruction.power_sequence_id)

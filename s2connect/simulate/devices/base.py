@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-import heapq
+import bisect
 from collections import deque
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
@@ -58,7 +58,7 @@ class Device(abc.ABC):
     What the methods return is to be sent in that order. The times that they are given never go back.
 
     Attributes:
-        version: S2 JSON data model of the session; set it before :meth:`selected`.
+        version: S2 JSON data model of the session; set it before a control type is selected.
         outlook: Grows whenever the forecast changes.
         notes: Sentences for display, without their subject, the device's name; who shows them takes them out.
     """
@@ -97,20 +97,6 @@ class Device(abc.ABC):
             provides_power_measurement_types=[value.commodity_quantity for value in self._values()],
         )
 
-    def selected(self, control_type: ControlType, now: datetime) -> list[S2Message]:
-        """Take the selection of a control type.
-
-        Returns:
-            Descriptions and statuses; without a control type, or for one that was not offered, only a measurement.
-        """
-        self.disconnected(now)
-        said: list[S2Message] = []
-        if control_type in self._offered:
-            self._control = self._offered[control_type](self)
-            self.notes.append(f"is controlled by {control_type}")
-            said = self._control.start(now)
-        return [*said, *self._measurement(now), *self._power_forecast(now)]
-
     def disconnected(self, now: datetime) -> None:
         """Go on without an energy manager, after the end of the session."""
         self._progress(now)
@@ -122,12 +108,19 @@ class Device(abc.ABC):
         """Take a message of the energy manager; those that do not fit are ignored.
 
         Returns:
-            The status of the instruction, and other messages.
+            The status of the instruction, and other messages. For the selection of a control type descriptions and
+            statuses; without one, or for one that was not offered, only a measurement.
         """
         self._progress(now)
-        if isinstance(message, SelectControlType):
-            return self.selected(message.control_type, now)
-        return self._control.take(message, now) if self._control else []
+        if not isinstance(message, SelectControlType):
+            return self._control.take(message, now) if self._control else []
+        self.disconnected(now)
+        said: list[S2Message] = []
+        if message.control_type in self._offered:
+            self._control = self._offered[message.control_type](self)
+            self.notes.append(f"is controlled by {message.control_type}")
+            said = self._control.start(now)
+        return [*said, *self._measurement(now), *self._power_forecast(now)]
 
     def advance(self, now: datetime) -> list[S2Message]:
         """Let time go on to ``now``.
@@ -214,8 +207,8 @@ class Control(abc.ABC, Generic[D]):
 
     def __init__(self, device: D) -> None:
         self._device = device
-        self._waiting: list[tuple[datetime, int, Any]] = []
-        self._order = 0
+        self._waiting: list[Any] = []
+        """Accepted instructions, by their time of execution."""
 
     @abc.abstractmethod
     def start(self, now: datetime) -> list[S2Message]:
@@ -236,10 +229,14 @@ class Control(abc.ABC, Generic[D]):
     def stop(self) -> None:
         """Stop, because another control type is selected or the session has ended."""
 
+    @abc.abstractmethod
+    def moments(self) -> list[datetime]:
+        """Return when there is work next, apart from the instructions that wait."""
+
     @property
     def next_due(self) -> datetime | None:
         """Time of the next work of :meth:`due`."""
-        return self._waiting[0][0] if self._waiting else None
+        return min([*self.moments(), *(one.execution_time for one in self._waiting[:1])], default=None)
 
     def take(self, message: S2Message, now: datetime) -> list[S2Message]:
         """Take a message of the energy manager; those of other control types are ignored."""
@@ -257,24 +254,21 @@ class Control(abc.ABC, Generic[D]):
         accepted = [new, status_update(instruction.id, InstructionStatus.ACCEPTED, now)]
         if instruction.execution_time <= now:
             return [*accepted, *self.begin(instruction, now)]
-        self._order += 1
-        heapq.heappush(self._waiting, (instruction.execution_time, self._order, instruction))
+        bisect.insort(self._waiting, instruction, key=lambda one: one.execution_time)
         return [*accepted]
 
     def _revoke(self, instruction_id: str, now: datetime) -> list[S2Message]:
         """Forget an instruction that has not begun."""
-        for entry in self._waiting:
-            if entry[2].id == instruction_id:
-                self._waiting.remove(entry)
-                heapq.heapify(self._waiting)
-                return [status_update(instruction_id, InstructionStatus.REVOKED, now)]
-        return []
+        before = len(self._waiting)
+        self._waiting = [one for one in self._waiting if one.id != instruction_id]
+        revoked = len(self._waiting) < before
+        return [status_update(instruction_id, InstructionStatus.REVOKED, now)] if revoked else []
 
     def due(self, now: datetime) -> list[S2Message]:
         """Execute the instructions whose time has come. Returns all messages that are due."""
         said: list[S2Message] = []
-        while self._waiting and self._waiting[0][0] <= now:
-            _, _, instruction = heapq.heappop(self._waiting)
+        while self._waiting and self._waiting[0].execution_time <= now:
+            instruction = self._waiting.pop(0)
             reason = self.objection(instruction, now)
             if reason is None:
                 said += self.begin(instruction, now)

@@ -21,13 +21,7 @@ IDLE: Final = Setting(INVERTER, "idle", 0.0)
 
 
 class Battery(Storing):
-    """A battery with losses, whose user keeps a reserve; chance decides how full it is in the beginning.
-
-    Args:
-        basics: What every device is made with.
-        capacity: Wh.
-        max_power: W, in and out.
-    """
+    """A battery of Wh and W, with losses, whose user keeps a reserve; chance decides how full it is at first."""
 
     kind: ClassVar = "battery"
     role: ClassVar = RoleType.ENERGY_STORAGE

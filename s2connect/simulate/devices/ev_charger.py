@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from s2connect.messages import frbc
+from s2connect.messages import frbc, new_id
 from s2connect.messages.general import ControlType
-from s2connect.messages.pebc import PowerEnvelopeConsequenceType, PowerEnvelopeElement
+from s2connect.messages.pebc import EnergyConstraint, PowerEnvelopeConsequenceType, PowerEnvelopeElement
 from s2connect.simulate.controls.envelope import Limited, PebcControl
 from s2connect.simulate.controls.modes import Actuator, FrbcControl, Mode, Setting, Storing
 from s2connect.simulate.devices.base import Basics
-from s2connect.simulate.units import DAY, MINUTE, between, clamp, hour_of_day, milliseconds, number_range
+from s2connect.simulate.units import DAY, MINUTE, POWER, between, clamp, hour_of_day, milliseconds, number_range
 
 OUTLET: Final = "outlet"
 OFF: Final = Setting(OUTLET, "off", 0.0)
@@ -28,13 +28,7 @@ MARGIN: Final = timedelta(minutes=30)
 class EvCharger(Storing, Limited):
     """A charging station; the car comes in the evening with less than it had and leaves in the morning.
 
-    Args:
-        basics: What every device is made with; chance decides when the car comes and goes, and how full it is then.
-        capacity: Wh of the car's battery.
-        max_power: W.
-
-    Attributes:
-        departures: How full the car was each time it left.
+    Chance decides when it comes and goes, and how full it is then. Capacity in Wh, power in W.
     """
 
     kind: ClassVar = "ev-charger"
@@ -51,6 +45,7 @@ class EvCharger(Storing, Limited):
         self.leaving = between(self._chance, 6.5, 8.5)
         """Hours of the day, in UTC."""
         self.departures: list[float] = []
+        """How full the car was each time it left."""
         self.level = self._level_on_arrival()
         self._limit = max_power
         self._rate = EFFICIENCY / 3600 / capacity * 100
@@ -170,7 +165,7 @@ class EvCharger(Storing, Limited):
         late = level < WANTED and level < freely
         return "The car would not be ready at its departure." if late else None
 
-    def energy_need(self, now: datetime) -> tuple[datetime, float, float] | None:
+    def energy_need(self, now: datetime) -> EnergyConstraint | None:
         """Return the average power that the car needs until its departure."""
         departure = self.departure(now)
         hours = (departure - now).total_seconds() / 3600
@@ -178,7 +173,14 @@ class EvCharger(Storing, Limited):
             return None
         per_level = self.capacity / 100 / EFFICIENCY / hours
         lowest = min(self.max_power, max(0.0, WANTED - self.level) * per_level)
-        return departure, lowest, clamp((100.0 - self.level) * per_level, lowest, self.max_power)
+        return EnergyConstraint(
+            id=new_id(),
+            valid_from=now,
+            valid_until=departure,
+            lower_average_power=lowest,
+            upper_average_power=clamp((100.0 - self.level) * per_level, lowest, self.max_power),
+            commodity_quantity=POWER,
+        )
 
     def state(self) -> str:
         return f"car {self.level:.0f} % full" if self.connected(self._now) else "no car"

@@ -51,12 +51,9 @@ def compressor(powers: tuple[float, float], rates: tuple[float, float], now: dat
 
 
 class HeatPump(Storing):
-    """A heat pump that heats a buffer, from which the house takes what it needs: a third of what it can make.
+    """A heat pump of W that heats a buffer, from which the house takes a third of what it can make.
 
-    Args:
-        basics: What every device is made with; chance decides how warm the buffer is in the beginning.
-        max_power: W of electricity.
-        litres: Of the buffer.
+    Chance decides how warm the buffer is in the beginning.
     """
 
     kind: ClassVar = "heat-pump"
@@ -135,11 +132,9 @@ class HeatPump(Storing):
 
 
 class HybridHeatPump(Demanding):
-    """A heat pump and a gas boiler that meet the demand of a house together, without a buffer.
+    """A heat pump of W and a gas boiler that meet the demand of a house together, without a buffer.
 
-    Args:
-        basics: What every device is made with; chance decides how much heat the house needs.
-        max_power: W of electricity; the boiler is as strong as a cold day needs it.
+    Chance decides how much heat the house needs; the boiler is as strong as a cold day needs it.
     """
 
     kind: ClassVar = "heat-pump"

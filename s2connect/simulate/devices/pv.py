@@ -24,12 +24,7 @@ def sun(moment: datetime) -> float:
 
 
 class PhotoVoltaic(Limited):
-    """Panels under a sky with some clouds, of which chance decides, and an inverter that can be curtailed.
-
-    Args:
-        basics: What every device is made with.
-        peak: W.
-    """
+    """Panels of peak W under a sky with some clouds, by chance, and an inverter that can be curtailed."""
 
     kind: ClassVar = "pv"
     role: ClassVar = RoleType.ENERGY_PRODUCER

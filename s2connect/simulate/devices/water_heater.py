@@ -31,11 +31,6 @@ class WaterHeater(Machine, Working):
     To disinfect is an operation mode for abnormal conditions only: the device does it by itself, and the energy manager
     may have it done earlier when there is more power than anybody can use. Chance decides how warm the water is in the
     beginning, and when it was disinfected.
-
-    Args:
-        basics: What every device is made with.
-        max_power: W.
-        litres: Of the tank.
     """
 
     kind: ClassVar = "water-heater"
