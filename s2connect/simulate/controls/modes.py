@@ -30,20 +30,15 @@ FORECAST_PERIOD: Final = HOUR
 
 
 class Mode(NamedTuple):
-    """An operation mode.
-
-    Attributes:
-        id: Identifier.
-        power: W of electricity (or the unit of ``quantity``) at factor 0 and factor 1.
-        rate: Fill rate per second (FRBC) or supply rate (DDBC) at factor 0 and factor 1.
-        abnormal: Only for abnormal conditions.
-        quantity: What ``power`` is of; electricity on one phase.
-    """
+    """An operation mode: what it has at factor 0 and factor 1."""
 
     id: str
     power: tuple[float, float]
+    """W of electricity, or in the unit of ``quantity``."""
     rate: tuple[float, float] = (0.0, 0.0)
+    """Fill rate per second (FRBC) or supply rate (DDBC)."""
     abnormal: bool = False
+    """Only for abnormal conditions."""
     quantity: CommodityQuantity = POWER
 
 
@@ -165,7 +160,7 @@ class Machine(Device):
 
 
 class Storing(Machine):
-    """A device with a storage, for FRBC; it has no leakage, usage or target unless it says so."""
+    """A device with a storage, for FRBC."""
 
     levels: ClassVar[tuple[float, float]] = (0.0, 100.0)
     """Lowest and highest fill level."""
@@ -175,16 +170,8 @@ class Storing(Machine):
     level: Any  # float, which some calculate
     """Fill level."""
 
-    def leakage(self) -> list[frbc.LeakageBehaviourElement]:
-        """Return the leakage by fill level."""
-        return []
-
-    def usage(self, now: datetime) -> list[frbc.UsageForecastElement]:
-        """Return the expected usage."""
-        return []
-
-    def target(self, now: datetime) -> list[frbc.FillLevelTargetProfileElement]:
-        """Return the target of the fill level."""
+    def forecasts(self, now: datetime) -> list[S2Message]:
+        """Return leakage, usage and the target of the fill level, as far as the device has them."""
         return []
 
 
@@ -197,15 +184,11 @@ class Demanding(Machine):
 
 
 M = TypeVar("M", bound=Machine)
+T = TypeVar("T")
 
 
 class ModesControl(Control[M]):
-    """Base of FRBC, OMBC and DDBC.
-
-    Attributes:
-        status_type: Status message of an actuator.
-        timer_type: Status message of a timer.
-    """
+    """Base of FRBC, OMBC and DDBC, each with status messages of its own for actuators and timers."""
 
     status_type: ClassVar[Callable[..., S2Message]]
     timer_type: ClassVar[Callable[..., S2Message]]
@@ -277,6 +260,13 @@ class ModesControl(Control[M]):
         actuator = instruction.actuator_id if isinstance(instruction, ddbc.Instruction) else sole
         return Setting(actuator, instruction.operation_mode_id, instruction.operation_mode_factor)
 
+    def _described(self, kind: Callable[..., T], describe: Callable[[Mode], S2Object]) -> list[T]:
+        """Return the descriptions of the actuators."""
+        return [
+            kind(id=one.id, supported_commodities=[one.commodity], **one.description(describe))
+            for one in self._device.actuators.values()
+        ]
+
     def _switch(self, setting: Setting, now: datetime) -> list[S2Message]:
         actuator = self._device.actuators[setting.actuator]
         before = actuator.mode, actuator.factor
@@ -307,7 +297,7 @@ class FrbcControl(ModesControl[Storing]):
 
     def description(self, now: datetime) -> S2Message:
         """Return the storage and its actuators."""
-        device, levels = self._device, number_range(*self._device.levels)
+        levels, forecasts = number_range(*self._device.levels), {type(one) for one in self._device.forecasts(now)}
 
         def mode(mode: Mode) -> frbc.OperationMode:
             element = frbc.OperationModeElement(
@@ -317,16 +307,13 @@ class FrbcControl(ModesControl[Storing]):
 
         return frbc.SystemDescription(
             valid_from=now,
-            actuators=[
-                frbc.ActuatorDescription(id=one.id, supported_commodities=[one.commodity], **one.description(mode))
-                for one in device.actuators.values()
-            ],
+            actuators=self._described(frbc.ActuatorDescription, mode),
             storage=frbc.StorageDescription(
                 fill_level_range=levels,
-                fill_level_label=device.unit,
-                provides_leakage_behaviour=bool(device.leakage()),
-                provides_fill_level_target_profile=bool(device.target(now)),
-                provides_usage_forecast=bool(device.usage(now)),
+                fill_level_label=self._device.unit,
+                provides_leakage_behaviour=frbc.LeakageBehaviour in forecasts,
+                provides_fill_level_target_profile=frbc.FillLevelTargetProfile in forecasts,
+                provides_usage_forecast=frbc.UsageForecast in forecasts,
             ),
         )
 
@@ -335,15 +322,7 @@ class FrbcControl(ModesControl[Storing]):
         return [frbc.StorageStatus(present_fill_level=self._device.level)]
 
     def forecasts(self, now: datetime) -> list[S2Message]:
-        """Return leakage, usage and targets, as far as the device has them."""
-        said: list[S2Message] = []
-        if elements := self._device.leakage():
-            said.append(frbc.LeakageBehaviour(valid_from=now, elements=elements))
-        if usage := self._device.usage(now):
-            said.append(frbc.UsageForecast(start_time=now, elements=usage))
-        if target := self._device.target(now):
-            said.append(frbc.FillLevelTargetProfile(start_time=now, elements=target))
-        return said
+        return self._device.forecasts(now)
 
 
 class OmbcControl(ModesControl[Machine]):
@@ -382,10 +361,7 @@ class DdbcControl(ModesControl[Demanding]):
         members: dict[str, Any] = {
             "valid_from": now,
             "provides_average_demand_rate_forecast": True,
-            "actuators": [
-                ddbc.ActuatorDescription(id=one.id, supported_commodities=[one.commodity], **one.description(mode))
-                for one in self._device.actuators.values()
-            ],
+            "actuators": self._described(ddbc.ActuatorDescription, mode),
         }
         if self._device.version == BETA:
             return ddbc.BetaSystemDescription(**members, present_demand_rate=self._demand(now))

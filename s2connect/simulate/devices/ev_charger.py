@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from s2connect.messages import frbc, new_id
+from s2connect.messages import S2Message, frbc, new_id
 from s2connect.messages.general import ControlType
 from s2connect.messages.pebc import EnergyConstraint, PowerEnvelopeConsequenceType, PowerEnvelopeElement
 from s2connect.simulate.controls.envelope import Limited, PebcControl
@@ -122,24 +122,22 @@ class EvCharger(Storing, Limited):
     def _alone(self, now: datetime) -> list[Setting]:
         return [FULL if self.connected(now) and self.level < 100.0 else OFF]
 
-    def target(self, now: datetime) -> list[frbc.FillLevelTargetProfileElement]:
-        """Anything until the departure, and then at least what its user wants; without a car no more than there is."""
-        if not self.connected(now):
-            away = max(1, milliseconds(_next(self.arrival, now) - now))
-            unchanged = number_range(0.0, self.level)
-            return [frbc.FillLevelTargetProfileElement(duration=away, fill_level_range=unchanged)]
-        wanted = frbc.FillLevelTargetProfileElement(
-            duration=milliseconds(MINUTE), fill_level_range=number_range(WANTED, 100.0)
-        )
-        waiting = self.departure(now) - MINUTE - now
-        if waiting <= timedelta(0):
-            return [wanted]
-        return [
-            frbc.FillLevelTargetProfileElement(
-                duration=milliseconds(waiting), fill_level_range=number_range(0.0, 100.0)
-            ),
-            wanted,
+    def forecasts(self, now: datetime) -> list[S2Message]:
+        """Return the target of the fill level.
+
+        It may be anything until the departure, and then at least what its user wants; without a car no more than it is.
+        """
+        if self.connected(now):
+            spans = [(MINUTE, WANTED, 100.0)]
+            if (waiting := self.departure(now) - MINUTE - now) > timedelta(0):
+                spans.insert(0, (waiting, 0.0, 100.0))
+        else:
+            spans = [(max(timedelta(milliseconds=1), _next(self.arrival, now) - now), 0.0, self.level)]
+        elements = [
+            frbc.FillLevelTargetProfileElement(duration=milliseconds(span), fill_level_range=number_range(low, high))
+            for span, low, high in spans
         ]
+        return [frbc.FillLevelTargetProfile(start_time=now, elements=elements)]
 
     # Power Envelope Based Control
 

@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from s2connect.messages import frbc
+from s2connect.messages import S2Message, frbc
 from s2connect.messages.general import Commodity, CommodityQuantity, PowerValue, ResourceManagerDetails, Role
 from s2connect.simulate.controls.modes import (
     Actuator,
@@ -107,25 +107,30 @@ class HeatPump(Storing):
             return self._heating(0.7, now)
         return [OFF] if self.tank.temperature > COMFORT[1] - 4 else []
 
-    def leakage(self) -> list[frbc.LeakageBehaviourElement]:
-        """Return the losses of the buffer, in steps of 10 °C."""
-        return [
+    def forecasts(self, now: datetime) -> list[S2Message]:
+        """Return losses of the buffer in steps of 10 °C, the usage of the next 24 hours, and the comfort range."""
+        leakage = [
             frbc.LeakageBehaviourElement(
                 fill_level_range=number_range(low, low + 10.0),
                 leakage_rate=self.tank.rate(self.tank.loss * (low + 5.0 - ROOM)),
             )
             for low in (20.0, 30.0, 40.0, 50.0)
         ]
-
-    def usage(self, now: datetime) -> list[frbc.UsageForecastElement]:
-        """Return the usage of the house in each of the next 24 hours."""
-        middles = (now + (hour + 0.5) * HOUR for hour in range(24))
-        rates = [self.tank.rate(self.need * heat_demand(middle)) for middle in middles]
-        return [frbc.UsageForecastElement(duration=milliseconds(HOUR), usage_rate_expected=rate) for rate in rates]
-
-    def target(self, now: datetime) -> list[frbc.FillLevelTargetProfileElement]:
-        """Return the comfort range of its user, for all times."""
-        return [frbc.FillLevelTargetProfileElement(duration=milliseconds(DAY), fill_level_range=number_range(*COMFORT))]
+        usage = [
+            frbc.UsageForecastElement(
+                duration=milliseconds(HOUR),
+                usage_rate_expected=self.tank.rate(self.need * heat_demand(now + (hour + 0.5) * HOUR)),
+            )
+            for hour in range(24)
+        ]
+        comfort = frbc.FillLevelTargetProfileElement(
+            duration=milliseconds(DAY), fill_level_range=number_range(*COMFORT)
+        )
+        return [
+            frbc.LeakageBehaviour(valid_from=now, elements=leakage),
+            frbc.UsageForecast(start_time=now, elements=usage),
+            frbc.FillLevelTargetProfile(start_time=now, elements=[comfort]),
+        ]
 
     def state(self) -> str:
         return f"buffer {self.tank.temperature:.1f} °C"
