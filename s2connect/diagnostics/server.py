@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -263,18 +262,13 @@ def _context(endpoint: ExaminedEndpoint) -> ssl.SSLContext:
 
 def _listening_addresses(bind: str | None, own: Collection[OwnAddress]) -> list[str]:
     """Return the addresses at which a server with this ``bind`` can be reached from here, loopback first."""
-    try:
-        bound = ipaddress.ip_address((bind or "::").partition("%")[0])
-    except ValueError:
-        assert bind is not None
-        return [bind]
-    if not bound.is_unspecified:
-        assert bind is not None
-        return [bind]
+    versions = {None: {4, 6}, "0.0.0.0": {4}, "::": {6}}.get(bind)  # noqa: S104 - compared, not bound
+    if versions is None:
+        return [bind or "::"]
     found = {"127.0.0.1"}
     for address in own:
         ip = address.interface.ip
-        if not ip.is_loopback and (bind is None or ip.version == bound.version):
+        if not ip.is_loopback and ip.version in versions:
             found.add(f"{ip}%{address.index}" if ip.version == 6 and ip.is_link_local else str(ip))
     return sorted(found, key=lambda text: (text != "127.0.0.1", ":" in text, text))[:_MAX_OWN]
 
@@ -343,16 +337,11 @@ async def check_name(endpoint: ExaminedEndpoint, found: Findings) -> None:
         return
     own = {str(address.interface.ip) for address in own_addresses()}
     known: list[str] | None = None
-    try:
-        ipaddress.ip_address(config.host)
-    except ValueError:
-        with contextlib.suppress(S2ConnectError, OSError):
-            known = [a.partition("%")[0] for a in await addresses_of(config.host)]
-    else:
-        if config.host not in own:
-            cure = "Correct host in config.json; that needs no new pairing where peers reach the new one."
-            found.append(OWN_NAME.warn(f"The host {config.host} is no address of this machine now.", cure))
-            return
-        known = [config.host]
+    with contextlib.suppress(S2ConnectError, OSError):
+        known = [a.partition("%")[0] for a in await addresses_of(config.host)]
+    if known == [config.host] and config.host not in own:
+        cure = "Correct host in config.json; that needs no new pairing where peers reach the new one."
+        found.append(OWN_NAME.warn(f"The host {config.host} is no address of this machine now.", cure))
+        return
     advertises = config.advertise and config.deployment is Deployment.LAN
     found.append(own_name(config.host, known, own, running=endpoint.running, advertises=advertises))

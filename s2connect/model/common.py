@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NewType, Self
 from uuid import UUID
@@ -10,8 +10,8 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from s2connect.model.faults import describe_faults
 from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
 
 NodeId = NewType("NodeId", UUID)
 """Globally unique identifier of a node."""
@@ -27,6 +27,38 @@ SHA256 = "SHA256"
 
 DEFAULT_S2_VERSION = "v1.0.0"
 """The S2 JSON version of S2 Connect 1.0.0, in the spelling of the standard (VER-06)."""
+
+
+MAX_FAULTS = 3
+"""Most faults named for one object; there may be one for each member."""
+
+_MAX_PATH_CHARACTERS = 100
+_QUOTE = "'"
+_MAX_VALUE_CHARACTERS = 40
+
+_WORDS: Mapping[str, str] = {
+    "missing": "is missing",
+    "string_type": "is not a text",
+    "string_too_long": "is longer than {max_length} characters",
+    "string_too_short": "is shorter than {min_length} characters",
+    "string_pattern_mismatch": "has characters that it may not have",
+    "bool_type": "is neither true nor false",
+    "uuid_parsing": "is not a UUID",
+    "uuid_type": "is not a UUID",
+    "int_type": "is not a whole number",
+    "float_type": "is not a number",
+    "tuple_type": "is not a list",
+    "list_type": "is not a list",
+    "too_short": "has fewer than {min_length} items",
+    "too_long": "has more than {max_length} items",
+    "dict_type": "is not an object",
+    "model_type": "is not an object",
+    "model_attributes_type": "is not an object",
+    "value_error": "is {error}",
+    "secret": "{what}",
+    "url": "{what}",
+}
+"""Texts for pydantic's kinds of faults; our own types bring their texts along."""
 
 
 class MalformedMessage(ValueError):
@@ -95,7 +127,7 @@ class Wire(BaseModel):
         try:
             return cls.model_validate(value, by_alias=True, by_name=False)
         except ValidationError as error:
-            raise MalformedMessage(describe_faults(error)) from None
+            raise MalformedMessage(_describe(error)) from None
 
     def to_json(self) -> bytes:
         """Write the object; members without a value are left out."""
@@ -104,6 +136,32 @@ class Wire(BaseModel):
     def to_value(self) -> dict[str, Any]:
         """Return the object as JSON value, as ``to_json`` writes it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _describe(error: ValidationError) -> str:
+    """Return the first faulty members and their faults, without texts of the validation library.
+
+    A value is repeated only where a name of an enumeration was expected: such a member never holds a secret.
+    """
+    found = error.errors(include_url=False)
+    texts = [f"{_path(fault['loc'])} {_fault(fault)}" for fault in found[:MAX_FAULTS]]
+    if len(found) > MAX_FAULTS:
+        texts.append(f"{len(found) - MAX_FAULTS} more")
+    return "; ".join(texts)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return for_display(text.removeprefix("."), _MAX_PATH_CHARACTERS) or "it"
+
+
+def _fault(fault: Any) -> str:
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "enum":
+        value = fault["input"]
+        given = f'"{for_display(value, _MAX_VALUE_CHARACTERS)}"' if isinstance(value, str) else "no text"
+        return f"is {given}, not {context['expected'].replace(_QUOTE, '')}"
+    return _WORDS.get(kind, "is not as the standard says").format_map(context)
 
 
 def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from s2connect.errors import StorageUnavailable
-from s2connect.store.base import MAX_TOMBSTONES, Pairing
+from s2connect.store.base import Pairing
 from s2connect.store.sqlite import IN_MEMORY, SqliteStore
 from s2connect.store.vault import check_entry
 
@@ -41,9 +41,9 @@ class MemoryVault:
 class MemoryStore(SqliteStore):
     """The contract of :class:`~s2connect.store.base.Store` without durability. Operations never suspend the caller."""
 
-    def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
+    def __init__(self) -> None:
         super().__init__(IN_MEMORY)
-        self._connect(MemoryVault(), max_tombstones, anew=False)
+        self._connect(MemoryVault(), anew=False)
         self._finalize = weakref.finalize(self, self._db.close)
 
     async def _run(self, doing: str, work: Callable[[], T]) -> T:

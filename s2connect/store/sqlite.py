@@ -154,15 +154,12 @@ class SqliteStore:
         self._db: sqlite3.Connection
 
     @classmethod
-    async def open(
-        cls, path: Path, vault: Vault, *, max_tombstones: int = MAX_TOMBSTONES, anew: bool = False
-    ) -> SqliteStore:
+    async def open(cls, path: Path, vault: Vault, *, anew: bool = False) -> SqliteStore:
         """Open the database, creating it 0600 where there is none, and clear up after a crash.
 
         Args:
             path: The database file; its directory must exist.
             vault: Keeps the access tokens. It must be the same each time.
-            max_tombstones: How many unpairings are remembered.
             anew: Begin with an empty database, and without the secrets of pairings, where the pairings are lost.
 
         Raises:
@@ -172,7 +169,7 @@ class SqliteStore:
         """
         store = cls(path)
         try:
-            await store._run("open", lambda: store._connect(vault, max_tombstones, anew))
+            await store._run("open", lambda: store._connect(vault, anew))
         except BaseException:
             # A cancelled opening goes on in the thread, and is closed there when it is done.
             await store.close()
@@ -203,11 +200,10 @@ class SqliteStore:
 
     # Database
 
-    def _connect(self, vault: Vault, max_tombstones: int, anew: bool) -> None:
+    def _connect(self, vault: Vault, anew: bool) -> None:
         """Open the database, in the thread of the store."""
         path = self._path
         self._vault = vault
-        self._max_tombstones = max_tombstones
         if path != IN_MEMORY:
             # SQLite gives its companion files the mode of this one.
             os.close(open_private(path, os.O_RDWR | os.O_CREAT))
@@ -410,7 +406,7 @@ class SqliteStore:
         self._db.execute(
             "DELETE FROM tombstone WHERE sequence IN"
             " (SELECT sequence FROM tombstone ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
-            (self._max_tombstones,),
+            (MAX_TOMBSTONES,),
         )
 
     @_operation("write")

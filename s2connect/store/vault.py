@@ -60,17 +60,18 @@ class FileVault:
         remove_leftovers(directory)
         self._directory = directory
 
+    def _file(self, name: str, secret: bytes = b"") -> Path:
+        check_entry(name, secret)
+        return self._directory / name
+
     def get(self, name: str) -> bytes | None:
-        check_entry(name)
-        return read_private(self._directory / name, MAX_VAULT_BYTES)
+        return read_private(self._file(name), MAX_VAULT_BYTES)
 
     def put(self, name: str, secret: bytes) -> None:
-        check_entry(name, secret)
-        write_private(self._directory / name, secret)
+        write_private(self._file(name, secret), secret)
 
     def delete(self, name: str) -> None:
-        check_entry(name)
-        remove_private(self._directory / name)
+        remove_private(self._file(name))
 
     def listed(self) -> list[str]:
         try:

@@ -14,6 +14,7 @@ import pytest
 from s2connect.errors import NotPaired, StorageUnavailable
 from s2connect.model.common import EndpointDescription, NodeId
 from s2connect.model.secret import MAX_SECRET_CHARACTERS, AccessToken
+from s2connect.store import sqlite
 from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Record, Replaced, Store, Vault, token_digest
 from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
@@ -35,19 +36,22 @@ TOMBSTONES = 5
 
 
 @pytest.fixture(params=["memory", "sqlite+files", "sqlite+keyring"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    monkeypatch.setattr(sqlite, "MAX_TOMBSTONES", TOMBSTONES)
     before = keyring.get_keyring()
     opened: Store
     vault: Vault
     if request.param == "memory":
-        opened = MemoryStore(max_tombstones=TOMBSTONES)
+        opened = MemoryStore()
     else:
         if request.param == "sqlite+files":
             vault = FileVault(tmp_path / "vault")
         else:
             keyring.set_keyring(DictionaryKeyring())
             vault = KeyringVault("contract")
-        opened = await SqliteStore.open(tmp_path / "state.db", vault, max_tombstones=TOMBSTONES)
+        opened = await SqliteStore.open(tmp_path / "state.db", vault)
     yield opened
     await opened.close()
     keyring.set_keyring(before)

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2connect.errors import NotPaired
+from s2connect.store import sqlite
 from s2connect.store.base import Pairing, Store, token_digest
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
@@ -58,17 +60,18 @@ async def outcome(operation: Operation, store: Store) -> object:
 def test_disk_and_memory_tell_the_same(sequence: list[Operation]) -> None:
     async def compare(directory: Path) -> None:
         vault = MemoryVault()
-        model = MemoryStore(max_tombstones=2)
-        store = await SqliteStore.open(directory / "state.db", vault, max_tombstones=2)
+        model = MemoryStore()
+        store = await SqliteStore.open(directory / "state.db", vault)
         try:
             for operation in sequence:
                 assert await outcome(operation, store) == await outcome(operation, model)
             assert await contents(store, KEYS) == await contents(model, KEYS)
             await store.close()
-            store = await SqliteStore.open(directory / "state.db", vault, max_tombstones=2)
+            store = await SqliteStore.open(directory / "state.db", vault)
             assert await contents(store, KEYS) == await contents(model, KEYS)
         finally:
             await store.close()
 
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "MAX_TOMBSTONES", 2)
         asyncio.run(compare(Path(directory)))
