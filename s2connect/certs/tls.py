@@ -67,12 +67,7 @@ class ServerContext:
     """
 
     def __init__(self, identity: ServerIdentity) -> None:
-        """Build the contexts. Blocks: call it in a thread.
-
-        Raises:
-            ConfigurationError: OpenSSL does not accept certificate or key.
-            StorageUnavailable: There is no temporary directory to hand them to OpenSSL.
-        """
+        """Build the contexts. Blocks: call it in a thread. Raises the errors of :meth:`replace`."""
         self.replace(identity)
         self.context = _server_context(ssl.SSLContext)
         self.context.sni_callback = self._choose

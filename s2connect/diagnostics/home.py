@@ -227,13 +227,7 @@ async def check_database(endpoint: ExaminedEndpoint) -> Finding:
 
 
 def _copy_database(path: Path, copy: Path) -> bool:
-    """Copy the database and its log of writes as of one moment; return False if there is none.
-
-    Raises:
-        StorageUnavailable: It changes all the time.
-        InsecurePermissions: Others have rights on it.
-        OSError: It cannot be read, or the copy not be written.
-    """
+    """Copy the database and its log of writes as of one moment; return False if there is none."""
     for _ in range(_COPIES):
         before = _states(path)
         if before[0] is None:

@@ -30,11 +30,7 @@ ROUNDS = 12
 
 
 def proxies_of(config: EndpointConfig | None, environment: Mapping[str, str]) -> Proxies:
-    """Return the proxy that an endpoint uses; its service may run with another environment.
-
-    Raises:
-        ConfigurationError: Its URL cannot be used.
-    """
+    """Return the proxy that an endpoint uses; its service may run with another environment."""
     settings = (config.proxy, config.proxy_exceptions) if config is not None else (None, ())
     return Proxies.of(*settings, environment)
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
 from s2connect.diagnostics.message_lines import (
@@ -250,7 +251,11 @@ class _Scan:
         marked = depth < MAX_WRAPPERS and _marked(self._content, begin, end) is not None
         found: list[Entry] = []
         if isinstance(value, list) and (marked or depth == self._depth):
-            return list(self._list(begin, value, record, depth))
+            parts = zip(value, _parts(self._content, begin), strict=True)
+            for scalar, group in groupby(parts, key=lambda part: not isinstance(part[0], dict | list | str)):
+                for element, (_, place) in islice(group, 1 if scalar else None):  # consecutive scalars are one entry
+                    found += self._values(*place, element, record, depth + 1)
+            return found
         if isinstance(value, dict):
             if (entry := self._object(begin, end, value, record)) is not None:
                 return [entry]
@@ -263,17 +268,6 @@ class _Scan:
                 if not one.other
             ]
         return found or [Entry(begin, self._content[begin:end], other=True)]
-
-    def _list(self, begin: int, value: list[Any], record: Record, depth: int) -> Iterator[Entry]:
-        scalars = False
-        for element, (_, (at, after)) in zip(value, _parts(self._content, begin), strict=True):
-            if not isinstance(element, dict | list | str):
-                if not scalars:  # consecutive ones are one entry
-                    yield Entry(at, self._content[at:after], other=True)
-                scalars = True
-                continue
-            scalars = False
-            yield from self._values(at, after, element, record, depth + 1)
 
     def _wrapped(self, begin: int, value: dict[str, Any], outer: Record, depth: int) -> list[Entry]:
         """Return the messages in the members of an object that is no message itself; of equal ones the rawest."""

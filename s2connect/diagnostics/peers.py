@@ -100,11 +100,7 @@ async def _compare(url: BaseUrl, pin: Pin, chain: CapturedChain) -> ssl.SSLConte
 
 
 async def _first_reachable(url: BaseUrl, addresses: list[str]) -> tuple[str, float]:
-    """Return the first address that takes a connection, and the seconds that it took.
-
-    Raises:
-        NetworkError: None does; the error of the first.
-    """
+    """Return the first address that takes a connection, and the seconds that it took. Raises the error of the first."""
     first: S2ConnectError | None = None
     until = time.monotonic() + CONNECT_SECONDS
     for address in addresses:

@@ -28,8 +28,7 @@ ASK_TIMEOUT = 4.0
 async def run_in_thread(work: Callable[[], T], timeout: float) -> T:
     """Run a blocking function in a daemon thread, which does not delay the end of the program.
 
-    Raises:
-        TimeoutError: It takes longer; it goes on, and its result is dropped.
+    If it takes longer, it goes on, its result is dropped, and TimeoutError is raised.
     """
     done: Future[T] = Future()
     done.set_running_or_notify_cancel()
@@ -46,11 +45,7 @@ async def run_in_thread(work: Callable[[], T], timeout: float) -> T:
 
 
 async def addresses_of(host: str) -> list[str]:
-    """Resolve a host; return its addresses, best first.
-
-    Raises:
-        S2ConnectError: It is unknown.
-    """
+    """Resolve a host; return its addresses, best first. Raises S2ConnectError if it is unknown."""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host.partition("%")[0])
         return [host]
@@ -68,10 +63,7 @@ async def addresses_of(host: str) -> list[str]:
 async def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, timeout: float) -> float:
     """Connect with TCP, and TLS if there is a context, and hang up; return the seconds that it took.
 
-    Raises:
-        NetworkError: Not reachable, or too slow.
-        TrustError: The certificate is refused.
-        ProtocolViolation: There is no such TLS.
+    Raises NetworkError, and TrustError or ProtocolViolation where TLS fails.
     """
     begun = time.monotonic()
     try:
@@ -91,11 +83,7 @@ async def connect(host: str, port: int, context: ssl.SSLContext | None = None, *
 
 
 async def fetch_version(url: BaseUrl, route: Route, *, timeout: float) -> str | None:
-    """Return the version of S2 Connect that a server speaks; None if it has no version index (VER-08).
-
-    Raises:
-        S2ConnectError: It does not answer, or not with S2 Connect.
-    """
+    """Return the version of S2 Connect that a server speaks; None if it has no version index (VER-08)."""
     try:
         async with HttpsClient(route) as http, asyncio.timeout(timeout):
             version = await http.api_version(url)

@@ -102,12 +102,10 @@ class _LoggedSession:
 
 
 def replay_file(name: str, version: str | None, role: Role | None) -> ReplayResult:
-    """Validate a recorded conversation. Blocks.
+    """Validate a recorded conversation; ``-`` is standard input. Blocks.
 
-    Args:
-        name: The log; ``-`` is standard input.
-        version: S2 JSON version; None takes what the log says, and otherwise v1.0.0.
-        role: Role of the side that wrote the log; None takes what the log says, or what follows from the messages.
+    Version None takes what the log says, and otherwise v1.0.0. ``role`` is that of the side that wrote the log; None
+    takes what the log says, or what follows from the messages.
 
     Raises:
         Failure: The file cannot be read, or there is no conversation in it.

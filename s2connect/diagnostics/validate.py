@@ -40,14 +40,10 @@ class ValidatedMessage(NamedTuple):
 
 
 def validate_files(names: Iterable[str], version: str | None) -> tuple[list[ValidatedMessage], dict[str, Failure]]:
-    """Validate all messages of files. Blocks.
+    """Validate all messages of files, of which ``-`` is standard input. Blocks.
 
-    Args:
-        names: The files; ``-`` is standard input.
-        version: S2 JSON version; None takes that of the session in a log, and otherwise v1.0.0.
-
-    Returns:
-        The result of each message; and by file, why it could not be read or is no file of messages.
+    Version None takes that of the session in a log, and otherwise v1.0.0. Returns the result of each message; and by
+    file, why it could not be read or is no file of messages.
 
     Raises:
         Failure: That applies to the only file, or a log is in an unknown version.
@@ -110,11 +106,7 @@ def agreed_version(message: Message | InvalidMessage) -> str | None:
 
 
 def known_version(version: str) -> str:
-    """Return the data model of a version that a log names.
-
-    Raises:
-        UsageError: It is unknown.
-    """
+    """Return the data model of a version that a log names. Raises UsageError if it is unknown."""
     try:
         return data_model(version)
     except UsageError as error:

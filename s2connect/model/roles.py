@@ -17,11 +17,6 @@ class CommunicationRole(StrEnum):
     CLIENT = "client"
     SERVER = "server"
 
-    @property
-    def other(self) -> CommunicationRole:
-        """The role of the peer."""
-        return CommunicationRole.SERVER if self is CommunicationRole.CLIENT else CommunicationRole.CLIENT
-
 
 def communication_role(*, own: Deployment, own_role: Role, peer: Deployment) -> CommunicationRole:
     """Return our communication role towards a peer (ROLE-02).

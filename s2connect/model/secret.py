@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import hmac
 import re
 from typing import Any, ClassVar, NoReturn, Self
@@ -69,11 +69,10 @@ class Secret:
 
     __str__ = __repr__
 
-    def __copy__(self) -> Self:
+    def __copy__(self, _memo: object = None) -> Self:
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
+    __deepcopy__ = __copy__
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be pickled: a pickle holds the value in the clear."""
@@ -106,10 +105,9 @@ class Base64Secret(Secret):
     def __init__(self, value: str) -> None:
         text = "".join(value.split())
         super().__init__(text)
-        try:
+        self._raw = b""
+        with contextlib.suppress(ValueError):
             self._raw = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError(f"not a valid {type(self).__name__}") from None
         if len(self._raw) < self.min_bytes:
             raise ValueError(f"not a valid {type(self).__name__}")
 

@@ -197,7 +197,7 @@ def test_every_row_of_the_table_pairs_with_the_right_code(row: Row) -> None:
     (commit,) = wire.paired
     assert commit.token == agreed.token
     assert agreed.pairing.communication_role is row.client_role
-    assert commit.pairing.communication_role is row.client_role.other
+    assert commit.pairing.communication_role is not row.client_role
     assert (commit.pairing.key.local, commit.pairing.key.remote) == (
         agreed.pairing.key.remote,
         agreed.pairing.key.local,
