@@ -9,8 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from s2connect.diagnostics.message_files import Entry, entries_of
-from s2connect.diagnostics.message_lines import Record, is_frame, role_of
+from s2connect.diagnostics.message_files import Entry, Record, entries_of, is_frame, role_of
 from s2connect.diagnostics.message_sources import NO_MESSAGES, UNCUT, read_file, shown_name
 from s2connect.diagnostics.validate import agreed_version, known_version, parse
 from s2connect.errors import UsageError

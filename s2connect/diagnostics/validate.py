@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from s2connect.diagnostics.message_files import Entry, entries_of, is_log
-from s2connect.diagnostics.message_lines import is_frame
+from s2connect.diagnostics.message_files import Entry, entries_of, is_frame, is_log
 from s2connect.diagnostics.message_sources import UNCUT, no_messages, read_file
 from s2connect.errors import UsageError
 from s2connect.messages.catalogue import V1, data_model, read_typed

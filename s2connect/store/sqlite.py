@@ -113,20 +113,13 @@ Activation = tuple[Pairing, bytes, float]
 _log = logging.getLogger(__name__)
 
 
-def _operation(
-    doing: str,
-) -> Callable[
-    [Callable[Concatenate[SqliteStore, P], T]], Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, T]]
-]:
-    """Return a decorator that makes a blocking method an operation of the store, which runs in its thread.
+_Method = Callable[Concatenate["SqliteStore", P], T]
 
-    Args:
-        doing: The verb in "Could not … <path>".
-    """
 
-    def decorate(
-        method: Callable[Concatenate[SqliteStore, P], T],
-    ) -> Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, T]]:
+def _operation(doing: str) -> Callable[[_Method[P, T]], _Method[P, Coroutine[Any, Any, T]]]:
+    """Return a decorator that makes a blocking method an operation, in the thread of the store: "Could not <doing>"."""
+
+    def decorate(method: _Method[P, T]) -> _Method[P, Coroutine[Any, Any, T]]:
         @functools.wraps(method)
         async def operation(store: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
             return await store._run(doing, lambda: method(store, *args, **kwargs))

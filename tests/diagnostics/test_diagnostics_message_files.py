@@ -16,8 +16,7 @@ import pytest
 
 from s2connect.cli import main
 from s2connect.diagnostics import message_files
-from s2connect.diagnostics.message_files import Entry, entries_of, is_log
-from s2connect.diagnostics.message_lines import facts_of, phrase_of, time_of
+from s2connect.diagnostics.message_files import Entry, entries_of, facts_of, is_log, phrase_of, time_of
 from s2connect.service.failures import Failure
 
 Capture = pytest.CaptureFixture[str]
