@@ -414,7 +414,7 @@ ALLOWED = {
         "drive": "its function awaits it, or reads its result",
         "run": "a group: its errors are its function's",
     },
-    "simulate/fleet.py": {"run_fleet": "a group: its errors are its function's"},
+    "simulate/site.py": {"run_fleet": "a group: its errors are its function's"},
     "transports/websocket_connection.py": {
         "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
         "_expel": "closes the connection, which is cut where that fails",

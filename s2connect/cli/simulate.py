@@ -19,9 +19,8 @@ from s2connect.model.text import for_display
 from s2connect.service import setup
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import CONTROL_TYPES, make_device
-from s2connect.simulate.fleet import pair_fleet, run_fleet
 from s2connect.simulate.run import Clock, Report, Reporter
-from s2connect.simulate.site import PlannedDevice
+from s2connect.simulate.site import PlannedDevice, pair_fleet, run_fleet
 
 _STYLES = {"connected": "green", "disconnected": "yellow", "refused": "yellow", "failed": "red", "code": "bold"}
 

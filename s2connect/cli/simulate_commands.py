@@ -71,7 +71,7 @@ def resource_manager(
     """
     from s2connect.cli import simulate
     from s2connect.model.common import Role
-    from s2connect.simulate import fleet, run
+    from s2connect.simulate import run
 
     if plain is not None and (url is not None or options.home is not None):
         raise UsageError("--plain goes with neither --pair nor --home: an old device is paired with nobody.")
@@ -80,13 +80,13 @@ def resource_manager(
     pair_with, report, time = simulate.with_code(url), simulate.reporter(options.as_json), run.Clock(speed)
     device = simulate.simulated(kind, name, control_type, seed, measure_every, time)
     if plain is not None:
-        work = fleet.run_old_device(plain, token_file, device, time, report)
+        work = run.run_old_device(plain, token_file, device, time, report)
     else:
-        node = fleet.node_config(Role.RM, kind, name)
+        node = run.node_config(Role.RM, kind, name)
         work = simulate.on_endpoint(
             options.home,
             lambda: simulate.single(node, options.home, host, port, bind, server=url is None),
-            lambda endpoint: fleet.run_device(endpoint, device, time, report, pair_with=pair_with),
+            lambda endpoint: run.run_device(endpoint, device, time, report, pair_with=pair_with),
         )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
@@ -113,14 +113,14 @@ def energy_manager(
     """
     from s2connect.cli import simulate
     from s2connect.model.common import Role
-    from s2connect.simulate import fleet, run
+    from s2connect.simulate import run
 
     report, time = simulate.reporter(options.as_json), run.Clock(speed)
-    node = fleet.node_config(Role.CEM, "energy manager", name)
+    node = run.node_config(Role.CEM, "energy manager", name)
     work = simulate.on_endpoint(
         options.home,
         lambda: simulate.single(node, options.home, host, port, bind, server=True),
-        lambda endpoint: fleet.run_manager(endpoint, fuse_limit, time, report, name=name or "cem", many=many),
+        lambda endpoint: run.run_manager(endpoint, fuse_limit, time, report, name=name or "cem", many=many),
     )
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
@@ -145,10 +145,10 @@ def site(
     """
     from s2connect.cli import simulate
     from s2connect.endpoint.config import default_host
-    from s2connect.simulate import fleet, run
-    from s2connect.simulate.site import read_site
+    from s2connect.simulate import run
+    from s2connect.simulate import site as sites
 
-    plan = read_site(file, site=only)
+    plan = sites.read_site(file, site=only)
     if dry_run and options.as_json:
         print_json({"devices": [{**device._asdict(), "settings": dict(device.settings)} for device in plan]})
     elif dry_run:
@@ -159,7 +159,7 @@ def site(
         host = "localhost" if options.home is None else default_host()
         work = simulate.on_endpoint(
             options.home,
-            lambda: fleet.fleet_config(plan, host=host),
+            lambda: sites.fleet_config(plan, host=host),
             lambda endpoint: simulate.site(endpoint, plan, pair_with, time, report, seed, measure_every),
         )
         run_work(until_terminated(work, name="s2connect-cli-simulate"))

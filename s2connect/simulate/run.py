@@ -1,19 +1,45 @@
-"""Simulated devices and energy managers in real sessions, over whatever carries those."""
+"""Simulated devices and energy managers in real sessions, on endpoints or over whatever carries those."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
-from s2connect import Session, for_display
-from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, S2ConnectError, UsageError
-from s2connect.messages import S2Message, data_model, ddbc, frbc, ombc, pebc, ppbc
+from s2connect import (
+    Endpoint,
+    NodeConfig,
+    NodeDescription,
+    NodeId,
+    PairingCode,
+    Role,
+    Secret,
+    Session,
+    connect_plain,
+    events,
+    for_display,
+    read_private,
+)
+from s2connect.errors import (
+    AcknowledgementTimeout,
+    ConnectionClosed,
+    MessageRefused,
+    NetworkError,
+    PeerError,
+    S2ConnectError,
+    SessionError,
+    UsageError,
+)
+from s2connect.messages import BETA, S2Message, data_model, ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import InstructionStatus, InstructionStatusUpdate, SelectControlType
+from s2connect.session import Backoff
 from s2connect.simulate.cem import EnergyManager, Outgoing
 from s2connect.simulate.devices.base import Device
 from s2connect.simulate.units import MINUTE
@@ -27,6 +53,9 @@ STATE_EVERY: Final = 15 * MINUTE
 
 MAX_OUTGOING: Final = 100
 """Messages of an energy manager that wait for one device; what comes then is left out, and decided anew later."""
+
+MAX_TOKEN_BYTES: Final = 4096
+"""Longest file with the token of an old device."""
 
 _BAD_NEWS: Final = frozenset({InstructionStatus.REJECTED, InstructionStatus.ABORTED})
 
@@ -244,6 +273,86 @@ class ManagerRunner(Runner):
                 await self._send(session, await queue.get(), to=f"{session.peer.id}: ")
         except ConnectionClosed:
             pass
+
+
+def node_config(role: Role, kind: str, name: str | None, *, alias: str | None = None) -> NodeConfig:
+    """Return the node of a simulated device or energy manager."""
+    model = f"Simulated {kind}"
+    return NodeConfig(role=role, brand="s2connect", type=kind, model_name=model, user_defined_name=name, alias=alias)
+
+
+async def run_device(
+    endpoint: Endpoint, device: Device, clock: Clock, report: Reporter, *, pair_with: tuple[str, str] | None = None
+) -> None:
+    """Run a device on the only node of an endpoint, until that closes. Cancel-safe.
+
+    It is paired first, with a pairing URL and a code; without those one that is not paired reports its own.
+    """
+    node, runner = endpoint.node(), DeviceRunner(device, clock, report)
+    if pair_with is not None:
+        await node.pair(*pair_with)
+    elif not await node.pairings():
+        _show_code(endpoint, node.issue_pairing_code(), runner)
+    await runner.run(node.sessions())
+
+
+async def run_old_device(url: str, token_file: Path | None, device: Device, clock: Clock, report: Reporter) -> None:
+    """Run a device that speaks plain S2 until it is cancelled; it comes back when it loses its connection.
+
+    Raises:
+        UsageError: The URL cannot be used.
+        StorageError: The token cannot be read, or others can read it.
+    """
+    token = None
+    if token_file is not None:
+        content = await asyncio.to_thread(read_private, token_file, MAX_TOKEN_BYTES)
+        if content is None:
+            raise UsageError(f"There is no file {token_file} with the token.")
+        token = Secret(content.decode("utf-8", "replace").strip())
+    runner = DeviceRunner(device, clock, report)
+
+    async def sessions() -> AsyncIterator[Session]:
+        local, backoff = NodeId(uuid4()), Backoff()
+        while True:
+            try:
+                connection = await connect_plain(url, role=Role.RM, local=local, token=token, versions=(BETA,))
+            except (NetworkError, PeerError, SessionError) as error:
+                delay = backoff.failed(random.random())  # noqa: S311 - spreads load
+                runner.report("failed", f"no session: {error} Again in {delay:.0f} s.", kind=error.kind)
+                await asyncio.sleep(delay)
+                continue
+            backoff.established()
+            peer = NodeDescription(id=connection.info.remote, brand="plain S2", type="-", model_name="-", role=Role.CEM)
+            yield Session(connection, peer=peer, role=Role.RM)
+            await asyncio.sleep(1)
+
+    await runner.run(sessions())
+
+
+async def run_manager(
+    endpoint: Endpoint, fuse_limit: float, clock: Clock, report: Reporter, *, name: str = "cem", many: bool = False
+) -> None:
+    """Run an energy manager on the only node of an endpoint, until that closes. Cancel-safe.
+
+    It reports a code first: one for ``many`` devices, or a new one after each pairing.
+    """
+    node, news = endpoint.node(), endpoint.events()
+    runner = ManagerRunner(EnergyManager(now=clock.now(), fuse_limit=fuse_limit), clock, report, name=name)
+
+    async def new_codes() -> None:
+        async for event in news:
+            if isinstance(event, events.Paired | events.CodeWithdrawn):
+                _show_code(endpoint, node.issue_pairing_code(), runner)
+
+    _show_code(endpoint, await node.set_static_code() if many else node.issue_pairing_code(), runner)
+    if not many:
+        endpoint.supervisor.keep(new_codes, "simulate-codes")
+    await runner.run(node.sessions())
+
+
+def _show_code(endpoint: Endpoint, code: PairingCode, runner: Runner) -> None:
+    url = str(endpoint.pairing_url)
+    runner.report("code", f"pair with {url} and the code {code}", pairing_url=url, code=str(code))
 
 
 def _summary(message: S2Message) -> str:

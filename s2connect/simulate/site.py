@@ -1,21 +1,31 @@
-"""A whole site from a table: every row is some devices of one kind."""
+"""A whole site from a table, of which every row is some devices of one kind, and its endpoint with a node for each."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from s2connect.errors import UsageError
+from s2connect import Endpoint, EndpointConfig, PairingCode, Role
+from s2connect.errors import NetworkError, UsageError
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import KINDS, make_device
+from s2connect.simulate.run import Clock, DeviceRunner, Reporter, Runner, node_config
 from s2connect.simulate.units import MINUTE, Chance
 
 MAX_DEVICES: Final = 10_000
 MAX_BYTES: Final = 1_000_000
+PAIRING_INTERVAL: Final = 1.1
+"""Seconds between two pairings: a node takes one attempt a second."""
+
+ATTEMPTS: Final = 3
+"""Attempts at a pairing while the other side is busy."""
+
 COLUMNS: Final = ("site", "area", "appliance", "resource", "count", "kw", "kwh", "litres")
 """Columns that a table has at least, in any order; the last three may be empty."""
 
@@ -121,3 +131,60 @@ def _number(row: Mapping[str, Any], column: str, place: str) -> float:
     if not 0 < value < 1e9:
         raise UsageError(f"{place}: {column} is not a positive number.")
     return value
+
+
+def fleet_config(plan: Sequence[PlannedDevice], **settings: Any) -> EndpointConfig:
+    """Return an endpoint with a node for each device; without other ``settings`` it has no server."""
+    nodes = tuple(node_config(Role.RM, device.kind, device.name, alias=device.alias) for device in plan)
+    return EndpointConfig.model_validate({"server": False, **settings, "nodes": nodes})
+
+
+async def pair_fleet(endpoint: Endpoint, url: str, code: PairingCode | str, clock: Clock, report: Reporter) -> None:
+    """Pair every node that is not paired yet with one energy manager, whose code counts several times.
+
+    Cancelled or failed, what is paired stays so; called again, it goes on with the rest.
+
+    Raises:
+        S2ConnectError: As :meth:`Node.pair <s2connect.endpoint.node.Node.pair>`.
+    """
+    runner = Runner("site", clock, report)
+    paired = {pairing.key.local for pairing in await endpoint.pairings()}
+    nodes = [node for node in endpoint.nodes.values() if node.id not in paired]
+    for done, node in enumerate(nodes, len(paired) + 1):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await node.pair(url, code)
+                break
+            except NetworkError:
+                if attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(PAIRING_INTERVAL)
+        runner.report("paired", f"{done} of {len(endpoint.nodes)} devices are paired", paired=done)
+        if node is not nodes[-1]:
+            await asyncio.sleep(PAIRING_INTERVAL)
+
+
+async def run_fleet(
+    endpoint: Endpoint,
+    plan: Sequence[PlannedDevice],
+    clock: Clock,
+    report: Reporter,
+    *,
+    seed: int = 0,
+    measure_every: timedelta = MINUTE,
+) -> None:
+    """Run all devices of a plan on an endpoint of :func:`fleet_config`, until it closes. Cancel-safe.
+
+    Raises:
+        UsageError: The endpoint has no node for a device.
+    """
+    nodes = {node.alias: node for node in endpoint.nodes.values()}
+    if missing := [device for device in plan if device.alias not in nodes]:
+        raise UsageError(f"The endpoint has no node {missing[0].alias} for {missing[0].name}: it is of another site.")
+    async with asyncio.TaskGroup() as group:
+        for planned in plan:
+            chance = random.Random(f"{seed}/{planned.resource_id}").random  # noqa: S311 - weather and habits
+            device = planned.make(chance, now=clock.now(), measure_every=measure_every)
+            runner = DeviceRunner(device, clock, report)
+            sessions = nodes[planned.alias].sessions()
+            group.create_task(runner.run(sessions), name=f"s2connect-simulate-{planned.resource_id}")

@@ -17,9 +17,8 @@ from s2connect.messages.general import ControlType
 from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import make_device
-from s2connect.simulate.fleet import fleet_config, node_config, pair_fleet, run_fleet
-from s2connect.simulate.run import Clock, DeviceRunner, ManagerRunner, Report
-from s2connect.simulate.site import PlannedDevice
+from s2connect.simulate.run import Clock, DeviceRunner, ManagerRunner, Report, node_config
+from s2connect.simulate.site import PlannedDevice, fleet_config, pair_fleet, run_fleet
 from tests.waits import within
 
 SPEED = 3600.0
