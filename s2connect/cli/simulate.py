@@ -65,7 +65,7 @@ def simulated(
     kind: str, name: str | None, control_type: str | None, seed: int, measure_every: float, clock: Clock
 ) -> Device:
     """Return the device of these options."""
-    chance = random.Random(seed).random  # noqa: S311 - weather and habits
+    chance = random.Random(seed)  # noqa: S311 - weather and habits
     only = CONTROL_TYPES[control_type] if control_type else None
     period = timedelta(seconds=measure_every)
     return make_device(kind, Basics(f"{kind}-{seed}", chance, clock.now(), name, only, period))

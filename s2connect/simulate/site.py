@@ -16,7 +16,7 @@ from s2connect.errors import NetworkError, UsageError
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import KINDS, make_device
 from s2connect.simulate.run import Clock, DeviceRunner, Reporter, Runner, node_config
-from s2connect.simulate.units import MINUTE, Chance
+from s2connect.simulate.units import MINUTE
 
 MAX_DEVICES: Final = 10_000
 MAX_BYTES: Final = 1_000_000
@@ -45,7 +45,7 @@ class PlannedDevice(NamedTuple):
         """Alias of its node; it stays the same while the table does."""
         return f"D{self.number}"
 
-    def make(self, chance: Chance, *, now: datetime, measure_every: timedelta = MINUTE) -> Device:
+    def make(self, chance: random.Random, *, now: datetime, measure_every: timedelta = MINUTE) -> Device:
         """Make the device."""
         basics = Basics(self.resource_id, chance, now, self.name, measure_every=measure_every)
         return make_device(self.kind, basics, **self.settings)
@@ -183,7 +183,7 @@ async def run_fleet(
         raise UsageError(f"The endpoint has no node {missing[0].alias} for {missing[0].name}: it is of another site.")
     async with asyncio.TaskGroup() as group:
         for planned in plan:
-            chance = random.Random(f"{seed}/{planned.resource_id}").random  # noqa: S311 - weather and habits
+            chance = random.Random(f"{seed}/{planned.resource_id}")  # noqa: S311 - weather and habits
             device = planned.make(chance, now=clock.now(), measure_every=measure_every)
             runner = DeviceRunner(device, clock, report)
             sessions = nodes[planned.alias].sessions()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from s2connect.messages.general import CommodityQuantity, NumberRange, PowerForecastValue
-
-Chance = Callable[[], float]
-"""Gives a random number from 0 to 1 with every call."""
 
 POWER: Final = CommodityQuantity.ELECTRIC_POWER_L1
 """All simulated devices have one phase."""
@@ -58,11 +55,6 @@ def milliseconds(duration: timedelta) -> int:
 def hour_of_day(moment: datetime) -> float:
     """The time of day in UTC, from 0 to 24."""
     return moment.hour + moment.minute / 60 + moment.second / 3600
-
-
-def between(chance: Chance, low: float, high: float) -> float:
-    """A random number from ``low`` to ``high``."""
-    return low + (high - low) * chance()
 
 
 def along(ends: tuple[float, float], factor: float) -> float:

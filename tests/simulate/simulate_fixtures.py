@@ -34,7 +34,7 @@ def a_device(
     kind: str, *, seed: int = 1, now: datetime = MIDNIGHT, control_type: ControlType | None = None, **sizes: Any
 ) -> Any:
     """A device; the same seed makes the same device."""
-    return make_device(kind, Basics(f"{kind}-{seed}", random.Random(seed).random, now, only=control_type), **sizes)
+    return make_device(kind, Basics(f"{kind}-{seed}", random.Random(seed), now, only=control_type), **sizes)
 
 
 def of(kind: type[Kind], messages: Iterable[S2Message]) -> list[Kind]:

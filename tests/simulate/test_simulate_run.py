@@ -75,7 +75,7 @@ async def running_device(endpoint: Endpoint, device: Device, clock: Clock, told:
 
 
 def a_simulated(kind: str, clock: Clock) -> Device:
-    return make_device(kind, Basics(f"{kind}-1", random.Random(1).random, clock.now()))
+    return make_device(kind, Basics(f"{kind}-1", random.Random(1), clock.now()))
 
 
 @pytest.mark.parametrize("kind", ["ev-charger", "water-heater"])
@@ -98,7 +98,7 @@ async def test_a_device_is_paired_controlled_and_alone_again(kind: str) -> None:
 
 async def test_a_session_in_the_older_data_model_is_held_as_well() -> None:
     clock, at_cem, at_rm = Clock(SPEED), Told(), Told()
-    basics = Basics("hybrid-1", random.Random(1).random, clock.now(), only=ControlType.DEMAND_DRIVEN_BASED_CONTROL)
+    basics = Basics("hybrid-1", random.Random(1), clock.now(), only=ControlType.DEMAND_DRIVEN_BASED_CONTROL)
     demand = make_device("heat-pump", basics)
     versions = {"s2_versions": (BETA,)}
     node = node_config(Role.RM, "heat-pump", None).model_copy(update=versions)

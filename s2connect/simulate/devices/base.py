@@ -6,6 +6,7 @@ import abc
 import bisect
 from collections import deque
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from s2connect.messages import V1, IdentifiedMessage, S2Message
@@ -24,7 +25,7 @@ from s2connect.messages.general import (
     RoleType,
     SelectControlType,
 )
-from s2connect.simulate.units import HOUR, MINUTE, POWER, Chance, expected, milliseconds
+from s2connect.simulate.units import HOUR, MINUTE, POWER, expected, milliseconds
 
 STEP: Final = MINUTE
 """Longest piece of time that a physical model is calculated in at once."""
@@ -42,7 +43,7 @@ class Basics(NamedTuple):
     """What every device is made with."""
 
     resource_id: str
-    chance: Chance
+    chance: Random
     """Where its random numbers come from."""
     now: datetime
     name: str | None = None

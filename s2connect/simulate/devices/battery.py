@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 from s2connect.messages.general import RoleType
 from s2connect.simulate.controls.modes import Actuator, FrbcControl, Mode, Setting, Storing
 from s2connect.simulate.devices.base import Basics
-from s2connect.simulate.units import between, clamp
+from s2connect.simulate.units import clamp
 
 EFFICIENCY: Final = 0.95
 """Part of the energy that gets in, and of what is taken out that arrives."""
@@ -30,7 +30,7 @@ class Battery(Storing):
     def __init__(self, basics: Basics, *, capacity: float = 10_000.0, max_power: float = 5_000.0) -> None:
         super().__init__(basics)
         self.capacity = capacity
-        self.level = between(self._chance, 30.0, 70.0)
+        self.level = self._chance.uniform(30.0, 70.0)
         per_second = max_power / 3600 / capacity * 100
         modes = (
             Mode("idle", (0.0, 0.0)),

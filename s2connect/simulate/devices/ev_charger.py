@@ -11,7 +11,7 @@ from s2connect.messages.pebc import EnergyConstraint, PowerEnvelopeConsequenceTy
 from s2connect.simulate.controls.envelope import Limited, PebcControl
 from s2connect.simulate.controls.modes import Actuator, FrbcControl, Mode, Setting, Storing
 from s2connect.simulate.devices.base import Basics
-from s2connect.simulate.units import DAY, MINUTE, POWER, between, clamp, hour_of_day, milliseconds, number_range
+from s2connect.simulate.units import DAY, MINUTE, POWER, clamp, hour_of_day, milliseconds, number_range
 
 OUTLET: Final = "outlet"
 OFF: Final = Setting(OUTLET, "off", 0.0)
@@ -41,8 +41,8 @@ class EvCharger(Storing, Limited):
         self.max_power = max_power
         self.min_power = max_power * 0.1875
         """Least power of a car: 6 A of 32 A."""
-        self.arrival = between(self._chance, 15.0, 19.0)
-        self.leaving = between(self._chance, 6.5, 8.5)
+        self.arrival = self._chance.uniform(15.0, 19.0)
+        self.leaving = self._chance.uniform(6.5, 8.5)
         """Hours of the day, in UTC."""
         self.departures: list[float] = []
         """How full the car was each time it left."""
@@ -57,7 +57,7 @@ class EvCharger(Storing, Limited):
     def _level_on_arrival(self) -> float:
         """Return the fill level after the drive, such that the car can be charged until the morning."""
         night = (24 - self.arrival + self.leaving) * 0.6 * self.max_power * EFFICIENCY / self.capacity * 100
-        return max(between(self._chance, 20.0, 50.0), WANTED - night)
+        return max(self._chance.uniform(20.0, 50.0), WANTED - night)
 
     # The car
 

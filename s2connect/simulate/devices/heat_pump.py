@@ -20,7 +20,7 @@ from s2connect.simulate.controls.modes import (
 )
 from s2connect.simulate.devices.base import Basics
 from s2connect.simulate.devices.tank import ROOM, Tank
-from s2connect.simulate.units import DAY, HOUR, along, between, clamp, hour_of_day, milliseconds, number_range
+from s2connect.simulate.units import DAY, HOUR, along, clamp, hour_of_day, milliseconds, number_range
 
 COMPRESSOR: Final = "compressor"
 BOILER: Final = "boiler"
@@ -64,7 +64,7 @@ class HeatPump(Storing):
     def __init__(self, basics: Basics, *, max_power: float = 3_000.0, litres: float = 500.0) -> None:
         super().__init__(basics)
         self.need = max_power * COP / 3
-        self.tank = Tank(litres, between(self._chance, 42.0, 50.0), loss=litres / 150)
+        self.tank = Tank(litres, self._chance.uniform(42.0, 50.0), loss=litres / 150)
         powers = (max_power * 0.4, max_power)
         rates = (self.tank.rate(powers[0] * COP), self.tank.rate(powers[1] * COP))
         self._compressor = compressor(powers, rates, self._now)
@@ -147,7 +147,7 @@ class HybridHeatPump(Demanding):
 
     def __init__(self, basics: Basics, *, max_power: float = 2_000.0) -> None:
         super().__init__(basics)
-        self._need = max_power * COP * between(self._chance, 0.5, 0.8)
+        self._need = max_power * COP * self._chance.uniform(0.5, 0.8)
         powers = (max_power * 0.3, max_power)
         strongest = 2 * self._need
         boiler = (

@@ -10,7 +10,7 @@ from s2connect.messages.general import RoleType
 from s2connect.messages.pebc import PowerEnvelopeConsequenceType
 from s2connect.simulate.controls.envelope import Limited, PebcControl
 from s2connect.simulate.devices.base import Basics
-from s2connect.simulate.units import HOUR, between, clamp, hour_of_day
+from s2connect.simulate.units import HOUR, clamp, hour_of_day
 
 SUNRISE: Final = 6.0
 SUNSET: Final = 20.0
@@ -34,7 +34,7 @@ class PhotoVoltaic(Limited):
     def __init__(self, basics: Basics, *, peak: float = 6_000.0) -> None:
         super().__init__(basics)
         self.peak = peak
-        self._usual = self._clearness = between(self._chance, 0.7, 0.95)
+        self._usual = self._clearness = self._chance.uniform(0.7, 0.95)
         self._most = math.inf
 
     @property
@@ -47,7 +47,7 @@ class PhotoVoltaic(Limited):
         return -min(self.available, self._most) or 0.0  # and not -0.0
 
     def _step(self, start: datetime, seconds: float) -> None:
-        drift = between(self._chance, -0.02, 0.02) * seconds / 60
+        drift = self._chance.uniform(-0.02, 0.02) * seconds / 60
         self._clearness = clamp(self._clearness + drift, self._usual - 0.15, self._usual + 0.05)
 
     @property

@@ -10,7 +10,7 @@ from s2connect.simulate.controls.modes import Actuator, Machine, Mode, OmbcContr
 from s2connect.simulate.controls.profile import PpbcControl, Working, profile
 from s2connect.simulate.devices.base import Basics
 from s2connect.simulate.devices.tank import ROOM, Tank, hot_water
-from s2connect.simulate.units import DAY, HOUR, between, hour_of_day
+from s2connect.simulate.units import DAY, HOUR, hour_of_day
 
 ELEMENT: Final = "element"
 COMFORT: Final = (42.0, 65.0)
@@ -39,7 +39,7 @@ class WaterHeater(Machine, Working):
     def __init__(self, basics: Basics, *, max_power: float = 2_000.0, litres: float = 150.0) -> None:
         super().__init__(basics)
         self.max_power = max_power
-        self.tank = Tank(litres, between(self._chance, 48.0, 60.0), loss=litres / 100)
+        self.tank = Tank(litres, self._chance.uniform(48.0, 60.0), loss=litres / 100)
         self._draw = min(litres * 6.0, max_power * 3)
         """W that are taken while usual amounts of hot water are."""
         modes = (
@@ -49,7 +49,7 @@ class WaterHeater(Machine, Working):
         )
         self._element = Actuator(ELEMENT, modes, self._now)
         self.actuators = {ELEMENT: self._element}
-        self._disinfect_at = self._now + between(self._chance, 0.1, 1.0) * DISINFECT_EVERY
+        self._disinfect_at = self._now + self._chance.uniform(0.1, 1.0) * DISINFECT_EVERY
         self._work: float | None = None
 
     @property
