@@ -149,12 +149,7 @@ class Advertiser:
         addresses = published_addresses()
         self._guard.expect(advertisement, addresses)
         wanted = _infos(advertisement, addresses)
-        gone: list[DNSRecord] = [
-            record
-            for role, info in self._infos.items()
-            for record in (info.dns_addresses() if role is None else [info.dns_pointer()] if role not in wanted else [])
-            if not (isinstance(record, DNSAddress) and record in wanted[None].dns_addresses())
-        ]
+        gone = _pointers_and_addresses(self._infos) - _pointers_and_addresses(wanted)
         for role in self._infos.keys() - wanted.keys():
             core.registry.async_remove(self._infos.pop(role))
         announcements = []
@@ -282,6 +277,10 @@ def _infos(advertisement: Advertisement, addresses: Iterable[str]) -> Mapping[Ro
         # The attribute is not zeroconf's public API. Whoever looks for all of the type finds us all the same.
         log.error("This version of zeroconf publishes no subtypes (ServiceInfo.key): %s", error)
     return infos
+
+
+def _pointers_and_addresses(infos: Mapping[Role | None, ServiceInfo]) -> set[DNSRecord]:
+    return {record for info in infos.values() for record in (info.dns_pointer(), *info.dns_addresses())}
 
 
 async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:

@@ -66,7 +66,7 @@ class _Lifetime:
 
 @dataclass(slots=True)
 class _Host:
-    """A host that services name: who they are, and since and until when it has which addresses."""
+    """A host that services name: those services, and since and until when it has which addresses."""
 
     services: set[str] = field(default_factory=set)
     addresses: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -75,29 +75,25 @@ class _Host:
 @dataclass(slots=True)
 class _Entry:
     name: str
-    settled_at: float
     ask_at: float
+    settle_at: float  # when it is reported; infinite if nothing is new
     queries: int = 0
     pointers: dict[Role | None, _Lifetime] = field(default_factory=dict)
     txt: Txt | None = None
     refused: bool = False
     host: str = ""
     service: _Lifetime | None = None
-    dirty: bool = True
 
-    def complete(self) -> bool:
-        return self.txt is not None and self.service is not None
+    def touch(self, now: float) -> None:
+        self.settle_at = min(self.settle_at, now + SETTLE_SECONDS)
+
+    def lacks_records(self) -> bool:
+        return not self.refused and (self.txt is None or self.service is None)
 
 
 @dataclass(slots=True)
 class Wanted:
-    """Queries to send now.
-
-    Attributes:
-        search: Ask who is there: the service type and its subtypes.
-        services: Ask for SRV and TXT of these services.
-        hosts: Ask for A and AAAA of these hosts.
-    """
+    """Queries to send now: a search for all, SRV and TXT of these services, A and AAAA of these hosts."""
 
     search: bool = False
     services: list[str] = field(default_factory=list)
@@ -107,13 +103,8 @@ class Wanted:
 class EndpointTable:
     """The table of endpoints in the network; whatever strangers send, it stays bounded (SEC-03).
 
-    Args:
-        capacity: Most endpoints that are kept.
-        order: Sorts the addresses of a host, best first, and leaves out useless ones.
-
-    Attributes:
-        overflow: How many pointers to endpoints were not stored because the table was full.
-        endpoints: Usable endpoints, by its service name in lower case.
+    ``order`` sorts the addresses of a host, best first, and leaves out useless ones. ``endpoints`` has the usable
+    endpoints by service name, ``overflow`` counts the pointers that were not stored because the table was full.
     """
 
     def __init__(self, capacity: int = MAX_ENDPOINTS, order: Callable[[Iterable[str]], Iterable[str]] = sorted) -> None:
@@ -145,12 +136,12 @@ class EndpointTable:
             self._unproven[key] = None
         if ttl > 0:
             if role not in entry.pointers:
-                self._touch(entry, now)
+                entry.touch(now)
             entry.pointers[role] = _Lifetime.of(ttl, now)
         elif role is None:
             entry.pointers.clear()
         elif entry.pointers.pop(role, None):
-            self._touch(entry, now)
+            entry.touch(now)
 
     def service(self, name: str, host: str, ttl: float, now: float) -> None:
         """A service named its host."""
@@ -159,16 +150,16 @@ class EndpointTable:
             return
         if ttl <= 0:
             entry.service = _Lifetime(now, now)
-            self._touch(entry, now)
+            entry.touch(now)
             return
         if host.lower() != entry.host.lower():
             self._leave_host(entry)
             entry.host = host
             self._hosts.setdefault(host.lower(), _Host()).services.add(name.lower())
             entry.queries, entry.ask_at = 0, now + SETTLE_SECONDS
-            self._touch(entry, now)
+            entry.touch(now)
         elif entry.service is None:
-            self._touch(entry, now)
+            entry.touch(now)
         entry.service = _Lifetime.of(ttl, now)
 
     def text(self, name: str, data: bytes, ttl: float, now: float) -> TxtRefused | None:
@@ -181,11 +172,11 @@ class EndpointTable:
         except TxtRefused as refusal:
             known, entry.refused = entry.refused, True
             entry.txt = None
-            self._touch(entry, now)
+            entry.touch(now)
             return None if known else refusal
         if txt != entry.txt:
             entry.txt, entry.refused = txt, False
-            self._touch(entry, now)
+            entry.touch(now)
         return None
 
     def addresses(self, host: str, addresses: Iterable[str], ttl: float, now: float, *, whole: bool) -> None:
@@ -209,7 +200,7 @@ class EndpointTable:
             del known[min(known, key=lambda a: known[a][0])]
         if set(known) != before:
             for name in known_host.services:
-                self._touch(self._entries[name], now)
+                self._entries[name].touch(now)
 
     def network_changed(self, now: float) -> None:
         """This machine has another address or link: search anew."""
@@ -232,16 +223,17 @@ class EndpointTable:
         for key, entry in list(self._entries.items()):
             for role in [role for role, lifetime in entry.pointers.items() if lifetime.expiry <= now]:
                 del entry.pointers[role]
-                entry.dirty = True
+                entry.settle_at = min(entry.settle_at, now)
             lost = entry.service is not None and entry.service.expiry <= now
-            if not entry.pointers or lost or self._given_up(entry, now):
+            given_up = entry.lacks_records() and entry.queries >= len(ASK_PAUSES) and entry.ask_at <= now
+            if not entry.pointers or lost or given_up:
                 changed |= self._drop(key)
                 if lost:
                     self.network_changed(now)
                 continue
             self._expire_addresses(entry, now)
-            if entry.dirty and entry.settled_at <= now and entry.service is not None:
-                entry.dirty = False
+            if entry.settle_at <= now and entry.service is not None:
+                entry.settle_at = math.inf
                 changed |= self._settle(key, entry)
             if len(wanted.services) < ENTRIES_PER_TICK:
                 self._ask(entry, wanted, now)
@@ -256,12 +248,10 @@ class EndpointTable:
         """Return the time at which ``tick`` has something to do if nothing arrives before."""
         due = self._search_at
         for entry in self._entries.values():
-            if entry.dirty and entry.service is not None:
-                due = min(due, entry.settled_at)
             if self._lacks(entry):
                 due = min(due, entry.ask_at)
             if entry.service is not None:
-                due = min(due, entry.service.expiry, entry.service.refresh_at())
+                due = min(due, entry.settle_at, entry.service.expiry, entry.service.refresh_at())
             for lifetime in entry.pointers.values():
                 due = min(due, lifetime.expiry, lifetime.refresh_at())
         return due
@@ -274,13 +264,6 @@ class EndpointTable:
             for role, lifetime in entry.pointers.items()
             if lifetime.expiry - now > (lifetime.expiry - lifetime.start) / 2
         ]
-
-    # How
-
-    def _touch(self, entry: _Entry, now: float) -> None:
-        if not entry.dirty:
-            entry.dirty = True
-            entry.settled_at = now + SETTLE_SECONDS
 
     def _make_room(self) -> bool:
         """Return whether one more fits; an endpoint without a usable record yet makes room."""
@@ -297,13 +280,9 @@ class EndpointTable:
         self._unproven.pop(key, None)
         return {key} if self.endpoints.pop(key, None) else set()
 
-    def _given_up(self, entry: _Entry, now: float) -> bool:
-        return not entry.complete() and not entry.refused and entry.queries >= len(ASK_PAUSES) and entry.ask_at <= now
-
     def _lacks(self, entry: _Entry) -> bool:
-        if entry.refused:
-            return False
-        return not entry.complete() or (not self._addresses(entry) and entry.queries < len(ASK_PAUSES))
+        without_address = not entry.refused and not self._addresses(entry)
+        return entry.lacks_records() or (without_address and entry.queries < len(ASK_PAUSES))
 
     def _addresses(self, entry: _Entry) -> dict[str, tuple[float, float]]:
         host = self._hosts.get(entry.host.lower())
@@ -320,7 +299,7 @@ class EndpointTable:
         known = self._addresses(entry)
         for address in [a for a, (_, expiry) in known.items() if expiry <= now]:
             del known[address]
-            entry.dirty = True
+            entry.settle_at = min(entry.settle_at, now)
 
     def _settle(self, key: str, entry: _Entry) -> set[str]:
         before = self.endpoints.get(key)
