@@ -29,9 +29,7 @@ class NetworkMonitor:
     """Calls back in the event loop when addresses or links of this machine may have changed.
 
     On Linux the kernel sends notices; elsewhere, and besides, addresses are compared every ``POLL_SECONDS``.
-
-    Args:
-        changed: Called with whether a link came up. May be called without need.
+    ``changed`` is called with whether a link came up, sometimes without need.
     """
 
     def __init__(self, changed: Callable[[bool], None]) -> None:

@@ -50,10 +50,8 @@ _shared: dict[asyncio.AbstractEventLoop, _Shared] = {}
 async def shared_zeroconf(injected: AsyncZeroconf | None = None) -> AsyncIterator[AsyncZeroconf]:
     """Lend the zeroconf instance of this process; the first user opens it and the last one closes it.
 
-    It speaks IPv4 and IPv6 on all interfaces, also on those that come later (DISC-09).
-
-    Args:
-        injected: An instance to use instead. It is never closed here, and its owner keeps its interfaces up to date.
+    It speaks IPv4 and IPv6 on all interfaces, also on those that come later (DISC-09). An ``injected`` instance is used
+    instead; it is never closed here, and its owner keeps its interfaces up to date.
 
     Raises:
         NotReachable: mDNS cannot be used on this machine now.

@@ -135,26 +135,18 @@ class PairingClientAttempt:
     Whenever a method raised and :attr:`owes_refusal` is true, the caller owes the server ``finalizePairing`` with
     :attr:`refusal` (PAIRC-02).
 
-    Attributes:
-        code: As the user typed it; its alias goes along unless ``server_node``, the peer's, is known (PAIRC-01).
-        proof: From the captured connection.
-        entropy: :data:`CLIENT_ENTROPY` random bytes.
-        session_url: Our own session initiation URL, for the case that we become communication server; None where
-            this endpoint runs no server.
-        ca_fingerprint: SHA-256 of our own CA certificate, if we are in the LAN (TRUST-07).
-        force: ``forcePairing``.
-        attempt_id: Bearer of the later requests, once the server has given it.
-        deadline: ``now`` at which the attempt has failed (PAIRC-03), once the id has been received.
+    Once the server has given the ``attempt_id``, it is the bearer of the later requests, and ``deadline`` the time at
+    which the attempt has failed (PAIRC-03).
     """
 
     endpoint: LocalEndpoint
     node: LocalNode
-    code: PairingCode
+    code: PairingCode  # as typed; its alias goes along unless server_node is known (PAIRC-01)
     proof: ServerProof
-    entropy: bytes
-    session_url: BaseUrl | None
-    ca_fingerprint: bytes | None
-    server_node: NodeId | None = None
+    entropy: bytes  # CLIENT_ENTROPY random bytes
+    session_url: BaseUrl | None  # our own, if we become communication server; None where this endpoint runs no server
+    ca_fingerprint: bytes | None  # SHA-256 of our own CA certificate, if we are in the LAN (TRUST-07)
+    server_node: NodeId | None = None  # the peer's node
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -162,8 +154,6 @@ class PairingClientAttempt:
         self._own_token = AccessToken.from_bytes(self.entropy[32:CLIENT_ENTROPY])
         self._state = _State.NEW
         self._answer: RequestPairingResponse | None = None
-        self._role: CommunicationRole | None = None
-        self._peer_deployment = self.endpoint.deployment
         self.attempt_id: PairingAttemptId | None = None
         self.deadline: float | None = None
 
@@ -245,9 +235,7 @@ class PairingClientAttempt:
             )
         fingerprint = fingerprint_map(self.ca_fingerprint) if self.ca_fingerprint else None
         details = ConnectionDetails(
-            initiate_session_url=self.session_url,
-            access_token=self._own_token,
-            certificate_fingerprint=fingerprint,
+            initiate_session_url=self.session_url, access_token=self._own_token, certificate_fingerprint=fingerprint
         )
         return Step(
             "postConnectionDetails",
@@ -281,7 +269,6 @@ class PairingClientAttempt:
             url, pin, token = details.initiate_session_url, self.proof.pin, details.access_token
         elif not succeeded(status):
             raise _without_details("did not accept the connection details", status, body)
-        assert self._role is not None
         self._state = _State.AGREED
         peer = self._answer.server_node_description
         return Agreed(

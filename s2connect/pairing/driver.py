@@ -19,11 +19,7 @@ class _Core(Protocol[_Event]):
 class Driver(Generic[_Event]):
     """Driver of a core. Call :meth:`after` after each call of the core, and :meth:`close` in the end.
 
-    Args:
-        core: The core.
-        on_event: Called with each of its events.
-        tick: Called with the time of the loop at the core's deadline.
-        every: Longest time between two ticks while there is a deadline, in seconds.
+    ``tick`` is called with the time of the loop at the core's deadline, and ``every`` so many seconds before it.
     """
 
     def __init__(

@@ -61,28 +61,19 @@ _T = TypeVar("_T")
 class PairingTimings:
     """Timeouts of the pairing client, in seconds. Only the 15 s of the attempt are the standard's (PAIRC-03).
 
-    Attributes:
-        connect: For the handshake that captures the certificate.
-        request_pairing: For ``requestPairing``, which waits for its turn at the server.
-        busy_retries: How often a busy server is asked again at any step but the last (PAIRC-04); the last has its own
-            tries. Once there is an attempt id, a 503 is asked again as long as its 15 seconds last.
-        busy_delay: Before each of those.
-        step: For every other request.
-        finalize_tries: How often ``finalizePairing`` is sent at most; the 15 s end it as well.
-        finalize: For one ``finalizePairing``; identical repeats are harmless (PAIR-07).
-        finalize_delay: Between two of them.
-        refusal: For telling a server that we have given up (PAIRC-02).
+    A busy server is asked again ``busy_retries`` times at any step but the last (PAIRC-04). Once there is an attempt
+    id, a busy server is asked again, and ``finalizePairing`` sent again, as long as its 15 seconds last.
     """
 
-    connect: float = 10.0
-    request_pairing: float = 20.0
+    connect: float = 10.0  # for the handshake that captures the certificate
+    request_pairing: float = 20.0  # which waits for its turn at the server
     busy_retries: int = 3
-    busy_delay: float = 2.0
-    step: float = 10.0
+    busy_delay: float = 2.0  # before each of those
+    step: float = 10.0  # for every other request
     finalize_tries: int = 40
-    finalize: float = 5.0
-    finalize_delay: float = 0.5
-    refusal: float = 3.0
+    finalize: float = 5.0  # for one; identical repeats are harmless (PAIR-07)
+    finalize_delay: float = 0.5  # between two of them
+    refusal: float = 3.0  # for telling a server that we have given up (PAIRC-02)
 
 
 DEFAULT_TIMINGS = PairingTimings()

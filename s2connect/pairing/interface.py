@@ -70,12 +70,9 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReflectionRefused:
-    """A client reflected a challenge of ours to have it answered (HMAC-05), which is always an attack.
+    """A client at ``address`` reflected a challenge of ours to have it answered (HMAC-05), which is always an attack.
 
-    Attributes:
-        node: The node at which the last one was refused.
-        address: Where that came from.
-        count: How many were refused since the last such event; there is at most one a minute.
+    ``count`` were refused since the last such event, the last one at ``node``; there is at most one event a minute.
     """
 
     node: NodeId

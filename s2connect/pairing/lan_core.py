@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from s2connect.https.rate import AddressLimiter
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.local import LocalEndpoint
-from s2connect.model.pairing import CancelPreparePairing, PairingErrorReason, PreparePairing
+from s2connect.model.pairing import CancelPreparePairing, PreparePairing
 from s2connect.model.reply import Reply
-from s2connect.pairing.refusals import malformed, refusal
+from s2connect.pairing.refusals import malformed, unfit
 
 _log = logging.getLogger(__name__)
 
@@ -80,14 +80,9 @@ class LanOperations:
         node = self.endpoint().nodes.get(request.server_node_id)
         if node is None:
             return _NO_CONTENT
-        if not ready:
-            return refusal(PairingErrorReason.OTHER, "Not ready for pairing yet; try again in a moment.")
         peer = request.client_node_description
-        if peer.role is node.description.role:
-            return refusal(
-                PairingErrorReason.INVALID_COMBINATION_OF_ROLES,
-                "Only an energy manager and a device can pair with each other.",
-            )
+        if (refused := unfit(node, peer.role, ready=ready)) is not None:
+            return refused
         key = (node.id, peer.id)
         last = self._prepared.get(key)
         if (last is not None and now - last < REPEAT_AFTER) or not self._limiter.allows(address, now=now):

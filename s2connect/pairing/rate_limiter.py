@@ -31,17 +31,11 @@ MAX_REMEMBERED = 1024
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """Queued request.
+    """Queued request."""
 
-    Attributes:
-        source: Where it came from, as it is counted: an IPv4 address or the /64 of an IPv6 address.
-        ready_at: It is answered no sooner.
-        displaced: It was replaced by a request of another source, which had fewer waiting.
-    """
-
-    source: str
-    ready_at: float
-    displaced: bool = False
+    source: str  # as it is counted: an IPv4 address or the /64 of an IPv6 address
+    ready_at: float  # it is answered no sooner
+    displaced: bool = False  # replaced by a request of another source, which had fewer waiting
 
 
 @dataclass(slots=True)

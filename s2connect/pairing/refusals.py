@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s2connect.model.common import SHA256, Deployment, MalformedMessage, choose_name, choose_version
+from s2connect.model.common import SHA256, Deployment, MalformedMessage, Role, choose_name, choose_version
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import PairingErrorReason, PairingResponseErrorMessage, RequestPairing
 from s2connect.model.reply import Reply
@@ -18,15 +18,23 @@ def malformed(fault: MalformedMessage | str) -> Reply:
     return refusal(PairingErrorReason.PARSING_ERROR, f"The request does not follow its schema: {fault}.")
 
 
+def unfit(node: LocalNode, role: Role, *, ready: bool) -> Reply | None:
+    """Return the refusal of any pairing of a node with one of ``role``, now or ever; None if one may come about."""
+    if not ready:
+        return refusal(PairingErrorReason.OTHER, "Not ready for pairing yet; try again in a moment.")
+    if role is node.description.role:
+        return refusal(
+            PairingErrorReason.INVALID_COMBINATION_OF_ROLES,
+            "Only an energy manager and a device can pair with each other.",
+        )
+    return None
+
+
 def incompatible(node: LocalNode, request: RequestPairing, *, ready: bool, wan_clients_only: bool) -> Reply | None:
     """Return the refusal of a request that no token could lead to a pairing; None if one could (PAIR-01)."""
     reasons = PairingErrorReason
-    if not ready:
-        return refusal(reasons.OTHER, "Not ready for pairing yet; try again in a moment.")
-    if request.client_node_description.role is node.description.role:
-        return refusal(
-            reasons.INVALID_COMBINATION_OF_ROLES, "Only an energy manager and a device can pair with each other."
-        )
+    if (refused := unfit(node, request.client_node_description.role, ready=ready)) is not None:
+        return refused
     if choose_name((SHA256,), request.supported_hmac_hashing_algorithms) is None:
         return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint knows SHA256 only.")
     if not request.force_pairing:
