@@ -317,17 +317,8 @@ def _general_name(text: str) -> x509.GeneralName:
 
 
 def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=key_cert_sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    # In between: content commitment, three kinds of key use; then CRLs, encipher only, decipher only.
+    return x509.KeyUsage(digital_signature, False, False, False, False, key_cert_sign, False, False, False)
 
 
 def _load_key(key_pem: bytes) -> PrivateKeyTypes:

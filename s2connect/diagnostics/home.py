@@ -16,10 +16,9 @@ from typing import NamedTuple
 from cryptography import x509
 
 from s2connect import EndpointConfig
-from s2connect.certs.authority import CertificateAuthority
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, passes
 from s2connect.diagnostics.probes import run_in_thread
-from s2connect.endpoint.certificate import CA_FILE, CA_KEY
+from s2connect.endpoint.certificate import CA_KEY, load_ca
 from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
 from s2connect.endpoint.endpoint import SECRETS, read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
@@ -266,7 +265,7 @@ async def check_vault(endpoint: ExaminedEndpoint, found: Findings) -> None:
         found.append(found.check.fail("The vault does not answer.", "Unlock the keyring, then run this again."))
         return
     if config.is_own_ca:
-        await asyncio.to_thread(_check_ca, home, ca_key)
+        await asyncio.to_thread(load_ca, home, ca_key)
     found.append(found.check.ok(cause))
 
 
@@ -286,13 +285,3 @@ def _read_files(home: Home) -> tuple[str, bytes | None]:
 def _read_keyring(home: Home) -> tuple[str, bytes | None]:
     vault = KeyringVault(f"s2connect:{(home.path / SECRETS).resolve()}")
     return "The vault (keyring) can be read.", vault.get(CA_KEY)
-
-
-def _check_ca(home: Home, key: bytes | None) -> None:
-    certificate = home.read(CA_FILE)
-    if certificate is None or key is None:
-        raise NotInitialised(
-            "The certificate authority of this endpoint is missing.",
-            hint="Restore state directory and keyring, or make a new CA with s2connect certificate --new-ca.",
-        )
-    CertificateAuthority.load(certificate, key)

@@ -121,9 +121,9 @@ def container(*, inside: bool, bridged: bool) -> Finding:
             f"{where}: multicast usually does not leave it, so devices do not see each other by name.",
             "Give it the network of the host (docker run --network host), or macvlan; typed URLs work without.",
         )
-    if inside:
-        return CONTAINER.ok("A container with the network of its host, or one of its own.")
-    return CONTAINER.ok("Not in a container.")
+    return CONTAINER.ok(
+        "A container with the network of its host, or one of its own." if inside else "Not in a container."
+    )
 
 
 class MulticastResult(NamedTuple):
@@ -131,14 +131,10 @@ class MulticastResult(NamedTuple):
 
     interface: str
     version: int
-    returned: bool = False
-    """The own question came back."""
-    others: frozenset[str] = frozenset()
-    """Addresses of other hosts that answered it."""
-    answered_here: bool = False
-    """Another program of this machine answered it."""
-    error: int | None = None
-    """``errno`` of what the system refused."""
+    returned: bool = False  # the own question came back
+    others: frozenset[str] = frozenset()  # addresses of other hosts that answered it
+    answered_here: bool = False  # another program of this machine answered it
+    error: int | None = None  # `errno` of what the system refused
 
 
 def multicast(results: Sequence[MulticastResult]) -> Finding:

@@ -80,10 +80,18 @@ class ReplayResult(NamedTuple):
 @dataclass
 class _LoggedMessage:
     line: int
-    message: Message
+    session: str
     sender: Role
+    type: str | None
     time: datetime | None
     answered: bool = False
+
+    @property
+    def now(self) -> datetime | None:
+        return self.time if self.time is not None and self.time.tzinfo is not None else None
+
+    def remark(self, problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
+        return Remark(self.line, self.session, self.sender, self.type, problem, detail, finding)
 
 
 @dataclass
@@ -175,7 +183,9 @@ class _Replay:
                 yield from self._end(record.session)
                 session = self._begin(record)
             session.handshakes.add(sender)
-        yield from self._message(session, entry, message, record, sender)
+        kind = message.type if isinstance(message, Message) else None
+        logged = _LoggedMessage(entry.line, session.name, sender, kind, record.time)
+        yield from self._message(session, logged, message, record.foreign)
 
     @staticmethod
     def _no_record(entry: Entry, after: Entry | None) -> Remark:
@@ -227,75 +237,56 @@ class _Replay:
         )
 
     def _message(
-        self,
-        session: _LoggedSession,
-        entry: Entry,
-        message: Message | InvalidMessage,
-        record: Record,
-        sender: Role,
+        self, session: _LoggedSession, logged: _LoggedMessage, message: Message | InvalidMessage, foreign: bool
     ) -> Iterator[Remark]:
-        now = record.time if record.time is not None and record.time.tzinfo is not None else None
-        session.last = record.time or session.last
-        session.last_line[sender] = entry.line
+        session.last = logged.time or session.last
+        session.last_line[logged.sender] = logged.line
         self.messages += 1
-
-        def remark(problem: Problem, detail: str, finding: Finding | None = None) -> Remark:
-            return Remark(entry.line, session.name, sender, kind, problem, detail, finding)
-
-        kind = message.type if isinstance(message, Message) else None
         if isinstance(message, InvalidMessage):
-            yield remark(Problem.REFUSED, f"{message.status}: {message.label}")
+            yield logged.remark(Problem.REFUSED, f"{message.status}: {message.label}")
             return
-        handshake = record.foreign and kind in HANDSHAKES
+        handshake = foreign and message.type in HANDSHAKES
         if handshake:
             verdict = _handshake_verdict(message)
             if self._version is None and (agreed := agreed_version(message)) is not None:
                 session.conversation = Conversation(agreed)
         else:
-            verdict = session.conversation.validate(sender, message, now=now)
+            verdict = session.conversation.validate(logged.sender, message, now=logged.now)
         if not verdict.ok:
-            yield remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
+            yield logged.remark(Problem.REFUSED, f"{verdict.status}: {verdict.label}")
         for finding in verdict.warnings:
-            yield remark(Problem.WARNING, finding.label, finding)
+            yield logged.remark(Problem.WARNING, finding.label, finding)
         if message.type == RECEPTION_STATUS:
-            yield from self._answer(session, entry, sender, message, record.time)
+            yield from self._answer(session, logged, message)
             return
-        key = sender, message.id or NIL_ID
-        if key in session.messages:
-            yield remark(Problem.DUPLICATE_ID, f"Line {session.messages[key].line} has a message with the same id.")
-        session.messages[key] = _LoggedMessage(entry.line, message, sender, record.time)
+        key = logged.sender, message.id or NIL_ID
+        if (earlier := session.messages.get(key)) is not None:
+            yield logged.remark(Problem.DUPLICATE_ID, f"Line {earlier.line} has a message with the same id.")
+        session.messages[key] = logged
         if not handshake:
-            session.conversation.sent(sender, message, now=now)
+            session.conversation.sent(logged.sender, message, now=logged.now)
 
-    def _answer(
-        self, session: _LoggedSession, entry: Entry, sender: Role, status: Message, time: datetime | None
-    ) -> Iterator[Remark]:
+    def _answer(self, session: _LoggedSession, answer: _LoggedMessage, status: Message) -> Iterator[Remark]:
         self.answers += 1
         subject = status.subject_id or NIL_ID
-        logged = session.messages.get((sender.other, subject))
+        logged = session.messages.get((answer.sender.other, subject))
         if logged is None:
-            if not session.complete:
-                return
-            detail = f"{status.status}: about a message that is not in the log."
-            yield Remark(entry.line, session.name, sender, status.type, Problem.ANSWER_TO_NOTHING, detail)
+            if session.complete:
+                detail = f"{status.status}: about a message that is not in the log."
+                yield answer.remark(Problem.ANSWER_TO_NOTHING, detail)
             return
-
-        def remark(problem: Problem, detail: str) -> Remark:
-            return Remark(logged.line, session.name, logged.sender, logged.message.type, problem, detail)
-
         if logged.answered:
-            yield remark(Problem.ANSWERED_TWICE, f"Line {entry.line} answers it once more.")
+            yield logged.remark(Problem.ANSWERED_TWICE, f"Line {answer.line} answers it once more.")
             return
         logged.answered = True
-        seconds = _seconds(logged.time, time) or 0.0
+        seconds = _seconds(logged.time, answer.time) or 0.0
         if seconds > ACKNOWLEDGEMENT_TIMEOUT:
-            yield remark(Problem.LATE, f"Answered after {seconds:.1f} s, in line {entry.line}.")
+            yield logged.remark(Problem.LATE, f"Answered after {seconds:.1f} s, in line {answer.line}.")
         ok = status.status == ReceptionStatusValue.OK
         if not ok:
             label = f": {status.label}" if status.label else ""
-            yield remark(Problem.NOT_OK, f"Line {entry.line} refuses it, {status.status}{label}")
-        now = time if time is not None and time.tzinfo is not None else None
-        session.conversation.answered(logged.sender, subject, ok=ok, now=now)
+            yield logged.remark(Problem.NOT_OK, f"Line {answer.line} refuses it, {status.status}{label}")
+        session.conversation.answered(logged.sender, subject, ok=ok, now=answer.now)
 
     def _end(self, name: str) -> Iterator[Remark]:
         """End a session; messages sent just before need no answer."""
@@ -314,7 +305,7 @@ class _Replay:
                 detail = f"It was never answered, though the session went on for {left:.1f} s."
             else:
                 continue
-            yield Remark(logged.line, name, logged.sender, logged.message.type, Problem.UNANSWERED, detail)
+            yield logged.remark(Problem.UNANSWERED, detail)
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:

@@ -197,22 +197,17 @@ def port_free(port: int, bind: str | None, error: int | None) -> Finding:
     where = f"TCP port {port}" + (f" of {bind}" if bind else "")
     if error is None:
         return PORT.ok(f"{where} is free; start the service with s2connect serve.")
+    cause, cure = f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind."
     if error == errno.EADDRINUSE:
-        return PORT.fail(
-            f"Another program has {where}.",
-            f"Stop it (ss -tlnp 'sport = :{port}' names it), or set another port in config.json.",
-        )
-    if error == errno.EADDRNOTAVAIL:
-        return PORT.fail(
-            f"The service is to listen on {bind}, which is no address of this machine now.",
-            "Correct bind in config.json, or remove it to listen on all addresses.",
-        )
-    if error in (errno.EACCES, errno.EPERM):
-        return PORT.fail(
-            f"This user may not listen on {where}.",
-            "Choose a port from 1024 on in config.json, or give the service the right to low ports.",
-        )
-    return PORT.fail(f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind.")
+        cause = f"Another program has {where}."
+        cure = f"Stop it (ss -tlnp 'sport = :{port}' names it), or set another port in config.json."
+    elif error == errno.EADDRNOTAVAIL:
+        cause = f"The service is to listen on {bind}, which is no address of this machine now."
+        cure = "Correct bind in config.json, or remove it to listen on all addresses."
+    elif error in (errno.EACCES, errno.EPERM):
+        cause = f"This user may not listen on {where}."
+        cure = "Choose a port from 1024 on in config.json, or give the service the right to low ports."
+    return PORT.fail(cause, cure)
 
 
 class ServiceResponse(NamedTuple):
@@ -300,18 +295,14 @@ def own_name(
     ``advertises`` if it is configured to answer to a ``.local`` name.
     """
     strange = sorted(set(found or ()) - set(own))
+    twin = "If that is another device with the same name, give {} another host in config.json."
     if found and set(found) & set(own):
-        if strange:
-            return OWN_NAME.warn(
-                f"{host} leads to this machine, and also to {listed(strange)}.",
-                "If that is another device with the same name, give one of the two another host in config.json.",
-            )
-        return OWN_NAME.ok(f"{host} leads to this machine.")
+        if not strange:
+            return OWN_NAME.ok(f"{host} leads to this machine.")
+        what = f"{host} leads to this machine, and also to {listed(strange)}."
+        return OWN_NAME.warn(what, twin.format("one of the two"))
     if found:
-        return OWN_NAME.fail(
-            f"{host} leads to another machine ({listed(strange)}).",
-            "If that is another device with the same name, give this one another host in config.json.",
-        )
+        return OWN_NAME.fail(f"{host} leads to another machine ({listed(strange)}).", twin.format("this one"))
     if not host.lower().endswith(".local"):
         return OWN_NAME.warn(
             f"This machine does not know the name {host}, which others are to reach it by.",

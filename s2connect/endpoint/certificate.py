@@ -61,7 +61,7 @@ class CertificateManager:
         if not self._config.is_own_ca:
             return self._of_operator()
         if self._ca is None:
-            self._ca = self._load_ca() if self._home is not None else self.create_ca()
+            self._ca = load_ca(self._home, self._vault.get(CA_KEY)) if self._home is not None else self.create_ca()
         return self._stored_leaf() or self.renew()
 
     def renew(self) -> ServerIdentity:
@@ -102,16 +102,6 @@ class CertificateManager:
         """SHA-256 of our own CA certificate (TRUST-07), if we are our own CA."""
         return self._ca.fingerprint if self._ca is not None else None
 
-    def _load_ca(self) -> CertificateAuthority:
-        assert self._home is not None
-        certificate, key = self._home.read(CA_FILE), self._vault.get(CA_KEY)
-        if certificate is None or key is None:
-            raise NotInitialised(
-                "The certificate authority of this endpoint is missing.",
-                hint="Restore state directory and keyring, or make a new CA with `s2connect certificate --new-ca`.",
-            )
-        return CertificateAuthority.load(certificate, key)
-
     def _stored_leaf(self) -> ServerIdentity | None:
         """Return the stored leaf, unless it is missing, of another CA, of other names, or due for renewal."""
         chain = self._home.read(LEAF_FILE) if self._home is not None else None
@@ -135,6 +125,17 @@ class CertificateManager:
         if self._config.host not in identity.names and f"*.{self._config.host.partition('.')[2]}" not in identity.names:
             raise ConfigurationError(f"The certificate is not for {self._config.host} but for {identity.names[0]}.")
         return identity
+
+
+def load_ca(home: Home, key: bytes | None) -> CertificateAuthority:
+    """Load the CA of a home with its key; NotInitialised if one of the two is missing."""
+    certificate = home.read(CA_FILE)
+    if certificate is None or key is None:
+        raise NotInitialised(
+            "The certificate authority of this endpoint is missing.",
+            hint="Restore state directory and keyring, or make a new CA with `s2connect certificate --new-ca`.",
+        )
+    return CertificateAuthority.load(certificate, key)
 
 
 def read_operator_file(path: Path) -> bytes:

@@ -108,11 +108,7 @@ class Wire(BaseModel):
         Raises:
             MalformedMessage: Not JSON (SEC-04) or not this schema.
         """
-        try:
-            value = read_json(data)
-        except MalformedJson as error:
-            raise MalformedMessage(str(error)) from None
-        return cls.from_value(value)
+        return cls.from_value(_parsed(data))
 
     @classmethod
     def from_value(cls, value: Any) -> Self:
@@ -136,6 +132,13 @@ class Wire(BaseModel):
     def to_value(self) -> dict[str, Any]:
         """Return the object as JSON value, as ``to_json`` writes it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _parsed(data: bytes | str) -> Any:
+    try:
+        return read_json(data)
+    except MalformedJson as error:
+        raise MalformedMessage(str(error)) from None
 
 
 def _describe(error: ValidationError) -> str:
@@ -170,10 +173,7 @@ def read_list(data: bytes | str, item: type[Wire]) -> list[Any]:
     Raises:
         MalformedMessage: Not an array of those.
     """
-    try:
-        value = read_json(data)
-    except MalformedJson as error:
-        raise MalformedMessage(str(error)) from None
+    value = _parsed(data)
     if not isinstance(value, list):
         raise MalformedMessage("it is not an array")
     return [item.from_value(element) for element in value]
