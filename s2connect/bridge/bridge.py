@@ -10,7 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -354,20 +354,14 @@ class Bridge:
             "reason": status.reason,
             "retry_in": None if status.retry_in is None else round(status.retry_in, 3),
             "times_up": status.times_up,
-            "sides": {
-                role.lower(): {
-                    "title": for_display(side.title, 100),
-                    "connected": side.connected,
-                    "protocol": side.protocol,
-                    "s2_version": for_display(side.s2_version, 40),
-                    "peer_address": side.peer_address,
-                }
-                for role, side in status.sides.items()
-            },
-            "messages": {role.lower(): dict(counts) for role, counts in status.counts.items()},
-            "refusals": {role.lower(): refusals for role, refusals in status.refusals.items()},
-            "queued": {role.lower(): number for role, number in status.queued.items()},
         }
+        by_role: dict[str, Mapping[Role, Any]] = {
+            "sides": {role: asdict(side) for role, side in status.sides.items()},
+            "messages": status.counts,
+            "refusals": status.refusals,
+            "queued": status.queued,
+        }
+        found |= {name: {role.lower(): part for role, part in parts.items()} for name, parts in by_role.items()}
         manager = route.manager
         if isinstance(manager, NodeManagerSide) and (node := manager.node_of(key)) is not None:
             paired = status.sides[Role.CEM].title if route.links[key].sides[Role.CEM].initiator is not None else None
@@ -375,10 +369,6 @@ class Bridge:
         elif isinstance(manager, PlainServerManagerSide):
             found["path"] = manager.path_of(key)
         return found
-
-    def task_failures(self) -> Mapping[str, int]:
-        """Failures of background tasks by errors of ours since the start, by purpose of the task."""
-        return dict(self.endpoint.supervisor.failures.counts)
 
     def totals(self) -> Mapping[str, Totals]:
         """Return the messages since the start, by route; they never decrease."""

@@ -135,12 +135,25 @@ class PathDevice(ConfiguredDevice):
     """A device of which only the id in its path is known, which is its name until it presents itself."""
 
 
-class PlainDevice(ConfiguredDevice):
+class Credentials(Section):
+    """A peer of plain S2, with what it has to show, or what the bridge shows it."""
+
+    token_file: Path | None = None
+    login_file: Path | None = None
+
+
+class PlainClient(Credentials):
+    """A server of plain S2, of which the bridge is a client."""
+
+    url: str
+    trust_anchors: Path | None = None
+    allow_unencrypted: bool = False
+
+
+class PlainDevice(Credentials, ConfiguredDevice):
     """A device that speaks plain S2."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    token_file: Path | None = None
-    login_file: Path | None = None
 
     @property
     def key(self) -> str:
@@ -148,12 +161,8 @@ class PlainDevice(ConfiguredDevice):
         return self.id or self.name
 
 
-class PlainClientDevice(PlainDevice):
+class PlainClientDevice(PlainClient, PlainDevice):
     """A device that is a server of plain S2."""
-
-    url: str
-    trust_anchors: Path | None = None
-    allow_unencrypted: bool = False
 
 
 class PlainServerDevice(PlainDevice):
@@ -214,14 +223,12 @@ class PlainClientDevices(Section):
     device: tuple[PlainClientDevice, ...]
 
 
-class PlainServerDevices(Listening):
+class PlainServerDevices(Listening, Credentials):
     """Devices that connect to the bridge, without S2 Connect."""
 
     type: Literal["plain-server"]
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] | None = None
     max_devices: Annotated[int, Field(ge=1, le=10_000)] = 100
-    token_file: Path | None = None
-    login_file: Path | None = None
     device: tuple[PlainServerDevice, ...] = ()
 
 
@@ -239,24 +246,17 @@ class NodeManager(Section):
     protocols: tuple[Protocol, ...] = ("WebSocket",)
 
 
-class PlainClientManager(Section):
+class PlainClientManager(PlainClient):
     """An energy manager to which the bridge connects once for each device."""
 
     type: Literal["plain-client"]
-    url: str
-    token_file: Path | None = None
-    login_file: Path | None = None
-    trust_anchors: Path | None = None
-    allow_unencrypted: bool = False
 
 
-class PlainServerManager(Listening):
+class PlainServerManager(Listening, Credentials):
     """An energy manager that connects to the bridge once for each device."""
 
     type: Literal["plain-server"]
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] = "/{id}"
-    token_file: Path | None = None
-    login_file: Path | None = None
 
 
 class MqttManager(MqttPeer):

@@ -19,6 +19,7 @@ from s2connect.bridge.config import (
     MqttDevices,
     MqttManager,
     MqttPeer,
+    PlainClient,
     PlainClientDevice,
     PlainClientManager,
     PlainServerDevices,
@@ -93,7 +94,7 @@ class _Checker:
             file = getattr(section, name, None)
             if isinstance(file, Path) and file.is_file():
                 self._secret(name, file)
-        if isinstance(section, EndpointSection | PlainClientManager | PlainClientDevice):
+        if isinstance(section, EndpointSection | PlainClient):
             self._anchors(section.trust_anchors)
         if isinstance(section, EndpointSection | Listening):
             self._identity(section.certificate, section.private_key)

@@ -181,8 +181,9 @@ class _Reader:
             for found in error.errors():
                 inner = found["loc"]
                 if found["type"] == "extra_forbidden":
-                    known = _model_at(model, inner[:-1]).model_fields
-                    self._say_unknown((*place, *inner), known)
+                    # There is one level of tables inside a section.
+                    inside = len(inner) > 1 and get_args(model.model_fields[str(inner[0])].annotation)[0]
+                    self._say_unknown((*place, *inner), (inside or model).model_fields)
                 else:
                     self.problems.add((*place, *inner), f"{_named(inner)}: {_sentence(found)}")
             return None
@@ -212,16 +213,6 @@ class _Reader:
         near = difflib.get_close_matches(key, known, 1, 0.6)
         meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         self.problems.add(place, f"{for_display(key, 60)} is unknown; {meant}")
-
-
-def _model_at(model: type[BaseModel], inner: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of a table inside a section; there is one level of them."""
-    for part in inner:
-        if isinstance(part, str) and part in model.model_fields:
-            item = get_args(model.model_fields[part].annotation)
-            if item and isinstance(item[0], type) and issubclass(item[0], BaseModel):
-                model = item[0]
-    return model
 
 
 def _named(inner: tuple[int | str, ...]) -> str:

@@ -56,13 +56,10 @@ async def read_credentials(token_file: Path | None, login_file: Path | None) -> 
         ConfigurationError: A file is missing or empty, or not in ASCII.
         StorageError: It cannot be read, or others can read it.
     """
-    return await _read_ascii(token_file, "a token"), await _read_ascii(login_file, "user:password")
-
-
-async def _read_ascii(file: Path | None, what: str) -> Secret | None:
-    if file is None:
-        return None
-    try:
-        return Secret(await read_secret(file, what))
-    except ValueError:
-        raise ConfigurationError(f"{file} does not hold {what} in ASCII.") from None
+    found: list[Secret | None] = []
+    for file, what in ((token_file, "a token"), (login_file, "user:password")):
+        try:
+            found.append(Secret(await read_secret(file, what)) if file is not None else None)
+        except ValueError:
+            raise ConfigurationError(f"{file} does not hold {what} in ASCII.") from None
+    return found[0], found[1]

@@ -168,11 +168,11 @@ class Link:
         )
 
     def _side_status(self, role: Role) -> SideStatus:
-        title, connection = self.sides[role].title, self._connections.get(role)
+        title, connection = for_display(self.sides[role].title, 100), self._connections.get(role)
         if connection is None:
             return SideStatus(title, connected=False)
         info = connection.info
-        return SideStatus(title, True, info.protocol, info.s2_version, info.peer_address)
+        return SideStatus(title, True, info.protocol, for_display(info.s2_version, 40), info.peer_address)
 
     # The task
 

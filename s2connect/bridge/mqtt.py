@@ -8,7 +8,7 @@ from s2connect import Connection, NodeId, Role
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
+from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteSide
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.transports import MqttTransport, Protection, SessionToken, StaticSession
 
@@ -32,23 +32,26 @@ class MqttLinkSide(LinkSide):
         return await self._mqtt.connect_static(self.session)
 
 
-class _Peers:
-    """The link sides of one side of a route.
+class MqttSide(RouteSide):
+    """Base of the sides at a broker.
 
     Args:
-        mqtt: The transport of the bridge.
+        mqtt: The transport of the bridge, which has a broker.
+        bridge: Id of the bridge, or from which the ids of the representatives are derived.
         role: Role of the peers.
     """
 
-    def __init__(self, mqtt: MqttTransport, role: Role) -> None:
+    def __init__(self, mqtt: MqttTransport, bridge: NodeId, role: Role) -> None:
         self._mqtt = mqtt
+        self._bridge = bridge
         self._role = role
         self._listening: dict[str, StaticSession] = {}
 
-    def start(self, links: RouteLinks) -> None:
-        self._links = links
+    async def close(self) -> None:
+        for key in list(self._listening):
+            await self._remove(key)
 
-    async def side(self, local: NodeId, peer: MqttPeer, title: str) -> MqttLinkSide:
+    async def _side(self, local: NodeId, peer: MqttPeer, title: str) -> MqttLinkSide:
         secret = None
         if peer.secret_file is not None:
             try:
@@ -68,7 +71,7 @@ class _Peers:
         )
         return MqttLinkSide(self._mqtt, session, title, Initiator.BRIDGE if ours else Initiator.PEER)
 
-    def listen(self, key: str, side: MqttLinkSide) -> None:
+    def _listen(self, key: str, side: MqttLinkSide) -> None:
         """Accept sessions that the peer opens. The broker may be away for now."""
         if side.initiator is not Initiator.PEER or key in self._listening:
             return
@@ -90,65 +93,31 @@ class _Peers:
         self._listening[key] = side.session
         self._links.supervisor.spawn(listen(), "listen", key[:40])
 
-    def remove(self, key: str) -> None:
+    async def _remove(self, key: str) -> None:
         if (session := self._listening.pop(key, None)) is not None:
             self._mqtt.unlisten_static(session)
 
-    def close(self) -> None:
-        for key in list(self._listening):
-            self.remove(key)
 
-
-class MqttDevicesSide(ConfiguredDevicesSide[MqttDevice]):
-    """Devices at a broker.
-
-    Args:
-        mqtt: The transport of the bridge, which has a broker.
-        bridge: Node id of the bridge, as the devices have it in their configuration.
-        config: The devices.
-    """
+class MqttDevicesSide(MqttSide, ConfiguredDevicesSide[MqttDevice]):
+    """Devices at a broker; they have the id of the bridge in their configuration."""
 
     def __init__(self, mqtt: MqttTransport, bridge: NodeId, config: MqttDevices) -> None:
-        super().__init__(config.device)
-        self._bridge = bridge
-        self._peers = _Peers(mqtt, Role.RM)
-
-    async def start(self, links: RouteLinks) -> None:
-        self._peers.start(links)
-        await super().start(links)
-
-    async def close(self) -> None:
-        self._peers.close()
+        MqttSide.__init__(self, mqtt, bridge, Role.RM)
+        ConfiguredDevicesSide.__init__(self, config.device)
 
     async def _add(self, device: MqttDevice) -> None:
-        side = await self._peers.side(self._bridge, device, device.name)
+        side = await self._side(self._bridge, device, device.name)
         await self._links.add_device(device.device(), side)
-        self._peers.listen(device.key, side)
-
-    async def _remove(self, key: str) -> None:
-        self._peers.remove(key)
+        self._listen(device.key, side)
 
 
-class MqttManagerSide(ManagerSide):
-    """An energy manager at a broker; every device is represented by a node id of its own.
-
-    Args:
-        mqtt: The transport of the bridge, which has a broker.
-        bridge: Id from which the ids of the representatives are derived.
-        config: The energy manager.
-    """
+class MqttManagerSide(MqttSide, ManagerSide):
+    """An energy manager at a broker; every device is represented by a node id of its own."""
 
     def __init__(self, mqtt: MqttTransport, bridge: NodeId, config: MqttManager) -> None:
-        self._bridge = bridge
+        super().__init__(mqtt, bridge, Role.CEM)
         self._config = config
-        self._peers = _Peers(mqtt, Role.CEM)
         self._sides: dict[str, MqttLinkSide] = {}
-
-    async def start(self, links: RouteLinks) -> None:
-        self._peers.start(links)
-
-    async def close(self) -> None:
-        self._peers.close()
 
     async def represent(self, device: Device) -> LinkSide:
         """Represent a device.
@@ -160,10 +129,10 @@ class MqttManagerSide(ManagerSide):
         side = self._sides.get(device.key)
         if side is None:
             local = representative_id(self._bridge, device.key)
-            side = self._sides[device.key] = await self._peers.side(local, self._config, "the energy manager")
-            self._peers.listen(device.key, side)
+            side = self._sides[device.key] = await self._side(local, self._config, "the energy manager")
+            self._listen(device.key, side)
         return side
 
     async def dismiss(self, key: str) -> None:
         if self._sides.pop(key, None) is not None:
-            self._peers.remove(key)
+            await self._remove(key)

@@ -6,14 +6,28 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from s2connect import Connection, InvalidMessage, Message, NodeId, Role, connect_plain, for_display
+from s2connect import (
+    Connection,
+    InvalidMessage,
+    Message,
+    NodeId,
+    PlainAcceptor,
+    PlainServer,
+    Role,
+    connect_plain,
+    for_display,
+)
 from s2connect.bridge.config import (
     ConfiguredDevice,
+    Credentials,
+    Listening,
     PathDevice,
+    PlainClient,
     PlainClientDevice,
     PlainClientDevices,
     PlainClientManager,
@@ -23,12 +37,19 @@ from s2connect.bridge.config import (
 )
 from s2connect.bridge.devices import Device, read_credentials
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.plain_server import LinkAcceptor
 from s2connect.bridge.recording import ObservedConnection
-from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
-from s2connect.errors import S2ConnectError
+from s2connect.bridge.sides import (
+    NOT_NOW,
+    ConfiguredDevicesSide,
+    Initiator,
+    LinkSide,
+    ManagerSide,
+    RouteLinks,
+    RouteSide,
+)
+from s2connect.errors import ConfigurationError, S2ConnectError
 from s2connect.session import Direction
-from s2connect.transports import PlainConnection, Proxies, Trust, wan_client_context
+from s2connect.transports import PlainConnection, Proxies, ServerContext, ServerIdentity, Trust, wan_client_context
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +73,7 @@ class PlainClientLinkSide(LinkSide):
 
     def __init__(
         self,
-        settings: PlainClientDevice | PlainClientManager,
+        settings: PlainClient,
         url: str,
         title: str,
         role: Role,
@@ -85,16 +106,6 @@ class PlainClientLinkSide(LinkSide):
             allow_unencrypted=settings.allow_unencrypted,
         )
         return self.observe(connection)
-
-
-class PlainServerLinkSide(LinkSide):
-    """A client of plain S2, which connects to the bridge."""
-
-    initiator = Initiator.PEER
-
-    def __init__(self, title: str, path: str) -> None:
-        self.title = title
-        self.path = path
 
 
 def _described(links: RouteLinks, known: ConfiguredDevice, side: LinkSide, connection: Connection) -> Connection:
@@ -134,7 +145,113 @@ class PlainClientDevicesSide(ConfiguredDevicesSide[PlainClientDevice]):
         await self._links.add_device(device.device(), side)
 
 
-class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
+class PlainServerLinkSide(LinkSide):
+    """A client of plain S2, which connects to the bridge."""
+
+    initiator = Initiator.PEER
+
+    def __init__(self, title: str, path: str) -> None:
+        self.title = title
+        self.path = path
+
+
+class PlainServerSide(RouteSide):
+    """Base of the sides whose peers connect to the bridge, each at a path of its own.
+
+    Args:
+        settings: Address, port and TLS.
+        role: Role of the clients.
+    """
+
+    def __init__(self, settings: Listening, role: Role) -> None:
+        self._settings = settings
+        self._role = role
+        self._server: PlainServer | None = None
+        self._paths: dict[str, str] = {}
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._settings.port if self._server is None else self._server.port
+
+    async def start(self, links: RouteLinks) -> None:
+        """Listen.
+
+        Raises:
+            ConfigurationError: The address or port, or a file, cannot be used; or other machines could come in without
+                TLS, and that is not allowed.
+        """
+        settings, tls = self._settings, None
+        if settings.certificate is not None and settings.private_key is not None:
+            tls = await asyncio.to_thread(_server_context, settings.certificate, settings.private_key)
+        self._server = PlainServer(
+            host=None if settings.host == "*" else settings.host,
+            port=settings.port,
+            tls=tls,
+            allow_unencrypted=settings.allow_unencrypted,
+        )
+        await self._server.start()
+        await super().start(links)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+
+    async def _accept(
+        self,
+        path: str,
+        key: str | None,
+        local: NodeId,
+        access: Credentials,
+        observe: Callable[[PlainConnection], Connection] = lambda connection: connection,
+        known: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Accept the client of one device at a path of its own.
+
+        Without a key, ``path`` is a template with the id of the device, and ``known`` returns whether it may connect.
+        """
+
+        async def admit(name: str) -> str | None:
+            if known is not None and not await known(name):
+                return NOT_NOW
+            # The version that the client will choose is not known before the handshake.
+            return await self._links.request_session(key or name, self._role, "")
+
+        token, login = await read_credentials(access.token_file, access.login_file)
+        acceptor = PlainAcceptor(
+            role=self._role.other,
+            local=local,
+            tokens={"client": token} if token is not None else None,
+            logins={"client": login} if login is not None else None,
+            by_path=key is None,
+            admission=admit,
+            allow_unencrypted=self._settings.allow_unencrypted,
+        )
+
+        async def accept() -> None:
+            async for connection in acceptor:
+                self._links.hand_over(key or connection.name, self._role, observe(connection))
+
+        assert self._server is not None
+        self._server.add(path, acceptor)
+        if key is not None:
+            self._paths[key] = path
+        self._links.supervisor.keep(accept, "accept", key[:40] if key is not None else "by path")
+
+    async def _remove(self, key: str) -> None:
+        if (path := self._paths.pop(key, None)) is not None and self._server is not None:
+            await self._server.remove(path)
+
+
+def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
+    try:
+        chain, key = certificate.read_bytes(), private_key.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename} cannot be read ({error.strerror}).") from None
+    return ServerContext(ServerIdentity.load(chain, key)).context
+
+
+class PlainServerDevicesSide(PlainServerSide, ConfiguredDevicesSide[PlainServerDevice]):
     """Devices that are clients of plain S2: each connects to a path of its own, as configured or with its id in it.
 
     Args:
@@ -143,35 +260,23 @@ class PlainServerDevicesSide(ConfiguredDevicesSide[PlainServerDevice]):
     """
 
     def __init__(self, bridge: NodeId, config: PlainServerDevices) -> None:
-        super().__init__(config.device)
+        PlainServerSide.__init__(self, config, Role.RM)
+        ConfiguredDevicesSide.__init__(self, config.device)
         self._bridge = bridge
         self._config = config
-        self._acceptor = LinkAcceptor(config, Role.RM)
         self._by_path: dict[str, tuple[ConfiguredDevice, PlainServerLinkSide]] = {}
 
-    @property
-    def port(self) -> int:
-        """The port it listens on, once started."""
-        return self._acceptor.port
-
     async def start(self, links: RouteLinks) -> None:
-        await self._acceptor.start(links)
         await super().start(links)
         if (path := self._config.path) is not None:
             known = partial(self._admit_by_path, path)
-            await self._acceptor.add(path, None, self._bridge, self._config, self._observe_by_path, known)
-
-    async def close(self) -> None:
-        await self._acceptor.close()
+            await self._accept(path, None, self._bridge, self._config, self._observe_by_path, known)
 
     async def _add(self, device: PlainServerDevice) -> None:
         side = PlainServerLinkSide(device.name, device.at)
         await self._links.add_device(device.device(), side)
         observe = partial(_described, self._links, device, side)
-        await self._acceptor.add(device.at, device.key, self._bridge, device, observe)
-
-    async def _remove(self, key: str) -> None:
-        await self._acceptor.remove(key)
+        await self._accept(device.at, device.key, self._bridge, device, observe)
 
     async def _admit_by_path(self, path: str, key: str) -> bool:
         """Return whether a device may connect under the id in its path."""
@@ -229,7 +334,7 @@ class PlainClientManagerSide(ManagerSide):
         return PlainClientLinkSide(self._config, url, "the energy manager", Role.RM, local, self._proxies)
 
 
-class PlainServerManagerSide(ManagerSide):
+class PlainServerManagerSide(PlainServerSide, ManagerSide):
     """An energy manager that is a client of plain S2: it connects to the path of every device.
 
     Args:
@@ -238,21 +343,10 @@ class PlainServerManagerSide(ManagerSide):
     """
 
     def __init__(self, bridge: NodeId, config: PlainServerManager) -> None:
+        super().__init__(config, Role.CEM)
         self._bridge = bridge
         self._config = config
-        self._acceptor = LinkAcceptor(config, Role.CEM)
         self._sides: dict[str, PlainServerLinkSide] = {}
-
-    @property
-    def port(self) -> int:
-        """The port it listens on, once started."""
-        return self._acceptor.port
-
-    async def start(self, links: RouteLinks) -> None:
-        await self._acceptor.start(links)
-
-    async def close(self) -> None:
-        await self._acceptor.close()
 
     def path_of(self, key: str) -> str | None:
         """Return the path of a device; None where it is not represented."""
@@ -275,7 +369,7 @@ class PlainServerManagerSide(ManagerSide):
                 path += f"-{local.hex[:12]}"
             side = self._sides[device.key] = PlainServerLinkSide("the energy manager", path)
             try:
-                await self._acceptor.add(path, device.key, local, self._config)
+                await self._accept(path, device.key, local, self._config)
             except BaseException:
                 del self._sides[device.key]
                 raise
@@ -283,7 +377,7 @@ class PlainServerManagerSide(ManagerSide):
 
     async def dismiss(self, key: str) -> None:
         if self._sides.pop(key, None) is not None:
-            await self._acceptor.remove(key)
+            await self._remove(key)
 
 
 def _filled(template: str, device: Device, *, quoted: bool = True) -> str:

@@ -18,6 +18,7 @@ from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import Handler, HttpsServer
+from s2connect.model.common import Role
 from s2connect.web.page import HEADERS, status_page
 
 if TYPE_CHECKING:
@@ -92,59 +93,45 @@ class Metrics:
         """Return the present metrics, for prometheus-client."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-        states = GaugeMetricFamily("s2connect_bridge_links", "Links by state.", labels=["route", "state"])
-        up = GaugeMetricFamily(
-            "s2connect_bridge_link_up", "1 where both sides are there, heard within the heartbeat.", labels=["link"]
-        )
-        sides = GaugeMetricFamily(
-            "s2connect_bridge_sides_connected", "Peers that are there, by role.", labels=["route", "role"]
-        )
-        queued = GaugeMetricFamily(
-            "s2connect_bridge_queued_messages",
-            "Messages that wait to be sent, by role of the receiver.",
-            labels=["route", "role"],
-        )
+        def gauge(name: str, what: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"s2connect_bridge_{name}", what, labels=labels)
+
+        def counter(name: str, what: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"s2connect_bridge_{name}", what, labels=labels)
+
+        states = gauge("links", "Links by state.", "route", "state")
+        up = gauge("link_up", "1 where both sides are there, heard within the heartbeat.", "link")
+        sides = gauge("sides_connected", "Peers that are there, by role.", "route", "role")
+        queued = gauge("queued_messages", "Messages that wait to be sent, by role of the receiver.", "route", "role")
         for name, route in self._bridge.routes.items():
             links = route.status()
             for state in LinkState:
                 states.add_metric([name, state], sum(link.state is state for link in links))
             for link in links[:MAX_LABELLED]:
                 up.add_metric([link.name], link.state is LinkState.UP)
-            for role in ("RM", "CEM"):
-                there = [side.connected for link in links for r, side in link.sides.items() if r == role]
-                sides.add_metric([name, role], sum(there))
-                queued.add_metric([name, role], sum(n for link in links for r, n in link.queued.items() if r == role))
-        messages = CounterMetricFamily(
-            "s2connect_bridge_messages", "Messages by what became of them.", labels=["route", "sender", "fate"]
-        )
-        texts = CounterMetricFamily(
-            "s2connect_bridge_received_bytes", "Bytes of the messages that were received.", labels=["route", "sender"]
-        )
-        slowed = CounterMetricFamily(
-            "s2connect_bridge_slowed", "Pauses of reading from a peer that sent too much.", labels=["route", "sender"]
-        )
-        refusals = CounterMetricFamily(
-            "s2connect_bridge_refusals",
-            "Messages whose ReceptionStatus is not OK, by who refused them.",
-            labels=["route", "sender", "by", "status"],
-        )
+            for role in (Role.RM, Role.CEM):
+                sides.add_metric([name, role], sum(link.sides[role].connected for link in links))
+                queued.add_metric([name, role], sum(link.queued.get(role, 0) for link in links))
+        messages = counter("messages", "Messages by what became of them.", "route", "sender", "fate")
+        texts = counter("received_bytes", "Bytes of the messages that were received.", "route", "sender")
+        slowed = counter("slowed", "Pauses of reading from a peer that sent too much.", "route", "sender")
+        what = "Messages whose ReceptionStatus is not OK, by who refused them."
+        refusals = counter("refusals", what, "route", "sender", "by", "status")
         for name, totals in self._bridge.totals().items():
-            for what, number in totals.items():
-                match what:
+            for key, number in totals.items():
+                match key:
                     case sender, "bytes":
                         texts.add_metric([name, sender], number)
                     case sender, "slowed":
                         slowed.add_metric([name, sender], number)
                     case _, _:
-                        messages.add_metric([name, *what], number)
+                        messages.add_metric([name, *key], number)
                     case _:
-                        refusals.add_metric([name, *what], number)
-        failed = GaugeMetricFamily("s2connect_bridge_routes_failed", "Routes of the file that do not run.")
+                        refusals.add_metric([name, *key], number)
+        failed = gauge("routes_failed", "Routes of the file that do not run.")
         failed.add_metric([], len(self._bridge.failed))
-        tasks = CounterMetricFamily(
-            "s2connect_bridge_task_failures", "Background tasks that failed, by what they do.", labels=["task"]
-        )
-        for task, number in self._bridge.task_failures().items():
+        tasks = counter("task_failures", "Background tasks that failed, by what they do.", "task")
+        for task, number in self._bridge.endpoint.supervisor.failures.counts.items():
             tasks.add_metric([task], number)
         return [states, up, sides, queued, messages, texts, slowed, refusals, failed, tasks]
 

@@ -21,19 +21,10 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Display row of a link, its texts cleaned.
+    """Display row of a link, its texts cleaned: the :data:`COLUMNS`, empty where they do not apply.
 
     Attributes:
-        link: Its name within the route.
-        state: A :class:`~s2connect.bridge.link_state.LinkState`.
-        since: For how long.
-        reason: Why; empty where all is well.
-        device: How the device is connected, "-" where it is not.
-        manager: How the energy manager is.
-        from_device: What became of the messages of the device, by :data:`FATES`.
-        from_manager: What became of those of the energy manager.
-        retry: When the bridge connects by itself, otherwise empty.
-        refused: A sentence on the last refused message of each side; empty where there was none.
+        refused: A sentence on the last refused message of each side that had one.
     """
 
     link: str
