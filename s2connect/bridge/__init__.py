@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from s2connect.bridge.counters import Refusal
     from s2connect.bridge.devices import Device
     from s2connect.bridge.link import Link
-    from s2connect.bridge.link_state import LinkEvent, LinkState
-    from s2connect.bridge.link_status import LinkStatus, SideStatus
+    from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStatus, SideStatus
     from s2connect.bridge.problems import BridgeFileError, Problem
     from s2connect.bridge.recording import ObservedConnection
     from s2connect.bridge.relay import Fate, Out, Overdue, Policy, Relay
@@ -66,8 +65,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.bridge.sides": "NOT_NOW DevicesSide Initiator LinkSide ManagerSide RouteLinks RouteSide",
         "s2connect.bridge.devices": "Device",
         "s2connect.bridge.link": "Link",
-        "s2connect.bridge.link_state": "LinkEvent LinkState",
-        "s2connect.bridge.link_status": "LinkStatus SideStatus",
+        "s2connect.bridge.link_state": "LinkEvent LinkState LinkStatus SideStatus",
         "s2connect.bridge.relay": "Fate Out Overdue Policy Relay",
         "s2connect.bridge.counters": "Refusal",
         "s2connect.bridge.recording": "ObservedConnection",

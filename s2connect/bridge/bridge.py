@@ -47,8 +47,7 @@ from s2connect.bridge.config import (
 )
 from s2connect.bridge.counters import Totals
 from s2connect.bridge.link import Link
-from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
 from s2connect.bridge.nodes import (
     NodeDevicesSide,

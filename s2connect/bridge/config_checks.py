@@ -28,8 +28,7 @@ from s2connect.bridge.config import (
     RouteSection,
 )
 from s2connect.bridge.devices import MAX_SECRET_BYTES
-from s2connect.bridge.problems import Problems
-from s2connect.bridge.toml_lines import Place
+from s2connect.bridge.problems import Place, Problems
 from s2connect.errors import InvalidUrl, S2ConnectError
 from s2connect.transports import (
     ServerIdentity,

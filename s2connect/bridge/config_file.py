@@ -25,8 +25,7 @@ from s2connect.bridge.config import (
     RouteSection,
 )
 from s2connect.bridge.config_checks import check
-from s2connect.bridge.problems import BridgeFileError, Problem, Problems
-from s2connect.bridge.toml_lines import Place, lines_of
+from s2connect.bridge.problems import BridgeFileError, Place, Problem, Problems
 from s2connect.errors import ConfigurationError
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -97,7 +96,7 @@ class _Reader:
     _TABLES: ClassVar = ("home", "endpoint", "mqtt", "proxy", "metrics", "route")
 
     def __init__(self, file: Path, text: str, data: dict[str, Any]) -> None:
-        self.problems = Problems(lines_of(text))
+        self.problems = Problems(text)
         self._file = file
         self._data = data
         self._read: dict[Place, BaseModel] = {}

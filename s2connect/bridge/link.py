@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from s2connect import Connection, FailureLog, InvalidMessage, Role, for_display
 from s2connect.bridge.counters import Counters
-from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine
-from s2connect.bridge.link_status import LinkStatus, SideStatus
+from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
 from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
@@ -268,7 +267,7 @@ class Link:
                 raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
             meeting.result()
             versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
-            return Relay(versions, self.policy, counters=self.counters)
+            return Relay(versions, self.policy, counters=self.counters, on_details=self.sides[Role.RM].on_details)
         except BaseException:
             self._answer_all(NOT_NOW)
             raise

@@ -33,13 +33,7 @@ class MqttLinkSide(LinkSide):
 
 
 class MqttSide(RouteSide):
-    """Base of the sides at a broker.
-
-    Args:
-        mqtt: The transport of the bridge, which has a broker.
-        bridge: Id of the bridge, or from which the ids of the representatives are derived.
-        role: Role of the peers.
-    """
+    """Base of the sides at a broker, whose peers have one role."""
 
     def __init__(self, mqtt: MqttTransport, bridge: NodeId, role: Role) -> None:
         self._mqtt = mqtt
@@ -120,12 +114,6 @@ class MqttManagerSide(MqttSide, ManagerSide):
         self._sides: dict[str, MqttLinkSide] = {}
 
     async def represent(self, device: Device) -> LinkSide:
-        """Represent a device.
-
-        Raises:
-            ConfigurationError: The secret or another value cannot be used.
-            StorageError: Others can read the secret.
-        """
         side = self._sides.get(device.key)
         if side is None:
             local = representative_id(self._bridge, device.key)

@@ -41,12 +41,7 @@ class NodeLinkSide(LinkSide):
 
 
 class NodeDevicesSide(DevicesSide):
-    """Devices pair with one energy manager node of the bridge.
-
-    Args:
-        endpoint: The bridge's endpoint.
-        node: Its node towards the devices.
-    """
+    """Devices pair with ``node``, an energy manager node of the bridge."""
 
     def __init__(self, endpoint: Endpoint, node: Node) -> None:
         self._endpoint = endpoint
@@ -147,13 +142,7 @@ def representative_alias(name: str, node: NodeId) -> str:
 
 
 class NodeManagerSide(ManagerSide):
-    """Every device is represented by an RM node of the bridge, which pairs with the energy manager.
-
-    Args:
-        endpoint: The bridge's endpoint.
-        bridge: Id from which the ids of the representatives are derived.
-        protocols: Communication protocols by preference.
-    """
+    """Every device is represented by an RM node of the bridge, which pairs with the energy manager."""
 
     is_durable = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import ssl
@@ -37,7 +38,6 @@ from s2connect.bridge.config import (
 )
 from s2connect.bridge.devices import Device, read_credentials
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.recording import ObservedConnection
 from s2connect.bridge.sides import (
     NOT_NOW,
     ConfiguredDevicesSide,
@@ -48,37 +48,18 @@ from s2connect.bridge.sides import (
     RouteSide,
 )
 from s2connect.errors import ConfigurationError, S2ConnectError
-from s2connect.session import Direction
-from s2connect.transports import PlainConnection, Proxies, ServerContext, ServerIdentity, Trust, wan_client_context
+from s2connect.transports import Proxies, ServerContext, ServerIdentity, Trust, wan_client_context
 
 _log = logging.getLogger(__name__)
 
 
 class PlainClientLinkSide(LinkSide):
-    """A server of plain S2, to which the bridge connects.
-
-    Args:
-        settings: Its credentials and trust.
-        url: ``wss://…`` or ``ws://…``.
-        title: Name of the peer, for display.
-        role: Role of the bridge.
-        local: Node id of the bridge there.
-        proxies: For ``wss://`` towards the internet.
-
-    Attributes:
-        observe: Given every connection, returns the one to use.
-    """
+    """A server of plain S2, to which the bridge connects with its credentials and trust; ``role`` is the bridge's."""
 
     initiator = Initiator.BRIDGE
 
     def __init__(
-        self,
-        settings: PlainClient,
-        url: str,
-        title: str,
-        role: Role,
-        local: NodeId,
-        proxies: Proxies,
+        self, settings: PlainClient, url: str, title: str, role: Role, local: NodeId, proxies: Proxies
     ) -> None:
         self.title = title
         self._settings = settings
@@ -86,7 +67,6 @@ class PlainClientLinkSide(LinkSide):
         self._role = role
         self._local = local
         self._proxies = proxies
-        self.observe: Callable[[Connection], Connection] = lambda connection: connection
         self._context: ssl.SSLContext | None = None
 
     async def open(self) -> Connection:
@@ -96,7 +76,7 @@ class PlainClientLinkSide(LinkSide):
             if self._context is None:
                 self._context = await asyncio.to_thread(wan_client_context, settings.trust_anchors)
             trust = Trust(self._context, None, self._proxies.towards(urlsplit(self._url).hostname or ""))
-        connection = await connect_plain(
+        return await connect_plain(
             self._url,
             role=self._role,
             local=self._local,
@@ -105,34 +85,17 @@ class PlainClientLinkSide(LinkSide):
             trust=trust,
             allow_unencrypted=settings.allow_unencrypted,
         )
-        return self.observe(connection)
 
 
-def _described(links: RouteLinks, known: ConfiguredDevice, side: LinkSide, connection: Connection) -> Connection:
-    """Complete the description of a device from its ResourceManagerDetails, once a session."""
-
-    def watch(direction: Direction, message: Message) -> None:
-        if message.type != "ResourceManagerDetails" or direction != "received":
-            return
-        observed.stop()
-        try:
-            device = known.introduced(message.body)
-        except InvalidMessage:
-            return  # the link acknowledges it
+def _describe(links: RouteLinks, known: ConfiguredDevice, side: LinkSide, details: Message) -> None:
+    """Complete the description of a device from its ResourceManagerDetails."""
+    with contextlib.suppress(InvalidMessage):  # the link acknowledges it
+        device = known.introduced(details.body)
         links.supervisor.spawn(links.add_device(device, side), "describe", known.key[:40])
-
-    observed = ObservedConnection(connection, watch, lambda _: None)
-    return observed
 
 
 class PlainClientDevicesSide(ConfiguredDevicesSide[PlainClientDevice]):
-    """Devices that are servers of plain S2; the bridge connects to them.
-
-    Args:
-        bridge: Id of the bridge towards the devices.
-        config: The devices.
-        proxies: For ``wss://`` towards the internet.
-    """
+    """Devices that are servers of plain S2; the bridge connects to them."""
 
     def __init__(self, bridge: NodeId, config: PlainClientDevices, proxies: Proxies) -> None:
         super().__init__(config.device)
@@ -141,7 +104,7 @@ class PlainClientDevicesSide(ConfiguredDevicesSide[PlainClientDevice]):
 
     async def _add(self, device: PlainClientDevice) -> None:
         side = PlainClientLinkSide(device, device.url, device.name, Role.CEM, self._bridge, self._proxies)
-        side.observe = partial(_described, self._links, device, side)
+        side.on_details = partial(_describe, self._links, device, side)
         await self._links.add_device(device.device(), side)
 
 
@@ -156,12 +119,7 @@ class PlainServerLinkSide(LinkSide):
 
 
 class PlainServerSide(RouteSide):
-    """Base of the sides whose peers connect to the bridge, each at a path of its own.
-
-    Args:
-        settings: Address, port and TLS.
-        role: Role of the clients.
-    """
+    """Base of the sides whose peers, of one role, connect to the bridge, each at a path of its own."""
 
     def __init__(self, settings: Listening, role: Role) -> None:
         self._settings = settings
@@ -175,12 +133,6 @@ class PlainServerSide(RouteSide):
         return self._settings.port if self._server is None else self._server.port
 
     async def start(self, links: RouteLinks) -> None:
-        """Listen.
-
-        Raises:
-            ConfigurationError: The address or port, or a file, cannot be used; or other machines could come in without
-                TLS, and that is not allowed.
-        """
         settings, tls = self._settings, None
         if settings.certificate is not None and settings.private_key is not None:
             tls = await asyncio.to_thread(_server_context, settings.certificate, settings.private_key)
@@ -203,7 +155,6 @@ class PlainServerSide(RouteSide):
         key: str | None,
         local: NodeId,
         access: Credentials,
-        observe: Callable[[PlainConnection], Connection] = lambda connection: connection,
         known: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """Accept the client of one device at a path of its own.
@@ -230,7 +181,7 @@ class PlainServerSide(RouteSide):
 
         async def accept() -> None:
             async for connection in acceptor:
-                self._links.hand_over(key or connection.name, self._role, observe(connection))
+                self._links.hand_over(key or connection.name, self._role, connection)
 
         assert self._server is not None
         self._server.add(path, acceptor)
@@ -252,31 +203,25 @@ def _server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
 
 
 class PlainServerDevicesSide(PlainServerSide, ConfiguredDevicesSide[PlainServerDevice]):
-    """Devices that are clients of plain S2: each connects to a path of its own, as configured or with its id in it.
-
-    Args:
-        bridge: Id of the bridge towards the devices.
-        config: The listener and the devices.
-    """
+    """Devices that are clients of plain S2: each connects to a path of its own, as configured or with its id in it."""
 
     def __init__(self, bridge: NodeId, config: PlainServerDevices) -> None:
         PlainServerSide.__init__(self, config, Role.RM)
         ConfiguredDevicesSide.__init__(self, config.device)
         self._bridge = bridge
         self._config = config
-        self._by_path: dict[str, tuple[ConfiguredDevice, PlainServerLinkSide]] = {}
+        self._by_path: dict[str, PlainServerLinkSide] = {}
 
     async def start(self, links: RouteLinks) -> None:
         await super().start(links)
         if (path := self._config.path) is not None:
-            known = partial(self._admit_by_path, path)
-            await self._accept(path, None, self._bridge, self._config, self._observe_by_path, known)
+            await self._accept(path, None, self._bridge, self._config, partial(self._admit_by_path, path))
 
     async def _add(self, device: PlainServerDevice) -> None:
         side = PlainServerLinkSide(device.name, device.at)
+        side.on_details = partial(_describe, self._links, device, side)
         await self._links.add_device(device.device(), side)
-        observe = partial(_described, self._links, device, side)
-        await self._accept(device.at, device.key, self._bridge, device, observe)
+        await self._accept(device.at, device.key, self._bridge, device)
 
     async def _admit_by_path(self, path: str, key: str) -> bool:
         """Return whether a device may connect under the id in its path."""
@@ -288,16 +233,16 @@ class PlainServerDevicesSide(PlainServerSide, ConfiguredDevicesSide[PlainServerD
                 return False
             known = PathDevice(name=key)
             side = PlainServerLinkSide(key, path.replace("{id}", key))
-            self._by_path[key] = known, side
+            side.on_details = partial(_describe, self._links, known, side)
+            self._by_path[key] = side
             try:
                 await self._links.add_device(known.device(), side)
-            except S2ConnectError as error:
+            except BaseException as error:
                 del self._by_path[key]
+                if not isinstance(error, S2ConnectError):
+                    raise
                 _log.error("the device %s is not taken: %s", for_display(key), error)
                 return False
-            except BaseException:
-                del self._by_path[key]
-                raise
         return True
 
     async def _make_room(self) -> bool:
@@ -309,19 +254,9 @@ class PlainServerDevicesSide(PlainServerSide, ConfiguredDevicesSide[PlainServerD
                 return True
         return False
 
-    def _observe_by_path(self, connection: PlainConnection) -> Connection:
-        known, side = self._by_path[connection.name]
-        return _described(self._links, known, side, connection)
-
 
 class PlainClientManagerSide(ManagerSide):
-    """An energy manager that is a server of plain S2: the bridge connects to it once for every device.
-
-    Args:
-        bridge: Id from which the ids of the representatives are derived.
-        config: The server.
-        proxies: For ``wss://`` towards the internet.
-    """
+    """An energy manager that is a server of plain S2: the bridge connects to it once for every device."""
 
     def __init__(self, bridge: NodeId, config: PlainClientManager, proxies: Proxies) -> None:
         self._bridge = bridge
@@ -335,12 +270,7 @@ class PlainClientManagerSide(ManagerSide):
 
 
 class PlainServerManagerSide(PlainServerSide, ManagerSide):
-    """An energy manager that is a client of plain S2: it connects to the path of every device.
-
-    Args:
-        bridge: Id from which the ids of the representatives are derived.
-        config: The listener, the template of the paths, and the credentials that are required.
-    """
+    """An energy manager that is a client of plain S2: it connects to the path of every device."""
 
     def __init__(self, bridge: NodeId, config: PlainServerManager) -> None:
         super().__init__(config, Role.CEM)
@@ -357,10 +287,6 @@ class PlainServerManagerSide(PlainServerSide, ManagerSide):
         """Represent a device. It keeps its path, also when its name changes.
 
         The second of two devices whose paths would be the same gets the beginning of its representative's id added.
-
-        Raises:
-            ConfigurationError: The token cannot be read.
-            StorageError: Others can read the token.
         """
         side = self._sides.get(device.key)
         if side is None:

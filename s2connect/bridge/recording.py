@@ -66,10 +66,6 @@ class ObservedConnection(Connection):
             with contextlib.suppress(InvalidMessage):
                 self._observer(direction, read_message(text))
 
-    def stop(self) -> None:
-        """Stop observing, without a notice of the end."""
-        self._over = True
-
     def _end(self, why: SessionEnd) -> None:
         if not self._over:
             self._over = True

@@ -140,6 +140,7 @@ class Relay:
         versions: S2 JSON version by side, in any spelling (VER-06).
         policy: Limits and validation.
         counters: Counters of the link, which outlive its sessions.
+        on_details: Called with the first ResourceManagerDetails that is forwarded.
         wall: Clock for translations.
 
     Raises:
@@ -152,10 +153,12 @@ class Relay:
         policy: Policy,
         *,
         counters: Counters | None = None,
+        on_details: Callable[[Message], None] | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.policy = policy
         self.counters = counters = counters or Counters()
+        self._on_details = on_details
         self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
@@ -225,7 +228,9 @@ class Relay:
         except UsageError:
             label = "a message with this message_id, or too many, wait for their ReceptionStatus"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-        self._remember(from_, identifier, kind)
+        from_.types[identifier] = kind
+        if len(from_.types) > 2 * MAX_OUTSTANDING:  # waiting messages, and those given up
+            del from_.types[next(iter(from_.types))]
         if self._translator is not None:
             return self._translated(self._translator, side, message)
         if self._looks_back:
@@ -233,15 +238,13 @@ class Relay:
         self._forwarded(from_, message)
         return [Out(from_.other, message.text, identifier)]
 
-    def _remember(self, from_: _Side, identifier: str, kind: str) -> None:
-        from_.types[identifier] = kind
-        if len(from_.types) > 2 * MAX_OUTSTANDING:  # waiting messages, and those given up
-            del from_.types[next(iter(from_.types))]
-
     def _forwarded(self, from_: _Side, message: Message) -> None:
         from_.counts[_FORWARDED] += 1
         if message.type == SESSION_REQUEST:
             self._farewells[from_.other] = message.id or NIL_ID
+        elif message.type == "ResourceManagerDetails" and self._on_details is not None and from_.other is Role.CEM:
+            self._on_details(message)
+            self._on_details = None
 
     def _translated(self, translator: Translator, side: Role, message: Message) -> list[Out]:
         from_, identifier = self._sides[side], message.id or NIL_ID

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from s2connect import Connection, FailureLog, Role, Supervisor, for_display
 from s2connect.bridge.devices import Device
 from s2connect.bridge.link import Link
-from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks

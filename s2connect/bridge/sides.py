@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
-from s2connect import Connection, Role, Supervisor
+from s2connect import Connection, Message, Role, Supervisor
 from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
 from s2connect.errors import UsageError
@@ -28,9 +28,11 @@ class LinkSide(ABC):
 
     Attributes:
         title: Name of the peer, for display.
+        on_details: Called with the first ResourceManagerDetails that the peer sends in a session.
     """
 
     title: str
+    on_details: Callable[[Message], None] | None = None
 
     @property
     @abstractmethod

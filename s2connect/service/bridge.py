@@ -14,7 +14,7 @@ from typing import Any, Final
 from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_file import load
-from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.problems import BridgeFileError, Problem
 from s2connect.errors import S2ConnectError, UsageError
 from s2connect.model.text import for_display

@@ -15,8 +15,7 @@ import pytest
 from s2connect import Endpoint, EndpointConfig, NodeConfig, PlainServer
 from s2connect.bridge.bridge import Bridge, prepare_home
 from s2connect.bridge.config_file import load
-from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.link_status import LinkStatus
+from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.errors import ConfigurationError, HomeInUse
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role

@@ -19,8 +19,7 @@ from s2connect.bridge import config as config_module
 from s2connect.bridge.config import BridgeConfig, MqttDevices, PlainServerDevices
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import TABLE
-from s2connect.bridge.problems import BridgeFileError
-from s2connect.bridge.toml_lines import line_of, lines_of
+from s2connect.bridge.problems import BridgeFileError, Problems, lines_of
 from s2connect.errors import ConfigurationError
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
@@ -326,8 +325,10 @@ l = 3
         ("r", 1, "k", 0, "l"): 17,
     }
     assert {place: lines[place] for place in expected} == expected
-    assert line_of(lines, ("t", "c", 1, "d")) == 6
-    assert line_of(lines, ("nothing", "here")) == 1
+    problems = Problems(text)
+    problems.add(("t", "c", 1, "d"), "inside an array")
+    problems.add(("nothing", "here"), "nowhere")
+    assert [problem.line for problem in problems.found] == [6, 1]
 
 
 @given(st.text(alphabet=string.printable, max_size=200))
