@@ -396,10 +396,7 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
 
 
 def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
-    """Create the home of a bridge, or update its settings from the file. Blocks.
-
-    Returns:
-        The settings of the endpoint, and the id of the bridge.
+    """Create the home of a bridge, or update its settings from the file; return them and its id. Blocks.
 
     Raises:
         ConfigurationError: A setting cannot be used.

@@ -54,12 +54,7 @@ class EndpointSection(Section):
 
 
 class ProxySection(Section):
-    """An HTTP proxy for connections to the internet.
-
-    Attributes:
-        url: ``http://host:port``; None takes that of the environment.
-        exceptions: Hosts, or domains that begin with a dot, which are reached without it.
-    """
+    """An HTTP proxy for connections to the internet; None takes that of the environment."""
 
     url: str | None = None
     exceptions: tuple[str, ...] = ()
@@ -97,22 +92,11 @@ class ConfiguredDevice(Section):
             node = NodeId(UUID(self.key))
         except ValueError:
             node = NodeId(uuid5(NAMESPACE_URL, f"s2connect-device:{self.key}"))
-        description = NodeDescription(
-            id=node,
-            brand=self.brand,
-            type=self.type,
-            model_name=self.model,
-            user_defined_name=self.name,
-            role=Role.RM,
-        )
-        return Device(self.key, self.name, description)
+        maker = {"brand": self.brand, "type": self.type, "model_name": self.model}
+        return Device(self.key, self.name, NodeDescription(id=node, **maker, user_defined_name=self.name, role=Role.RM))
 
     def introduced(self, details: Mapping[str, Any]) -> Device:
-        """Return the device with gaps of its configuration filled from its ``ResourceManagerDetails``.
-
-        Args:
-            details: The message; from the network, anything may be in it.
-        """
+        """Return the device with its gaps filled from its ``ResourceManagerDetails``, where anything may be."""
 
         def text(name: str) -> str | None:
             value = details.get(name)
@@ -304,17 +288,7 @@ class RouteConfig(RouteSection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeConfig:
-    """A whole file.
-
-    Attributes:
-        file: Where it is.
-        home: State directory.
-        endpoint: How the bridge is reached; ``given`` are the settings that the file names.
-        mqtt: Its broker.
-        proxy: Its proxy.
-        metrics: Where its numbers are.
-        routes: By their order in the file.
-    """
+    """A whole file, with the state directory that it names, its tables, and the routes in their order."""
 
     file: Path
     home: Path

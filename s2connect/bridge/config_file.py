@@ -214,29 +214,33 @@ class _Reader:
         self.problems.add(place, f"{for_display(key, 60)} is unknown; {meant}")
 
 
+_A_UUID: Final = "has to be a UUID, e.g. 6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"
+_A_WHOLE_NUMBER: Final = "has to be a whole number"
+
+_SENTENCES: Final = {
+    "missing": "is missing",
+    "string_pattern_mismatch": "does not fit {pattern}",
+    "uuid_parsing": _A_UUID,
+    "uuid_type": _A_UUID,
+    "literal_error": "has to be {expected}",
+    "enum": "has to be {expected}",
+    "path_type": "has to be the name of a file",
+    "tuple_type": "has to be a list",
+    "model_type": "has to be a table",
+    "model_attributes_type": "has to be a table",
+    "int_type": _A_WHOLE_NUMBER,
+    "int_parsing": _A_WHOLE_NUMBER,
+    "int_from_float": _A_WHOLE_NUMBER,
+}
+
+
 def _named(inner: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in inner if isinstance(part, str)) or "this"
 
 
 def _sentence(error: Any) -> str:
     """Return a mistake that pydantic found as a sentence for the author of the file."""
-    given, context = error["type"], error.get("ctx", {})
-    match given:
-        case "missing":
-            return "is missing"
-        case "string_pattern_mismatch":
-            return f"does not fit {context['pattern']}"
-        case "uuid_parsing" | "uuid_type":
-            return "has to be a UUID, e.g. 6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"
-        case "literal_error" | "enum":
-            return f"has to be {context['expected']}"
-        case "path_type":
-            return "has to be the name of a file"
-        case "tuple_type":
-            return "has to be a list"
-        case "model_type" | "model_attributes_type":
-            return "has to be a table"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "has to be a whole number"
+    if (sentence := _SENTENCES.get(error["type"])) is not None:
+        return sentence.format(**error.get("ctx", {}))
     text = str(error["msg"]).removeprefix("Value error, ")
     return text.replace("Input should be a valid", "has to be a").replace("Input should be", "has to be")

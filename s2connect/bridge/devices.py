@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from s2connect import NodeDescription, Secret, read_private
 from s2connect.errors import ConfigurationError
@@ -15,6 +16,8 @@ MAX_SECRET_BYTES: Final = 4096
 
 UNKNOWN: Final = "unknown"
 GENERIC: Final = "Generic"
+
+SecretT = TypeVar("SecretT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +35,24 @@ class Device:
     description: NodeDescription
 
 
-async def read_secret(path: Path, what: str) -> str:
-    """Read a file with one secret, which only its owner may read; ``what`` names it in an error.
+async def read_secret(path: Path, what: str, make: Callable[[str], SecretT]) -> SecretT:
+    """Read a file with one secret, which only its owner may read; ``make`` raises ValueError for what is none.
 
     Raises:
-        ConfigurationError: It is missing, empty, or no text.
+        ConfigurationError: It is missing, empty, or does not hold ``what``.
         StorageError: It cannot be read, or others can read it.
     """
     content = await asyncio.to_thread(read_private, path, MAX_SECRET_BYTES)
     try:
-        text = (content or b"").decode("utf-8").strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text:
-        raise ConfigurationError(f"{path} does not hold {what}.")
-    return text
+        if text := (content or b"").decode("utf-8").strip():
+            return make(text)
+    except ValueError:
+        pass
+    raise ConfigurationError(f"{path} does not hold {what}.")
 
 
 async def read_credentials(token_file: Path | None, login_file: Path | None) -> tuple[Secret | None, Secret | None]:
-    """Read a token and a login from their files, as far as they are configured.
-
-    Raises:
-        ConfigurationError: A file is missing or empty, or not in ASCII.
-        StorageError: It cannot be read, or others can read it.
-    """
-    found: list[Secret | None] = []
-    for file, what in ((token_file, "a token"), (login_file, "user:password")):
-        try:
-            found.append(Secret(await read_secret(file, what)) if file is not None else None)
-        except ValueError:
-            raise ConfigurationError(f"{file} does not hold {what} in ASCII.") from None
-    return found[0], found[1]
+    """Read a token and a login from their files, as far as they are configured; errors as of :func:`read_secret`."""
+    token = await read_secret(token_file, "a token in ASCII", Secret) if token_file is not None else None
+    login = await read_secret(login_file, "user:password in ASCII", Secret) if login_file is not None else None
+    return token, login

@@ -116,7 +116,8 @@ class Link:
         if (arriving := self._arriving.get(role)) is not None and not arriving.done():
             return None  # the answer to the first request may have been lost
         answer: asyncio.Future[str | None] = self._loop.create_future()
-        self._supersede(role)
+        if (old := self._requests.get(role)) is not None and not old.done():
+            old.set_result(NOT_NOW)
         self._requests[role] = answer
         self._changed.set()
         try:
@@ -127,10 +128,6 @@ class Link:
         finally:
             if self._requests.get(role) is answer:
                 del self._requests[role]
-
-    def _supersede(self, role: Role) -> None:
-        if (old := self._requests.pop(role, None)) is not None and not old.done():
-            old.set_result(NOT_NOW)
 
     def hand_over(self, role: Role, connection: Connection) -> bool:
         """Take over the connection of an admitted peer. False if none is expected: the caller has to close it."""
@@ -210,8 +207,7 @@ class Link:
         self._changed.clear()
         paired = self._is_paired()
         if not paired:
-            for role in list(self._requests):
-                self._supersede(role)
+            self._answer_all(NOT_NOW)
             if machine.state is not LinkState.UNPAIRED:
                 self._on(LinkEvent.UNPAIRED)
         elif machine.state is LinkState.UNPAIRED or (self._paired_anew and machine.state is LinkState.REFUSED):
@@ -249,14 +245,7 @@ class Link:
         self._on(event, reason=reason)
 
     async def _connect(self) -> Relay:
-        """Open the sides that the bridge opens, then admit the others. It fails if a connected side is lost meanwhile.
-
-        Returns:
-            The relay of the messages between them.
-
-        Raises:
-            S2ConnectError: A side cannot be reached, did not come, has gone, or speaks an unknown version.
-        """
+        """Open the sides that the bridge opens, then admit the others. Fails if a connected side is lost meanwhile."""
         initiators = {role: side.initiator for role, side in self.sides.items()}
         self._lost = self._loop.create_future()
         meeting = asyncio.create_task(self._bring_together(initiators), name=f"s2connect-bridge-meeting-{self.name}")
@@ -282,18 +271,15 @@ class Link:
         # The RM first: a device that is switched off must not make sessions of the CEM come and go.
         for role in (Role.RM, Role.CEM):
             if initiators[role] is Initiator.BRIDGE:
-                self._joined(role, await self._open(role))
+                try:
+                    async with asyncio.timeout(OPEN_TIMEOUT):
+                        self._joined(role, await self.sides[role].open())
+                except TimeoutError as error:
+                    raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
         missing = [role for role, initiator in initiators.items() if initiator is Initiator.PEER]
         if missing:
             self._on(LinkEvent.REACHED)
             await self._admit(missing)
-
-    async def _open(self, role: Role) -> Connection:
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
-                return await self.sides[role].open()
-        except TimeoutError as error:
-            raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
 
     def _joined(self, role: Role, connection: Connection) -> None:
         """Listen to a connected side, which is the only way to notice its end (WS-04)."""

@@ -79,11 +79,7 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
 
 
 class LinkStateMachine:
-    """State machine of one link, with the time of the next attempt.
-
-    Args:
-        paired: Whether both sides can be connected in principle.
-        now: Seconds of a clock that never goes back.
+    """State machine of one link. Its clock, in seconds, never goes back.
 
     Attributes:
         state: The state.
@@ -101,13 +97,7 @@ class LinkStateMachine:
         self._up_at: float | None = None
 
     def on(self, event: LinkEvent, *, now: float, reason: str = "", chance: float = 0.0) -> LinkState:
-        """Apply an event.
-
-        Args:
-            event: The event.
-            now: Its time.
-            reason: Its reason, for people.
-            chance: Uniform in [0, 1), for the next attempt's time (REC-02).
+        """Apply an event; ``chance``, uniform in [0, 1), spreads the next attempt (REC-02).
 
         Raises:
             ValueError: The event is not possible in this state; a mistake of the caller.
@@ -122,7 +112,10 @@ class LinkStateMachine:
         elif event in (LinkEvent.FAILED, LinkEvent.REFUSED, LinkEvent.BROKEN):
             self.retry_at = now + self._backoff.failed(chance)
         elif event is LinkEvent.PARTED:
-            self.retry_at = now + self._pause(now, chance)
+            # A short delay after a long session, growing ones after short ones (REC-02, REC-03).
+            if self._up_at is not None and now - self._up_at >= SHORT_SESSION:
+                self._backoff.established()
+            self.retry_at = now + self._backoff.failed(chance)
         elif event is LinkEvent.PAIRED:
             self._backoff.established()
             self.retry_at = now
@@ -130,13 +123,6 @@ class LinkStateMachine:
             self.retry_at = None
         self.state, self.since, self.reason = state, now, reason
         return state
-
-    def _pause(self, now: float, chance: float) -> float:
-        """Return the delay after a session: short after a long session, growing after short ones (REC-02, REC-03)."""
-        lasted = now - self._up_at if self._up_at is not None else 0.0
-        if lasted >= SHORT_SESSION:
-            self._backoff.established()
-        return self._backoff.failed(chance)
 
 
 @dataclass(frozen=True, slots=True)

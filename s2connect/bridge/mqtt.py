@@ -9,7 +9,7 @@ from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPe
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
 from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteSide
-from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
+from s2connect.errors import S2ConnectError, UsageError
 from s2connect.transports import MqttTransport, Protection, SessionToken, StaticSession
 
 _log = logging.getLogger(__name__)
@@ -48,10 +48,7 @@ class MqttSide(RouteSide):
     async def _side(self, local: NodeId, peer: MqttPeer, title: str) -> MqttLinkSide:
         secret = None
         if peer.secret_file is not None:
-            try:
-                secret = SessionToken(await read_secret(peer.secret_file, "a secret"))
-            except ValueError:
-                raise ConfigurationError(f"{peer.secret_file} does not hold 32 random bytes in Base64.") from None
+            secret = await read_secret(peer.secret_file, "32 random bytes in Base64", SessionToken)
         remote, ours = NodeId(peer.id), peer.client_id is None
         session = StaticSession(
             topic_prefix=peer.prefix or self._mqtt.prefix,

@@ -37,13 +37,7 @@ class Outbox:
     async def put(self, text: str, key: str | None = None) -> None:
         """Send a text in its turn; returns when there is room for more. Cancelled while it waits, the text is sent."""
         if not self._queue and not self._sending and self._connection.has_room():
-            self._sending = True
-            try:
-                await self._connection.send(text)
-            except ConnectionClosed as error:
-                self._ended = error
-            finally:
-                self._sent()
+            await self._send(text)
             return
         self.put_nowait(text, key)
         await self.room()
@@ -75,22 +69,14 @@ class Outbox:
         Raises:
             ConnectionClosed: It is gone.
         """
-        while True:
+        while self._ended is None:
             await self._work.wait()
             self._work.clear()
-            if self._ended is not None:
-                raise self._ended
-            while self._queue and not self._sending:
-                self._sending = True
-                try:
-                    text, _ = self._queue.popleft()
-                    self._taken(text)
-                    await self._connection.send(text)
-                except ConnectionClosed as error:
-                    self._ended = error
-                    raise
-                finally:
-                    self._sent()
+            while self._queue and not self._sending and self._ended is None:
+                text, _ = self._queue.popleft()
+                self._taken(text)
+                await self._send(text)
+        raise self._ended
 
     async def flush(self) -> None:
         """Wait until :meth:`run` has sent everything.
@@ -104,11 +90,17 @@ class Outbox:
             self._room.clear()
             await self._room.wait()
 
-    def _sent(self) -> None:
-        self._sending = False
-        self._room.set()
-        if self._queue or self._ended is not None:
-            self._work.set()
+    async def _send(self, text: str) -> None:
+        self._sending = True
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as error:
+            self._ended = error
+        finally:
+            self._sending = False
+            self._room.set()
+            if self._queue or self._ended is not None:
+                self._work.set()
 
     def _taken(self, text: str) -> None:
         self._characters -= len(text)

@@ -63,14 +63,7 @@ class BridgeFileError(ConfigurationError):
 
 
 class Problems:
-    """Problems found while a file is read.
-
-    Args:
-        text: Of the file, which :mod:`tomllib` can read.
-
-    Attributes:
-        found: The problems, in the order of their discovery.
-    """
+    """Problems found while a file is read, in the order of their discovery."""
 
     def __init__(self, text: str) -> None:
         self.found: list[Problem] = []
@@ -84,11 +77,7 @@ class Problems:
 
 
 def lines_of(text: str) -> Mapping[Place, int]:
-    """Find the line of every table and key; what is inside an inline table or array has the line of its key.
-
-    Args:
-        text: A file that :mod:`tomllib` can read.
-    """
+    """Find the line of every table and key; what is inside an inline table or array has the line of its key."""
     lines: dict[Place, int] = {(): 1}
     arrays: dict[Place, int] = {}
     table: Place = ()

@@ -108,11 +108,7 @@ DeviceT = TypeVar("DeviceT", bound=ConfiguredDevice)
 
 
 class ConfiguredDevicesSide(DevicesSide, ABC, Generic[DeviceT]):
-    """Side whose devices are configured, and can change while it runs.
-
-    Args:
-        devices: Their configuration.
-    """
+    """Side whose devices are configured, and can change while it runs."""
 
     def __init__(self, devices: Iterable[DeviceT]) -> None:
         self._devices = {device.key: device for device in devices}
@@ -124,10 +120,7 @@ class ConfiguredDevicesSide(DevicesSide, ABC, Generic[DeviceT]):
             await self._add(device)
 
     async def update(self, devices: Iterable[DeviceT]) -> list[str]:
-        """Replace the configuration; devices whose configuration is the same keep their links untouched.
-
-        Returns:
-            The keys of those that were changed, added or taken away.
+        """Replace the configuration, and return the keys of the devices of which it differs; the others are untouched.
 
         Raises:
             ConfigurationError: One of them cannot be used; those before it are in force.

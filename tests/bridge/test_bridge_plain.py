@@ -185,9 +185,9 @@ async def test_a_secret_that_others_can_read_or_that_is_missing_is_not_used(tmp_
     secret = private_file(tmp_path / "secret", "x")
     secret.chmod(0o644)
     with pytest.raises(InsecurePermissions):
-        await read_secret(secret, "a token")
+        await read_secret(secret, "a token", Secret)
     with pytest.raises(ConfigurationError, match="does not hold a token"):
-        await read_secret(tmp_path / "none", "a token")
+        await read_secret(tmp_path / "none", "a token", Secret)
 
 
 def test_a_device_of_the_configuration_has_the_same_node_id_for_ever() -> None:
