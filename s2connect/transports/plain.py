@@ -39,7 +39,7 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.offers import digest
 from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
-from s2connect.transports.websocket_connection import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketSettings
 from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ async def connect_plain(
     allow_unencrypted: bool = False,
     compression: bool = True,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
-    timings: WebSocketTimings | None = None,
+    settings: WebSocketSettings | None = None,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,
 ) -> Connection:
     """Open a WebSocket and shake hands. Cancel-safe; nothing is left open on an error.
@@ -167,7 +167,7 @@ async def connect_plain(
         allow_unencrypted: Let ``ws://`` lead to another machine, with a warning in the log.
         compression: Whether permessage-deflate is offered.
         max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
-        timings: Seconds.
+        settings: Seconds.
         handshake_timeout: Seconds from the open WebSocket to the agreed version.
 
     Raises:
@@ -186,7 +186,7 @@ async def connect_plain(
         if token is not None:
             raise ConfigurationError("A client of plain S2 has a token or a login, not both.")
         token = Secret(base64.b64encode(_login(login).encode()).decode())
-    timings = timings or WebSocketTimings()
+    settings = replace(settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes)
     target: WebSocketUrl | UnencryptedWebSocketUrl
     if url.lower().startswith("ws://"):
         target = UnencryptedWebSocketUrl(url)
@@ -207,12 +207,10 @@ async def connect_plain(
     websocket = await open_client(
         target,
         ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
-        timings,
+        settings,
         token=token,
         scheme="Bearer" if login is None else "Basic",
         trust=trust,
-        compression=compression,
-        max_message_bytes=max_message_bytes,
     )
     return await _shake_hands(websocket, role, spoken, handshake_timeout, name or str(target))
 
@@ -261,7 +259,7 @@ class PlainAcceptor:
         compression: Whether permessage-deflate is accepted.
         max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
         max_connections: Connections altogether; further clients get 503.
-        timings: Seconds.
+        settings: Seconds.
         handshake_timeout: Seconds from the open WebSocket to the agreed version.
 
     Raises:
@@ -282,7 +280,7 @@ class PlainAcceptor:
         compression: bool = True,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_connections: int = MAX_CONNECTIONS,
-        timings: WebSocketTimings | None = None,
+        settings: WebSocketSettings | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.allow_unencrypted = allow_unencrypted
@@ -290,10 +288,10 @@ class PlainAcceptor:
         self._local = local
         self._versions = _checked(versions)
         self._admission = admission
-        self._compression = compression
-        self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
-        self._timings = timings or WebSocketTimings()
+        self._settings = replace(
+            settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes
+        )
         self._handshake_timeout = handshake_timeout
         known = [(digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
         known += [(digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
@@ -365,13 +363,7 @@ class PlainAcceptor:
             if self._admission is not None and (refusal := await self._admission(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
-            websocket = await accept(
-                request,
-                info,
-                self._timings,
-                compression=self._compression,
-                max_message_bytes=self._max_message_bytes,
-            )
+            websocket = await accept(request, info, self._settings)
             if self.by_path:
                 replaced = [old for old, known in self._connected.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from s2connect.errors import ProtocolViolation
@@ -15,7 +16,7 @@ from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import OpenOffers
 from s2connect.transports.websocket_client import open_client
-from s2connect.transports.websocket_connection import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketSettings
 from s2connect.transports.websocket_server import accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class WebSocketTransport:
         max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
         compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
             off on a link within one machine or network.
-        timings: Seconds; the defaults are those of the standard.
+        settings: Seconds; the defaults are those of the standard.
     """
 
     name = WEBSOCKET
@@ -44,13 +45,13 @@ class WebSocketTransport:
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         compression: bool = True,
-        timings: WebSocketTimings | None = None,
+        settings: WebSocketSettings | None = None,
     ) -> None:
         self._url = url
-        self._max_message_bytes = max_message_bytes
-        self._compression = compression
-        self._timings = timings or WebSocketTimings()
-        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(lifetime=self._timings.offer_lifetime)
+        self._settings = replace(
+            settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes
+        )
+        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(lifetime=self._settings.offer_lifetime)
 
     def can_offer(self) -> bool:
         return self._url is not None
@@ -94,13 +95,7 @@ class WebSocketTransport:
             accepted()
         info, future = offer
         try:
-            connection = await accept(
-                request,
-                info,
-                self._timings,
-                compression=self._compression,
-                max_message_bytes=self._max_message_bytes,
-            )
+            connection = await accept(request, info, self._settings)
         except BaseException:
             future.cancel()
             raise
@@ -124,13 +119,7 @@ class WebSocketTransport:
         if details.communication_protocol != WEBSOCKET:
             raise ProtocolViolation("The other side gave the address of another communication protocol.")
         return await open_client(
-            details.websocket_url,
-            info,
-            self._timings,
-            token=details.websocket_token,
-            trust=trust,
-            compression=self._compression,
-            max_message_bytes=self._max_message_bytes,
+            details.websocket_url, info, self._settings, token=details.websocket_token, trust=trust
         )
 
     async def close(self) -> None:

@@ -33,11 +33,7 @@ from s2connect.transports.base import (
     Trust,
 )
 from s2connect.transports.frame_budget import FrameBudget
-from s2connect.transports.websocket_connection import (
-    WebSocketConnection,
-    WebSocketTimings,
-    with_address,
-)
+from s2connect.transports.websocket_connection import WebSocketConnection, WebSocketSettings
 
 _DEFLATE = ClientPerMessageDeflateFactory(
     server_max_window_bits=11, client_max_window_bits=11, compress_settings={"memLevel": 3}
@@ -50,13 +46,11 @@ _BUSY_STATUS: Final = 429
 class WebSocketClientConnection(WebSocketConnection):
     """Connection of the communication client, on websockets. Made by :func:`open_client`."""
 
-    def __init__(
-        self, info: ConnectionInfo, socket: ClientConnection, timings: WebSocketTimings, max_bytes: int
-    ) -> None:
+    def __init__(self, info: ConnectionInfo, socket: ClientConnection, settings: WebSocketSettings) -> None:
         self._socket = socket
         assert isinstance(socket, _BoundedClient)
         self._short_cut = _has_short_cut(socket)
-        super().__init__(info, socket.transport, timings, socket.frames, max_bytes)
+        super().__init__(info, socket.transport, settings, socket.frames)
 
     async def _receive(self) -> str | None:
         try:
@@ -147,13 +141,11 @@ class _Connect(connect):
 async def open_client(
     url: WebSocketUrl | UnencryptedWebSocketUrl,
     info: ConnectionInfo,
-    timings: WebSocketTimings,
+    settings: WebSocketSettings,
     *,
     token: Secret | None,
     scheme: str = "Bearer",
     trust: Trust | None,
-    compression: bool,
-    max_message_bytes: int,
 ) -> WebSocketClientConnection:
     """Connect; redirects are not followed. Cancel-safe.
 
@@ -172,7 +164,7 @@ async def open_client(
     if proxy is None:
         options = {"host": (trust.address if trust is not None else None) or url.host, "port": url.port}
     if trust is not None:
-        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": timings.close_timeout}
+        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": settings.close_timeout}
     try:
         socket = await _Connect(
             url,
@@ -180,10 +172,10 @@ async def open_client(
             user_agent_header="s2connect",
             create_connection=_BoundedClient,
             compression=None,
-            extensions=[_DEFLATE] if compression else None,
-            max_size=max_message_bytes,
-            open_timeout=timings.open_timeout,
-            close_timeout=timings.close_timeout,
+            extensions=[_DEFLATE] if settings.compression else None,
+            max_size=settings.max_message_bytes,
+            open_timeout=settings.open_timeout,
+            close_timeout=settings.close_timeout,
             ping_interval=None,
             proxy=proxy.reveal_url() if proxy is not None else None,
             logger=_DiscreetLogger(logging.getLogger("websockets.client")),
@@ -194,7 +186,7 @@ async def open_client(
         if mapped is None:
             raise
         raise mapped from error
-    return WebSocketClientConnection(with_address(info, socket.transport), socket, timings, max_message_bytes)
+    return WebSocketClientConnection(info, socket, settings)
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

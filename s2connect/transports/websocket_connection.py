@@ -6,7 +6,8 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from websockets.exceptions import WebSocketException
@@ -17,6 +18,7 @@ from s2connect.model.log_limiter import process_lines
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
+    MAX_MESSAGE_BYTES,
     MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     PING_INTERVAL,
@@ -54,14 +56,16 @@ _HELD_UP = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocketTimings:
-    """Timeouts and intervals of a WebSocket, in seconds."""
+class WebSocketSettings:
+    """Timeouts and intervals of a WebSocket in seconds, permessage-deflate, and the longest message received."""
 
     ping_interval: float = PING_INTERVAL
     peer_timeout: float = PEER_TIMEOUT
     open_timeout: float = OPEN_TIMEOUT
     close_timeout: float = CLOSE_TIMEOUT
     offer_lifetime: float = OFFER_LIFETIME
+    compression: bool = True
+    max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 class PeerWatch:
@@ -105,27 +109,23 @@ class WebSocketConnection(Connection):
     """Base of both sides: liveness, a single end, a bounded close handshake. Subclasses adapt a library."""
 
     def __init__(
-        self,
-        info: ConnectionInfo,
-        transport: asyncio.Transport,
-        timings: WebSocketTimings,
-        frames: FrameBudget,
-        max_bytes: int,
+        self, info: ConnectionInfo, transport: asyncio.Transport, settings: WebSocketSettings, frames: FrameBudget
     ) -> None:
-        self.info = info
+        peer: Any = transport.get_extra_info("peername")
+        address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        self.info = info if info.peer_address else replace(info, peer_address=address, since=datetime.now(UTC))
         self._frames = frames
-        self._max_bytes = max_bytes
         self._binary_frames = 0
         self._expelling: asyncio.Task[None] | None = None
         self._transport = transport
-        self._timings = timings
+        self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._watch = PeerWatch()
         self._ended: ConnectionClosed | None = None
         self._goodbye: ConnectionClosed | None = None
         self.closed = asyncio.Event()
         self.local_address = _ip_of(transport.get_extra_info("sockname"))
-        self.remote_address = _ip_of(transport.get_extra_info("peername"))
+        self.remote_address = _ip_of(peer)
         set_tls_buffer(transport)
         frames.on_exceeded = self._expel
         self._heart = asyncio.create_task(self._watch_peer(), name=f"s2connect-websocket-heartbeat-{info.remote}")
@@ -212,7 +212,7 @@ class WebSocketConnection(Connection):
             return
         self._goodbye = ConnectionClosed(code, reason)
         try:
-            async with asyncio.timeout(self._timings.close_timeout):
+            async with asyncio.timeout(self._settings.close_timeout):
                 await self._farewell(code, _fitting(reason))
         except (TimeoutError, OSError, RuntimeError, WebSocketException) as error:
             _log.debug("No farewell with %s: %s", self.info.remote, type(error).__name__)
@@ -251,28 +251,28 @@ class WebSocketConnection(Connection):
     def _too_big(self) -> ConnectionClosed:
         """Return the error for a message of the peer that is too long (WS-05)."""
         what = "%s sent a message that is longer than %d bytes; the session ends with %d"
-        self._warn("too big", what, self.info.remote, self._max_bytes, MESSAGE_TOO_BIG)
+        self._warn("too big", what, self.info.remote, self._settings.max_message_bytes, MESSAGE_TOO_BIG)
         return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
 
     async def _beat(self) -> None:
-        loop, timings = self._loop, self._timings
-        next_ping = loop.time() + timings.ping_interval
+        loop, settings = self._loop, self._settings
+        next_ping = loop.time() + settings.ping_interval
         while True:
             now = loop.time()
-            left = timings.peer_timeout - self._watch.silence(now)
+            left = settings.peer_timeout - self._watch.silence(now)
             if left <= 0:
                 # After this process itself was suspended, read the peer's pending input first.
-                await asyncio.sleep(timings.peer_timeout / 10)
-                if self._watch.silence(loop.time()) < timings.peer_timeout:
+                await asyncio.sleep(settings.peer_timeout / 10)
+                if self._watch.silence(loop.time()) < settings.peer_timeout:
                     continue
-                _log.warning("No sign of life from %s for %g s", self.info.remote, timings.peer_timeout)
+                _log.warning("No sign of life from %s for %g s", self.info.remote, settings.peer_timeout)
                 self._end(ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer"))
                 self._transport.abort()
                 return
             if now >= next_ping:
-                next_ping = now + timings.ping_interval
+                next_ping = now + settings.ping_interval
                 try:
-                    async with asyncio.timeout(min(left, timings.ping_interval)):
+                    async with asyncio.timeout(min(left, settings.ping_interval)):
                         await self._ping()
                 except (TimeoutError, OSError, RuntimeError, WebSocketException):
                     pass  # a receiver gets the error from its own call; a blocked writer may still drain
@@ -285,12 +285,3 @@ def _ip_of(address: object) -> str:
 
 def _fitting(reason: str) -> str:
     return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
-
-
-def with_address(info: ConnectionInfo, transport: asyncio.BaseTransport) -> ConnectionInfo:
-    """Return the facts of a connection, with the peer's address added if it is missing."""
-    if info.peer_address:
-        return info
-    name: Any = transport.get_extra_info("peername")
-    address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
-    return ConnectionInfo(info.protocol, info.local, info.remote, info.s2_version, address)  # since: from now on

@@ -12,13 +12,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from s2connect.errors import ConnectionClosed
 from s2connect.transports.base import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NORMAL_CLOSURE, ConnectionInfo
-from s2connect.transports.frame_budget import FrameGuard
-from s2connect.transports.websocket_connection import (
-    WRITE_BUFFER_BYTES,
-    WebSocketConnection,
-    WebSocketTimings,
-    with_address,
-)
+from s2connect.transports.frame_budget import FrameBudget, FrameGuard
+from s2connect.transports.websocket_connection import WRITE_BUFFER_BYTES, WebSocketConnection, WebSocketSettings
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -41,20 +36,19 @@ class WebSocketServerConnection(WebSocketConnection):
         socket: web.WebSocketResponse,
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
-        timings: WebSocketTimings,
-        max_bytes: int,
-        guard: FrameGuard,
+        settings: WebSocketSettings,
+        frames: FrameBudget,
     ) -> None:
         self.response = self._socket = socket
         self._writer = writer
         self._draining: asyncio.Task[None] | None = None
         self._window_bits = int(socket.compress)
-        frames: Any = getattr(socket, "_writer", None)
-        if getattr(frames, "compress", 0):
+        wire: Any = getattr(socket, "_writer", None)
+        if getattr(wire, "compress", 0):
             # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
-            frames.compress = 0
+            wire.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        super().__init__(info, transport, timings, guard.budget, max_bytes)
+        super().__init__(info, transport, settings, frames)
 
     async def _receive(self) -> str | None:
         message = await self._socket.receive()
@@ -62,7 +56,8 @@ class WebSocketServerConnection(WebSocketConnection):
         if kind is WSMsgType.TEXT:
             text: str = message.data
             # An inflated text may be one byte longer than aiohttp lets pass otherwise.
-            if 4 * len(text) > self._max_bytes and len(text.encode("utf-8")) > self._max_bytes:
+            most = self._settings.max_message_bytes
+            if 4 * len(text) > most and len(text.encode("utf-8")) > most:
                 await self.close(MESSAGE_TOO_BIG, "message too long")
                 raise self._too_big()
             return text
@@ -79,7 +74,7 @@ class WebSocketServerConnection(WebSocketConnection):
         if kind is WSMsgType.CLOSE:
             code, reason = message.data or NORMAL_CLOSURE, message.extra or ""
             with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-                async with asyncio.timeout(self._timings.close_timeout):
+                async with asyncio.timeout(self._settings.close_timeout):
                     await self._socket.close(code=NORMAL_CLOSURE if code == WSCloseCode.OK else code, drain=False)
             raise ConnectionClosed(code, reason)
         if kind is WSMsgType.ERROR:
@@ -130,19 +125,17 @@ def wants_upgrade(request: web.Request) -> bool:
     return web.WebSocketResponse().can_prepare(request).ok
 
 
-async def accept(
-    request: web.Request, info: ConnectionInfo, timings: WebSocketTimings, *, compression: bool, max_message_bytes: int
-) -> WebSocketServerConnection:
+async def accept(request: web.Request, info: ConnectionInfo, settings: WebSocketSettings) -> WebSocketServerConnection:
     """Upgrade a request that :func:`wants_upgrade`. Raises ``HTTPBadRequest`` where the client has gone."""
     from aiohttp import web
 
     socket = web.WebSocketResponse(
-        timeout=2 * timings.close_timeout,  # ours ends first, and cuts
+        timeout=2 * settings.close_timeout,  # ours ends first, and cuts
         autoclose=False,
         autoping=False,
-        compress=compression,
+        compress=settings.compression,
         writer_limit=sys.maxsize,  # see WebSocketServerConnection._room
-        max_msg_size=max_message_bytes + 1,  # aiohttp refuses what is as long as this
+        max_msg_size=settings.max_message_bytes + 1,  # aiohttp refuses what is as long as this
     )
     transport = request.transport
     if transport is None:
@@ -156,9 +149,7 @@ async def accept(
     except ConnectionError:
         raise web.HTTPBadRequest from None
     assert writer is not None
-    return WebSocketServerConnection(
-        with_address(info, transport), socket, writer, transport, timings, max_message_bytes, guard
-    )
+    return WebSocketServerConnection(info, socket, writer, transport, settings, guard.budget)
 
 
 def bearer_of(request: web.Request) -> str | None:

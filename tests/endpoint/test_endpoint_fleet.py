@@ -11,7 +11,7 @@ import pytest
 from s2connect import CommunicationRole, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
-from s2connect.transports.websocket_connection import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketSettings
 from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config
 from tests.waits import within
 
@@ -49,7 +49,7 @@ async def test_a_thousand_idle_sessions_on_one_server_stay_alive(open_endpoint: 
     fleet = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=devices), serve=False)
     # Several ping intervals, in little time.
     for endpoint in (cem, fleet):
-        endpoint._websocket._timings = WebSocketTimings(ping_interval=5.0, peer_timeout=15.0)
+        endpoint._websocket._settings = WebSocketSettings(ping_interval=5.0, peer_timeout=15.0)
     await introduce(cem, fleet)
     managed = cem.node().sessions()
     held: list[Session] = []

@@ -16,7 +16,7 @@ async def test_our_device_is_controlled_by_flexmeasures_again_and_again() -> Non
     async with peer_process("flexmeasures", HERE / "flexmeasures_cem.py") as peer:
         url = f"ws://127.0.0.1:{(await peer.until('listening'))['port']}/"
         for _ in range(2):
-            connection = await connect_plain(url, role=Role.RM, local=OURS, timings=TIMINGS)
+            connection = await connect_plain(url, role=Role.RM, local=OURS, settings=TIMINGS)
             assert connection.info.s2_version == "0.0.2-beta"
             async with session(connection, Role.RM) as ours:
                 instruction = await be_device(ours, "FRBC")
@@ -30,4 +30,4 @@ async def test_flexmeasures_chokes_on_a_leading_v_which_is_why_a_device_offers_n
     async with peer_process("flexmeasures", HERE / "flexmeasures_cem.py") as peer:
         url = f"ws://127.0.0.1:{(await peer.until('listening'))['port']}/"
         with pytest.raises(SessionRefused, match="INVALID_DATA"):
-            await connect_plain(url, role=Role.RM, local=OURS, versions=["0.0.2-beta", "v1.0.0"], timings=TIMINGS)
+            await connect_plain(url, role=Role.RM, local=OURS, versions=["0.0.2-beta", "v1.0.0"], settings=TIMINGS)

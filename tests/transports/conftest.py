@@ -17,7 +17,7 @@ from s2connect.model.common import NodeId
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport
-from s2connect.transports.websocket_connection import WebSocketTimings
+from s2connect.transports.websocket_connection import WebSocketSettings
 
 CEM = NodeId(UUID(int=1))
 RM = NodeId(UUID(int=2))
@@ -69,14 +69,14 @@ def rig(authority: trustme.CA) -> Callable[..., object]:
     @asynccontextmanager
     async def make(
         *,
-        timings: WebSocketTimings | None = None,
-        client_timings: WebSocketTimings | None = None,
+        settings: WebSocketSettings | None = None,
+        client_settings: WebSocketSettings | None = None,
         compression: bool = True,
         **options: Any,
     ) -> AsyncIterator[Rig]:
         server_context, client_context = contexts(authority, "device.local")
-        server = WebSocketTransport(lambda: url, timings=timings, compression=compression, **options)
-        client = WebSocketTransport(timings=client_timings or timings, compression=compression, **options)
+        server = WebSocketTransport(lambda: url, settings=settings, compression=compression, **options)
+        client = WebSocketTransport(settings=client_settings or settings, compression=compression, **options)
         app = web.Application()
         app.router.add_get(PATH, server.handler)
         runner = web.AppRunner(app, shutdown_timeout=1)

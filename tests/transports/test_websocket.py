@@ -40,14 +40,14 @@ from s2connect.transports.websocket_connection import (
     OPEN_TIMEOUT,
     PEER_TIMEOUT,
     PeerWatch,
-    WebSocketTimings,
+    WebSocketSettings,
 )
 from tests.waits import at_most, slowed, until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
 THEIRS = ConnectionInfo("WebSocket", RM, CEM, "v1.0.0")
-FAST = WebSocketTimings(ping_interval=0.05, peer_timeout=slowed(0.3), close_timeout=slowed(0.3))
+FAST = WebSocketSettings(ping_interval=0.05, peer_timeout=slowed(0.3), close_timeout=slowed(0.3))
 MEASUREMENT = """{"message_type": "PowerMeasurement", "message_id": "m-1", "measurement_timestamp":
  "2026-01-01T00:00:00Z", "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1}]}"""
 TOKEN = CommunicationToken.from_bytes(bytes(32))
@@ -120,8 +120,8 @@ async def test_a_spent_token_gets_401(rig: Any) -> None:
 
 @pytest.mark.rule("WS-02", "SES-04")
 async def test_an_offer_expires_and_its_token_with_it(rig: Any) -> None:
-    assert WebSocketTimings().offer_lifetime == 30
-    async with rig(timings=WebSocketTimings(offer_lifetime=0.05)) as made:
+    assert WebSocketSettings().offer_lifetime == 30
+    async with rig(settings=WebSocketSettings(offer_lifetime=0.05)) as made:
         offer = made.server.offer(MINE)
         with pytest.raises(asyncio.CancelledError):
             await offer.connection
@@ -295,7 +295,7 @@ def test_the_timings_of_the_standard() -> None:
 @pytest.mark.rule("WS-04")
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_silent_but_answering_peer_stays_and_gets_pings(rig: Any, side: str) -> None:
-    async with rig(timings=FAST) as made:
+    async with rig(settings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
         waiting = asyncio.create_task(ours.recv())
@@ -310,7 +310,7 @@ async def test_a_silent_but_answering_peer_stays_and_gets_pings(rig: Any, side: 
 
 @pytest.mark.rule("WS-04")
 async def test_an_absent_client_is_dropped(rig: Any) -> None:
-    async with rig(timings=FAST) as made:
+    async with rig(settings=FAST) as made:
         server, client = await raw_pair(made, ping_interval=None)
         client.transport.pause_reading()  # neither pong nor FIN, as of a device without power
         async with within(3):
@@ -327,7 +327,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
 ) -> None:
     """Otherwise it would stand for ever once its peer has gone."""
     monkeypatch.setattr("s2connect.transports.websocket_connection.process_failures", FailureLog())
-    async with rig(timings=FAST) as made:
+    async with rig(settings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
 
@@ -347,7 +347,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
 
 @pytest.mark.rule("WS-04")
 async def test_an_absent_server_is_dropped(rig: Any) -> None:
-    async with rig(timings=WebSocketTimings(), client_timings=FAST) as made:
+    async with rig(settings=WebSocketSettings(), client_settings=FAST) as made:
         server, client = await made.pair()
         server._transport.pause_reading()
         async with within(3):
@@ -362,9 +362,9 @@ async def test_an_absent_server_is_dropped(rig: Any) -> None:
 @pytest.mark.rule("WS-04", "WS-07")
 @pytest.mark.parametrize("reader", ["server", "client"])
 async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, reader: str) -> None:
-    fast = WebSocketTimings(ping_interval=0.05, peer_timeout=slowed(0.6), close_timeout=slowed(0.3))
-    timings = {"timings": fast} if reader == "server" else {"timings": WebSocketTimings(), "client_timings": fast}
-    async with rig(compression=False, **{"client_timings": WebSocketTimings(), **timings}) as made:
+    fast = WebSocketSettings(ping_interval=0.05, peer_timeout=slowed(0.6), close_timeout=slowed(0.3))
+    settings = {"settings": fast} if reader == "server" else {"settings": WebSocketSettings(), "client_settings": fast}
+    async with rig(compression=False, **{"client_settings": WebSocketSettings(), **settings}) as made:
         server, client = await made.pair()
         slow, writer = (server, client) if reader == "server" else (client, server)
 
@@ -443,7 +443,7 @@ async def test_a_lost_connection_is_1006_for_whoever_listens(rig: Any) -> None:
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_closing_towards_a_peer_that_does_not_answer_is_bounded(rig: Any, side: str) -> None:
-    async with rig(timings=FAST) as made:
+    async with rig(settings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
         theirs._transport.pause_reading()
@@ -523,7 +523,7 @@ async def test_nobody_there_and_nobody_answering_are_told_apart(rig: Any) -> Non
             websocket_token=TOKEN,
             websocket_url=WebSocketUrl(f"wss://device.local:{port}/"),
         )
-        async with rig(timings=WebSocketTimings(open_timeout=0.2)) as made:
+        async with rig(settings=WebSocketSettings(open_timeout=0.2)) as made:
             with pytest.raises(PeerTimeout):
                 await made.client.connect(THEIRS, details, made.trust)
             silent.close()
