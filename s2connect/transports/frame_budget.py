@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-MAX_FRAMES: Final = 8192
+MAX_FRAMES = 8192
 """Frames that may have come beyond those of the messages taken in. It has to hold what waits for a slow reader here."""
 
-FRAMES_PER_SECOND: Final = 200.0
+FRAMES_PER_SECOND = 200.0
 """Frames added to the budget each second, for pings and fragmented messages."""
 
 BYTES_PER_FRAME: Final = 256
@@ -69,19 +69,10 @@ class FrameBudget:
         on_exceeded: Called then.
     """
 
-    def __init__(
-        self,
-        now: float,
-        *,
-        after_head: bool = False,
-        most: int = MAX_FRAMES,
-        per_second: float = FRAMES_PER_SECOND,
-    ) -> None:
+    def __init__(self, now: float, *, after_head: bool = False) -> None:
         self.exceeded = False
         self.on_exceeded: Callable[[], None] | None = None
         self._counter = FrameCounter(after_head=after_head)
-        self._most = most
-        self._per_second = per_second
         self._level = 0.0
         self._then = now
 
@@ -95,9 +86,9 @@ class FrameBudget:
 
     def came(self, frames: int, *, now: float) -> bool:
         """Count received frames. Returns whether they are within the budget."""
-        self._level = max(self._level - (now - self._then) * self._per_second, 0.0) + frames
+        self._level = max(self._level - (now - self._then) * FRAMES_PER_SECOND, 0.0) + frames
         self._then = now
-        return self._level <= self._most
+        return self._level <= MAX_FRAMES
 
     def delivered(self, length: int) -> None:
         """Credit the frames of a message with so many characters. An empty one earns nothing."""

@@ -93,9 +93,8 @@ class MemoryTransport:
 
     name = MEMORY
 
-    def __init__(self, hub: MemoryHub, *, capacity: int = CAPACITY) -> None:
+    def __init__(self, hub: MemoryHub) -> None:
         self._hub = hub
-        self._capacity = capacity
         self._offered: set[asyncio.Future[Connection]] = set()
 
     def can_offer(self) -> bool:
@@ -123,7 +122,7 @@ class MemoryTransport:
         if offer is None or offer[1].done():
             raise SessionRefused("The token of the connection was used before, or is too old.", reason="Other")
         their_info, future = offer
-        ours, theirs = memory_pair(info, their_info, capacity=self._capacity)
+        ours, theirs = memory_pair(info, their_info)
         future.set_result(theirs)
         return ours
 

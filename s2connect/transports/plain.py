@@ -30,7 +30,6 @@ from s2connect.model.text import for_display
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.transports.base import (
     GOING_AWAY,
-    MAX_MESSAGE_BYTES,
     NORMAL_CLOSURE,
     POLICY_VIOLATION,
     Connection,
@@ -148,9 +147,7 @@ async def connect_plain(
     trust: Trust | None = None,
     allow_unencrypted: bool = False,
     compression: bool = True,
-    max_message_bytes: int = MAX_MESSAGE_BYTES,
     settings: WebSocketSettings | None = None,
-    handshake_timeout: float = HANDSHAKE_TIMEOUT,
 ) -> Connection:
     """Open a WebSocket and shake hands. Cancel-safe; nothing is left open on an error.
 
@@ -166,9 +163,7 @@ async def connect_plain(
         trust: How the server of a ``wss://`` URL is authenticated; None for the trust store of the system.
         allow_unencrypted: Let ``ws://`` lead to another machine, with a warning in the log.
         compression: Whether permessage-deflate is offered.
-        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
         settings: Seconds.
-        handshake_timeout: Seconds from the open WebSocket to the agreed version.
 
     Raises:
         InvalidUrl: ``url`` is neither ``wss://`` nor ``ws://``.
@@ -186,7 +181,7 @@ async def connect_plain(
         if token is not None:
             raise ConfigurationError("A client of plain S2 has a token or a login, not both.")
         token = Secret(base64.b64encode(_login(login).encode()).decode())
-    settings = replace(settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes)
+    settings = replace(settings or WebSocketSettings(), compression=compression)
     target: WebSocketUrl | UnencryptedWebSocketUrl
     if url.lower().startswith("ws://"):
         target = UnencryptedWebSocketUrl(url)
@@ -212,7 +207,7 @@ async def connect_plain(
         scheme="Bearer" if login is None else "Basic",
         trust=trust,
     )
-    return await _shake_hands(websocket, role, spoken, handshake_timeout, name or str(target))
+    return await _shake_hands(websocket, role, spoken, name or str(target))
 
 
 @dataclass(eq=False)
@@ -257,10 +252,7 @@ class PlainAcceptor:
             user: the client gets 503 then, and is expected to come again.
         allow_unencrypted: Accept clients from other machines without TLS, with a warning in the log.
         compression: Whether permessage-deflate is accepted.
-        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
-        max_connections: Connections altogether; further clients get 503.
         settings: Seconds.
-        handshake_timeout: Seconds from the open WebSocket to the agreed version.
 
     Raises:
         ConfigurationError: ``versions`` is empty, two clients have the same token or login, or a login has no colon.
@@ -278,21 +270,14 @@ class PlainAcceptor:
         admission: Callable[[str], Awaitable[str | None]] | None = None,
         allow_unencrypted: bool = False,
         compression: bool = True,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        max_connections: int = MAX_CONNECTIONS,
         settings: WebSocketSettings | None = None,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.allow_unencrypted = allow_unencrypted
         self._role = role
         self._local = local
         self._versions = _checked(versions)
         self._admission = admission
-        self._max_connections = max_connections
-        self._settings = replace(
-            settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes
-        )
-        self._handshake_timeout = handshake_timeout
+        self._settings = replace(settings or WebSocketSettings(), compression=compression)
         known = [(digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
         known += [(digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
         self._names = None if tokens is None and logins is None else dict(known)
@@ -382,7 +367,7 @@ class PlainAcceptor:
         return websocket.response
 
     async def _receive(self, visitor: _Visitor, websocket: WebSocketServerConnection) -> None:
-        connection = await _shake_hands(websocket, self._role, self._versions, self._handshake_timeout, visitor.name)
+        connection = await _shake_hands(websocket, self._role, self._versions, visitor.name)
         if self._closed:
             return
         entry = visitor, connection
@@ -400,7 +385,7 @@ class PlainAcceptor:
     def _visitor(self, request: web.Request, path_id: str | None) -> _Visitor | int:
         """Return the client of a request, or the HTTP status that refuses it."""
         transport = request.transport
-        if self._closed or transport is None or len(self._connected) >= self._max_connections:
+        if self._closed or transport is None or len(self._connected) >= MAX_CONNECTIONS:
             return 503
         peer: Any = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""  # none on a Unix socket
@@ -435,13 +420,12 @@ async def _shake_hands(
     websocket: WebSocketClientConnection | WebSocketServerConnection,
     role: Role,
     versions: tuple[str, ...] | None,
-    timeout: float,
     name: str,
 ) -> PlainConnection:
     """Lead a WebSocket through the handshake; on any error it is closed."""
     loop = asyncio.get_running_loop()
     handshake = PlainHandshake(
-        role, message_ids=(new_id(), new_id()), now=loop.time(), versions=versions, timeout=timeout
+        role, message_ids=(new_id(), new_id()), now=loop.time(), versions=versions, timeout=HANDSHAKE_TIMEOUT
     )
     received: list[str] = []
     goodbye = GOING_AWAY, ""
@@ -460,7 +444,7 @@ async def _shake_hands(
     except TimeoutError:
         await websocket.close(POLICY_VIOLATION, "no handshake in time")
         raise PeerTimeout(
-            f"The other side did not finish the handshake within {timeout:g} seconds.",
+            f"The other side did not finish the handshake within {HANDSHAKE_TIMEOUT:g} seconds.",
             hint="Check that the address is that of an S2 WebSocket, and that one side is a CEM and the other an RM.",
         ) from None
     except BaseException:

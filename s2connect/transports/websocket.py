@@ -13,7 +13,7 @@ from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
-from s2connect.transports.base import GOING_AWAY, MAX_MESSAGE_BYTES, Connection, ConnectionInfo, Offer, Trust
+from s2connect.transports.base import GOING_AWAY, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import OpenOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_connection import WebSocketSettings
@@ -31,7 +31,6 @@ class WebSocketTransport:
 
     Args:
         url: Where clients connect, or a function that says so when an offer is made; None on a client only.
-        max_message_bytes: Longest message that is received; a longer one ends the connection with 1009 (WS-05).
         compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
             off on a link within one machine or network.
         settings: Seconds; the defaults are those of the standard.
@@ -43,14 +42,11 @@ class WebSocketTransport:
         self,
         url: WebSocketUrl | Callable[[], WebSocketUrl] | None = None,
         *,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
         compression: bool = True,
         settings: WebSocketSettings | None = None,
     ) -> None:
         self._url = url
-        self._settings = replace(
-            settings or WebSocketSettings(), compression=compression, max_message_bytes=max_message_bytes
-        )
+        self._settings = replace(settings or WebSocketSettings(), compression=compression)
         self._offers: OpenOffers[ConnectionInfo] = OpenOffers(lifetime=self._settings.offer_lifetime)
 
     def can_offer(self) -> bool:

@@ -27,6 +27,7 @@ from s2connect.model.secret import Secret
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.transports.base import (
     ABNORMAL_CLOSURE,
+    MAX_MESSAGE_BYTES,
     MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     ConnectionInfo,
@@ -173,7 +174,7 @@ async def open_client(
             create_connection=_BoundedClient,
             compression=None,
             extensions=[_DEFLATE] if settings.compression else None,
-            max_size=settings.max_message_bytes,
+            max_size=MAX_MESSAGE_BYTES,
             open_timeout=settings.open_timeout,
             close_timeout=settings.close_timeout,
             ping_interval=None,

@@ -57,7 +57,7 @@ _HELD_UP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketSettings:
-    """Timeouts and intervals of a WebSocket in seconds, permessage-deflate, and the longest message received."""
+    """Timeouts and intervals of a WebSocket in seconds, and whether there is permessage-deflate."""
 
     ping_interval: float = PING_INTERVAL
     peer_timeout: float = PEER_TIMEOUT
@@ -65,7 +65,6 @@ class WebSocketSettings:
     close_timeout: float = CLOSE_TIMEOUT
     offer_lifetime: float = OFFER_LIFETIME
     compression: bool = True
-    max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 class PeerWatch:
@@ -251,7 +250,7 @@ class WebSocketConnection(Connection):
     def _too_big(self) -> ConnectionClosed:
         """Return the error for a message of the peer that is too long (WS-05)."""
         what = "%s sent a message that is longer than %d bytes; the session ends with %d"
-        self._warn("too big", what, self.info.remote, self._settings.max_message_bytes, MESSAGE_TOO_BIG)
+        self._warn("too big", what, self.info.remote, MAX_MESSAGE_BYTES, MESSAGE_TOO_BIG)
         return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
 
     async def _beat(self) -> None:

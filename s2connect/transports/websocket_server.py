@@ -11,7 +11,13 @@ from aiohttp import WSCloseCode, WSMsgType
 from aiohttp.abc import AbstractStreamWriter
 
 from s2connect.errors import ConnectionClosed
-from s2connect.transports.base import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NORMAL_CLOSURE, ConnectionInfo
+from s2connect.transports.base import (
+    ABNORMAL_CLOSURE,
+    MAX_MESSAGE_BYTES,
+    MESSAGE_TOO_BIG,
+    NORMAL_CLOSURE,
+    ConnectionInfo,
+)
 from s2connect.transports.frame_budget import FrameBudget, FrameGuard
 from s2connect.transports.websocket_connection import WRITE_BUFFER_BYTES, WebSocketConnection, WebSocketSettings
 
@@ -56,8 +62,7 @@ class WebSocketServerConnection(WebSocketConnection):
         if kind is WSMsgType.TEXT:
             text: str = message.data
             # An inflated text may be one byte longer than aiohttp lets pass otherwise.
-            most = self._settings.max_message_bytes
-            if 4 * len(text) > most and len(text.encode("utf-8")) > most:
+            if 4 * len(text) > MAX_MESSAGE_BYTES and len(text.encode("utf-8")) > MAX_MESSAGE_BYTES:
                 await self.close(MESSAGE_TOO_BIG, "message too long")
                 raise self._too_big()
             return text
@@ -135,7 +140,7 @@ async def accept(request: web.Request, info: ConnectionInfo, settings: WebSocket
         autoping=False,
         compress=settings.compression,
         writer_limit=sys.maxsize,  # see WebSocketServerConnection._room
-        max_msg_size=settings.max_message_bytes + 1,  # aiohttp refuses what is as long as this
+        max_msg_size=MAX_MESSAGE_BYTES + 1,  # aiohttp refuses what is as long as this
     )
     transport = request.transport
     if transport is None:

@@ -62,9 +62,9 @@ def static_session(**changes: Any) -> StaticSession:
     return StaticSession(**{**values, **changes})
 
 
-def new_admission(**changes: Any) -> Admission:
+def new_admission() -> Admission:
     """An admission without offers."""
-    return Admission(SPACE, OfferTable(), **changes)
+    return Admission(SPACE, OfferTable())
 
 
 def offering(offered: SessionParameters, *, now: float = 0.0) -> Admission:

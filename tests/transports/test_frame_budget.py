@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from s2connect.errors import ConnectionClosed, NotReachable
+from s2connect.transports import frame_budget
 from s2connect.transports.frame_budget import MAX_FRAMES, FrameBudget, FrameCounter, FrameGuard
 from tests.transports.test_websocket import MINE, THEIRS, foreign_server, raw_pair
 from tests.waits import patience, within
@@ -58,8 +59,10 @@ def test_counting_ends_where_it_is_enough() -> None:
     assert time.process_time() - before < patience(0.05)
 
 
-def test_a_message_is_worth_its_frames_and_an_empty_one_is_worth_nothing() -> None:
-    budget = FrameBudget(0.0, most=10, per_second=1.0)
+def test_a_message_is_worth_its_frames_and_an_empty_one_is_worth_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_budget, "MAX_FRAMES", 10)
+    monkeypatch.setattr(frame_budget, "FRAMES_PER_SECOND", 1.0)
+    budget = FrameBudget(0.0)
     for _ in range(1000):
         assert budget.came(1, now=0.0)
         budget.delivered(1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s2connect.errors import UsageError
 from s2connect.model.common import NodeId
+from s2connect.transports.mqtt import admission as admission_module
 from s2connect.transports.mqtt.admission import (
     CONFIRM_SECONDS,
     MAX_UNCONFIRMED,
@@ -177,8 +178,8 @@ def test_an_instance_that_does_not_know_the_session_ignores_the_open() -> None:
 # Static mode
 
 
-def _static_admission(**changes: Any) -> Admission:
-    admission = new_admission(**changes)
+def _static_admission() -> Admission:
+    admission = new_admission()
     admission.add_static(static_session())
     return admission
 
@@ -268,8 +269,9 @@ def test_every_open_that_was_let_in_has_its_second_to_be_confirmed_however_many_
 
 
 @pytest.mark.rule("MQ-19")
-def test_replays_for_one_pair_of_nodes_take_the_place_of_no_other_pair() -> None:
-    admission = _static_admission(max_unconfirmed=MAX_UNCONFIRMED)
+def test_replays_for_one_pair_of_nodes_take_the_place_of_no_other_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "MAX_UNCONFIRMED_IN_ALL", MAX_UNCONFIRMED)
+    admission = _static_admission()
     admission.add_static(static_session(client=OTHER))
     other = static_session(client=OTHER)
     honest = _let_in(admission, _static_open(client=OTHER), 0.0)

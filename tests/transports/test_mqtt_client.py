@@ -34,6 +34,7 @@ from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import MAX_MESSAGE_BYTES
+from s2connect.transports.mqtt import broker as broker_module
 from s2connect.transports.mqtt import client as client_module
 from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
 from s2connect.transports.mqtt.client import MqttClient
@@ -294,8 +295,11 @@ async def test_many_at_once_keep_their_order_and_the_window_of_the_broker(
 
 
 @pytest.mark.rule("MQ-15")
-async def test_who_waits_for_room_can_be_cancelled_and_blocks_nobody(broker: Mosquitto, connect: Connect) -> None:
-    a = await connect(broker, "a", receive_maximum=2)
+async def test_who_waits_for_room_can_be_cancelled_and_blocks_nobody(
+    broker: Mosquitto, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "RECEIVE_MAXIMUM", 2)
+    a = await connect(broker, "a")
     for number in range(5):
         a.put(Packet(topic("a"), str(number).encode()))
     assert not a.has_room()
@@ -399,10 +403,11 @@ async def test_a_killed_broker_is_noticed_by_everybody_who_waits(
 
 @pytest.mark.rule("MQ-13")
 async def test_a_broker_that_stands_still_is_noticed_by_keep_alive(
-    own_broker: Callable[..., Mosquitto], connect: Connect
+    own_broker: Callable[..., Mosquitto], connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(broker_module, "KEEPALIVE", 1)
     broker = own_broker()
-    a = await connect(broker, keepalive=1)
+    a = await connect(broker)
     started = asyncio.get_running_loop().time()
     broker.freeze()
     async with within(4):

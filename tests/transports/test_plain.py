@@ -378,15 +378,17 @@ async def test_a_peer_that_is_gone_before_its_late_handshake_is_answered_is_stil
             await rm.recv()
 
 
-async def test_a_peer_that_says_nothing_is_given_up_on_both_sides() -> None:
+async def test_a_peer_that_says_nothing_is_given_up_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "HANDSHAKE_TIMEOUT", 0.05)
+
     async def mute(socket: web.WebSocketResponse) -> None:
         await socket.receive_str()
         assert (await socket.receive()).data == 1008
 
     async with raw_server(mute) as url:
         with pytest.raises(PeerTimeout, match="handshake"):
-            await connect_plain(url, role=Role.RM, local=RM, handshake_timeout=0.05)
-    async with listening(handshake_timeout=0.05) as server, raw_client(server.port) as raw:
+            await connect_plain(url, role=Role.RM, local=RM)
+    async with listening() as server, raw_client(server.port) as raw:
         await raw.recv()
         with pytest.raises(WebSocketClosed) as caught:
             await raw.recv()
@@ -475,7 +477,8 @@ async def gone_but(server: PlainServer, left: int) -> None:
 @pytest.mark.rule("SEC-03")
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain, "MAX_PENDING", 2)
-    async with listening(tokens=None, max_connections=3) as server:
+    monkeypatch.setattr(plain, "MAX_CONNECTIONS", 3)
+    async with listening(tokens=None) as server:
         silent = await opened(*(raw_client(server.port, None) for _ in range(2)))
         with pytest.raises(PeerBusy):
             await device(server.port, None)

@@ -126,17 +126,10 @@ class Admission:
     The offers are by session id, each with its future.
     """
 
-    def __init__(
-        self,
-        space: TopicSpace,
-        offers: OfferTable[tuple[MqttOffer, Any]],
-        *,
-        max_unconfirmed: int = MAX_UNCONFIRMED_IN_ALL,
-    ) -> None:
+    def __init__(self, space: TopicSpace, offers: OfferTable[tuple[MqttOffer, Any]]) -> None:
         self._space = space
         self._offers = offers
         self._static: dict[tuple[NodeId, NodeId], _Static] = {}
-        self._max_unconfirmed = max_unconfirmed
         self._unconfirmed: dict[ServerChannel, tuple[_Static, float]] = {}  # the oldest first
         self._displaced: list[ServerChannel] = []
 
@@ -214,10 +207,10 @@ class Admission:
         waiting = [channel for channel in static.channels if _unconfirmed(channel, now)]
         if len(waiting) >= MAX_UNCONFIRMED:
             return self._displace(waiting[0], now)
-        if len(self._unconfirmed) < self._max_unconfirmed:
+        if len(self._unconfirmed) < MAX_UNCONFIRMED_IN_ALL:
             return True
         self._unconfirmed = {c: value for c, value in self._unconfirmed.items() if _unconfirmed(c, now)}
-        if len(self._unconfirmed) < self._max_unconfirmed:
+        if len(self._unconfirmed) < MAX_UNCONFIRMED_IN_ALL:
             return True
         (most, _), *_ = Counter(owner for owner, _ in self._unconfirmed.values()).most_common(1)
         return self._displace(next(c for c, (owner, _) in self._unconfirmed.items() if owner is most), now)

@@ -93,8 +93,6 @@ class BrokerConnection:
         context: TLS context of a client.
         address: Address to connect to instead of looking the host up.
         will: Published by the broker when the connection is lost (MQ-12).
-        keepalive: Seconds.
-        receive_maximum: Messages at QoS 1 that may be on their way in each direction.
         max_packet: Longest packet that is read, bytes; a longer message is dropped as it comes (MQ-15).
         drops: Dropped messages by reason, beyond one connection.
 
@@ -110,8 +108,6 @@ class BrokerConnection:
         *,
         address: str | None = None,
         will: Packet | None = None,
-        keepalive: int = KEEPALIVE,
-        receive_maximum: int = RECEIVE_MAXIMUM,
         max_packet: int = longest_packet(MAX_MESSAGE_BYTES),
         drops: Counter[str] | None = None,
     ) -> None:
@@ -120,11 +116,10 @@ class BrokerConnection:
         self._context = context
         self._address = address or url.host
         self._will = will
-        self._keepalive = keepalive
         self._host = for_display(url.host)
         self._where = f"{self._host}:{url.port}"
         self._loop = asyncio.get_running_loop()
-        self.receive_maximum = self._own_maximum = receive_maximum
+        self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet: int | None = None
         self.lost: BrokerLost | None = None
         self._max_read = max_packet
@@ -199,7 +194,8 @@ class BrokerConnection:
             ssl_shutdown_timeout=CLOSE_TIMEOUT,
         )
         set_tls_buffer(transport, READ_BYTES)
-        self.local_address, self.remote_address = self._stream.addresses()
+        names = (transport.get_extra_info(key) for key in ("sockname", "peername"))
+        self.local_address, self.remote_address = (n[0] if isinstance(n, tuple) else "" for n in names)
         await self._stream.ready()
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password.reveal() if settings.password else None)
@@ -209,13 +205,13 @@ class BrokerConnection:
             client.will_set(will.topic, will.payload, 1, will.retain, described)
         properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 0
-        properties.ReceiveMaximum = self._own_maximum
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
         # Mosquitto before 2.0.13 counts what it holds back for a Maximum Packet Size in its window for ever: twenty
         # long messages of anybody would end all that it sends here. So the receiver drops them. Not in a WebSocket,
         # where a frame is only there as a whole, and of which Debian's old Mosquitto knows nothing.
         if settings.url.is_websocket:
             properties.MaximumPacketSize = self._max_read
-        client.begin(self._keepalive, properties)
+        client.begin(KEEPALIVE, properties)
         self._stream.flush()
         self._connect_sent = True
         await self._connected
@@ -453,7 +449,7 @@ class BrokerConnection:
     def _acknowledge_soon(self) -> None:
         """Write the answers to what was read. PUBACKs alone wait a moment for other bytes."""
         pending = len(self._receiver.acknowledgements)
-        if self._backlog or self._waiting or 2 * pending >= self._own_maximum:
+        if self._backlog or self._waiting or 2 * pending >= RECEIVE_MAXIMUM:
             self._write()
         elif pending and self._acknowledging is None:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
@@ -486,7 +482,7 @@ class BrokerConnection:
         self._stream.flush()
 
     def _tick(self) -> None:
-        self._misc = self._loop.call_later(max(self._keepalive / 4, 0.05), self._tick)
+        self._misc = self._loop.call_later(max(KEEPALIVE / 4, 0.05), self._tick)
         self._client.loop_misc()
         self._stream.flush()
 

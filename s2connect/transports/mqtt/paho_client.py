@@ -27,6 +27,7 @@ from websockets.uri import parse_uri
 
 from s2connect.errors import ConfigurationError, ProtocolViolation
 from s2connect.model.url import MqttUrl
+from s2connect.transports.mqtt.publish import UnusablePublish, read_variable_length
 from s2connect.transports.mqtt.receiver import Receiver
 
 WRITE_BUFFER_BYTES = 64 * 1024
@@ -44,16 +45,13 @@ _TOO_LONG = 1 << 28
 
 def _packet_length(data: bytes, at: int) -> tuple[int, int]:
     """Return the bytes of the fixed header and of the rest of a packet; (0, 0) if it is incomplete."""
-    length = 0
-    for place in range(4):
-        index = at + 1 + place
-        if index >= len(data):
-            return 0, 0
-        byte = data[index]
-        length |= (byte & 127) << 7 * place
-        if byte < 128:
-            return 2 + place, length
-    return 5, _TOO_LONG  # no packet has such a length
+    try:
+        length, end = read_variable_length(data, at + 1)
+    except IndexError:
+        return 0, 0
+    except UnusablePublish:
+        return 5, _TOO_LONG  # no packet has such a length
+    return end - at, length
 
 
 class Stream(asyncio.Protocol):
@@ -228,12 +226,6 @@ class Stream(asyncio.Protocol):
     async def ready(self) -> None:
         """Wait until bytes of MQTT can go."""
 
-    def addresses(self) -> tuple[str, str]:
-        """Return our address and the broker's; empty where unknown."""
-        names = [self._transport and self._transport.get_extra_info(key) for key in ("sockname", "peername")]
-        ours, theirs = (name[0] if isinstance(name, tuple) else "" for name in names)
-        return ours, theirs
-
 
 class WebSocketStream(Stream):
     """Stream inside a WebSocket (``wss://``), subprotocol ``mqtt``."""
@@ -261,8 +253,11 @@ class WebSocketStream(Stream):
         self._frames.receive_data(data)
         payload = bytearray()
         for event in self._frames.events_received():
-            if isinstance(event, Response):
-                self._upgraded()
+            if isinstance(event, Response) and not self._opened.done():
+                if self._frames.handshake_exc is not None or self._frames.subprotocol != "mqtt":
+                    self._refuse()
+                else:
+                    self._opened.set_result(None)
             elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
                 payload += event.data
         self._send_frames()
@@ -275,14 +270,6 @@ class WebSocketStream(Stream):
         if not self._opened.done():
             self._refuse()
         super().connection_lost(exc)
-
-    def _upgraded(self) -> None:
-        if self._opened.done():
-            return
-        if self._frames.handshake_exc is not None or self._frames.subprotocol != "mqtt":
-            self._refuse()
-        else:
-            self._opened.set_result(None)
 
     def _refuse(self) -> None:
         reason = self._frames.handshake_exc

@@ -136,7 +136,8 @@ def variable_length(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
+def read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
+    """Read a variable byte integer; return it and the index after it. Raises IndexError if it is incomplete."""
     value = 0
     for place in range(4):
         byte = raw[at + place]
@@ -178,7 +179,7 @@ def read_publish(command: int, raw: bytes, head: Head) -> Packet:
 
 
 def _read_publish(command: int, raw: bytes, head: Head) -> Packet:
-    length, at = _read_variable_length(raw, head.end)
+    length, at = read_variable_length(raw, head.end)
     end = at + length
     if end > len(raw):
         raise UnusablePublish("properties")
@@ -213,7 +214,7 @@ def _read_publish(command: int, raw: bytes, head: Head) -> Packet:
             (expiry,) = struct.unpack_from("!I", raw, at)
             at += 4
         elif kind is _VARIABLE:
-            _, at = _read_variable_length(raw, at)
+            _, at = read_variable_length(raw, at)
         elif identifier == _TOPIC_ALIAS:
             raise UnusablePublish("topic_alias")
         else:

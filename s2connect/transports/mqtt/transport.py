@@ -73,9 +73,9 @@ MAX_GUESTS = 64
 MAX_USED = 4096
 """Session ids that the client remembers: with the same token and id, keys and nonces would be used again (MQ-07)."""
 
+
 Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None"]
 """User name and password at the broker that an offer gives to its client (MQ-02); None to give none."""
-
 
 _Hooks = tuple[Callable[[Connection], object], Callable[[str], Awaitable[bool]] | None]
 """Who takes the connections of a static session, and who admits them."""
@@ -116,7 +116,7 @@ class MqttTransport:
         failures: FailureLog | None = None,
     ) -> None:
         self._role_of = role_of
-        self._credentials = credentials
+        self._credentials = credentials or (lambda _: None)
         self._guest_context = guest_context or wan_client_context
         self._addresses_of = addresses_of
         self._limits = limits or ChannelLimits()
@@ -213,15 +213,15 @@ class MqttTransport:
             versions=(info.s2_version,),
         )
         future = self._offers.open(sid, MqttOffer(info, parameters, token))
-        account = self._credentials(info) if self._credentials is not None else None
+        username, secret = self._credentials(info) or (None, None)
         details = MqttCommunicationDetails(
             communication_protocol=MQTT,
             mqtt_url=settings.url,
             topic_prefix=settings.prefix,
             session_id=sid,
             session_token=token,
-            username=account[0] if account else None,
-            password=account[1] if account else None,
+            username=username,
+            password=secret,
             protection=settings.protection,
         )
         return Offer(details, future)
