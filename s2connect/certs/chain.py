@@ -65,11 +65,7 @@ class CapturedChain:
     def check_self_signed(self, host: str, now: datetime) -> None:
         """Check everything but authenticity: name, dates, algorithms, and that the root signed the leaf (TRUST-04).
 
-        Says nothing about who the server is. Its address plays no part.
-
-        Args:
-            host: Name or address in the URL.
-            now: Wall-clock time, with time zone.
+        Says nothing about who the server is. Its address plays no part. ``host`` is the name or address in the URL.
 
         Raises:
             CertificateRefused: With the reason ``chain``, ``name``, ``expired``, ``not_yet_valid``, ``algorithm``,

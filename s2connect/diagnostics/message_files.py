@@ -184,11 +184,7 @@ class _Scan:
         return Entry(self._line_of(begin), self._content[begin:end].rstrip(), broken=True, other=True)
 
     def _read(self, at: int) -> tuple[Any, int] | None:
-        """Return the JSON value that begins at a position; None if there is none.
-
-        Raises:
-            Failure: Too much was read without result.
-        """
+        """Return the JSON value at a position and its end, or None. Failure if too much was read without result."""
         size = FIRST_WINDOW
         while True:
             window = self._content[at : at + size]  # a failure costs time in proportion to the text
@@ -405,7 +401,6 @@ def time_of(value: Any) -> datetime | None:
 
 def facts_of(prefix: str, outer: Record = NO_RECORD) -> Record:
     """Return the facts in the text before a message in its line, combined with those of an object around them."""
-    prefix = prefix[:MAX_PREFIX] + prefix[MAX_PREFIX:][-MAX_PREFIX:]
     found, words, ways = _find_time(prefix), _find_words(prefix), _find_way(prefix)
     return outer._replace(
         time=(time_of(found.group()) if found is not None else None) or outer.time,

@@ -13,12 +13,7 @@ MAX_KINDS: Final = 1000
 
 
 class LogLimiter:
-    """Rate limiter of log lines and events, by kind.
-
-    Args:
-        period: Seconds between two reports of one kind.
-        max_kinds: Most kinds remembered.
-    """
+    """Rate limiter of log lines and events: one of a kind in ``period`` seconds, by the latest ``max_kinds`` kinds."""
 
     def __init__(self, *, period: float = PERIOD, max_kinds: int = MAX_KINDS) -> None:
         self._period = period

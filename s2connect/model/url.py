@@ -41,7 +41,12 @@ def host_as_ascii(host: str) -> str:
 
 
 class _Url(str):
-    """A checked absolute URL of one of a few schemes."""
+    """A checked absolute URL of one of a few schemes.
+
+    Attributes:
+        host: Host name in lower case as IDNA A-label, or an address without brackets.
+        port: TCP port; where the URL names none, that of its scheme.
+    """
 
     __slots__ = ("host", "port")
     ports: ClassVar[Mapping[str, int]] = {}
@@ -105,10 +110,6 @@ class BaseUrl(_Url):
 
     The slash is added where it is missing: the standard demands it of the pairing URL only. A version at the end is
     left out, with a warning in the log (S2C-41).
-
-    Attributes:
-        host: Host name in lower case as IDNA A-label, or an address without brackets.
-        port: TCP port, 443 where the URL names none.
     """
 
     __slots__ = ()
@@ -156,12 +157,7 @@ class WebSocketUrl(_Url):
 
 
 class MqttUrl(_Url):
-    """URL of a broker, ``mqtts://`` for MQTT over TLS or ``wss://`` for MQTT over WebSocket (MQ-02).
-
-    Attributes:
-        host: Host name in lower case as IDNA A-label, or an address without brackets.
-        port: TCP port; where the URL names none, 8883 for ``mqtts`` and 443 for ``wss``.
-    """
+    """URL of a broker, ``mqtts://`` for MQTT over TLS or ``wss://`` for MQTT over WebSocket (MQ-02)."""
 
     __slots__ = ()
     ports: ClassVar[Mapping[str, int]] = {"mqtts": 8883, "wss": 443}

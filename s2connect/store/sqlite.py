@@ -150,10 +150,8 @@ class SqliteStore:
     async def open(cls, path: Path, vault: Vault, *, anew: bool = False) -> SqliteStore:
         """Open the database, creating it 0600 where there is none, and clear up after a crash.
 
-        Args:
-            path: The database file; its directory must exist.
-            vault: Keeps the access tokens. It must be the same each time.
-            anew: Begin with an empty database, and without the secrets of pairings, where the pairings are lost.
+        The vault keeps the access tokens, and must be the same each time. With ``anew`` lost pairings are no error: the
+        database is empty then, and their secrets are deleted.
 
         Raises:
             PairingsLost: The database is empty or missing, although there were pairings.

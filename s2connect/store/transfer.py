@@ -29,11 +29,7 @@ class PairingTransfer(Wire):
 
     @classmethod
     def of(cls, pairing: Pairing, tokens: list[AccessToken]) -> PairingTransfer:
-        """Wrap a pairing up.
-
-        Raises:
-            UsageError: We are not communication client in it, or it pins a CA of the local network.
-        """
+        """Wrap a pairing up. UsageError if we are not communication client in it, or it pins a local CA."""
         if pairing.initiate_session_url is None or pairing.pin is not None or not tokens:
             raise UsageError("Only a pairing with a server in the WAN can be handed to another device.")
         return cls(

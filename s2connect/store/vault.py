@@ -50,12 +50,7 @@ class FileVault:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Create the directory, or check the one there is.
-
-        Raises:
-            InsecurePermissions: Others can read it, or it belongs to somebody else.
-            StorageUnavailable: It cannot be created or read.
-        """
+        """Create the directory, or check the one there is, as :func:`make_private_directory`."""
         make_private_directory(directory)
         remove_leftovers(directory)
         self._directory = directory
@@ -87,11 +82,7 @@ class KeyringVault:
     """
 
     def __init__(self, service: str) -> None:
-        """Use the keyring that ``keyring`` chooses or was given.
-
-        Raises:
-            ConfigurationError: The extra is not installed.
-        """
+        """Use the keyring that ``keyring`` chooses or was given; ConfigurationError without the extra."""
         try:
             import keyring
         except ImportError as error:
@@ -158,16 +149,11 @@ def _translated(doing: str, name: str, call: Callable[[], T]) -> T:
 
 
 def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyring", "files"]]:
-    """Open the vault of a state directory. Blocks: call it in a thread.
+    """Open the vault of a state directory, and return it with its kind. Blocks: call it in a thread.
 
-    Args:
-        kind: ``files``, ``keyring``, or ``auto``: the keyring where the extra is installed, a recommended backend
-            exists and a trial entry can be written, read and deleted; otherwise files.
-        directory: Where ``files`` keeps them; its path also names the service of the keyring, so a state directory
-            that uses the keyring cannot be moved.
-
-    Returns:
-        The vault and the kind that was chosen; record it, because ``auto`` may choose otherwise on another day.
+    ``auto`` is the keyring where the extra is installed, a recommended backend exists and a trial entry can be written,
+    read and deleted; otherwise files. Record the kind, because that may change. The path of the directory also names
+    the service of the keyring, so a state directory that uses the keyring cannot be moved.
 
     Raises:
         ConfigurationError: The kind is unknown, or the extra ``keyring`` is asked for and not installed.
