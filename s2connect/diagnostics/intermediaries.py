@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from s2connect import EndpointConfig
+from s2connect.certs.chain import verify_pki
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, milliseconds
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
@@ -67,7 +68,9 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     context = await asyncio.to_thread(settings.context)
     found.check = Check(Layer.BROKER, "broker.tls")
     url = settings.url
-    took = milliseconds(await connect(url.host, url.port, context, timeout=ASK_TIMEOUT))
+    begun = time.monotonic()
+    await verify_pki(url.host, url.port, context, timeout=ASK_TIMEOUT)
+    took = milliseconds(time.monotonic() - begun)
     found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
     found.check = Check(Layer.BROKER, "broker.login")
     if endpoint.running:

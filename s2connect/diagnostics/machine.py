@@ -246,16 +246,14 @@ def _listen(listener: socket.socket, own: OwnAddress) -> None:
 
 
 def _send_on_interface(sender: socket.socket, own: OwnAddress) -> None:
-    """Have a socket send by multicast on one interface, and receive what it sends."""
+    """Have a socket send by multicast on one interface; that it comes back to this machine is the system's default."""
     if own.interface.version == 4:
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own.interface.ip.packed)
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
         sender.bind(("", 0))
     else:
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, own.index)
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
         sender.bind(("::", 0))
 
 

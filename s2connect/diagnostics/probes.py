@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from s2connect.certs.tls import describe_tls_error
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError
 from s2connect.https.client import HttpsClient, Route
@@ -60,21 +58,16 @@ async def addresses_of(host: str) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, timeout: float) -> float:
-    """Connect with TCP, and TLS if there is a context, and hang up; return the seconds that it took.
-
-    Raises NetworkError, and TrustError or ProtocolViolation where TLS fails.
-    """
+async def connect(host: str, port: int, *, timeout: float) -> float:
+    """Connect with TCP, and hang up; return the seconds that it took. Raises NetworkError."""
     begun = time.monotonic()
     try:
         async with asyncio.timeout(timeout):
-            name = host if context is not None else None
-            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+            _, writer = await asyncio.open_connection(host, port)
     except TimeoutError as error:
         raise PeerTimeout(f"{host}:{port} did not answer in time.") from error
     except OSError as error:
-        refused = describe_tls_error(error, host) if context is not None else None
-        raise refused or NotReachable.because(host, port, error) from error
+        raise NotReachable.because(host, port, error) from error
     seconds = time.monotonic() - begun
     writer.close()
     with contextlib.suppress(OSError):
