@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 
@@ -30,6 +31,7 @@ from s2connect.https.rate import (
     network_of,
 )
 from s2connect.model.common import Wire
+from s2connect.model.secret import BearerToken
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ BODY_TIMEOUT = 10.0
 
 MAX_WARNED = 100
 """Networks for which a fault is logged, once each; later ones are not logged."""
+
+_Token = TypeVar("_Token", bound=BearerToken)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -274,10 +278,13 @@ def bearer_proved() -> None:
         current.refund = None
 
 
-def bearer(request: web.Request) -> str | None:
-    """The bearer token of a request, or None. It is a secret."""
+def bearer(request: web.Request, kind: type[_Token]) -> _Token | None:
+    """Return the bearer token of a request, if it is a valid one of its kind."""
     scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" and value.strip() else None
+    try:
+        return kind(value.strip()) if scheme.lower() == "bearer" else None
+    except ValueError:
+        return None
 
 
 def answer(status: int, body: Wire | None = None) -> web.Response:

@@ -102,7 +102,7 @@ class PairingService:
 
         async def served(request: web.Request) -> web.Response:
             body = await read_body(request)
-            attempt_id = _attempt_id(request)
+            attempt_id = bearer(request, PairingAttemptId)
             reply = await handle(attempt_id, body) if attempt_id is not None else UNAUTHORIZED
             if reply.status < 300:  # so its attempt id was right
                 bearer_proved()
@@ -143,14 +143,6 @@ class PairingService:
     def _finish(self, reply: Reply) -> web.Response:
         self._driver.after()
         return answer(reply.status, reply.body)
-
-
-def _attempt_id(request: web.Request) -> PairingAttemptId | None:
-    text = bearer(request)
-    try:
-        return PairingAttemptId(text) if text else None
-    except ValueError:
-        return None
 
 
 def _now() -> float:

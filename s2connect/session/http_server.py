@@ -110,7 +110,7 @@ class SessionService:
         while True:
             record = await self._store.record(key_of(message))
             decision = self._core.initiate(
-                endpoint, message, _token(request), record, wall_time=time.time(), offered=offered
+                endpoint, message, bearer(request, AccessToken), record, wall_time=time.time(), offered=offered
             )
             if not isinstance(decision, Accepted):
                 return answer(decision.status, decision.body)
@@ -149,13 +149,13 @@ class SessionService:
 
     async def _confirm_access_token(self, request: web.Request) -> web.Response:
         await read_body(request)
-        decision = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
+        decision = self._core.confirm(bearer(request, AccessToken), now=asyncio.get_running_loop().time())
         if isinstance(decision, Reply):
             return answer(decision.status)
         bearer_proved()
         lock = self._locks.setdefault(decision.pairing.key, asyncio.Lock())
         async with lock:
-            again = self._core.confirm(_token(request), now=asyncio.get_running_loop().time())
+            again = self._core.confirm(bearer(request, AccessToken), now=asyncio.get_running_loop().time())
             if isinstance(again, Reply):
                 return answer(again.status)
             return await self._activate(again, request)
@@ -197,17 +197,9 @@ class SessionService:
             self._log_malformed(request, message)
             return answer(message.status)
         key = key_of(message)
-        pairing = authorised(await self._store.record(key), _token(request), wall_time=time.time())
+        pairing = authorised(await self._store.record(key), bearer(request, AccessToken), wall_time=time.time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
         bearer_proved()
         await self._manager.unpaired_by_peer(pairing)
         return answer(204)
-
-
-def _token(request: web.Request) -> AccessToken | None:
-    text = bearer(request)
-    try:
-        return AccessToken(text) if text else None
-    except ValueError:
-        return None

@@ -18,6 +18,7 @@ from s2connect.https import server as server_module
 from s2connect.https.rate import BEARER_COST, MAX_BEARER_DELAY, AddressLimiter
 from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import NodeId
+from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import ConnectionInfo
@@ -50,7 +51,7 @@ async def server(websocket: WebSocketTransport) -> AsyncIterator[HttpsServer]:
 
     async def secured(request: web.Request) -> web.Response:
         await read_body(request)
-        if bearer(request) != "right":
+        if bearer(request, AccessToken) != AccessToken("right"):
             return answer(401)
         bearer_proved()
         return answer(204)
