@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
-from benchmarks.messages import size_of
-from benchmarks.samples import SAMPLES
+from benchmarks.samples import SAMPLES, size_of
 from s2connect.https.server import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -221,5 +220,5 @@ def _rows(
             wanted = "" if number in (P99, RATE) else budget
             if mine == "sealed" and number is P50 and sample == "small":
                 wanted = "≤ 310 µs"
-            name = f"{label}: {what}, {size_of(sample)}"
+            name = f"{label}: {what}, {size_of(SAMPLES[sample])}"
             yield Row(name, unit, of(own, direct), of(theirs, direct) if theirs else None, beside, wanted)

@@ -11,27 +11,25 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
 import websockets.asyncio.client
-import websockets.asyncio.server
 from aiohttp import web
+from websockets.asyncio.server import ServerConnection
 
 from benchmarks.harness import Task, answer_questions, cpu_seconds, my_task, percentile
-from benchmarks.messages_worker import PATH, server_tls
+from benchmarks.messages_worker import serve_aiohttp, serve_https, serve_websocket, serve_websockets
 from benchmarks.samples import SAMPLES
 from s2connect.bridge.link import Link
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import Initiator, LinkSide
 from s2connect.certs.tls import wan_client_context
-from s2connect.https.server import HttpsServer
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import RECEPTION_STATUS, ReceptionStatusValue, read_message, reception_status
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
-from s2connect.model.url import MqttUrl, WebSocketUrl
+from s2connect.model.url import MqttUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.frames import Packet
@@ -90,17 +88,7 @@ async def far_wss(task: Task, stack: AsyncExitStack) -> Task:
                 await socket.send_str(answer)
         return socket
 
-    return {"url": await serve_aiohttp(task, stack, handler)}
-
-
-async def serve_aiohttp(task: Task, stack: AsyncExitStack, handler: Any) -> str:
-    app = web.Application()
-    app.router.add_get(PATH, handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(Path(task["directory"]))).start()
-    return f"wss://localhost:{runner.addresses[0][1]}{PATH}"
+    return await serve_aiohttp(task, stack, handler)
 
 
 async def near_wss(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
@@ -340,23 +328,8 @@ async def opener_mqtt(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitab
     return lambda: transport.connect_static(static(task, FAR, BRIDGE, "bridge"))
 
 
-async def server(task: Task, stack: AsyncExitStack) -> HttpsServer:
-    made = HttpsServer(server_tls(Path(task["directory"])), host="127.0.0.1", port=0)
-    stack.push_async_callback(made.close)
-    return made
-
-
 async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
-    https = await server(task, stack)
-    transport = WebSocketTransport(lambda: WebSocketUrl(f"wss://localhost:{https.port}{PATH}"), compression=False)
-    stack.push_async_callback(transport.close)
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        https.release(request)
-        return await transport.handler(request)
-
-    https.add_get(PATH, handler)
-    await https.start()
+    transport = await serve_websocket(task, stack, deflate=False)
     assert await link.request_session(Role.RM, V1) is None
     offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
 
@@ -369,16 +342,9 @@ async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
 
 
 async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
-    https = await server(task, stack)
     door = PlainAcceptor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
     stack.push_async_callback(door.close)
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        https.release(request)
-        return await door.handler(request)
-
-    https.add_get(PATH, handler)
-    await https.start()
+    url = await serve_https(task, stack, door.handler)
 
     async def arrive() -> None:
         connection = await anext(door)
@@ -386,7 +352,7 @@ async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
         link.hand_over(Role.RM, connection)
 
     stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
-    return {"url": f"wss://localhost:{https.port}{PATH}", "plain": True}
+    return {"url": url, "plain": True}
 
 
 async def door_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
@@ -424,13 +390,13 @@ async def relay_aiohttp(task: Task, stack: AsyncExitStack) -> Task:
             backwards.cancel()
         return near
 
-    return {"url": await serve_aiohttp(task, stack, handler)}
+    return await serve_aiohttp(task, stack, handler)
 
 
 async def relay_websockets(task: Task, stack: AsyncExitStack) -> Task:
     tls = client_tls(task)
 
-    async def handler(near: websockets.asyncio.server.ServerConnection) -> None:
+    async def handler(near: ServerConnection) -> None:
         async with websockets.asyncio.client.connect(
             task["at"]["url"], ssl=tls, host="127.0.0.1", compression=None, proxy=None
         ) as far:
@@ -444,11 +410,7 @@ async def relay_websockets(task: Task, stack: AsyncExitStack) -> Task:
                 await far.send(text)
             backwards.cancel()
 
-    serving = websockets.asyncio.server.serve(
-        handler, "127.0.0.1", 0, ssl=server_tls(Path(task["directory"])), compression=None
-    )
-    served = await stack.enter_async_context(serving)
-    return {"url": f"wss://localhost:{next(iter(served.sockets)).getsockname()[1]}{PATH}"}
+    return await serve_websockets(task, stack, handler, deflate=False)
 
 
 async def nothing(_: Task) -> Task:

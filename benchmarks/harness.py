@@ -21,20 +21,12 @@ ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 
 Task = dict[str, Any]
+Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
-
-    Attributes:
-        what: What was measured.
-        unit: Of both numbers.
-        ours: Median of the runs.
-        peer: Median of the runs, or None where the peer is not installed or there is none.
-        beside: Who the peer is.
-        budget: What ours should reach, as text.
-    """
+    """One line of the table: medians of ours and of a peer, if it is installed, and what ours should reach."""
 
     what: str
     unit: str
@@ -46,11 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Effort:
-    """Extent of a measurement.
-
-    Attributes:
-        quick: Whether the whole run shall stay under a minute.
-    """
+    """Extent of a measurement: the whole run, or one of some minutes."""
 
     quick: bool
 
@@ -184,9 +172,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def in_turns(runs: int, *measures: Callable[[], dict[str, float]] | None) -> list[dict[str, float] | None]:
+def in_turns(runs: int, *measures: Callable[[], Numbers] | None) -> list[Numbers | None]:
     """Measure several things alternately, so that a noisy minute hits all of them; medians per key."""
-    results: list[list[dict[str, float]]] = [[] for _ in measures]
+    results: list[list[Numbers]] = [[] for _ in measures]
     for _ in range(runs):
         for measure, collected in zip(measures, results, strict=True):
             if measure is not None:
@@ -195,6 +183,16 @@ def in_turns(runs: int, *measures: Callable[[], dict[str, float]] | None) -> lis
     return [{key: median(run[key] for run in runs) for key in runs[0]} if runs else None for runs in results]
 
 
-def take(result: dict[str, float] | None, key: str, factor: float = 1.0) -> float | None:
-    """A number of a result that may be missing."""
-    return None if result is None else result[key] * factor
+def compare(
+    what: str,
+    unit: str,
+    key: str,
+    ours: Numbers | None,
+    peer: Numbers | None = None,
+    beside: str = "",
+    budget: str = "",
+) -> Row:
+    """A line of the table out of results in seconds and bytes, of which the peer's may be missing."""
+    factor = {"ms": 1e3, "µs": 1e6, "KB": 1e-3, "MB": 1e-6}.get(unit, 1.0)
+    theirs = None if peer is None else peer[key] * factor
+    return Row(what, unit, 0.0 if ours is None else ours[key] * factor, theirs, beside, budget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks import s2auth
-from benchmarks.harness import Effort, Row, Worker, in_turns, take, workspace
+from benchmarks.harness import Effort, Row, Worker, compare, in_turns, workspace
 
 DEVICES = 64
 AT_A_TIME = 8
@@ -54,37 +54,14 @@ def measure(effort: Effort) -> list[Row]:
         ours.__exit__()
         task = {"home": str(directory / "rm"), "server": server.ready, "count": DEVICES}
         initiator = stack.enter_context(Worker.ours("endpoint_worker", "initiate", **task))
-        whole = [lambda n=n: initiator.ask(count=max(DEVICES, count // 3), at_a_time=n) for n in (1, AT_A_TIME)]
-        whole_one, whole_busy = in_turns(runs, *whole)
+        asks = [lambda n=n: initiator.ask(count=max(DEVICES, count // 3), at_a_time=n) for n in (1, AT_A_TIME)]
+        whole_one, whole_busy = in_turns(runs, *asks)
     beside = "s2auth, initiateSession alone"
+    alone, whole = "initiateSession alone, kept alive", "whole session initiation with WSS, new connections"
+    many = f"{AT_A_TIME} at a time"
     return [
-        Row(
-            "initiateSession alone, kept alive, p50",
-            "ms",
-            take(one, "p50", 1e3) or 0.0,
-            take(their_one, "p50", 1e3),
-            "s2auth",
-        ),
-        Row(
-            f"initiateSession alone, kept alive, {AT_A_TIME} at a time",
-            "1/s",
-            take(busy, "rate") or 0.0,
-            take(their_busy, "rate"),
-            "s2auth",
-        ),
-        Row(
-            "whole session initiation with WSS, new connections, p50",
-            "ms",
-            take(whole_one, "p50", 1e3) or 0.0,
-            take(their_one, "p50", 1e3),
-            beside,
-        ),
-        Row(
-            f"whole session initiation with WSS, new connections, {AT_A_TIME} at a time",
-            "1/s",
-            take(whole_busy, "rate") or 0.0,
-            take(their_busy, "rate"),
-            beside,
-            "≥ 150/s",
-        ),
+        compare(f"{alone}, p50", "ms", "p50", one, their_one, "s2auth"),
+        compare(f"{alone}, {many}", "1/s", "rate", busy, their_busy, "s2auth"),
+        compare(f"{whole}, p50", "ms", "p50", whole_one, their_one, beside),
+        compare(f"{whole}, {many}", "1/s", "rate", whole_busy, their_busy, beside, "≥ 150/s"),
     ]

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.harness import Effort, Row, Worker, in_turns, peer_python, take, workspace
-from benchmarks.samples import SAMPLES
-
-
-def size_of(sample: str) -> str:
-    length = len(json.dumps({**SAMPLES[sample], "message_id": "0" * 36}, separators=(",", ":")))
-    return f"{length} B" if length < 1000 else f"{length / 1000:.1f} KB"
+from benchmarks.harness import Effort, Row, Worker, compare, in_turns, peer_python, workspace
+from benchmarks.samples import SAMPLES, size_of
 
 
 def _pair(stack: ExitStack, what: str, directory: Path, *, deflate: bool) -> Worker | None:
@@ -46,36 +40,13 @@ def measure(effort: Effort) -> list[Row]:
                     if once:
                         once()  # warm up
                 session, s2python, connection, aiohttp, websockets = in_turns(runs, *measures)
-                label = f"{size_of(sample)}, {'deflate' if deflate else 'plain'}"
-                for key, name, budget in (("p50", "p50", 130 if sample == "small" else None), ("p99", "p99", None)):
-                    rows.append(
-                        Row(
-                            f"message → ReceptionStatus {name}, {label}",
-                            "µs",
-                            take(session, key, 1e6) or 0.0,
-                            take(s2python, key, 1e6),
-                            "s2-python",
-                            f"≤ {budget} µs" if budget else "",
-                        )
-                    )
-                rows.append(
-                    Row(
-                        f"message → ReceptionStatus, {label}",
-                        "1/s",
-                        take(session, "rate") or 0.0,
-                        take(s2python, "rate"),
-                        "s2-python",
-                    )
-                )
+                label = f"{size_of(SAMPLES[sample])}, {'deflate' if deflate else 'plain'}"
+                status, budget = "message → ReceptionStatus", "≤ 130 µs" if sample == "small" else ""
+                rows += [
+                    compare(f"{status} p50, {label}", "µs", "p50", session, s2python, "s2-python", budget),
+                    compare(f"{status} p99, {label}", "µs", "p99", session, s2python, "s2-python"),
+                    compare(f"{status}, {label}", "1/s", "rate", session, s2python, "s2-python"),
+                ]
                 for beside, result in (("aiohttp", aiohttp), ("websockets", websockets)):
-                    rows.append(
-                        Row(
-                            f"echo p50, {label}",
-                            "µs",
-                            take(connection, "p50", 1e6) or 0.0,
-                            take(result, "p50", 1e6),
-                            beside,
-                            "≤ 1.5 of peer",
-                        )
-                    )
+                    rows.append(compare(f"echo p50, {label}", "µs", "p50", connection, result, beside, "≤ 1.5 of peer"))
     return rows

@@ -15,6 +15,7 @@ import aiohttp
 import websockets.asyncio.client
 import websockets.asyncio.server
 from aiohttp import web
+from websockets.asyncio.server import ServerConnection
 
 from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
 from benchmarks.samples import SAMPLES
@@ -33,6 +34,7 @@ PEER = NodeDescription(id=NodeId(uuid4()), brand="b", type="t", model_name="m", 
 INFO = ConnectionInfo("WebSocket", NodeId(uuid4()), PEER.id, "v1.0.0")
 
 RoundTrip = Callable[[dict[str, Any]], Awaitable[Any]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def server_tls(directory: Path) -> Any:
@@ -43,20 +45,30 @@ def server_tls(directory: Path) -> Any:
 # Servers
 
 
-async def serve_ours(task: Task, stack: AsyncExitStack, serve: Callable[[Connection], Awaitable[None]]) -> Task:
+async def serve_https(task: Task, stack: AsyncExitStack, handler: Handler) -> str:
+    """Serve WebSockets at our own HTTPS server; returns the URL."""
     server = HttpsServer(server_tls(Path(task["directory"])), host="127.0.0.1", port=0)
-    transport = WebSocketTransport(
-        lambda: WebSocketUrl(f"wss://localhost:{server.port}{PATH}"), compression=task["deflate"]
-    )
 
-    async def handler(request: web.Request) -> web.StreamResponse:
+    async def released(request: web.Request) -> web.StreamResponse:
         server.release(request)
-        return await transport.handler(request)
+        return await handler(request)
 
-    server.add_get(PATH, handler)
+    server.add_get(PATH, released)
     await server.start()
     stack.push_async_callback(server.close)
+    return f"wss://localhost:{server.port}{PATH}"
+
+
+async def serve_websocket(task: Task, stack: AsyncExitStack, *, deflate: bool) -> WebSocketTransport:
+    """Serve our own transport; it knows its URL."""
+    transport = WebSocketTransport(lambda: WebSocketUrl(url), compression=deflate)
+    url = await serve_https(task, stack, transport.handler)
     stack.push_async_callback(transport.close)
+    return transport
+
+
+async def serve_ours(task: Task, stack: AsyncExitStack, serve: Callable[[Connection], Awaitable[None]]) -> Task:
+    transport = await serve_websocket(task, stack, deflate=task["deflate"])
     offer = transport.offer(INFO)
 
     async def run() -> None:
@@ -79,7 +91,18 @@ async def read_session(connection: Connection) -> None:
             pass
 
 
-async def serve_aiohttp(task: Task, stack: AsyncExitStack) -> Task:
+async def serve_aiohttp(task: Task, stack: AsyncExitStack, handler: Handler) -> Task:
+    """Serve WebSockets at bare aiohttp."""
+    app = web.Application()
+    app.router.add_get(PATH, handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(Path(task["directory"]))).start()
+    return {"url": f"wss://localhost:{runner.addresses[0][1]}{PATH}"}
+
+
+async def echo_aiohttp(task: Task, stack: AsyncExitStack) -> Task:
     async def handler(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(compress=task["deflate"])
         await socket.prepare(request)
@@ -87,31 +110,25 @@ async def serve_aiohttp(task: Task, stack: AsyncExitStack) -> Task:
             await socket.send_str(message.data)
         return socket
 
-    app = web.Application()
-    app.router.add_get(PATH, handler)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(Path(task["directory"])))
-    await site.start()
-    return {"url": f"wss://localhost:{runner.addresses[0][1]}{PATH}"}
+    return await serve_aiohttp(task, stack, handler)
 
 
-async def serve_websockets(task: Task, stack: AsyncExitStack) -> Task:
-    async def handler(socket: websockets.asyncio.server.ServerConnection) -> None:
+async def serve_websockets(
+    task: Task, stack: AsyncExitStack, handler: Callable[[ServerConnection], Awaitable[None]], *, deflate: bool
+) -> Task:
+    """Serve bare websockets."""
+    tls, compression = server_tls(Path(task["directory"])), "deflate" if deflate else None
+    serving = websockets.asyncio.server.serve(handler, "127.0.0.1", 0, ssl=tls, compression=compression)
+    server = await stack.enter_async_context(serving)
+    return {"url": f"wss://localhost:{next(iter(server.sockets)).getsockname()[1]}{PATH}"}
+
+
+async def echo_websockets(task: Task, stack: AsyncExitStack) -> Task:
+    async def handler(socket: ServerConnection) -> None:
         async for text in socket:
             await socket.send(text)
 
-    server = await stack.enter_async_context(
-        websockets.asyncio.server.serve(
-            handler,
-            "127.0.0.1",
-            0,
-            ssl=server_tls(Path(task["directory"])),
-            compression="deflate" if task["deflate"] else None,
-        )
-    )
-    return {"url": f"wss://localhost:{next(iter(server.sockets)).getsockname()[1]}{PATH}"}
+    return await serve_websockets(task, stack, handler, deflate=task["deflate"])
 
 
 async def serve(task: Task, stack: AsyncExitStack) -> Task:
@@ -121,9 +138,9 @@ async def serve(task: Task, stack: AsyncExitStack) -> Task:
         case "connection":
             return await serve_ours(task, stack, echo)
         case "aiohttp":
-            return await serve_aiohttp(task, stack)
+            return await echo_aiohttp(task, stack)
         case _:
-            return await serve_websockets(task, stack)
+            return await echo_websockets(task, stack)
 
 
 # Clients

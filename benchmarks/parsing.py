@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.harness import Effort, Row, Worker, in_turns, peer_python, take
-from benchmarks.samples import READ
+from benchmarks.harness import Effort, Row, Worker, in_turns, peer_python
+from benchmarks.samples import READ, size_of
 
 COUNTS = {"small": 4000, "medium": 500, "large": 60}
-
-
-def _size(sample: str) -> str:
-    length = len(json.dumps(READ[sample], separators=(",", ":")))
-    return f"{length} B" if length < 1000 else f"{length / 1000:.1f} KB"
 
 
 def measure(effort: Effort) -> list[Row]:
@@ -31,13 +25,6 @@ def measure(effort: Effort) -> list[Row]:
                 partial(ours.ask, sample=sample, count=count),
                 partial(theirs.ask, sample=sample, count=count) if theirs else None,
             )
-            beside = {
-                "s2-python": take(peer, "parse", 1e6),
-                **{
-                    name: take(own, name, 1e6)
-                    for name in ("msgspec header", "msgspec generic", "msgspec typed", "orjson")
-                },
-            }
             compared = (
                 ("envelope", "envelope", "msgspec header", "≤ 1 µs" if sample == "small" else ""),
                 ("envelope", "envelope", "orjson", ""),
@@ -48,8 +35,8 @@ def measure(effort: Effort) -> list[Row]:
                 ("rules", "rules alone", "", ""),
                 ("both", "envelope, schema and rules", "s2-python", ""),
             )
-            rows += [
-                Row(f"{what}, {_size(sample)}", "µs", take(own, key, 1e6) or 0.0, beside.get(name), name, budget)
-                for key, what, name, budget in compared
-            ]
+            found = (own or {}) | ({"s2-python": peer["parse"]} if peer else {})
+            for key, what, name, budget in compared:
+                beside = found[name] * 1e6 if name in found else None
+                rows.append(Row(f"{what}, {size_of(READ[sample])}", "µs", found[key] * 1e6, beside, name, budget))
     return rows

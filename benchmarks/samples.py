@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 _PHASES = [
@@ -36,6 +37,13 @@ LARGE: dict[str, Any] = {
     ],
 }
 """2.7 KB as JSON with its id."""
+
+
+def size_of(message: dict[str, Any]) -> str:
+    """Length of a message with its id, for people."""
+    length = len(json.dumps({"message_id": "0" * 36, **message}, separators=(",", ":")))
+    return f"{length} B" if length < 1000 else f"{length / 1000:.1f} KB"
+
 
 SAMPLES = {"small": SMALL, "large": LARGE}
 

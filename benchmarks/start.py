@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Effort, Row, in_turns, peer_python, take
+from benchmarks.harness import ROOT, Effort, Row, compare, in_turns, peer_python
 
 OURS = "from s2connect import Endpoint, EndpointConfig, NodeConfig"
 THEIRS = "import s2auth.client"
@@ -63,10 +63,8 @@ def measure(effort: Effort) -> list[Row]:
     )
     peer = "s2auth.client"
     return [
-        Row("import", "ms", take(ours, "seconds", 1e3) or 0.0, take(theirs, "seconds", 1e3), peer, "≤ 200 ms"),
-        Row(
-            "memory after import", "MB", take(ours, "bytes", 1e-6) or 0.0, take(theirs, "bytes", 1e-6), peer, "≤ 55 MB"
-        ),
-        Row("opening an endpoint with serve=False", "ms", take(endpoint, "seconds", 1e3) or 0.0),
-        Row("memory with it open", "MB", take(endpoint, "bytes", 1e-6) or 0.0, take(theirs, "bytes", 1e-6), peer),
+        compare("import", "ms", "seconds", ours, theirs, peer, "≤ 200 ms"),
+        compare("memory after import", "MB", "bytes", ours, theirs, peer, "≤ 55 MB"),
+        compare("opening an endpoint with serve=False", "ms", "seconds", endpoint),
+        compare("memory with it open", "MB", "bytes", endpoint, theirs, peer),
     ]
