@@ -33,7 +33,7 @@ _EMBEDDED: Final = "iotcore"
 _MISSING: Final = "Install Mosquitto (Debian: apt-get install mosquitto), or the extra: pip install 's2connect[demo]'."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Account:
     """An account, and the node ids whose sessions it serves; its user name is the MQTT client id as well."""
 
@@ -41,39 +41,31 @@ class Account:
     nodes: tuple[str, ...] = ()
 
 
+@dataclass(eq=False, repr=False)
 class Broker:
     """A broker of its own process on loopback: MQTT 5 over TLS, a password for everybody, nothing kept on disk.
 
     Mosquitto also has the access list of the binding (MQ-03). Use it with ``async with``: the process never survives
     the block.
 
-    Args:
-        place: Directory for its files, which only its owner can read.
-        accounts: Who may come in, by user name.
-        identity: Certificate for :data:`HOST`.
-        log: File for what it says.
-        embedded: Take rumqttd even where there is a Mosquitto.
-
     Raises:
         Failure: There is neither of the two.
     """
 
-    def __init__(
-        self,
-        place: Path,
-        accounts: Mapping[str, Account],
-        identity: ServerIdentity,
-        log: Path,
-        *,
-        embedded: bool = False,
-    ) -> None:
+    place: Path
+    """Directory for its files, which only its owner can read."""
+    accounts: Mapping[str, Account]
+    """By user name."""
+    identity: ServerIdentity
+    """Certificate for :data:`HOST`."""
+    log: Path
+    embedded: bool = False
+    """Take rumqttd even where there is a Mosquitto."""
+
+    def __post_init__(self) -> None:
         self._port = free_port("127.0.0.1")
         self.url = f"mqtts://{HOST}:{self._port}"
-        self._place = place
-        self._accounts = accounts
-        self._identity = identity
-        self._log = log
-        self._mosquitto = None if embedded else mosquitto()
+        self._mosquitto = None if self.embedded else mosquitto()
         if self._mosquitto is None and importlib.util.find_spec(_EMBEDDED) is None:
             raise Failure("no_broker", "There is no MQTT broker on this machine.", _MISSING)
         self.title = "a real Mosquitto, that of this machine, with TLS 1.3, passwords and an access list"
@@ -89,7 +81,7 @@ class Broker:
 
     async def start(self) -> None:
         """Start it, on the same port each time, and wait until it listens; a Failure if it does not."""
-        self._process = await start(await asyncio.to_thread(self._prepare), self._log)
+        self._process = await start(await asyncio.to_thread(self._prepare), self.log)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 while True:
@@ -112,26 +104,26 @@ class Broker:
 
     def _prepare(self) -> list[str]:
         """Write its files; returns the command line."""
-        write_private(self._place / "chain.pem", self._identity.chain_pem)
-        write_private(self._place / "key.pem", self._identity.key_pem)
+        write_private(self.place / "chain.pem", self.identity.chain_pem)
+        write_private(self.place / "key.pem", self.identity.key_pem)
         if self._mosquitto is not None:
             return self._prepare_mosquitto(*self._mosquitto)
-        config = self._place / "rumqttd.toml"
+        config = self.place / "rumqttd.toml"
         write_private(config, self._rumqttd().encode())
         return [sys.executable, "-m", _EMBEDDED, "--config", str(config)]
 
     def _prepare_mosquitto(self, executable: str, passwd: str) -> list[str]:
         import subprocess  # in a thread, before anything runs
 
-        passwords, acl, config = (self._place / name for name in ("passwords", "acl", "mosquitto.conf"))
-        lines = (f"{name}:{account.password}\n" for name, account in self._accounts.items())
+        passwords, acl, config = (self.place / name for name in ("passwords", "acl", "mosquitto.conf"))
+        lines = (f"{name}:{account.password}\n" for name, account in self.accounts.items())
         write_private(passwords, "".join(lines).encode())
         subprocess.run([passwd, "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603
-        write_private(acl, _access_list(self._accounts).encode())
+        write_private(acl, _access_list(self.accounts).encode())
         settings = f"""\
 listener {self._port} 127.0.0.1
-certfile {self._place / "chain.pem"}
-keyfile {self._place / "key.pem"}
+certfile {self.place / "chain.pem"}
+keyfile {self.place / "key.pem"}
 tls_version tlsv1.3
 user {getpass.getuser()}
 allow_anonymous false
@@ -145,14 +137,14 @@ set_tcp_nodelay true
 
     def _rumqttd(self) -> str:
         """Its configuration. It has no access list, and its sessions end with the connection in any case."""
-        users = "".join(f"{json.dumps(name)} = {json.dumps(a.password)}\n" for name, a in self._accounts.items())
+        users = "".join(f"{json.dumps(name)} = {json.dumps(a.password)}\n" for name, a in self.accounts.items())
         return (
             "id = 0\n"
             "[router]\nid = 0\nmax_connections = 1000\nmax_outgoing_packet_count = 200\n"
             "max_segment_size = 16777216\nmax_segment_count = 4\n"
             f'[v5.1]\nname = "v5-1"\nlisten = "127.0.0.1:{self._port}"\nnext_connection_delay_ms = 1\n'
-            f"[v5.1.tls]\ncertpath = {json.dumps(str(self._place / 'chain.pem'))}\n"
-            f"keypath = {json.dumps(str(self._place / 'key.pem'))}\n"
+            f"[v5.1.tls]\ncertpath = {json.dumps(str(self.place / 'chain.pem'))}\n"
+            f"keypath = {json.dumps(str(self.place / 'key.pem'))}\n"
             "[v5.1.connections]\nconnection_timeout_ms = 10000\nmax_payload_size = 4194304\nmax_inflight_count = 100\n"
             f"[v5.1.connections.auth]\n{users}"
         )

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -86,17 +87,17 @@ async def _run(tell: Narrator, log_dir: Path | None, verbose: bool, embedded: bo
         await _Demo(tell, directory, broker, old_url, logs, verbose).run()
 
 
+@dataclass(eq=False, repr=False)
 class _Demo:
-    def __init__(
-        self, tell: Narrator, directory: Path, broker: Broker, old_url: str, logs: Path, verbose: bool
-    ) -> None:
-        self._tell = tell
-        self._directory = directory
-        self._bridge_file = str(directory / place.BRIDGE_FILE)
-        self._broker = broker
-        self._old_url = old_url
-        self._logs = logs
-        self._verbose = ["--verbose"] if verbose else []
+    tell: Narrator
+    directory: Path
+    broker: Broker
+    old_url: str
+    logs: Path
+    verbose: bool
+
+    def __post_init__(self) -> None:
+        self._bridge_file = str(self.directory / place.BRIDGE_FILE)
         self._time = ["--speed", str(place.speed())]
         self._showing = False
         self._all_instructed = asyncio.Event()
@@ -105,11 +106,11 @@ class _Demo:
         self._told: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
-        self._tell("broker", f"The MQTT broker is {self._broker.title}.", {"url": self._broker.url})
+        self.tell("broker", f"The MQTT broker is {self.broker.title}.", {"url": self.broker.url})
         async with contextlib.AsyncExitStack() as stack:
             async with self._step("start the broker"):
-                await stack.enter_async_context(self._broker)
-            home = ["--home", str(self._directory / place.CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
+                await stack.enter_async_context(self.broker)
+            home = ["--home", str(self.directory / place.CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
             self._cloud = self._program(
                 place.CLOUD, "simulate", "cem", "--many", *home, *self._time, watch=self._heard_cloud
             )
@@ -117,18 +118,18 @@ class _Demo:
             async with self._step("start cloud and bridge"):
                 await asyncio.gather(*map(stack.enter_async_context, (self._cloud, self._bridge)))
                 code, ready = await asyncio.gather(self._cloud.wait("code"), self._bridge.wait("bridge_ready"))
-            self._tell(
+            self.tell(
                 "cloud",
                 "In the cloud an energy manager is running, for WebSocket and MQTT. For the whole building it shows one"
                 f" code: {code['code']}.",
                 {"pairing_url": code["pairing_url"], "code": code["code"]},
             )
-            self._tell(
+            self.tell(
                 "bridge",
                 "In the building a bridge is running. It connects to the cloud; nobody connects in.",
                 {"routes": [route["name"] for route in ready["routes"]]},
             )
-            bridge = await asyncio.to_thread(Home.open, self._directory / place.BRIDGE)
+            bridge = await asyncio.to_thread(Home.open, self.directory / place.BRIDGE)
             control = await stack.enter_async_context(connect(bridge))
             assert control is not None
             await self._meet_devices(control, stack)
@@ -137,13 +138,14 @@ class _Demo:
             await self._show_conversation()
             await self._lose_broker(control)
             await self._count(control)
-        self._tell("end", "All processes have ended, and everything they wrote is removed.", {})
+        self.tell("end", "All processes have ended, and everything they wrote is removed.", {})
 
     # The processes
 
     def _program(self, name: str, *arguments: str, **more: Any) -> Program:
-        log = self._logs / f"{name.lower().replace(' ', '-')}.log"
-        return Program(name, [*arguments, *self._verbose], log, **more)
+        log = self.logs / f"{name.lower().replace(' ', '-')}.log"
+        verbose = ["--verbose"] if self.verbose else []
+        return Program(name, [*arguments, *verbose], log, **more)
 
     def _device_program(self, device: _Device, *arguments: str, typed: str = "") -> Program:
         options = ["--control-type", device.control_type, "--name", device.name, "--measure-every", "300", *self._time]
@@ -178,13 +180,11 @@ class _Demo:
                 await self._bridge.wait("paired", node=nodes[device.route])
         for device, code in codes.items():
             text = f"{device.name}, {device.what}, is paired with the bridge by the code {code.code}."
-            self._tell("device", text, {"device": device.name, "code": code.code})
-        token_file = str(self._directory / place.TOKEN_FILE)
-        await stack.enter_async_context(
-            self._device_program(_OLD, "--plain", self._old_url, "--token-file", token_file)
-        )
+            self.tell("device", text, {"device": device.name, "code": code.code})
+        token_file = str(self.directory / place.TOKEN_FILE)
+        await stack.enter_async_context(self._device_program(_OLD, "--plain", self.old_url, "--token-file", token_file))
         text = f"{_OLD.name}, {_OLD.what}, is an old device: plain S2 0.0.2-beta with a token, and no pairing."
-        self._tell("device", text, {"device": _OLD.name})
+        self.tell("device", text, {"device": _OLD.name})
 
     async def _pair_with_cloud(self, code: Object) -> None:
         # URL and code for each route, as somebody at the terminal would type them.
@@ -196,7 +196,7 @@ class _Demo:
         text = (
             "`s2connect bridge pair`: the cloud's code has paired all three with the cloud, each as a node of its own."
         )
-        self._tell("paired", text, {"devices": names})
+        self.tell("paired", text, {"devices": names})
 
     async def _links_are(self, control: Control, up: Collection[str]) -> list[Object]:
         """Wait until exactly the links of these devices are up."""
@@ -209,20 +209,20 @@ class _Demo:
     async def _show_links(self, control: Control) -> None:
         async with self._step("open the sessions"):
             links = await self._links_are(control, _NAMES)
-        self._tell("sessions", "The sessions open by themselves, each from end to end or not at all:", {})
+        self.tell("sessions", "The sessions open by themselves, each from end to end or not at all:", {})
         for link in links:
             device, cloud = ((side["protocol"], side["s2_version"]) for side in map(link["sides"].get, ("rm", "cem")))
             ways = [f"{_PROTOCOLS.get(protocol, protocol)}, S2 {version}" for protocol, version in (device, cloud)]
             name, translated = _device_of(link["name"]), device[1] != cloud[1]
             text = f"{name} -- {ways[0]} -- bridge -- {ways[1]} -- cloud{', translated' if translated else ''}"
             details = {"device_side": device, "cloud_side": cloud, "translated": translated}
-            self._tell("link", text, {"device": name, **details})
+            self.tell("link", text, {"device": name, **details})
 
     async def _show_conversation(self) -> None:
-        self._tell("talk", "What they say to each other, unchanged byte for byte where nothing is translated:", {})
+        self.tell("talk", "What they say to each other, unchanged byte for byte where nothing is translated:", {})
         self._showing = True
         for text, details in self._waiting:
-            self._tell("message", text, details)
+            self.tell("message", text, details)
         loop = asyncio.get_running_loop()
         began = loop.time()
         with contextlib.suppress(TimeoutError):
@@ -234,7 +234,7 @@ class _Demo:
     async def _lose_broker(self, control: Control) -> None:
         others = [_SUN.name, _OLD.name]
         async with self._step("end the broker"):
-            await self._broker.stop()
+            await self.broker.stop()
             began = time.monotonic()
             await self._links_are(control, [_BATTERY.name])
             await asyncio.gather(*(self._programs[name].wait("disconnected") for name in others))
@@ -244,14 +244,14 @@ class _Demo:
             f"The broker is killed. Within {seconds:.1f} s {_SUN.name}, {_OLD.name} and the cloud know that their"
             f" sessions are over; {_BATTERY.name} goes on over WebSocket."
         )
-        self._tell("broker_lost", text, {"seconds": round(seconds, 1)})
+        self.tell("broker_lost", text, {"seconds": round(seconds, 1)})
         async with self._step("see everything come back"):
-            await self._broker.start()
+            await self.broker.start()
             began = time.monotonic()
             await self._links_are(control, _NAMES)
         seconds = time.monotonic() - began
         text = f"The broker is started again: after {seconds:.1f} s everything is back by itself."
-        self._tell("broker_back", text, {"seconds": round(seconds, 1)})
+        self.tell("broker_back", text, {"seconds": round(seconds, 1)})
 
     async def _count(self, control: Control) -> None:
         counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -263,7 +263,7 @@ class _Demo:
         text = "Every answer came from the other end: the bridge says OK for nobody."
         if cut_off := sums["forwarded"] - sums["acknowledged"] - sums["unanswered"]:
             text += f" {cut_off} had none yet when the sessions ended with the broker; who sent them knows that."
-        self._tell("messages", text, {"messages": counts})
+        self.tell("messages", text, {"messages": counts})
 
     # Events of the processes
 
@@ -287,7 +287,7 @@ class _Demo:
             self._all_instructed.set()
         said = text, {"device": name, "at": event["at"], **details}
         if self._showing:
-            self._tell("message", *said)
+            self.tell("message", *said)
         else:
             self._waiting.append(said)
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,43 +26,34 @@ MAX_EVENTS = 10_000
 """Events that are kept; beyond it the oldest is forgotten."""
 
 
+@dataclass(eq=False, repr=False)
 class Program:
-    """A running ``s2connect`` command with ``--json``. Use it with ``async with``: no process survives the block.
+    """A running ``s2connect`` command with ``--json``. Use it with ``async with``: no process survives the block."""
 
-    Args:
-        name: For messages to people.
-        arguments: Of the command.
-        log: File for what it writes on standard error.
-        typed: What it reads from standard input, which then ends.
-        watch: Callback for every event; must not raise.
-    """
+    name: str
+    """For messages to people."""
+    arguments: list[str]
+    """Of the command."""
+    log: Path
+    """File for what it writes on standard error."""
+    typed: str = ""
+    """What it reads from standard input, which then ends."""
+    watch: Callable[[Object], None] = lambda event: None
+    """Callback for every event; must not raise."""
 
-    def __init__(
-        self,
-        name: str,
-        arguments: list[str],
-        log: Path,
-        *,
-        typed: str = "",
-        watch: Callable[[Object], None] = lambda event: None,
-    ) -> None:
-        self.name = name
-        self._arguments = arguments
-        self._log = log
-        self._typed = typed
-        self._watch = watch
+    def __post_init__(self) -> None:
         self._events: deque[Object] = deque(maxlen=MAX_EVENTS)
         self._news = asyncio.Event()
         self._ended = False
 
     async def __aenter__(self) -> Self:
-        arguments = [sys.executable, "-m", "s2connect", *self._arguments, "--json"]
-        self._process = await start(arguments, self._log, output=True)
+        arguments = [sys.executable, "-m", "s2connect", *self.arguments, "--json"]
+        self._process = await start(arguments, self.log, output=True)
         self._reader = asyncio.create_task(self._read(), name=f"s2connect-program-{self.name}")
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(ConnectionError):
-            stdin.write(self._typed.encode())
+            stdin.write(self.typed.encode())
             await stdin.drain()
         stdin.close()
         return self
@@ -110,7 +102,7 @@ class Program:
         try:
             while line := await self._process.stdout.readline():
                 event: Object = json.loads(line)
-                self._watch(event)
+                self.watch(event)
                 self._events.append(event)
                 self._news.set()
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from s2connect.messages import S2Message, ddbc, frbc, new_id, ombc, pebc, ppbc
 from s2connect.messages.general import ControlType, ResourceManagerDetails, SelectControlType
@@ -33,12 +33,8 @@ MAX_DEVICES: Final = 10_000
 
 LOWER, UPPER = pebc.PowerEnvelopeLimitType.LOWER_LIMIT, pebc.PowerEnvelopeLimitType.UPPER_LIMIT
 
-
-class Outgoing(NamedTuple):
-    """A message to a device."""
-
-    device: str
-    message: S2Message
+Outgoing = tuple[str, S2Message]
+"""The name of a device's session, and a message to it."""
 
 
 class EnergyManager:
@@ -94,7 +90,7 @@ class EnergyManager:
         if chosen is picture.selected or chosen is ControlType.NO_SELECTION:
             return []
         picture.reselected(chosen)
-        return [Outgoing(device, SelectControlType(control_type=chosen))]
+        return [(device, SelectControlType(control_type=chosen))]
 
     def advance(self, now: datetime) -> list[Outgoing]:
         """Let time go on to ``now``; past periods count once."""
@@ -109,10 +105,10 @@ class EnergyManager:
         for name, picture in sorted(movable.items(), key=lambda item: _gives(item[1], now)):
             power, messages = self._steer(name, picture, surplus, now)
             surplus -= power
-            said += [Outgoing(name, message) for message in messages]
+            said += [(name, message) for message in messages]
         for name, picture in flexible.items():
             if picture.selected is ControlType.POWER_PROFILE_BASED_CONTROL and not picture.is_left_alone(now):
-                said += [Outgoing(name, message) for message in self._schedule(picture, now)]
+                said += [(name, message) for message in self._schedule(picture, now)]
         return said + self._protect_fuse(surplus, flexible, now)
 
     # The policy
@@ -170,7 +166,7 @@ class EnergyManager:
             share = peak / total * allowed if total else 0.0
             if share < peak and (name in self._limits or surplus > 0.9 * self.fuse_limit):
                 messages = self._limited(name, flexible[name], -share, 0.0, -share, now)
-                said += [Outgoing(name, message) for message in messages]
+                said += [(name, message) for message in messages]
             else:
                 self._limits.pop(name, None)  # it ends by itself
         return said

@@ -107,8 +107,8 @@ def test_a_device_that_refuses_is_left_alone_for_a_while() -> None:
     battery, sun = a_device("battery", now=NOON), a_device("pv", now=NOON)
     for name, device in (("battery", battery), ("sun", sun)):
         manager.connected(name)
-        for outgoing in manager.received(name, device.details(), NOON):
-            for message in device.instructed(outgoing.message, NOON):
+        for _, selection in manager.received(name, device.details(), NOON):
+            for message in device.instructed(selection, NOON):
                 manager.received(name, message, NOON)
     sent: list[datetime] = []
     for minute in range(1, 200):
@@ -127,9 +127,9 @@ def test_a_device_that_refuses_is_left_alone_for_a_while() -> None:
 def test_a_control_type_is_selected_once_for_details_that_come_twice() -> None:
     manager, battery = EnergyManager(now=NOON), a_device("battery", now=NOON)
     manager.connected("one")
-    (first,) = manager.received("one", battery.details(), NOON)
-    assert isinstance(first.message, SelectControlType)
-    assert first.message.control_type is ControlType.FILL_RATE_BASED_CONTROL
+    ((_, first),) = manager.received("one", battery.details(), NOON)
+    assert isinstance(first, SelectControlType)
+    assert first.control_type is ControlType.FILL_RATE_BASED_CONTROL
     assert not manager.received("one", battery.details(), NOON)
 
 

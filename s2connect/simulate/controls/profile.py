@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -53,15 +54,15 @@ class Working(Device):
         """Run with this power from now on, in W; None is as it does by itself."""
 
 
+@dataclass(eq=False)
 class _Run:
-    """Progress of the chosen sequence."""
+    """Progress of the chosen sequence, up to the time ``seen``."""
 
-    def __init__(self, instruction_id: str, sequence: ppbc.PowerSequence, now: datetime) -> None:
-        self.instruction_id = instruction_id
-        self.sequence = sequence
-        self.progress = timedelta()
-        self.interrupted = False
-        self.seen = now
+    instruction_id: str
+    sequence: ppbc.PowerSequence
+    seen: datetime
+    progress: timedelta = timedelta()
+    interrupted: bool = False
 
     def go_on(self, now: datetime) -> None:
         """Count the time since the last look."""
