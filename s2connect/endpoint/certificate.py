@@ -51,13 +51,7 @@ class CertificateManager:
         return self._ca
 
     def load(self) -> ServerIdentity:
-        """Return the stored certificate, or a new one if none is stored that fits.
-
-        Raises:
-            NotInitialised: The home has no CA.
-            ConfigurationError: The operator's files cannot be used.
-            StorageError: Something cannot be read or written.
-        """
+        """Return the stored certificate, or a new one if none is stored that fits; NotInitialised without a CA."""
         if not self._config.is_own_ca:
             return self._of_operator()
         if self._ca is None:
@@ -166,12 +160,7 @@ class Certificates:
 
 
 def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
-    """Return the facts of the certificates of a state directory, also while its service runs. Blocks.
-
-    Raises:
-        ConfigurationError: The operator's file is no certificate.
-        StorageError: A file cannot be read.
-    """
+    """Return the facts of the certificates of a state directory, also while its service runs. Blocks."""
     if config.is_own_ca:
         ca, leaf = home.read(CA_FILE), home.read(LEAF_FILE)
     else:

@@ -181,20 +181,12 @@ class EndpointConfig(BaseModel):
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read settings.
-
-        Raises:
-            ConfigurationError: The first mistake, with the name of its setting.
-        """
+        """Read settings; ConfigurationError names the setting with the first mistake."""
         return checked(lambda: cls.model_validate_json(data), CONFIG_FILE)
 
 
 def checked(make: Callable[[], _Settings], place: str) -> _Settings:
-    """Make settings and turn the first mistake into a sentence that names it.
-
-    Raises:
-        ConfigurationError: A setting cannot be used.
-    """
+    """Make settings; turn the first mistake into a ConfigurationError that names it."""
     try:
         return make()
     except ValidationError as error:
@@ -204,11 +196,7 @@ def checked(make: Callable[[], _Settings], place: str) -> _Settings:
 
 
 def check_proxy(url: str) -> None:
-    """Check the URL of a proxy as it may stand in settings.
-
-    Raises:
-        ValueError: It is none, or it holds a password.
-    """
+    """Check the URL of a proxy as it may stand in settings; ValueError if it is none, or holds a password."""
     try:
         proxy = Proxy.parse(url)
     except ConfigurationError as error:

@@ -115,11 +115,8 @@ class Connector:
     async def _connect(self, pairing: Pairing) -> tuple[Connection, Pairing]:
         """Connect to the server of a pairing. Returns the pairing, confirmed, with the descriptions of the response.
 
-        The pairing stands then; a change of it comes only when the caller awaits something.
-
-        Raises:
-            NotPaired: It was removed or replaced meanwhile.
-            S2ConnectError: There is no session, or what it changes could not be stored.
+        The pairing stands then; a change of it comes only when the caller awaits something. NotPaired: It was removed
+        or replaced meanwhile.
         """
         assert pairing.initiate_session_url is not None
         connection, response = await self._state.resolver.first_reachable(

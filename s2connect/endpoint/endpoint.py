@@ -34,7 +34,6 @@ from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
-from s2connect.supervisor import Supervisor
 from s2connect.transports.base import Transport, installed_transport
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -62,6 +61,9 @@ class Endpoint:
 
     Attributes:
         nodes: Its nodes by id.
+        supervisor: Owner of its background tasks, which end with it.
+        proxies: The HTTP proxy towards the internet.
+        mqtt: The transport over MQTT, for its status and for static sessions (MQ-19); None where there is none.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class Endpoint:
         zeroconf: AsyncZeroconf | None,
     ) -> None:
         self.nodes: dict[NodeId, Node] = {}
+        self.supervisor = state.supervisor
+        self.proxies = state.proxies
+        self.mqtt: MqttTransport | None = None
         self._state = state
         self._certificates = certificates
         self._tls = tls
@@ -83,7 +88,6 @@ class Endpoint:
         self._config_lock = asyncio.Lock()
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
-        self._mqtt: MqttTransport | None = None
         self._client = SessionClient(
             state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
         )
@@ -150,7 +154,7 @@ class Endpoint:
                 addresses or {},
                 zeroconf,
                 public_only=config.connects_to_internet_only,
-                through_proxy=lambda host: proxies.towards(host) is not None,
+                proxies=proxies,
             )
             stack.push_async_callback(resolver.close)
             state = EndpointState(
@@ -189,10 +193,11 @@ class Endpoint:
         if self._serve and self.config.server:
             from s2connect.endpoint.server import Server  # a device that only connects does without a server
 
-            self._server = await Server.start(
+            server = Server(
                 self._state, self._tls, self._pairing, self._pairings, self._transports, self._websocket, self._lan
             )
-            self._state.port = self._server.port
+            await server.start()
+            self._server, self._state.port = server, server.port
         self._state.ready = True
         if self._lan is not None:
             self._lan.start(served=self._server is not None)
@@ -209,7 +214,7 @@ class Endpoint:
     async def _start_transports(self, nodes: Iterable[NodeConfig]) -> None:
         """Start what the nodes name and is not there yet. Names that nothing stands for are passed over."""
         names = {name for node in nodes for name in node.communication_protocols} - self._transports.keys()
-        if self._mqtt is None and (self.config.mqtt is not None or MQTT in names):
+        if self.mqtt is None and (self.config.mqtt is not None or MQTT in names):
             await self._start_mqtt()
         for name in names - {MQTT}:
             transport = await asyncio.to_thread(installed_transport, name, self.config)
@@ -223,15 +228,14 @@ class Endpoint:
         settings = None
         if self.config.mqtt is not None:
             settings = await asyncio.to_thread(self.config.mqtt.complete, self.config.host)
-        self._mqtt = MqttTransport(
+        self.mqtt = self._transports[MQTT] = MqttTransport(
             settings,
             role_of=lambda node: self._state.local.nodes[node].description.role,
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
             addresses_of=self._state.resolver.resolve if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
         )
-        self._transports[MQTT] = self._mqtt
-        self._mqtt.start()
+        self.mqtt.start()
 
     async def _add_node(self, local: LocalNode) -> Node:
         connections = self._connections[local.id] = ConnectionManager(self._state, local.id)
@@ -273,10 +277,6 @@ class Endpoint:
             raise UsageError(f"{'Several nodes fit' if found else 'There is no such node'}; nodes here: {names}.")
         return found[0]
 
-    async def create_node(self, node: NodeConfig) -> Node:
-        """Add a node and keep it in the settings. The errors are those of :meth:`create_nodes`."""
-        return (await self.create_nodes([node]))[0]
-
     async def create_nodes(self, nodes: Sequence[NodeConfig]) -> list[Node]:
         """Add nodes and keep them in the settings, which are written once: all of them, or none.
 
@@ -293,10 +293,6 @@ class Endpoint:
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
         return added
-
-    async def describe_node(self, node: NodeConfig) -> None:
-        """Change the description of a node; errors as of :meth:`describe_nodes`."""
-        await self.describe_nodes([node])
 
     async def describe_nodes(self, nodes: Sequence[NodeConfig]) -> None:
         """Change the descriptions of nodes, with one write of the settings; peers get them with their next session.
@@ -326,11 +322,6 @@ class Endpoint:
         return self._state.config
 
     @property
-    def supervisor(self) -> Supervisor:
-        """Owner of its background tasks, which end with it."""
-        return self._state.supervisor
-
-    @property
     def pairing_url(self) -> BaseUrl:
         """The URL that a user types at the other side."""
         return self._state.pairing_url()
@@ -339,16 +330,6 @@ class Endpoint:
     def session_url(self) -> BaseUrl:
         """Base URL of session initiation."""
         return self._state.session_url()
-
-    @property
-    def proxies(self) -> Proxies:
-        """The HTTP proxy towards the internet."""
-        return self._state.proxies
-
-    @property
-    def mqtt(self) -> MqttTransport | None:
-        """The transport over MQTT, for its status and for static sessions (MQ-19); None where there is none."""
-        return self._mqtt
 
     @property
     def ca_fingerprint(self) -> bytes | None:

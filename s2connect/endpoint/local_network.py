@@ -107,6 +107,7 @@ class LocalNetwork:
             offered=lambda: state.ready and Role.CEM in self._roles(),  # DISC-05
             on_event=self._polled,
         )
+        self.ask = self._long_polling.ask
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._other_roles = asyncio.Event()
         self._network_changed = asyncio.Event()
@@ -144,14 +145,6 @@ class LocalNetwork:
     def waiting(self) -> list[NodeDescription]:
         """Return the devices without a server that wait here and have described themselves."""
         return self._long_polling.nodes()
-
-    def ask(self, peer: NodeId, action: WaitForPairingAction) -> None:
-        """Ask a waiting device for an action (LP-07).
-
-        Raises:
-            NotReachable: It does not wait here (any more).
-        """
-        self._long_polling.ask(peer, action)
 
     async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
         """Pair with a waiting device; errors as of ``Node.pair_waiting``."""

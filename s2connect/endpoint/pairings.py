@@ -137,11 +137,7 @@ class Pairings:
             ) from error
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """Confirm a pairing after a session with its token (PAIRC-06), and return it as it is stored now.
-
-        Raises:
-            NotPaired: It was removed or replaced meanwhile.
-        """
+        """Confirm a pairing after a session with its token (PAIRC-06), and return it as it is stored now."""
         if not pairing.confirmed:
             await self._whole(pairing.key.local, lambda: self._confirm(pairing, settled=True))
         async with self._lock(pairing.key.local):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from s2connect.certs.chain import is_public_address
 from s2connect.errors import NotPublic, NotReachable, PeerTimeout
+from s2connect.model.proxy import Proxies
 from s2connect.model.text import for_display
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Resolver:
         zeroconf: An instance to ask with, instead of one of our own; it is not closed here.
         public_only: Give addresses of the internet only, and always addresses: what was checked is what is connected
             to, so that a name that changes its address between the two (DNS rebinding) gains nothing.
-        through_proxy: Whether a host is reached through a proxy, which looks the name up and decides itself.
+        proxies: A proxy towards a host looks the name up and decides itself.
     """
 
     def __init__(
@@ -38,10 +39,10 @@ class Resolver:
         zeroconf: AsyncZeroconf | None,
         *,
         public_only: bool = False,
-        through_proxy: Callable[[str], bool] = lambda _: False,
+        proxies: Proxies | None = None,
     ) -> None:
         self._public_only = public_only
-        self._through_proxy = through_proxy
+        self._proxies = proxies or Proxies()
         self._known = dict(known)
         self._injected = zeroconf
         self._zeroconf: AsyncZeroconf | None = None
@@ -55,13 +56,11 @@ class Resolver:
     async def resolve(self, host: str) -> list[str]:
         """Return the addresses of a host, best first; none if the operating system or proxy resolves (DISC-06, VER-04).
 
-        Raises:
-            NotPublic: It has only addresses to which this endpoint does not connect.
-            NotReachable: Its name is not known, and has to be.
+        Raises NotPublic if it has only addresses to which this endpoint does not connect.
         """
         if not self._public_only:
             return await self._local_or_system(host)
-        if host not in self._known and self._through_proxy(host):
+        if host not in self._known and self._proxies.towards(host) is not None:
             return []
         found = [self._known[host]] if host in self._known else await _look_up(host)
         public = [address for address in found if is_public_address(address)]

@@ -21,21 +21,11 @@ from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 
-class Server:
-    """Running server of an endpoint. Make it with :meth:`start`.
+class Server(HttpsServer):
+    """Server of an endpoint."""
 
-    Attributes:
-        port: The port it listens on.
-    """
-
-    def __init__(self, server: HttpsServer, pairing: PairingService) -> None:
-        self._server = server
-        self._pairing = pairing
-        self.port = server.port
-
-    @classmethod
-    async def start(
-        cls,
+    def __init__(
+        self,
         state: EndpointState,
         tls: ServerContext,
         pairing: PairingManager,
@@ -43,13 +33,9 @@ class Server:
         transports: Mapping[str, Transport],
         websocket: WebSocketTransport,
         lan: LocalNetwork | None,
-    ) -> Server:
-        """Listen.
-
-        Raises:
-            ConfigurationError: The address or port cannot be used.
-        """
+    ) -> None:
         config = state.config
+        super().__init__(tls.context, host=config.bind, port=config.port)
 
         def binding(request: web.Request) -> bytes:
             """Return F or D of HMAC-02 for the connection of a request."""
@@ -58,10 +44,9 @@ class Server:
             return lan_binding(leaf_fingerprint_of(tls_object(request)))
 
         async def upgrade(request: web.Request) -> web.StreamResponse:
-            return await websocket.handler(request, accepted=lambda: server.release(request))
+            return await websocket.handler(request, accepted=lambda: self.release(request))
 
-        server = HttpsServer(tls.context, host=config.bind, port=config.port)
-        service = PairingService(
+        self._pairing = PairingService(
             pairing.server,
             pairings,
             state.supervisor,
@@ -69,17 +54,14 @@ class Server:
             ready=lambda: state.ready,
             on_failed=pairing.attempt_failed,
         )
-        service.mount(server, PAIRING_PATH)
+        self._pairing.mount(self, PAIRING_PATH)
         SessionService(
             pairings.session_server, lambda: state.local, state.store, pairings, transports, state.supervisor
-        ).mount(server, SESSION_PATH)
+        ).mount(self, SESSION_PATH)
         if lan is not None:
-            lan.mount(server, PAIRING_PATH)
-        server.add_get(WEBSOCKET_PATH, upgrade)
-        await server.start()
-        return cls(server, service)
+            lan.mount(self, PAIRING_PATH)
+        self.add_get(WEBSOCKET_PATH, upgrade)
 
     async def close(self) -> None:
-        """Stop accepting, and end the open connections."""
         self._pairing.close()
-        await self._server.close()
+        await super().close()

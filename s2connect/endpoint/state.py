@@ -21,15 +21,8 @@ class EndpointState:
     """State that the parts of one endpoint share.
 
     Attributes:
-        config: Settings.
         local: The endpoint and its nodes, as they describe themselves now.
-        store: Pairings and tokens.
-        vault: Secrets, e.g. static codes.
         pki: TLS context for normal PKI validation.
-        proxies: HTTP proxy towards the internet.
-        resolver: Addresses of other endpoints.
-        events: Events for the application.
-        supervisor: Owns the background tasks.
         port: TCP port of the server; 0 while none is known.
         ready: Whether the endpoint serves requests now.
     """

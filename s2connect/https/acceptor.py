@@ -82,11 +82,7 @@ def descriptor_limit() -> int:
 
 
 async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.socket]:
-    """Return listening sockets of all address families, with one and the same port; arguments as of :class:`Acceptor`.
-
-    Raises:
-        OSError: The address or port cannot be used.
-    """
+    """Return listening sockets of all address families, with one and the same port; see :meth:`Acceptor.start`."""
     loop = asyncio.get_running_loop()
     addresses: dict[tuple[int, str], Any] = {}
     for name in [host] if host is None or isinstance(host, str) else host:

@@ -119,11 +119,7 @@ class HttpsServer:
         self._app.router.add_get(path, handler)
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            ConfigurationError: The address or port cannot be used.
-        """
+        """Listen; ConfigurationError if the address or port cannot be used."""
         await self._runner.setup()
         try:
             await self._acceptor.start(self._host, self.port)
@@ -156,10 +152,7 @@ class HttpsServer:
         )
 
     def release(self, request: web.Request) -> None:
-        """Note that the bearer of a request was right, and its connection becomes a session.
-
-        It counts no more against its network, and what comes on it is bounded by the session.
-        """
+        """Note that the bearer of a request was right, and its connection becomes a session, which bounds it now."""
         bearer_proved()
         connection = self._connection_of(request)
         if connection is not None:

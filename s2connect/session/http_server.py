@@ -47,11 +47,7 @@ class SessionManager(Protocol):
         """Return whether the queue of sessions for a node's application is full; further ones are refused early."""
 
     async def settle(self, pairing: Pairing) -> Pairing:
-        """Confirm an unconfirmed pairing whose token the client has presented (PAIRC-06).
-
-        Raises:
-            NotPaired: The pairing was removed or replaced meanwhile.
-        """
+        """Confirm an unconfirmed pairing whose token was presented (PAIRC-06); NotPaired if it is gone meanwhile."""
 
     async def opened(self, connection: Connection, pairing: Pairing) -> None:
         """Take over the connection of a client that presented a token of a pairing."""

@@ -102,10 +102,9 @@ class Outbox:
 
 
 def sendable(message: S2Message | Mapping[str, Any] | str) -> Message:
-    """Return a message as it is written; an object without ``message_id`` gets a new one.
+    """Return a message as it is written; UsageError if it is none that an application sends.
 
-    Raises:
-        UsageError: It is no message that an application sends.
+    An object without ``message_id`` gets a new one.
     """
     if isinstance(message, S2Message):
         message = message.to_json()

@@ -15,6 +15,7 @@ from s2connect.certs.chain import is_public_address
 from s2connect.endpoint.resolver import Resolver
 from s2connect.errors import NotPublic, NotReachable
 from s2connect.model.common import MQTT, NodeId
+from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl, WebSocketUrl
 from s2connect.store.base import PairKey
 from s2connect.transports.base import ConnectionInfo
@@ -197,7 +198,8 @@ async def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.Monk
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 0)) for address in answers[host]]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    addresses = Resolver({}, None, public_only=True, through_proxy=lambda host: host == "proxied.example.com")
+    proxies = Proxies(Proxy.parse("http://proxy.example.com:8080"), (*answers, "nowhere.example.com"))
+    addresses = Resolver({}, None, public_only=True, proxies=proxies)
     assert await addresses.resolve("both.example.com") == ["8.8.8.8"], "never a name, which may change meanwhile"
     with pytest.raises(NotPublic):
         await addresses.resolve("inner.example.com")
