@@ -8,12 +8,12 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from importlib import import_module
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
-from s2connect.model.common import NodeId, Role
+from s2connect.model.common import NodeId
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
@@ -22,6 +22,8 @@ from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_WAITING = 1000
 """Most connections queued for the application; beyond it a communication server answers 503."""
@@ -52,9 +54,9 @@ class LiveConnection:
     async def end(self, reason: str, *, ask_to_reconnect: bool = False) -> None:
         """Close it, after a ``SessionRequest RECONNECT`` where the peer shall learn that it is unpaired (UNP-02)."""
         try:
-            if self.session is not None and ask_to_reconnect:
-                await self.session.request_reconnect()
             if self.session is not None:
+                if ask_to_reconnect:
+                    await self.session.request_reconnect()
                 await self.session.close(reason)
         finally:
             await self.connection.close(GOING_AWAY, reason)
@@ -73,49 +75,17 @@ def _check_for(check: Check, s2_version: str) -> Check:
     return check
 
 
-class Sessions:
-    """Sessions of one node as they come up; an async iterator that ends when the endpoint closes."""
+class Arrivals(Generic[T]):
+    """Sessions or connections of one node as they come up; an async iterator that ends when the endpoint closes."""
 
-    def __init__(
-        self, manager: ConnectionManager, observer: Observer | None, check: Check, answer: Answerer | None = None
-    ) -> None:
-        self._manager = manager
-        self._observer = observer
-        self._check = check
-        self._answer = answer
+    def __init__(self, arrive: Callable[[], Awaitable[T]]) -> None:
+        self._arrive = arrive
 
-    def __aiter__(self) -> Sessions:
+    def __aiter__(self) -> Arrivals[T]:
         return self
 
-    async def __anext__(self) -> Session:
-        if _CONVERSATION not in sys.modules:
-            await asyncio.to_thread(import_module, _CONVERSATION)  # takes long the first time
-        live = await self._manager.next()
-        live.session = Session(
-            live.connection,
-            peer=live.pairing.peer,
-            role=self._manager.role,
-            check=_check_for(self._check, live.connection.info.s2_version),
-            on_message=self._observer,
-            answer=self._answer,
-            refusals=self._manager.refusals(live.pairing),
-        )
-        return live.session
-
-
-class Connections:
-    """Connections without sessions, for relays; an async iterator that ends when the endpoint closes."""
-
-    def __init__(self, manager: ConnectionManager, *, connect: bool) -> None:
-        self._manager = manager
-        self._connect = connect
-
-    def __aiter__(self) -> Connections:
-        return self
-
-    async def __anext__(self) -> tuple[Connection, Pairing]:
-        live = await self._manager.next(connect=self._connect)
-        return live.connection, live.pairing
+    async def __anext__(self) -> T:
+        return await self._arrive()
 
 
 class ConnectionManager:
@@ -158,10 +128,26 @@ class ConnectionManager:
             if self._live.get(live.pairing.key.remote) is live:
                 return live
 
-    @property
-    def role(self) -> Role:
-        """Role of the node."""
-        return self._state.local.nodes[self.node].description.role
+    async def next_session(self, observer: Observer | None, check: Check, answer: Answerer | None) -> Session:
+        """Wait for the next connection, and begin a session on it."""
+        if _CONVERSATION not in sys.modules:
+            await asyncio.to_thread(import_module, _CONVERSATION)  # takes long the first time
+        live = await self.next()
+        live.session = Session(
+            live.connection,
+            peer=live.pairing.peer,
+            role=self._state.local.nodes[self.node].description.role,
+            check=_check_for(check, live.connection.info.s2_version),
+            on_message=observer,
+            answer=answer,
+            refusals=self.refusals(live.pairing),
+        )
+        return live.session
+
+    async def next_connection(self, *, connect: bool) -> tuple[Connection, Pairing]:
+        """Wait for the next connection, for a relay."""
+        live = await self.next(connect=connect)
+        return live.connection, live.pairing
 
     def peers(self) -> dict[NodeId, LiveConnection]:
         """Return the open connections by peer."""
@@ -187,15 +173,8 @@ class ConnectionManager:
 
     # Connections
 
-    def attach(self, connection: Connection, pairing: Pairing) -> LiveConnection:
-        """Queue a new connection for the application."""
-        live = self.register(connection, pairing)
-        if not self._closed:
-            self._waiting.put_nowait(live)
-        return live
-
-    def register(self, connection: Connection, pairing: Pairing) -> LiveConnection:
-        """Watch a connection until its end. It replaces one of the same pair (WS-06)."""
+    def attach(self, connection: Connection, pairing: Pairing, *, queue: bool = True) -> LiveConnection:
+        """Queue a new connection for the application; watch it until its end. It replaces one of the pair (WS-06)."""
         live = LiveConnection(connection, pairing)
         old = self._live.pop(pairing.key.remote, None)
         if old is not None:
@@ -207,6 +186,8 @@ class ConnectionManager:
         info = connection.info
         _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         self._later(self._watch(live), "watch")
+        if queue:
+            self._waiting.put_nowait(live)
         return live
 
     async def _watch(self, live: LiveConnection) -> None:

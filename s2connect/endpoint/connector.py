@@ -85,7 +85,7 @@ class Connector:
             if pairing is None:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
             if (opened := await self._open(pairing)) is not None:
-                self.connections.register(*opened)
+                self.connections.attach(*opened, queue=False)
                 return opened[0]
 
     def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:

@@ -362,7 +362,10 @@ class Endpoint:
         Raises:
             NetworkError, TrustError, PeerError: It does not answer, e.g. because it is in another subnet or in the WAN.
         """
-        return await self._pairing.look_at(url, address=address)
+        from s2connect.pairing import lan_http
+
+        async with self._pairing.unpaired(url, address) as http:
+            return await lan_http.look_at(http, url)
 
     def waiting(self) -> list[NodeDescription]:
         """Return the devices without a server that wait here to be paired (LP-02); see :meth:`Node.pair_waiting`."""

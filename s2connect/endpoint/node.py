@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from s2connect.endpoint.connections import AdmissionHook, Connections, Sessions
+from s2connect.endpoint.connections import AdmissionHook, Arrivals
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairing import PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
@@ -15,7 +15,7 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
-from s2connect.session.session import Answerer, Observer
+from s2connect.session.session import Answerer, Observer, Session
 from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
@@ -227,7 +227,7 @@ class Node:
 
     def sessions(
         self, *, on_message: Observer | None = None, check: Check = Check.RULES, answer: Answerer | None = None
-    ) -> Sessions:
+    ) -> Arrivals[Session]:
         """Iterate over the sessions of this node as they open, without end: a communication client reconnects (REC).
 
         Sessions are opened and accepted from the first step of the iteration on, until the endpoint closes. Several may
@@ -240,16 +240,16 @@ class Node:
             answer: Called with the session and each valid message before it is answered. Returns None for ``OK``, or
                 raises :class:`~s2connect.session.answers.RefuseMessage`; see :class:`Session` for what takes longer.
         """
-        return Sessions(self._connections, on_message, check, answer)
+        return Arrivals(lambda: self._connections.next_session(on_message, check, answer))
 
-    def connections(self, *, connect: bool = True) -> Connections:
+    def connections(self, *, connect: bool = True) -> Arrivals[tuple[Connection, Pairing]]:
         """Iterate over connections without sessions: nothing is acknowledged on them; for relays. See :meth:`sessions`.
 
         Args:
             connect: Whether the node connects by itself where it is the communication client. Without it only those
                 connections come that peers open; :meth:`open` opens the others.
         """
-        return Connections(self._connections, connect=connect)
+        return Arrivals(lambda: self._connections.next_connection(connect=connect))
 
     async def open(self, peer: NodeId) -> Connection:
         """As communication client: connect to a paired node once, now, and return the connection; for relays.

@@ -12,7 +12,7 @@ from s2connect.endpoint.state import EndpointState
 from s2connect.errors import WrongPairingCode
 from s2connect.events import CodeWithdrawn, PairingAnnounced, PairingAnnouncementCancelled, PairingFailed
 from s2connect.https.client import HttpsClient
-from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId
+from s2connect.model.common import Deployment, NodeId
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.text import for_display
@@ -125,40 +125,27 @@ class PairingManager:
             force=force,
         )
 
-    async def look_at(
-        self, url: BaseUrl, *, address: str | None = None
-    ) -> tuple[EndpointDescription, list[NodeDescription]]:
-        """Return the description of a LAN endpoint and of its nodes."""
-        from s2connect.pairing import lan_http
-
-        async with self._unpaired(url, address) as http:
-            return await lan_http.look_at(http, url)
-
     async def announce(
         self, local: LocalNode, url: BaseUrl, server_node: NodeId, *, address: str | None, cancel: bool
     ) -> None:
         """Announce a pairing to a LAN endpoint, or cancel the announcement (LAN-03, LAN-04)."""
         from s2connect.pairing import lan_http
 
-        async with self._unpaired(url, address) as http:
+        async with self.unpaired(url, address) as http:
             if cancel:
                 await lan_http.announce(
                     http, url, CancelPreparePairing(client_node_id=local.id, server_node_id=server_node)
                 )
-            else:
-                own = self._state.local.description
-                await lan_http.announce(
-                    http,
-                    url,
-                    PreparePairing(
-                        client_node_description=local.description,
-                        client_endpoint_description=own,
-                        server_node_id=server_node,
-                    ),
-                )
+                return
+            message = PreparePairing(
+                client_node_description=local.description,
+                client_endpoint_description=self._state.local.description,
+                server_node_id=server_node,
+            )
+            await lan_http.announce(http, url, message)
 
     @contextlib.asynccontextmanager
-    async def _unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
+    async def unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
         """Connect to a server before pairing: nothing secret may be sent to it."""
         local = not self._state.config.connects_to_internet_only
         addresses = [address] if address is not None and local else await self._state.resolver.resolve(url.host)

@@ -132,20 +132,14 @@ class Acceptor:
         make_protocol: Makes the protocol of a connection that is taken in. It sets ``evict`` of the entry, and says to
             :attr:`admission` how the connection comes on, and when it has ended.
         context: TLS server context; None for no TLS.
-        limits: Bounds; None for those that fit the descriptors of this process when it starts to listen.
     """
 
     def __init__(
-        self,
-        make_protocol: Callable[[ConnectionEntry], asyncio.Protocol],
-        context: ssl.SSLContext | None,
-        *,
-        limits: Limits | None = None,
+        self, make_protocol: Callable[[ConnectionEntry], asyncio.Protocol], context: ssl.SSLContext | None
     ) -> None:
         self._make_protocol = make_protocol
         self._context = context
-        self._limits = limits
-        self.admission = Admission(limits or Limits())
+        self.admission = Admission(Limits())
         self.port = 0
         self._listening: list[socket.socket] = []
         self._arriving: dict[ConnectionEntry, asyncio.Task[None]] = {}
@@ -167,8 +161,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         limit = descriptor_limit()
         self._first_scarce = limit - reserve_of(limit)
-        if self._limits is None:
-            self.admission.limits = Limits.for_descriptors(limit)
+        self.admission.limits = Limits.for_descriptors(limit)
         self._listening = await listen(host, port)
         self._lag = LagProbe(self.admission.overload.look)
         self.port = self._listening[0].getsockname()[1]
@@ -225,8 +218,7 @@ class Acceptor:
         # The kernel gives the lowest free number, so that all below this one are in use.
         scarce = connection.fileno() >= self._first_scarce
         entry, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
-        if victim is not None:
-            self._evict(victim)
+        self._evict(victim)
         if isinstance(entry, Refusal):
             self._note(entry.value, network)
             _reset(connection)
@@ -246,10 +238,11 @@ class Acceptor:
         if connection is not None:
             _reset(connection)
 
-    def _evict(self, victim: ConnectionEntry) -> None:
-        self._note("idle while others came", victim.network)
-        if victim.evict is not None:
-            victim.evict()
+    def _evict(self, victim: ConnectionEntry | None) -> None:
+        if victim is not None:
+            self._note("idle while others came", victim.network)
+            if victim.evict is not None:
+                victim.evict()
 
     # From TCP to the protocol
 
@@ -302,8 +295,7 @@ class Acceptor:
     async def _its_turn(self, entry: ConnectionEntry) -> None:
         turn = self._turns[entry] = self._loop.create_future()
         may_wait, victim = self.admission.ready(entry, now=self._loop.time())
-        if victim is not None:
-            self._evict(victim)
+        self._evict(victim)
         self._next_turn()
         try:
             if not may_wait:
@@ -321,8 +313,7 @@ class Acceptor:
         self._turn = None
         for _ in range(HANDSHAKES_PER_TURN):
             entry, victim = self.admission.next_handshake(now=self._loop.time())
-            if victim is not None:
-                self._evict(victim)
+            self._evict(victim)
             if entry is None:
                 break
             turn = self._turns.get(entry)

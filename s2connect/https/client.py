@@ -50,11 +50,10 @@ MAX_API_VERSIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """Status and body of an answer, and the seconds of ``Retry-After``. The body may hold secrets."""
+    """Status and body of an answer. The body may hold secrets."""
 
     status: int
     body: bytes = field(repr=False)
-    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +71,16 @@ class Route:
     proxy: Proxy | None = None
 
 
-class _Resolver(abc.AbstractResolver):
+class _Resolver(ThreadedResolver):
     """Resolves through the operating system, or to a given address."""
 
     def __init__(self, address: str | None) -> None:
+        super().__init__()
         self._address = address
-        self._system = ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[abc.ResolveResult]:
-        found = await self._system.resolve(self._address or host, port, family)
+        found = await super().resolve(self._address or host, port, family)
         return [{**result, "hostname": host} for result in found]
-
-    async def close(self) -> None:
-        await self._system.close()
 
 
 class HttpsClient:
@@ -126,7 +122,7 @@ class HttpsClient:
         Raises:
             IncompatibleApiVersion: None in common.
         """
-        reply = _unless_busy(base, await self._request("GET", base, str(base)))
+        reply = await self._request("GET", base, str(base))
         if reply.status == 404:
             self.without_index = True
             what = "%s has no version index (HTTP 404), which the standard demands; trying %s"
@@ -169,7 +165,7 @@ class HttpsClient:
         """
         data = body.to_json() if isinstance(body, Wire) else body
         url = base.operation(version, operation)
-        reply = _unless_busy(base, await self._request("POST", base, url, data, bearer, timeout))
+        reply = await self._request("POST", base, url, data, bearer, timeout)
         if reply.status == 404 and self.without_index:
             raise no_api(base, " (HTTP 404)")
         return reply
@@ -188,7 +184,7 @@ class HttpsClient:
         url = base.operation(version, operation)
         if query:
             url += "?" + urlencode(query, safe=",")
-        reply = _unless_busy(base, await self._request("GET", base, url, timeout=timeout, max_bytes=max_bytes))
+        reply = await self._request("GET", base, url, timeout=timeout, max_bytes=max_bytes)
         if reply.status == 404 and self.without_index:
             raise no_api(base, ", or it tells strangers nothing about itself (HTTP 404)")
         return reply
@@ -221,8 +217,12 @@ class HttpsClient:
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
-                body_read = await _read_bounded(response.content, max_bytes)
-                return HttpReply(response.status, body_read, retry_after_of(response.headers.get(hdrs.RETRY_AFTER)))
+                content = await _read_bounded(response.content, max_bytes)
+                status, retry_after = response.status, retry_after_of(response.headers.get(hdrs.RETRY_AFTER))
+                if status == 429 or status >= 500:
+                    what = f"{for_display(base.host)} cannot do it now (HTTP {status})."
+                    raise PeerBusy(what, status=status, retry_after=retry_after)
+                return HttpReply(status, content)
         except S2ConnectError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -245,16 +245,6 @@ def no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
         f"There is no S2 Connect at {for_display(str(base), 200)}{because}.",
         hint="Check the URL; it usually ends with /pairing/.",
     )
-
-
-def _unless_busy(base: BaseUrl, reply: HttpReply) -> HttpReply:
-    if reply.status == 429 or reply.status >= 500:
-        raise PeerBusy(
-            f"{for_display(base.host)} cannot do it now (HTTP {reply.status}).",
-            status=reply.status,
-            retry_after=reply.retry_after,
-        )
-    return reply
 
 
 async def _read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:

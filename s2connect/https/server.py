@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from s2connect.errors import ConfigurationError, StorageError
 from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
-from s2connect.https.admission import ConnectionEntry, Limits
+from s2connect.https.admission import ConnectionEntry
 from s2connect.https.connection import PEER_FAULTS, HttpConnection
 from s2connect.https.rate import (
     BEARER_BURST,
@@ -67,14 +67,7 @@ class HttpsServer:
     The other arguments are as of :class:`~s2connect.https.acceptor.Acceptor`.
     """
 
-    def __init__(
-        self,
-        context: ssl.SSLContext | None,
-        *,
-        host: str | Sequence[str] | None,
-        port: int,
-        limits: Limits | None = None,
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, host: str | Sequence[str] | None, port: int) -> None:
         self._host = host
         self.port = port
         self._limiter = AddressLimiter()
@@ -82,7 +75,7 @@ class HttpsServer:
         self._app = web.Application(client_max_size=MAX_BODY_BYTES + 1, middlewares=[self._guard])
         self._app.on_response_prepare.append(self._prepare)
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        self._acceptor = Acceptor(self._new_connection, context, limits=limits)
+        self._acceptor = Acceptor(self._new_connection, context)
         self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
         self._without_version: set[str] = set()
 
@@ -96,11 +89,8 @@ class HttpsServer:
 
     def add_operation(self, base_path: str, name: str, handler: Handler, *, method: str = hdrs.METH_POST) -> None:
         """Serve an operation of an API, with a warning also where a client leaves the version out (S2C-40)."""
-        self._app.router.add_route(method, f"{base_path}{API_VERSIONS[0]}/{name}", handler)
-        self._app.router.add_route(method, f"{base_path}{name}", self._warned(handler))
 
-    def _warned(self, handler: Handler) -> Handler:
-        async def served(request: web.Request) -> web.StreamResponse:
+        async def warned(request: web.Request) -> web.StreamResponse:
             network = network_of(request.remote or "")
             if network not in self._without_version and len(self._without_version) < MAX_WARNED:
                 self._without_version.add(network)
@@ -112,7 +102,8 @@ class HttpsServer:
                 )
             return await handler(request)
 
-        return served
+        self._app.router.add_route(method, f"{base_path}{API_VERSIONS[0]}/{name}", handler)
+        self._app.router.add_route(method, f"{base_path}{name}", warned)
 
     def add_get(self, path: str, handler: Handler) -> None:
         """Serve a resource."""

@@ -40,9 +40,11 @@ def context() -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def serving(limits: Limits | None = None, host: Any = "127.0.0.1") -> AsyncIterator[HttpsServer]:
-    server = HttpsServer(ServerContext(IDENTITY).context, host=host, port=0, limits=limits)
+    server = HttpsServer(ServerContext(IDENTITY).context, host=host, port=0)
     server.add_index("/pairing/")
     await server.start()
+    if limits is not None:
+        server._acceptor.admission.limits = limits
     try:
         yield server
     finally:
