@@ -21,8 +21,7 @@ from s2connect._lazy import lazy_names
 if TYPE_CHECKING:
     from s2connect import errors, events
     from s2connect.endpoint.config import EndpointConfig, NodeConfig
-    from s2connect.endpoint.endpoint import Endpoint, create_home, read_config
-    from s2connect.endpoint.home import new_certificate_authority, unpair_all
+    from s2connect.endpoint.endpoint import Endpoint, create_home, new_certificate_authority, read_config, unpair_all
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.plain_server import PlainServer
     from s2connect.errors import S2ConnectError
@@ -103,8 +102,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s2connect.endpoint.endpoint": "Endpoint create_home read_config",
-        "s2connect.endpoint.home": "new_certificate_authority unpair_all",
+        "s2connect.endpoint.endpoint": "Endpoint create_home new_certificate_authority read_config unpair_all",
         "s2connect.endpoint.config": "EndpointConfig NodeConfig",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,20 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import ConfigurationError, NotInitialised, NotReachable, StorageError, UsageError
+from s2connect.errors import (
+    ConfigurationError,
+    NotInitialised,
+    NotReachable,
+    PairingsLost,
+    StorageError,
+    UsageError,
+)
 from s2connect.events import EventStream
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction
 from s2connect.model.proxy import Proxies
+from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
 from s2connect.store.base import Pairing, PairKey, Store, Vault
@@ -134,9 +142,7 @@ class Endpoint:
             opened: Home | None = None
             if home is not None:
                 opened = await asyncio.to_thread(Home.open, Path(home))
-                lock = opened.lock()
-                await asyncio.to_thread(lock.__enter__)
-                stack.callback(lock.__exit__, None, None, None)
+                await asyncio.to_thread(stack.enter_context, opened.lock())
             if config is None:
                 if opened is None:
                     raise UsageError("An endpoint needs a home or settings.")
@@ -412,9 +418,7 @@ def read_config(home: Home) -> EndpointConfig:
     """Read the settings of a home.
 
     Raises:
-        NotInitialised: It has none.
-        ConfigurationError: They cannot be used.
-        StorageError: They cannot be read.
+        NotInitialised, ConfigurationError, StorageError: It has none; or they cannot be used, or not be read.
     """
     data = home.read(CONFIG_FILE)
     if data is None:
@@ -425,8 +429,7 @@ def read_config(home: Home) -> EndpointConfig:
 def create_home(path: Path, config: EndpointConfig) -> EndpointConfig:
     """Set up a state directory: settings, vault and, where it needs one, its own CA. Blocks; call it in a thread.
 
-    Returns:
-        The settings as stored, with the vault that was chosen.
+    Returns the settings as stored, with the vault that was chosen.
 
     Raises:
         UsageError: It is set up already.
@@ -443,3 +446,57 @@ def create_home(path: Path, config: EndpointConfig) -> EndpointConfig:
         # Last: a directory without settings is not set up, and the next call starts over.
         home.write_private(CONFIG_FILE, config.to_json())
     return config
+
+
+async def new_certificate_authority(path: Path) -> int:
+    """End every pairing, then make a new certificate authority (TRUST-09). Returns the number of pairings.
+
+    Communication servers that can be reached get an ``unpair``. A crash in between leaves fewer pairings and the old
+    certificate authority.
+
+    Raises:
+        HomeInUse: The service runs.
+        UsageError: The certificate is the operator's.
+    """
+    home = await asyncio.to_thread(Home.open, path)
+    config = await asyncio.to_thread(read_config, home)
+    if not config.is_own_ca:
+        raise UsageError("This endpoint has no certificate authority of its own: its certificate is a file.")
+    return await _end_pairings(home, config, then=lambda vault: CertificateManager(config, home, vault).create_ca())
+
+
+async def unpair_all(path: Path) -> int:
+    """End every pairing, also where only their secrets are left; otherwise as :func:`new_certificate_authority`.
+
+    Raises:
+        HomeInUse: The service runs.
+    """
+    home = await asyncio.to_thread(Home.open, path)
+    return await _end_pairings(home, await asyncio.to_thread(read_config, home))
+
+
+async def _end_pairings(home: Home, config: EndpointConfig, then: Callable[[Vault], object] = lambda _: None) -> int:
+    ended = await _unpair(home.path)
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, home.lock())
+        vault, _ = await asyncio.to_thread(open_vault, config.vault, home.path / SECRETS)
+        store = await SqliteStore.open(home.path / DATABASE, vault, anew=True)
+        stack.push_async_callback(store.close)
+        left = await store.pairings()
+        for pairing in left:
+            server = pairing.communication_role is CommunicationRole.SERVER
+            await store.remove_pairing(pairing, tombstone=server)
+        await asyncio.to_thread(then, vault)
+    return ended + len(left)
+
+
+async def _unpair(path: Path) -> int:
+    """Unpair at the servers that can be reached; return the number of pairings."""
+    try:
+        async with Endpoint.open(path, serve=False) as endpoint:
+            pairings = await endpoint.pairings()
+            keys = {p.key for p in pairings}
+            await asyncio.gather(*(endpoint.nodes[key.local].unpair(key.remote, forget=True) for key in keys))
+            return len(keys)
+    except (NotInitialised, ConfigurationError, PairingsLost):
+        return 0  # certificate authority or pairings are lost, damaged or out of date: that is why they begin anew

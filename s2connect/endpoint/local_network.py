@@ -40,7 +40,7 @@ from s2connect.events import (
 )
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.server import HttpsServer
-from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.model.common import NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.text import for_display
@@ -99,15 +99,15 @@ class LocalNetwork:
             LanOperations(lambda: state.local),
             neighbourhood,
             ready=lambda: state.ready,
-            on_event=self._announced,
+            on_event=self._publish,
         )
         self._long_polling = LongPollService(
             LongPollServer(),
             neighbourhood,
             offered=lambda: state.ready and Role.CEM in self._roles(),  # DISC-05
-            on_event=self._polled,
+            on_event=self._publish,
         )
-        self.ask = self._long_polling.ask
+        self.ask, self.waiting = self._long_polling.ask, self._long_polling.nodes
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._other_roles = asyncio.Event()
         self._network_changed = asyncio.Event()
@@ -126,25 +126,18 @@ class LocalNetwork:
     def _roles(self) -> frozenset[Role]:
         return frozenset(node.description.role for node in self._state.local.nodes.values())
 
-    def _announced(self, event: LanEvent) -> None:
+    def _publish(self, event: LanEvent | LongPollEvent) -> None:
         match event:
             case lan_core.PairingAnnounced(node, peer, endpoint):
                 self._state.events.publish(PairingAnnounced(node=node, peer=peer, peer_endpoint=endpoint))
             case lan_core.AnnouncementCancelled(node, peer_id):
                 self._state.events.publish(PairingAnnouncementCancelled(node=node, peer=peer_id))
-
-    def _polled(self, event: LongPollEvent) -> None:
-        match event:
             case NodeWaits(peer):
                 self._state.events.publish(DeviceWaits(peer=peer))
             case NodeGone(node):
                 self._state.events.publish(DeviceGone(peer=node))
             case NoTokenOnClient(node):
                 self._state.events.publish(CodeMissingAtDevice(peer=node))
-
-    def waiting(self) -> list[NodeDescription]:
-        """Return the devices without a server that wait here and have described themselves."""
-        return self._long_polling.nodes()
 
     async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
         """Pair with a waiting device; errors as of ``Node.pair_waiting``."""

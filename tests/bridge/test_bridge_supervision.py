@@ -11,7 +11,7 @@ import pytest
 from s2connect import Role, events, supervisor
 from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.route import Route
-from s2connect.endpoint.connections import Connections
+from s2connect.endpoint.connections import ConnectionManager
 from s2connect.errors import ConnectionClosed
 from s2connect.service import sidecar as cli_service
 from s2connect.service.bridge import _Changes
@@ -57,7 +57,7 @@ async def test_what_takes_the_connections_of_a_port_goes_on_after_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The task "accept"."""
-    fault = Fault(monkeypatch, Connections, "__anext__")
+    fault = Fault(monkeypatch, ConnectionManager, "next_connection")
     fault.armed = False
     async with BridgeSetup(tmp_path, WSS, WSS) as house:
         told = Told(house)

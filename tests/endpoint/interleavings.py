@@ -20,7 +20,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.endpoint.connections import ConnectionManager, Connections
+from s2connect.endpoint.connections import Arrivals, ConnectionManager
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
@@ -224,7 +224,7 @@ class Side:
         return BaseUrl(f"https://{self.name}.example/session/")
 
     async def take_sessions(self) -> None:
-        async for connection, _ in Connections(self.connections, connect=True):
+        async for connection, _ in Arrivals(lambda: self.connections.next_connection(connect=True)):
             self.taken.append(connection)
 
     # Actions of users
