@@ -17,25 +17,6 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.supervisor import TaskFailure
 
-__all__ = [
-    "UnpairedBy",
-    "Event",
-    "Paired",
-    "PairingFailed",
-    "CodeWithdrawn",
-    "PairingAnnounced",
-    "PairingAnnouncementCancelled",
-    "DeviceWaits",
-    "DeviceGone",
-    "CodeMissingAtDevice",
-    "Unpaired",
-    "SessionFailed",
-    "Advertised",
-    "TaskFailed",
-    "Notice",
-    "EventStream",
-]
-
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
@@ -192,6 +173,13 @@ class Notice(Event):
 
     kind: str
     sentence: str
+
+
+__all__ = [
+    "UnpairedBy",
+    "EventStream",
+    *(name for name, value in globals().items() if isinstance(value, type) and issubclass(value, Event)),
+]
 
 
 class EventStream:

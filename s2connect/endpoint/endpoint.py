@@ -320,7 +320,7 @@ class Endpoint:
         config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
             await asyncio.to_thread(self._home.write_private, CONFIG_FILE, config.to_json())
-        self._state.configure(config)
+        self._state.config, self._state.local = config, config.endpoint()
 
     @property
     def config(self) -> EndpointConfig:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """Node of an endpoint. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`."""
+    """Node of an endpoint. Get it from :meth:`Endpoint.node <s2connect.endpoint.endpoint.Endpoint.node>`.
+
+    Attributes:
+        id: Its UUID.
+    """
 
     def __init__(
         self,
@@ -34,17 +38,13 @@ class Node:
         connector: Connector,
         lan: LocalNetwork | None,
     ) -> None:
+        self.id = connector.connections.node
         self._state = state
         self._pairing = pairing
         self._pairings = pairings
         self._connector = connector
         self._connections = connector.connections
         self._lan = lan
-
-    @property
-    def id(self) -> NodeId:
-        """Its UUID."""
-        return self._connections.node
 
     @property
     def role(self) -> Role:

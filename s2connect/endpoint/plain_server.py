@@ -65,7 +65,7 @@ class PlainServer:
         self.port = port
         self._acceptor = acceptor
         self._acceptors: dict[str, PlainAcceptor] = {}
-        self._templates: dict[str, tuple[re.Pattern[str], PlainAcceptor]] = {}
+        self._templates: dict[str, re.Pattern[str]] = {}  # of those that have {id}
         if acceptor is not None:
             self.add(path, acceptor)
         if host is None or not is_this_machine(host):
@@ -95,28 +95,21 @@ class PlainServer:
             raise ConfigurationError(
                 "A path has {id} if the acceptor identifies clients by their paths, and only then."
             )
-        if path in self._acceptors or path in self._templates or len(self._acceptors) >= MAX_PATHS:
+        if path in self._acceptors or len(self._acceptors) >= MAX_PATHS:
             raise ConfigurationError(f"The path {for_display(path, 200)} is that of another device already.")
+        self._acceptors[path] = acceptor
         if acceptor.by_path:
             before, _, after = path.partition("{id}")
-            self._templates[path] = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}"), acceptor
-        else:
-            self._acceptors[path] = acceptor
+            self._templates[path] = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}")
 
     async def remove(self, path: str) -> None:
         """Stop accepting at a path, and end the connections of its acceptor."""
-        acceptor = self._acceptors.pop(path, None)
-        if acceptor is None and path in self._templates:
-            acceptor = self._templates.pop(path)[1]
-        if acceptor is not None:
+        self._templates.pop(path, None)
+        if (acceptor := self._acceptors.pop(path, None)) is not None:
             await acceptor.close()
 
     async def start(self) -> None:
-        """Listen; entering the context does it, too.
-
-        Raises:
-            ConfigurationError: The address or port cannot be used.
-        """
+        """Listen; entering the context does it, too. ConfigurationError if the address or port cannot be used."""
         await self._server.start()
         self.port = self._server.port
 
@@ -129,9 +122,8 @@ class PlainServer:
 
     async def close(self) -> None:
         """End every connection, and stop. Idempotent; leaving the context does it, too."""
-        acceptors = [*self._acceptors.values(), *(acceptor for _, acceptor in self._templates.values())]
         try:
-            await asyncio.gather(*(acceptor.close() for acceptor in acceptors))
+            await asyncio.gather(*(acceptor.close() for acceptor in self._acceptors.values()))
         finally:
             await self._server.close()
 
@@ -148,10 +140,10 @@ class PlainServer:
         from aiohttp import web
 
         acceptor, name = self._acceptors.get(request.path), None
-        if acceptor is None:
-            for pattern, other in self._templates.values():
+        if acceptor is None or acceptor.by_path:
+            for path, pattern in self._templates.items():
                 if (match := pattern.fullmatch(request.path)) is not None:
-                    acceptor, name = other, match[1]
+                    acceptor, name = self._acceptors[path], match[1]
         if acceptor is None:
             raise web.HTTPNotFound
         return await acceptor.handler(request, accepted=functools.partial(self._server.release, request), name=name)

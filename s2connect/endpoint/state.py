@@ -46,10 +46,6 @@ class EndpointState:
         """Publish a notice for an operator."""
         self.events.publish(Notice(kind=kind, sentence=sentence))
 
-    def configure(self, config: EndpointConfig) -> None:
-        """Use these settings from now on."""
-        self.config, self.local = config, config.endpoint()
-
     def pairing_url(self) -> BaseUrl:
         """Return the URL that a user types at the other side."""
         return BaseUrl(f"https://{self._authority}{PAIRING_PATH}")

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -56,32 +57,24 @@ class SessionManager(Protocol):
         """Unpair for the communication client: remove the pairing with a tombstone, close the session (SES-05)."""
 
 
+@dataclass(eq=False)
 class SessionService:
     """The session initiation API of one endpoint."""
 
-    def __init__(
-        self,
-        core: SessionServer,
-        endpoint: Callable[[], LocalEndpoint],
-        store: Store,
-        manager: SessionManager,
-        transports: Mapping[str, Transport],
-        supervisor: Supervisor,
-    ) -> None:
-        self._core = core
-        self._endpoint = endpoint
-        self._store = store
-        self._manager = manager
-        self._transports = transports
-        self._supervisor = supervisor
-        self._malformed_requests = LogLimiter()
-        # Two confirmations of one pair must not activate two tokens.
-        self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
-        self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
+    _core: SessionServer
+    _endpoint: Callable[[], LocalEndpoint]
+    _store: Store
+    _manager: SessionManager
+    _transports: Mapping[str, Transport]
+    _supervisor: Supervisor
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
         self._server = server
+        self._malformed_requests = LogLimiter()
+        # Two confirmations of one pair must not activate two tokens.
+        self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
+        self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
         server.add_index(base_path)
         for operation, handler in (
             ("initiateSession", self._initiate_session),
