@@ -9,11 +9,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit code; see ``docs/command.md``.
-
-    Args:
-        argv: Arguments after the name of the command; None takes those of the process.
-    """
+    """Run the command with arguments, or with those of the process; return its exit code, see ``docs/command.md``."""
     if any(importlib.util.find_spec(name) is None for name in ("typer", "rich", "segno")):
         print(
             "The command needs more packages than the library. Install them: pip install 's2connect[cli]'",

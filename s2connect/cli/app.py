@@ -69,11 +69,7 @@ app = typer.Typer(
 
 
 def run(argv: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        The exit code; everything that goes wrong has been said.
-    """
+    """Run the command and return the exit code; everything that goes wrong has been said."""
     as_json = "--json" in argv
     verbose = bool({"--verbose", "-v"} & set(argv))
     try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from s2connect.cli.terminal import MAX_TYPED_BYTES, tell
+from s2connect.cli.terminal import MAX_TYPED_BYTES, counted, tell
 from s2connect.model.text import for_display
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
@@ -48,11 +48,7 @@ class Lines:
         await self._lines.aclose()
 
     async def ask(self, question: str) -> str:
-        """Ask a question and return the next line.
-
-        Raises:
-            Failure: There is none.
-        """
+        """Ask a question and return the next line; raise ``Failure`` if there is none."""
         if self.interactive:
             print(question, end="", file=sys.stderr, flush=True)
         line = await anext(self._lines, None)
@@ -74,9 +70,6 @@ async def lead(
 
     ``wanted`` is the only route. Without a pairing URL of a device our own is shown, without one of the energy manager
     it is asked for. With ``another`` one more device is awaited although there are some.
-
-    Raises:
-        Failure: Something that typing another code does not mend.
     """
     routes = await _routes(control)
     chosen = [route for route in routes if wanted in (None, route["name"])]
@@ -118,7 +111,7 @@ class _Leader:
         if route["devices"]["type"] == "s2-connect":
             await self._devices(name, route)
         else:
-            tell(f"  Its {_many(len(before), 'device')} are in the file: nothing is to be paired there.")
+            tell(f"  Its {counted(len(before), 'device')} are in the file: nothing is to be paired there.")
         route = await self._look(name)
         if route["manager"]["type"] == "s2-connect":
             await self._managers(name, route)
@@ -131,7 +124,7 @@ class _Leader:
     async def _devices(self, name: str, route: Route) -> None:
         known = [link["name"] for link in route["links"]]
         if known:
-            tell(f"  Paired with {_many(len(known), 'device')}: {_listed(known)}")
+            tell(f"  Paired with {counted(len(known), 'device')}: {_listed(known)}")
         if self.device_url is not None:
             await self._go_to_device(route["devices"]["node"], self.device_url)
         elif not known or self.another:
@@ -238,10 +231,6 @@ def _result(route: Route, before: set[str]) -> dict[str, Any]:
         found["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
         found["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
     return found
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from s2connect.cli.show import ROLES, TABLE_WIDTH, plain_table
-from s2connect.cli.terminal import console
+from s2connect.cli.show import ROLES, listing
+from s2connect.cli.terminal import console, tell
 from s2connect.discovery.browse import Browser, Event
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
@@ -94,16 +94,12 @@ def endpoints_block(
         return Text()
     names = [f"{number}  {one.title}" if numbered else one.title for number, one in enumerate(found, 1)]
     facts = [_facts(one, own_url) for one in found]
-    if width >= TABLE_WIDTH:
-        table = plain_table("name", "roles", "pairing URL", "addresses", "")
-        for name, row in zip(names, facts, strict=True):
-            table.add_row(name, *row)
-        return table
-    lines = []
+    narrow = []
     for name, (roles, *rest) in zip(names, facts, strict=True):
         head = Text(name, style="bold").append(f" ({roles})", style="not bold")
-        lines.append(Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)]))
-    return Group(*lines)
+        narrow.append(Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)]))
+    rows = [(name, *row) for name, row in zip(names, facts, strict=True)]
+    return listing(("name", "roles", "pairing URL", "addresses", ""), rows, narrow, width)
 
 
 def so_far(
@@ -152,11 +148,7 @@ async def listen(seconds: float, show: Callable[[float], None]) -> None:
 
 
 async def once(role: Role | None, seconds: float, own_url: str | None, *, as_json: bool) -> None:
-    """Listen for some seconds and print the endpoints.
-
-    Raises:
-        NotReachable: mDNS cannot be used on this machine now.
-    """
+    """Listen for some seconds and print the endpoints."""
     errors = console(error=True)
     if not as_json and not errors.is_terminal:
         errors.print(f"Listening for {seconds:g} seconds …")
@@ -184,45 +176,31 @@ def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
     out = console()
     if found:
         out.print(endpoints_block(found, out.width, own_url=own_url))
-    _print_notes(notes)
-
-
-def _print_notes(sentences: list[str]) -> None:
-    errors = console(error=True)
-    for sentence in sentences:
-        errors.print(sentence, soft_wrap=not errors.is_terminal)
+    for note in notes:
+        tell(note)
 
 
 async def watch(role: Role | None, seconds: float | None, own_url: str | None, *, as_json: bool) -> None:
-    """Print endpoints that appear, change and vanish, until cancelled or for some seconds.
-
-    Raises:
-        NotReachable: mDNS cannot be used on this machine now.
-    """
+    """Print endpoints that appear, change and vanish, until cancelled or for some seconds."""
     out = console()
-    if out.is_terminal and not as_json:
-        await _watch_live(out, role, seconds, own_url)
-        return
+    live = Live(console=out, transient=True, auto_refresh=False) if out.is_terminal and not as_json else None
     async with Browser(role) as browser:
         try:
-            with contextlib.suppress(TimeoutError):
+            with live or contextlib.nullcontext(), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    async for event in browser:
-                        print(_line(event, own_url, as_json=as_json), flush=True)
-        finally:
-            _print_notes(limits(browser))
-
-
-async def _watch_live(out: Console, role: Role | None, seconds: float | None, own_url: str | None) -> None:
-    async with Browser(role) as browser:
-        try:
-            with Live(console=out, transient=True, auto_refresh=False) as live, contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    _draw(live, browser, own_url)
-                    async for _ in browser:
+                    if live is not None:
                         _draw(live, browser, own_url)
+                    async for event in browser:
+                        if live is not None:
+                            _draw(live, browser, own_url)
+                        else:
+                            print(_line(event, own_url, as_json=as_json), flush=True)
         finally:
-            _result(browser, own_url, as_json=False)
+            if live is not None:
+                _result(browser, own_url, as_json=False)
+            else:
+                for note in limits(browser):
+                    tell(note)
 
 
 def _draw(live: Live, browser: Browser, own_url: str | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from s2connect.cli.terminal import Options, run_work, tell, with_options
+from s2connect.cli.terminal import Options, counted, run_work, tell, with_options
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
 
@@ -81,5 +81,5 @@ def _summary(findings: Sequence[Finding]) -> str:
     warned = sum(finding.verdict == "warn" for finding in findings)
     if not failed and not warned:
         return "All is well."
-    warnings = f"{warned} {'warning' if warned == 1 else 'warnings'}"
+    warnings = counted(warned, "warning")
     return f"{failed} failed, {warnings}." if failed else f"Nothing failed; {warnings}."

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Options, RoleChoice, as_role, console, interruptible, print_json, say, with_options
+from s2connect.cli.terminal import (
+    Options,
+    RoleChoice,
+    as_role,
+    console,
+    counted,
+    interruptible,
+    print_json,
+    say,
+    with_options,
+)
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
 
@@ -139,8 +149,8 @@ def _print_messages(messages: list[ValidatedMessage], *, several: bool) -> None:
             out.print(_finding_line(finding), soft_wrap=True)
     numbers = _numbers(messages)
     warned = f", of which {numbers['with_warnings']} with warnings" if numbers["with_warnings"] else ""
-    counted = _counted(numbers["messages"], "message")
-    out.print(f"{counted}: {numbers['valid']} valid{warned}, {numbers['invalid']} invalid.", soft_wrap=True)
+    total = counted(numbers["messages"], "message")
+    out.print(f"{total}: {numbers['valid']} valid{warned}, {numbers['invalid']} invalid.", soft_wrap=True)
 
 
 def _print_replay(result: ReplayResult, problems: dict[str, int]) -> None:
@@ -161,8 +171,8 @@ def _print_replay(result: ReplayResult, problems: dict[str, int]) -> None:
         line.append(one.problem.replace("_", " "), style="yellow" if one.problem in HARMLESS else "bold red")
         out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
     found = [f"{number} {problem.replace('_', ' ')}" for problem, number in problems.items() if number]
-    sessions, messages = _counted(result.sessions, "session"), _counted(result.messages, "message")
-    heading = f"{sessions}, {messages}, of which {_counted(result.answers, 'answer')}"
+    sessions, messages = counted(result.sessions, "session"), counted(result.messages, "message")
+    heading = f"{sessions}, {messages}, of which {counted(result.answers, 'answer')}"
     out.print(f"{heading}: {', '.join(found) or 'nothing to remark'}.", soft_wrap=True)
 
 
@@ -172,7 +182,3 @@ def _finding_line(finding: Finding) -> Text:
     warning = finding.rule.severity == "warning"
     text = Text("      ").append("warning" if warning else "error", style="yellow" if warning else "red")
     return text.append(f"  {for_display(finding.label, 400)}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -53,11 +53,7 @@ async def pair(
 ) -> tuple[PairingEntry, bool]:
     """Pair with a URL, a device that waits here (its id or name), or what the person picks, whom the code is asked for.
 
-    Returns:
-        The pairing, and whether the service runs.
-
-    Raises:
-        S2ConnectError: It failed; an announcement has been withdrawn.
+    Return the pairing, and whether the service runs. If it failed, an announcement has been withdrawn.
     """
     config = await asyncio.to_thread(lambda: read_config(Home.open(path)))
     manages = any(one.role is Role.CEM for one in config.nodes)

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli.terminal import ConnectOption, Options, RoleChoice, as_role, print_json, run_work, say, with_options
+from s2connect.cli.terminal import (
+    ConnectOption,
+    Options,
+    RoleChoice,
+    as_role,
+    counted,
+    print_json,
+    run_work,
+    say,
+    with_options,
+)
 from s2connect.service.failures import ExitCode
 
 app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
@@ -80,8 +90,8 @@ def serve(
         if options.as_json:
             print_json(registry)
             return
-        number = registry.endpoints
-        say(f"Registry with {number} endpoint{'s' * (number != 1)}, for private use and tests. Stop it with Ctrl-C.")
+        number = counted(registry.endpoints, "endpoint")
+        say(f"Registry with {number}, for private use and tests. Stop it with Ctrl-C.")
         print(f"  {registry.url}", flush=True)
         if registry.ca_file is not None:
             say("Its certificate is of a CA of its own, which its clients have to trust:")

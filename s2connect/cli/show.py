@@ -6,14 +6,15 @@ import io
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s2connect.cli.terminal import console
 from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
@@ -93,11 +94,7 @@ _ONLY_COUNTS = (
 
 
 class ServiceText:
-    """Events of the service as text on standard output.
-
-    Args:
-        qr: Show URL and code as QR code, too, on a terminal that is wide enough.
-    """
+    """Events of the service as text; with ``qr`` also URL and code as QR code, on a terminal that is wide enough."""
 
     def __init__(self, *, qr: bool = False) -> None:
         self._tty = sys.stdout.isatty()
@@ -129,46 +126,26 @@ class ServiceText:
         return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
 
     def _code(self, event: events.CodeIssued) -> str:
-        out, shown = self._console()
-        shown.print()
-        if self._pairing_url is None:
-            shown.print("To pair, type this code at the energy manager:")
-        else:
-            shown.print("To pair, type these two at the other device:")
-            shown.print(Text("  Pairing URL   ").append(self._pairing_url, style="bold"))
-        shown.print(_code_line(event.code, event.expires_at))
-        if self._qr and self._pairing_url is not None:
-            drawn = qr_code(f"{self._pairing_url} {event.code}", self._width)
-            if drawn:
-                shown.print()
-                shown.print(Text(drawn, style=QR_COLOURS))
-        return out.getvalue()
+        url, code = self._pairing_url, _code_line(event.code, event.expires_at)
+        if url is None:
+            return self._drawn("To pair, type this code at the energy manager:", code)
+        lines = [Text("  Pairing URL   ").append(url, style="bold"), code]
+        if self._qr and (drawn := qr_code(f"{url} {event.code}", self._width)):
+            lines += [Text(), Text(drawn, style=QR_COLOURS)]
+        return self._drawn("To pair, type these two at the other device:", *lines)
 
     def _asked(self, event: events.PairingAnnounced) -> str:
         """Return the code that is about to be typed elsewhere."""
-        out, shown = self._console()
-        peer = event.peer
-        who = f"{name_of(peer)} ({kind_of(peer)})" if peer is not None else "An energy manager"
-        shown.print()
-        shown.print(Text(f"{who} wants to pair with this one. Type this code there:", style="bold"))
+        who = f"{name_of(event.peer)} ({kind_of(event.peer)})" if event.peer is not None else "An energy manager"
+        code: str | Text = "  the code on the sticker of this device"
         if isinstance(event.code, str):
-            expires = event.expires_at
-            shown.print(_code_line(event.code, expires if isinstance(expires, datetime) else None))
-        else:
-            shown.print("  the code on the sticker of this device")
-        return out.getvalue()
+            code = _code_line(event.code, event.expires_at if isinstance(event.expires_at, datetime) else None)
+        return self._drawn(Text(f"{who} wants to pair with this one. Type this code there:", style="bold"), code)
 
-    def _console(self) -> tuple[io.StringIO, Console]:
-        out = io.StringIO()
-        return out, Console(
-            file=out,
-            force_terminal=self._tty,
-            width=self._width,
-            markup=False,
-            highlight=False,
-            emoji=False,
-            soft_wrap=True,
-        )
+    def _drawn(self, *lines: str | Text) -> str:
+        with (shown := console(width=self._width, force_terminal=self._tty, soft_wrap=True)).capture() as captured:
+            shown.print("", *lines, sep="\n")
+        return captured.get()
 
 
 def _code_line(code: str, expires: datetime | None) -> Text:
@@ -228,20 +205,14 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int) -> RenderableTy
         return Text(
             "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"
         )
-    if width < TABLE_WIDTH:
-        return Text("\n".join(_pairing_lines(one) for one in pairings))
-    table = plain_table("peer", "brand, model", "role", "we are", "since", "state", "id")
+    columns = ("peer", "brand, model", "role", "we are", "since", "state", "id")
+    rows, narrow = [], []
     for one in pairings:
-        peer = one.peer
-        ours, since = str(one.communication_role), when(one.since)
-        table.add_row(name_of(peer), _product(peer), peer.role, ours, since, _state(one), str(peer.id)[:8])
-    return table
-
-
-def _pairing_lines(one: PairingEntry) -> str:
-    we = f"we are communication {one.communication_role}"
-    facts = f"{_state(one)}, since {when(one.since)}, {we}, id {str(one.peer.id)[:8]}"
-    return f"{name_of(one.peer)} ({kind_of(one.peer)})\n  {facts}"
+        peer, ours, since, short = one.peer, str(one.communication_role), when(one.since), str(one.peer.id)[:8]
+        rows.append((name_of(peer), _product(peer), peer.role, ours, since, _state(one), short))
+        facts = f"{_state(one)}, since {since}, we are communication {ours}, id {short}"
+        narrow.append(f"{name_of(peer)} ({kind_of(peer)})\n  {facts}")
+    return listing(columns, rows, narrow, width)
 
 
 def _state(one: PairingEntry) -> str:
@@ -302,15 +273,12 @@ def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
     head.append(f" ({remote.endpoint.deployment})", style="not bold")
     if not remote.nodes:
         return [head, Text("It hosts nothing.")]
-    if width < TABLE_WIDTH:
-        lines = [
-            f"{name_of(node)} ({kind_of(node)})\n  {for_display(node.type, 40)}, id {node.id}" for node in remote.nodes
-        ]
-        return [head, Text("\n".join(lines))]
-    table = plain_table("name", "brand, model", "type", "role", "id")
+    rows, narrow = [], []
     for node in remote.nodes:
-        table.add_row(name_of(node), _product(node), for_display(node.type, 40), node.role, str(node.id))
-    return [head, table]
+        kind = for_display(node.type, 40)
+        rows.append((name_of(node), _product(node), kind, node.role, str(node.id)))
+        narrow.append(f"{name_of(node)} ({kind_of(node)})\n  {kind}, id {node.id}")
+    return [head, listing(("name", "brand, model", "type", "role", "id"), rows, narrow, width)]
 
 
 def waiting_block(peers: Sequence[NodeDescription]) -> RenderableType:
@@ -333,14 +301,8 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
         )
         for one in records
     ]
-    if width < TABLE_WIDTH:
-        return Text(
-            "\n".join(f"{name} ({roles}; {regions})\n  {url}\n  {text}" for name, roles, regions, url, text in rows)
-        )
-    table = plain_table("name", "roles", "regions", "pairing URL", "description")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    narrow = [f"{name} ({roles}; {regions})\n  {url}\n  {text}" for name, roles, regions, url, text in rows]
+    return listing(("name", "roles", "regions", "pairing URL", "description"), rows, narrow, width)
 
 
 def certificate_line(facts: CertificateFacts) -> str:
@@ -366,6 +328,18 @@ def certificate_blocks(shown: Certificates) -> list[RenderableType]:
         grid.add_row("Until", when(facts.not_after) + (" (EXPIRED)" if facts.expired else ""))
         blocks += [Text(what, style="bold"), grid]
     return blocks
+
+
+def listing(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], narrow: Iterable[str | Text], width: int
+) -> RenderableType:
+    """Return rows as a table if there is room for it, otherwise the narrow form of each."""
+    if width < TABLE_WIDTH:
+        return Text("\n", overflow="fold").join(Text(one) if isinstance(one, str) else one for one in narrow)
+    table = plain_table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def plain_table(*columns: str) -> Table:

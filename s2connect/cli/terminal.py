@@ -78,11 +78,7 @@ class Options:
         return f"s2connect {name}" if self.home is None else f"s2connect {name} --home {shlex.quote(str(self.path))}"
 
     def ask(self, command: Command[_Result]) -> _Result:
-        """Have the endpoint execute a command.
-
-        Raises:
-            S2ConnectError: It failed.
-        """
+        """Have the endpoint execute a command."""
         from s2connect.service.reach import reach
 
         async def work() -> _Result:
@@ -151,11 +147,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=to_value), flush=True)
 
 
-def console(*, error: bool = False) -> Console:
+def console(*, error: bool = False, **options: Any) -> Console:
     """Return a console for standard output or standard error that interprets no markup."""
     from rich.console import Console
 
-    return Console(stderr=error, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    return Console(stderr=error, markup=False, highlight=False, emoji=False, **options)
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -181,11 +182,7 @@ def _typed_line() -> str:
 
 
 async def ask_person(question: str) -> str:
-    """Ask the person at the terminal while other work goes on; cancel-safe.
-
-    Raises:
-        Failure: The input has ended.
-    """
+    """Ask the person at the terminal while other work goes on; cancel-safe. ``Failure`` if the input has ended."""
     from s2connect.service.lines import descriptor_of, read_lines
 
     print(question, end="", file=sys.stderr, flush=True)
@@ -214,11 +211,7 @@ def as_role(choice: RoleChoice | None) -> Role | None:
 
 
 def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> _Result:
-    """Run a coroutine to its end, or until Ctrl-C.
-
-    Raises:
-        Failure: It shall run on uvloop, which is not installed.
-    """
+    """Run a coroutine to its end, or until Ctrl-C."""
     factory: Callable[[], asyncio.AbstractEventLoop] = sliced_event_loop
     if on_uvloop:
         try:

@@ -52,11 +52,7 @@ class BridgeService(Service):
         return commands.ReloadResult(reloaded=await self.reload())
 
     async def reload(self) -> dict[str, Any]:
-        """Read the file again. A file with mistakes changes nothing.
-
-        Raises:
-            S2ConnectError: The file cannot be used.
-        """
+        """Read the file again. One that cannot be used raises ``S2ConnectError`` and changes nothing."""
         self._notifier.reloading()
         try:
             config, warnings = await asyncio.to_thread(load, self._bridge.config.file)
@@ -75,11 +71,12 @@ class BridgeService(Service):
 
     def reload_soon(self) -> None:
         """Read the file again, from a signal."""
-        self._supervisor.spawn(self._reload_quietly(), "reload")
 
-    async def _reload_quietly(self) -> None:
-        with contextlib.suppress(S2ConnectError):
-            await self.reload()
+        async def reload() -> None:
+            with contextlib.suppress(S2ConnectError):
+                await self.reload()
+
+        self._supervisor.spawn(reload(), "reload")
 
 
 class _Changes:
@@ -90,15 +87,9 @@ class _Changes:
         self._news = asyncio.Event()
 
     def add(self, route: str, status: LinkStatus) -> None:
-        self._waiting.append(
-            events.LinkChanged(
-                route=route,
-                link=status.name,
-                state=str(status.state),
-                reason=status.reason,
-                retry_in=status.retry_in,
-            )
-        )
+        state, reason, retry_in = str(status.state), status.reason, status.retry_in
+        changed = events.LinkChanged(route=route, link=status.name, state=state, reason=reason, retry_in=retry_in)
+        self._waiting.append(changed)
         self._news.set()
 
     async def write(self, sink: Sink) -> None:
@@ -112,13 +103,10 @@ class _Changes:
 async def run_bridge(
     file: Path, form: Form, *, show_codes: bool, record: Path | None = None, only: Collection[str] = ()
 ) -> ExitCode:
-    """Run a bridge until it is stopped; SIGHUP reloads its file.
+    """Run a bridge until it is stopped; SIGHUP reloads its file. Mistakes and failures raise ``S2ConnectError``.
 
     ``show_codes`` reports a code with every announced pairing, which is not for an output that is kept. Of the routes
     and links, ``only`` those are recorded; empty for all.
-
-    Raises:
-        S2ConnectError: The file has mistakes, the bridge cannot be started, or ``only`` names no route of the file.
     """
     # This output is usually kept; codes are returned by the command code.
     async with service_process(lambda event: None if isinstance(event, events.CodeIssued) else form(event)) as process:

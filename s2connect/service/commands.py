@@ -101,11 +101,7 @@ class Command(Entry, Generic[_Result]):
         return {"command": self.name, **to_value(self)}
 
     def read_result(self, value: Mapping[str, Any]) -> _Result:
-        """Read what a service returned.
-
-        Raises:
-            Failure: It is not what this version returns.
-        """
+        """Read what a service returned, or raise ``Failure`` if it is not what this version returns."""
         (kind,) = get_args(type(self).__orig_bases__[0])  # type: ignore[attr-defined]  # of every generic class
         try:
             result: _Result = _adapter(kind).validate_python(value)
@@ -221,11 +217,7 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 
 def read(kind: type[Command[Any]], value: dict[str, Any]) -> Command[Any]:
-    """Read the members of a command.
-
-    Raises:
-        UsageError: A member is missing or of another type.
-    """
+    """Read the members of a command; raise ``UsageError`` if one is missing or of another type."""
     try:
         command: Command[Any] = _adapter(kind).validate_python(value)  # type: ignore[arg-type]  # it can be hashed
     except ValidationError as error:

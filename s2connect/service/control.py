@@ -52,8 +52,7 @@ Answer = Callable[[bytes | None], Awaitable[Result]]
 async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
     """Serve the control socket of a home, which must be locked by this process: a socket that is there is stale.
 
-    Raises:
-        StorageUnavailable: The socket cannot be made.
+    ``StorageUnavailable`` is raised where the socket cannot be made.
     """
     try:
         path, listening = await asyncio.to_thread(_listen, home)
@@ -110,11 +109,7 @@ async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, an
 
 
 def as_line(value: dict[str, Any]) -> bytes:
-    """One object as one line, in ASCII: nothing in it can harm a terminal.
-
-    Raises:
-        ValueError: It holds a number that JSON has no form for.
-    """
+    """Return one line in ASCII, which cannot harm a terminal; ``ValueError`` if JSON has no form for a number in it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=to_value).encode("ascii")
 
 
@@ -127,10 +122,9 @@ class Control:
         self._asked = 0
 
     async def ask(self, command: Command[_Result]) -> _Result:
-        """Have the service execute a command. Cancelled, the command may go on there; its answer is skipped.
+        """Have the service execute a command; raise ``Failure`` if it failed, or the service stopped.
 
-        Raises:
-            Failure: It failed, or the service stopped.
+        Cancelled, the command may go on there; its answer is skipped.
         """
         self._asked += 1
         line = as_line({**command.to_object(), "id": self._asked})

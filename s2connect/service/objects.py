@@ -145,12 +145,7 @@ def name_of(peer: Peer) -> str:
 
 
 def find_pairing(pairings: Sequence[PairingEntry], wanted: str) -> PairingEntry:
-    """Find a pairing by the id of the peer, the beginning of it, or the name of the peer.
-
-    Raises:
-        NotPaired: None fits.
-        UsageError: Several fit.
-    """
+    """Find a pairing by id, its beginning, or name of the peer; ``NotPaired`` for none, ``UsageError`` for several."""
     peers = fitting([pairing.peer for pairing in pairings], wanted)
     found = [pairing for pairing in pairings if pairing.peer in peers]
     if not found:

@@ -22,10 +22,7 @@ async def reach(path: Path, *, serve: bool = False) -> AsyncIterator[Reached]:
     """Reach the endpoint of a state directory.
 
     Where no service runs, ``serve`` has it listen and be found for the while, if that is possible, so that devices can
-    wait here.
-
-    Raises:
-        S2ConnectError: It cannot be opened; ``HomeInUse`` where another process has it and is no service.
+    wait here. ``HomeInUse`` says that another process has it and is no service.
     """
     home = await asyncio.to_thread(Home.open, path)
     async with connect(home) as control:

@@ -23,12 +23,7 @@ from s2connect.transports.base import Connection
 
 
 def open_log(path: Path) -> int:
-    """Open a file to append to, 0600; an unfinished last line gets its end. Blocks.
-
-    Raises:
-        StorageUnavailable: It cannot be opened.
-        InsecurePermissions: It is there, and others may read it.
-    """
+    """Open a file to append to, 0600, unless others can read it; an unfinished last line gets its end. Blocks."""
     try:
         descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         size = os.fstat(descriptor).st_size

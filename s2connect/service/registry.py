@@ -48,10 +48,7 @@ async def run_registry(
     """Serve the records of a JSON file until SIGINT or SIGTERM; call ``ready`` once when it serves.
 
     With an address as ``host`` it listens there, with a name everywhere. Without a certificate it has a CA of its own,
-    kept in ``ca_dir``; without one, it makes a new CA every time.
-
-    Raises:
-        UsageError, ConfigurationError: A setting, the file or the port cannot be used.
+    kept in ``ca_dir``; without one, it makes a new CA every time. What cannot be used raises ``UsageError``.
     """
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together.")

@@ -18,7 +18,7 @@ from s2connect.service.events import Event, Warned
 from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
 from s2connect.service.record import Recorder, open_log
-from s2connect.service.sidecar import Service
+from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop
 from s2connect.store.home import Home
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -44,7 +44,7 @@ def json_form(event: Event) -> str:
         return as_line(warning.to_object()).decode("ascii")
 
 
-class Output:
+class Output(Sink):
     """Events on standard output."""
 
     def __init__(self, writer: LineWriter, form: Form) -> None:
@@ -52,12 +52,10 @@ class Output:
         self._form = form
 
     async def put(self, event: Event) -> None:
-        """Write an event once there is room."""
         if (line := self._line(event)) is not None:
             await self._writer.put(line)
 
     def put_nowait(self, event: Event) -> None:
-        """Write an event whose number is bounded by other means."""
         if (line := self._line(event)) is not None:
             self._writer.put_nowait(line)
 
@@ -76,11 +74,7 @@ class Process:
     stack: contextlib.AsyncExitStack
 
     async def record(self, path: Path) -> Recorder:
-        """Return a recorder that writes into a file.
-
-        Raises:
-            S2ConnectError: It cannot be opened.
-        """
+        """Return a recorder that writes into a file, or raise ``S2ConnectError`` if it cannot be opened."""
 
         def stopped() -> None:
             text = f"Recording has stopped: {path} cannot be written any more. The service goes on."
@@ -99,11 +93,7 @@ class Process:
 
 @contextlib.asynccontextmanager
 async def service_process(form: Form) -> AsyncIterator[Process]:
-    """Make this process that of a service, whose events are written to standard output.
-
-    Raises:
-        BaseException: The one that ended the service.
-    """
+    """Make this process that of a service, whose events are written to standard output; raise what has ended it."""
     use_small_tls_buffers()  # this process is ours
     raise_descriptor_limit()
     stop = Stop()
@@ -131,9 +121,6 @@ async def serve(
 
     With ``commands`` it reads those from standard input, and stops at its end; with ``codes`` it issues a code for
     every node at the start. Messages of the types ``kept`` are answered by the command ``answer``.
-
-    Raises:
-        S2ConnectError: The endpoint, or the file for the record, cannot be opened.
     """
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None

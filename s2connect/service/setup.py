@@ -16,11 +16,7 @@ from s2connect.store.home import Home
 
 
 def existing(path: Path) -> EndpointConfig | None:
-    """Settings of a directory that is set up, otherwise None. Blocks.
-
-    Raises:
-        S2ConnectError: They cannot be read.
-    """
+    """Return the settings of a directory that is set up, otherwise None. Blocks."""
     try:
         return read_config(Home.open(path))
     except NotInitialised:
@@ -31,11 +27,7 @@ def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) ->
     """Set up a state directory. Blocks.
 
     Members of ``node``, a :class:`NodeConfig`, that are None take their default; ``host`` and ``port`` of ``settings``,
-    an :class:`EndpointConfig`, are chosen then.
-
-    Raises:
-        UsageError: It is set up already, or a setting cannot be used.
-        StorageError: It cannot be written.
+    an :class:`EndpointConfig`, are chosen then. ``UsageError`` says that it is set up already, or what cannot be used.
     """
     if (found := existing(path)) is not None:
         known = ", ".join(f"{one.role} {one.id}" for one in found.nodes) or "no node"

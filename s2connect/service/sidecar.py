@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Session
@@ -48,8 +48,8 @@ ALL_TYPES = "all"
 """Stands for every type of message."""
 
 
-class Sink(Protocol):
-    """Destination of events."""
+class Sink:
+    """Destination of events; this one discards them."""
 
     async def put(self, event: Event) -> None:
         """Take an event once there is room."""
@@ -58,20 +58,18 @@ class Sink(Protocol):
         """Take an event whose number is bounded by other means."""
 
 
-class _NoSink:
-    async def put(self, event: Event) -> None:
-        pass
-
-    def put_nowait(self, event: Event) -> None:
-        pass
-
-
 @dataclass(slots=True)
 class _OpenSession:
     name: str
     node: Node
     session: Session
     messages: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what its events and its entry in the status have in common."""
+        info = self.session.info
+        who = {"session": self.name, "node": self.node.id, "peer": self.session.peer}
+        return {**who, "protocol": info.protocol, "s2_version": info.s2_version}
 
 
 class Service:
@@ -97,7 +95,7 @@ class Service:
     ) -> None:
         self.endpoint = endpoint
         self._home = home
-        self._sink: Sink = sink or _NoSink()
+        self._sink = sink or Sink()
         self._stop = stop
         self._running = running
         self._show_codes = show_codes
@@ -111,7 +109,7 @@ class Service:
         self._sessions: dict[str, _OpenSession] = {}
         self._named = 0
         self._supervisor = Supervisor("s2connect-cli", endpoint.supervisor.failures)
-        self._commands: dict[type[Command[Any]], Callable[[Any], Awaitable[object]]] = {
+        self._commands: dict[type[Command[Any]], Callable[[Any], Awaitable[Any]]] = {
             commands.Code: self._code,
             commands.Nodes: self._list_nodes,
             commands.Announce: self._announce_pairing,
@@ -223,15 +221,7 @@ class Service:
         failure: Exception | None = None
         try:
             async with session:
-                await self._sink.put(
-                    events.SessionOpened(
-                        session=name,
-                        node=node,
-                        peer=session.peer,
-                        protocol=session.info.protocol,
-                        s2_version=session.info.s2_version,
-                    )
-                )
+                await self._sink.put(events.SessionOpened(**opened.facts()))
                 async for message in session:
                     opened.messages += 1
                     within = ANSWER_WITHIN if self._kept(message) else ABSENT
@@ -266,10 +256,9 @@ class Service:
         try:
             if line is None:
                 raise Failure("line_too_long", "A command was longer than one line may be, and was skipped.")
-            try:
+            value: object = None
+            with suppress(MalformedJson):
                 value = read_json(line)
-            except MalformedJson:
-                raise Failure("malformed_command", "A line is not JSON.", "Write one JSON object a line.") from None
             if not isinstance(value, dict):
                 raise Failure("malformed_command", "A line is not a JSON object.", "Write one JSON object a line.")
             identifier = value.get("id")
@@ -294,14 +283,10 @@ class Service:
         return commands.read(kinds[name], value)
 
     async def ask(self, command: Command[_Result]) -> _Result:
-        """Execute a command.
-
-        Raises:
-            S2ConnectError: It failed; a :class:`Failure` if only a running service can do it.
-        """
+        """Execute a command, or raise ``S2ConnectError``: a :class:`Failure` if only a running service can do it."""
         _log.debug("command %s", command.name)
-        result: Any = await self._commands[type(command)](command)
-        return result  # type: ignore[no-any-return]  # of the type that the command names
+        result: _Result = await self._commands[type(command)](command)
+        return result
 
     async def _code(self, command: commands.Code) -> commands.IssuedCode:
         node = self._node(command.node)
@@ -405,15 +390,7 @@ class Service:
             nodes=[OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()],
             pairings=[PairingEntry.of(pairing, connected) for pairing in await endpoint.pairings()],
             sessions=[
-                SessionEntry(
-                    session=opened.name,
-                    node=opened.node.id,
-                    peer=opened.session.peer,
-                    protocol=opened.session.info.protocol,
-                    s2_version=opened.session.info.s2_version,
-                    since=opened.session.info.since,
-                    messages=opened.messages,
-                )
+                SessionEntry(**opened.facts(), since=opened.session.info.since, messages=opened.messages)
                 for opened in self._sessions.values()
             ],
             waiting=list(endpoint.waiting()),

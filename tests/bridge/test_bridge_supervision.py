@@ -121,7 +121,7 @@ async def test_a_connection_whose_arrival_meets_an_error_is_closed(
 # The service
 
 
-class Sink:
+class Sink(cli_service.Sink):
     """Takes the events of a service, but for one."""
 
     def __init__(self) -> None:
