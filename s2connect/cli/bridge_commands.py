@@ -7,12 +7,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Options, console, home_path, print_json, run_work, say, tell, with_options
+from s2connect.cli.terminal import Options, console, counted, print_json, run_work, say, tell, with_options
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
@@ -85,18 +86,12 @@ def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, on_uvloop: boo
     try:
         return run_work(work, on_uvloop=on_uvloop)
     except BridgeFileError as error:
-        fatal = [problem for problem in error.problems if problem.fatal]
         if not options.as_json:
             for problem in error.problems:
                 tell(f"{error.file}: {problem}")
-        number = f"{len(fatal)} mistakes" if len(fatal) > 1 else "a mistake"
-        raise Failure(
-            error.kind,
-            f"{error.file} has {number}.",
-            error.hint,
-            code=ExitCode.USAGE,
-            details={"problems": error.problems},
-        ) from None
+        what = f"{error.file} has {counted(sum(problem.fatal for problem in error.problems), 'mistake')}."
+        details = {"problems": error.problems}
+        raise Failure(error.kind, what, error.hint, code=ExitCode.USAGE, details=details) from None
 
 
 @app.command()
@@ -110,21 +105,13 @@ def status(
     from s2connect.cli.bridge_show import bridge_blocks
     from s2connect.service.commands import ShowBridge
 
-    path = _home(file, options.home)
-
-    def show(found: dict[str, Any]) -> None:
-        out = console()
-        if options.as_json:
-            print_json(found)
-            return
-        if watch and out.is_terminal:
-            out.clear()
-        out.print(*bridge_blocks(found, out.width), sep="\n")
-
     async def work() -> None:
-        async with _reached(path, file) as control:
+        async with _reached(file, options) as control:
             while True:
-                show((await control.ask(ShowBridge())).bridge)
+                bridge = (await control.ask(ShowBridge())).bridge
+                if watch and not options.as_json and (out := console()).is_terminal:
+                    out.clear()
+                options.show(bridge, partial(bridge_blocks, bridge))
                 if not watch:
                     return
                 await asyncio.sleep(1)
@@ -134,25 +121,20 @@ def status(
 
 @app.command()
 @with_options()
-def reload(
-    options: Options,
-    file: RunningFileArgument = None,
-) -> None:
+def reload(options: Options, file: RunningFileArgument = None) -> None:
     """Have a running bridge read its file again, and say what that did."""
     from s2connect.cli.bridge_show import reload_sentence
     from s2connect.service.commands import ReloadBridge
 
-    path = _home(file, options.home)
-
     async def work() -> dict[str, Any]:
-        async with _reached(path, file) as control:
+        async with _reached(file, options) as control:
             return (await control.ask(ReloadBridge())).reloaded
 
     done = run_work(work())
     if options.as_json:
         print_json(done)
-        return
-    say(reload_sentence(done))
+    else:
+        say(reload_sentence(done))
 
 
 @app.command()
@@ -177,11 +159,10 @@ def pair(
     """
     from s2connect.cli.bridge_pairing import Lines, lead
 
-    path = _home(file, None)
     lines = Lines(interactive=sys.stdin.isatty() and not options.as_json)
 
     async def work() -> dict[str, Any]:
-        async with _reached(path, file) as control, lines:
+        async with _reached(file, options) as control, lines:
             return await lead(control, lines, route, device_url=device_url, manager_url=manager_url, another=another)
 
     result = run_work(work())
@@ -195,21 +176,16 @@ def pair(
     return ExitCode.PAIRING if left else ExitCode.OK
 
 
-def _home(file: Path | None, home: Path | None) -> Path:
-    from s2connect.bridge.config_file import home_of
-
-    return home_of(file) if file is not None else home_path(home)
-
-
 @contextlib.asynccontextmanager
-async def _reached(path: Path, file: Path | None) -> AsyncIterator[Control]:
-    """The running bridge of a home."""
+async def _reached(file: Path | None, options: Options) -> AsyncIterator[Control]:
+    """Reach the running bridge of a file or home."""
+    from s2connect.bridge.config_file import home_of
     from s2connect.service.control import connect
     from s2connect.store.home import Home
 
     hint = f"Start it with: s2connect bridge run {file or 'FILE'}"
     try:
-        home = await asyncio.to_thread(Home.open, path)
+        home = await asyncio.to_thread(lambda: Home.open(options.path if file is None else home_of(file)))
     except NotInitialised as error:
         raise Failure(NO_SERVICE, f"No bridge is running: {error.what}", hint) from None
     async with connect(home) as control:

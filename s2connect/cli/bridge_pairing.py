@@ -16,17 +16,10 @@ from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.lines import descriptor_of, read_lines
 from s2connect.service.objects import PairingEntry
 
-Route = dict[str, Any]
-"""A route in the status of a bridge."""
-
-LOOK_AGAIN: Final = 0.5
-"""Seconds between two queries for the device that was awaited."""
-
-BUSY_PAUSE: Final = 1.0
-"""Seconds between two attempts with an energy manager that pairs with one device at a time."""
-
-BUSY_ATTEMPTS: Final = 10
-"""Attempts with a busy energy manager."""
+Route = dict[str, Any]  # a route in the status of a bridge
+LOOK_AGAIN: Final = 0.5  # seconds between two queries for the device that was awaited
+BUSY_PAUSE: Final = 1.0  # seconds between two attempts with an energy manager that pairs with one device at a time
+BUSY_ATTEMPTS: Final = 10  # attempts with a busy energy manager
 
 _ANOTHER_CODE: Final = ("wrong_pairing_code", "pairing_refused", "pairing_expired", "invalid_pairing_code")
 

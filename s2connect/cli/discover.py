@@ -25,20 +25,13 @@ from s2connect.https import PAIRING_PATH
 from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
-from s2connect.service.objects import rfc3339
+from s2connect.service.objects import rfc3339, to_value
 from s2connect.store.home import Home
 
-LISTEN_SECONDS = 5.0
-"""Seconds to listen; endpoints answer within two or three."""
-
-REFRESH_SECONDS = 0.25
-"""Seconds between two redraws."""
-
-MAX_SHOWN_ADDRESSES = 4
-"""Most addresses of one endpoint in a table for people; programs get all."""
-
-MAX_LIVE = 30
-"""Most endpoints that are drawn while it listens; the result has all."""
+LISTEN_SECONDS = 5.0  # seconds to listen; endpoints answer within two or three
+REFRESH_SECONDS = 0.25  # seconds between two redraws
+MAX_SHOWN_ADDRESSES = 4  # most addresses of one endpoint in a table for people; programs get all
+MAX_LIVE = 30  # most endpoints that are drawn while it listens; the result has all
 
 NOTHING_FOUND = (
     "Nothing was found. Is the other side on, and in the same network (no guest Wi-Fi, no other VLAN)? "
@@ -60,15 +53,9 @@ def own_pairing_url(path: Path) -> str | None:
 def found_object(found: FoundEndpoint, own_url: str | None) -> dict[str, Any]:
     """Return an endpoint for programs, in the words of the TXT record; clean its texts before display."""
     return {
-        "instance": found.instance,
-        "name": found.name,
+        **to_value(found),
         "title": found.title,
-        "roles": sorted(str(role) for role in found.roles),
-        "pairing_url": found.pairing_url and str(found.pairing_url),
-        "longpolling_url": found.longpolling_url and str(found.longpolling_url),
-        "logo_url": found.logo_url,
-        "host": found.host,
-        "addresses": list(found.addresses),
+        "roles": sorted(found.roles),
         "this_endpoint": _is_own(found, own_url),
     }
 

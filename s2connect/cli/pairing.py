@@ -18,7 +18,7 @@ from s2connect.cli.discover import (
     so_far,
 )
 from s2connect.cli.show import ROLES, kind_of
-from s2connect.cli.terminal import ask_person, console, say
+from s2connect.cli.terminal import ask_person, console, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
@@ -33,11 +33,8 @@ from s2connect.service.objects import PairingEntry, name_of
 from s2connect.service.reach import reach
 from s2connect.store.home import Home
 
-Candidate = FoundEndpoint | NodeDescription
-"""An endpoint in the network, or a device that waits here."""
-
-LOOK_SECONDS = 3.0
-"""Seconds to listen before the question, at which Enter repeats it."""
+Candidate = FoundEndpoint | NodeDescription  # an endpoint in the network, or a device that waits here
+LOOK_SECONDS = 3.0  # seconds to listen before the question, at which Enter repeats it
 
 
 async def pair(
@@ -85,7 +82,7 @@ class _Dialogue:
             other = (await self._steps.own_node()).role.other
             nodes = [one for one in await self._steps.nodes(url) or [] if one.role is other]
             peer = nodes[0] if len(nodes) == 1 else None
-        return await self._ask_and_pair(url, peer)
+        return await self._pair(url, peer)
 
     async def pair_waiting(self, wanted: str) -> PairingEntry:
         """Pair with a device that waits here, by id or name."""
@@ -93,7 +90,7 @@ class _Dialogue:
             device = await self._steps.find_device(
                 wanted, lambda left: draw(Text(f"Waiting for {for_display(wanted)} … {left:.0f} s", style="dim"))
             )
-        return await self._pair_device(device)
+        return await self._pair(None, device)
 
     async def pick(self) -> PairingEntry:
         """Let the person pick an endpoint or a waiting device, or type a URL."""
@@ -105,11 +102,11 @@ class _Dialogue:
             if isinstance(chosen, BaseUrl):
                 return await self.pair_url(chosen)
             if isinstance(chosen, NodeDescription):
-                return await self._pair_device(chosen)
+                return await self._pair(None, chosen)
             if chosen is not None:
                 assert chosen.pairing_url is not None, "others are not offered"
                 peer = await self._pick_node(chosen.pairing_url, chosen.title, other)
-                return await self._ask_and_pair(chosen.pairing_url, peer)
+                return await self._pair(chosen.pairing_url, peer)
 
     async def _look(self, other: Role, own_url: str | None) -> tuple[list[FoundEndpoint], list[NodeDescription]]:
         """Listen for some seconds, and list what can be paired, with numbers."""
@@ -136,36 +133,32 @@ class _Dialogue:
         for line in _numbered_nodes(devices, len(endpoints) + 1, "waits here to be paired"):
             out.print(line)
         for sentence in notes if endpoints or devices else [*notes, NOTHING_FOUND]:
-            say(sentence, error=True)
+            tell(sentence)
         return endpoints, devices
 
     async def _pick_node(self, url: BaseUrl, title: str, other: Role) -> NodeDescription | None:
         nodes = await self._steps.nodes(url)
         if nodes is None:
-            say(f"{title} does not tell what it hosts; have it show its code.", error=True)
+            tell(f"{title} does not tell what it hosts; have it show its code.")
             return None
         fit = [node for node in nodes if node.role is other]
         if not fit:
             raise UsageError(f"{title} hosts no {ROLES[other]}.")
         if len(fit) == 1:
             return fit[0]
-        out = console(error=True)
-        for line in _numbered_nodes(fit, 1):
-            out.print(line)
+        console(error=True).print(*_numbered_nodes(fit, 1), sep="\n")
         while True:
             answer = await ask_person("Number: ")
             if answer.isdecimal() and 1 <= int(answer[:9]) <= len(fit):
                 return fit[int(answer[:9]) - 1]
 
-    async def _pair_device(self, device: NodeDescription) -> PairingEntry:
-        if self._interactive:
-            say(f"{name_of(device)} ({kind_of(device)}) waits here. Its code is on its sticker or screen.", error=True)
-        return await self._steps.pair_device(device, self._code or await self._announce_and_ask(device, None))
-
-    async def _ask_and_pair(self, url: BaseUrl, peer: NodeDescription | None) -> PairingEntry:
+    async def _pair(self, url: BaseUrl | None, peer: NodeDescription | None) -> PairingEntry:
+        """Ask for the code and pair; without a URL it is a device that waits here."""
+        if url is None and peer is not None and self._interactive:
+            tell(f"{name_of(peer)} ({kind_of(peer)}) waits here. Its code is on its sticker or screen.")
         code = self._code or await self._announce_and_ask(peer, url)
-        if self._interactive:
-            say(f"Pairing with {url} …", error=True)
+        if url is not None and self._interactive:
+            tell(f"Pairing with {url} …")
         return await self._steps.pair(url, code, peer)
 
     async def _announce_and_ask(self, peer: NodeDescription | None, url: BaseUrl | None) -> str:
@@ -173,7 +166,7 @@ class _Dialogue:
             return await _ask_code()
         async with self._steps.announced(peer, url) as announced:
             if announced:
-                say(f"{name_of(peer)} was asked to show its code.", error=True)
+                tell(f"{name_of(peer)} was asked to show its code.")
             return await _ask_code()
 
 
@@ -183,7 +176,7 @@ async def _choose(offered: list[Candidate]) -> Candidate | BaseUrl | None:
         try:
             return _chosen(answer, offered)
         except UsageError as error:
-            say(" ".join(text for text in (error.what, error.hint) if text), error=True)
+            tell(" ".join(text for text in (error.what, error.hint) if text))
     return None
 
 

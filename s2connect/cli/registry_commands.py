@@ -84,18 +84,17 @@ def serve(
 
     Without a certificate it has a CA of its own, which its clients have to trust.
     """
-    from s2connect.service.registry import RunningRegistry, run_registry
+    from s2connect.service.registry import run_registry
 
-    def ready(registry: RunningRegistry) -> None:
+    def ready(url: str, endpoints: int, ca_file: str | None) -> None:
         if options.as_json:
-            print_json(registry)
+            print_json({"url": url, "endpoints": endpoints, "ca_file": ca_file})
             return
-        number = counted(registry.endpoints, "endpoint")
-        say(f"Registry with {number}, for private use and tests. Stop it with Ctrl-C.")
-        print(f"  {registry.url}", flush=True)
-        if registry.ca_file is not None:
+        say(f"Registry with {counted(endpoints, 'endpoint')}, for private use and tests. Stop it with Ctrl-C.")
+        print(f"  {url}", flush=True)
+        if ca_file is not None:
             say("Its certificate is of a CA of its own, which its clients have to trust:")
-            print(f"  s2connect registry list {registry.url} --trust-anchors {registry.ca_file}", flush=True)
+            print(f"  s2connect registry list {url} --trust-anchors {ca_file}", flush=True)
 
     work = run_registry(
         file, ready, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir

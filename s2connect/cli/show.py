@@ -22,14 +22,9 @@ from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, PairingEntry, name_of
 
-TABLE_WIDTH = 100
-"""Columns of a terminal from which on a table of pairings can be read."""
-
-QR_BORDER = 2
-"""Modules of quiet around a QR code; scanners of phones need no more on a screen."""
-
-QR_COLOURS = "#ffffff on #000000"
-"""Colours of the light modules, which are drawn, so that the code is right on light and dark terminals."""
+TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
+QR_BORDER = 2  # modules of quiet around a QR code; scanners of phones need no more on a screen
+QR_COLOURS = "#ffffff on #000000"  # of the light modules, which are drawn: right on light and dark terminals
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
 

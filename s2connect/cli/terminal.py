@@ -32,11 +32,8 @@ _Result = TypeVar("_Result")
 INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
 """Failure of a command that was stopped with Ctrl-C."""
 
-MAX_TYPED_BYTES = 4096
-"""Longest line that is read from a person."""
-
-RoleChoice = Literal["cem", "rm"]
-"""Roles as people type them."""
+MAX_TYPED_BYTES = 4096  # longest line that is read from a person
+RoleChoice = Literal["cem", "rm"]  # roles as people type them
 
 HomeOption = Annotated[
     Path | None,

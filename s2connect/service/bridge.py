@@ -31,8 +31,7 @@ from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
-MAX_WAITING_CHANGES: Final = 10_000
-"""Changes of links that wait for a slow reader of the output; the oldest are dropped first."""
+MAX_WAITING_CHANGES: Final = 10_000  # changes of links for a slow reader of the output; the oldest are dropped first
 
 
 class BridgeService(Service):
@@ -40,7 +39,7 @@ class BridgeService(Service):
 
     def __init__(self, bridge: Bridge, sink: Sink, stop: Stop, notifier: Notifier, *, show_codes: bool) -> None:
         home = bridge.config.home
-        super().__init__(bridge.endpoint, home, sink, stop=stop.now, running=True, show_codes=show_codes)
+        super().__init__(bridge.endpoint, home, sink, stop=stop.now, show_codes=show_codes)
         self._bridge = bridge
         self._notifier = notifier
         self._commands |= {commands.ShowBridge: self._show_bridge, commands.ReloadBridge: self._reload}

@@ -25,27 +25,17 @@ from s2connect.store.home import Home
 _log = logging.getLogger(__name__)
 
 SOCKET = "control.sock"
-POINTER = "control.path"
-"""File that names the socket where the path of the state directory is too long for one."""
-
-MAX_CLIENTS = 16
-"""Commands that may be connected at a time."""
-
-MAX_PATH_BYTES = 100
-"""Longest path of a socket; systems allow 104 to 108 bytes with the end."""
-
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Longest answer of our own service that is read."""
-
-DISCONNECT_GRACE = 0.5
-"""Seconds that commands of a client that has gone may still take."""
+POINTER = "control.path"  # file that names the socket where the path of the state directory is too long for one
+MAX_CLIENTS = 16  # commands that may be connected at a time
+MAX_PATH_BYTES = 100  # longest path of a socket; systems allow 104 to 108 bytes with the end
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # longest answer of our own service that is read
+DISCONNECT_GRACE = 0.5  # seconds that commands of a client that has gone may still take
 
 _PREFIX = "s2connect-"
 
 _Result = TypeVar("_Result")
 
-Answer = Callable[[bytes | None], Awaitable[Result]]
-"""Executes the command of a line; None stands for a line that is too long."""
+Answer = Callable[[bytes | None], Awaitable[Result]]  # executes the command of a line; None is one that is too long
 
 
 @contextlib.asynccontextmanager
@@ -67,12 +57,9 @@ async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
             writer.close()
             return
         clients.add(task)
-        try:
+        task.add_done_callback(clients.discard)
+        with contextlib.suppress(asyncio.CancelledError):  # by us, below; nothing awaits the stream's own task
             await _client(reader, writer, answer)
-        except asyncio.CancelledError:
-            pass  # by us, below; nothing awaits the stream's own task
-        finally:
-            clients.discard(task)
 
     server = await asyncio.start_unix_server(accept, sock=listening)
     try:

@@ -36,11 +36,8 @@ _CODES: tuple[tuple[type[S2ConnectError], ExitCode], ...] = (
 )
 """From the error tree to exit codes; the first that fits counts, and all others are ``FAILED``."""
 
-NO_SERVICE = "service_not_running"
-"""Kind of the failure of what only a running service can do."""
-
-STOPPING = "stopping"
-"""Kind of the failure of a command that was under way when the service stopped."""
+NO_SERVICE = "service_not_running"  # kind of the failure of what only a running service can do
+STOPPING = "stopping"  # kind of the failure of a command that was under way when the service stopped
 
 
 class Failure(S2ConnectError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from s2connect.errors import NotReachable, S2ConnectError, UsageError
@@ -18,46 +18,32 @@ from s2connect.service.reach import Reached
 
 _Result = TypeVar("_Result")
 
-DEVICE_TIMEOUT = 20.0
-"""Seconds for which a waiting device is looked for: it asks anew within that time."""
-
-OPTIONAL_TIMEOUT = 6.0
-"""Seconds for a command that pairing works without: to list the other side's nodes, to announce the pairing."""
-
-CANCEL_TIMEOUT = 3.0
-"""Seconds for the withdrawal of an announcement; the other side forgets it by itself, too."""
+DEVICE_TIMEOUT = 20.0  # seconds for which a waiting device is looked for: it asks anew within that time
+OPTIONAL_TIMEOUT = 6.0  # seconds for what pairing works without: to list the nodes, to announce the pairing
+CANCEL_TIMEOUT = 3.0  # seconds to withdraw an announcement; the other side forgets it by itself, too
 
 
+@dataclass(frozen=True, slots=True)
 class GuidedPairing:
     """Steps of a pairing at an endpoint, running or not. All raise ``S2ConnectError`` if the endpoint refuses.
 
-    Args:
-        reached: The endpoint.
-        node: Id or alias of the node to pair; None if there is only one.
-        connect_to: Address to connect to, in place of the name in a URL.
-        force: Pair also without a common version.
+    ``node`` is the id or alias of the node to pair, None if there is only one; ``connect_to`` an address in place of
+    the name in a URL. With ``force`` it pairs also without a common version.
     """
 
-    def __init__(
-        self, reached: Reached, *, node: str | None = None, connect_to: str | None = None, force: bool = False
-    ) -> None:
-        self._reached = reached
-        self._node = node
-        self._connect_to = connect_to
-        self._force = force
+    reached: Reached
+    node: str | None = None
+    connect_to: str | None = None
+    force: bool = False
 
     async def status(self) -> FullStatus:
         """Return the state of the endpoint."""
-        return await self._reached.ask(Status())
+        return await self.reached.ask(Status())
 
     async def own_node(self) -> OwnNode:
-        """Return the node to pair.
-
-        Raises:
-            UsageError: There are several, or none fits.
-        """
+        """Return the node to pair; raise ``UsageError`` if there are several, or none fits."""
         nodes = (await self.status()).nodes
-        found = [one for one in nodes if self._node is None or self._node in (str(one.id), one.alias)]
+        found = [one for one in nodes if self.node is None or self.node in (str(one.id), one.alias)]
         if len(found) != 1:
             names = ", ".join(f"{one.alias or one.id} ({one.role})" for one in nodes)
             raise UsageError(f"Which node of this endpoint? There are: {names}.", hint="Name it with --node.")
@@ -65,7 +51,7 @@ class GuidedPairing:
 
     async def nodes(self, url: BaseUrl) -> list[NodeDescription] | None:
         """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN."""
-        answer = await self._optional(Nodes(url=str(url), connect_to=self._connect_to), OPTIONAL_TIMEOUT)
+        answer = await self._optional(Nodes(url=str(url), connect_to=self.connect_to), OPTIONAL_TIMEOUT)
         return answer.nodes if answer is not None else None
 
     @contextlib.asynccontextmanager
@@ -74,8 +60,8 @@ class GuidedPairing:
 
         Yields True if the other side was asked. Without a URL it is a device that waits here (LP-04).
         """
-        typed, address = (None, None) if url is None else (str(url), self._connect_to)
-        command = Announce(peer=peer.id, node=self._node, url=typed, connect_to=address)
+        typed, address = (None, None) if url is None else (str(url), self.connect_to)
+        command = Announce(peer=peer.id, node=self.node, url=typed, connect_to=address)
         announced = True  # also if it is cancelled on its way
         try:
             announced = await self._optional(command, OPTIONAL_TIMEOUT) is not None
@@ -85,34 +71,18 @@ class GuidedPairing:
                 await self._optional(replace(command, cancel=True), CANCEL_TIMEOUT)
             raise
 
-    async def pair(self, url: BaseUrl, code: str, peer: NodeDescription | None = None) -> PairingEntry:
-        """Pair with an endpoint; with a certain node of it if ``peer`` is given."""
-        server_node = peer.id if peer is not None else None
-        return await self._reached.ask(
-            Pair(
-                url=str(url),
-                code=code,
-                node=self._node,
-                server_node=server_node,
-                connect_to=self._connect_to,
-                force=self._force,
-            )
-        )
-
-    async def pair_device(self, device: NodeDescription, code: str) -> PairingEntry:
-        """Pair with a device that waits here."""
-        return await self._reached.ask(Pair(peer=device.id, code=code, node=self._node))
+    async def pair(self, url: BaseUrl | None, code: str, peer: NodeDescription | None = None) -> PairingEntry:
+        """Pair with an endpoint, or with the node ``peer`` of it; without a URL with a device that waits here."""
+        command = Pair(code=code, node=self.node, connect_to=self.connect_to, force=self.force)
+        whom = peer.id if peer is not None else None
+        command = replace(command, peer=whom) if url is None else replace(command, url=str(url), server_node=whom)
+        return await self.reached.ask(command)
 
     async def find_device(self, wanted: str, on_wait: Callable[[float], None]) -> NodeDescription:
         """Return the device that waits here with an id, the beginning of one, or a name.
 
-        Args:
-            wanted: The id or name.
-            on_wait: Called with the seconds that are left, again and again while none has come.
-
-        Raises:
-            UsageError: Several fit.
-            NotReachable: None came.
+        While none has come, ``on_wait`` is called again and again with the seconds that are left; then
+        ``NotReachable`` is raised. ``UsageError`` says that several fit.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + DEVICE_TIMEOUT
@@ -138,6 +108,6 @@ class GuidedPairing:
         """Execute a command; return None if it fails."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._reached.ask(command)
+                return await self.reached.ask(command)
         except (S2ConnectError, TimeoutError):
             return None

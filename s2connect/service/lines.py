@@ -14,17 +14,10 @@ from typing import Self, TextIO
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
-MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536
-"""Longest line that is read: one S2 message with what is around it."""
-
-MAX_WAITING_BYTES = 4 * MAX_MESSAGE_BYTES
-"""Bytes queued for a slow reader of the output; beyond it :meth:`LineWriter.put` waits."""
-
-MAX_COMMANDS = 1000
-"""Commands of one source under way at a time; beyond it nothing more is read. As many as a session has messages."""
-
-FLUSH_TIMEOUT = 2.0
-"""Seconds in which a reader may take what is still to be written when we end."""
+MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536  # longest line that is read: one S2 message with what is around it
+MAX_WAITING_BYTES = 4 * MAX_MESSAGE_BYTES  # for a slow reader of the output; beyond it :meth:`LineWriter.put` waits
+MAX_COMMANDS = 1000  # of one source at a time, then nothing more is read; as many as a session has messages
+FLUSH_TIMEOUT = 2.0  # seconds in which a reader may take what is still to be written when we end
 
 _CHUNK = 65_536
 
@@ -100,15 +93,21 @@ async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
+async def split_lines(chunks: AsyncIterator[bytes], limit: int = MAX_LINE_BYTES) -> AsyncGenerator[bytes | None, None]:
+    """Yield the lines of a stream; None for one that is too long."""
+    splitter = LineSplitter(limit)
+    async for chunk in chunks:
+        for line in splitter.feed(chunk):
+            yield line
+    for line in splitter.end():
+        yield line
+
+
 async def read_lines(descriptor: int, limit: int) -> AsyncGenerator[str, None]:
     """Yield the lines of a file descriptor as text; one longer than ``limit`` bytes is empty. Cancel-safe."""
-    splitter = LineSplitter(limit)
     async with contextlib.aclosing(chunks_of(descriptor)) as chunks:
-        async for chunk in chunks:
-            for line in splitter.feed(chunk):
-                yield (line or b"").decode("utf-8", "replace").strip()
-    for line in splitter.end():
-        yield (line or b"").decode("utf-8", "replace").strip()
+        async for line in split_lines(chunks, limit):
+            yield (line or b"").decode("utf-8", "replace").strip()
 
 
 def descriptor_of(stream: TextIO | None) -> int:
@@ -126,7 +125,6 @@ async def converse(
 
     When the stream has ended, what is under way has ``grace`` seconds to finish.
     """
-    splitter = LineSplitter()
     slots = asyncio.Semaphore(MAX_COMMANDS)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -139,19 +137,13 @@ async def converse(
         finally:
             slots.release()
 
-    async def begin(lines: list[bytes | None]) -> None:
-        for line in lines:
-            if line is not None and not line.strip():
-                continue
-            await slots.acquire()
-            task = asyncio.create_task(one(line), name=name)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
     try:
-        async for chunk in chunks:
-            await begin(splitter.feed(chunk))
-        await begin(splitter.end())
+        async for line in split_lines(chunks):
+            if line is None or line.strip():
+                await slots.acquire()
+                task = asyncio.create_task(one(line), name=name)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
     finally:

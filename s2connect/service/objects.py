@@ -18,8 +18,7 @@ from s2connect.model.common import EndpointDescription, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 
-MIN_PREFIX: Final = 4
-"""Shortest beginning of a node id that stands for the whole."""
+MIN_PREFIX: Final = 4  # shortest beginning of a node id that stands for the whole
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))

@@ -13,8 +13,7 @@ from s2connect.service.control import Control, connect
 from s2connect.service.sidecar import Service
 from s2connect.store.home import Home, default_home
 
-Reached = Control | Service
-"""Executes commands on an endpoint."""
+Reached = Control | Service  # executes commands on an endpoint
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from s2connect import NodeId, Session
+from s2connect import NodeId
 from s2connect.bridge.recording import ObservedConnection
 from s2connect.errors import StorageUnavailable
 from s2connect.messages.envelope import Message
@@ -59,14 +59,6 @@ class Recorder:
         await self._writer.__aexit__()
         if self._writer.ended:
             os.close(self._descriptor)
-
-    def session_opened(self, name: str, session: Session, node: NodeId) -> None:
-        """Write that a session was opened, before its first message, and record it from now on."""
-        session.observe(self.opened(name, node, session.role, session.peer, session.info.s2_version))
-
-    def session_closed(self, name: str, session: Session, node: NodeId) -> None:
-        """Write that a session has ended."""
-        self.closed(name, node, session.role, session.peer, session.end_reason)
 
     def opened(self, name: str, node: NodeId, role: Role, peer: object, s2_version: str) -> Observer:
         """Write that a session was opened, and return the writer of its messages. ``role`` is our own."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,18 +25,9 @@ BASE_PATH = "/registry/"
 CA_FILE, CA_KEY_FILE = "ca.pem", "ca.key"
 
 
-@dataclass(frozen=True, slots=True)
-class RunningRegistry:
-    """A registry that serves. ``ca_file`` is what its clients have to trust; None with a certificate from a file."""
-
-    url: BaseUrl
-    endpoints: int
-    ca_file: str | None
-
-
 async def run_registry(
     file: Path,
-    ready: Callable[[RunningRegistry], None],
+    ready: Callable[[BaseUrl, int, str | None], None],
     *,
     host: str,
     port: int,
@@ -70,7 +60,7 @@ async def run_registry(
         await server.start()
         try:
             url = BaseUrl(f"https://{bracketed(host)}:{server.port}{BASE_PATH}")
-            ready(RunningRegistry(url, len(records), None if ca_file is None else str(ca_file)))
+            ready(url, len(records), None if ca_file is None else str(ca_file))
             await stop.wait()
         finally:
             await server.close()

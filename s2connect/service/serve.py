@@ -25,14 +25,9 @@ from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
 
-INPUT_GRACE = 2.0
-"""Seconds that commands under way may still take when standard input has ended."""
-
-LAST_EVENTS = 2.0
-"""Seconds in which the last events are reported after the endpoint has closed."""
-
-Form = Callable[[Event], str | None]
-"""Writes an event for the output; None leaves it out."""
+INPUT_GRACE = 2.0  # seconds that commands under way may still take when standard input has ended
+LAST_EVENTS = 2.0  # seconds in which the last events are reported after the endpoint has closed
+Form = Callable[[Event], str | None]  # writes an event for the output; None leaves it out
 
 
 def json_form(event: Event) -> str:
@@ -130,7 +125,6 @@ async def serve(
                 path,
                 process.output,
                 stop=process.stop.now,
-                running=True,
                 show_codes=not commands,
                 check=check,
                 recorder=recorder,

@@ -41,11 +41,8 @@ _log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-ENOUGH_LEFT = 60.0
-"""Seconds that a code must still be valid to be shown again."""
-
-ALL_TYPES = "all"
-"""Stands for every type of message."""
+ENOUGH_LEFT = 60.0  # seconds that a code must still be valid to be shown again
+ALL_TYPES = "all"  # stands for every type of message
 
 
 class Sink:
@@ -75,8 +72,8 @@ class _OpenSession:
 class Service:
     """Executes commands on an open endpoint and reports its events.
 
-    ``stop`` executes the command of that name; ``running`` is False if a command opened the endpoint for itself.
-    With ``show_codes`` a code is reported with every announced pairing. Messages of the types ``kept``, or
+    ``stop`` executes the command of that name; without it a command has opened the endpoint for itself. With
+    ``show_codes`` a code is reported with every announced pairing. Messages of the types ``kept``, or
     :data:`ALL_TYPES`, are answered by the command ``answer``.
     """
 
@@ -87,7 +84,6 @@ class Service:
         sink: Sink | None = None,
         *,
         stop: Callable[[], None] | None = None,
-        running: bool = False,
         show_codes: bool = False,
         check: Check = Check.RULES,
         recorder: Recorder | None = None,
@@ -97,7 +93,7 @@ class Service:
         self._home = home
         self._sink = sink or Sink()
         self._stop = stop
-        self._running = running
+        self._running = stop is not None
         self._show_codes = show_codes
         self._check = check
         self._recorder = recorder
@@ -209,7 +205,8 @@ class Service:
             try:
                 opened = _OpenSession(name, node, session)
                 if self._recorder is not None:  # before the session runs for the first time
-                    self._recorder.session_opened(name, session, node.id)
+                    about = (name, node.id, session.role, session.peer)
+                    session.observe(self._recorder.opened(*about, session.info.s2_version))
             except Exception:
                 await session.close()  # no program would read it
                 raise
@@ -237,7 +234,7 @@ class Service:
         finally:
             del self._sessions[name]
             if self._recorder is not None:
-                self._recorder.session_closed(name, session, node)
+                self._recorder.closed(name, node, session.role, session.peer, session.end_reason)
         reason = str(session.end_reason)
         await self._sink.put(
             events.SessionClosed(session=name, reason=reason, node=node, peer=session.peer, messages=opened.messages)

@@ -19,7 +19,7 @@ import pytest
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli import main
-from s2connect.cli.doctor_command import MAX_TEXT, finding_object, findings_blocks
+from s2connect.cli.diagnostics_commands import MAX_TEXT, finding_object, findings_blocks
 from s2connect.cli.terminal import console
 from s2connect.diagnostics import doctor, machine, peers
 from s2connect.diagnostics import home as doctor_home

@@ -12,7 +12,7 @@ import pytest
 
 from s2connect import EndpointConfig
 from s2connect.cli import main
-from s2connect.cli.doctor_command import finding_object
+from s2connect.cli.diagnostics_commands import finding_object
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy, round_trip

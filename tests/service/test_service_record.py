@@ -9,12 +9,12 @@ import resource
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from s2connect import SessionEnd
 from s2connect.cli import main
 from s2connect.errors import InsecurePermissions, StorageUnavailable
 from s2connect.messages.envelope import read_message
@@ -46,8 +46,6 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.role = Role.RM
-        self.info = SimpleNamespace(s2_version="v1.0.0")
-        self.end_reason = "lost"
         self.peer = PeerId(NODE)
         self.observe_with: Any = None
 
@@ -97,9 +95,9 @@ async def test_a_message_is_written_as_it_was_on_one_line(tmp_path: Path) -> Non
     session: Any = FakeSession()
     odd = '{"message_type" :\r\n "Handshake","message_id":"m-1", "role":"RM","x":1.50,"x":"\u2028é"}'
     async with Recorder(open_log(path), lambda: None) as recorder:
-        recorder.session_opened("s1", session, NODE)
+        session.observe(recorder.opened("s1", NODE, session.role, session.peer, "v1.0.0"))
         session.says(odd)
-        recorder.session_closed("s1", session, NODE)
+        recorder.closed("s1", NODE, session.role, session.peer, SessionEnd.LOST)
     lines_of_file = path.read_text("utf-8").split("\n")
     assert len(lines_of_file) == 4
     assert odd.replace("\r\n", "  ") in lines_of_file[1]
@@ -137,11 +135,11 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else() -> None:
     broken = asyncio.Event()
     session: Any = FakeSession()
     async with Recorder(os.open("/dev/full", os.O_WRONLY), broken.set) as recorder:
-        recorder.session_opened("s1", session, NODE)
+        session.observe(recorder.opened("s1", NODE, session.role, session.peer, "v1.0.0"))
         async with within(10):
             await broken.wait()
         session.says(text())
-        recorder.session_closed("s1", session, NODE)
+        recorder.closed("s1", NODE, session.role, session.peer, SessionEnd.LOST)
 
 
 def test_the_service_says_that_recording_has_stopped_and_goes_on(
@@ -183,7 +181,7 @@ async def test_what_a_slow_disk_cannot_take_is_left_out_and_counted(monkeypatch:
     read, write = os.pipe()
     session: Any = FakeSession()
     async with Recorder(write, lambda: None) as recorder:
-        recorder.session_opened("s1", session, NODE)
+        session.observe(recorder.opened("s1", NODE, session.role, session.peer, "v1.0.0"))
         for _ in range(1000):  # more than a pipe and the queue hold
             session.says(text())
         found = bytearray()
