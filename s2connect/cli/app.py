@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ from s2connect.cli.terminal import (
     INTERRUPTED,
     ConnectOption,
     NodeOption,
+    OnlyRoleOption,
     Options,
     RoleChoice,
     as_role,
@@ -29,7 +31,6 @@ from s2connect.cli.terminal import (
     line_from_stdin,
     print_json,
     run_work,
-    say,
     tell,
     with_options,
 )
@@ -229,19 +230,17 @@ def serve(
 
     Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
     """
-    from s2connect.service.serve import Form, json_form
+    from s2connect.cli.show import ServiceText
+    from s2connect.service.serve import json_form
     from s2connect.service.serve import serve as run_service
 
     as_json = options.as_json
-    form: Form = json_form
-    if not as_json:
-        from s2connect.cli.show import ServiceText
-
-        form = ServiceText(qr=qr)
     if answer and not as_json:
         raise UsageError("--answer needs --json, for a program that answers.")
+    form = json_form if as_json else ServiceText(qr=qr)
+    kept = answer or ()
     return run_work(
-        run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=answer or ())
+        run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept)
     )
 
 
@@ -281,10 +280,7 @@ def code(
 @with_options()
 def discover(
     options: Options,
-    role: Annotated[
-        RoleChoice | None,
-        typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
-    ] = None,
+    role: OnlyRoleOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on and show what comes and goes, until Ctrl-C.")] = False,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, max=86400, help="How long to listen; 5 if not given, --watch: for ever.")
@@ -356,6 +352,7 @@ def pair(
     from s2connect.cli.pairing import pair as pair_as_requested
     from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
+    from s2connect.service.guided_pairing import GuidedPairing
     from s2connect.service.objects import name_of
 
     as_json = options.as_json
@@ -375,27 +372,15 @@ def pair(
     Home.open(options.path)  # before the person types a code
     if pairing_code == "-" or (pairing_code is None and not interactive):
         pairing_code = line_from_stdin("the pairing code")
-    work = pair_as_requested(
-        options.path,
-        target,
-        pairing_code,
-        waiting=waiting,
-        node=node,
-        connect_to=connect_to,
-        force=force,
-        interactive=not as_json,
-    )
+    steps = partial(GuidedPairing, node=node, connect_to=connect_to, force=force)
+    work = pair_as_requested(options.path, steps, target, pairing_code, waiting, interactive=not as_json)
     result, running = run_work(work)
-    if as_json:
-        print_json(result)
-        return
-    client = result.communication_role == "client"
-    how = "This side connects to it." if client else "It connects to this side."
-    say(f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}")
+    how = "This side connects to it." if result.communication_role == "client" else "It connects to this side."
     if running:
-        say(f"Next: the two connect by themselves within seconds; see it with {options.command_line('status')}")
+        then = f"the two connect by themselves within seconds; see it with {options.command_line('status')}"
     else:
-        say(f"Next: start the service, so that the two connect: {options.command_line('serve')}")
+        then = f"start the service, so that the two connect: {options.command_line('serve')}"
+    options.report(result, f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}", f"Next: {then}")
 
 
 @app.command()
@@ -448,20 +433,15 @@ def unpair(
         warning = "This ends every pairing: each has to be made again, with a new code."
         confirm_end_of_pairings(warning, "End them all?", yes=yes, as_json=as_json)
         number = run_work(unpair_all(options.path))
-        if as_json:
-            print_json({"pairings_ended": number})
-        else:
-            print(f"Pairings that ended: {number}. Every device has to be paired again.")
+        sentence = f"Pairings that ended: {number}. Every device has to be paired again."
+        options.report({"pairings_ended": number}, sentence)
         return
     if not yes and not as_json and sys.stdin.isatty():
         found = find_pairing(options.ask(Status()).pairings, peer)
         confirm(f"End the pairing with {name_of(found.peer)} ({kind_of(found.peer)})?")
         peer = str(found.peer.id)
     ended = options.ask(Unpair(peer=peer, node=node, forget=forget))
-    if as_json:
-        print_json(ended)
-    else:
-        print(f"The pairing with {name_of(ended.peer)} has ended.")
+    options.report(ended, f"The pairing with {name_of(ended.peer)} has ended.")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Options, console, counted, print_json, run_work, say, tell, with_options
+from s2connect.cli.terminal import Options, console, counted, run_work, tell, with_options
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
@@ -69,13 +69,9 @@ def check(options: Options, file: FileArgument) -> ExitCode:
     from s2connect.bridge.config_file import load
 
     config, warnings = _of_file(asyncio.to_thread(load, file), options)
-    if options.as_json:
-        print_json({"file": str(file), "home": str(config.home), "problems": warnings})
-        return ExitCode.OK
-    for warning in warnings:
-        say(f"{file}: {warning}")
-    routes = [f"{r.name} ({r.devices.type} -> {r.manager.type})" for r in config.routes]
-    say(f"{file} can be used. Routes: {', '.join(routes)}.")
+    routes = ", ".join(f"{r.name} ({r.devices.type} -> {r.manager.type})" for r in config.routes)
+    sentences = [*(f"{file}: {warning}" for warning in warnings), f"{file} can be used. Routes: {routes}."]
+    options.report({"file": str(file), "home": str(config.home), "problems": warnings}, *sentences)
     return ExitCode.OK
 
 
@@ -131,10 +127,7 @@ def reload(options: Options, file: RunningFileArgument = None) -> None:
             return (await control.ask(ReloadBridge())).reloaded
 
     done = run_work(work())
-    if options.as_json:
-        print_json(done)
-    else:
-        say(reload_sentence(done))
+    options.report(done, reload_sentence(done))
 
 
 @app.command()
@@ -167,12 +160,11 @@ def pair(
 
     result = run_work(work())
     left = [name for one in result["routes"] for name in one["left"]]
-    if options.as_json:
-        print_json(result)
-    elif left:
-        say(f"Not paired yet: {', '.join(left)}. Run the command again.")
+    if left:
+        sentence = f"Not paired yet: {', '.join(left)}. Run the command again."
     else:
-        say(f"All is paired. See it with: s2connect bridge status {file}")
+        sentence = f"All is paired. See it with: s2connect bridge status {file}"
+    options.report(result, sentence)
     return ExitCode.PAIRING if left else ExitCode.OK
 
 

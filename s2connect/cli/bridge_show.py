@@ -79,11 +79,10 @@ def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
 def _links(rows: list[Row], width: int) -> RenderableType:
     if width < 100:
         return Text("\n").join(_narrow(row) for row in rows)
-    table = plain_table(*COLUMNS)
-    for row in rows:
-        counts = (row.from_device, row.from_manager)
-        table.add_row(row.link, _state(row), row.device, row.manager, *counts, row.retry)
-    return table
+    return plain_table(
+        COLUMNS,
+        ((r.link, _state(r), r.device, r.manager, r.from_device, r.from_manager, r.retry) for r in rows),
+    )
 
 
 def _narrow(row: Row) -> Text:

@@ -54,12 +54,12 @@ def narrator(*, as_json: bool) -> Narrator:
 
 
 def _count(out: Console, messages: dict[str, dict[str, dict[str, int]]]) -> None:
-    table = plain_table("from", "to", *_COUNTED.values())
+    rows = []
     for device, senders in messages.items():
         for sender, counts in senders.items():
             ends = (device, "cloud") if sender == "device" else ("cloud", device)
-            table.add_row(*ends, *(str(counts[fate]) for fate in _COUNTED))
-    out.print(table)
+            rows.append([*ends, *(str(counts[fate]) for fate in _COUNTED)])
+    out.print(plain_table(("from", "to", *_COUNTED.values()), rows))
 
 
 def _tell_json(step: str, text: str, details: dict[str, Any]) -> None:

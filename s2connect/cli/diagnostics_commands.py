@@ -19,7 +19,6 @@ from s2connect.cli.terminal import (
     interruptible,
     print_json,
     run_work,
-    say,
     tell,
     with_options,
 )
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from s2connect.diagnostics import Finding as DoctorFinding
     from s2connect.diagnostics import Verdict
-    from s2connect.diagnostics.replay import Remark, ReplayResult
+    from s2connect.diagnostics.replay import ReplayResult
     from s2connect.diagnostics.validate import ValidatedMessage
     from s2connect.messages.rules import Finding
 
@@ -66,8 +65,8 @@ def finding_object(finding: DoctorFinding) -> dict[str, str]:
     sentence = f"{finding.peer}: {finding.cause}" if finding.peer else finding.cause
     return {
         "name": finding.name,
-        "layer": str(finding.layer),
-        "result": str(finding.verdict),
+        "layer": finding.layer,
+        "result": finding.verdict,
         "sentence": for_display(sentence, MAX_TEXT),
         "hint": for_display(finding.cure, MAX_TEXT),
     }
@@ -129,18 +128,14 @@ def validate(
     with interruptible():
         messages, failures = validate_files(files, version)
     if options.as_json:
-        print_json(
-            {
-                "messages": [_message_object(one) for one in messages],
-                "failures": [{"file": name} | failure.to_object() for name, failure in failures.items()],
-                "summary": _numbers(messages),
-            }
-        )
+        objects = [one._asdict() | {"findings": [_finding_object(f) for f in one.findings]} for one in messages]
+        failed = [{"file": name} | failure.to_object() for name, failure in failures.items()]
+        print_json({"messages": objects, "failures": failed, "summary": _numbers(messages)})
     else:
         if messages:
-            _print_messages(messages, several=len(files) > 1)
+            console().print(*_message_lines(messages, several=len(files) > 1), sep="\n", soft_wrap=True)
         for failure in failures.values():
-            say(f"{failure.what} {failure.hint}".rstrip(), error=True)
+            tell(str(failure))
     if failures:
         return ExitCode.USAGE
     return ExitCode.OK if all(one.ok for one in messages) else ExitCode.FAILED
@@ -170,9 +165,10 @@ def replay(
     problems = {str(problem): sum(one.problem is problem for one in result.remarks) for problem in Problem}
     if options.as_json:
         numbers = {"sessions": result.sessions, "messages": result.messages, "answers": result.answers}
-        print_json({"remarks": [_remark_object(one) for one in result.remarks], "summary": numbers | problems})
+        remarks = [one._asdict() | {"finding": one.finding and _finding_object(one.finding)} for one in result.remarks]
+        print_json({"remarks": remarks, "summary": numbers | problems})
     else:
-        _print_replay(result, problems)
+        console().print(*_replay_lines(result, problems), sep="\n", soft_wrap=True)
     return ExitCode.OK if result.ok else ExitCode.FAILED
 
 
@@ -186,68 +182,51 @@ def _numbers(messages: list[ValidatedMessage]) -> dict[str, int]:
     }
 
 
-def _message_object(one: ValidatedMessage) -> dict[str, Any]:
-    return one._asdict() | {"status": str(one.status), "findings": [_finding_object(f) for f in one.findings]}
-
-
-def _remark_object(one: Remark) -> dict[str, Any]:
-    return one._asdict() | {
-        "sender": one.sender and str(one.sender),
-        "problem": str(one.problem),
-        "finding": _finding_object(one.finding) if one.finding is not None else None,
-    }
-
-
 def _finding_object(finding: Finding) -> dict[str, Any]:
     rule = finding.rule
-    return {"rule": rule.id, "severity": str(rule.severity), "path": finding.path, "detail": finding.detail}
+    return {"rule": rule.id, "severity": rule.severity, "path": finding.path, "detail": finding.detail}
 
 
-def _print_messages(messages: list[ValidatedMessage], *, several: bool) -> None:
-    """Print the results for people, with the file of each message if there are several."""
+def _message_lines(messages: list[ValidatedMessage], *, several: bool) -> Iterator[Text | str]:
+    """Yield the results for people, with the file of each message if there are several."""
     from rich.text import Text
 
     from s2connect.diagnostics.message_sources import STDIN, shown_name
 
-    out = console()
     for one in messages:
         file = one.file if one.file == STDIN else shown_name(one.file)
         place = f"{file}:{one.line}" if several else f"{one.line}"
         line = Text(f"{place:>4}  {for_display(one.type or 'no message_type', 60)}  ")
         outcome = str(one.status) if not one.ok else "OK, with warnings" if one.warnings else "OK"
-        line.append(outcome, style="green" if one.ok else "bold red")
-        out.print(line, soft_wrap=True)
+        yield line.append(outcome, style="green" if one.ok else "bold red")
         if one.label is not None:
-            out.print(Text(f"      {for_display(one.label, 400)}"), soft_wrap=True)
-        for finding in one.findings:
-            out.print(_finding_line(finding), soft_wrap=True)
+            yield f"      {for_display(one.label, 400)}"
+        yield from map(_finding_line, one.findings)
     numbers = _numbers(messages)
     warned = f", of which {numbers['with_warnings']} with warnings" if numbers["with_warnings"] else ""
     total = counted(numbers["messages"], "message")
-    out.print(f"{total}: {numbers['valid']} valid{warned}, {numbers['invalid']} invalid.", soft_wrap=True)
+    yield f"{total}: {numbers['valid']} valid{warned}, {numbers['invalid']} invalid."
 
 
-def _print_replay(result: ReplayResult, problems: dict[str, int]) -> None:
+def _replay_lines(result: ReplayResult, problems: dict[str, int]) -> Iterator[Text | str]:
     from rich.text import Text
 
     from s2connect.diagnostics.replay import HARMLESS
 
-    out = console()
     for one in result.remarks:
         kind = for_display(one.type or ("message" if one.sender else "line"), 60)
         session = f"  {for_display(one.session, 20)}" if one.session else ""
         sender = f"  {one.sender}" if one.sender else ""
         line = Text(f"{one.line:>4}{session}{sender}  {kind}  ")
         if one.finding is not None:
-            out.print(line, soft_wrap=True)
-            out.print(_finding_line(one.finding), soft_wrap=True)
+            yield from (line, _finding_line(one.finding))
             continue
         line.append(one.problem.replace("_", " "), style="yellow" if one.problem in HARMLESS else "bold red")
-        out.print(line.append(f"  {for_display(one.detail, 500)}"), soft_wrap=True)
+        yield line.append(f"  {for_display(one.detail, 500)}")
     found = [f"{number} {problem.replace('_', ' ')}" for problem, number in problems.items() if number]
     sessions, messages = counted(result.sessions, "session"), counted(result.messages, "message")
     heading = f"{sessions}, {messages}, of which {counted(result.answers, 'answer')}"
-    out.print(f"{heading}: {', '.join(found) or 'nothing to remark'}.", soft_wrap=True)
+    yield f"{heading}: {', '.join(found) or 'nothing to remark'}."
 
 
 def _finding_line(finding: Finding) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -30,7 +30,7 @@ from s2connect.pairing.code import PairingCode
 from s2connect.service.control import Control
 from s2connect.service.guided_pairing import GuidedPairing
 from s2connect.service.objects import PairingEntry, name_of
-from s2connect.service.reach import reach
+from s2connect.service.reach import Reached, reach
 from s2connect.store.home import Home
 
 Candidate = FoundEndpoint | NodeDescription  # an endpoint in the network, or a device that waits here
@@ -39,13 +39,11 @@ LOOK_SECONDS = 3.0  # seconds to listen before the question, at which Enter repe
 
 async def pair(
     path: Path,
+    steps: Callable[[Reached], GuidedPairing],
     url: BaseUrl | None,
     code: str | None,
-    *,
     waiting: str | None,
-    node: str | None,
-    connect_to: str | None,
-    force: bool,
+    *,
     interactive: bool,
 ) -> tuple[PairingEntry, bool]:
     """Pair with a URL, a device that waits here (its id or name), or what the person picks, whom the code is asked for.
@@ -57,9 +55,7 @@ async def pair(
     if waiting is not None and not manages:
         raise UsageError("Devices wait at energy managers only, and this is none.")
     async with reach(path, serve=manages and url is None) as reached:
-        dialogue = _Dialogue(
-            GuidedPairing(reached, node=node, connect_to=connect_to, force=force), code, interactive=interactive
-        )
+        dialogue = _Dialogue(steps(reached), code, interactive=interactive)
         if waiting is not None:
             made = await dialogue.pair_waiting(waiting)
         elif url is not None:

@@ -10,8 +10,8 @@ import typer
 
 from s2connect.cli.terminal import (
     ConnectOption,
+    OnlyRoleOption,
     Options,
-    RoleChoice,
     as_role,
     counted,
     print_json,
@@ -32,9 +32,7 @@ def list_endpoints(
     region: Annotated[
         str, typer.Option(metavar="NL,BE", help="Only endpoints that are active in one of these countries.")
     ] = "",
-    role: Annotated[
-        RoleChoice | None, typer.Option("--role", case_sensitive=False, help="Only energy managers or only devices.")
-    ] = None,
+    role: OnlyRoleOption = None,
     status: Annotated[
         Literal["public", "testing"],
         typer.Option(help="public: for everybody; testing: those that are meant for tests."),

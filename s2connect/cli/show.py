@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2connect.cli.terminal import console
-from s2connect.endpoint.certificate import CertificateFacts, Certificates
+from s2connect.endpoint.certificate import Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
 from s2connect.service import events
@@ -233,16 +233,16 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
         alias = f", alias {node.alias}" if node.alias else ""
         facts.add_row("Node", f"{name_of(node)} ({kind_of(node)}{alias})")
         facts.add_row("", str(node.id))
-    leaf = endpoint.certificate.leaf
-    facts.add_row("Certificate", certificate_line(leaf) if leaf else "is made when the service starts")
+    if leaf := endpoint.certificate.leaf:
+        facts.add_row("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
+    else:
+        facts.add_row("Certificate", "is made when the service starts")
     blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width)]
     if status.waiting:
         blocks += [Text(), waiting_block(status.waiting)]
     if status.sessions:
-        table = plain_table("session", "with", "since", "messages from it")
-        for one in status.sessions:
-            table.add_row(one.session, name_of(one.peer), when(one.since), str(one.messages))
-        blocks += [Text(), table]
+        rows = [(one.session, name_of(one.peer), when(one.since), str(one.messages)) for one in status.sessions]
+        blocks += [Text(), plain_table(("session", "with", "since", "messages from it"), rows)]
     return blocks
 
 
@@ -300,12 +300,6 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
     return listing(("name", "roles", "regions", "pairing URL", "description"), rows, narrow, width)
 
 
-def certificate_line(facts: CertificateFacts) -> str:
-    """Return until when a certificate is valid."""
-    state = "EXPIRED since" if facts.expired else "valid until"
-    return f"{state} {when(facts.not_after)}"
-
-
 def certificate_blocks(shown: Certificates) -> list[RenderableType]:
     """Return the certificates of an endpoint."""
     blocks: list[RenderableType] = []
@@ -331,15 +325,14 @@ def listing(
     """Return rows as a table if there is room for it, otherwise the narrow form of each."""
     if width < TABLE_WIDTH:
         return Text("\n", overflow="fold").join(Text(one) if isinstance(one, str) else one for one in narrow)
-    table = plain_table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return plain_table(columns, rows)
 
 
-def plain_table(*columns: str) -> Table:
+def plain_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
     """Return a table without lines, whose columns wrap."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -44,6 +44,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
 ]
+OnlyRoleOption = Annotated[
+    RoleChoice | None,
+    typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
+]
 ConnectOption = Annotated[
     str | None,
     typer.Option(
@@ -83,6 +87,14 @@ class Options:
                 return await reached.ask(command)
 
         return run_work(work())
+
+    def report(self, value: object, *sentences: str) -> None:
+        """Print a result for programs or, as sentences, for people."""
+        if self.as_json:
+            print_json(value)
+            return
+        for sentence in sentences:
+            say(sentence)
 
     def show(self, value: object, blocks: Callable[[int], Iterable[RenderableType]]) -> None:
         """Print a result for programs or, as the blocks for a width in columns, for people."""

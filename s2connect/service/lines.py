@@ -35,28 +35,25 @@ class LineSplitter:
         lines: list[bytes | None] = []
         *complete, rest = data.split(b"\n")
         for piece in complete:
-            lines += self._add(piece)
+            self._add(piece, lines)
             if not self._skipping:
                 lines.append(bytes(self._begun))
             self._begun.clear()
             self._skipping = False
-        return lines + self._add(rest)
+        self._add(rest, lines)
+        return lines
 
     def end(self) -> list[bytes | None]:
         """Return the last line, without its end, when the stream has ended."""
-        last: list[bytes | None] = [bytes(self._begun)] if self._begun else []
-        self._begun.clear()
-        return last
+        return [bytes(self._begun)] if self._begun else []
 
-    def _add(self, piece: bytes) -> list[bytes | None]:
-        if self._skipping:
-            return []
-        self._begun += piece
-        if len(self._begun) <= self._limit:
-            return []
-        self._begun.clear()
-        self._skipping = True
-        return [None]
+    def _add(self, piece: bytes, lines: list[bytes | None]) -> None:
+        if not self._skipping:
+            self._begun += piece
+            if len(self._begun) > self._limit:
+                self._begun.clear()
+                self._skipping = True
+                lines.append(None)
 
 
 async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
