@@ -431,8 +431,6 @@ ALLOWED = {
         "_carry": "its function awaits it",
     },
     "service/signals.py": {"until_terminated": "its function awaits it"},
-    "service/serve.py": {"_until_stopped": "its function awaits it; an error ends the service"},
-    "service/lines.py": {"converse": "one a command, ended with the stream: it reports its own failure"},
     "diagnostics/doctor.py": {"_run_all": "its function awaits it"},
     "demo/program.py": {"__aenter__": "its object awaits it"},
 }

@@ -21,6 +21,7 @@ from s2connect.service.failures import Failure, no_service
 from s2connect.service.lines import MAX_LINE_BYTES, converse
 from s2connect.service.objects import to_value
 from s2connect.store.home import Home
+from s2connect.supervisor import Supervisor, process_failures
 
 _log = logging.getLogger(__name__)
 
@@ -48,28 +49,21 @@ async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
         path, listening = await asyncio.to_thread(_listen, home)
     except OSError as error:
         raise StorageUnavailable(f"Cannot make the control socket of {home.path}: {error.strerror}.") from error
-    clients: set[asyncio.Task[None]] = set()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(clients) >= MAX_CLIENTS:
-            writer.close()
-            return
-        clients.add(task)
-        task.add_done_callback(clients.discard)
-        with contextlib.suppress(asyncio.CancelledError):  # by us, below; nothing awaits the stream's own task
-            await _client(reader, writer, answer)
-
-    server = await asyncio.start_unix_server(accept, sock=listening)
     try:
-        yield
+        async with Supervisor("s2connect-cli-control", process_failures) as clients:
+
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                if clients.running < MAX_CLIENTS:
+                    clients.spawn(_client(reader, writer, answer), "client")
+                else:
+                    writer.close()
+
+            server = await asyncio.start_unix_server(accept, sock=listening)
+            try:
+                yield
+            finally:
+                server.close()
     finally:
-        server.close()
-        left = list(clients)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
         await asyncio.to_thread(_remove, home, path)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Self, TextIO
 
-from s2connect.supervisor import process_failures
+from s2connect.supervisor import Supervisor, process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 MAX_LINE_BYTES = MAX_MESSAGE_BYTES + 65_536  # longest line that is read: one S2 message with what is around it
@@ -45,7 +45,8 @@ class LineSplitter:
 
     def end(self) -> list[bytes | None]:
         """Return the last line, without its end, when the stream has ended."""
-        return [bytes(self._begun)] if self._begun else []
+        last, self._begun = self._begun, bytearray()
+        return [bytes(last)] if last else []
 
     def _add(self, piece: bytes, lines: list[bytes | None]) -> None:
         if not self._skipping:
@@ -123,31 +124,20 @@ async def converse(
     When the stream has ended, what is under way has ``grace`` seconds to finish.
     """
     slots = asyncio.Semaphore(MAX_COMMANDS)
-    tasks: set[asyncio.Task[None]] = set()
 
     async def one(line: bytes | None) -> None:
         try:
             with contextlib.suppress(ConnectionError):  # the caller was cancelled
                 await handle(line)
-        except Exception as error:
-            process_failures.failed("command", error)
         finally:
             slots.release()
 
-    try:
+    async with Supervisor(name, process_failures) as tasks:
         async for line in split_lines(chunks):
             if line is None or line.strip():
                 await slots.acquire()
-                task = asyncio.create_task(one(line), name=name)
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
-    finally:
-        left = list(tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+                tasks.spawn(one(line), "command")
+        await tasks.close(grace=grace)
 
 
 class LineWriter:

@@ -21,6 +21,7 @@ from s2connect.service.record import Recorder, open_log
 from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop
 from s2connect.store.home import Home
+from s2connect.supervisor import Supervisor, process_failures
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
@@ -151,10 +152,7 @@ async def _until_stopped(service: Service, process: Process, *, commands: bool) 
             process.stop.failed(error)
         process.stop.now()
 
-    listener = asyncio.create_task(listen(), name="s2connect-cli-input") if commands else None
-    try:
+    async with Supervisor("s2connect-cli", process_failures) as tasks:
+        if commands:
+            tasks.spawn(listen(), "input")
         await process.stop.wait()
-    finally:
-        if listener is not None:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
