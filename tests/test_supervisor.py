@@ -477,6 +477,7 @@ ELSEWHERE = {
     "link": "bridge/test_bridge_link.py",
     "mqtt-client": "transports/test_mqtt_client.py",
     "commit": "pairing/test_long_poll_client.py",
+    "command": "service/test_service_lines.py",
 }
 """Tasks whose test is in a file of another subject."""
 
@@ -492,5 +493,7 @@ UNTESTED = {
     "mqtt-ask": "as mqtt-accept",
     "mqtt-part": "done once: it closes a connection",
     "simulate-codes": "of a simulation",
+    "input": "done once; it takes all errors, which end the service",
+    "client": "done once a connection; its other end reports that it has gone",
 }
 """Tasks without such a test, and why: of what is done once an injected error would show the supervisor alone."""

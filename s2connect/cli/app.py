@@ -13,12 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli import (
-    bridge_commands,
-    diagnostics_commands,
-    registry_commands,
-    simulate_commands,
-)
+from s2connect.cli import bridge_commands, diagnostics_commands, registry_commands, simulate_commands
 from s2connect.cli.terminal import (
     INTERRUPTED,
     ConnectOption,

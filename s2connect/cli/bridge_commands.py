@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Options, console, counted, run_work, tell, with_options
+from s2connect.cli.terminal import Lines, Options, console, counted, run_work, tell, with_options
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
@@ -150,9 +150,9 @@ def pair(
     Codes are asked for, or read from standard input, one a line. The code of the energy manager is tried for every
     device that it does not know yet.
     """
-    from s2connect.cli.bridge_pairing import Lines, lead
+    from s2connect.cli.bridge_pairing import lead
 
-    lines = Lines(interactive=sys.stdin.isatty() and not options.as_json)
+    lines = Lines("what was paired stays paired.", interactive=sys.stdin.isatty() and not options.as_json)
 
     async def work() -> dict[str, Any]:
         async with _reached(file, options) as control, lines:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from s2connect.cli.terminal import MAX_TYPED_BYTES, counted, tell
+from s2connect.cli.terminal import Lines, counted, tell
 from s2connect.model.text import for_display
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
-from s2connect.service.failures import ExitCode, Failure
-from s2connect.service.lines import descriptor_of, read_lines
+from s2connect.service.failures import Failure
 from s2connect.service.objects import PairingEntry
 
 Route = dict[str, Any]  # a route in the status of a bridge
@@ -22,32 +20,6 @@ BUSY_PAUSE: Final = 1.0  # seconds between two attempts with an energy manager t
 BUSY_ATTEMPTS: Final = 10  # attempts with a busy energy manager
 
 _ANOTHER_CODE: Final = ("wrong_pairing_code", "pairing_refused", "pairing_expired", "invalid_pairing_code")
-
-
-class Lines:
-    """Lines of standard input, from a person or a program; cancel-safe. Use it with ``async with``.
-
-    ``interactive`` shows the questions.
-    """
-
-    def __init__(self, *, interactive: bool) -> None:
-        self.interactive = interactive
-        self._lines = read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._lines.aclose()
-
-    async def ask(self, question: str) -> str:
-        """Ask a question and return the next line; raise ``Failure`` if there is none."""
-        if self.interactive:
-            print(question, end="", file=sys.stderr, flush=True)
-        line = await anext(self._lines, None)
-        if line is None:
-            raise Failure("input_ended", "The input has ended; what was paired stays paired.", code=ExitCode.FAILED)
-        return line
 
 
 async def lead(

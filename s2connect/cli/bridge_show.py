@@ -80,8 +80,7 @@ def _links(rows: list[Row], width: int) -> RenderableType:
     if width < 100:
         return Text("\n").join(_narrow(row) for row in rows)
     return plain_table(
-        COLUMNS,
-        ((r.link, _state(r), r.device, r.manager, r.from_device, r.from_manager, r.retry) for r in rows),
+        COLUMNS, ((r.link, _state(r), r.device, r.manager, r.from_device, r.from_manager, r.retry) for r in rows)
     )
 
 

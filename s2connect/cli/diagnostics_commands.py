@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from s2connect.messages.rules import Finding
 
 VersionOption = Annotated[
-    str | None,
-    typer.Option("--version", metavar="VERSION", help="S2 JSON version: v1.0.0, or 0.0.2-beta of plain S2."),
+    str | None, typer.Option("--version", metavar="VERSION", help="S2 JSON version: v1.0.0, or 0.0.2-beta of plain S2.")
 ]
 MAX_TEXT = 500  # longest text of a finding, in characters
 

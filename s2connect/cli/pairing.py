@@ -9,14 +9,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s2connect.cli.discover import (
-    NOTHING_FOUND,
-    endpoints_block,
-    limits,
-    listen,
-    progress,
-    so_far,
-)
+from s2connect.cli.discover import NOTHING_FOUND, endpoints_block, limits, listen, progress, so_far
 from s2connect.cli.show import ROLES, kind_of
 from s2connect.cli.terminal import ask_person, console, tell
 from s2connect.discovery.browse import Browser

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, Self, TypeVar
 
 import typer
 
@@ -190,17 +190,40 @@ def _typed_line() -> str:
         return sys.stdin.readline(MAX_TYPED_BYTES).strip()
 
 
-async def ask_person(question: str) -> str:
-    """Ask the person at the terminal while other work goes on; cancel-safe. ``Failure`` if the input has ended."""
-    from s2connect.service.lines import descriptor_of, read_lines
+class Lines:
+    """Lines of standard input, from a person or a program; cancel-safe. Use it with ``async with``.
 
-    print(question, end="", file=sys.stderr, flush=True)
+    ``interactive`` shows the questions; ``ended`` says what the end of the input means.
+    """
+
+    def __init__(self, ended: str, *, interactive: bool = True) -> None:
+        from s2connect.service.lines import descriptor_of, read_lines
+
+        self.interactive = interactive
+        self._ended = ended
+        self._lines = read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._lines.aclose()
+
+    async def ask(self, question: str) -> str:
+        """Ask a question and return the next line; raise ``Failure`` if there is none."""
+        if self.interactive:
+            print(question, end="", file=sys.stderr, flush=True)
+        line = await anext(self._lines, None)
+        if line is None:
+            raise Failure("input_ended", f"The input has ended; {self._ended}")
+        return line
+
+
+async def ask_person(question: str) -> str:
+    """Ask the person at the terminal while other work goes on; cancel-safe."""
     # A terminal gives whole lines: nothing is read that is not returned.
-    async with contextlib.aclosing(read_lines(descriptor_of(sys.__stdin__), MAX_TYPED_BYTES)) as lines:
-        line = await anext(lines, None)
-    if line is None:
-        raise Failure("aborted", "The input has ended; nothing was changed.")
-    return line
+    async with Lines("nothing was changed.") as lines:
+        return await lines.ask(question)
 
 
 @contextlib.contextmanager

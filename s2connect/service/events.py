@@ -221,19 +221,16 @@ def from_endpoint(event: events.Event) -> Event | None:
     """Return an event of the endpoint as one of the contract, None for one that is not in it."""
     time = event.at
     match event:
-        case events.Paired():
-            role = event.communication_role
-            return Paired(time=time, node=event.node, peer=event.peer, communication_role=role)
+        case events.Paired(node=node, peer=peer, communication_role=role):
+            return Paired(time=time, node=node, peer=peer, communication_role=role)
         case events.PairingFailed():
             return AttemptFailed(time=time, reason=event.reason, node=event.node, peer=event.peer)
         case events.Unpaired():
             return Unpaired(time=time, by=event.by, node=event.node, peer=event.peer)
-        case events.PairingAnnounced():
-            url = ABSENT if event.url is None else str(event.url)
-            return PairingAnnounced(time=time, node=event.node, peer=event.peer, url=url)
-        case events.PairingAnnouncementCancelled():
-            peer = None if event.peer is None else PeerId(event.peer)
-            return AnnouncementCancelled(time=time, node=event.node, peer=peer)
+        case events.PairingAnnounced(node=node, peer=announced, url=url):
+            return PairingAnnounced(time=time, node=node, peer=announced, url=ABSENT if url is None else str(url))
+        case events.PairingAnnouncementCancelled(node=node, peer=gone):
+            return AnnouncementCancelled(time=time, node=node, peer=None if gone is None else PeerId(gone))
         case events.DeviceWaits():
             return DeviceWaiting(time=time, peer=event.peer)
         case events.DeviceGone():
@@ -242,24 +239,10 @@ def from_endpoint(event: events.Event) -> Event | None:
             return Warned(time=time, reason="code_missing_at_device", peer=PeerId(event.peer))
         case events.CodeWithdrawn():
             return Warned(time=time, reason="code_withdrawn", node=event.node)
-        case events.SessionFailed():
-            return Warned(
-                time=time,
-                reason=event.kind,
-                node=event.node,
-                peer=event.peer,
-                text=event.sentence,
-                retry_in=event.retry_in,
-            )
+        case events.SessionFailed(node=node, peer=peer, kind=kind, sentence=text, retry_in=retry_in):
+            return Warned(time=time, reason=kind, node=node, peer=peer, text=text, retry_in=retry_in)
         case events.Notice():
             return Warned(time=time, reason=event.kind, text=event.sentence)
-        case events.TaskFailed():
-            return Warned(
-                time=time,
-                reason="task_failed",
-                text=event.sentence,
-                retry_in=event.retry_in,
-                task=event.task,
-                error=event.error,
-            )
+        case events.TaskFailed(task=task, error=error, sentence=text, retry_in=retry_in):
+            return Warned(time=time, reason="task_failed", text=text, retry_in=retry_in, task=task, error=error)
     return None

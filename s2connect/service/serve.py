@@ -94,10 +94,7 @@ async def service_process(form: Form) -> AsyncIterator[Process]:
     raise_descriptor_limit()
     stop = Stop()
     with stop.on_signals():
-        async with (
-            LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer,
-            contextlib.AsyncExitStack() as stack,
-        ):
+        async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer, contextlib.AsyncExitStack() as stack:
             yield Process(stop, Output(writer, form), stack)
     if stop.error is not None:
         raise stop.error
@@ -121,18 +118,12 @@ async def serve(
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None
         async with Endpoint.open(path) as endpoint:
+            output, stop = process.output, process.stop.now
             service = Service(
-                endpoint,
-                path,
-                process.output,
-                stop=process.stop.now,
-                show_codes=not commands,
-                check=check,
-                recorder=recorder,
-                kept=kept,
+                endpoint, path, output, stop=stop, show_codes=not commands, check=check, recorder=recorder, kept=kept
             )
             async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
-                await process.output.put(service.ready())
+                await output.put(service.ready())
                 process.follow(service)
                 if codes:
                     await service.issue_codes()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.service.lines import MAX_WAITING_BYTES, LineSplitter, LineWriter, chunks_of, converse
+from s2connect.supervisor import process_failures
 from tests.waits import until_still, within
 
 
@@ -53,6 +54,24 @@ async def test_lines_are_handled_at_the_same_time_and_begun_in_order() -> None:
     os.close(reading)
     assert begun == [b"slow", b"one", b"two"]
     assert done == [b"one", b"two", b"slow"]
+
+
+async def test_an_error_with_one_line_costs_no_other() -> None:
+    done: list[bytes | None] = []
+
+    async def handle(line: bytes | None) -> None:
+        if line == b"bad":
+            raise RuntimeError("of this test")
+        done.append(line)
+
+    reading, writing = os.pipe()
+    os.write(writing, b"one\nbad\ntwo\n")
+    os.close(writing)
+    before = process_failures.counts["command"]
+    await converse(chunks_of(reading), handle, name="t", grace=5)
+    os.close(reading)
+    assert done == [b"one", b"two"]
+    assert process_failures.counts["command"] == before + 1
 
 
 async def test_a_closed_descriptor_is_the_end_of_input() -> None:
