@@ -300,14 +300,10 @@ def nodes(
 ) -> None:
     """Show which energy managers and devices an endpoint in the local network hosts. Needs no set-up."""
     from s2connect.cli.show import nodes_blocks
-    from s2connect.service.commands import Nodes, RemoteNodes
+    from s2connect.service.commands import Nodes
     from s2connect.service.reach import reach_nothing
 
-    async def work() -> RemoteNodes:
-        async with reach_nothing() as reached:
-            return await reached.ask(Nodes(url=url, connect_to=connect_to))
-
-    result = run_work(work())
+    result = options.ask(Nodes(url=url, connect_to=connect_to), reach_nothing())
     options.show(result, lambda width: nodes_blocks(result, width))
 
 

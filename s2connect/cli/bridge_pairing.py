@@ -82,7 +82,14 @@ class _Leader:
             await self._managers(name, route)
         else:
             tell("  Its energy manager is in the file: nothing is to be paired there.")
-        return _result(await self._look(name), before)
+        route = await self._look(name)
+        links = route["links"]
+        devices = [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links]
+        result = {"name": name, "devices": devices, "left": []}
+        if route["manager"]["type"] == "s2-connect":
+            result["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
+            result["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
+        return result
 
     # Devices
 
@@ -118,17 +125,11 @@ class _Leader:
         raise Failure("pairing_expired", "No device has come while the code was valid.", "Run the command again.")
 
     async def _go_to_device(self, node: str, url: str) -> None:
-        while True:
+        pairing = None
+        while pairing is None:
             code = await self.lines.ask("  Pairing code that the device shows: ")
-            try:
-                pairing = await self._pair(node, url, code)
-            except Failure as failure:
-                if failure.kind not in _ANOTHER_CODE or not self.lines.interactive:
-                    raise
-                tell(f"  {failure.what} {failure.hint}".rstrip())
-                continue
-            tell(f"  Paired with {for_display(pairing.peer.title, 60)}.")
-            return
+            pairing = await self._try(node, url, code, again=self.lines.interactive)
+        tell(f"  Paired with {for_display(pairing.peer.title, 60)}.")
 
     # Energy managers
 
@@ -153,17 +154,11 @@ class _Leader:
                 if not code:
                     tell("  Stopped here; run the command again to go on.")
                     return
-                try:
-                    await self._pair(link["representative"]["node"], url, code)
-                except Failure as failure:
-                    if failure.kind not in _ANOTHER_CODE:
-                        raise
-                    tell(f"  Not with this code: {for_display(failure.what, 300)}")
-                    code = ""
-                    continue
-                await self._until_known(name, link["key"])
-                tell(f"  The energy manager knows {shown} now.")
-                break  # the same code is tried for the next one
+                if await self._try(link["representative"]["node"], url, code, again=True):
+                    break  # the same code is tried for the next one
+                code = ""
+            await self._until_known(name, link["key"])
+            tell(f"  The energy manager knows {shown} now.")
 
     async def _until_known(self, name: str, key: str) -> None:
         """Wait, not for ever, until the bridge has updated its links, a moment after the pairing."""
@@ -173,29 +168,20 @@ class _Leader:
                 return
             await asyncio.sleep(0.1)
 
-    async def _pair(self, node: str, url: str, code: str) -> PairingEntry:
-        command = Pair(node=node, url=url, code=code)
-        for _ in range(BUSY_ATTEMPTS - 1):
+    async def _try(self, node: str, url: str, code: str, *, again: bool) -> PairingEntry | None:
+        """Pair, also with a busy energy manager; None where ``again`` allows another code, which is said."""
+        for attempts_left in reversed(range(BUSY_ATTEMPTS)):
             try:
-                return await self.control.ask(command)
+                return await self.control.ask(Pair(node=node, url=url, code=code))
             except Failure as failure:
-                if failure.kind != "peer_busy":
+                if failure.kind == "peer_busy" and attempts_left:
+                    await asyncio.sleep(BUSY_PAUSE)
+                elif failure.kind in _ANOTHER_CODE and again:
+                    tell(f"  Not with this code: {for_display(str(failure), 300)}")
+                    return None
+                else:
                     raise
-                await asyncio.sleep(BUSY_PAUSE)
-        return await self.control.ask(command)
-
-
-def _result(route: Route, before: set[str]) -> dict[str, Any]:
-    links = route["links"]
-    found: dict[str, Any] = {
-        "name": route["name"],
-        "devices": [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links],
-        "left": [],
-    }
-    if route["manager"]["type"] == "s2-connect":
-        found["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
-        found["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
-    return found
+        return None
 
 
 def _listed(names: Sequence[str]) -> str:

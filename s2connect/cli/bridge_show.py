@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2connect.cli.show import ServiceText, clock, plain_table
+from s2connect.cli.show import ServiceText, clock, listing
 from s2connect.model.text import for_display
 from s2connect.service import events
 from s2connect.service.objects import ABSENT, name_of
@@ -77,11 +77,8 @@ def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
 
 
 def _links(rows: list[Row], width: int) -> RenderableType:
-    if width < 100:
-        return Text("\n").join(_narrow(row) for row in rows)
-    return plain_table(
-        COLUMNS, ((r.link, _state(r), r.device, r.manager, r.from_device, r.from_manager, r.retry) for r in rows)
-    )
+    cells = [(r.link, _state(r), r.device, r.manager, r.from_device, r.from_manager, r.retry) for r in rows]
+    return listing(COLUMNS, cells, [_narrow(row) for row in rows], width)
 
 
 def _narrow(row: Row) -> Text:

@@ -125,13 +125,14 @@ def progress(*, wanted: bool = True) -> Iterator[Progress]:
         yield lambda block: live.update(block, refresh=True)
 
 
-async def listen(seconds: float, show: Callable[[float], None]) -> None:
-    """Call ``show`` with the seconds that are left, again and again, until none are."""
+async def listen(seconds: float, block: Callable[[float], RenderableType], *, wanted: bool = True) -> None:
+    """Draw the block for the seconds that are left, again and again, until none are."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while (left := until - loop.time()) > 0:
-        show(left)
-        await asyncio.sleep(min(left, REFRESH_SECONDS))
+    with progress(wanted=wanted) as draw:
+        while (left := until - loop.time()) > 0:
+            draw(block(left))
+            await asyncio.sleep(min(left, REFRESH_SECONDS))
 
 
 async def once(role: Role | None, seconds: float, own_url: str | None, *, as_json: bool) -> None:
@@ -140,13 +141,12 @@ async def once(role: Role | None, seconds: float, own_url: str | None, *, as_jso
     if not as_json and not errors.is_terminal:
         errors.print(f"Listening for {seconds:g} seconds …")
     async with Browser(role) as browser:
-        with progress(wanted=not as_json) as draw:
 
-            def show(left: float) -> None:
-                found = so_far(browser.found(), errors.width, own_url=own_url)
-                draw(Group(found, Text(f"Listening … {left:.0f} s", style="dim")))
+        def block(left: float) -> RenderableType:
+            found = so_far(browser.found(), errors.width, own_url=own_url)
+            return Group(found, Text(f"Listening … {left:.0f} s", style="dim"))
 
-            await listen(seconds, show)
+        await listen(seconds, block, wanted=not as_json)
         _result(browser, own_url, as_json=as_json)
 
 

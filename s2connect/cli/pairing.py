@@ -103,16 +103,15 @@ class _Dialogue:
         endpoints: list[FoundEndpoint] = []
         try:
             async with Browser(other) as browser:
-                with progress() as draw:
 
-                    def show(left: float) -> None:
-                        endpoints[:] = [one for one in browser.found() if one.pairing_url not in (None, own_url)]
-                        shown = so_far(endpoints, out.width, numbered=True)
-                        what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
-                        draw(Group(shown, Text(what, style="dim")))
+                def block(left: float) -> RenderableType:
+                    endpoints[:] = [one for one in browser.found() if one.pairing_url not in (None, own_url)]
+                    shown = so_far(endpoints, out.width, numbered=True)
+                    what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
+                    return Group(shown, Text(what, style="dim"))
 
-                    await listen(LOOK_SECONDS, show)
-                    show(0)
+                await listen(LOOK_SECONDS, block)
+                block(0)
                 notes = limits(browser)
         except NotReachable as error:
             notes = [str(error)]

@@ -320,7 +320,7 @@ def certificate_blocks(shown: Certificates) -> list[RenderableType]:
 
 
 def listing(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], narrow: Iterable[str | Text], width: int
+    columns: Sequence[str], rows: Iterable[Iterable[str | Text]], narrow: Iterable[str | Text], width: int
 ) -> RenderableType:
     """Return rows as a table if there is room for it, otherwise the narrow form of each."""
     if width < TABLE_WIDTH:

@@ -10,6 +10,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, Self, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from s2connect.model.common import Role
     from s2connect.service.commands import Command
+    from s2connect.service.reach import Reached
 
 _Result = TypeVar("_Result")
 
@@ -78,12 +80,12 @@ class Options:
         """Return a command on this state directory as a person types it."""
         return f"s2connect {name}" if self.home is None else f"s2connect {name} --home {shlex.quote(str(self.path))}"
 
-    def ask(self, command: Command[_Result]) -> _Result:
-        """Have the endpoint execute a command."""
+    def ask(self, command: Command[_Result], endpoint: AbstractAsyncContextManager[Reached] | None = None) -> _Result:
+        """Have an endpoint execute a command: that of the state directory if no other is given."""
         from s2connect.service.reach import reach
 
         async def work() -> _Result:
-            async with reach(self.path) as reached:
+            async with endpoint or reach(self.path) as reached:
                 return await reached.ask(command)
 
         return run_work(work())

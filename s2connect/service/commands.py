@@ -22,10 +22,6 @@ _Text = Annotated[str, Field(min_length=1)]
 _Flag = Annotated[bool, BeforeValidator(lambda value: value is True)]
 
 
-class Nothing(Entry):
-    """Result without members."""
-
-
 class IssuedCode(Entry):
     """A pairing code; with ``expires_at`` None it stays valid."""
 
@@ -104,7 +100,7 @@ class Command(Entry, Generic[_Result]):
         """Read what a service returned, or raise ``Failure`` if it is not what this version returns."""
         (kind,) = get_args(type(self).__orig_bases__[0])  # type: ignore[attr-defined]  # of every generic class
         try:
-            result: _Result = _adapter(kind).validate_python(value)
+            result: _Result = _adapter(kind).validate_python(None if kind is type(None) else value)
         except ValidationError:
             what = f"The service does not answer the command {self.name} as this version does."
             raise Failure("unexpected", what, "Restart the service, so that it runs this version.") from None
@@ -128,7 +124,7 @@ class Nodes(Command[RemoteNodes]):
     connect_to: _Text | None = None
 
 
-class Announce(Command[Nothing]):
+class Announce(Command[None]):
     """Have the other side show its code. Without a URL it is a device that waits here."""
 
     name = "announce"
@@ -161,7 +157,7 @@ class Send(Command[SentMessage]):
     retries: Annotated[int, Field(strict=True, ge=0, le=MAX_RETRIES)] = 0
 
 
-class Answer(Command[Nothing]):
+class Answer(Command[None]):
     """Answer a received message."""
 
     name = "answer"
@@ -171,7 +167,7 @@ class Answer(Command[Nothing]):
     label: _Text | None = None
 
 
-class Close(Command[Nothing]):
+class Close(Command[None]):
     """Close a session."""
 
     name = "close"
@@ -193,7 +189,7 @@ class Status(Command[FullStatus]):
     name = "status"
 
 
-class Stop(Command[Nothing]):
+class Stop(Command[None]):
     """Stop the service."""
 
     name = "stop"

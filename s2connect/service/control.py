@@ -111,24 +111,17 @@ class Control:
         line = as_line({**command.to_object(), "id": self._asked})
         if len(line) > MAX_LINE_BYTES:
             raise Failure("usage", "The command is too long.")
+        result: dict[str, Any] = {"id": 0}
         try:
             self._writer.write(line + b"\n")
             await self._writer.drain()
-            result = await self._result(self._asked)
-        except (ConnectionError, ValueError):
-            result = None
-        if result is None:
-            raise no_service("The service ended before it answered.")
+            while result.get("id") not in (self._asked, None):
+                result = json.loads(await self._reader.readline())
+        except (ConnectionError, ValueError):  # what is not a whole line is no JSON
+            raise no_service("The service ended before it answered.") from None
         if result.get("ok") is not True:
             raise Failure.from_object(result.get("error"))
         return command.read_result(result)
-
-    async def _result(self, identifier: int) -> dict[str, Any] | None:
-        while (answer := await self._reader.readline()).endswith(b"\n"):
-            result: dict[str, Any] = json.loads(answer)
-            if result.get("id") in (identifier, None):
-                return result
-        return None
 
 
 @contextlib.asynccontextmanager

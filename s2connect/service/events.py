@@ -175,7 +175,8 @@ class Result(Event):
     def _members(self) -> dict[str, Any]:
         if self.error is not None:
             return {"id": self.id, "ok": False, "error": self.error}
-        return {"id": self.id, "ok": True, **to_value(self.returned)}
+        returned = {} if self.returned is None else to_value(self.returned)
+        return {"id": self.id, "ok": True, **returned}
 
 
 class BridgeReady(Event):

@@ -52,7 +52,7 @@ class GuidedPairing:
     async def nodes(self, url: BaseUrl) -> list[NodeDescription] | None:
         """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN."""
         answer = await self._optional(Nodes(url=str(url), connect_to=self.connect_to), OPTIONAL_TIMEOUT)
-        return answer.nodes if answer is not None else None
+        return answer[0].nodes if answer else None
 
     @contextlib.asynccontextmanager
     async def announced(self, peer: NodeDescription, url: BaseUrl | None = None) -> AsyncIterator[bool]:
@@ -64,7 +64,7 @@ class GuidedPairing:
         command = Announce(peer=peer.id, node=self.node, url=typed, connect_to=address)
         announced = True  # also if it is cancelled on its way
         try:
-            announced = await self._optional(command, OPTIONAL_TIMEOUT) is not None
+            announced = bool(await self._optional(command, OPTIONAL_TIMEOUT))
             yield announced
         except BaseException:
             if announced:
@@ -104,10 +104,10 @@ class GuidedPairing:
             hint="Is it on, and in this network? It comes within a minute of finding this energy manager.",
         )
 
-    async def _optional(self, command: Command[_Result], timeout: float) -> _Result | None:
-        """Execute a command; return None if it fails."""
+    async def _optional(self, command: Command[_Result], timeout: float) -> list[_Result]:
+        """Execute a command; return its result as the only item, or no item if it fails."""
         try:
             async with asyncio.timeout(timeout):
-                return await self.reached.ask(command)
+                return [await self.reached.ask(command)]
         except (S2ConnectError, TimeoutError):
-            return None
+            return []

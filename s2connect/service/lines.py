@@ -58,10 +58,7 @@ class LineSplitter:
 
 
 async def chunks_of(descriptor: int) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes of a pipe, a terminal, a device or a file until its end.
-
-    The descriptor stays blocking: other processes share it.
-    """
+    """Yield the bytes of a pipe, a terminal or a file. The descriptor stays blocking: other processes share it."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     try:
@@ -109,10 +106,7 @@ async def read_lines(descriptor: int, limit: int) -> AsyncGenerator[str, None]:
 
 
 def descriptor_of(stream: TextIO | None) -> int:
-    """Return the descriptor of a standard stream; -1, which never works, for a closed one.
-
-    The number of a closed one may be that of another file by now.
-    """
+    """Return the descriptor of a standard stream; -1 for a closed one, whose number another file may have by now."""
     return stream.fileno() if stream is not None else -1
 
 

@@ -28,7 +28,7 @@ from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events
-from s2connect.service.commands import Command, Nothing
+from s2connect.service.commands import Command
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
 from s2connect.service.objects import ABSENT, NodeEntry, NotFound, OwnNode, PairingEntry, SessionEntry, find_pairing
@@ -314,10 +314,9 @@ class Service:
                 )
             else:
                 raise UsageError("The command needs url, which is a text.")
-        except UsageError:
-            raise
         except S2ConnectError as error:
-            await self._sink.put(events.PairingFailed(node=node.id, reason=error.kind))
+            if not isinstance(error, UsageError):
+                await self._sink.put(events.PairingFailed(node=node.id, reason=error.kind))
             raise
         return PairingEntry.of(pairing)
 
@@ -325,14 +324,13 @@ class Service:
         endpoint, nodes = await self.endpoint.look_at(BaseUrl.from_user(command.url), address=command.connect_to)
         return commands.RemoteNodes(endpoint=endpoint, nodes=list(nodes))
 
-    async def _announce_pairing(self, command: commands.Announce) -> Nothing:
+    async def _announce_pairing(self, command: commands.Announce) -> None:
         node = self._node(command.node)
         if command.url is None:
             self.endpoint.announce_waiting(command.peer, cancel=command.cancel)
         else:
             announce = node.cancel_announcement if command.cancel else node.announce_pairing
             await announce(command.url, command.peer, address=command.connect_to)
-        return Nothing()
 
     async def _send(self, command: commands.Send) -> commands.SentMessage:
         opened = self._session(command.session)
@@ -344,10 +342,9 @@ class Service:
 
         return commands.SentMessage(message_id=await opened.session.send(text, retries=command.retries, leaving=report))
 
-    async def _answer_message(self, command: commands.Answer) -> Nothing:
+    async def _answer_message(self, command: commands.Answer) -> None:
         session = self._session(command.session).session
         session.answer(command.message_id, command.status or "OK", command.label or "")
-        return Nothing()
 
     def _kept(self, message: Message) -> bool:
         """Return whether the program that reads the events has to answer a message."""
@@ -356,9 +353,8 @@ class Service:
     def _answer_for(self, session: Session, message: Message) -> Later | None:
         return LATER if self._kept(message) else None
 
-    async def _close(self, command: commands.Close) -> Nothing:
+    async def _close(self, command: commands.Close) -> None:
         await self._session(command.session).session.close()
-        return Nothing()
 
     async def _unpair(self, command: commands.Unpair) -> PairingEntry:
         pairings = [PairingEntry.of(pairing) for pairing in await self.endpoint.pairings()]
@@ -405,11 +401,10 @@ class Service:
             return None
         return config.host.partition(".")[0]
 
-    async def _stop_service(self, command: commands.Stop) -> Nothing:
+    async def _stop_service(self, command: commands.Stop) -> None:
         if self._stop is None:
             raise no_service("No service is running.")
         self._stop()
-        return Nothing()
 
     def _node(self, name: str | None) -> Node:
         if name is None:
