@@ -92,6 +92,10 @@ class Command(Entry, Generic[_Result]):
 
     name: ClassVar[str]
 
+    def __init_subclass__(cls, name: str) -> None:
+        super().__init_subclass__()
+        cls.name = name
+
     def to_object(self) -> dict[str, Any]:
         """Return the command as an object for ``json.dumps`` with ``to_value``."""
         return {"command": self.name, **to_value(self)}
@@ -107,27 +111,24 @@ class Command(Entry, Generic[_Result]):
         return result
 
 
-class Code(Command[IssuedCode]):
+class Code(Command[IssuedCode], name="code"):
     """Issue a dynamic pairing code, or set a static one."""
 
-    name = "code"
     node: _Text | None = None
     static: _Flag = False
     token: _Text | None = None
 
 
-class Nodes(Command[RemoteNodes]):
+class Nodes(Command[RemoteNodes], name="nodes"):
     """List the nodes of an endpoint in the local network."""
 
-    name = "nodes"
     url: _Text
     connect_to: _Text | None = None
 
 
-class Announce(Command[None]):
+class Announce(Command[None], name="announce"):
     """Have the other side show its code. Without a URL it is a device that waits here."""
 
-    name = "announce"
     peer: NodeId
     node: _Text | None = None
     cancel: _Flag = False
@@ -135,10 +136,9 @@ class Announce(Command[None]):
     connect_to: _Text | None = None
 
 
-class Pair(Command[PairingEntry]):
+class Pair(Command[PairingEntry], name="pair"):
     """Pair with the server of ``url``, or with the device ``peer`` that waits here."""
 
-    name = "pair"
     code: _Text
     url: _Text | None = None
     peer: NodeId | None = None
@@ -148,63 +148,51 @@ class Pair(Command[PairingEntry]):
     force: _Flag = False
 
 
-class Send(Command[SentMessage]):
+class Send(Command[SentMessage], name="send"):
     """Send a message. Done when the peer has acknowledged it with ``OK``."""
 
-    name = "send"
     session: _Text
     message: dict[str, Any]
     retries: Annotated[int, Field(strict=True, ge=0, le=MAX_RETRIES)] = 0
 
 
-class Answer(Command[None]):
+class Answer(Command[None], name="answer"):
     """Answer a received message."""
 
-    name = "answer"
     session: _Text
     message_id: _Text
     status: _Text | None = None
     label: _Text | None = None
 
 
-class Close(Command[None]):
+class Close(Command[None], name="close"):
     """Close a session."""
 
-    name = "close"
     session: _Text
 
 
-class Unpair(Command[PairingEntry]):
+class Unpair(Command[PairingEntry], name="unpair"):
     """End a pairing; with ``forget`` also if the other side cannot be reached."""
 
-    name = "unpair"
     peer: _Text
     node: _Text | None = None
     forget: _Flag = False
 
 
-class Status(Command[FullStatus]):
+class Status(Command[FullStatus], name="status"):
     """Return the state of everything."""
 
-    name = "status"
 
-
-class Stop(Command[None]):
+class Stop(Command[None], name="stop"):
     """Stop the service."""
 
-    name = "stop"
 
-
-class ShowBridge(Command[BridgeStatus]):
+class ShowBridge(Command[BridgeStatus], name="bridge"):
     """Return the status of a bridge."""
 
-    name = "bridge"
 
-
-class ReloadBridge(Command[ReloadResult]):
+class ReloadBridge(Command[ReloadResult], name="reload"):
     """Have a bridge read its file again."""
-
-    name = "reload"
 
 
 @cache

@@ -21,6 +21,10 @@ class Event(Entry):
     event: ClassVar[str]
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def __init_subclass__(cls, name: str) -> None:
+        super().__init_subclass__()
+        cls.event = name
+
     def to_object(self) -> dict[str, Any]:
         """Return the event as an object for ``json.dumps`` with :func:`~s2connect.service.objects.to_value`."""
         return {"event": self.event, "time": self.time, **self._members()}
@@ -31,29 +35,26 @@ class Event(Entry):
         return members
 
 
-class Ready(Event):
+class Ready(Event, name="ready"):
     """The service is running."""
 
-    event = "ready"
     deployment: str
     pairing_url: str | None
     session_url: str | None
     nodes: list[NodeEntry]
 
 
-class CodeIssued(Event):
+class CodeIssued(Event, name="pairing_code"):
     """There is a new pairing code; with ``expires_at`` None it stays valid."""
 
-    event = "pairing_code"
     node: NodeId
     code: str
     expires_at: datetime | None
 
 
-class PairingAnnounced(Event):
+class PairingAnnounced(Event, name="prepare_pairing"):
     """A user is about to type the code of a node elsewhere."""
 
-    event = "prepare_pairing"
     node: NodeId
     peer: NodeDescription | None
     url: str | Absent = ABSENT
@@ -61,67 +62,59 @@ class PairingAnnounced(Event):
     expires_at: datetime | Absent | None = ABSENT
 
 
-class AnnouncementCancelled(Event):
+class AnnouncementCancelled(Event, name="cancel_prepare_pairing"):
     """An announced pairing will not come."""
 
-    event = "cancel_prepare_pairing"
     node: NodeId
     peer: PeerId | None
 
 
-class DeviceWaiting(Event):
+class DeviceWaiting(Event, name="device_waiting"):
     """A device without a server waits here to be paired."""
 
-    event = "device_waiting"
     peer: NodeDescription
 
 
-class DeviceGone(Event):
+class DeviceGone(Event, name="device_gone"):
     """A device does not wait any more."""
 
-    event = "device_gone"
     peer: Peer
 
 
-class Paired(Event):
+class Paired(Event, name="paired"):
     """A pairing stands."""
 
-    event = "paired"
     node: NodeId
     peer: NodeDescription
     communication_role: CommunicationRole
 
 
-class PairingFailed(Event):
+class PairingFailed(Event, name="pairing_failed"):
     """A pairing that was begun here failed."""
 
-    event = "pairing_failed"
     node: NodeId
     reason: str
 
 
-class AttemptFailed(Event):
+class AttemptFailed(Event, name="pairing_failed"):
     """A pairing that a peer has begun failed."""
 
-    event = "pairing_failed"
     reason: str
     node: NodeId
     peer: NodeDescription
 
 
-class Unpaired(Event):
+class Unpaired(Event, name="unpaired"):
     """A pairing has ended."""
 
-    event = "unpaired"
     by: str
     node: NodeId
     peer: NodeDescription
 
 
-class SessionOpened(Event):
+class SessionOpened(Event, name="session_opened"):
     """A session has begun."""
 
-    event = "session_opened"
     session: str
     node: NodeId
     peer: NodeDescription
@@ -129,20 +122,18 @@ class SessionOpened(Event):
     s2_version: str
 
 
-class MessagePassed(Event):
+class MessagePassed(Event, name="message"):
     """A message was received or sent. One with ``answer_within`` (seconds) waits for the command ``answer``."""
 
-    event = "message"
     session: str
     direction: str
     message: Any
     answer_within: float | Absent = ABSENT
 
 
-class SessionClosed(Event):
+class SessionClosed(Event, name="session_closed"):
     """A session has ended. ``messages`` is the number of those received."""
 
-    event = "session_closed"
     session: str
     reason: str
     node: NodeId
@@ -150,10 +141,9 @@ class SessionClosed(Event):
     messages: int
 
 
-class Warned(Event):
+class Warned(Event, name="warning"):
     """Something that an operator should know."""
 
-    event = "warning"
     reason: str
     node: NodeId | Absent = ABSENT
     peer: Peer | Absent = ABSENT
@@ -164,10 +154,9 @@ class Warned(Event):
     session: str | Absent | None = ABSENT
 
 
-class Result(Event):
+class Result(Event, name="result"):
     """Result of the command ``id``: what it returned, or the error."""
 
-    event = "result"
     id: Any
     returned: Any = None
     error: dict[str, Any] | None = None
@@ -179,20 +168,18 @@ class Result(Event):
         return {"id": self.id, "ok": True, **returned}
 
 
-class BridgeReady(Event):
+class BridgeReady(Event, name="bridge_ready"):
     """The bridge is running."""
 
-    event = "bridge_ready"
     status: dict[str, Any]
 
     def _members(self) -> dict[str, Any]:
         return self.status
 
 
-class LinkChanged(Event):
+class LinkChanged(Event, name="link"):
     """A link of a bridge has another state."""
 
-    event = "link"
     route: str
     link: str
     state: str
@@ -200,20 +187,18 @@ class LinkChanged(Event):
     retry_in: float | None
 
 
-class Reloaded(Event):
+class Reloaded(Event, name="reloaded"):
     """The bridge has read its file again."""
 
-    event = "reloaded"
     result: dict[str, Any]
 
     def _members(self) -> dict[str, Any]:
         return self.result
 
 
-class ReloadFailed(Event):
+class ReloadFailed(Event, name="reload_failed"):
     """The file of the bridge cannot be used; everything stays as it is."""
 
-    event = "reload_failed"
     error: dict[str, Any]
     problems: Sequence[Problem]
 
