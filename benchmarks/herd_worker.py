@@ -40,7 +40,7 @@ from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.slices import new_event_loop
 from s2connect.transports.tls_buffer import use_small_tls_buffers
-from s2connect.transports.websocket_connection import OPEN_TIMEOUT
+from s2connect.transports.websocket_client import OPEN_TIMEOUT
 
 FIRST_TIMEOUT: Final = 10.0
 """Seconds for the first request, with name, TCP and TLS."""

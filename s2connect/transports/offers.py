@@ -19,16 +19,9 @@ T = TypeVar("T")
 
 
 class OfferTable(Generic[T]):
-    """Offers by a key of their own, a token or a session id. Sans-I/O; only digests of the keys are kept.
+    """Offers by a key of their own, a token or a session id. Sans-I/O; only digests of the keys are kept."""
 
-    Args:
-        lifetime: Seconds until an offer is void.
-        limit: Offers that may wait at the same time.
-    """
-
-    def __init__(self, *, lifetime: float = OFFER_LIFETIME, limit: int = MAX_OFFERS) -> None:
-        self._lifetime = lifetime
-        self._limit = limit
+    def __init__(self) -> None:
         self._offers: dict[bytes, tuple[T, float]] = {}
 
     def __len__(self) -> int:
@@ -41,9 +34,9 @@ class OfferTable(Generic[T]):
             SessionRefused: As many offers as allowed are waiting.
         """
         self._offers = {digest: entry for digest, entry in self._offers.items() if now < entry[1]}
-        if len(self._offers) >= self._limit:
+        if len(self._offers) >= MAX_OFFERS:
             raise SessionRefused("Too many sessions are being opened at the same time.", reason="Other")
-        expires = now + self._lifetime
+        expires = now + OFFER_LIFETIME
         self._offers[digest(key)] = value, expires
         return expires
 
@@ -61,8 +54,8 @@ class OfferTable(Generic[T]):
 class OpenOffers(OfferTable[tuple[T, "asyncio.Future[Connection]"]]):
     """Offers with the futures of their connections; whoever takes an offer resolves or cancels its future."""
 
-    def __init__(self, *, lifetime: float = OFFER_LIFETIME) -> None:
-        super().__init__(lifetime=lifetime)
+    def __init__(self) -> None:
+        super().__init__()
         self._timers: dict[asyncio.Future[Connection], asyncio.TimerHandle] = {}
 
     def open(self, key: str, value: T) -> asyncio.Future[Connection]:

@@ -38,7 +38,6 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.offers import digest
 from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
-from s2connect.transports.websocket_connection import WebSocketSettings
 from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
@@ -147,7 +146,6 @@ async def connect_plain(
     trust: Trust | None = None,
     allow_unencrypted: bool = False,
     compression: bool = True,
-    settings: WebSocketSettings | None = None,
 ) -> Connection:
     """Open a WebSocket and shake hands. Cancel-safe; nothing is left open on an error.
 
@@ -163,7 +161,6 @@ async def connect_plain(
         trust: How the server of a ``wss://`` URL is authenticated; None for the trust store of the system.
         allow_unencrypted: Let ``ws://`` lead to another machine, with a warning in the log.
         compression: Whether permessage-deflate is offered.
-        settings: Seconds.
 
     Raises:
         InvalidUrl: ``url`` is neither ``wss://`` nor ``ws://``.
@@ -181,7 +178,6 @@ async def connect_plain(
         if token is not None:
             raise ConfigurationError("A client of plain S2 has a token or a login, not both.")
         token = Secret(base64.b64encode(_login(login).encode()).decode())
-    settings = replace(settings or WebSocketSettings(), compression=compression)
     target: WebSocketUrl | UnencryptedWebSocketUrl
     if url.lower().startswith("ws://"):
         target = UnencryptedWebSocketUrl(url)
@@ -202,7 +198,7 @@ async def connect_plain(
     websocket = await open_client(
         target,
         ConnectionInfo(PLAIN_S2, local, plain_node_id(name or target), ""),
-        settings,
+        compression=compression,
         token=token,
         scheme="Bearer" if login is None else "Basic",
         trust=trust,
@@ -252,7 +248,6 @@ class PlainAcceptor:
             user: the client gets 503 then, and is expected to come again.
         allow_unencrypted: Accept clients from other machines without TLS, with a warning in the log.
         compression: Whether permessage-deflate is accepted.
-        settings: Seconds.
 
     Raises:
         ConfigurationError: ``versions`` is empty, two clients have the same token or login, or a login has no colon.
@@ -270,14 +265,13 @@ class PlainAcceptor:
         admission: Callable[[str], Awaitable[str | None]] | None = None,
         allow_unencrypted: bool = False,
         compression: bool = True,
-        settings: WebSocketSettings | None = None,
     ) -> None:
         self.allow_unencrypted = allow_unencrypted
         self._role = role
         self._local = local
         self._versions = _checked(versions)
         self._admission = admission
-        self._settings = replace(settings or WebSocketSettings(), compression=compression)
+        self._compression = compression
         known = [(digest(f"Bearer {token.reveal()}"), name) for name, token in (tokens or {}).items()]
         known += [(digest(f"Basic {_login(login)}"), name) for name, login in (logins or {}).items()]
         self._names = None if tokens is None and logins is None else dict(known)
@@ -348,7 +342,7 @@ class PlainAcceptor:
             if self._admission is not None and (refusal := await self._admission(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
-            websocket = await accept(request, info, self._settings)
+            websocket = await accept(request, info, compression=self._compression)
             if self.by_path:
                 replaced = [old for old, known in self._connected.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))

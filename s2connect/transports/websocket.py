@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from s2connect.errors import ProtocolViolation
@@ -16,7 +15,6 @@ from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import GOING_AWAY, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import OpenOffers
 from s2connect.transports.websocket_client import open_client
-from s2connect.transports.websocket_connection import WebSocketSettings
 from s2connect.transports.websocket_server import accept, bearer_of, wants_upgrade
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ class WebSocketTransport:
         url: Where clients connect, or a function that says so when an offer is made; None on a client only.
         compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
             off on a link within one machine or network.
-        settings: Seconds; the defaults are those of the standard.
     """
 
     name = WEBSOCKET
@@ -43,11 +40,10 @@ class WebSocketTransport:
         url: WebSocketUrl | Callable[[], WebSocketUrl] | None = None,
         *,
         compression: bool = True,
-        settings: WebSocketSettings | None = None,
     ) -> None:
         self._url = url
-        self._settings = replace(settings or WebSocketSettings(), compression=compression)
-        self._offers: OpenOffers[ConnectionInfo] = OpenOffers(lifetime=self._settings.offer_lifetime)
+        self._compression = compression
+        self._offers: OpenOffers[ConnectionInfo] = OpenOffers()
 
     def can_offer(self) -> bool:
         return self._url is not None
@@ -91,7 +87,7 @@ class WebSocketTransport:
             accepted()
         info, future = offer
         try:
-            connection = await accept(request, info, self._settings)
+            connection = await accept(request, info, compression=self._compression)
         except BaseException:
             future.cancel()
             raise
@@ -115,7 +111,11 @@ class WebSocketTransport:
         if details.communication_protocol != WEBSOCKET:
             raise ProtocolViolation("The other side gave the address of another communication protocol.")
         return await open_client(
-            details.websocket_url, info, self._settings, token=details.websocket_token, trust=trust
+            details.websocket_url,
+            info,
+            compression=self._compression,
+            token=details.websocket_token,
+            trust=trust,
         )
 
     async def close(self) -> None:

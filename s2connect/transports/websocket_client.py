@@ -34,7 +34,7 @@ from s2connect.transports.base import (
     Trust,
 )
 from s2connect.transports.frame_budget import FrameBudget
-from s2connect.transports.websocket_connection import WebSocketConnection, WebSocketSettings
+from s2connect.transports.websocket_connection import WebSocketConnection
 
 _DEFLATE = ClientPerMessageDeflateFactory(
     server_max_window_bits=11, client_max_window_bits=11, compress_settings={"memLevel": 3}
@@ -43,15 +43,18 @@ _DEFLATE = ClientPerMessageDeflateFactory(
 
 _BUSY_STATUS: Final = 429
 
+OPEN_TIMEOUT = 20.0
+"""Seconds for name, TCP, TLS and upgrade; less than a token lives (SES-04)."""
+
 
 class WebSocketClientConnection(WebSocketConnection):
     """Connection of the communication client, on websockets. Made by :func:`open_client`."""
 
-    def __init__(self, info: ConnectionInfo, socket: ClientConnection, settings: WebSocketSettings) -> None:
+    def __init__(self, info: ConnectionInfo, socket: ClientConnection) -> None:
         self._socket = socket
         assert isinstance(socket, _BoundedClient)
         self._short_cut = _has_short_cut(socket)
-        super().__init__(info, socket.transport, settings, socket.frames)
+        super().__init__(info, socket.transport, socket.frames)
 
     async def _receive(self) -> str | None:
         try:
@@ -142,8 +145,8 @@ class _Connect(connect):
 async def open_client(
     url: WebSocketUrl | UnencryptedWebSocketUrl,
     info: ConnectionInfo,
-    settings: WebSocketSettings,
     *,
+    compression: bool,
     token: Secret | None,
     scheme: str = "Bearer",
     trust: Trust | None,
@@ -161,11 +164,12 @@ async def open_client(
     """
     headers = {} if token is None else {"Authorization": f"{scheme} {token.reveal()}"}
     proxy = trust.proxy if trust is not None else None
+    end = WebSocketClientConnection.close_timeout
     options: dict[str, Any] = {}
     if proxy is None:
         options = {"host": (trust.address if trust is not None else None) or url.host, "port": url.port}
     if trust is not None:
-        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": settings.close_timeout}
+        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": end}
     try:
         socket = await _Connect(
             url,
@@ -173,10 +177,10 @@ async def open_client(
             user_agent_header="s2connect",
             create_connection=_BoundedClient,
             compression=None,
-            extensions=[_DEFLATE] if settings.compression else None,
+            extensions=[_DEFLATE] if compression else None,
             max_size=MAX_MESSAGE_BYTES,
-            open_timeout=settings.open_timeout,
-            close_timeout=settings.close_timeout,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=end,
             ping_interval=None,
             proxy=proxy.reveal_url() if proxy is not None else None,
             logger=_DiscreetLogger(logging.getLogger("websockets.client")),
@@ -187,7 +191,7 @@ async def open_client(
         if mapped is None:
             raise
         raise mapped from error
-    return WebSocketClientConnection(info, socket, settings)
+    return WebSocketClientConnection(info, socket)
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,16 +28,12 @@ from s2connect.transports.base import (
     ConnectionInfo,
 )
 from s2connect.transports.frame_budget import FrameBudget
-from s2connect.transports.offers import OFFER_LIFETIME
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
 
 PEER_TIMEOUT = 75.0
 """WS-04: seconds without a sign of life after which a peer counts as gone: two and a half ping intervals."""
-
-OPEN_TIMEOUT = 20.0
-"""Seconds for name, TCP, TLS and upgrade at the client; less than a token lives (SES-04)."""
 
 CLOSE_TIMEOUT = 3.0
 """Seconds for the close handshake of both sides; then the connection is cut."""
@@ -53,18 +49,6 @@ MAX_BINARY_FRAMES = 10
 
 _HELD_UP = 0.05
 """Seconds after which a ``send`` counts as having waited for the peer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocketSettings:
-    """Timeouts and intervals of a WebSocket in seconds, and whether there is permessage-deflate."""
-
-    ping_interval: float = PING_INTERVAL
-    peer_timeout: float = PEER_TIMEOUT
-    open_timeout: float = OPEN_TIMEOUT
-    close_timeout: float = CLOSE_TIMEOUT
-    offer_lifetime: float = OFFER_LIFETIME
-    compression: bool = True
 
 
 class PeerWatch:
@@ -107,9 +91,11 @@ class PeerWatch:
 class WebSocketConnection(Connection):
     """Base of both sides: liveness, a single end, a bounded close handshake. Subclasses adapt a library."""
 
-    def __init__(
-        self, info: ConnectionInfo, transport: asyncio.Transport, settings: WebSocketSettings, frames: FrameBudget
-    ) -> None:
+    ping_interval = PING_INTERVAL
+    peer_timeout = PEER_TIMEOUT
+    close_timeout = CLOSE_TIMEOUT
+
+    def __init__(self, info: ConnectionInfo, transport: asyncio.Transport, frames: FrameBudget) -> None:
         peer: Any = transport.get_extra_info("peername")
         address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
         self.info = info if info.peer_address else replace(info, peer_address=address, since=datetime.now(UTC))
@@ -117,7 +103,6 @@ class WebSocketConnection(Connection):
         self._binary_frames = 0
         self._expelling: asyncio.Task[None] | None = None
         self._transport = transport
-        self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._watch = PeerWatch()
         self._ended: ConnectionClosed | None = None
@@ -211,7 +196,7 @@ class WebSocketConnection(Connection):
             return
         self._goodbye = ConnectionClosed(code, reason)
         try:
-            async with asyncio.timeout(self._settings.close_timeout):
+            async with asyncio.timeout(self.close_timeout):
                 await self._farewell(code, _fitting(reason))
         except (TimeoutError, OSError, RuntimeError, WebSocketException) as error:
             _log.debug("No farewell with %s: %s", self.info.remote, type(error).__name__)
@@ -254,24 +239,24 @@ class WebSocketConnection(Connection):
         return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
 
     async def _beat(self) -> None:
-        loop, settings = self._loop, self._settings
-        next_ping = loop.time() + settings.ping_interval
+        loop = self._loop
+        next_ping = loop.time() + self.ping_interval
         while True:
             now = loop.time()
-            left = settings.peer_timeout - self._watch.silence(now)
+            left = self.peer_timeout - self._watch.silence(now)
             if left <= 0:
                 # After this process itself was suspended, read the peer's pending input first.
-                await asyncio.sleep(settings.peer_timeout / 10)
-                if self._watch.silence(loop.time()) < settings.peer_timeout:
+                await asyncio.sleep(self.peer_timeout / 10)
+                if self._watch.silence(loop.time()) < self.peer_timeout:
                     continue
-                _log.warning("No sign of life from %s for %g s", self.info.remote, settings.peer_timeout)
+                _log.warning("No sign of life from %s for %g s", self.info.remote, self.peer_timeout)
                 self._end(ConnectionClosed(ABNORMAL_CLOSURE, "the peer does not answer"))
                 self._transport.abort()
                 return
             if now >= next_ping:
-                next_ping = now + settings.ping_interval
+                next_ping = now + self.ping_interval
                 try:
-                    async with asyncio.timeout(min(left, settings.ping_interval)):
+                    async with asyncio.timeout(min(left, self.ping_interval)):
                         await self._ping()
                 except (TimeoutError, OSError, RuntimeError, WebSocketException):
                     pass  # a receiver gets the error from its own call; a blocked writer may still drain

@@ -19,7 +19,7 @@ from s2connect.transports.base import (
     ConnectionInfo,
 )
 from s2connect.transports.frame_budget import FrameBudget, FrameGuard
-from s2connect.transports.websocket_connection import WRITE_BUFFER_BYTES, WebSocketConnection, WebSocketSettings
+from s2connect.transports.websocket_connection import WRITE_BUFFER_BYTES, WebSocketConnection
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -42,7 +42,6 @@ class WebSocketServerConnection(WebSocketConnection):
         socket: web.WebSocketResponse,
         writer: AbstractStreamWriter,
         transport: asyncio.Transport,
-        settings: WebSocketSettings,
         frames: FrameBudget,
     ) -> None:
         self.response = self._socket = socket
@@ -54,7 +53,7 @@ class WebSocketServerConnection(WebSocketConnection):
             # A compressor of its own for each long message: one that is kept would hold 140 KB of memory.
             wire.compress = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        super().__init__(info, transport, settings, frames)
+        super().__init__(info, transport, frames)
 
     async def _receive(self) -> str | None:
         message = await self._socket.receive()
@@ -79,7 +78,7 @@ class WebSocketServerConnection(WebSocketConnection):
         if kind is WSMsgType.CLOSE:
             code, reason = message.data or NORMAL_CLOSURE, message.extra or ""
             with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-                async with asyncio.timeout(self._settings.close_timeout):
+                async with asyncio.timeout(self.close_timeout):
                     await self._socket.close(code=NORMAL_CLOSURE if code == WSCloseCode.OK else code, drain=False)
             raise ConnectionClosed(code, reason)
         if kind is WSMsgType.ERROR:
@@ -130,15 +129,15 @@ def wants_upgrade(request: web.Request) -> bool:
     return web.WebSocketResponse().can_prepare(request).ok
 
 
-async def accept(request: web.Request, info: ConnectionInfo, settings: WebSocketSettings) -> WebSocketServerConnection:
+async def accept(request: web.Request, info: ConnectionInfo, *, compression: bool) -> WebSocketServerConnection:
     """Upgrade a request that :func:`wants_upgrade`. Raises ``HTTPBadRequest`` where the client has gone."""
     from aiohttp import web
 
     socket = web.WebSocketResponse(
-        timeout=2 * settings.close_timeout,  # ours ends first, and cuts
+        timeout=2 * WebSocketServerConnection.close_timeout,  # ours ends first, and cuts
         autoclose=False,
         autoping=False,
-        compress=settings.compression,
+        compress=compression,
         writer_limit=sys.maxsize,  # see WebSocketServerConnection._room
         max_msg_size=MAX_MESSAGE_BYTES + 1,  # aiohttp refuses what is as long as this
     )
@@ -154,7 +153,7 @@ async def accept(request: web.Request, info: ConnectionInfo, settings: WebSocket
     except ConnectionError:
         raise web.HTTPBadRequest from None
     assert writer is not None
-    return WebSocketServerConnection(info, socket, writer, transport, settings, guard.budget)
+    return WebSocketServerConnection(info, socket, writer, transport, guard.budget)
 
 
 def bearer_of(request: web.Request) -> str | None:

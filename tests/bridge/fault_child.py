@@ -13,14 +13,14 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import S2ConnectError, SessionError
 from s2connect.transports.mqtt.parameters import ChannelLimits
-from s2connect.transports.websocket_connection import WebSocketSettings
+from s2connect.transports.websocket_connection import WebSocketConnection
 
 PEER_TIMEOUT = 4.0
 """Seconds of silence until a peer is taken for gone, with short times."""
 
 
 def hurry(endpoint: Endpoint) -> None:
-    endpoint._websocket._settings = WebSocketSettings(ping_interval=1.0, peer_timeout=PEER_TIMEOUT)
+    WebSocketConnection.ping_interval, WebSocketConnection.peer_timeout = 1.0, PEER_TIMEOUT
     if endpoint.mqtt is not None:
         endpoint.mqtt._limits = ChannelLimits(ping_after=1.0, dead_after=PEER_TIMEOUT)
 

@@ -11,7 +11,7 @@ import pytest
 from s2connect import CommunicationRole, EndpointConfig, NodeConfig, Pairing, PairKey, Pin, Role, Session
 from s2connect.endpoint.endpoint import Endpoint
 from s2connect.model.secret import AccessToken
-from s2connect.transports.websocket_connection import WebSocketSettings
+from s2connect.transports.websocket_connection import WebSocketConnection
 from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, lan_config
 from tests.waits import within
 
@@ -41,15 +41,17 @@ async def introduce(cem: Endpoint, fleet: Endpoint) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.rule("WS-04")
-async def test_a_thousand_idle_sessions_on_one_server_stay_alive(open_endpoint: OpenEndpoint) -> None:
+async def test_a_thousand_idle_sessions_on_one_server_stay_alive(
+    open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
     cem = await open_endpoint(lan_config(Role.CEM))
     devices = tuple(NodeConfig(role=Role.RM, alias=f"D{i}") for i in range(FLEET))
     fleet = await open_endpoint(EndpointConfig(host="127.0.0.1", bind="127.0.0.1", port=0, nodes=devices), serve=False)
     # Several ping intervals, in little time.
-    for endpoint in (cem, fleet):
-        endpoint._websocket._settings = WebSocketSettings(ping_interval=5.0, peer_timeout=15.0)
+    monkeypatch.setattr(WebSocketConnection, "ping_interval", 5.0)
+    monkeypatch.setattr(WebSocketConnection, "peer_timeout", 15.0)
     await introduce(cem, fleet)
     managed = cem.node().sessions()
     held: list[Session] = []

@@ -17,12 +17,10 @@ from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection
-from s2connect.transports.websocket_connection import WebSocketSettings
 from tests.interop.peer_processes import peer_python
-from tests.waits import slowed, within
+from tests.waits import within
 
 OURS = NodeId(UUID(int=1))
-TIMINGS = WebSocketSettings(close_timeout=slowed(0.5))
 CONTROL_TYPES = {"FRBC": "FILL_RATE_BASED_CONTROL", "PEBC": "POWER_ENVELOPE_BASED_CONTROL"}
 POWER = "ELECTRIC.POWER.L1"
 FRBC_PATH = ["FRBC.SystemDescription", "FRBC.StorageStatus", "FRBC.ActuatorStatus"]

@@ -26,7 +26,6 @@ from tests.interop.plain_fixtures import (
     CONTROL_TYPES,
     FRBC_PATH,
     OURS,
-    TIMINGS,
     Peer,
     be_device,
     manage,
@@ -48,7 +47,7 @@ def s2python(
 
 @contextlib.asynccontextmanager
 async def our_server(role: Role, **options: Any) -> AsyncIterator[PlainServer]:
-    door = PlainAcceptor(role=role, local=OURS, tokens={"peer": TOKEN}, settings=TIMINGS)
+    door = PlainAcceptor(role=role, local=OURS, tokens={"peer": TOKEN})
     async with PlainServer(door, path="/s2", **options) as server:
         yield server
 
@@ -81,7 +80,7 @@ async def test_their_device_as_server_is_controlled_by_our_client(kind: str) -> 
     async with s2python("RM", kind, rounds=2) as peer:
         url = f"ws://127.0.0.1:{(await peer.until('listening'))['port']}/"
         for _ in range(2):
-            connection = await connect_plain(url, role=Role.CEM, local=OURS, token=TOKEN, settings=TIMINGS)
+            connection = await connect_plain(url, role=Role.CEM, local=OURS, token=TOKEN)
             assert connection.info.remote == plain_node_id(url)
             async with session(connection, Role.CEM) as ours:
                 assert await manage(ours, kind) == ["ACCEPTED", "SUCCEEDED"]
@@ -147,7 +146,7 @@ async def test_our_client_as_device_is_controlled_however_their_manager_shakes_h
     async with s2python("CEM", kind, rounds=2, handshake=handshake) as peer:
         url = f"ws://127.0.0.1:{(await peer.until('listening'))['port']}/"
         for _ in range(2):
-            connection = await connect_plain(url, role=Role.RM, local=OURS, settings=TIMINGS)
+            connection = await connect_plain(url, role=Role.RM, local=OURS)
             async with session(connection, Role.RM) as ours:
                 await be_device(ours, kind)
                 await peer.until("stopped")
@@ -161,7 +160,7 @@ async def test_their_device_is_told_that_there_is_no_common_version() -> None:
     async with s2python("RM", "FRBC") as peer:
         url = f"ws://127.0.0.1:{(await peer.until('listening'))['port']}/"
         with pytest.raises(SessionRefused) as caught:
-            await connect_plain(url, role=Role.CEM, local=OURS, versions=["v1.0.0"], settings=TIMINGS)
+            await connect_plain(url, role=Role.CEM, local=OURS, versions=["v1.0.0"])
         assert caught.value.reason == "IncompatibleS2MessageVersions"
         assert "0.0.2-beta" in caught.value.what
         assert "INVALID_CONTENT" in (await peer.until("refused"))["text"]

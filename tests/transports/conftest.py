@@ -17,7 +17,8 @@ from s2connect.model.common import NodeId
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport
-from s2connect.transports.websocket_connection import WebSocketSettings
+from s2connect.transports.websocket_client import WebSocketClientConnection
+from s2connect.transports.websocket_server import WebSocketServerConnection
 
 CEM = NodeId(UUID(int=1))
 RM = NodeId(UUID(int=2))
@@ -63,20 +64,24 @@ def contexts(authority: trustme.CA, *names: str) -> tuple[ssl.SSLContext, ssl.SS
 
 
 @pytest.fixture
-def rig(authority: trustme.CA) -> Callable[..., object]:
-    """Make a :class:`Rig`; an async context manager."""
+def rig(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Make a :class:`Rig`; an async context manager. The timings are attributes of both sides, or of the client."""
 
     @asynccontextmanager
     async def make(
         *,
-        settings: WebSocketSettings | None = None,
-        client_settings: WebSocketSettings | None = None,
+        timings: dict[str, float] | None = None,
+        client_timings: dict[str, float] | None = None,
         compression: bool = True,
         **options: Any,
     ) -> AsyncIterator[Rig]:
         server_context, client_context = contexts(authority, "device.local")
-        server = WebSocketTransport(lambda: url, settings=settings, compression=compression, **options)
-        client = WebSocketTransport(settings=client_settings or settings, compression=compression, **options)
+        for name, seconds in (timings or {}).items():
+            monkeypatch.setattr(WebSocketServerConnection, name, seconds)
+        for name, seconds in ((timings if client_timings is None else client_timings) or {}).items():
+            monkeypatch.setattr(WebSocketClientConnection, name, seconds)
+        server = WebSocketTransport(lambda: url, compression=compression, **options)
+        client = WebSocketTransport(compression=compression, **options)
         app = web.Application()
         app.router.add_get(PATH, server.handler)
         runner = web.AppRunner(app, shutdown_timeout=1)

@@ -8,8 +8,8 @@ from s2connect.errors import SessionRefused
 from s2connect.transports.offers import OfferTable
 
 
-def table(**changes: int) -> OfferTable[str]:
-    made: OfferTable[str] = OfferTable(**changes)
+def table() -> OfferTable[str]:
+    made: OfferTable[str] = OfferTable()
     made.add("token", "value", now=0)
     return made
 
@@ -42,8 +42,9 @@ def test_a_wrong_key_takes_nothing(presented: str) -> None:
 
 
 @pytest.mark.rule("SEC-03")
-def test_offers_are_bounded_and_expired_ones_make_room() -> None:
-    offers = table(limit=2)
+def test_offers_are_bounded_and_expired_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2connect.transports.offers.MAX_OFFERS", 2)
+    offers = table()
     offers.add("second", "value", now=0)
     with pytest.raises(SessionRefused):
         offers.add("third", "value", now=29)

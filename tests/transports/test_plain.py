@@ -35,27 +35,33 @@ from s2connect.errors import (
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.secret import Secret
 from s2connect.session.session import Session
-from s2connect.transports import plain
+from s2connect.transports import plain, websocket_client
 from s2connect.transports.base import Connection, Trust
 from s2connect.transports.plain import PlainAcceptor, PlainConnection, connect_plain, is_this_machine, plain_node_id
-from s2connect.transports.websocket_connection import WebSocketSettings
+from s2connect.transports.websocket_connection import WebSocketConnection
 from tests.transports.conftest import contexts
 from tests.waits import slowed, until, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 TOKENS = {"battery": Secret("token-of-the-battery"), "pump": Secret("token-of-the-pump")}
 BETA = "0.0.2-beta"
-SHORT = WebSocketSettings(open_timeout=slowed(0.5), close_timeout=slowed(0.2))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let opening and closing take little time."""
+    monkeypatch.setattr(websocket_client, "OPEN_TIMEOUT", slowed(0.5))
+    monkeypatch.setattr(WebSocketConnection, "close_timeout", slowed(0.2))
 
 
 def door(**options: Any) -> PlainAcceptor:
-    usual: dict[str, Any] = {"role": Role.CEM, "local": CEM, "tokens": TOKENS, "settings": SHORT}
+    usual: dict[str, Any] = {"role": Role.CEM, "local": CEM, "tokens": TOKENS}
     return PlainAcceptor(**(usual | options))
 
 
 async def device(port: int, token: str | None = "battery", **options: Any) -> Connection:
     key = None if token is None else TOKENS.get(token, Secret(token))
-    usual: dict[str, Any] = {"role": Role.RM, "local": RM, "token": key, "settings": SHORT}
+    usual: dict[str, Any] = {"role": Role.RM, "local": RM, "token": key}
     return await connect_plain(f"ws://127.0.0.1:{port}/s2", **(usual | options))
 
 
@@ -223,7 +229,6 @@ async def test_with_tls_the_server_is_authenticated(authority: trustme.CA) -> No
             local=RM,
             token=TOKENS["battery"],
             trust=Trust(client_context, "127.0.0.1"),
-            settings=SHORT,
         )
         cem = await anext(server)
         await cem.send("x")
@@ -249,7 +254,7 @@ async def test_no_token_leaves_this_machine_unencrypted_unless_a_setting_says_so
     with pytest.raises(ConfigurationError, match="wss://"):
         await connect_plain("ws://192.0.2.1/", role=Role.RM, local=RM)
     with pytest.raises(NetworkError):
-        await connect_plain("ws://192.0.2.1/", role=Role.RM, local=RM, allow_unencrypted=True, settings=SHORT)
+        await connect_plain("ws://192.0.2.1/", role=Role.RM, local=RM, allow_unencrypted=True)
     assert "anybody on the way can read along" in caplog.text
 
 
@@ -299,9 +304,7 @@ async def test_a_client_from_elsewhere_needs_tls_or_a_setting(caplog: pytest.Log
 
         async def come() -> Connection:
             url = f"ws://{address}:{server.port}/"
-            return await connect_plain(
-                url, role=Role.RM, local=RM, token=TOKENS["pump"], allow_unencrypted=True, settings=SHORT
-            )
+            return await connect_plain(url, role=Role.RM, local=RM, token=TOKENS["pump"], allow_unencrypted=True)
 
         await (await come()).close()
         assert "comes without TLS" in caplog.text
@@ -625,7 +628,7 @@ async def by_path(**options: Any) -> AsyncIterator[PlainServer]:
 
 async def at(port: int, name: str, **options: Any) -> Connection:
     url = f"ws://127.0.0.1:{port}/s2/{name}/ws"
-    return await connect_plain(url, role=Role.RM, local=RM, settings=SHORT, **options)
+    return await connect_plain(url, role=Role.RM, local=RM, **options)
 
 
 async def test_one_door_is_for_many_clients_without_tokens_told_by_the_ids_in_their_paths() -> None:

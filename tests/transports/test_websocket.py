@@ -34,20 +34,16 @@ from s2connect.model.session_init import CommunicationDetails, WebSocketCommunic
 from s2connect.model.url import WebSocketUrl
 from s2connect.session.session import Session
 from s2connect.supervisor import FailureLog
+from s2connect.transports import offers, websocket_client
 from s2connect.transports.base import MAX_MESSAGE_BYTES, PING_INTERVAL, ConnectionInfo, Trust
-from s2connect.transports.websocket_connection import (
-    MAX_BINARY_FRAMES,
-    OPEN_TIMEOUT,
-    PEER_TIMEOUT,
-    PeerWatch,
-    WebSocketSettings,
-)
+from s2connect.transports.websocket_client import OPEN_TIMEOUT
+from s2connect.transports.websocket_connection import MAX_BINARY_FRAMES, PEER_TIMEOUT, PeerWatch
 from tests.waits import at_most, slowed, until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 MINE = ConnectionInfo("WebSocket", CEM, RM, "v1.0.0")
 THEIRS = ConnectionInfo("WebSocket", RM, CEM, "v1.0.0")
-FAST = WebSocketSettings(ping_interval=0.05, peer_timeout=slowed(0.3), close_timeout=slowed(0.3))
+FAST = {"ping_interval": 0.05, "peer_timeout": slowed(0.3), "close_timeout": slowed(0.3)}
 MEASUREMENT = """{"message_type": "PowerMeasurement", "message_id": "m-1", "measurement_timestamp":
  "2026-01-01T00:00:00Z", "values": [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1}]}"""
 TOKEN = CommunicationToken.from_bytes(bytes(32))
@@ -119,9 +115,10 @@ async def test_a_spent_token_gets_401(rig: Any) -> None:
 
 
 @pytest.mark.rule("WS-02", "SES-04")
-async def test_an_offer_expires_and_its_token_with_it(rig: Any) -> None:
-    assert WebSocketSettings().offer_lifetime == 30
-    async with rig(settings=WebSocketSettings(offer_lifetime=0.05)) as made:
+async def test_an_offer_expires_and_its_token_with_it(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offers.OFFER_LIFETIME == 30
+    monkeypatch.setattr(offers, "OFFER_LIFETIME", 0.05)
+    async with rig() as made:
         offer = made.server.offer(MINE)
         with pytest.raises(asyncio.CancelledError):
             await offer.connection
@@ -295,12 +292,12 @@ def test_the_timings_of_the_standard() -> None:
 @pytest.mark.rule("WS-04")
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_a_silent_but_answering_peer_stays_and_gets_pings(rig: Any, side: str) -> None:
-    async with rig(settings=FAST) as made:
+    async with rig(timings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
         waiting = asyncio.create_task(ours.recv())
         listening = asyncio.create_task(theirs.recv())
-        await asyncio.sleep(3 * FAST.peer_timeout)
+        await asyncio.sleep(3 * FAST["peer_timeout"])
         assert not waiting.done()
         listening.cancel()
         await theirs.send("still here")
@@ -310,7 +307,7 @@ async def test_a_silent_but_answering_peer_stays_and_gets_pings(rig: Any, side: 
 
 @pytest.mark.rule("WS-04")
 async def test_an_absent_client_is_dropped(rig: Any) -> None:
-    async with rig(settings=FAST) as made:
+    async with rig(timings=FAST) as made:
         server, client = await raw_pair(made, ping_interval=None)
         client.transport.pause_reading()  # neither pong nor FIN, as of a device without power
         async with within(3):
@@ -327,7 +324,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
 ) -> None:
     """Otherwise it would stand for ever once its peer has gone."""
     monkeypatch.setattr("s2connect.transports.websocket_connection.process_failures", FailureLog())
-    async with rig(settings=FAST) as made:
+    async with rig(timings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
 
@@ -347,7 +344,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
 
 @pytest.mark.rule("WS-04")
 async def test_an_absent_server_is_dropped(rig: Any) -> None:
-    async with rig(settings=WebSocketSettings(), client_settings=FAST) as made:
+    async with rig(client_timings=FAST) as made:
         server, client = await made.pair()
         server._transport.pause_reading()
         async with within(3):
@@ -362,9 +359,11 @@ async def test_an_absent_server_is_dropped(rig: Any) -> None:
 @pytest.mark.rule("WS-04", "WS-07")
 @pytest.mark.parametrize("reader", ["server", "client"])
 async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, reader: str) -> None:
-    fast = WebSocketSettings(ping_interval=0.05, peer_timeout=slowed(0.6), close_timeout=slowed(0.3))
-    settings = {"settings": fast} if reader == "server" else {"settings": WebSocketSettings(), "client_settings": fast}
-    async with rig(compression=False, **{"client_settings": WebSocketSettings(), **settings}) as made:
+    fast = {"ping_interval": 0.05, "peer_timeout": slowed(0.6), "close_timeout": slowed(0.3)}
+    timings: dict[str, Any] = (
+        {"timings": fast, "client_timings": {}} if reader == "server" else {"client_timings": fast}
+    )
+    async with rig(compression=False, **timings) as made:
         server, client = await made.pair()
         slow, writer = (server, client) if reader == "server" else (client, server)
 
@@ -376,7 +375,7 @@ async def test_a_living_peer_is_not_dropped_because_we_read_slowly(rig: Any, rea
         listening = asyncio.create_task(writer.recv())
         for number in range(300):
             if number < 2:
-                await asyncio.sleep(1.5 * fast.peer_timeout)
+                await asyncio.sleep(1.5 * fast["peer_timeout"])
             assert (await slow.recv()).startswith(f"{number}:")
         await sending
         listening.cancel()
@@ -443,7 +442,7 @@ async def test_a_lost_connection_is_1006_for_whoever_listens(rig: Any) -> None:
 
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_closing_towards_a_peer_that_does_not_answer_is_bounded(rig: Any, side: str) -> None:
-    async with rig(settings=FAST) as made:
+    async with rig(timings=FAST) as made:
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
         theirs._transport.pause_reading()
@@ -515,7 +514,8 @@ async def test_a_certificate_of_another_root_or_name_is_refused(rig: Any) -> Non
         offer.connection.cancel()
 
 
-async def test_nobody_there_and_nobody_answering_are_told_apart(rig: Any) -> None:
+async def test_nobody_there_and_nobody_answering_are_told_apart(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_client, "OPEN_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         details = WebSocketCommunicationDetails(
@@ -523,7 +523,7 @@ async def test_nobody_there_and_nobody_answering_are_told_apart(rig: Any) -> Non
             websocket_token=TOKEN,
             websocket_url=WebSocketUrl(f"wss://device.local:{port}/"),
         )
-        async with rig(settings=WebSocketSettings(open_timeout=0.2)) as made:
+        async with rig() as made:
             with pytest.raises(PeerTimeout):
                 await made.client.connect(THEIRS, details, made.trust)
             silent.close()
