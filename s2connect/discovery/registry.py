@@ -97,8 +97,11 @@ class RegistryClient:
                     break
                 previous = reply.body
                 for number, value in enumerate(values, offset):
-                    record = _record(value, number)
-                    if record is not None:
+                    try:
+                        record = EndpointRecord.from_value(value)
+                    except MalformedMessage as error:
+                        _log.warning("record %d of the registry is left out: %s", number, error)
+                    else:
                         found.setdefault(record.id, record)
                 offset += len(values)
                 if offset >= MAX_RECORDS:
@@ -147,11 +150,3 @@ def _country(code: str) -> str:
             f"{for_display(code, 20)!r} is no country code.", hint="Country codes have two letters, e.g. NL."
         )
     return upper
-
-
-def _record(value: object, number: int) -> EndpointRecord | None:
-    try:
-        return EndpointRecord.from_value(value)
-    except MalformedMessage as error:
-        _log.warning("record %d of the registry is left out: %s", number, error)
-        return None

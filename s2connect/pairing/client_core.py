@@ -115,12 +115,16 @@ _REFUSALS: dict[PairingErrorReason, tuple[str, str]] = {
 }
 
 
-def refused(body: bytes) -> PairingRefused:
-    """The error for a 400 to ``requestPairing``, with a sentence for the user (PAIRC-07)."""
+def _error_message(body: bytes) -> PairingResponseErrorMessage:
     try:
-        message = PairingResponseErrorMessage.from_json(body)
+        return PairingResponseErrorMessage.from_json(body)
     except MalformedMessage:
-        message = PairingResponseErrorMessage(error_message=PairingErrorReason.OTHER)
+        return PairingResponseErrorMessage(error_message=PairingErrorReason.OTHER)
+
+
+def refused(body: bytes) -> PairingRefused:
+    """Return the error for a 400 to ``requestPairing``, with a sentence for the user (PAIRC-07)."""
+    message = _error_message(body)
     what, hint = _REFUSALS[message.error_message]
     info = for_display(message.additional_info or "", 200)
     if info and message.error_message is PairingErrorReason.OTHER:
@@ -305,11 +309,7 @@ class PairingClientAttempt:
 
 def _without_details(what: str, status: int, body: bytes) -> ProtocolViolation:
     """Return the error for a refusal of the details request, with the server's sentence for a person, if any."""
-    try:
-        said = PairingResponseErrorMessage.from_json(body).additional_info
-    except MalformedMessage:
-        said = None
-    info = for_display(said or "", 200).rstrip(".")
+    info = for_display(_error_message(body).additional_info or "", 200).rstrip(".")
     return ProtocolViolation(f"The other device {what} (HTTP {status}{f', saying: {info}' if info else ''}).")
 
 

@@ -108,10 +108,8 @@ class AfterFailure(Enum):
     """Effect of a failed attempt on its token (TOK-05)."""
 
     NOTHING = auto()
-    WITHDRAWN = auto()
-    """The token was short and has been withdrawn."""
-    TELL = auto()
-    """The token stays valid; the user is notified, once."""
+    WITHDRAWN = auto()  # it was short
+    TELL = auto()  # it stays valid; the user is notified, once
 
 
 @dataclass(slots=True)
