@@ -63,13 +63,7 @@ _SENDERS: Final = {"rm": "device", "cem": "cloud"}
 
 
 async def run(tell: Narrator, *, log_dir: Path | None, verbose: bool, embedded: bool = False) -> None:
-    """Run the demonstration.
-
-    Args:
-        tell: Callback for each step.
-        log_dir: Directory for the logs of all processes; None deletes them.
-        verbose: Whether the processes log in detail.
-        embedded: Take the embedded broker even where there is a Mosquitto.
+    """Run the demonstration; without ``log_dir`` the logs of all processes are deleted.
 
     Raises:
         Failure: A step failed or took too long.

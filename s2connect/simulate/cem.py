@@ -42,11 +42,7 @@ class EnergyManager:
 
     Every :data:`PERIOD` it compares the measurements of the devices: a surplus goes into storages and into what can run
     now, a lack is met by storages that can discharge. Storages with a deadline are filled in time. Where the fuse would
-    blow it limits production, and consumption that can wait.
-
-    Args:
-        fuse_limit: W that may be taken from the grid or given to it, at most.
-        now: The time, with its zone.
+    blow, which takes or gives ``fuse_limit`` W, it limits production, and consumption that can wait.
 
     Attributes:
         devices: State of each device, by the name of its session.
@@ -75,11 +71,7 @@ class EnergyManager:
         self._limits.pop(device, None)
 
     def received(self, device: str, message: S2Message, now: datetime) -> list[Outgoing]:
-        """Take a message of a device.
-
-        Returns:
-            The selection of a control type, after its ResourceManagerDetails.
-        """
+        """Take a message of a device. Returns the selection of a control type, after its ResourceManagerDetails."""
         picture = self.devices.get(device)
         if picture is None:
             return []
@@ -144,13 +136,7 @@ class EnergyManager:
         return total, said
 
     def _protect_fuse(self, surplus: float, flexible: dict[str, Picture], now: datetime) -> list[Outgoing]:
-        """Limit production where the fuse would blow.
-
-        Args:
-            surplus: W that go to the grid as things are planned, with production as measured.
-            flexible: Devices that are controlled.
-            now: The time.
-        """
+        """Limit production where the fuse would blow: ``surplus`` W go to the grid as planned, with it as measured."""
         peaks = {
             name: -picture.limits(LOWER)[0]
             for name, picture in flexible.items()

@@ -63,9 +63,6 @@ _BAD_NEWS: Final = frozenset({InstructionStatus.REJECTED, InstructionStatus.ABOR
 class Clock:
     """The simulated time. It agrees in all programs that run with one speed since midnight (UTC), and never goes back.
 
-    Args:
-        speed: Simulated seconds in a real one.
-
     Raises:
         UsageError: ``speed`` is not above 0 and at most :data:`MAX_SPEED`.
     """

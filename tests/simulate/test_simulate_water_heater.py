@@ -111,6 +111,17 @@ def test_a_job_runs_when_it_is_scheduled_and_then_there_is_another() -> None:
     assert heater.power == 0.0
 
 
+def test_between_jobs_it_stands_still_even_if_it_was_heating_when_they_began() -> None:
+    heater = a_device("water-heater")
+    heater.tank.temperature = COMFORT[0]
+    heater.advance(MIDNIGHT + MINUTE)
+    assert heater.power == heater.max_power, "alone it heats"
+    (profile,) = of(ppbc.PowerProfileDefinition, select(heater, PPBC, MIDNIGHT + MINUTE))
+    heater.instructed(about(ppbc.ScheduleInstruction, profile, MIDNIGHT + MINUTE), MIDNIGHT + MINUTE)
+    assert PowerSequenceStatus.FINISHED in courses(heater.advance(MIDNIGHT + 8 * HOUR))
+    assert heater.power == 0.0
+
+
 def test_the_energy_is_that_of_the_sequence() -> None:
     heater = a_device("water-heater")
     (profile,) = of(ppbc.PowerProfileDefinition, select(heater, PPBC, MIDNIGHT))

@@ -13,13 +13,10 @@ from s2connect.simulate.units import POWER, number_range, spans
 
 
 class Limited(Device):
-    """A device whose power can be limited; its user agrees to all limits and it needs no energy unless it says so.
-
-    Attributes:
-        consequence: Consequence for the energy that a limit cuts off.
-    """
+    """A device whose power can be limited; its user agrees to all limits and it needs no energy unless it says so."""
 
     consequence: ClassVar[pebc.PowerEnvelopeConsequenceType]
+    """Consequence for the energy that a limit cuts off."""
 
     @property
     @abc.abstractmethod

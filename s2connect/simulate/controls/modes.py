@@ -43,14 +43,9 @@ class Mode(NamedTuple):
 
 
 class Actuator:
-    """An actuator, or a device under OMBC: its modes, and which one is active. Each can change to each other.
+    """An actuator, or a device under OMBC: its modes, and which one is active, at first the first one.
 
-    Args:
-        id: Identifier.
-        modes: Its modes; the first one is active in the beginning, with factor 0.
-        now: The time.
-        holds: By mode, how long it stays there at least.
-        commodity: What it runs on.
+    Each can change to each other; ``holds`` says by mode how long it stays there at least.
     """
 
     def __init__(

@@ -124,11 +124,7 @@ class Device(abc.ABC):
         return [*said, *self._measurement(now), *self._power_forecast(now)]
 
     def advance(self, now: datetime) -> list[S2Message]:
-        """Let time go on to ``now``.
-
-        Returns:
-            The messages that were due since the last call.
-        """
+        """Let time go on to ``now``. Returns the messages that were due since the last call."""
         said: list[S2Message] = []
         while (due := self.next_due) <= now:
             self._progress(due)

@@ -20,13 +20,7 @@ def hot_water(hour: float) -> float:
 
 
 class Tank:
-    """Water of one temperature.
-
-    Args:
-        litres: How much.
-        temperature: °C in the beginning.
-        loss: W per °C above the room's temperature.
-    """
+    """Litres of water of one temperature in °C, with a loss in W per °C above the room's temperature."""
 
     def __init__(self, litres: float, temperature: float, *, loss: float) -> None:
         self.capacity = litres * WATER
