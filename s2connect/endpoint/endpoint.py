@@ -257,8 +257,11 @@ class Endpoint:
         await asyncio.gather(*(c.close() for c in self._connections.values()))
         await self._pairings.close()
         await self.supervisor.close()
-        for transport in self._transports.values():
-            await transport.close()
+        for name, transport in self._transports.items():
+            try:
+                await transport.close()
+            except Exception:  # it may be of another package
+                _log.exception("The transport %s could not be closed", name)
         if self._server is not None:
             await self._server.close()
         self._state.events.close()
@@ -287,14 +290,14 @@ class Endpoint:
         """Add nodes and keep them in the settings, which are written once: all of them, or none.
 
         Raises:
-            ConfigurationError: An id or alias is taken, or an alias is missing.
+            ConfigurationError: An id or alias is taken, an alias is missing, or a transport cannot be used.
             StorageError: The settings could not be written.
         """
         if not nodes:
             return []
         async with self._config_lock:
+            await self._start_transports(nodes)
             await self._write_config([*self.config.nodes, *nodes])
-        await self._start_transports(nodes)
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
-from s2connect import Endpoint, Role
+from s2connect import Endpoint, NodeConfig, Role
 from s2connect.errors import ConfigurationError
 from tests.endpoint.conftest import OpenEndpoint, lan_config
 from tests.endpoint.test_endpoint_mqtt import meet, talk
@@ -25,6 +26,12 @@ class Pigeon(MemoryTransport):
         super().__init__(LOFT)
         made.append(config)
 
+class Stuck(Pigeon):
+    name = "X-Stuck"
+
+    async def close(self):
+        raise OSError("no way out")
+
 def broken(config):
     raise OSError("no pigeon")
 """
@@ -32,6 +39,7 @@ ENTRY_POINTS = """[s2connect.transports]
 X-Pigeon = pigeon:Pigeon
 X-Dove = pigeon:Pigeon
 X-Broken = pigeon:broken
+X-Stuck = pigeon:Stuck
 """
 
 
@@ -73,3 +81,19 @@ async def test_a_package_whose_transport_no_node_names_is_not_loaded(open_endpoi
 async def test_a_transport_that_cannot_be_used_is_said_with_its_package(open_endpoint: OpenEndpoint, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} of the package pigeon-post"):
         await opened(open_endpoint, Role.RM, name)
+
+
+async def test_a_node_whose_transport_cannot_be_used_is_not_created(open_endpoint: OpenEndpoint) -> None:
+    endpoint = await opened(open_endpoint, Role.RM, "WebSocket")
+    with pytest.raises(ConfigurationError, match="pigeon-post"):
+        await endpoint.create_nodes([NodeConfig(role=Role.RM, alias="B", communication_protocols=("X-Broken",))])
+    assert len(endpoint.config.nodes) == len(endpoint.nodes) == 1
+
+
+async def test_a_transport_that_cannot_be_closed_keeps_no_port_open(caplog: pytest.LogCaptureFixture) -> None:
+    node = NodeConfig(role=Role.RM, communication_protocols=("X-Stuck", "WebSocket"))
+    async with Endpoint.open(config=lan_config(Role.RM, nodes=(node,))) as endpoint:
+        host, port = endpoint.pairing_url.host, endpoint.pairing_url.port
+    assert "X-Stuck could not be closed" in caplog.text
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, port)
