@@ -21,14 +21,7 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import (
-    ConfigurationError,
-    NotInitialised,
-    NotReachable,
-    PairingsLost,
-    StorageError,
-    UsageError,
-)
+from s2connect.errors import ConfigurationError, NotInitialised, NotReachable, PairingsLost, StorageError, UsageError
 from s2connect.events import EventStream
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -157,10 +150,7 @@ class Endpoint:
             stack.push_async_callback(store.close)
             proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
             resolver = Resolver(
-                addresses or {},
-                zeroconf,
-                public_only=config.connects_to_internet_only,
-                proxies=proxies,
+                addresses or {}, zeroconf, public_only=config.connects_to_internet_only, proxies=proxies
             )
             stack.push_async_callback(resolver.close)
             state = EndpointState(

@@ -50,13 +50,7 @@ from s2connect.pairing.code import PairingCode
 from s2connect.pairing.lan_core import LanEvent, LanOperations
 from s2connect.pairing.lan_http import LanService
 from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
-from s2connect.pairing.long_poll_core import (
-    LongPollEvent,
-    LongPollServer,
-    NodeGone,
-    NodeWaits,
-    NoTokenOnClient,
-)
+from s2connect.pairing.long_poll_core import LongPollEvent, LongPollServer, NodeGone, NodeWaits, NoTokenOnClient
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.store.base import Pairing, PairKey
@@ -96,10 +90,7 @@ class LocalNetwork:
         self._zeroconf = zeroconf
         neighbourhood = Neighbourhood()
         self._operations = LanService(
-            LanOperations(lambda: state.local),
-            neighbourhood,
-            ready=lambda: state.ready,
-            on_event=self._publish,
+            LanOperations(lambda: state.local), neighbourhood, ready=lambda: state.ready, on_event=self._publish
         )
         self._long_polling = LongPollService(
             LongPollServer(),

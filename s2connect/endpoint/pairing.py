@@ -33,9 +33,7 @@ class PairingManager:
 
     def __init__(self, state: EndpointState, pairings: Pairings, certificates: CertificateManager) -> None:
         self.server = PairingServer(
-            lambda: state.local,
-            session_url=state.session_url,
-            wan_clients_only=state.config.wan_pairing_server,
+            lambda: state.local, session_url=state.session_url, wan_clients_only=state.config.wan_pairing_server
         )
         self._state = state
         self._pairings = pairings

@@ -221,8 +221,7 @@ class Pairings:
     async def _unpair_at_server(self, pairing: Pairing, tokens: list[AccessToken]) -> None:
         assert pairing.initiate_session_url is not None
         await self._state.resolver.first_reachable(
-            pairing.initiate_session_url.host,
-            lambda address: self._client.unpair(pairing, tokens, address=address),
+            pairing.initiate_session_url.host, lambda address: self._client.unpair(pairing, tokens, address=address)
         )
 
     def _wait_for_proof(self, pairing: Pairing) -> None:

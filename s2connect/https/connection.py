@@ -57,7 +57,6 @@ class _RequestHandler(web.RequestHandler):
         raise ConnectionResetError
 
     def log_exception(self, *arguments: Any, **keywords: Any) -> None:
-        """Log what aiohttp did not expect, unless it is the peer's doing."""
         if not isinstance(keywords.get("exc_info"), PEER_FAULTS):
             super().log_exception(*arguments, **keywords)
 
@@ -102,7 +101,6 @@ class HttpConnection(asyncio.Protocol):
         self._begun_before = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
         if self._entry.stage is Stage.GONE:  # it had to make room, or the server closes, in the last moment
             self._handler = asyncio.Protocol()
@@ -115,7 +113,6 @@ class HttpConnection(asyncio.Protocol):
         self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what the bounds allow."""
         if self._entry.stage is not Stage.GONE:
             self._bytes += len(data)
             self._lines += data.count(b"\n")
@@ -140,7 +137,6 @@ class HttpConnection(asyncio.Protocol):
         self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the connection out of the admission."""
         self._in_time()
         self._admission.leave(self._entry)
         self._open_connections.pop(self.transport, None)

@@ -94,19 +94,14 @@ class HttpsServer:
             network = network_of(request.remote or "")
             if network not in self._without_version and len(self._without_version) < MAX_WARNED:
                 self._without_version.add(network)
-                _log.warning(
-                    "%s asks for %s without the version of the API; its URLs have to have %s/ before the operation",
-                    request.remote,
-                    request.path,
-                    API_VERSIONS[0],
-                )
+                what = "%s asks for %s without the version of the API; its URLs have to have %s/ before the operation"
+                _log.warning(what, request.remote, request.path, API_VERSIONS[0])
             return await handler(request)
 
         self._app.router.add_route(method, f"{base_path}{API_VERSIONS[0]}/{name}", handler)
         self._app.router.add_route(method, f"{base_path}{name}", warned)
 
     def add_get(self, path: str, handler: Handler) -> None:
-        """Serve a resource."""
         self._app.router.add_get(path, handler)
 
     async def start(self) -> None:

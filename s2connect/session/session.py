@@ -212,10 +212,7 @@ class Session:
         return message
 
     def answer(
-        self,
-        message: Message | str,
-        status: ReceptionStatusValue | str = ReceptionStatusValue.OK,
-        label: str = "",
+        self, message: Message | str, status: ReceptionStatusValue | str = ReceptionStatusValue.OK, label: str = ""
     ) -> None:
         """Answer a message that the application has kept (:data:`LATER`), before or after it was received.
 
