@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from s2connect.errors import ConfigurationError, StorageError, StorageUnavailable
 from s2connect.store.base import MAX_VAULT_BYTES, Vault
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["FileVault", "KeyringVault", "VaultKind", "open_vault"]
 
 VaultKind = Literal["auto", "keyring", "files"]
-
-T = TypeVar("T")
 
 # No dot at the beginning: neither "." and ".." nor an unfinished file is a name.
 _NAME = re.compile(r"[a-z0-9-][a-z0-9.-]{0,99}")
@@ -91,7 +90,8 @@ class KeyringVault:
                 hint="Install it with: pip install 's2connect[keyring]'",
             ) from error
         self._service = service
-        self._backend: KeyringBackend = _translated("open", "", keyring.get_keyring)
+        with _translated("open", ""):
+            self._backend: KeyringBackend = keyring.get_keyring()
 
     @property
     def is_safe(self) -> bool:
@@ -103,7 +103,8 @@ class KeyringVault:
 
     def get(self, name: str) -> bytes | None:
         check_entry(name)
-        text = _translated("read", name, lambda: self._backend.get_password(self._service, name))
+        with _translated("read", name):
+            text = self._backend.get_password(self._service, name)
         if text is None:
             return None
         try:
@@ -117,29 +118,28 @@ class KeyringVault:
         check_entry(name, secret)
         text = base64.b64encode(secret).decode("ascii")
         try:
-            _translated("write", name, lambda: self._backend.set_password(self._service, name, text))
+            with _translated("write", name):
+                self._backend.set_password(self._service, name, text)
         except StorageUnavailable as error:
             # What a backend says of a value that it could not write may repeat the value (SEC-01).
             raise error from None
 
     def delete(self, name: str) -> None:
         check_entry(name)
-
-        def delete() -> None:
+        with _translated("delete", name):
             # Backends differ in what they raise for an entry that is not there.
             if self._backend.get_password(self._service, name) is not None:
                 self._backend.delete_password(self._service, name)
-
-        _translated("delete", name, delete)
 
     def listed(self) -> list[str]:
         return []  # backends do not list
 
 
-def _translated(doing: str, name: str, call: Callable[[], T]) -> T:
-    """Call the keyring; whatever it raises, its backends being many, becomes StorageUnavailable."""
+@contextlib.contextmanager
+def _translated(doing: str, name: str) -> Iterator[None]:
+    """Make StorageUnavailable of whatever the keyring raises, whose backends are many."""
     try:
-        return call()
+        yield
     except Exception as error:
         entry = f" the entry {name} in" if name else ""
         raise StorageUnavailable(
