@@ -218,7 +218,7 @@ def _root_of(chain: list[bytes]) -> bytes | None:
         return None
 
 
-def _address_of(host: str, port: int, flow: int = 0, zone: int = 0) -> str:
+def _address_of(host: str, _port: int, _flow: int = 0, zone: int = 0) -> str:
     return f"{host}%{zone}" if zone and "%" not in host else host
 
 
