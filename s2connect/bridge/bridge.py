@@ -51,6 +51,7 @@ from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
 from s2connect.bridge.nodes import (
     NodeDevicesSide,
+    NodeLinkSide,
     NodeManagerSide,
     provide_nodes,
     representative_alias,
@@ -60,6 +61,7 @@ from s2connect.bridge.plain import (
     PlainClientDevicesSide,
     PlainClientManagerSide,
     PlainServerDevicesSide,
+    PlainServerLinkSide,
     PlainServerManagerSide,
 )
 from s2connect.bridge.recording import Record
@@ -263,20 +265,17 @@ class Bridge:
             done = Reloaded()
             self.failed.clear()
             old = self.config
-            for table in ("home", "endpoint", "mqtt", "proxy", "metrics"):
-                if getattr(old, table) != getattr(config, table):
-                    done.restart.append(table)
+            tables = ("home", "endpoint", "mqtt", "proxy", "metrics")
+            done.restart.extend(table for table in tables if getattr(old, table) != getattr(config, table))
             if any(map(_is_node, config.routes)) and not any(map(_is_node, old.routes)):
                 done.restart.append("endpoint")
             wanted = {route.name: route for route in config.routes}
             for name in [name for name in self._running if name not in wanted]:
-                await self._end(name)
+                await self._running.pop(name).route.close()
                 done.ended.append(name)
             for name, new in wanted.items():
                 await self._renew(name, new, done)
             self.config = config
-            for name, why in self.failed.items():
-                _log.error("the route %s does not run: %s", name, why)
             return done
 
     async def _renew(self, name: str, new: RouteConfig, done: Reloaded) -> None:
@@ -291,14 +290,12 @@ class Bridge:
                 running.config = new
             else:
                 if running is not None:
-                    await self._end(name)
+                    await self._running.pop(name).route.close()
                 await self._begin(new)
                 done.begun.append(name)
         except S2ConnectError as error:
             self.failed[name] = done.failed[name] = str(error)
-
-    async def _end(self, name: str) -> None:
-        await self._running.pop(name).route.close()
+            _log.error("the route %s does not run: %s", name, error)
 
     # Status
 
@@ -330,8 +327,8 @@ class Bridge:
             "devices": {"type": config.devices.type},
             "manager": {"type": config.manager.type},
             "links": [
-                {**self._link_object(route, key, link.status()), "node": str(representative_id(own, key))}
-                for key, link in route.links.items()
+                {**_link_object(key, link), "node": str(representative_id(own, key))}
+                for key, link in sorted(route.links.items(), key=lambda item: item[1].name)
             ],
         }
         if isinstance(route.devices, NodeDevicesSide):
@@ -341,32 +338,6 @@ class Bridge:
                 "alias": node.alias,
                 "pairing_url": str(self.endpoint.pairing_url),
             }
-        found["links"].sort(key=lambda link: link["name"])
-        return found
-
-    def _link_object(self, route: Route, key: str, status: LinkStatus) -> Object:
-        found: Object = {
-            "name": status.name,
-            "key": for_display(key, 64),
-            "state": str(status.state),
-            "for_seconds": round(status.for_seconds, 3),
-            "reason": status.reason,
-            "retry_in": None if status.retry_in is None else round(status.retry_in, 3),
-            "times_up": status.times_up,
-        }
-        by_role: dict[str, Mapping[Role, Any]] = {
-            "sides": {role: asdict(side) for role, side in status.sides.items()},
-            "messages": status.counts,
-            "refusals": status.refusals,
-            "queued": status.queued,
-        }
-        found |= {name: {role.lower(): part for role, part in parts.items()} for name, parts in by_role.items()}
-        manager = route.manager
-        if isinstance(manager, NodeManagerSide) and (node := manager.node_of(key)) is not None:
-            paired = status.sides[Role.CEM].title if route.links[key].sides[Role.CEM].initiator is not None else None
-            found["representative"] = {"node": str(node.id), "alias": node.alias, "paired_with": paired}
-        elif isinstance(manager, PlainServerManagerSide):
-            found["path"] = manager.path_of(key)
         return found
 
     def totals(self) -> Mapping[str, Totals]:
@@ -378,6 +349,33 @@ class Bridge:
                 if link.status().state is not LinkState.STOPPED:  # that is counted with what is past
                     sums.update(link.counters.totals())
         return found
+
+
+def _link_object(key: str, link: Link) -> Object:
+    status = link.status()
+    found: Object = {
+        "name": status.name,
+        "key": for_display(key, 64),
+        "state": str(status.state),
+        "for_seconds": round(status.for_seconds, 3),
+        "reason": status.reason,
+        "retry_in": None if status.retry_in is None else round(status.retry_in, 3),
+        "times_up": status.times_up,
+    }
+    by_role: dict[str, Mapping[Role, Any]] = {
+        "sides": {role: asdict(side) for role, side in status.sides.items()},
+        "messages": status.counts,
+        "refusals": status.refusals,
+        "queued": status.queued,
+    }
+    found |= {name: {role.lower(): part for role, part in parts.items()} for name, parts in by_role.items()}
+    manager = link.sides[Role.CEM]
+    if isinstance(manager, NodeLinkSide):
+        paired = manager.title if manager.pairing is not None else None
+        found["representative"] = {"node": str(manager.node.id), "alias": manager.node.alias, "paired_with": paired}
+    elif isinstance(manager, PlainServerLinkSide):
+        found["path"] = manager.path
+    return found
 
 
 def _is_node(route: RouteConfig) -> bool:

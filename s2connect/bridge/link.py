@@ -156,19 +156,18 @@ class Link:
             for_seconds=now - machine.since,
             reason=machine.reason,
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
-            sides={role: self._side_status(role) for role in self.sides},
+            sides={role: self._side_status(role, side.title) for role, side in self.sides.items()},
             counts={role: dict(counts) for role, counts in self.counters.messages.items()},
             queued={role: len(outbox) for role, outbox in self._outboxes.items()},
             times_up=self._times_up,
             refusals={role: self.counters.refusals(role, now) for role in self.sides},
         )
 
-    def _side_status(self, role: Role) -> SideStatus:
-        title, connection = for_display(self.sides[role].title, 100), self._connections.get(role)
-        if connection is None:
-            return SideStatus(title, connected=False)
-        info = connection.info
-        return SideStatus(title, True, info.protocol, for_display(info.s2_version, 40), info.peer_address)
+    def _side_status(self, role: Role, title: str) -> SideStatus:
+        if (connection := self._connections.get(role)) is None:
+            return SideStatus(for_display(title, 100), connected=False)
+        info, version = connection.info, for_display(connection.info.s2_version, 40)
+        return SideStatus(for_display(title, 100), True, info.protocol, version, info.peer_address)
 
     # The task
 

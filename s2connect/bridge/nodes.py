@@ -190,11 +190,6 @@ class NodeManagerSide(ManagerSide):
             with contextlib.suppress(S2ConnectError):
                 await side.node.unpair(side.pairing.key.remote, forget=True)
 
-    def node_of(self, key: str) -> Node | None:
-        """Return the node that represents a device."""
-        side = self._sides.get(key)
-        return side.node if side is not None else None
-
     def _config(self, device: Device) -> NodeConfig:
         node, shown = representative_id(self._bridge, device.key), device.description
         represented = self._endpoint.nodes.get(node)

@@ -278,11 +278,6 @@ class PlainServerManagerSide(PlainServerSide, ManagerSide):
         self._config = config
         self._sides: dict[str, PlainServerLinkSide] = {}
 
-    def path_of(self, key: str) -> str | None:
-        """Return the path of a device; None where it is not represented."""
-        side = self._sides.get(key)
-        return side.path if side is not None else None
-
     async def represent(self, device: Device) -> LinkSide:
         """Represent a device. It keeps its path, also when its name changes.
 

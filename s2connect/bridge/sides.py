@@ -65,12 +65,7 @@ class RouteLinks(Protocol):
         """Prepare for many devices that will be passed to :meth:`add_device` next."""
 
     async def remove_device(self, key: str, *, for_good: bool = True) -> None:
-        """Remove a device.
-
-        Args:
-            key: The device.
-            for_good: Represent it no more. Otherwise only its link ends, e.g. because its settings have changed.
-        """
+        """Remove a device. Not ``for_good`` only its link ends, e.g. because its settings have changed."""
 
     async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
         """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user."""

@@ -58,7 +58,7 @@ async def test_a_device_and_an_energy_manager_meet_through_the_bridge() -> None:
         await rm.node().pair(endpoint.pairing_url, code)
         key = str(rm.node().id)
         await until(lambda: key in route.links)
-        representative = manager.node_of(key)
+        representative = manager._sides[key].node
         assert representative is not None
         await representative.pair(cem.pairing_url, cem.node().issue_pairing_code())
         rm_sessions, cem_sessions = rm.node().sessions(), cem.node().sessions()

@@ -39,7 +39,7 @@ async def test_a_device_that_was_unpaired_can_be_paired_again_and_its_representa
         await until(lambda: house.key in house.route.links)
         assert house.link.status().state is LinkState.UNPAIRED
         assert isinstance(house.route.manager, NodeManagerSide)
-        representative = house.route.manager.node_of(house.key)
+        representative = house.route.manager._sides[house.key].node
         assert representative is not None
         assert representative.id == house.ids["representative"], "the same for ever"
         await representative.pair(house.manager.pairing_url, house.manager.node().issue_pairing_code())

@@ -142,7 +142,7 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
         )
         manager = PlainServerManagerSide(BRIDGE, server_manager("/s2/{name}", token_file=token))
         async with opened(devices, manager) as route, within(10):
-            assert (manager.path_of("one"), manager.path_of("two")) == ("/s2/Heat-pump-1", "/s2/Heat-pump-2")
+            assert paths(manager) == {"one": "/s2/Heat-pump-1", "two": "/s2/Heat-pump-2"}
             first = await connect(manager.port, "/s2/Heat-pump-1", Role.CEM, "for-the-cem")
             one_device = await anext(one)
             await converse(one_device, first)
@@ -151,9 +151,13 @@ async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_
             await converse(two_device, second)
             await until_up(route, 2)
             await asyncio.gather(route.remove_device("one"), ended(first, one_device))
-            assert manager.path_of("one") is None
+            assert "one" not in paths(manager)
             assert [s.name for s in route.status()] == ["house/Heat pump 2"]
             await part(route, two_device, second)
+
+
+def paths(manager: PlainServerManagerSide) -> dict[str, str]:
+    return {key: side.path for key, side in manager._sides.items()}
 
 
 async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Path) -> None:
@@ -164,12 +168,12 @@ async def test_a_device_cannot_take_the_path_of_another_by_its_name(tmp_path: Pa
     async with opened(devices, manager):
         for key in ("one", "two"):
             await manager.represent(PlainServerDevice(id=key, name="Pump ../x?y=1#{id}").device())
-        assert manager.path_of("one") == "/s2/Pump-..-x-y-1-id"
-        assert str(manager.path_of("two")).startswith("/s2/Pump-..-x-y-1-id-")
+        assert paths(manager)["one"] == "/s2/Pump-..-x-y-1-id"
+        assert paths(manager)["two"].startswith("/s2/Pump-..-x-y-1-id-")
         (tmp_path / "token").unlink()
         with pytest.raises(ConfigurationError):
             await manager.represent(PlainServerDevice(id="three", name="Third").device())
-        assert manager.path_of("three") is None
+        assert "three" not in paths(manager)
 
 
 async def test_a_listener_for_other_machines_needs_tls_or_a_permission() -> None:
