@@ -108,6 +108,7 @@ class _Running:
     route: Route
 
 
+@dataclass(eq=False, repr=False)
 class Bridge:
     """A bridge: use :meth:`open` with ``async with``.
 
@@ -118,25 +119,16 @@ class Bridge:
         failed: Routes that do not run, with the reason.
     """
 
-    def __init__(
-        self,
-        config: BridgeConfig,
-        endpoint: Endpoint,
-        bridge: NodeId,
-        on_change: OnChange | None,
-        record: Record | None = None,
-    ) -> None:
-        """Use :meth:`open`."""
-        self.config = config
-        self.endpoint = endpoint
-        self.id = bridge
-        self.failed: dict[str, str] = {}
-        self._on_change = on_change
-        self._record = record
-        self._running: dict[str, _Running] = {}
-        self._past: dict[str, Totals] = {}
-        self._since = time.time()
-        self._reloading = asyncio.Lock()
+    config: BridgeConfig
+    endpoint: Endpoint
+    id: NodeId
+    _on_change: OnChange | None
+    _record: Record | None
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    _running: dict[str, _Running] = field(default_factory=dict, init=False)
+    _past: dict[str, Totals] = field(default_factory=dict, init=False)
+    _since: float = field(default_factory=time.time, init=False)
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -394,12 +386,7 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
 
 
 def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
-    """Create the home of a bridge, or update its settings from the file; return them and its id. Blocks.
-
-    Raises:
-        ConfigurationError: A setting cannot be used.
-        StorageError: The home cannot be read or written.
-    """
+    """Create the home of a bridge, or update its settings from the file; return them and its id. Blocks."""
     try:
         known = read_config(Home.open(config.home))
     except NotInitialised:

@@ -68,11 +68,7 @@ def load(file: Path) -> tuple[BridgeConfig, list[Problem]]:
 
 
 def home_of(file: Path) -> Path:
-    """The home that a file names, whatever else is wrong with it. Blocks.
-
-    Raises:
-        ConfigurationError: It cannot be read, or names none.
-    """
+    """Return the home that a file names, whatever else is wrong with it. Blocks."""
     try:
         home = tomllib.loads(file.read_text("utf-8-sig")).get("home")
     except OSError as error:

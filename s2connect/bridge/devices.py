@@ -36,12 +36,7 @@ class Device:
 
 
 async def read_secret(path: Path, what: str, make: Callable[[str], SecretT]) -> SecretT:
-    """Read a file with one secret, which only its owner may read; ``make`` raises ValueError for what is none.
-
-    Raises:
-        ConfigurationError: It is missing, empty, or does not hold ``what``.
-        StorageError: It cannot be read, or others can read it.
-    """
+    """Read a file with one secret, which only its owner may read; ``make`` raises ValueError for another."""
     content = await asyncio.to_thread(read_private, path, MAX_SECRET_BYTES)
     try:
         if text := (content or b"").decode("utf-8").strip():
@@ -52,7 +47,7 @@ async def read_secret(path: Path, what: str, make: Callable[[str], SecretT]) -> 
 
 
 async def read_credentials(token_file: Path | None, login_file: Path | None) -> tuple[Secret | None, Secret | None]:
-    """Read a token and a login from their files, as far as they are configured; errors as of :func:`read_secret`."""
+    """Read a token and a login from their files, as far as they are configured."""
     token = await read_secret(token_file, "a token in ASCII", Secret) if token_file is not None else None
     login = await read_secret(login_file, "user:password in ASCII", Secret) if login_file is not None else None
     return token, login

@@ -79,13 +79,9 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
 
 
 class LinkStateMachine:
-    """State machine of one link. Its clock, in seconds, never goes back.
+    """State machine of one link: its state, since when, why, and when the bridge connects by itself.
 
-    Attributes:
-        state: The state.
-        since: Time at which it began.
-        reason: Reason for people; empty where the state says it all.
-        retry_at: Time at which the bridge connects by itself; None where it does not.
+    Its clock, in seconds, never goes back.
     """
 
     def __init__(self, *, paired: bool, now: float) -> None:
@@ -97,11 +93,7 @@ class LinkStateMachine:
         self._up_at: float | None = None
 
     def on(self, event: LinkEvent, *, now: float, reason: str = "", chance: float = 0.0) -> LinkState:
-        """Apply an event; ``chance``, uniform in [0, 1), spreads the next attempt (REC-02).
-
-        Raises:
-            ValueError: The event is not possible in this state; a mistake of the caller.
-        """
+        """Apply an event that is possible in this state; ``chance``, uniform in [0, 1), spreads attempts (REC-02)."""
         state = LinkState.STOPPED if event is LinkEvent.STOP else TABLE[self.state].get(event)
         if event is LinkEvent.BROKEN and self.state is not LinkState.STOPPED:
             state = LinkState.FAILED

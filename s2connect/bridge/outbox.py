@@ -64,11 +64,7 @@ class Outbox:
         return False
 
     async def run(self) -> None:
-        """Send what was put, until the connection is gone. Cancelled, what is being sent may be sent or not.
-
-        Raises:
-            ConnectionClosed: It is gone.
-        """
+        """Send what was put, until the connection is gone, which raises. Cancelled, what is being sent may be sent."""
         while self._ended is None:
             await self._work.wait()
             self._work.clear()
@@ -79,11 +75,7 @@ class Outbox:
         raise self._ended
 
     async def flush(self) -> None:
-        """Wait until :meth:`run` has sent everything.
-
-        Raises:
-            ConnectionClosed: The connection is gone.
-        """
+        """Wait until :meth:`run` has sent everything. Raises ConnectionClosed, where the connection is gone."""
         while self._queue or self._sending:
             if self._ended is not None:
                 raise self._ended

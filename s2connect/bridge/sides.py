@@ -117,9 +117,7 @@ class ConfiguredDevicesSide(DevicesSide, ABC, Generic[DeviceT]):
     async def update(self, devices: Iterable[DeviceT]) -> list[str]:
         """Replace the configuration, and return the keys of the devices of which it differs; the others are untouched.
 
-        Raises:
-            ConfigurationError: One of them cannot be used; those before it are in force.
-            StorageError: A secret cannot be read.
+        Raises ConfigurationError or StorageError, where one of them cannot be used; those before it are in force.
         """
         old, new = self._devices, {device.key: device for device in devices}
         changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]

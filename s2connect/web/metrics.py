@@ -35,17 +35,10 @@ _HERE: Final = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.
 
 
 class Metrics:
-    """Serves at ``http://127.0.0.1:port``; use it with ``async with``.
+    """Serves at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
 
     ``/metrics`` has the numbers, ``/`` the status page, ``/status.json`` what that is made of. A request that is meant
     for another host is refused: it comes from a web page that had its own name lead here.
-
-    Args:
-        bridge: The bridge.
-        port: TCP port, 0 for any.
-
-    Attributes:
-        port: The port it listens on, once started.
 
     Raises:
         ConfigurationError: The extra ``metrics`` is not installed; or, when it starts, the port is taken.

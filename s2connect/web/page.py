@@ -88,12 +88,7 @@ HEADERS: Final = {
 
 
 def status_page(status: Object, now: datetime) -> str:
-    """Write the page.
-
-    Args:
-        status: Of :meth:`s2connect.bridge.bridge.Bridge.status`; its texts may be anybody's.
-        now: When that was, with its time zone.
-    """
+    """Write the page from :meth:`s2connect.bridge.bridge.Bridge.status`, whose texts may be anybody's."""
     links = [link for route in status["routes"] for link in route["links"]]
     up = sum(link["state"] == LinkState.UP for link in links)
     running = f"running for {span(status['running_for'])}"
