@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -147,6 +146,7 @@ class FaultHouse:
 async def open_without_listening(config: BridgeConfig) -> AsyncIterator[Bridge]:
     """The bridge, only to make its home and ids."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Endpoint, "open", functools.partial(Endpoint.open, serve=False))
+        real = Endpoint.open
+        patch.setattr(Endpoint, "open", lambda *arguments, **more: real(*arguments, **{**more, "serve": False}))
         async with Bridge.open(config) as bridge:
             yield bridge
