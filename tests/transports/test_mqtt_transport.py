@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import ValidationError
 
 from s2connect.errors import (
@@ -137,7 +138,8 @@ async def watch() -> AsyncIterator[Watch]:
             stack.push_async_callback(admin.close)
             seen: list[Packet] = []
             admin._receiver.routes = _Everything(seen)
-            await admin.subscribe("#", kept=True)
+            admin._client.subscribe("#", options=SubscribeOptions(1, noLocal=True))  # with what is retained
+            await admin.subscribe("nothing")
             return admin, seen
 
         yield start

@@ -30,7 +30,7 @@ from s2connect.errors import (
 from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
-from s2connect.transports.mqtt.frames import Packet, longest_packet
+from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, Packet
 from s2connect.transports.mqtt.paho_client import PahoClient, Stream, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
@@ -108,7 +108,7 @@ class BrokerConnection:
         *,
         address: str | None = None,
         will: Packet | None = None,
-        max_packet: int = longest_packet(MAX_MESSAGE_BYTES),
+        max_packet: int = MAX_MESSAGE_BYTES + PACKET_ROOM_BYTES,
         drops: Counter[str] | None = None,
     ) -> None:
         url = settings.url
@@ -336,8 +336,8 @@ class BrokerConnection:
                 await self.subscribe(topic)
                 self._subscribed.add(topic)
 
-    async def subscribe(self, topic: str, *, kept: bool = False, probe: bool = False) -> None:
-        """Subscribe at QoS 1 and wait for SUBACK (MQ-11); also to retained messages that are ``kept``.
+    async def subscribe(self, topic: str, *, probe: bool = False) -> None:
+        """Subscribe at QoS 1 and wait for SUBACK (MQ-11).
 
         A ``probe`` is at QoS 0 and gets our own messages, to measure the broker.
 
@@ -347,7 +347,7 @@ class BrokerConnection:
         """
         no_local = not probe and not topic.startswith("$share/")  # there it is a protocol error (MQTT 5, 3.8.3.1)
         qos = 0 if probe else 1
-        options = SubscribeOptions(qos, no_local, retainHandling=0 if kept else 2)
+        options = SubscribeOptions(qos, no_local, retainHandling=2)
         _, mid = self._client.subscribe(topic, options=options)
         if mid is None or self.lost is not None:
             raise ConnectionClosed(reason="the connection to the broker is gone")

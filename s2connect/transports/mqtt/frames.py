@@ -83,11 +83,6 @@ _PROPERTIES: Final = frozenset({"s2-frame", "s2-seq", "s2-ver", "s2-salt"})
 _KINDS: Final = {str(kind): kind for kind in FrameKind}
 
 
-def longest_packet(receive_bytes: int) -> int:
-    """Return the longest packet that is read, from the longest message to be received (MQ-15)."""
-    return receive_bytes + PACKET_ROOM_BYTES
-
-
 def payload_room(topic: str, maximum_packet_size: int) -> int:
     """Return the bytes of S2 text that fit into one PUBLISH on a topic, where a broker limits packets (MQ-15)."""
     return max(0, maximum_packet_size - OVERHEAD_BYTES - len(topic.encode("utf-8")))

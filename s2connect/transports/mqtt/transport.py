@@ -34,8 +34,8 @@ from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.connection import MqttConnection
 from s2connect.transports.mqtt.frames import (
     MAX_OPEN_PACKET_BYTES,
+    PACKET_ROOM_BYTES,
     Packet,
-    longest_packet,
     no_presence,
     payload_room,
     presence,
@@ -478,7 +478,7 @@ class MqttTransport:
                 await self._context(url, guest=guest),
                 address=found[0] if found else None,
                 will=presence(space, mc, "lost", self._boot),
-                max_packet=longest_packet(self._limits.receive_bytes),
+                max_packet=self._limits.receive_bytes + PACKET_ROOM_BYTES,
                 drops=self.drops,
             ).open()
 
