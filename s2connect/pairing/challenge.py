@@ -43,13 +43,14 @@ class LiveProofs:
     """The responses that the attempts of one identity (certificate or host name) accept, as SHA-256 digests.
 
     The responses are HMACs over 32 random bytes, so the time that it takes to look one up tells nothing. Bounded by the
-    attempts that a pairing server keeps.
+    attempts that a pairing server keeps. This one is of one process; servers that share an identity need one in a store
+    that they share, where :meth:`claim` is one atomic operation and raises StorageError if it cannot decide.
     """
 
     def __init__(self) -> None:
         self._until: dict[bytes, float] = {}  # in the order of their expiry
 
-    def claim(
+    async def claim(
         self, sent: HmacChallengeResponse, expected: HmacChallengeResponse, *, now: float, lifetime: float
     ) -> bool:
         """Register what a new attempt accepts for ``lifetime`` seconds, unless a live one accepts what is to be sent.

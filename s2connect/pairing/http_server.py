@@ -15,12 +15,12 @@ from aiohttp import web
 from s2connect.errors import StorageError
 from s2connect.https.server import Handler, HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.pairing import PairingErrorReason
-from s2connect.model.reply import UNAUTHORIZED, Reply
+from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing.driver import Driver
 from s2connect.pairing.interface import DurablePairings, OtherWayRound, PairingServerEvent
 from s2connect.pairing.refusals import refusal
-from s2connect.pairing.server_core import ANSWER_ENTROPY, TOKEN_ENTROPY, Commit, PairingServer, Queued
+from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, TOKEN_ENTROPY, Commit, PairingServer, Queued
 from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,20 @@ class PairingService:
         if refused is not None:
             self._core.abandon(queued)
             return self._finish(refused)
-        return self._finish(self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY)))
+        return self._finish(await self._answer(queued))
+
+    async def _answer(self, queued: Queued) -> Reply:
+        decision = self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY))
+        if isinstance(decision, Reply):
+            return decision
+        try:
+            free = await self._core.proofs.claim(
+                decision.sent, decision.expected, now=_now(), lifetime=ATTEMPT_LIFETIME
+            )
+        except StorageError as error:
+            _log.error("a pairing request could not be answered: %s", error)
+            return BUSY
+        return self._core.claimed(decision, free=free, now=_now())
 
     async def _turn(self, queued: Queued, request: web.Request) -> Reply | None:
         """Wait for the turn of a request. Returns a refusal if it gets none."""

@@ -76,6 +76,19 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is not to be sent before ``proofs`` took the claim of ``sent`` and ``expected`` (HMAC-05)."""
+
+    queued: Queued
+    issued: IssuedToken = field(repr=False)
+    challenge: HmacChallenge = field(repr=False)
+    attempt_id: PairingAttemptId = field(repr=False)
+    sent: HmacChallengeResponse = field(repr=False)
+    expected: HmacChallengeResponse = field(repr=False)
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """A pairing that must be durable before the client gets its response (PAIR-10)."""
 
@@ -134,6 +147,7 @@ class PairingServer:
 
     Attributes:
         events: Attempts that ended without a pairing since it was last emptied; the endpoint takes and clears it.
+        proofs: What claims are made of; servers that share an identity share it, too.
     """
 
     def __init__(
@@ -143,6 +157,7 @@ class PairingServer:
         session_url: Callable[[], BaseUrl],
         wan_clients_only: bool = False,
         response_delay: float = RESPONSE_DELAY,
+        proofs: LiveProofs | None = None,
     ) -> None:
         """Serve the nodes of ``endpoint``, which gives it as it is now; ``session_url`` gives our own.
 
@@ -153,12 +168,12 @@ class PairingServer:
         self._session_url = session_url
         self._wan_clients_only = wan_clients_only
         self._delay = response_delay
+        self.proofs = proofs or LiveProofs()
         self._tokens: dict[NodeId, TokenTable] = {}
         self._limiters: dict[NodeId, NodeRateLimiter] = {}
         self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
         self._by_request: dict[bytes, _Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
-        self._proofs = LiveProofs()
         self._reports = LogLimiter()
         self.events: list[PairingServerEvent] = []
 
@@ -238,56 +253,74 @@ class PairingServer:
         self._limiter(queued.node.id).leave(queued.turn)
         self._left(queued.turn.source)
 
-    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply:
+    def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
         """Answer a queued request whose turn has come; ``entropy`` holds :data:`ANSWER_ENTROPY` random bytes.
 
-        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). The answer to a
-        challenge of our own is a refusal that reveals nothing (HMAC-05).
+        The token is looked at here, so that a refusal for want of one costs the same second (PAIR-02). Claim the proofs
+        of an :class:`Answer`, and call :meth:`claimed`.
         """
         self._left(queued.turn.source)
         self.expire(now=now)
-        same = self._by_request.get(queued.digest)
-        if same is not None and same.state is not _State.ENDED and same.expires_at > now:
-            return same.answer  # PAIR-07; the digest covers a challenge
-        request = queued.request
-        issued = self.tokens(queued.node.id).valid(now=queued.arrived_at, client=request.client_node_description.id)
+        if (same := self._same(queued, now)) is not None:
+            return same
+        client = queued.request.client_node_description.id
+        issued = self.tokens(queued.node.id).valid(now=queued.arrived_at, client=client)
         if issued is None:
             return refusal(
                 PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
                 "No pairing code is valid here now; ask for a new one on this device.",
             )
         challenge = HmacChallenge.from_bytes(entropy[ATTEMPT_ID_BYTES:ANSWER_ENTROPY])
-        response = respond(request.client_hmac_challenge, issued.token, queued.binding)
-        expected = respond(challenge, issued.token, queued.binding)
-        if not self._proofs.claim(response, expected, now=now, lifetime=ATTEMPT_LIFETIME):
+        return Answer(
+            queued,
+            issued,
+            challenge,
+            PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii")),
+            sent=respond(queued.request.client_hmac_challenge, issued.token, queued.binding),
+            expected=respond(challenge, issued.token, queued.binding),
+            expires_at=now + ATTEMPT_LIFETIME,
+        )
+
+    def _same(self, queued: Queued, now: float) -> Reply | None:
+        """Return the answer to an earlier identical request (PAIR-07); its digest covers a challenge."""
+        same = self._by_request.get(queued.digest)
+        return same.answer if same is not None and same.state is not _State.ENDED and same.expires_at > now else None
+
+    def claimed(self, answer: Answer, *, free: bool, now: float) -> Reply:
+        """Begin an attempt and return its answer if the claim was taken, otherwise a refusal that reveals nothing."""
+        queued = answer.queued
+        if not free:
             if count := self._reports.count("reflection", now):
                 self.events.append(ReflectionRefused(queued.node.id, queued.address, count))
             return refusal(PairingErrorReason.OTHER, "The request was refused.")
+        if (same := self._same(queued, now)) is not None:
+            return same
+        if now >= answer.expires_at:
+            return BUSY  # a claim lives as long as the attempt would have
         endpoint = self._endpoint()
-        attempt_id = PairingAttemptId(base64.b64encode(entropy[:ATTEMPT_ID_BYTES]).decode("ascii"))
         reply = Reply(
             200,
             RequestPairingResponse(
-                pairing_attempt_id=attempt_id,
+                pairing_attempt_id=answer.attempt_id,
                 server_node_description=queued.node.description,
                 server_endpoint_description=endpoint.description,
                 selected_hmac_hashing_algorithm=SHA256,
-                client_hmac_challenge_response=response,
-                server_hmac_challenge=challenge,
+                client_hmac_challenge_response=answer.sent,
+                server_hmac_challenge=answer.challenge,
             ),
         )
         self._in_flight[queued.turn.source] += 1
-        self._attempts[attempt_id] = self._by_request[queued.digest] = _Attempt(
-            id=attempt_id,
+        self._attempts[answer.attempt_id] = self._by_request[queued.digest] = _Attempt(
+            id=answer.attempt_id,
             begun=queued,
-            issued=issued,
-            expected=expected,
+            issued=answer.issued,
+            expected=answer.expected,
             answer=reply,
-            expires_at=now + ATTEMPT_LIFETIME,
+            expires_at=answer.expires_at,
             role=communication_role(
                 own=endpoint.deployment,
                 own_role=queued.node.description.role,
-                peer=request.client_endpoint_description.deployment or endpoint.deployment,
+                peer=queued.request.client_endpoint_description.deployment or endpoint.deployment,
             ),
         )
         return reply

@@ -13,10 +13,11 @@ from uuid import UUID
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.reply import Reply
-from s2connect.model.secret import PairingAttemptId
+from s2connect.model.secret import HmacChallengeResponse, PairingAttemptId
 from s2connect.model.url import BaseUrl
+from s2connect.pairing.challenge import LiveProofs
 from s2connect.pairing.code import PairingToken
-from s2connect.pairing.server_core import Commit, PairingServer, Queued
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, PairingServer, Queued
 
 TOKEN = "5hK7Zz"
 OTHER_TOKEN = "6iL8Aa"
@@ -86,6 +87,17 @@ def faulty(reply: Reply | Queued | Commit) -> str:
     return str(said["additionalInfo"]).removeprefix("The request does not follow its schema: ")
 
 
+def claim_at_once(
+    proofs: LiveProofs, sent: HmacChallengeResponse, expected: HmacChallengeResponse, *, now: float
+) -> bool:
+    """Claim in memory, where nothing is waited for."""
+    try:
+        proofs.claim(sent, expected, now=now, lifetime=ATTEMPT_LIFETIME).send(None)
+    except StopIteration as done:
+        return bool(done.value)
+    raise AssertionError("a claim in memory waits for nothing")
+
+
 class PairingSetup:
     """A pairing server whose clock and random numbers are in the test's hand."""
 
@@ -128,7 +140,11 @@ class PairingSetup:
     def answer_now(self, queued: Queued | Reply, entropy: bytes | None = None) -> Reply:
         """Answer a request whose turn has been taken."""
         assert isinstance(queued, Queued)
-        return self.server.answer(queued, now=self.now, entropy=entropy or self.entropy())
+        answer = self.server.answer(queued, now=self.now, entropy=entropy or self.entropy())
+        if isinstance(answer, Reply):
+            return answer
+        free = claim_at_once(self.server.proofs, answer.sent, answer.expected, now=self.now)
+        return self.server.claimed(answer, free=free, now=self.now)
 
     def abandon(self, queued: Queued) -> None:
         if queued in self._waiting:

@@ -19,7 +19,7 @@ from s2connect.model.secret import HmacChallengeResponse
 from s2connect.pairing.challenge import LiveProofs
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, PairingToken
 from s2connect.pairing.interface import ReflectionRefused
-from s2connect.pairing.server_core import ATTEMPT_LIFETIME
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Answer
 from tests.pairing.pairing_fixtures import (
     CLIENT_ID,
     OTHER_TOKEN,
@@ -29,6 +29,7 @@ from tests.pairing.pairing_fixtures import (
     PairingSetup,
     answered,
     b64,
+    claim_at_once,
     endpoint,
     node,
     request,
@@ -190,6 +191,47 @@ def test_an_attack_is_told_with_its_address_at_most_once_a_minute() -> None:
     assert sum(counts) > 2 * len(counts), "those in between are counted"
 
 
+def _answer(setup: PairingSetup) -> Answer:
+    queued = setup.queue(request())
+    setup.wait(queued)
+    assert not isinstance(queued, Reply)
+    answer = setup.server.answer(queued, now=setup.now, entropy=setup.entropy())
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def test_an_answer_whose_claim_took_longer_than_an_attempt_lives_is_not_sent() -> None:
+    setup = PairingSetup()
+    answer = _answer(setup)
+    setup.now += ATTEMPT_LIFETIME
+    assert setup.server.claimed(answer, free=True, now=setup.now) == Reply(503)
+    assert (setup.events(), setup.in_flight) == ([], 0)
+
+
+def test_of_two_identical_requests_whose_claims_are_under_way_one_attempt_is_left() -> None:
+    setup = PairingSetup()
+    one, two = _answer(setup), _answer(setup)
+    assert one.attempt_id != two.attempt_id
+    first = setup.server.claimed(one, free=True, now=setup.now)
+    assert setup.server.claimed(two, free=True, now=setup.now) == first
+    assert setup.in_flight == 1
+
+
+def test_an_answer_does_not_show_what_it_claims() -> None:
+    answer = _answer(PairingSetup())
+    for secret in (answer.sent, answer.expected, answer.challenge):
+        assert secret.reveal() not in repr(answer)
+
+
+def test_services_that_share_an_identity_share_the_proofs() -> None:
+    """Two processes with one certificate and one code."""
+    one = PairingSetup()
+    two = PairingSetup(proofs=one.server.proofs)
+    attempt = one.begin()
+    two.now = one.now
+    assert is_refused(reflect(two, attempt))
+
+
 def _response(number: int) -> HmacChallengeResponse:
     return HmacChallengeResponse.from_bytes(bytes([number]) * 32)
 
@@ -202,9 +244,9 @@ def test_a_claim_is_taken_unless_a_live_attempt_accepts_what_it_sends(claims: li
     for sent, expected, wait in claims:
         now += wait
         live = {each: until for each, until in live.items() if until > now}
-        taken = proofs.claim(_response(sent), _response(expected), now=now, lifetime=ATTEMPT_LIFETIME)
+        taken = claim_at_once(proofs, _response(sent), _response(expected), now=now)
         assert taken is (sent not in live and sent != expected)
         if taken:
             live[expected] = now + ATTEMPT_LIFETIME
-    proofs.claim(_response(6), _response(7), now=now + ATTEMPT_LIFETIME, lifetime=ATTEMPT_LIFETIME)
+    claim_at_once(proofs, _response(6), _response(7), now=now + ATTEMPT_LIFETIME)
     assert len(proofs._until) == 1, "those that are over are forgotten"

@@ -28,7 +28,7 @@ from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.interface import AttemptFailed
 from s2connect.pairing.server_core import Commit, PairingServer
 from s2connect.store.base import Pin
-from tests.pairing.pairing_fixtures import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, endpoint
+from tests.pairing.pairing_fixtures import CA, OTHER_TOKEN, SESSION_URL, TOKEN, F, claim_at_once, endpoint
 
 LAN, WAN = Deployment.LAN, Deployment.WAN
 CLIENT_URL = BaseUrl("https://client.example/session/")
@@ -132,7 +132,11 @@ class Wire:
             while (at := server.wait(queued, now=self.now)) is not None:
                 assert isinstance(at, float)
                 self.now = at
-            return server.answer(queued, now=self.now, entropy=self._entropy())
+            answer = server.answer(queued, now=self.now, entropy=self._entropy())
+            if isinstance(answer, Reply):
+                return answer
+            free = claim_at_once(server.proofs, answer.sent, answer.expected, now=self.now)
+            return server.claimed(answer, free=free, now=self.now)
         assert key is not None
         if operation == "requestConnectionDetails":
             return server.request_connection_details(key, body, now=self.now, entropy=self._entropy())
