@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -67,6 +68,11 @@ def load(file: Path) -> tuple[BridgeConfig, list[Problem]]:
     return config, problems
 
 
+def _beside(file: Path, path: str | Path) -> Path:
+    """Return a path that a file names, relative to the file; ``~`` and ``~user`` as in a shell."""
+    return file.parent / os.path.expanduser(path)  # noqa: PTH111 - the method raises RuntimeError for an unknown user
+
+
 def home_of(file: Path) -> Path:
     """Return the home that a file names, whatever else is wrong with it. Blocks."""
     try:
@@ -77,7 +83,7 @@ def home_of(file: Path) -> Path:
         home = None
     if not isinstance(home, str) or not home:
         raise ConfigurationError(f"{file} does not name a home.", hint=f"s2connect bridge check {file} says more.")
-    return file.absolute().parent / Path(home).expanduser()
+    return _beside(file.absolute(), home)
 
 
 def _syntax(message: str, text: str) -> Problem:
@@ -115,7 +121,7 @@ class _Reader:
             return None
         return BridgeConfig(
             file=self._file,
-            home=self._file.parent / Path(home).expanduser(),
+            home=_beside(self._file, home),
             endpoint=endpoint,
             mqtt=mqtt,
             proxy=proxy,
@@ -190,7 +196,7 @@ class _Reader:
         for name, value in section:
             here = (*place, name)
             if isinstance(value, Path):
-                changes[name] = file = self._file.parent / value.expanduser()
+                changes[name] = file = _beside(self._file, value)
                 if not file.is_file():
                     self.problems.add(here, f"{name}: there is no file {for_display(str(file), 300)}")
             elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):

@@ -19,7 +19,7 @@ import typer
 
 from s2connect.errors import UsageError
 from s2connect.service.failures import ExitCode, Failure
-from s2connect.store.home import HOME_VARIABLE, default_home
+from s2connect.store.home import HOME_VARIABLE, default_home, expanded
 from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ ConnectOption = Annotated[
 
 def home_path(home: Path | None) -> Path:
     """Return the state directory."""
-    return home.expanduser().absolute() if home is not None else default_home()
+    return expanded(home).absolute() if home is not None else default_home()
 
 
 @dataclass(frozen=True, slots=True)

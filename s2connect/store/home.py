@@ -35,6 +35,11 @@ _LOCK = "lock"
 _HOME_OF_ROOT = Path("/var/lib/s2connect")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced as a shell does; an unknown user's name stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method raises RuntimeError for an unknown user
+
+
 def default_home() -> Path:
     """Return the default state directory.
 
@@ -42,7 +47,7 @@ def default_home() -> Path:
     by the platform's convention for all others (``~/.local/state/s2connect`` on Linux).
     """
     if named := os.environ.get(HOME_VARIABLE):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     if sys.platform == "linux" and os.geteuid() == 0:
         return _HOME_OF_ROOT
     return platformdirs.user_state_path("s2connect", appauthor=False)

@@ -142,6 +142,11 @@ MISTAKES = {
     "no home": (NODES, 1, "home is missing"),
     "no route": (HEAD, 1, "there is no route"),
     "not TOML": (HEAD + "x = \n", 2, "not TOML"),
+    "file of nobody": (
+        HEAD + '[endpoint]\ncertificate = "~no-such-user/x.pem"\nprivate_key = "bridge.toml"\n' + NODES,
+        3,
+        "no file",
+    ),
     "missing file": (HEAD + '[endpoint]\ncertificate = "no.pem"\nprivate_key = "bridge.toml"\n' + NODES, 3, "no file"),
     "half a pair": (HEAD + '[endpoint]\ncertificate = "bridge.toml"\n' + NODES, 3, "belong together"),
     "a proxy of https": (HEAD + '[proxy]\nurl = "https://proxy:3128"\n' + NODES, 3, "looks like http://"),

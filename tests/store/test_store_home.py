@@ -183,3 +183,8 @@ def test_a_link_of_somebody_else_to_a_home_is_refused(tmp_path: Path) -> None:
     os.chown(link, 12345, 12345, follow_symlinks=False)
     with pytest.raises(InsecurePermissions, match="symbolic link of the user with id 12345"):
         Home.open(link)
+
+
+def test_the_home_of_an_unknown_user_is_taken_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, "~no-such-user/home")
+    assert default_home() == Path("~no-such-user/home").absolute()
