@@ -5,14 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from datetime import datetime
-from enum import Enum
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any
 
-from annotated_types import Len
+from msgspec import inspect
 
-from s2connect.messages.base import S2Message, S2Object
+from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import MESSAGES, V1
 from s2connect.messages.envelope import MAX_VALUES
 from s2connect.transports.base import MAX_MESSAGE_BYTES
@@ -39,53 +36,42 @@ class _Builder:
     def message(self, kind: type[S2Message]) -> str | None:
         """Return the text, or None if it exceeds the limits."""
         try:
-            text = json.dumps(self._object(kind, 0), separators=(",", ":"))
+            text = json.dumps(self._object(inspect.type_info(kind), 0), separators=(",", ":"))
         except _TooRich:
             return None
         return text if len(text) <= MAX_MESSAGE_BYTES else None
 
-    def _object(self, kind: type[S2Object], depth: int) -> dict[str, Any]:
-        members = {}
-        for name, field in kind.model_fields.items():
-            whole = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-            shape, bounds, optional = _bare(whole)
-            if self._whole or not optional:
-                members[field.alias or name] = self._value(shape, bounds, depth)
+    def _object(self, kind: inspect.Type, depth: int) -> dict[str, Any]:
+        assert isinstance(kind, inspect.StructType)
+        members: dict[str, Any] = {kind.tag_field: kind.tag} if kind.tag_field else {}
+        for field in kind.fields:
+            if self._whole or field.required or field.name == "message_id":
+                members[field.encode_name] = self._value(field.type, depth)
         return members
 
-    def _value(self, shape: Any, bounds: Len | None, depth: int) -> Any:
+    def _value(self, kind: inspect.Type, depth: int) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
             raise _TooRich
-        if get_origin(shape) is list:
-            inner, inner_bounds, _ = _bare(get_args(shape)[0])
-            low, high = (bounds.min_length, bounds.max_length) if bounds else (0, None)
-            wanted = max(low, self._lengths[min(depth, len(self._lengths) - 1)])
-            count = wanted if high is None else min(high, wanted)
-            return [self._value(inner, inner_bounds, depth + 1) for _ in range(count)]
-        if get_origin(shape) is Literal:
-            return get_args(shape)[0]
-        if isinstance(shape, type) and issubclass(shape, S2Object):
-            return self._object(shape, depth)
-        if isinstance(shape, type) and issubclass(shape, Enum):
-            members = list(shape)
-            return members[self._values % len(members)].value
-        if isinstance(shape, type) and issubclass(shape, datetime):
-            return "2026-01-01T00:00:00Z"
-        return {bool: True, int: 1, float: 1, str: f"{self._values:02x}"}.get(shape, "2026-01-01T00:00:00Z")
-
-
-def _bare(annotation: Any) -> tuple[Any, Len | None, bool]:
-    """Return a type without its annotations, its bounds, and whether it is optional."""
-    if get_origin(annotation) is Annotated:
-        inner, *notes = get_args(annotation)
-        shape, bounds, optional = _bare(inner)
-        return shape, next((note for note in notes if isinstance(note, Len)), bounds), optional
-    kinds = get_args(annotation)
-    if NoneType in kinds:
-        shape, bounds, _ = _bare(next(kind for kind in kinds if kind is not NoneType))
-        return shape, bounds, True
-    return annotation, None, False
+        match kind:
+            case inspect.UnionType():
+                return self._value(kind.types[0], depth)  # the other one is None
+            case inspect.ListType():
+                wanted = max(kind.min_length or 0, self._lengths[min(depth, len(self._lengths) - 1)])
+                count = wanted if kind.max_length is None else min(kind.max_length, wanted)
+                return [self._value(kind.item_type, depth + 1) for _ in range(count)]
+            case inspect.StructType():
+                return self._object(kind, depth)
+            case inspect.EnumType():
+                members = list(kind.cls)
+                return members[self._values % len(members)].value
+            case inspect.DateTimeType():
+                return "2026-01-01T00:00:00Z"
+            case inspect.BoolType():
+                return True
+            case inspect.StrType():
+                return f"{self._values:02x}"
+        return 1
 
 
 SHAPES = ((1, 1, 1), (10, 10, 10), (1, 100, 1000), (300, 1, 1), (1, 300, 10))

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Union, get_type_hints
 
-from pydantic import ValidationError
+import msgspec
 
 from s2connect.errors import UsageError
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
-from s2connect.messages.base import S2Message
-from s2connect.messages.envelope import NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
-from s2connect.messages.labels import problems, shown
+from s2connect.messages.base import IdentifiedMessage, S2Message, Timestamp
+from s2connect.messages.envelope import (
+    MAX_ID_CHARACTERS,
+    MAX_VALUES,
+    NIL_ID,
+    InvalidMessage,
+    Message,
+    ReceptionStatusValue,
+    read_message,
+)
+from s2connect.messages.labels import shown
+from s2connect.messages.schema import SchemaReading
 from s2connect.model.common import spelled_by_peer
 from s2connect.model.text import for_display
 
@@ -28,17 +37,16 @@ BETA: Final = "0.0.2-beta"
 """The data model that plain S2 over WebSocket speaks; it differs in DDBC only."""
 
 _MODULES: Final = (general, pebc, ppbc, ombc, frbc, ddbc)
+_NOT_V1: Final = (ppbc.SequenceInstruction, ddbc.BetaSystemDescription)
 
 
 def _messages() -> dict[str, type[S2Message]]:
     found: dict[str, type[S2Message]] = {}
     for module in _MODULES:
-        for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, S2Message) and thing.__module__ == module.__name__:
-                name = thing.model_fields["message_type"].default
-                if isinstance(name, str):  # a base class has none
-                    found.setdefault(name, thing)
-    return found
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, S2Message) and kind.__module__ == module.__name__:
+                found.setdefault(str(kind.__struct_config__.tag), kind)
+    return {name: kind for name, kind in found.items() if not kind.__name__.startswith("_") and kind not in _NOT_V1}
 
 
 _V1: Final = _messages()
@@ -86,7 +94,9 @@ def parse(text: str | bytes, version: str = V1, *, strict: bool = False) -> S2Me
             text = text.decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidMessage(ReceptionStatusValue.INVALID_DATA, NIL_ID, "not UTF-8") from None
-    return read_typed(read_message(text), version, strict=strict).parsed
+    message = read_whole(text, version)
+    reading: Reading | None = message.reading
+    return reading.parsed if reading is not None else read_typed(message, version, strict=strict).parsed
 
 
 def parse_message(message: Message, version: str = V1) -> S2Message:
@@ -106,49 +116,136 @@ class Reading(NamedTuple):
     warnings: tuple[Finding, ...] = ()
 
 
+def read_whole(text: str, version: str) -> Message:
+    """Read a message, with all of it by its schema where nothing is wrong with it; otherwise only its envelope.
+
+    Raises:
+        InvalidMessage: As by :func:`read_message`.
+        UsageError: ``version`` is unknown.
+    """
+    model = _MODELS.get(version) or _MODELS[data_model(version)]
+    parsed = _decoded(text, model.decode) if len(text) <= MAX_VALUES else None
+    if parsed is not None:
+        message = _read(text, parsed)
+        if len(message.id or message.subject_id or "") <= MAX_ID_CHARACTERS:
+            return message
+    return read_message(text)
+
+
+def _read(text: str, parsed: S2Message) -> Message:
+    kind, reading = parsed.message_type, Reading(parsed)
+    if isinstance(parsed, IdentifiedMessage):
+        return Message(text, kind, parsed.message_id, reading=reading)
+    assert isinstance(parsed, general.ReceptionStatus)
+    return Message(text, kind, None, parsed.subject_message_id, parsed.status, parsed.diagnostic_label, reading=reading)
+
+
+def written(parsed: S2Message) -> Message:
+    """Write a typed message, and validate it by the schema of its class.
+
+    Raises:
+        UsageError: A list in it was changed, and is not as the schema says.
+    """
+    try:
+        text = _encode(parsed)
+        same = msgspec.json.decode(text, type=type(parsed))
+    except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
+        raise UsageError(f"The {parsed.message_type} is not as the schema says: {error}.") from None
+    return _read(text.decode(), same)
+
+
 def read_typed(message: Message, version: str = V1, *, strict: bool = False) -> Reading:
-    """Parse a message whose envelope was read before. Arguments and errors are those of :func:`parse`."""
-    kinds = MESSAGES.get(version) or MESSAGES[data_model(version)]
-    kind = kinds.get(message.type)
+    """Parse a message whose envelope was read before. Arguments and errors are those of :func:`parse`.
+
+    What was read before by the same class is not read again.
+    """
+    model = _MODELS.get(version) or _MODELS[data_model(version)]
+    kind = model.kinds.get(message.type)
     if kind is None:
         message.body  # noqa: B018 - what is no strict JSON is INVALID_DATA whatever else it is
         raise _invalid_message(message, f"message_type: {shown(message.type)} is none of the data model")
+    known: Reading | None = message.reading
+    if known is not None and type(known.parsed) is kind and not known.warnings:
+        return known
+    parsed = _decoded(message.text, model.decode)
+    nulls = model is _MODELS[BETA]
+    reading = _read_again(message, kind, strict=strict, nulls=nulls) if parsed is None else Reading(parsed)
+    msgspec.structs.force_setattr(message, "reading", reading)
+    return reading
+
+
+class _Model(NamedTuple):
+    """A data model: its messages by type, and what decodes them."""
+
+    kinds: Mapping[str, type[S2Message]]
+    decode: Callable[[str], S2Message]
+
+
+_MODELS: Final = {
+    version: _Model(kinds, msgspec.json.Decoder(Union[tuple(kinds.values())]).decode)  # noqa: UP007
+    for version, kinds in MESSAGES.items()
+}
+_encode: Final = msgspec.json.Encoder().encode
+
+_moment_at: Final = re.compile(
+    r'[ \t\n\r]*:[ \t\n\r]*"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)"', re.ASCII
+).match
+
+
+def _decoded(text: str, decode: Callable[[str], S2Message]) -> S2Message | None:
+    """Return a message, or None if its text departs from the schema, or seems to."""
     try:
-        parsed: S2Message = kind.__pydantic_validator__.validate_json(message.text, by_alias=True, by_name=False)
-    except ValidationError as error:
-        body = message.body  # likewise
-        if strict:
-            raise _invalid_message(message, problems(error, body)) from None
-        return _tolerantly(message, kind, error, nulls=kinds is MESSAGES[BETA])
-    if may_have_duplicate_keys(message.text, parsed):  # which pydantic does not mind
-        message.body  # noqa: B018 - reads it strictly
-    return Reading(parsed)
+        parsed = decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+    if not is_unambiguous(text, _encode(parsed)):
+        return None
+    # msgspec takes variants of times. Only messages have some. Where no member occurs twice, the quoted name is that of
+    # the member, or a text that is followed by no colon.
+    for attribute, name in _moments(type(parsed)):
+        if getattr(parsed, attribute) is not None:
+            place = text.find(name)
+            if place < 0 or _moment_at(text, place + len(name)) is None:
+                return None
+    return parsed
 
 
-def may_have_duplicate_keys(text: str, parsed: S2Message) -> bool:
-    """Return False if certainly no object of a text has a member twice (SEC-04), without reading the text again.
+@cache
+def _moments(kind: type[S2Message]) -> tuple[tuple[str, str], ...]:
+    """Return the members that are times, each by its attribute and its name in quotation marks."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return tuple((name, f'"{name}"') for name, hint in hints if hint in (Timestamp, Timestamp | None))
 
-    Of a member that occurs twice the model has one, so the text has more quotation marks than the model written anew.
+
+def is_unambiguous(text: str, written: bytes) -> bool:
+    """Return whether no object of a text has a member twice, or one that is null, without reading the text again.
+
+    Of a member that occurs twice the parsed message has one, and of one that is null none, so the text has more
+    quotation marks than the message written anew. Where a text has others than around strings, the answer is no.
+
+    Args:
+        text: A text that was parsed.
+        written: The parsed message, written anew.
     """
-    if "\\" in text:
-        return True
-    written = parsed.__pydantic_serializer__.to_json(parsed, by_alias=True, exclude_none=True)
-    return text.count('"') != written.count(b'"')
+    if "\\" in text and ('\\"' in text or "\\u0022" in text):
+        return False
+    return text.count('"') == written.count(b'"')
 
 
-def _tolerantly(message: Message, kind: type[S2Message], error: ValidationError, *, nulls: bool) -> Reading:
-    """Parse, with the tolerated deviations, a message that strict parsing refused with ``error``."""
-    from s2connect.messages.rules.tolerance import mended  # loads the rules; most programs never need it
-
-    value, found = mended(message.body, kind, nulls=nulls)
+def _read_again(message: Message, kind: type[S2Message], *, strict: bool, nulls: bool) -> Reading:
+    """Read a message that is invalid, or seems so: with labels, and with what is tolerated."""
+    again = SchemaReading(message.body, kind, nulls=nulls and not strict, moments=not strict)
+    if again.problems:
+        raise _invalid_message(message, again.label)
     try:
-        if not found:
-            raise error
-        text = json.dumps(value, ensure_ascii=False)
-        parsed = kind.__pydantic_validator__.validate_json(text, by_alias=True, by_name=False)
-    except ValidationError as wrong:
-        raise _invalid_message(message, problems(wrong, value)) from None
-    return Reading(parsed, tuple(found))
+        parsed = msgspec.convert(again.value, kind)
+    except msgspec.ValidationError:
+        raise _invalid_message(message, "not as the schema says") from None
+    if not again.tolerated:
+        return Reading(parsed)
+    from s2connect.messages.rules.base import tolerated  # loads the rules; most programs never need it
+
+    return Reading(parsed, tolerated(again))
 
 
 def _invalid_message(message: Message, label: str) -> InvalidMessage:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from datetime import datetime
 from typing import Final, NamedTuple
 
-import msgspec
-
 from s2connect.messages.base import IdentifiedMessage, S2Message
-from s2connect.messages.catalogue import MESSAGES, data_model, parse_message, read_typed
+from s2connect.messages.catalogue import MESSAGES, data_model, parse_message, read_typed, read_whole
 from s2connect.messages.enums import Check
-from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue
+from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.general import SelectControlType
 from s2connect.messages.rules import Finding, Severity, check
 from s2connect.messages.rules.base import with_value
@@ -83,6 +80,10 @@ class Conversation:
         """Return a type that a data model has, and None for all others: peers choose those, and log lines go by it."""
         return message_type if any(message_type in kinds for kinds in MESSAGES.values()) else None
 
+    def read(self, text: str) -> Message:
+        """Read a received text, at once as far as :meth:`validate` needs it. The errors are those of read_message."""
+        return read_message(text) if self.check is Check.ENVELOPE else read_whole(text, self._version)
+
     def validate(
         self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False
     ) -> ValidationResult:
@@ -108,7 +109,6 @@ class Conversation:
             parsed, tolerated = read_typed(message, self._version, strict=strict)
         except InvalidMessage as error:
             return ValidationResult(error.status, error.label, error.subject_id)
-        msgspec.structs.force_setattr(message, "_parsed", parsed)
         if self.check is Check.SCHEMA:
             return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
         problem = self.state.problem(sender, message.type)
@@ -172,19 +172,18 @@ class Conversation:
         """The typed message, unless nothing follows from it."""
         if self.check is not Check.RULES:
             return None
-        if isinstance(message, Message) and message._parsed is None:
+        if isinstance(message, Message):
             try:
                 message = parse_message(message, self._version)
             except InvalidMessage:
                 return None
-        parsed = message.parsed if isinstance(message, Message) else message
-        return parsed if isinstance(parsed, IdentifiedMessage) else None
+        return message if isinstance(message, IdentifiedMessage) else None
 
     def _in_history(self, sender: Role, message: S2Message, now: datetime | None) -> list[Finding]:
         found = self._history.check(sender, message, now)
         if self._in_flight and any(finding.rule.severity is Severity.ERROR for finding in found):
             if self._if_all_taken is None:
-                self._if_all_taken = copy.deepcopy(self._history)
+                self._if_all_taken = self._history.fork()
                 for (author, _), (earlier, _) in self._in_flight.items():
                     self._if_all_taken.accept(author, earlier, now)
             other = self._if_all_taken.check(sender, message, now)

@@ -1,12 +1,15 @@
 """Demand Driven Based Control: messages ``DDBC.…`` and their objects, of both data models."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast, Field
+import msgspec
 
-from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, S2Object, Timestamp, length
 from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
+
+
+class _Message(IdentifiedMessage, tag="DDBC.{}".format):
+    """A message of this control type."""
 
 
 class OperationMode(S2Object):
@@ -22,23 +25,23 @@ class OperationMode(S2Object):
             uncertain that is; it has nothing to do with the factor.
     """
 
-    id: Id = Field(alias="Id")
-    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
+    id: Id = msgspec.field(name="Id")
+    power_ranges: Annotated[list[PowerRange], length(1, 10)]
     supply_range: NumberRange
     abnormal_condition_only: bool
-    diagnostic_label: Maybe[str] = None
-    running_costs: Maybe[NumberRange] = None
+    diagnostic_label: str | None = None
+    running_costs: NumberRange | None = None
 
 
 class ActuatorDescription(S2Object):
     """An actuator: it meets the demand; spelled ``supported_commodites`` on the wire."""
 
     id: Id
-    supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()] = Field(alias="supported_commodites")
-    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
-    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
-    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
-    diagnostic_label: Maybe[str] = None
+    supported_commodities: Annotated[list[Commodity], length(1, 4)] = msgspec.field(name="supported_commodites")
+    operation_modes: Annotated[list[OperationMode], length(1, 100)]
+    transitions: Annotated[list[Transition], length(0, 1000)]
+    timers: Annotated[list[Timer], length(0, 1000)]
+    diagnostic_label: str | None = None
 
 
 class AverageDemandRateForecastElement(S2Object):
@@ -49,37 +52,34 @@ class AverageDemandRateForecastElement(S2Object):
 
     duration: Duration
     demand_rate_expected: float
-    demand_rate_upper_limit: Maybe[float] = None
-    demand_rate_upper_95ppr: Maybe[float] = Field(None, alias="demand_rate_upper_95PPR")
-    demand_rate_upper_68ppr: Maybe[float] = Field(None, alias="demand_rate_upper_68PPR")
-    demand_rate_lower_68ppr: Maybe[float] = Field(None, alias="demand_rate_lower_68PPR")
-    demand_rate_lower_95ppr: Maybe[float] = Field(None, alias="demand_rate_lower_95PPR")
-    demand_rate_lower_limit: Maybe[float] = None
+    demand_rate_upper_limit: float | None = None
+    demand_rate_upper_95ppr: float | None = None
+    demand_rate_upper_68ppr: float | None = None
+    demand_rate_lower_68ppr: float | None = None
+    demand_rate_lower_95ppr: float | None = None
+    demand_rate_lower_limit: float | None = None
 
 
-class ActuatorStatus(IdentifiedMessage):
+class ActuatorStatus(_Message):
     """Active mode of an actuator."""
 
-    message_type: Literal["DDBC.ActuatorStatus"] = "DDBC.ActuatorStatus"
     actuator_id: Id
     active_operation_mode_id: Id
     operation_mode_factor: float
-    previous_operation_mode_id: Maybe[Id] = None
-    transition_timestamp: Maybe[Timestamp] = None
+    previous_operation_mode_id: Id | None = None
+    transition_timestamp: Timestamp | None = None
 
 
-class AverageDemandRateForecast(IdentifiedMessage):
+class AverageDemandRateForecast(_Message):
     """Forecast of the demand rate."""
 
-    message_type: Literal["DDBC.AverageDemandRateForecast"] = "DDBC.AverageDemandRateForecast"
     start_time: Timestamp
-    elements: Annotated[list[AverageDemandRateForecastElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[AverageDemandRateForecastElement], length(1, 288)]
 
 
-class Instruction(IdentifiedMessage):
+class Instruction(_Message):
     """Instruction of a mode of an actuator and its factor."""
 
-    message_type: Literal["DDBC.Instruction"] = "DDBC.Instruction"
     id: Id
     execution_time: Timestamp
     abnormal_condition: bool
@@ -88,32 +88,29 @@ class Instruction(IdentifiedMessage):
     operation_mode_factor: float
 
 
-class PresentDemandStatus(IdentifiedMessage):
+class PresentDemandStatus(_Message):
     """Present demand rate, which the actuators together have to meet."""
 
-    message_type: Literal["DDBC.PresentDemandStatus"] = "DDBC.PresentDemandStatus"
     present_demand_rate: NumberRange
 
 
-class SystemDescription(IdentifiedMessage):
+class SystemDescription(_Message):
     """The actuators that meet the demand."""
 
-    message_type: Literal["DDBC.SystemDescription"] = "DDBC.SystemDescription"
     valid_from: Timestamp
-    actuators: Annotated[list[ActuatorDescription], Len(1, 10), FailFast()]
+    actuators: Annotated[list[ActuatorDescription], length(1, 10)]
     provides_average_demand_rate_forecast: bool
 
 
-class TimerStatus(IdentifiedMessage):
+class TimerStatus(_Message):
     """End of a timer of an actuator, past or future."""
 
-    message_type: Literal["DDBC.TimerStatus"] = "DDBC.TimerStatus"
     timer_id: Id
     actuator_id: Id
     finished_at: Timestamp
 
 
-class BetaSystemDescription(SystemDescription):
+class BetaSystemDescription(SystemDescription, tag="DDBC.SystemDescription"):
     """``DDBC.SystemDescription`` of 0.0.2-beta, with the present demand rate."""
 
     present_demand_rate: NumberRange

@@ -1,24 +1,8 @@
-"""Enumerations of S2 JSON, and the validation level of a session. Quick to import: nothing here loads pydantic."""
+"""Validation level of a session. Quick to import."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
-
-
-class WireEnum(StrEnum):
-    """An enumeration whose values are strings on the wire. Constructors of messages take the strings as well."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        from pydantic_core import core_schema
-
-        by_value = core_schema.enum_schema(cls, list(cls), sub_type="str", strict=False)
-        return core_schema.json_or_python_schema(handler(source), by_value)
 
 
 class Check(StrEnum):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import msgspec
 
 from s2connect.errors import UsageError
-from s2connect.messages.enums import WireEnum
+from s2connect.messages.labels import ID_WORDS
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 
@@ -47,11 +48,8 @@ MAX_ID_CHARACTERS: Final = 256
 
 _ID: Final = re.compile(r"[a-zA-Z0-9\-_:]{2,64}")
 
-ID_WORDS: Final = "2 to 64 letters, digits, '-', '_' or ':'"
-"""Definition of an identifier, for labels (MSG-05)."""
 
-
-class ReceptionStatusValue(WireEnum):
+class ReceptionStatusValue(StrEnum):
     """Status of a ReceptionStatus (MSG-03)."""
 
     OK = "OK"
@@ -107,7 +105,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     status: str | None = None
     label: str | None = None
     _body: dict[str, Any] | None = None
-    _parsed: Any = None
+    reading: Any = None
 
     def __repr__(self) -> str:
         return f"Message(type={self.type!r}, id={self.id!r})"
@@ -131,11 +129,11 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
         Raises:
             UsageError: It was not read further than its envelope: the session checks no more (``Check.ENVELOPE``).
         """
-        if self._parsed is None:
+        if self.reading is None:
             raise UsageError(
                 "The message was not read further than its envelope; open the session with another check, or use body."
             )
-        return self._parsed  # type: ignore[no-any-return]
+        return self.reading.parsed  # type: ignore[no-any-return]
 
 
 def is_identifier(text: str) -> bool:
@@ -180,7 +178,7 @@ def read_message(text: str) -> Message:
             UUID), or it has no ``message_type`` or more than ``MAX_VALUES`` (``INVALID_MESSAGE``; of the latter, no
             more is looked at). Rules MSG-03, MSG-05, SEC-03.
     """
-    crowded = text.count(",") + text.count("{") + text.count("[") > MAX_VALUES
+    crowded = len(text) > MAX_VALUES and text.count(",") + text.count("{") + text.count("[") > MAX_VALUES
     try:
         header = _decode_header(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -247,7 +245,9 @@ def write_message(message: Mapping[str, Any]) -> tuple[str, str]:
 
 def reception_status(subject_id: str, status: ReceptionStatusValue, label: str | None = None) -> str:
     """Write the ReceptionStatus about a message (MSG-03)."""
-    answer = {"message_type": RECEPTION_STATUS, "subject_message_id": subject_id, "status": str(status)}
-    if label:
-        answer["diagnostic_label"] = label[:MAX_LABEL_CHARACTERS]
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    tail = f',"diagnostic_label":{_quoted(label[:MAX_LABEL_CHARACTERS])}}}' if label else "}"
+    return f'{{"message_type":"ReceptionStatus","subject_message_id":{_quoted(subject_id)},"status":"{status}"{tail}'
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()

@@ -4,13 +4,14 @@ A fill level is in the unit that the storage says in its label, rates are in tha
 0 to 1.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast, Field
-
-from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, S2Object, Timestamp, length
 from s2connect.messages.general import Commodity, NumberRange, PowerRange, Timer, Transition
+
+
+class _Message(IdentifiedMessage, tag="FRBC.{}".format):
+    """A message of this control type."""
 
 
 class OperationModeElement(S2Object):
@@ -26,28 +27,28 @@ class OperationModeElement(S2Object):
 
     fill_level_range: NumberRange
     fill_rate: NumberRange
-    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
-    running_costs: Maybe[NumberRange] = None
+    power_ranges: Annotated[list[PowerRange], length(1, 10)]
+    running_costs: NumberRange | None = None
 
 
 class OperationMode(S2Object):
     """A mode, by ranges of the fill level."""
 
     id: Id
-    elements: Annotated[list[OperationModeElement], Len(1, 100), FailFast()]
+    elements: Annotated[list[OperationModeElement], length(1, 100)]
     abnormal_condition_only: bool
-    diagnostic_label: Maybe[str] = None
+    diagnostic_label: str | None = None
 
 
 class ActuatorDescription(S2Object):
     """An actuator: it fills or empties the storage."""
 
     id: Id
-    supported_commodities: Annotated[list[Commodity], Len(1, 4), FailFast()]
-    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
-    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
-    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
-    diagnostic_label: Maybe[str] = None
+    supported_commodities: Annotated[list[Commodity], length(1, 4)]
+    operation_modes: Annotated[list[OperationMode], length(1, 100)]
+    transitions: Annotated[list[Transition], length(0, 1000)]
+    timers: Annotated[list[Timer], length(0, 1000)]
+    diagnostic_label: str | None = None
 
 
 class FillLevelTargetProfileElement(S2Object):
@@ -80,8 +81,8 @@ class StorageDescription(S2Object):
     provides_fill_level_target_profile: bool
     provides_usage_forecast: bool
     fill_level_range: NumberRange
-    diagnostic_label: Maybe[str] = None
-    fill_level_label: Maybe[str] = None
+    diagnostic_label: str | None = None
+    fill_level_label: str | None = None
 
 
 class UsageForecastElement(S2Object):
@@ -92,40 +93,37 @@ class UsageForecastElement(S2Object):
 
     duration: Duration
     usage_rate_expected: float
-    usage_rate_upper_limit: Maybe[float] = None
-    usage_rate_upper_95ppr: Maybe[float] = Field(None, alias="usage_rate_upper_95PPR")
-    usage_rate_upper_68ppr: Maybe[float] = Field(None, alias="usage_rate_upper_68PPR")
-    usage_rate_lower_68ppr: Maybe[float] = Field(None, alias="usage_rate_lower_68PPR")
-    usage_rate_lower_95ppr: Maybe[float] = Field(None, alias="usage_rate_lower_95PPR")
-    usage_rate_lower_limit: Maybe[float] = None
+    usage_rate_upper_limit: float | None = None
+    usage_rate_upper_95ppr: float | None = None
+    usage_rate_upper_68ppr: float | None = None
+    usage_rate_lower_68ppr: float | None = None
+    usage_rate_lower_95ppr: float | None = None
+    usage_rate_lower_limit: float | None = None
 
 
-class ActuatorStatus(IdentifiedMessage):
+class ActuatorStatus(_Message):
     """Active mode of an actuator.
 
     The previous one, and when the transition from it began, are left out only where there was none.
     """
 
-    message_type: Literal["FRBC.ActuatorStatus"] = "FRBC.ActuatorStatus"
     actuator_id: Id
     active_operation_mode_id: Id
     operation_mode_factor: float
-    previous_operation_mode_id: Maybe[Id] = None
-    transition_timestamp: Maybe[Timestamp] = None
+    previous_operation_mode_id: Id | None = None
+    transition_timestamp: Timestamp | None = None
 
 
-class FillLevelTargetProfile(IdentifiedMessage):
+class FillLevelTargetProfile(_Message):
     """Target of the fill level over time."""
 
-    message_type: Literal["FRBC.FillLevelTargetProfile"] = "FRBC.FillLevelTargetProfile"
     start_time: Timestamp
-    elements: Annotated[list[FillLevelTargetProfileElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[FillLevelTargetProfileElement], length(1, 288)]
 
 
-class Instruction(IdentifiedMessage):
+class Instruction(_Message):
     """Instruction of a mode of an actuator and its factor."""
 
-    message_type: Literal["FRBC.Instruction"] = "FRBC.Instruction"
     id: Id
     actuator_id: Id
     operation_mode: Id
@@ -134,42 +132,37 @@ class Instruction(IdentifiedMessage):
     abnormal_condition: bool
 
 
-class LeakageBehaviour(IdentifiedMessage):
+class LeakageBehaviour(_Message):
     """Leakage of the storage."""
 
-    message_type: Literal["FRBC.LeakageBehaviour"] = "FRBC.LeakageBehaviour"
     valid_from: Timestamp
-    elements: Annotated[list[LeakageBehaviourElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[LeakageBehaviourElement], length(1, 288)]
 
 
-class StorageStatus(IdentifiedMessage):
+class StorageStatus(_Message):
     """Fill level of the storage, in the unit of its description."""
 
-    message_type: Literal["FRBC.StorageStatus"] = "FRBC.StorageStatus"
     present_fill_level: float
 
 
-class SystemDescription(IdentifiedMessage):
+class SystemDescription(_Message):
     """The storage and its actuators."""
 
-    message_type: Literal["FRBC.SystemDescription"] = "FRBC.SystemDescription"
     valid_from: Timestamp
-    actuators: Annotated[list[ActuatorDescription], Len(1, 10), FailFast()]
+    actuators: Annotated[list[ActuatorDescription], length(1, 10)]
     storage: StorageDescription
 
 
-class TimerStatus(IdentifiedMessage):
+class TimerStatus(_Message):
     """End of a timer of an actuator, past or future."""
 
-    message_type: Literal["FRBC.TimerStatus"] = "FRBC.TimerStatus"
     timer_id: Id
     actuator_id: Id
     finished_at: Timestamp
 
 
-class UsageForecast(IdentifiedMessage):
+class UsageForecast(_Message):
     """Forecast of the usage of the storage."""
 
-    message_type: Literal["FRBC.UsageForecast"] = "FRBC.UsageForecast"
     start_time: Timestamp
-    elements: Annotated[list[UsageForecastElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[UsageForecastElement], length(1, 288)]

@@ -1,16 +1,13 @@
 """Messages and objects that all control types share."""
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast, Field
-
-from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Message, S2Object, Timestamp
-from s2connect.messages.enums import WireEnum
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, S2Message, S2Object, Timestamp, length
 from s2connect.messages.envelope import ReceptionStatusValue
 
 
-class Commodity(WireEnum):
+class Commodity(StrEnum):
     """Kind of energy."""
 
     GAS = "GAS"
@@ -19,7 +16,7 @@ class Commodity(WireEnum):
     OIL = "OIL"
 
 
-class CommodityQuantity(WireEnum):
+class CommodityQuantity(StrEnum):
     """Measured quantity of a commodity. Positive values are consumed, negative ones produced."""
 
     ELECTRIC_POWER_L1 = "ELECTRIC.POWER.L1"
@@ -44,7 +41,7 @@ class CommodityQuantity(WireEnum):
     """Litres per hour."""
 
 
-class ControlType(WireEnum):
+class ControlType(StrEnum):
     """Control type: the kind of control that an energy manager selects."""
 
     POWER_ENVELOPE_BASED_CONTROL = "POWER_ENVELOPE_BASED_CONTROL"
@@ -56,7 +53,7 @@ class ControlType(WireEnum):
     NO_SELECTION = "NO_SELECTION"
 
 
-class Currency(WireEnum):
+class Currency(StrEnum):
     """ISO 4217 code of a currency."""
 
     # fmt: off
@@ -90,14 +87,14 @@ class Currency(WireEnum):
     # fmt: on
 
 
-class EnergyManagementRole(WireEnum):
+class EnergyManagementRole(StrEnum):
     """Role of a node in a handshake."""
 
     CEM = "CEM"
     RM = "RM"
 
 
-class InstructionStatus(WireEnum):
+class InstructionStatus(StrEnum):
     """Progress of an instruction."""
 
     NEW = "NEW"
@@ -109,7 +106,7 @@ class InstructionStatus(WireEnum):
     ABORTED = "ABORTED"
 
 
-class RevokableObjects(WireEnum):
+class RevokableObjects(StrEnum):
     """Kinds of objects that can be revoked."""
 
     PEBC_POWERCONSTRAINTS = "PEBC.PowerConstraints"
@@ -127,7 +124,7 @@ class RevokableObjects(WireEnum):
     DDBC_INSTRUCTION = "DDBC.Instruction"
 
 
-class RoleType(WireEnum):
+class RoleType(StrEnum):
     """Use of a commodity by a device."""
 
     ENERGY_PRODUCER = "ENERGY_PRODUCER"
@@ -135,7 +132,7 @@ class RoleType(WireEnum):
     ENERGY_STORAGE = "ENERGY_STORAGE"
 
 
-class SessionRequestType(WireEnum):
+class SessionRequestType(StrEnum):
     """Request of a SessionRequest."""
 
     RECONNECT = "RECONNECT"
@@ -162,7 +159,7 @@ class Timer(S2Object):
 
     id: Id
     duration: Duration
-    diagnostic_label: Maybe[str] = None
+    diagnostic_label: str | None = None
 
 
 class Transition(S2Object):
@@ -180,13 +177,13 @@ class Transition(S2Object):
     """
 
     id: Id
-    from_: Id = Field(alias="from")
+    from_: Id
     to: Id
-    start_timers: Annotated[list[Id], Len(0, 1000), FailFast()]
-    blocking_timers: Annotated[list[Id], Len(0, 1000), FailFast()]
+    start_timers: Annotated[list[Id], length(0, 1000)]
+    blocking_timers: Annotated[list[Id], length(0, 1000)]
     abnormal_condition_only: bool
-    transition_costs: Maybe[float] = None
-    transition_duration: Maybe[Duration] = None
+    transition_costs: float | None = None
+    transition_duration: Duration | None = None
 
 
 class PowerForecastValue(S2Object):
@@ -197,19 +194,19 @@ class PowerForecastValue(S2Object):
 
     value_expected: float
     commodity_quantity: CommodityQuantity
-    value_upper_limit: Maybe[float] = None
-    value_upper_95ppr: Maybe[float] = Field(None, alias="value_upper_95PPR")
-    value_upper_68ppr: Maybe[float] = Field(None, alias="value_upper_68PPR")
-    value_lower_68ppr: Maybe[float] = Field(None, alias="value_lower_68PPR")
-    value_lower_95ppr: Maybe[float] = Field(None, alias="value_lower_95PPR")
-    value_lower_limit: Maybe[float] = None
+    value_upper_limit: float | None = None
+    value_upper_95ppr: float | None = None
+    value_upper_68ppr: float | None = None
+    value_lower_68ppr: float | None = None
+    value_lower_95ppr: float | None = None
+    value_lower_limit: float | None = None
 
 
 class PowerForecastElement(S2Object):
     """Forecast for ``duration`` milliseconds."""
 
     duration: Duration
-    power_values: Annotated[list[PowerForecastValue], Len(1, 10), FailFast()]
+    power_values: Annotated[list[PowerForecastValue], length(1, 10)]
 
 
 class PowerValue(S2Object):
@@ -229,22 +226,19 @@ class Role(S2Object):
 class Handshake(IdentifiedMessage):
     """First message of plain S2 over WebSocket; S2 Connect sessions have none (MSG-01)."""
 
-    message_type: Literal["Handshake"] = "Handshake"
     role: EnergyManagementRole
-    supported_protocol_versions: Maybe[Annotated[list[str], Len(1)]] = None
+    supported_protocol_versions: Annotated[list[str], length(1)] | None = None
 
 
 class HandshakeResponse(IdentifiedMessage):
     """The energy manager's choice of version in plain S2 over WebSocket (MSG-01)."""
 
-    message_type: Literal["HandshakeResponse"] = "HandshakeResponse"
     selected_protocol_version: str
 
 
 class InstructionStatusUpdate(IdentifiedMessage):
     """Progress of an instruction."""
 
-    message_type: Literal["InstructionStatusUpdate"] = "InstructionStatusUpdate"
     instruction_id: Id
     status_type: InstructionStatus
     timestamp: Timestamp
@@ -253,50 +247,45 @@ class InstructionStatusUpdate(IdentifiedMessage):
 class PowerForecast(IdentifiedMessage):
     """Forecast of the device's consumption and production."""
 
-    message_type: Literal["PowerForecast"] = "PowerForecast"
     start_time: Timestamp
-    elements: Annotated[list[PowerForecastElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[PowerForecastElement], length(1, 288)]
 
 
 class PowerMeasurement(IdentifiedMessage):
     """Values measured by the device."""
 
-    message_type: Literal["PowerMeasurement"] = "PowerMeasurement"
     measurement_timestamp: Timestamp
-    values: Annotated[list[PowerValue], Len(1, 10), FailFast()]
+    values: Annotated[list[PowerValue], length(1, 10)]
 
 
 class ReceptionStatus(S2Message):
     """Acknowledgement of every other message (MSG-03); the only one without ``message_id``."""
 
-    message_type: Literal["ReceptionStatus"] = "ReceptionStatus"
     subject_message_id: Id
     status: ReceptionStatusValue
-    diagnostic_label: Maybe[str] = None
+    diagnostic_label: str | None = None
 
 
 class ResourceManagerDetails(IdentifiedMessage):
     """Description of the device; ``instruction_processing_delay`` in milliseconds."""
 
-    message_type: Literal["ResourceManagerDetails"] = "ResourceManagerDetails"
     resource_id: Id
-    roles: Annotated[list[Role], Len(1, 3), FailFast()]
+    roles: Annotated[list[Role], length(1, 3)]
     instruction_processing_delay: Duration
-    available_control_types: Annotated[list[ControlType], Len(1, 5), FailFast()]
+    available_control_types: Annotated[list[ControlType], length(1, 5)]
     provides_forecast: bool
-    provides_power_measurement_types: Annotated[list[CommodityQuantity], Len(1, 10), FailFast()]
-    name: Maybe[str] = None
-    manufacturer: Maybe[str] = None
-    model: Maybe[str] = None
-    serial_number: Maybe[str] = None
-    firmware_version: Maybe[str] = None
-    currency: Maybe[Currency] = None
+    provides_power_measurement_types: Annotated[list[CommodityQuantity], length(1, 10)]
+    name: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    serial_number: str | None = None
+    firmware_version: str | None = None
+    currency: Currency | None = None
 
 
 class RevokeObject(IdentifiedMessage):
     """Revocation of an object that was sent before."""
 
-    message_type: Literal["RevokeObject"] = "RevokeObject"
     object_type: RevokableObjects
     object_id: Id
 
@@ -304,13 +293,11 @@ class RevokeObject(IdentifiedMessage):
 class SelectControlType(IdentifiedMessage):
     """Selection of a control type by the energy manager."""
 
-    message_type: Literal["SelectControlType"] = "SelectControlType"
     control_type: ControlType
 
 
 class SessionRequest(IdentifiedMessage):
     """Request to end the session, with or without an immediate reconnection (REC-03)."""
 
-    message_type: Literal["SessionRequest"] = "SessionRequest"
     request: SessionRequestType
-    diagnostic_label: Maybe[str] = None
+    diagnostic_label: str | None = None

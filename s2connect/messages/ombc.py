@@ -1,12 +1,13 @@
 """Operation Mode Based Control: messages ``OMBC.…`` and their objects."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast
-
-from s2connect.messages.base import Id, IdentifiedMessage, Maybe, S2Object, Timestamp
+from s2connect.messages.base import Id, IdentifiedMessage, S2Object, Timestamp, length
 from s2connect.messages.general import NumberRange, PowerRange, Timer, Transition
+
+
+class _Message(IdentifiedMessage, tag="OMBC.{}".format):
+    """A message of this control type."""
 
 
 class OperationMode(S2Object):
@@ -22,16 +23,15 @@ class OperationMode(S2Object):
     """
 
     id: Id
-    power_ranges: Annotated[list[PowerRange], Len(1, 10), FailFast()]
+    power_ranges: Annotated[list[PowerRange], length(1, 10)]
     abnormal_condition_only: bool
-    diagnostic_label: Maybe[str] = None
-    running_costs: Maybe[NumberRange] = None
+    diagnostic_label: str | None = None
+    running_costs: NumberRange | None = None
 
 
-class Instruction(IdentifiedMessage):
+class Instruction(_Message):
     """Instruction of a mode and its factor, 0 to 1; a time in the past means at once."""
 
-    message_type: Literal["OMBC.Instruction"] = "OMBC.Instruction"
     id: Id
     execution_time: Timestamp
     operation_mode_id: Id
@@ -39,32 +39,29 @@ class Instruction(IdentifiedMessage):
     abnormal_condition: bool
 
 
-class Status(IdentifiedMessage):
+class Status(_Message):
     """Active mode and its factor, 0 to 1.
 
     The previous one, and when the transition from it began, are left out only where there was none.
     """
 
-    message_type: Literal["OMBC.Status"] = "OMBC.Status"
     active_operation_mode_id: Id
     operation_mode_factor: float
-    previous_operation_mode_id: Maybe[Id] = None
-    transition_timestamp: Maybe[Timestamp] = None
+    previous_operation_mode_id: Id | None = None
+    transition_timestamp: Timestamp | None = None
 
 
-class SystemDescription(IdentifiedMessage):
+class SystemDescription(_Message):
     """The modes of the device and how it can change between them."""
 
-    message_type: Literal["OMBC.SystemDescription"] = "OMBC.SystemDescription"
     valid_from: Timestamp
-    operation_modes: Annotated[list[OperationMode], Len(1, 100), FailFast()]
-    transitions: Annotated[list[Transition], Len(0, 1000), FailFast()]
-    timers: Annotated[list[Timer], Len(0, 1000), FailFast()]
+    operation_modes: Annotated[list[OperationMode], length(1, 100)]
+    transitions: Annotated[list[Transition], length(0, 1000)]
+    timers: Annotated[list[Timer], length(0, 1000)]
 
 
-class TimerStatus(IdentifiedMessage):
+class TimerStatus(_Message):
     """End of a timer, past or future."""
 
-    message_type: Literal["OMBC.TimerStatus"] = "OMBC.TimerStatus"
     timer_id: Id
     finished_at: Timestamp

@@ -1,23 +1,24 @@
 """Power Envelope Based Control: messages ``PEBC.…`` and their objects."""
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast
-
-from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
-from s2connect.messages.enums import WireEnum
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, S2Object, Timestamp, length
 from s2connect.messages.general import CommodityQuantity, NumberRange
 
 
-class PowerEnvelopeConsequenceType(WireEnum):
+class _Message(IdentifiedMessage, tag="PEBC.{}".format):
+    """A message of this control type."""
+
+
+class PowerEnvelopeConsequenceType(StrEnum):
     """Consequence for energy that a power limit cuts off: it is lost, or used later."""
 
     VANISH = "VANISH"
     DEFER = "DEFER"
 
 
-class PowerEnvelopeLimitType(WireEnum):
+class PowerEnvelopeLimitType(StrEnum):
     """Kind of a limit."""
 
     UPPER_LIMIT = "UPPER_LIMIT"
@@ -46,13 +47,12 @@ class PowerEnvelope(S2Object):
 
     id: Id
     commodity_quantity: CommodityQuantity
-    power_envelope_elements: Annotated[list[PowerEnvelopeElement], Len(1, 288), FailFast()]
+    power_envelope_elements: Annotated[list[PowerEnvelopeElement], length(1, 288)]
 
 
-class EnergyConstraint(IdentifiedMessage):
+class EnergyConstraint(_Message):
     """Bounds of the average power over a time, in the unit of the quantity; times its length they are an energy."""
 
-    message_type: Literal["PEBC.EnergyConstraint"] = "PEBC.EnergyConstraint"
     id: Id
     valid_from: Timestamp
     valid_until: Timestamp
@@ -61,23 +61,21 @@ class EnergyConstraint(IdentifiedMessage):
     commodity_quantity: CommodityQuantity
 
 
-class Instruction(IdentifiedMessage):
+class Instruction(_Message):
     """Instruction to stay within power envelopes."""
 
-    message_type: Literal["PEBC.Instruction"] = "PEBC.Instruction"
     id: Id
     execution_time: Timestamp
     abnormal_condition: bool
     power_constraints_id: Id
-    power_envelopes: Annotated[list[PowerEnvelope], Len(1, 10), FailFast()]
+    power_envelopes: Annotated[list[PowerEnvelope], length(1, 10)]
 
 
-class PowerConstraints(IdentifiedMessage):
+class PowerConstraints(_Message):
     """Ranges in which the energy manager may set limits."""
 
-    message_type: Literal["PEBC.PowerConstraints"] = "PEBC.PowerConstraints"
     id: Id
     valid_from: Timestamp
     consequence_type: PowerEnvelopeConsequenceType
-    allowed_limit_ranges: Annotated[list[AllowedLimitRange], Len(2, 100), FailFast()]
-    valid_until: Maybe[Timestamp] = None
+    allowed_limit_ranges: Annotated[list[AllowedLimitRange], length(2, 100)]
+    valid_until: Timestamp | None = None

@@ -1,16 +1,17 @@
 """Power Profile Based Control: messages ``PPBC.…`` and their objects."""
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
-from annotated_types import Len
-from pydantic import FailFast
-
-from s2connect.messages.base import Duration, Id, IdentifiedMessage, Maybe, S2Object, Timestamp
-from s2connect.messages.enums import WireEnum
+from s2connect.messages.base import Duration, Id, IdentifiedMessage, S2Object, Timestamp, length
 from s2connect.messages.general import PowerForecastValue
 
 
-class PowerSequenceStatus(WireEnum):
+class _Message(IdentifiedMessage, tag="PPBC.{}".format):
+    """A message of this control type."""
+
+
+class PowerSequenceStatus(StrEnum):
     """Progress of a power sequence container."""
 
     NOT_SCHEDULED = "NOT_SCHEDULED"
@@ -25,7 +26,7 @@ class PowerSequenceElement(S2Object):
     """Power for ``duration`` milliseconds."""
 
     duration: Duration
-    power_values: Annotated[list[PowerForecastValue], Len(1, 10), FailFast()]
+    power_values: Annotated[list[PowerForecastValue], length(1, 10)]
 
 
 class PowerSequence(S2Object):
@@ -40,17 +41,17 @@ class PowerSequence(S2Object):
     """
 
     id: Id
-    elements: Annotated[list[PowerSequenceElement], Len(1, 288), FailFast()]
+    elements: Annotated[list[PowerSequenceElement], length(1, 288)]
     is_interruptible: bool
     abnormal_condition_only: bool
-    max_pause_before: Maybe[Duration] = None
+    max_pause_before: Duration | None = None
 
 
 class PowerSequenceContainer(S2Object):
     """Alternatives, of which one is chosen."""
 
     id: Id
-    power_sequences: Annotated[list[PowerSequence], Len(1, 288), FailFast()]
+    power_sequences: Annotated[list[PowerSequence], length(1, 288)]
 
 
 class PowerSequenceContainerStatus(S2Object):
@@ -67,11 +68,11 @@ class PowerSequenceContainerStatus(S2Object):
     power_profile_id: Id
     sequence_container_id: Id
     status: PowerSequenceStatus
-    selected_sequence_id: Maybe[Id] = None
-    progress: Maybe[Duration] = None
+    selected_sequence_id: Id | None = None
+    progress: Duration | None = None
 
 
-class SequenceInstruction(IdentifiedMessage):
+class SequenceInstruction(_Message):
     """Instruction about one power sequence."""
 
     id: Id
@@ -85,33 +86,25 @@ class SequenceInstruction(IdentifiedMessage):
 class EndInterruptionInstruction(SequenceInstruction):
     """Instruction to continue an interrupted power sequence."""
 
-    message_type: Literal["PPBC.EndInterruptionInstruction"] = "PPBC.EndInterruptionInstruction"
 
-
-class PowerProfileDefinition(IdentifiedMessage):
+class PowerProfileDefinition(_Message):
     """Containers that are executed one after the other, within a time."""
 
-    message_type: Literal["PPBC.PowerProfileDefinition"] = "PPBC.PowerProfileDefinition"
     id: Id
     start_time: Timestamp
     end_time: Timestamp
-    power_sequences_containers: Annotated[list[PowerSequenceContainer], Len(1, 1000), FailFast()]
+    power_sequences_containers: Annotated[list[PowerSequenceContainer], length(1, 1000)]
 
 
-class PowerProfileStatus(IdentifiedMessage):
+class PowerProfileStatus(_Message):
     """Status of containers."""
 
-    message_type: Literal["PPBC.PowerProfileStatus"] = "PPBC.PowerProfileStatus"
-    sequence_container_status: Annotated[list[PowerSequenceContainerStatus], Len(1, 1000), FailFast()]
+    sequence_container_status: Annotated[list[PowerSequenceContainerStatus], length(1, 1000)]
 
 
 class ScheduleInstruction(SequenceInstruction):
     """Instruction to run a power sequence, and when."""
 
-    message_type: Literal["PPBC.ScheduleInstruction"] = "PPBC.ScheduleInstruction"
-
 
 class StartInterruptionInstruction(SequenceInstruction):
     """Instruction to interrupt a power sequence."""
-
-    message_type: Literal["PPBC.StartInterruptionInstruction"] = "PPBC.StartInterruptionInstruction"

@@ -7,37 +7,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from s2connect.messages.catalogue import MESSAGES
 from s2connect.messages.general import ControlType
 from s2connect.model.common import Role
 
 MAX_PENDING: Final = 16
 """Selections that are remembered while they wait for their answer; beyond it the oldest is forgotten."""
 
-_SPECIFIC: Final[Mapping[ControlType, tuple[str, str]]] = {
-    ControlType.POWER_ENVELOPE_BASED_CONTROL: (
-        "PEBC.Instruction",
-        "PEBC.EnergyConstraint PEBC.PowerConstraints",
-    ),
-    ControlType.POWER_PROFILE_BASED_CONTROL: (
-        "PPBC.EndInterruptionInstruction PPBC.ScheduleInstruction PPBC.StartInterruptionInstruction",
-        "PPBC.PowerProfileDefinition PPBC.PowerProfileStatus",
-    ),
-    ControlType.OPERATION_MODE_BASED_CONTROL: (
-        "OMBC.Instruction",
-        "OMBC.Status OMBC.SystemDescription OMBC.TimerStatus",
-    ),
-    ControlType.FILL_RATE_BASED_CONTROL: (
-        "FRBC.Instruction",
-        "FRBC.ActuatorStatus FRBC.FillLevelTargetProfile FRBC.LeakageBehaviour FRBC.StorageStatus "
-        "FRBC.SystemDescription FRBC.TimerStatus FRBC.UsageForecast",
-    ),
-    ControlType.DEMAND_DRIVEN_BASED_CONTROL: (
-        "DDBC.Instruction",
-        "DDBC.ActuatorStatus DDBC.AverageDemandRateForecast DDBC.PresentDemandStatus DDBC.SystemDescription "
-        "DDBC.TimerStatus",
-    ),
+PREFIXES: Final[Mapping[ControlType, str]] = {
+    ControlType.POWER_ENVELOPE_BASED_CONTROL: "PEBC",
+    ControlType.POWER_PROFILE_BASED_CONTROL: "PPBC",
+    ControlType.OPERATION_MODE_BASED_CONTROL: "OMBC",
+    ControlType.FILL_RATE_BASED_CONTROL: "FRBC",
+    ControlType.DEMAND_DRIVEN_BASED_CONTROL: "DDBC",
 }
-"""By control type: what the CEM sends, and what the RM sends."""
+"""By control type: with what the types of its messages begin. The CEM sends its instructions, the RM all others."""
 
 AFTERWARDS: Final = frozenset({"InstructionStatusUpdate", "RevokeObject"})
 """Types that refer to objects of a control type that may have ended, or of an earlier session (HIST-29)."""
@@ -46,18 +30,22 @@ _BOTH: Final = frozenset({"ReceptionStatus", "SessionRequest"})
 _CEM: Final = _BOTH | {"SelectControlType"}
 _RM: Final = _BOTH | {"ResourceManagerDetails", "PowerMeasurement", "PowerForecast"}
 
+
+def _of_control_type(prefix: str) -> Mapping[Role, frozenset[str]]:
+    own = frozenset(name for kinds in MESSAGES.values() for name in kinds if name.startswith(f"{prefix}."))
+    instructions = frozenset(name for name in own if name.endswith("Instruction"))
+    return MappingProxyType(
+        {
+            Role.CEM: _CEM | {"RevokeObject"} | instructions,
+            Role.RM: _RM | {"RevokeObject", "InstructionStatusUpdate"} | (own - instructions),
+        }
+    )
+
+
 TABLE: Final[Mapping[ControlType | None, Mapping[Role, frozenset[str]]]] = MappingProxyType(
     {
         None: MappingProxyType({Role.CEM: _CEM, Role.RM: _RM}),
-        **{
-            control_type: MappingProxyType(
-                {
-                    Role.CEM: _CEM | {"RevokeObject"} | frozenset(cem.split()),
-                    Role.RM: _RM | {"RevokeObject", "InstructionStatusUpdate"} | frozenset(rm.split()),
-                }
-            )
-            for control_type, (cem, rm) in _SPECIFIC.items()
-        },
+        **{control_type: _of_control_type(prefix) for control_type, prefix in PREFIXES.items()},
     }
 )
 """By selected control type, None for none, and by sender: the types of message that may be sent (errata S2C-22)."""

@@ -25,6 +25,7 @@ from s2connect.messages.envelope import (
     reception_status,
 )
 from s2connect.messages.general import ControlType
+from s2connect.messages.schema import SchemaReading
 from s2connect.model.common import Role
 
 SYSTEM_DESCRIPTION: Final = "DDBC.SystemDescription"
@@ -122,10 +123,8 @@ class Translator:
             return message
         if "null" not in message.text:
             return message
-        from s2connect.messages.rules.tolerance import mended
-
-        value, found = mended(message.body, kind, nulls=True, moments=False)
-        return read_message(_text(value)) if found else message
+        reading = SchemaReading(message.body, kind, nulls=True)
+        return read_message(_text(reading.value)) if reading.tolerated else message
 
     def translate(self, sender: Role, message: Message, *, now: datetime) -> Translation:
         """Translate the next message of one side, ReceptionStatuses included.

@@ -10,7 +10,6 @@ from typing import Any
 from s2connect.errors import ConnectionClosed, UsageError
 from s2connect.messages.base import S2Message
 from s2connect.messages.envelope import (
-    ID_WORDS,
     InvalidMessage,
     Message,
     check_sendable,
@@ -18,6 +17,7 @@ from s2connect.messages.envelope import (
     read_message,
     write_message,
 )
+from s2connect.messages.labels import ID_WORDS
 
 OUTBOX_LIMIT = 2000
 """ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
@@ -107,13 +107,15 @@ def sendable(message: S2Message | Mapping[str, Any] | str) -> Message:
     An object without ``message_id`` gets a new one.
     """
     if isinstance(message, S2Message):
-        message = message.to_json()
-    elif not isinstance(message, str):
-        message, _ = write_message(message)
-    try:
-        read = read_message(message)
-    except InvalidMessage as error:
-        raise UsageError(f"The text is no S2 message: {error.label}.") from None
+        from s2connect.messages.catalogue import written
+
+        read = written(message)
+    else:
+        text = message if isinstance(message, str) else write_message(message)[0]
+        try:
+            read = read_message(text)
+        except InvalidMessage as error:
+            raise UsageError(f"The text is no S2 message: {error.label}.") from None
     check_sendable(read.type)
     if read.id is not None and not is_identifier(read.id):
         raise UsageError(f"A message_id has {ID_WORDS}.")

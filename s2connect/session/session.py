@@ -433,7 +433,7 @@ class Session:
     def _take(self, text: str) -> bool:
         """Deal with one received text; True if the peer wants the session to end."""
         try:
-            message = read_message(text)
+            message = self._conversation.read(text)
             if self._conversation.check is Check.ENVELOPE and message.type != RECEPTION_STATUS:
                 message.body  # noqa: B018 - strict reading belongs before the OK
         except InvalidMessage as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -216,6 +217,9 @@ class Told:
     def accept(self, sender: Role, message: S2Message, now: object = None) -> None:
         self.targets += message.message_type == "FRBC.FillLevelTargetProfile"
 
+    def fork(self) -> Told:
+        return copy.copy(self)
+
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_what_is_on_its_way_may_have_been_taken(monkeypatch: pytest.MonkeyPatch, *, ok: bool) -> None:
@@ -244,7 +248,7 @@ def test_messages_that_nobody_answers_are_forgotten_in_the_end() -> None:
     one = judged(talk, RM, measurement())
     assert isinstance(one.parsed, PowerMeasurement)
     for number in range(MAX_IN_FLIGHT):
-        talk.sent(RM, one.parsed.model_copy(update={"message_id": f"m{number}"}))
+        talk.sent(RM, one.parsed.replace(message_id=f"m{number}"))
     talk.answered(CEM, "s1", ok=True)
     assert talk.state.control_type is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -580,12 +579,12 @@ def test_instructions_outlive_the_control_type() -> None:
 def test_a_copy_goes_on_by_itself(said: list[Said]) -> None:
     kind = ("PPBC.ScheduleInstruction", {}) if said is PPBC else order(str(said[2])[:4])
     history = told([DETAILS])
-    other = copy.deepcopy(history)
+    other = history.fork()
     for one in said[1:]:
         other.accept(*spoken(one))
     assert other.check(*spoken(kind)) == []
     assert history.check(*spoken(kind)) != []
-    third = copy.deepcopy(other)
+    third = other.fork()
     third.accept(*spoken(kind))
     third.accept(*spoken(select("NO_SELECTION")))
     assert broken(third.check(*spoken(kind))) & {"HIST-04"}

@@ -16,7 +16,6 @@ from s2connect.messages import frbc, general
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, parse, read_typed
 from s2connect.messages.conversation import Conversation, ValidationResult
 from s2connect.messages.envelope import NIL_ID, InvalidMessage, read_message
-from s2connect.messages.rules.tolerance import mended
 from s2connect.model.common import Role
 from tests.messages import message_schemas
 
@@ -326,12 +325,9 @@ def test_a_document_with_null_for_every_missing_member_is_read_as_the_one_withou
     name: str, data: st.DataObject
 ) -> None:
     document = data.draw(message_schemas.documents(BETA, name))
-    kind = MESSAGES[BETA][name]
     strict = parse(json.dumps(document), BETA, strict=True)
-    nulls = strict.__pydantic_serializer__.to_python(strict, mode="json", by_alias=True)
-    value, _ = mended(nulls, kind, nulls=True)
-    assert "null" not in json.dumps(value) or "null" in strict.to_json()
-    assert parse(json.dumps(nulls), BETA) == strict
+    missing = dict.fromkeys(message_schemas.schema(BETA, "messages", name)["properties"])
+    assert parse(json.dumps(missing | document), BETA) == strict
 
 
 @pytest.mark.rule("MSG-03")
@@ -366,7 +362,7 @@ def label_of(text: str, version: str) -> str | None:
 
 def test_constructors_take_strings_uuids_and_timedeltas() -> None:
     name = UUID("3f2504e0-4f89-11d3-9a0c-0305e82c3301")
-    choice = general.SelectControlType.model_validate({"control_type": "FILL_RATE_BASED_CONTROL", "message_id": name})
+    choice = general.SelectControlType(control_type="FILL_RATE_BASED_CONTROL", message_id=name)  # type: ignore[arg-type]
     assert choice.control_type is general.ControlType.FILL_RATE_BASED_CONTROL
     assert choice.message_id == str(name)
     timer = general.Timer(id=name, duration=timedelta(minutes=2, microseconds=400))  # type: ignore[arg-type]
@@ -376,24 +372,7 @@ def test_constructors_take_strings_uuids_and_timedeltas() -> None:
     status = general.ReceptionStatus(subject_message_id=name, status="OK")  # type: ignore[arg-type]
     assert json.loads(status.to_json())["status"] == "OK"
     for wrong in ({"control_type": "NOPE"}, {"control_type": 5}, {"control_type": "NO_SELECTION", "message_id": 5}):
-        with pytest.raises(ValueError, match="validation error"):
-            general.SelectControlType.model_validate(wrong)
-    with pytest.raises(ValueError, match="validation error"):
+        with pytest.raises(UsageError, match="This is no SelectControlType: "):
+            general.SelectControlType(**wrong)
+    with pytest.raises(UsageError, match="This is no Timer: duration: -1000; a duration is a whole number"):
         general.Timer(id="t-1", duration=timedelta(seconds=-1))  # type: ignore[arg-type]
-
-
-def test_pydantics_own_way_of_writing_writes_a_message_or_raises() -> None:
-    transition = general.Transition.model_validate(
-        {"id": "go", "from": "off", "to": "on", "start_timers": [], "blocking_timers": []}
-        | {"abnormal_condition_only": False}
-    )
-    assert transition.model_dump_json() == transition.to_json()
-    assert json.loads(transition.model_dump_json(indent=2)) == transition.model_dump(mode="json")
-    assert transition.model_dump(mode="json") == transition.to_value()
-    assert transition.model_dump()["from_"] == "off"
-    assert transition.model_dump_json(by_alias=True, exclude_none=True) == transition.to_json()
-    for option in ({"exclude": {"id"}}, {"include": {"id"}}, {"by_alias": False}, {"exclude_none": False}):
-        with pytest.raises(UsageError, match="no message of S2"):
-            transition.model_dump_json(**option)
-        with pytest.raises(UsageError, match="no message of S2"):
-            transition.model_dump(mode="json", **option)

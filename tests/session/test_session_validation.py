@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import pytest
 
 from s2connect.errors import AcknowledgementTimeout, MessageRefused, UsageError
 from s2connect.messages import frbc, general
+from s2connect.messages.catalogue import parse
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.messages.general import ControlType
@@ -77,19 +79,14 @@ async def test_a_selection_opens_the_control_type_on_both_sides(pair: tuple[Sess
 
 
 def frbc_instruction() -> frbc.Instruction:
-    return frbc.Instruction.model_validate_json(
-        json.dumps(
-            {
-                "message_type": "FRBC.Instruction",
-                "message_id": "i1",
-                "id": "i1",
-                "actuator_id": "a1",
-                "operation_mode": "o1",
-                "operation_mode_factor": 0.5,
-                "execution_time": "2026-01-01T00:00:00Z",
-                "abnormal_condition": False,
-            }
-        )
+    return frbc.Instruction(
+        message_id="i1",
+        id="i1",
+        actuator_id="a1",
+        operation_mode="o1",
+        operation_mode_factor=0.5,
+        execution_time=datetime(2026, 1, 1, tzinfo=UTC),
+        abnormal_condition=False,
     )
 
 
@@ -151,7 +148,7 @@ async def test_an_object_and_a_text_are_sent_as_they_are_written_and_a_typed_mes
     async with session(b, ack_timeout=0.05) as rm:
         for message, written in (
             (" " + json.dumps(MEASUREMENT, indent=1), " " + json.dumps(MEASUREMENT, indent=1)),
-            (general.PowerMeasurement.model_validate_json(json.dumps(MEASUREMENT)), None),
+            (parse(json.dumps(MEASUREMENT)), None),
         ):
             with pytest.raises(AcknowledgementTimeout):
                 await rm.send(message)
@@ -189,7 +186,7 @@ async def test_a_refused_selection_changes_nothing() -> None:
         await b.send(json.dumps(no))
         with pytest.raises(MessageRefused):
             await sending
-        await b.send(STATUS.model_copy(update={"message_id": "m2"}).to_json())
+        await b.send(STATUS.replace(message_id="m2").to_json())
         assert (await said(b))["status"] == "INVALID_CONTENT"
 
 
@@ -202,11 +199,11 @@ async def test_a_device_that_answers_a_selection_at_once_is_never_ahead_of_its_o
         async def work() -> None:
             async for message in rm:
                 if message.type == "SelectControlType":
-                    await rm.send(STATUS.model_copy(update={"message_id": f"after-{message.id}"}))
+                    await rm.send(STATUS.replace(message_id=f"after-{message.id}"))
 
         working = asyncio.create_task(work())
         for number in range(50):
-            await a.send(SELECT.model_copy(update={"message_id": f"s{number}"}).to_json())
+            await a.send(SELECT.replace(message_id=f"s{number}").to_json())
             first, then = await said(a), await said(a)
             assert (first["message_type"], then["message_id"]) == ("ReceptionStatus", f"after-s{number}")
             ok = {"message_type": "ReceptionStatus", "subject_message_id": then["message_id"], "status": "OK"}

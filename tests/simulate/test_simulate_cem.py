@@ -135,7 +135,7 @@ def test_a_control_type_is_selected_once_for_details_that_come_twice() -> None:
 
 def test_devices_that_cannot_be_controlled_count_and_are_not_instructed() -> None:
     manager, battery = EnergyManager(now=NOON), a_device("battery", now=NOON)
-    details = battery.details().model_copy(update={"available_control_types": [ControlType.NOT_CONTROLLABLE]})
+    details = battery.details().replace(available_control_types=[ControlType.NOT_CONTROLLABLE])
     manager.connected("one")
     assert not manager.received("one", details, NOON)
     for message in battery.advance(NOON + MINUTE):

@@ -62,9 +62,9 @@ def test_a_limit_changes_with_the_elements_of_its_envelope() -> None:
     instruction = pebc_instruction(constraints, -1000.0, 0.0, HOUR, NOON)
     envelope = instruction.power_envelopes[0]
     first = envelope.power_envelope_elements[0]
-    steps = [first, first.model_copy(update={"lower_limit": -500.0})]
-    envelope = envelope.model_copy(update={"power_envelope_elements": steps})
-    roof.instructed(instruction.model_copy(update={"power_envelopes": [envelope]}), NOON)
+    steps = [first, first.replace(lower_limit=-500.0)]
+    envelope = envelope.replace(power_envelope_elements=steps)
+    roof.instructed(instruction.replace(power_envelopes=[envelope]), NOON)
     roof.advance(NOON + HOUR)
     assert roof.power == -500.0
     assert roof.next_due <= NOON + 2 * HOUR

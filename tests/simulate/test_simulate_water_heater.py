@@ -168,7 +168,7 @@ def test_what_would_not_be_done_in_time_or_is_not_offered_is_refused() -> None:
     (profile,) = of(ppbc.PowerProfileDefinition, select(heater, PPBC, MIDNIGHT))
     refused = [
         about(ppbc.ScheduleInstruction, profile, profile.end_time - MINUTE),
-        about(ppbc.ScheduleInstruction, profile.model_copy(update={"id": "another"}), MIDNIGHT),
+        about(ppbc.ScheduleInstruction, profile.replace(id="another"), MIDNIGHT),
         about(ppbc.ScheduleInstruction, profile, MIDNIGHT, "never"),
         about(ppbc.EndInterruptionInstruction, profile, MIDNIGHT),
     ]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.general import ControlType, InstructionStatus, RevokableObjects
 from s2connect.messages.labels import listed
-from s2connect.messages.rules import history_rules as rules
-from s2connect.messages.rules.base import Finding, Findings, Rule
-from s2connect.messages.rules.common import TOLERANCE, Instruction, Status
+from s2connect.messages.rules.base import Finding, Findings
+from s2connect.messages.rules.checks import TOLERANCE, Instruction, Path, Status
 from s2connect.messages.rules.history_facts import (
     MAX_OBJECTS,
     ONLY_ACTUATOR,
@@ -24,6 +25,7 @@ from s2connect.messages.rules.history_facts import (
     Machines,
     Profile,
     Remembered,
+    SeenIds,
     SequenceFacts,
     constraints,
     described,
@@ -31,15 +33,8 @@ from s2connect.messages.rules.history_facts import (
     milliseconds,
     profile,
 )
+from s2connect.messages.state import PREFIXES
 from s2connect.model.common import Role
-
-_PREFIX: Final[Mapping[ControlType, str]] = {
-    ControlType.POWER_ENVELOPE_BASED_CONTROL: "PEBC",
-    ControlType.POWER_PROFILE_BASED_CONTROL: "PPBC",
-    ControlType.OPERATION_MODE_BASED_CONTROL: "OMBC",
-    ControlType.FILL_RATE_BASED_CONTROL: "FRBC",
-    ControlType.DEMAND_DRIVEN_BASED_CONTROL: "DDBC",
-}
 
 _RANK: Final[Mapping[InstructionStatus, int]] = {
     InstructionStatus.NEW: 0,
@@ -92,7 +87,7 @@ class History:
         self._selected: ControlType | None = None
         self._revoked: Remembered[str, str] = Remembered()
         self._ended: Remembered[str, None] = Remembered()
-        self._message_ids: dict[Role, Remembered[str, None]] = {role: Remembered() for role in Role}
+        self._message_ids = {role: SeenIds() for role in Role}
         self._details: general.ResourceManagerDetails | None = None
         self._instructions: Remembered[str, _Instructed] = Remembered()
         self._instruction_messages: Remembered[str, str] = Remembered()
@@ -113,7 +108,7 @@ class History:
         """
         found = Findings()
         if isinstance(message, IdentifiedMessage) and message.message_id in self._message_ids[sender]:
-            found.add(rules.MESSAGE_ID_ONCE, "message_id", "the sender has used it before")
+            found.add("HIST-01", "the sender has used it before", "message_id")
         checker = _CHECKS.get(type(message))
         if checker is not None:
             checker(self, message, found, _Context(sender, now))
@@ -122,34 +117,34 @@ class History:
     def accept(self, sender: Role, message: S2Message, now: datetime | None = None) -> None:
         """Remember a message, which has been, or is expected to be, answered with ``OK``. Never raises."""
         if isinstance(message, IdentifiedMessage):
-            self._message_ids[sender].put(message.message_id, None)
+            self._message_ids[sender].add(message.message_id)
         acceptor = _ACCEPTORS.get(type(message))
         if acceptor is not None:
             acceptor(self, message, _Context(sender, now))
 
-    def __deepcopy__(self, _: object) -> History:
-        """A history that goes on by itself. Cheap: what is remembered never changes; only its containers are copied."""
+    def fork(self) -> History:
+        """Return a history that goes on by itself. What is remembered is shared until one of the two changes it."""
         other = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Remembered):
-                setattr(other, name, value.copy())
-        other._message_ids = {role: known.copy() for role, known in self._message_ids.items()}
-        other._machines = {prefix: machines.copy() for prefix, machines in self._machines.items()}
+                setattr(other, name, value.fork())
+        other._message_ids = {role: known.fork() for role, known in self._message_ids.items()}
+        other._machines = {prefix: machines.fork() for prefix, machines in self._machines.items()}
         return other
 
     # Details and control type
 
     def _check_selection(self, message: general.SelectControlType, found: Findings, _: _Context) -> None:
         if self._details is None:
-            found.add(rules.DETAILS_FIRST, "", "nothing is known of the device yet")
+            found.add("HIST-02", "nothing is known of the device yet")
         elif (
             message.control_type is not ControlType.NO_SELECTION
             and message.control_type not in self._details.available_control_types
         ):
-            found.add(rules.AVAILABLE, "control_type", "not offered by the device")
+            found.add("HIST-03", "not offered by the device", "control_type")
 
     def _accept_selection(self, message: general.SelectControlType, _: _Context) -> None:
-        prefix = _PREFIX.get(message.control_type, "")
+        prefix = PREFIXES.get(message.control_type, "")
         self._selected = message.control_type if prefix else None
         # What the new control type has already is from messages that came before the answer to this one.
         self._machines = {known: machines for known, machines in self._machines.items() if known == prefix}
@@ -168,7 +163,7 @@ class History:
 
     def _check_selected(self, found: Findings) -> None:
         if self._selected is None:
-            found.add(rules.AFTERWARDS, "", "no control type is selected")
+            found.add("HIST-29", "no control type is selected")
 
     def _accept_details(self, message: general.ResourceManagerDetails, _: _Context) -> None:
         self._details = message
@@ -179,87 +174,81 @@ class History:
         announced = self._details.provides_power_measurement_types
         for index, value in enumerate(message.values):
             if value.commodity_quantity not in announced:
-                found.add(rules.MEASURED, f"values[{index}]", "the device has not announced to measure this")
+                found.add("HIST-25", "the device has not announced to measure this", "values", index)
 
     def _check_power_forecast(self, _: general.PowerForecast, found: Findings, __: _Context) -> None:
         if self._details is not None and not self._details.provides_forecast:
-            found.add(rules.FORECAST, "", "the device has announced that it provides none")
+            found.add("HIST-26", "the device has announced that it provides none")
 
     # Descriptions with operation modes, and what refers to them
 
     def _check_description(self, message: Description, found: Findings, _: _Context) -> None:
         if self._details is not None and self._details.currency is None and has_costs(message):
-            found.add(rules.CURRENCY, "", "tells costs, but the details of the device name no currency")
+            found.add("HIST-24", "tells costs, but the details of the device name no currency")
 
     def _accept_description(self, message: Description, context: _Context) -> None:
-        machines = self._machines.setdefault(_prefix(message), Machines())
+        machines = self._machines.setdefault(message.message_type[:4], Machines())
         machines.describe(described(message), context.now)
 
-    def _actuators(self, message: S2Message, actuator_id: str, context: _Context) -> list[Actuator]:
+    def _machines_of(self, message: S2Message) -> Machines:
+        return self._machines.get(message.message_type[:4], _NO_MACHINES)
+
+    def _actuators(self, message: Instruction | Status | _TimerStatus, context: _Context) -> list[Actuator]:
         """Return the actuator as described by each description that may be in force, the newest first."""
-        machines = self._machines.get(_prefix(message), _NO_MACHINES)
-        known = (description.actuators.get(actuator_id) for description in machines.known(context.now))
-        return [actuator for actuator in known if actuator is not None]
+        known = self._machines_of(message).known(context.now)
+        found = (description.actuators.get(_actuator_id(message)) for description in known)
+        return [actuator for actuator in found if actuator is not None]
 
     def _is_described(self, message: S2Message, found: Findings, context: _Context) -> bool:
-        if self._machines.get(_prefix(message), _NO_MACHINES).known(context.now):
+        if self._machines_of(message).known(context.now):
             return True
-        found.add(rules.DESCRIPTION_FIRST, "", "no system description is in force")
+        found.add("HIST-07", "no system description is in force")
         return False
 
-    def _no_actuator(self, rule: Rule, message: S2Message, found: Findings, context: _Context) -> None:
-        """Add a finding: the message names an actuator that no description has."""
-        machines = self._machines.get(_prefix(message), _NO_MACHINES)
-        if machines.complete:
-            names = {name for description in machines.known(context.now) for name in description.actuators}
-            found.add(rule, "actuator_id", f"no actuator that is described: {listed(sorted(names))}")
-
-    def _none_of(
-        self, rule: Rule, message: S2Message, member: str, names: Iterable[str], what: str, found: Findings
+    def _unknown(
+        self, rule: str, message: S2Message, member: str, what: str, names: Iterable[str], found: Findings
     ) -> None:
-        """Add a finding: the message names an object that no description of its actuator has."""
-        if self._machines.get(_prefix(message), _NO_MACHINES).complete:
-            found.add(rule, member, f"no {what} that is described: {listed(sorted(set(names))) or 'none'}")
+        """Add a finding: the message names an object that no description has."""
+        if self._machines_of(message).complete:
+            found.add(rule, f"no {what} that is described: {listed(sorted(set(names))) or 'none'}", member)
+
+    def _unknown_actuator(self, rule: str, message: S2Message, found: Findings, context: _Context) -> None:
+        names = itertools.chain(*(one.actuators for one in self._machines_of(message).known(context.now)))
+        self._unknown(rule, message, "actuator_id", "actuator", names, found)
 
     def _check_described(
-        self,
-        message: Status | _TimerStatus,
-        member: str,
-        what: Literal["modes", "timers"],
-        found: Findings,
-        context: _Context,
+        self, message: Status | _TimerStatus, member: str, what: str, found: Findings, context: _Context
     ) -> None:
         """Check that a mode or timer of a message is one that a description of its actuator has."""
         if not self._is_described(message, found, context):
             return
-        actuators = self._actuators(message, _actuator_id(message), context)
-        names = set(itertools.chain(*(getattr(actuator, what) for actuator in actuators)))
+        actuators = self._actuators(message, context)
+        known = [actuator.timers if what == "timer" else actuator.modes for actuator in actuators]
         if not actuators:
-            self._no_actuator(rules.STATUS_OF_KNOWN, message, found, context)
-        elif getattr(message, member) not in names:
-            word = "operation mode" if what == "modes" else "timer"
-            self._none_of(rules.STATUS_OF_KNOWN, message, member, names, word, found)
+            self._unknown_actuator("HIST-08", message, found, context)
+        elif not any(getattr(message, member) in names for names in known):
+            self._unknown("HIST-08", message, member, what, itertools.chain(*known), found)
 
     def _check_status(self, message: Status, found: Findings, context: _Context) -> None:
-        self._check_described(message, "active_operation_mode_id", "modes", found, context)
+        self._check_described(message, "active_operation_mode_id", "operation mode", found, context)
 
     def _check_timer(self, message: _TimerStatus, found: Findings, context: _Context) -> None:
-        self._check_described(message, "timer_id", "timers", found, context)
+        self._check_described(message, "timer_id", "timer", found, context)
 
     def _accept_status(self, message: Status, _: _Context) -> None:
-        machines = self._machines.setdefault(_prefix(message), Machines())
+        machines = self._machines.setdefault(message.message_type[:4], Machines())
         machines.active.put(_actuator_id(message), message.active_operation_mode_id)
 
     def _accept_timer(self, message: _TimerStatus, _: _Context) -> None:
-        machines = self._machines.setdefault(_prefix(message), Machines())
+        machines = self._machines.setdefault(message.message_type[:4], Machines())
         machines.finished.put((_actuator_id(message), message.timer_id), message.finished_at)
 
     def _check_announced(self, message: _Announced, found: Findings, context: _Context) -> None:
         if not self._is_described(message, found, context):
             return
-        known = self._machines[_prefix(message)].known(context.now)
+        known = self._machines_of(message).known(context.now)
         if not any(message.message_type in description.forecasts for description in known):
-            found.add(rules.FORECAST, "", "the system description announces none")
+            found.add("HIST-26", "the system description announces none")
 
     def _check_fill_level(self, message: frbc.StorageStatus, found: Findings, context: _Context) -> None:
         if not self._is_described(message, found, context):
@@ -269,14 +258,14 @@ class History:
             storage = description.fill_level_range
             if storage is None or storage.start_of_range <= level <= storage.end_of_range:
                 return
-        found.add(rules.FILL_LEVEL, "present_fill_level", "outside of the storage's range of the fill level")
+        found.add("HIST-27", "outside of the storage's range of the fill level", "present_fill_level")
 
     # Instructions
 
     def _check_new_instruction(self, message: _AnyInstruction, found: Findings) -> None:
         known = self._instructions.get(message.id)
         if known is not None and known.message_id != message.message_id:
-            found.add(rules.INSTRUCTION_ID_ONCE, "id", "an earlier instruction has it")
+            found.add("HIST-04", "an earlier instruction has it", "id")
 
     def _accept_new_instruction(self, message: _AnyInstruction, _: _Context) -> None:
         self._instructions.put(message.id, _Instructed(message.message_id, None))
@@ -284,28 +273,28 @@ class History:
 
     def _check_instruction(self, message: Instruction, found: Findings, context: _Context) -> None:
         self._check_new_instruction(message, found)
-        machines = self._machines.get(_prefix(message), _NO_MACHINES)
+        machines = self._machines_of(message)
         if not machines.known(context.now):
-            found.add(rules.INSTRUCTED_KNOWN, "", "no system description is in force")
+            found.add("HIST-06", "no system description is in force")
             return
-        actuator_id, (member, mode) = _actuator_id(message), _instructed_mode(message)
-        actuators = self._actuators(message, actuator_id, context)
+        member, mode = _instructed_mode(message)
+        actuators = self._actuators(message, context)
         if not actuators:
-            self._no_actuator(rules.INSTRUCTED_KNOWN, message, found, context)
+            self._unknown_actuator("HIST-06", message, found, context)
             return
         actuator = next((known for known in actuators if mode in known.modes), None)
         if actuator is None:
             modes = itertools.chain(*(known.modes for known in actuators))
-            self._none_of(rules.INSTRUCTED_KNOWN, message, member, modes, "operation mode", found)
+            self._unknown("HIST-06", message, member, "operation mode", modes, found)
             return
         if actuator.modes[mode] and not message.abnormal_condition:
-            found.add(rules.ABNORMAL, member, "only for abnormal conditions, which the instruction does not declare")
+            found.add("HIST-09", "only for abnormal conditions, which the instruction does not declare", member)
             return
-        _check_way(machines, actuator, actuator_id, mode, message, found, context)
+        _check_way(machines, actuator, message, found, context)
 
     def _accept_instruction(self, message: Instruction, context: _Context) -> None:
         self._accept_new_instruction(message, context)
-        machines = self._machines.setdefault(_prefix(message), Machines())
+        machines = self._machines.setdefault(message.message_type[:4], Machines())
         machines.instructed.put(_actuator_id(message), _instructed_mode(message)[1])
 
     def _check_instruction_status(self, message: general.InstructionStatusUpdate, found: Findings, _: _Context) -> None:
@@ -314,14 +303,14 @@ class History:
         if known is None:
             identifier = self._instruction_messages.get(message.instruction_id)
             if identifier is not None:
-                found.add(rules.NOT_MESSAGE_ID, "instruction_id", "names the message, and not the instruction in it")
+                found.add("HIST-19", "names the message, and not the instruction in it", "instruction_id")
                 known = self._instructions.get(identifier)
             elif self._instructions.never_had(message.instruction_id):
-                found.add(rules.INSTRUCTION_KNOWN, "instruction_id", "no instruction that was sent in this session")
+                found.add("HIST-18", "no instruction that was sent in this session", "instruction_id")
         if known is None or known.status is None or known.status is message.status_type:
             return
         if known.status in _FINAL or _RANK[message.status_type] < _RANK[known.status]:
-            found.add(rules.STATUS_FORWARD, "status_type", "comes before what was said of the instruction already")
+            found.add("HIST-20", "comes before what was said of the instruction already", "status_type")
 
     def _accept_instruction_status(self, message: general.InstructionStatusUpdate, _: _Context) -> None:
         identifier = self._instruction_of(message.instruction_id)
@@ -336,23 +325,23 @@ class History:
         is_instruction = kind.endswith("Instruction")
         self._check_selected(found)
         if context.sender is not (Role.CEM if is_instruction else Role.RM):
-            found.add(rules.OWN, "object_type", "of a kind that the other side sends")
+            found.add("HIST-23", "of a kind that the other side sends", "object_type")
         if kind.endswith("SystemDescription"):
             machines = self._machines.get(kind[:4], _NO_MACHINES)
             if not any(name == description.message_id for description in machines.known(None)):
-                found.add(rules.DESCRIPTION_KNOWN, "object_id", "not the message of a system description in force")
+                found.add("HIST-22", "not the message of a system description in force", "object_id")
             return
         if is_instruction:
             if name not in self._instructions and name in self._instruction_messages:
-                found.add(rules.NOT_MESSAGE_ID, "object_id", "names the message, and not the instruction in it")
+                found.add("HIST-19", "names the message, and not the instruction in it", "object_id")
             name = self._instruction_of(name)
             if self._revoked.get(name) not in (None, message.message_id):
-                found.add(rules.REVOKED_KNOWN, "object_id", "was revoked before")
+                found.add("HIST-21", "was revoked before", "object_id")
             unknown = self._instructions.never_had(name)
         else:
             unknown = self._objects(kind).never_had(name)
         if unknown and name not in self._ended:
-            found.add(rules.REVOKED_KNOWN, "object_id", "nothing of this kind that was sent and not yet revoked")
+            found.add("HIST-21", "nothing of this kind that was sent and not yet revoked", "object_id")
 
     def _objects(
         self, kind: RevokableObjects
@@ -386,7 +375,7 @@ class History:
         _: _Context,
     ) -> None:
         if self._used.get(message.id) not in (None, message.message_id):
-            found.add(rules.OBJECT_ID_ONCE, "id", "something that was sent earlier has it")
+            found.add("HIST-05", "something that was sent earlier has it", "id")
 
     def _accept_constraints(self, message: pebc.PowerConstraints, _: _Context) -> None:
         self._used.put(message.id, message.message_id)
@@ -401,13 +390,13 @@ class History:
         known = self._constraints.get(message.power_constraints_id)
         if known is None:
             if self._constraints.never_had(message.power_constraints_id):
-                found.add(rules.CONSTRAINTS_KNOWN, "power_constraints_id", "not sent, or revoked since")
+                found.add("HIST-12", "not sent, or revoked since", "power_constraints_id")
             return
         late = known.valid_until is not None and message.execution_time >= known.valid_until
         if late or (context.now is not None and max(message.execution_time, context.now) < known.valid_from):
-            found.add(rules.CONSTRAINTS_VALID, "execution_time", "the power constraints are not valid then")
+            found.add("HIST-14", "the power constraints are not valid then", "execution_time")
         for index, envelope in enumerate(message.power_envelopes):
-            _check_envelope(known, envelope, message.abnormal_condition, found, f"power_envelopes[{index}]")
+            _check_envelope(known, envelope, message.abnormal_condition, found, "power_envelopes", index)
 
     # Power profiles
 
@@ -420,41 +409,41 @@ class History:
         known = self._profiles.get(message.power_profile_id)
         if known is None:
             if self._profiles.never_had(message.power_profile_id):
-                found.add(rules.SEQUENCE_KNOWN, "power_profile_id", "not sent, or revoked since")
+                found.add("HIST-15", "not sent, or revoked since", "power_profile_id")
             return
         container = known.containers.get(message.sequence_container_id)
         if container is None:
             detail = f"not in the power profile: {listed(known.containers)}"
-            found.add(rules.SEQUENCE_KNOWN, "sequence_container_id", detail)
+            found.add("HIST-15", detail, "sequence_container_id")
             return
         sequence = container.get(message.power_sequence_id)
         if sequence is None:
             detail = f"not in the sequence container: {listed(container)}"
-            found.add(rules.SEQUENCE_KNOWN, "power_sequence_id", detail)
+            found.add("HIST-15", detail, "power_sequence_id")
             return
         if sequence.abnormal_only and not message.abnormal_condition:
             detail = "only for abnormal conditions, which the instruction does not declare"
-            found.add(rules.ABNORMAL, "power_sequence_id", detail)
+            found.add("HIST-09", detail, "power_sequence_id")
         if isinstance(message, ppbc.ScheduleInstruction):
             _check_schedule(known, sequence, message.execution_time, found, context)
         elif not sequence.interruptible:
-            found.add(rules.INTERRUPTIBLE, "power_sequence_id", "cannot be interrupted")
+            found.add("HIST-16", "cannot be interrupted", "power_sequence_id")
 
     def _check_profile_status(self, message: ppbc.PowerProfileStatus, found: Findings, _: _Context) -> None:
         for index, status in enumerate(message.sequence_container_status):
-            place = f"sequence_container_status[{index}]"
+            path = "sequence_container_status", index
             known = self._profiles.get(status.power_profile_id)
             if known is None:
                 if self._profiles.never_had(status.power_profile_id):
-                    found.add(rules.PROFILE_KNOWN, f"{place}.power_profile_id", "not sent, or revoked since")
+                    found.add("HIST-28", "not sent, or revoked since", *path, "power_profile_id")
                 continue
             container = known.containers.get(status.sequence_container_id)
             if container is None:
                 detail = f"not in the power profile: {listed(known.containers)}"
-                found.add(rules.STATUS_OF_KNOWN, f"{place}.sequence_container_id", detail)
+                found.add("HIST-08", detail, *path, "sequence_container_id")
             elif status.selected_sequence_id is not None and status.selected_sequence_id not in container:
                 detail = f"not in the sequence container: {listed(container)}"
-                found.add(rules.STATUS_OF_KNOWN, f"{place}.selected_sequence_id", detail)
+                found.add("HIST-08", detail, *path, "selected_sequence_id")
 
 
 _NO_MACHINES: Final = Machines()
@@ -463,10 +452,6 @@ _LIMITS: Final = (
     (pebc.PowerEnvelopeLimitType.UPPER_LIMIT, "upper_limit"),
     (pebc.PowerEnvelopeLimitType.LOWER_LIMIT, "lower_limit"),
 )
-
-
-def _prefix(message: S2Message) -> str:
-    return message.message_type[:4]
 
 
 def _actuator_id(message: Any) -> str:
@@ -481,29 +466,23 @@ def _instructed_mode(message: Instruction) -> tuple[str, str]:
 
 
 def _check_way(
-    machines: Machines,
-    actuator: Actuator,
-    actuator_id: str,
-    mode: str,
-    message: Instruction,
-    found: Findings,
-    context: _Context,
+    machines: Machines, actuator: Actuator, message: Instruction, found: Findings, context: _Context
 ) -> None:
     """Check for a transition to the instructed mode from the active one, or from the one instructed last."""
+    actuator_id, (member, mode) = _actuator_id(message), _instructed_mode(message)
     places = (machines.active.get(actuator_id), machines.instructed.get(actuator_id))
     starts = {place for place in places if place in actuator.modes and place is not None}
     if mode in starts or not starts:
         return
     ways = [way for start in starts for way in actuator.ways.get((start, mode), ())]
-    member = _instructed_mode(message)[0]
     if ways and not message.abnormal_condition:
         ways = [way for way in ways if not way.abnormal_only]
         if not ways:
             detail = "every transition there is only for abnormal conditions, which the instruction does not declare"
-            found.add(rules.ABNORMAL, member, detail)
+            found.add("HIST-09", detail, member)
             return
     if not ways:
-        found.add(rules.TRANSITION, member, "no transition leads there from the active operation mode")
+        found.add("HIST-10", "no transition leads there from the active operation mode", member)
         return
     moment = message.execution_time if context.now is None else max(message.execution_time, context.now)
 
@@ -512,28 +491,40 @@ def _check_way(
         return finished is not None and finished > moment
 
     if all(any(map(blocked, way.blocking_timers)) for way in ways):
-        found.add(rules.BLOCKED, member, "a timer that is not finished blocks the transition")
+        found.add("HIST-11", "a timer that is not finished blocks the transition", member)
 
 
 def _check_envelope(
-    known: Constraints, envelope: pebc.PowerEnvelope, abnormal_condition: bool, found: Findings, path: str
+    known: Constraints, envelope: pebc.PowerEnvelope, abnormal_condition: bool, found: Findings, *path: Path
 ) -> None:
     """Check that the limits of an envelope are in the allowed ranges."""
     of_quantity = {name: known.allowed.get((envelope.commodity_quantity, kind)) for kind, name in _LIMITS}
     if not any(of_quantity.values()):
-        found.add(rules.LIMITS, path, "the power constraints have no limits for this quantity")
+        found.add("HIST-13", "the power constraints have no limits for this quantity", *path)
         return
     for name, allowed in of_quantity.items():
         if not allowed:
             continue
-        usable = [(start, end) for start, end, abnormal in allowed if abnormal_condition or not abnormal]
+        usable = _union((start, end) for start, end, abnormal in allowed if abnormal_condition or not abnormal)
         for index, element in enumerate(envelope.power_envelope_elements):
             value: float = getattr(element, name)
             slack = TOLERANCE * max(1.0, abs(value))
-            if not any(start - slack <= value <= end + slack for start, end in usable):
-                place = f"{path}.power_envelope_elements[{index}].{name}"
-                found.add(rules.LIMITS, place, "not in a range that the power constraints allow")
+            place = bisect.bisect_right(usable, (value + slack, math.inf)) - 1
+            if place < 0 or value > usable[place][1] + slack:
+                what = "not in a range that the power constraints allow"
+                found.add("HIST-13", what, *path, "power_envelope_elements", index, name)
                 break
+
+
+def _union(ranges: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the same ranges in ascending order, and those that overlap as one."""
+    united: list[tuple[float, float]] = []
+    for start, end in sorted(ranges):
+        if united and start <= united[-1][1]:
+            united[-1] = united[-1][0], max(end, united[-1][1])
+        else:
+            united.append((start, end))
+    return united
 
 
 def _check_schedule(
@@ -542,7 +533,7 @@ def _check_schedule(
     start = execution_time if context.now is None else max(execution_time, context.now)
     early = context.now is not None and start < known.start_time
     if early or milliseconds(start, known.end_time) < sequence.duration:
-        found.add(rules.SCHEDULED, "execution_time", "the power sequence would start too early or end too late")
+        found.add("HIST-17", "the power sequence would start too early or end too late", "execution_time")
 
 
 _Check = Callable[[History, Any, Findings, _Context], None]

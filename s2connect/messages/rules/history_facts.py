@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import bisect
+import copy
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
 from s2connect.messages.general import CommodityQuantity, NumberRange
-from s2connect.messages.rules.common import Machine
+from s2connect.messages.rules.checks import Machine
 
 MAX_REMEMBERED: Final = 1000
 """Identifiers of each kind that are remembered; beyond it the oldest is forgotten, and never missed."""
@@ -45,22 +48,24 @@ class Remembered(Generic[K, V]):
         limit: Entries that are kept.
     """
 
-    __slots__ = ("_complete", "_items", "_limit")
+    __slots__ = ("_complete", "_items", "_limit", "_shared")
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._items: dict[K, V] = {}
         self._limit = limit
         self._complete = True
+        self._shared = False  # True: the items are also those of a fork
 
     def put(self, key: K, value: V) -> None:
         """Add or replace an entry, as the newest."""
         if (len(key) if isinstance(key, str) else max(map(len, key))) > MAX_ID_LENGTH:
             self._complete = False
             return
-        self._items.pop(key, None)
-        self._items[key] = value
-        if len(self._items) > self._limit:
-            del self._items[next(iter(self._items))]
+        items = self._own()
+        items.pop(key, None)
+        items[key] = value
+        if len(items) > self._limit:
+            del items[next(iter(items))]
             self._complete = False
 
     def get(self, key: K) -> V | None:
@@ -69,14 +74,18 @@ class Remembered(Generic[K, V]):
 
     def drop(self, key: K) -> None:
         """Remove an entry, because its object has ended."""
-        self._items.pop(key, None)
+        if key in self._items:
+            del self._own()[key]
 
-    def copy(self) -> Remembered[K, V]:
-        """Return another one with the same entries."""
-        other: Remembered[K, V] = Remembered(self._limit)
-        other._items = self._items.copy()
-        other._complete = self._complete
-        return other
+    def fork(self) -> Remembered[K, V]:
+        """Return another one with the same entries, which are copied when one of the two changes."""
+        self._shared = True
+        return copy.copy(self)
+
+    def _own(self) -> dict[K, V]:
+        if self._shared:
+            self._items, self._shared = self._items.copy(), False
+        return self._items
 
     def __contains__(self, key: K) -> bool:
         return key in self._items
@@ -90,6 +99,37 @@ class Remembered(Generic[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._items)
+
+
+class SeenIds:
+    """Identifiers of messages, of which at least the last ``MAX_REMEMBERED`` are known: 8 bytes each, their hashes."""
+
+    __slots__ = ("_earlier", "_latest")
+
+    def __init__(self) -> None:
+        self._latest, self._earlier = array("q"), array("q")  # both in ascending order
+
+    def add(self, name: str) -> None:
+        """Add an identifier."""
+        if name in self:
+            return
+        if len(self._latest) == MAX_REMEMBERED:
+            self._earlier, self._latest = self._latest, array("q")
+        bisect.insort(self._latest, hash(name))
+
+    def fork(self) -> SeenIds:
+        """Return another one with the same identifiers."""
+        other = SeenIds()
+        other._latest, other._earlier = self._latest[:], self._earlier
+        return other
+
+    def __contains__(self, name: str) -> bool:
+        key = hash(name)
+        for hashes in (self._latest, self._earlier):
+            place = bisect.bisect_left(hashes, key)
+            if place < len(hashes) and hashes[place] == key:
+                return True
+        return False
 
 
 class Way(NamedTuple):
@@ -141,12 +181,10 @@ class Machines:
         """Return the descriptions that an identifier may come from, the newest first."""
         return [described for described, _ in reversed(self._left(now))]
 
-    def copy(self) -> Machines:
+    def fork(self) -> Machines:
         """Return another one with the same contents."""
-        other = Machines(self.descriptions, self.complete)
-        other.active, other.instructed = self.active.copy(), self.instructed.copy()
-        other.finished = self.finished.copy()
-        return other
+        forks = self.active.fork(), self.instructed.fork(), self.finished.fork()
+        return Machines(self.descriptions, self.complete, *forks)
 
     def describe(self, description: Described, now: datetime | None) -> None:
         """Add a description, which replaces the earlier ones once it is valid."""
@@ -196,27 +234,29 @@ class Constraints:
     """By limit: from, to, and whether for abnormal conditions only."""
 
 
+def machines(message: Description) -> dict[str, Machine]:
+    """Return the actuators of a description, or the device under OMBC, by identifier."""
+    if isinstance(message, ombc.SystemDescription):
+        return {ONLY_ACTUATOR: message}
+    return {actuator.id: actuator for actuator in message.actuators}
+
+
 def described(message: Description) -> Described:
     """Return the facts of a description."""
-    fill_level_range = None
-    forecasts = set()
-    actuators: dict[str, Actuator]
-    if isinstance(message, ombc.SystemDescription):
-        actuators = {ONLY_ACTUATOR: _actuator(message)}
-    else:
-        actuators = {actuator.id: _actuator(actuator) for actuator in message.actuators}
+    levels, announced = None, {}
     if isinstance(message, frbc.SystemDescription):
         storage = message.storage
-        fill_level_range = storage.fill_level_range
-        if storage.provides_leakage_behaviour:
-            forecasts.add("FRBC.LeakageBehaviour")
-        if storage.provides_fill_level_target_profile:
-            forecasts.add("FRBC.FillLevelTargetProfile")
-        if storage.provides_usage_forecast:
-            forecasts.add("FRBC.UsageForecast")
-    elif isinstance(message, ddbc.SystemDescription) and message.provides_average_demand_rate_forecast:
-        forecasts.add("DDBC.AverageDemandRateForecast")
-    return Described(message.message_id, message.valid_from, actuators, fill_level_range, frozenset(forecasts))
+        levels = storage.fill_level_range
+        announced = {
+            "FRBC.LeakageBehaviour": storage.provides_leakage_behaviour,
+            "FRBC.FillLevelTargetProfile": storage.provides_fill_level_target_profile,
+            "FRBC.UsageForecast": storage.provides_usage_forecast,
+        }
+    elif isinstance(message, ddbc.SystemDescription):
+        announced = {"DDBC.AverageDemandRateForecast": message.provides_average_demand_rate_forecast}
+    actuators = {name: _actuator(machine) for name, machine in machines(message).items()}
+    forecasts = frozenset(name for name, provided in announced.items() if provided)
+    return Described(message.message_id, message.valid_from, actuators, levels, forecasts)
 
 
 def _actuator(machine: Machine) -> Actuator:
@@ -267,19 +307,12 @@ def milliseconds(start: datetime, end: datetime) -> float:
 
 def has_costs(message: Description) -> bool:
     """Return whether a description states costs. Zero costs need no currency."""
-    if isinstance(message, ombc.SystemDescription):
-        return _mode_costs(message.operation_modes) or _transition_costs(message)
-    if isinstance(message, frbc.SystemDescription):
-        elements = (e for actuator in message.actuators for mode in actuator.operation_modes for e in mode.elements)
-        return _mode_costs(elements) or any(map(_transition_costs, message.actuators))
-    modes = (mode for actuator in message.actuators for mode in actuator.operation_modes)
-    return _mode_costs(modes) or any(map(_transition_costs, message.actuators))
-
-
-def _mode_costs(things: Iterable[ombc.OperationMode | frbc.OperationModeElement | ddbc.OperationMode]) -> bool:
-    costs = (thing.running_costs for thing in things)
-    return any(c is not None and (c.start_of_range or c.end_of_range) for c in costs)
-
-
-def _transition_costs(machine: Machine) -> bool:
-    return any(transition.transition_costs for transition in machine.transitions)
+    for machine in machines(message).values():
+        if any(transition.transition_costs for transition in machine.transitions):
+            return True
+        for mode in machine.operation_modes:
+            for thing in mode.elements if isinstance(mode, frbc.OperationMode) else (mode,):
+                costs = thing.running_costs
+                if costs is not None and (costs.start_of_range or costs.end_of_range):
+                    return True
+    return False

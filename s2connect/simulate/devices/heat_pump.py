@@ -160,7 +160,7 @@ class HybridHeatPump(Demanding):
 
     def details(self) -> ResourceManagerDetails:
         roles = [Role(role=self.role, commodity=commodity) for commodity in (Commodity.ELECTRICITY, Commodity.GAS)]
-        return super().details().model_copy(update={"roles": roles})
+        return super().details().replace(roles=roles)
 
     def demand(self, now: datetime) -> float:
         """Return the W of heat that the house needs."""
