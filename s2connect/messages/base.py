@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self, dataclass_transfo
 from uuid import UUID, uuid4
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, StructMeta
 
 from s2connect.errors import UsageError
 from s2connect.messages.schema import SchemaReading
-
-if TYPE_CHECKING:
-    from msgspec import StructMeta
-else:
-    StructMeta = type(msgspec.Struct)
 
 ID_PATTERN: Final = r"[a-zA-Z0-9\-_:]{2,64}"
 """As in the schema, which does not anchor it: a text that holds such a part is representable (MSG-05, S2C-21)."""
