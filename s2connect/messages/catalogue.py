@@ -94,9 +94,8 @@ def parse(text: str | bytes, version: str = V1, *, strict: bool = False) -> S2Me
             text = text.decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidMessage(ReceptionStatusValue.INVALID_DATA, NIL_ID, "not UTF-8") from None
-    message = read_whole(text, version)
-    reading: Reading | None = message.reading
-    return reading.parsed if reading is not None else read_typed(message, version, strict=strict).parsed
+    parsed = _valid(text, version)
+    return parsed if parsed is not None else read_typed(read_message(text), version, strict=strict).parsed
 
 
 def parse_message(message: Message, version: str = V1) -> S2Message:
@@ -123,13 +122,18 @@ def read_whole(text: str, version: str) -> Message:
         InvalidMessage: As by :func:`read_message`.
         UsageError: ``version`` is unknown.
     """
+    parsed = _valid(text, version)
+    return _read(text, parsed) if parsed is not None else read_message(text)
+
+
+def _valid(text: str, version: str) -> S2Message | None:
+    """Return a message, or None if a text is or seems invalid, or longer than usual."""
     model = _MODELS.get(version) or _MODELS[data_model(version)]
     parsed = _decoded(text, model.decode) if len(text) <= MAX_VALUES else None
-    if parsed is not None:
-        message = _read(text, parsed)
-        if len(message.id or message.subject_id or "") <= MAX_ID_CHARACTERS:
-            return message
-    return read_message(text)
+    if parsed is None:
+        return None
+    name = parsed.message_id if isinstance(parsed, IdentifiedMessage) else parsed.subject_message_id  # type: ignore[attr-defined]
+    return parsed if len(name) <= MAX_ID_CHARACTERS else None
 
 
 def _read(text: str, parsed: S2Message) -> Message:
