@@ -129,9 +129,14 @@ class Conversation:
 
     def accepted(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """Note that a validated message is, or will be, answered ``OK``."""
-        if (parsed := self._identified(message)) is not None:
+        parsed = self._identified(message)
+        if parsed is None:
+            return
+        if isinstance(parsed, SelectControlType) or self._in_flight:
             self.sent(sender, parsed, now=now)
             self.answered(sender, parsed.message_id, ok=True, now=now)
+        else:
+            self._history.accept(sender, parsed, now)
 
     def sent(self, sender: Role, message: Message | S2Message, *, now: datetime | None = None) -> None:
         """Note that a validated message is sent; its ReceptionStatus is to come."""
