@@ -133,7 +133,8 @@ def _valid(text: str, version: str) -> S2Message | None:
     if parsed is None:
         return None
     name = parsed.message_id if isinstance(parsed, IdentifiedMessage) else parsed.subject_message_id  # type: ignore[attr-defined]
-    return parsed if len(name) <= MAX_ID_CHARACTERS else None
+    # A missing message_id was made by the decoder, and could make up for the marks of a member that occurs twice.
+    return parsed if len(name) <= MAX_ID_CHARACTERS and name in text else None
 
 
 def _read(text: str, parsed: S2Message) -> Message:

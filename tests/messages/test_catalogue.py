@@ -20,6 +20,7 @@ from s2connect.errors import UsageError
 from s2connect.messages import base, ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import Duration, Id, S2Message, S2Object, Timestamp
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, data_model, is_unambiguous, parse, parse_message
+from s2connect.messages.conversation import Conversation
 from s2connect.messages.envelope import MAX_VALUES, InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.schema import MAX_COLLECTED
 from s2connect.model.strict_json import MalformedJson, read_json
@@ -549,6 +550,25 @@ def test_a_member_cannot_be_hidden_behind_its_second_occurrence(twice: str) -> N
     text = json.dumps(ACTUATOR_STATUS).replace("{", twice)
     refused = refusal(text)
     assert (refused.status, refused.subject_id) == ("INVALID_DATA", "00000000-0000-0000-0000-000000000000")
+
+
+@pytest.mark.rule("SEC-04", "MSG-03", "MSG-05")
+@pytest.mark.parametrize("more", ["", ',"control_type":"NO_SELECTION"', ',"a":null,"b":null', ',"message_id":null'])
+def test_a_missing_message_id_is_not_made_up_for_a_received_text(more: str) -> None:
+    refused = refusal('{"message_type":"SelectControlType","control_type":"NO_SELECTION"' + more + "}")
+    assert (refused.status, refused.subject_id) == ("INVALID_DATA", "00000000-0000-0000-0000-000000000000")
+    with pytest.raises(InvalidMessage):
+        Conversation(V1).read(
+            '{"message_type":"SessionRequest","request":"TERMINATE"' + more.replace("control_type", "request") + "}"
+        )
+
+
+def test_times_are_members_of_messages_only() -> None:
+    for version in VERSIONS:
+        for kind in types_of(version).values():
+            if issubclass(kind, S2Object):
+                hints = get_type_hints(kind, include_extras=True)
+                assert not {Timestamp, Timestamp | None} & {hints[name] for name in kind.__struct_fields__}
 
 
 def test_the_parsed_message_and_the_body_are_of_the_same_text() -> None:
