@@ -63,12 +63,19 @@ CORES = [
     "session/server_core.py",
     "session/client_core.py",
     "session/budget.py",
+    "session/inbox.py",
+    "session/answers.py",
     "transports/backoff.py",
     "session/acknowledgements.py",
     "https/rate.py",
+    "https/admission.py",
+    "https/overload.py",
     "messages/handshake.py",
     "bridge/relay.py",
     "bridge/link_state.py",
+    "bridge/counters.py",
+    "simulate/cem.py",
+    "simulate/picture.py",
     *(
         f"transports/mqtt/{name}.py"
         for name in (

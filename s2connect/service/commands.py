@@ -76,7 +76,7 @@ class FullStatus(Entry):
 
 
 class BridgeStatus(Entry):
-    """Status of a bridge, as :meth:`s2connect.bridge.service.Bridge.status` returns it."""
+    """Status of a bridge, as :meth:`s2connect.bridge.Bridge.status` returns it."""
 
     bridge: dict[str, Any]
 
