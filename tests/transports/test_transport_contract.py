@@ -32,7 +32,7 @@ TEXTS = [
 ]
 
 
-class Ends:
+class TransportPair:
     def __init__(self, server: Transport, client: Transport, trust: Any) -> None:
         self.server, self.client, self.trust = server, client, trust
         self.mine = ConnectionInfo(server.name, CEM, RM, "v1.0.0")
@@ -48,26 +48,26 @@ TRANSPORTS = ["memory", "websocket", "websocket without deflate"]
 
 
 @asynccontextmanager
-async def ends_of(name: str, rig: Any) -> AsyncIterator[Ends]:
+async def transport_pair(name: str, rig: Any) -> AsyncIterator[TransportPair]:
     if name == "memory":
         hub = MemoryHub()
         server = MemoryTransport(hub)
-        yield Ends(server, MemoryTransport(hub), Trust(None))  # type: ignore[arg-type]
+        yield TransportPair(server, MemoryTransport(hub), Trust(None))  # type: ignore[arg-type]
         await server.close()
     else:
         async with rig(compression=name == "websocket") as made:
-            yield Ends(made.server, made.client, made.trust)
+            yield TransportPair(made.server, made.client, made.trust)
 
 
 @pytest.fixture(params=TRANSPORTS)
-async def ends(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[Ends]:
-    async with ends_of(request.param, rig) as made:
+async def transports(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[TransportPair]:
+    async with transport_pair(request.param, rig) as made:
         yield made
 
 
 @asynccontextmanager
 async def plain_pair() -> AsyncIterator[tuple[Connection, Connection]]:
-    """Both ends of plain S2, which has no offers."""
+    """Both transports of plain S2, which has no offers."""
     async with PlainServer(PlainAcceptor(role=Role.CEM, local=CEM, tokens=None)) as server:
         client = await connect_plain(f"ws://127.0.0.1:{server.port}/", role=Role.RM, local=RM)
         yield await anext(server), client
@@ -80,8 +80,8 @@ async def both(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[tuple[
             yield pair
             await asyncio.gather(*(end.close() for end in pair))
     else:
-        async with ends_of(request.param, rig) as ends:
-            pair = await ends.pair()
+        async with transport_pair(request.param, rig) as transports:
+            pair = await transports.pair()
             yield pair
             await asyncio.gather(*(end.close() for end in pair))
 
@@ -178,8 +178,8 @@ async def test_close_wakes_a_waiting_recv_on_both_sides_and_can_be_repeated(pair
     async with within(2):
         await asyncio.gather(ours.close(1000, "x" * 500), ours.close(), theirs.close())
         await ours.close()
-        ends = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in ends)
+        transports = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in transports)
 
 
 @pytest.mark.rule("WS-07")
@@ -203,32 +203,32 @@ async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> N
 
 
 @pytest.mark.rule("SES-04", "WS-02")
-async def test_an_offer_serves_one_client(ends: Ends) -> None:
-    offer = ends.server.offer(ends.mine)
-    client = await ends.client.connect(ends.theirs, offer.details, ends.trust)
+async def test_an_offer_serves_one_client(transports: TransportPair) -> None:
+    offer = transports.server.offer(transports.mine)
+    client = await transports.client.connect(transports.theirs, offer.details, transports.trust)
     server = await offer.connection
     with pytest.raises(SessionRefused):
-        await ends.client.connect(ends.theirs, offer.details, ends.trust)
+        await transports.client.connect(transports.theirs, offer.details, transports.trust)
     await asyncio.gather(client.close(), server.close())
 
 
 @pytest.mark.rule("SES-04")
-async def test_a_withdrawn_offer_is_cancelled_and_opens_nothing(ends: Ends) -> None:
-    first, second = ends.server.offer(ends.mine), ends.server.offer(ends.mine)
+async def test_a_withdrawn_offer_is_cancelled_and_opens_nothing(transports: TransportPair) -> None:
+    first, second = transports.server.offer(transports.mine), transports.server.offer(transports.mine)
     first.connection.cancel()
     await asyncio.sleep(0)
     with pytest.raises(SessionRefused):
-        await ends.client.connect(ends.theirs, first.details, ends.trust)
-    await ends.server.close()
+        await transports.client.connect(transports.theirs, first.details, transports.trust)
+    await transports.server.close()
     assert second.connection.cancelled()
     with pytest.raises(SessionRefused):
-        await ends.client.connect(ends.theirs, second.details, ends.trust)
+        await transports.client.connect(transports.theirs, second.details, transports.trust)
 
 
-async def test_details_of_another_transport_are_refused(ends: Ends) -> None:
+async def test_details_of_another_transport_are_refused(transports: TransportPair) -> None:
     details = CommunicationDetails(communication_protocol="Pigeon")
     with pytest.raises(ProtocolViolation):
-        await ends.client.connect(ends.theirs, details, ends.trust)
+        await transports.client.connect(transports.theirs, details, transports.trust)
 
 
 @pytest.mark.rule("SEC-01")
