@@ -86,8 +86,8 @@ async def connected(task: Task, name: str) -> Connection:
 
 
 async def honest(task: Task, stack: AsyncExitStack) -> None:
-    door = PlainAcceptor(role=Role.CEM, local=MANAGER, tokens=None, compression=False)
-    server = await stack.enter_async_context(PlainServer(door))
+    acceptor = PlainAcceptor(role=Role.CEM, local=MANAGER, tokens=None, compression=False)
+    server = await stack.enter_async_context(PlainServer(acceptor))
     tasks = set()
 
     async def manage(connection: Connection) -> None:

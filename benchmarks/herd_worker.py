@@ -141,7 +141,7 @@ class Herd:
         self.fates: Counter[str] = Counter()
         self.spans: list[float] = []
         self.connected = 0
-        self.keeping: set[asyncio.Task[None]] = set()
+        self.staying: set[asyncio.Task[None]] = set()
 
     async def _connect(self, device: Device) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
@@ -226,9 +226,9 @@ class Herd:
         device.writer = streams[1]
         self.spans.append(time.monotonic() - began)
         self.connected += 1
-        keeping = asyncio.create_task(self._keep(device, *streams))
-        self.keeping.add(keeping)
-        keeping.add_done_callback(self.keeping.discard)
+        staying = asyncio.create_task(self._keep(device, *streams))
+        self.staying.add(staying)
+        staying.add_done_callback(self.staying.discard)
 
     async def _initiate(self, device: Device, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> Task:
         body = json.dumps(

@@ -22,7 +22,7 @@ def blocks() -> list[str]:
 def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_imported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    typed, judged, answered, plain = blocks()
+    typed, validated, answered, plain = blocks()
     names: dict[str, Any] = {}
     exec(typed, names)
     written, refused = capsys.readouterr().out.splitlines()
@@ -30,7 +30,7 @@ def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_importe
     assert refused in typed
     assert read_message(names["text"]).type == "FRBC.StorageStatus"
 
-    exec(judged, names)
+    exec(validated, names)
     status, _, why = capsys.readouterr().out.strip().partition(" ")
     assert status == "INVALID_CONTENT"
     assert why.startswith("MSG-02")

@@ -89,15 +89,17 @@ def peer(role: Role) -> NodeDescription:
 
 
 async def test_the_old_device_speaks_the_s2_of_yesterday_without_a_mistake() -> None:
-    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret("token-of-the-heat-pump")})
-    async with PlainServer(door, path="/heat-pump") as server:
+    acceptor = PlainAcceptor(
+        role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret("token-of-the-heat-pump")}
+    )
+    async with PlainServer(acceptor, path="/heat-pump") as server:
         url = f"ws://127.0.0.1:{server.port}/heat-pump"
         device = await start("old_device.py", url, env={"S2_TOKEN": "token-of-the-heat-pump"})
         try:
             async with within(20):
                 connection = await anext(server)
                 assert connection.info.s2_version == "0.0.2-beta"
-                session = Session(connection, peer=peer(Role.RM), role=Role.CEM)  # judges by all rules
+                session = Session(connection, peer=peer(Role.RM), role=Role.CEM)  # validates by all rules
                 assert (await session.receive()).type == "ResourceManagerDetails"
                 await session.send({"message_type": "SelectControlType", "control_type": "DEMAND_DRIVEN_BASED_CONTROL"})
                 description = (await session.receive()).parsed

@@ -136,8 +136,8 @@ class BridgeSetup:
         if self.kinds[Role.CEM] != PLAIN:
             self.manager = await stack.enter_async_context(self.endpoint("manager", Role.CEM))
         else:
-            door = PlainAcceptor(role=Role.CEM, local=self.ids["manager"], tokens=None)
-            self.manager_server = await stack.enter_async_context(PlainServer(door))
+            acceptor = PlainAcceptor(role=Role.CEM, local=self.ids["manager"], tokens=None)
+            self.manager_server = await stack.enter_async_context(PlainServer(acceptor))
         self.bridge = await stack.enter_async_context(self.endpoint("bridge", Role.CEM))
         await self.pair()
         await self.start_route(stack)
@@ -227,7 +227,7 @@ class BridgeSetup:
 
 
 async def both(
-    house: BridgeSetup, iterators: dict[Role, AsyncIterator[Session]], seconds: float = 20
+    setup: BridgeSetup, iterators: dict[Role, AsyncIterator[Session]], seconds: float = 20
 ) -> dict[Role, Session]:
     """The next session of each side."""
     async with within(seconds):

@@ -29,7 +29,7 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
-async def talk(session: Session) -> None:
+async def exchange(session: Session) -> None:
     number = 0
     values = [{"commodity_quantity": "ELECTRIC.POWER.L1", "value": 1.0}]
     while True:
@@ -50,14 +50,14 @@ async def talk(session: Session) -> None:
 
 async def serve(session: Session) -> None:
     say("up")
-    talking = asyncio.create_task(talk(session)) if session.role is Role.RM else None
+    exchanging = asyncio.create_task(exchange(session)) if session.role is Role.RM else None
     try:
         async for message in session:
             say("got", message.id)
     finally:
-        if talking is not None:
-            talking.cancel()
-            await asyncio.gather(talking, return_exceptions=True)
+        if exchanging is not None:
+            exchanging.cancel()
+            await asyncio.gather(exchanging, return_exceptions=True)
         say("down", session.end_reason)
 
 

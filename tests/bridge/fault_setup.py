@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = str(ROOT / "tests" / "bridge" / "fault_child.py")
 
 
-class FaultHouse:
+class FaultSetup:
     """Homes that are paired; processes begin with :meth:`start`.
 
     Args:

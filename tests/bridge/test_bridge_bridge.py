@@ -59,106 +59,106 @@ class FileSetup:
     @contextlib.asynccontextmanager
     async def managers(self, *names: str) -> AsyncIterator[dict[str, PlainAcceptor]]:
         """An energy manager with a path for each device."""
-        doors = {name: PlainAcceptor(role=Role.CEM, local=PEER, tokens=None) for name in names}
+        acceptors = {name: PlainAcceptor(role=Role.CEM, local=PEER, tokens=None) for name in names}
         async with PlainServer() as server:
             self.cem_port = server.port
-            for name, door in doors.items():
-                server.add(f"/{name}", door)
-            yield doors
+            for name, acceptor in acceptors.items():
+                server.add(f"/{name}", acceptor)
+            yield acceptors
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> FileSetup:
+def setup(tmp_path: Path) -> FileSetup:
     return FileSetup(tmp_path)
 
 
-async def test_the_first_run_makes_the_home_and_ids_stay(house: FileSetup) -> None:
-    house.write("a")
-    async with house.bridge() as bridge:
+async def test_the_first_run_makes_the_home_and_ids_stay(setup: FileSetup) -> None:
+    setup.write("a")
+    async with setup.bridge() as bridge:
         first = bridge.status()
         with pytest.raises(HomeInUse):
-            async with house.bridge():
+            async with setup.bridge():
                 pass
-    async with house.bridge() as bridge:
+    async with setup.bridge() as bridge:
         again = bridge.status()
     assert (first["id"], first["routes"][0]["id"]) == (again["id"], again["routes"][0]["id"])
-    assert (house.file.parent / "home").stat().st_mode & 0o077 == 0
+    assert (setup.file.parent / "home").stat().st_mode & 0o077 == 0
 
 
-async def test_a_reload_leaves_what_did_not_change_alone(house: FileSetup) -> None:
-    async with house.managers("a", "b", "c") as doors, within(20):
-        house.write("a", "b")
-        async with house.bridge() as bridge:
-            a, b = await house.device("a"), await house.device("b")
-            cem_a, cem_b = await anext(doors["a"]), await anext(doors["b"])
+async def test_a_reload_leaves_what_did_not_change_alone(setup: FileSetup) -> None:
+    async with setup.managers("a", "b", "c") as acceptors, within(20):
+        setup.write("a", "b")
+        async with setup.bridge() as bridge:
+            a, b = await setup.device("a"), await setup.device("b")
+            cem_a, cem_b = await anext(acceptors["a"]), await anext(acceptors["b"])
             route = bridge.routes["old"]
             await until_up(route, 2)
             link = route.links["a"]
 
-            done = await bridge.reload(load(house.file)[0])
+            done = await bridge.reload(load(setup.file)[0])
             assert done.kept == ["old"]
-            house.write("a", "c")
-            done, _ = await asyncio.gather(bridge.reload(load(house.file)[0]), ended(b, cem_b))
+            setup.write("a", "c")
+            done, _ = await asyncio.gather(bridge.reload(load(setup.file)[0]), ended(b, cem_b))
             assert done.updated == {"old": 2}
             assert bridge.routes["old"].links["a"] is link
             assert link.status().state is LinkState.UP
             await converse(a, cem_a)
-            c = await house.device("c")
-            cem_c = await anext(doors["c"])
+            c = await setup.device("c")
+            cem_c = await anext(acceptors["c"])
             await converse(c, cem_c)
 
-            house.write("a", "c", check="schema")
-            done, _ = await asyncio.gather(bridge.reload(load(house.file)[0]), ended(a, cem_a, c, cem_c))
+            setup.write("a", "c", check="schema")
+            done, _ = await asyncio.gather(bridge.reload(load(setup.file)[0]), ended(a, cem_a, c, cem_c))
             assert done.begun == ["old"]
-            again = await house.device("a")
-            cem_a = await anext(doors["a"])
+            again = await setup.device("a")
+            cem_a = await anext(acceptors["a"])
             await converse(again, cem_a)
             await asyncio.gather(bridge._close(), ended(again, cem_a))
 
 
-async def test_a_route_that_cannot_be_begun_is_reported_and_the_others_run(house: FileSetup) -> None:
-    house.write("a")
+async def test_a_route_that_cannot_be_begun_is_reported_and_the_others_run(setup: FileSetup) -> None:
+    setup.write("a")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         busy = taken.getsockname()[1]
-        async with house.bridge() as bridge:
-            text = house.file.read_text()
-            second = text[text.index("[[route]]") :].replace('"old"', '"new"').replace(f"= {house.port}", f"= {busy}")
-            house.file.write_text(text + second)
-            done = await bridge.reload(load(house.file)[0])
+        async with setup.bridge() as bridge:
+            text = setup.file.read_text()
+            second = text[text.index("[[route]]") :].replace('"old"', '"new"').replace(f"= {setup.port}", f"= {busy}")
+            setup.file.write_text(text + second)
+            done = await bridge.reload(load(setup.file)[0])
             assert done.kept == ["old"]
             assert "Cannot listen" in done.failed["new"]
             assert bridge.status()["failed"][0]["name"] == "new"
-            house.file.write_text(text)
-            done = await bridge.reload(load(house.file)[0])
+            setup.file.write_text(text)
+            done = await bridge.reload(load(setup.file)[0])
             assert not bridge.failed
-        house.file.write_text(text.replace(f"= {house.port}", f"= {busy}"))
+        setup.file.write_text(text.replace(f"= {setup.port}", f"= {busy}"))
         with pytest.raises(ConfigurationError, match="Cannot listen"):
-            async with house.bridge():
+            async with setup.bridge():
                 pass
 
 
-async def test_what_takes_a_restart_is_said(house: FileSetup) -> None:
-    house.write("a")
-    async with house.bridge() as bridge:
-        house.write("a", head="[metrics]\nport = 9999\n")
-        assert (await bridge.reload(load(house.file)[0])).restart == ["metrics"]
+async def test_what_takes_a_restart_is_said(setup: FileSetup) -> None:
+    setup.write("a")
+    async with setup.bridge() as bridge:
+        setup.write("a", head="[metrics]\nport = 9999\n")
+        assert (await bridge.reload(load(setup.file)[0])).restart == ["metrics"]
 
 
-async def test_status_metrics_and_log_say_the_same(house: FileSetup, caplog: pytest.LogCaptureFixture) -> None:
+async def test_status_metrics_and_log_say_the_same(setup: FileSetup, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "s2connect.bridge")
-    async with house.managers("a") as doors, within(20):
-        house.write("a", "b")
-        async with house.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
+    async with setup.managers("a") as acceptors, within(20):
+        setup.write("a", "b")
+        async with setup.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
 
             async def scrape() -> list[str]:
                 async with http.get(f"http://127.0.0.1:{metrics.port}/metrics") as response:
                     assert response.status == 200
                     return (await response.text()).splitlines()
 
-            device = await house.device("a")
-            cem = await anext(doors["a"])
+            device = await setup.device("a")
+            cem = await anext(acceptors["a"])
             await converse(device, cem)
             await device.send(POWER % "x" + "garbage")
             await device.recv()
@@ -173,11 +173,11 @@ async def test_status_metrics_and_log_say_the_same(house: FileSetup, caplog: pyt
             assert 's2connect_bridge_link_up{link="old/a"} 1.0' in lines
             assert 's2connect_bridge_messages_total{fate="forwarded",route="old",sender="RM"} 1.0' in lines
             assert bridge.alive()
-            house.write("b")
-            await asyncio.gather(bridge.reload(load(house.file)[0]), ended(device, cem))
+            setup.write("b")
+            await asyncio.gather(bridge.reload(load(setup.file)[0]), ended(device, cem))
             after = [line for line in await scrape() if "forwarded" in line and 'sender="RM"' in line]
             assert after[0].endswith(" 1.0"), "a counter never goes down"
-    assert ("old/a", LinkState.UP) in house.changes
+    assert ("old/a", LinkState.UP) in setup.changes
     assert any("link old/a: up" in record.getMessage() for record in caplog.records)
 
 

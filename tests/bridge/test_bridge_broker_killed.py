@@ -28,11 +28,11 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(90)]
 class Scene:
     """A plain device that the test plays itself, and an energy manager behind a broker."""
 
-    def __init__(self, house: BridgeSetup) -> None:
-        self.house = house
-        assert house.broker is not None
-        self.broker = house.broker
-        self._managers = house.sessions(Role.CEM)
+    def __init__(self, setup: BridgeSetup) -> None:
+        self.setup = setup
+        assert setup.broker is not None
+        self.broker = setup.broker
+        self._managers = setup.sessions(Role.CEM)
         self.taking = self._take()
 
     def _take(self) -> asyncio.Task[Session]:
@@ -45,9 +45,9 @@ class Scene:
         return session
 
     async def connect(self) -> Connection:
-        assert isinstance(self.house.devices, PlainServerDevicesSide)
-        url = f"ws://127.0.0.1:{self.house.devices.port}/battery"
-        return await connect_plain(url, role=Role.RM, local=self.house.ids["device"])
+        assert isinstance(self.setup.devices, PlainServerDevicesSide)
+        url = f"ws://127.0.0.1:{self.setup.devices.port}/battery"
+        return await connect_plain(url, role=Role.RM, local=self.setup.ids["device"])
 
     async def meet(self, seconds: float = 40) -> tuple[Connection, Session]:
         """Come again until it is let in; then a message and its answer pass."""
@@ -65,7 +65,7 @@ class Scene:
         return device, manager
 
     async def until(self, *states: LinkState, seconds: float) -> None:
-        await until(lambda: self.house.link.status().state in states, seconds)
+        await until(lambda: self.setup.link.status().state in states, seconds)
 
 
 async def until_closed(device: Connection) -> list[str]:
@@ -93,14 +93,14 @@ async def reaching(scene: Scene) -> None:
 
 
 async def admitting(scene: Scene) -> None:
-    assert await scene.house.link.request_session(Role.RM, "") is None  # and does not come
+    assert await scene.setup.link.request_session(Role.RM, "") is None  # and does not come
     await scene.until(LinkState.ADMITTING, seconds=1)
     session = await scene.manager()
     scene.broker.kill()
     await scene.until(LinkState.FAILED, seconds=2)
     async with within(2):
         await session.wait_closed()
-    assert await scene.house.link.request_session(Role.RM, "") == NOT_NOW
+    assert await scene.setup.link.request_session(Role.RM, "") == NOT_NOW
 
 
 async def up(scene: Scene) -> None:
@@ -126,12 +126,12 @@ async def parting(scene: Scene) -> None:
 
 @contextlib.asynccontextmanager
 async def scene_of(directory: Path) -> AsyncIterator[Scene]:
-    async with BridgeSetup(directory, PLAIN, MQ) as house:
-        assert house.bridge.mqtt is not None
-        assert house.manager.mqtt is not None
-        await until(lambda: house.bridge.mqtt.can_offer() and house.manager.mqtt.can_offer())  # type: ignore[union-attr]
-        await until(lambda: house.key in house.route.links)
-        scene = Scene(house)
+    async with BridgeSetup(directory, PLAIN, MQ) as setup:
+        assert setup.bridge.mqtt is not None
+        assert setup.manager.mqtt is not None
+        await until(lambda: setup.bridge.mqtt.can_offer() and setup.manager.mqtt.can_offer())  # type: ignore[union-attr]
+        await until(lambda: setup.key in setup.route.links)
+        scene = Scene(setup)
         try:
             yield scene
         finally:
@@ -145,7 +145,7 @@ async def test_a_broker_that_is_killed_and_restarted_at_any_stage_of_a_link(
 ) -> None:
     async with scene_of(tmp_path) as scene:
         await stage(scene)
-        status = scene.house.link.status()
+        status = scene.setup.link.status()
         assert not any(side.connected for side in status.sides.values())
         scene.broker.start()
         device, manager = await scene.meet()

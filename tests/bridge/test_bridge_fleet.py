@@ -102,7 +102,7 @@ class Fleet:
                     half = time.monotonic() - began
         return half, time.monotonic() - began
 
-    async def talk(self, seconds: float) -> None:
+    async def exchange(self, seconds: float) -> None:
         """Every device sends a message a second, each at its own moment."""
         end = time.monotonic() + seconds
 
@@ -170,7 +170,7 @@ async def test_a_fleet_talks_through_one_bridge_and_comes_back_after_it_was_kill
             await asyncio.to_thread(fleet.process.wait_for, "ready", 120)
             fleet.follow()
             first = await fleet.all_up(BACK)
-            await fleet.talk(SECONDS)
+            await fleet.exchange(SECONDS)
             assert not fleet.refused
             assert fleet.sent >= 0.8 * count * (SECONDS - 1)
             assert len(fleet.acknowledged) == fleet.sent
@@ -183,7 +183,7 @@ async def test_a_fleet_talks_through_one_bridge_and_comes_back_after_it_was_kill
             fleet.start_bridge()
             back = await fleet.all_up(BACK)
             before = fleet.sent
-            await fleet.talk(2)
+            await fleet.exchange(2)
             assert len(fleet.acknowledged) == fleet.sent > before
             with capsys.disabled():
                 print(

@@ -86,40 +86,40 @@ class LinkSetup:
 
 
 @contextlib.asynccontextmanager
-async def running(house: LinkSetup) -> AsyncIterator[LinkSetup]:
-    task = asyncio.create_task(house.link.run())
+async def running(setup: LinkSetup) -> AsyncIterator[LinkSetup]:
+    task = asyncio.create_task(setup.link.run())
     try:
-        yield house
+        yield setup
         assert not task.done(), "a link lives until it is stopped"
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert house.state is LinkState.STOPPED
-    assert not house.standing()
+    assert setup.state is LinkState.STOPPED
+    assert not setup.standing()
 
 
 def play(
     scene: Callable[[LinkSetup], Awaitable[None]], rm: Initiator | None, cem: Initiator | None, **more: Any
 ) -> None:
     async def run() -> None:
-        async with running(LinkSetup(rm, cem, **more)) as house:
-            await scene(house)
+        async with running(LinkSetup(rm, cem, **more)) as setup:
+            await scene(setup)
 
     run_virtual(run())
 
 
 @all_ways
 def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(rm: Initiator, cem: Initiator) -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
         await device.send(message("m1"))
         assert await manager.recv() == message("m1")
         await manager.send(answer("m1"))
         assert await device.recv() == answer("m1")
         await manager.send(message("m1"))
         assert await device.recv() == message("m1")
-        status = house.link.status()
+        status = setup.link.status()
         assert status.times_up == 1
         assert all(side.connected and side.s2_version == "v1.0.0" for side in status.sides.values())
 
@@ -131,72 +131,72 @@ def test_both_sides_meet_whoever_connects_and_messages_pass_with_their_answers(r
 
 @pytest.mark.parametrize(("near", "far"), [(RM, CEM), (CEM, RM)])
 def test_who_asks_is_told_to_come_again_where_the_far_side_cannot_be_reached(near: Role, far: Role) -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[far].refuse = NOBODY
-        assert await house.come(near) == NOT_NOW
-        await house.until(LinkState.FAILED)
-        assert "Nobody is there" in house.link.status().reason
-        assert house.link.status().retry_in is None, "the peer comes again, not the bridge"
-        house.sides[far].refuse = None
-        await house.meet()
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[far].refuse = NOBODY
+        assert await setup.come(near) == NOT_NOW
+        await setup.until(LinkState.FAILED)
+        assert "Nobody is there" in setup.link.status().reason
+        assert setup.link.status().retry_in is None, "the peer comes again, not the bridge"
+        setup.sides[far].refuse = None
+        await setup.meet()
 
     play(scene, *([ACCEPT, OPEN] if near is RM else [OPEN, ACCEPT]))
 
 
 def test_who_asks_is_told_within_ten_seconds_where_the_far_side_stalls() -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[CEM].stall = asyncio.Event()
-        assert await house.come(RM) == NOT_NOW
-        assert house.now() == pytest.approx(OPEN_TIMEOUT)
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[CEM].stall = asyncio.Event()
+        assert await setup.come(RM) == NOT_NOW
+        assert setup.now() == pytest.approx(OPEN_TIMEOUT)
         assert OPEN_TIMEOUT < REQUEST_TIMEOUT
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_where_both_connect_to_the_bridge_one_waits_for_the_other_for_a_bounded_time() -> None:
-    async def scene(house: LinkSetup) -> None:
-        assert await house.come(CEM) == NOT_NOW
-        assert house.now() == pytest.approx(RENDEZVOUS)
+    async def scene(setup: LinkSetup) -> None:
+        assert await setup.come(CEM) == NOT_NOW
+        assert setup.now() == pytest.approx(RENDEZVOUS)
         assert RENDEZVOUS < REQUEST_TIMEOUT
-        await house.until(LinkState.FAILED)
-        assert "the device has not asked" in house.link.status().reason
+        await setup.until(LinkState.FAILED)
+        assert "the device has not asked" in setup.link.status().reason
 
     play(scene, ACCEPT, ACCEPT)
 
 
 def test_a_side_that_wants_no_session_any_more_is_asked_seldom_and_at_once_after_a_new_pairing() -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[CEM].refuse = AccessRefused("The manager accepts none of our tokens.")
-        await house.until(LinkState.REFUSED)
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[CEM].refuse = AccessRefused("The manager accepts none of our tokens.")
+        await setup.until(LinkState.REFUSED)
         await asyncio.sleep(600)
-        opened = house.states.count(LinkState.REACHING)
+        opened = setup.states.count(LinkState.REACHING)
         assert 3 < opened < 60
-        assert house.state is LinkState.REFUSED
-        house.sides[CEM].refuse = None
-        house.link.pairing_changed()
-        before = house.now()
-        await house.until(LinkState.UP)
-        assert house.now() - before < 0.1
+        assert setup.state is LinkState.REFUSED
+        setup.sides[CEM].refuse = None
+        setup.link.pairing_changed()
+        before = setup.now()
+        await setup.until(LinkState.UP)
+        assert setup.now() - before < 0.1
 
     play(scene, OPEN, OPEN)
 
 
 def test_what_nobody_expected_fails_the_attempt_and_not_the_link(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[RM].refuse = ZeroDivisionError()
-        await house.until(LinkState.FAILED)
-        assert house.link.status().reason.startswith("an unexpected error")
-        house.sides[RM].refuse = None
-        await house.until(LinkState.UP, within=2 * BASE_DELAY)
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[RM].refuse = ZeroDivisionError()
+        await setup.until(LinkState.FAILED)
+        assert setup.link.status().reason.startswith("an unexpected error")
+        setup.sides[RM].refuse = None
+        await setup.until(LinkState.UP, within=2 * BASE_DELAY)
 
     play(scene, OPEN, OPEN)
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_follower_that_stumbles_does_not_hurt_the_link(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.link._on_change = lambda link: 1 / 0  # type: ignore[assignment]
-        await house.until(LinkState.UP)
+    async def scene(setup: LinkSetup) -> None:
+        setup.link._on_change = lambda link: 1 / 0  # type: ignore[assignment]
+        await setup.until(LinkState.UP)
 
     play(scene, OPEN, OPEN)
     assert "the observer of the link house/device failed" in caplog.text
@@ -222,33 +222,33 @@ def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
 
     async def scene() -> None:
         failures = FailureLog(told.append)
-        house = LinkSetup(OPEN, OPEN)
-        link = house.link
+        setup = LinkSetup(OPEN, OPEN)
+        link = setup.link
         link._failures = failures
         async with Supervisor("test", failures) as supervisor:
             task = supervisor.keep(link.run, "link")
             if fault != "waiting":
-                await house.until(LinkState.UP)
+                await setup.until(LinkState.UP)
             match fault:
                 case "waiting":
                     monkeypatch.setattr(link, "_is_paired", once(link._is_paired))
                 case "parting":
                     assert link._relay is not None
                     monkeypatch.setattr(link._relay, "ended", once(link._relay.ended))
-                    await house.peer(RM).close()
+                    await setup.peer(RM).close()
                 case "timer":
                     assert link._relay is not None
                     monkeypatch.setattr(link._relay, "overdue", once(link._relay.overdue))
-                    await house.peer(RM).send(message("m1"))  # which nobody acknowledges
+                    await setup.peer(RM).send(message("m1"))  # which nobody acknowledges
                 case "farewell":
-                    await house.peer(RM).close()
+                    await setup.peer(RM).close()
                     monkeypatch.setattr(link, "_say_goodbye", once(link._say_goodbye))
             async with asyncio.timeout(600):
                 while armed:
                     await asyncio.sleep(0.01)
-                await house.until(LinkState.UP, within=600)
+                await setup.until(LinkState.UP, within=600)
             assert not task.done()
-        assert house.state is LinkState.STOPPED
+        assert setup.state is LinkState.STOPPED
 
     run_virtual(scene())
     assert [(failure.task, failure.error) for failure in told] == [("link", "RuntimeError")]
@@ -257,11 +257,11 @@ def test_after_an_error_of_ours_wherever_it_comes_the_link_comes_up_again(
 
 
 def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[RM].version = "v9"
-        await house.until(LinkState.FAILED)
-        assert "v9" in house.link.status().reason
-        assert await farewell(house.peer(RM)) == ["SessionRequest"]
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[RM].version = "v9"
+        await setup.until(LinkState.FAILED)
+        assert "v9" in setup.link.status().reason
+        assert await farewell(setup.peer(RM)) == ["SessionRequest"]
 
     play(scene, OPEN, OPEN)
 
@@ -270,62 +270,62 @@ def test_sides_that_speak_versions_nobody_can_translate_do_not_come_together() -
 
 
 def test_a_device_that_vanishes_while_the_manager_is_fetched_ends_the_attempt_at_once() -> None:
-    async def scene(house: LinkSetup) -> None:
-        house.sides[CEM].stall = asyncio.Event()
-        await house.sides[RM].opened.wait()
-        await house.peer(RM).close()
-        await house.until(LinkState.FAILED)
-        assert house.now() < 0.1
-        assert "the device ended the session" in house.link.status().reason
+    async def scene(setup: LinkSetup) -> None:
+        setup.sides[CEM].stall = asyncio.Event()
+        await setup.sides[RM].opened.wait()
+        await setup.peer(RM).close()
+        await setup.until(LinkState.FAILED)
+        assert setup.now() < 0.1
+        assert "the device ended the session" in setup.link.status().reason
 
     play(scene, OPEN, OPEN)
 
 
 def test_a_far_side_that_vanishes_while_the_near_one_is_on_its_way_ends_the_attempt_at_once() -> None:
-    async def scene(house: LinkSetup) -> None:
-        assert await house.link.request_session(RM, "v1.0.0") is None
-        await house.until(LinkState.ADMITTING)
-        await house.peer(CEM).close()
-        await house.until(LinkState.FAILED)
-        late = house.sides[RM].connect()
-        assert not house.link.hand_over(RM, late)
+    async def scene(setup: LinkSetup) -> None:
+        assert await setup.link.request_session(RM, "v1.0.0") is None
+        await setup.until(LinkState.ADMITTING)
+        await setup.peer(CEM).close()
+        await setup.until(LinkState.FAILED)
+        late = setup.sides[RM].connect()
+        assert not setup.link.hand_over(RM, late)
         await late.close()
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_a_peer_that_may_come_and_does_not_leaves_the_other_one_alone_for_half_a_minute() -> None:
-    async def scene(house: LinkSetup) -> None:
-        assert await house.link.request_session(RM, "v1.0.0") is None
-        assert await farewell(house.peer(CEM)) == ["SessionRequest"]
-        assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
-        await house.until(LinkState.FAILED)
-        assert "the device was let in and did not come" in house.link.status().reason
+    async def scene(setup: LinkSetup) -> None:
+        assert await setup.link.request_session(RM, "v1.0.0") is None
+        assert await farewell(setup.peer(CEM)) == ["SessionRequest"]
+        assert setup.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
+        await setup.until(LinkState.FAILED)
+        assert "the device was let in and did not come" in setup.link.status().reason
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_who_comes_first_of_two_that_were_let_in_is_told_when_the_other_does_not_come() -> None:
-    async def scene(house: LinkSetup) -> None:
-        coming = asyncio.create_task(house.come(RM))
-        assert await house.link.request_session(CEM, "v1.0.0") is None
+    async def scene(setup: LinkSetup) -> None:
+        coming = asyncio.create_task(setup.come(RM))
+        assert await setup.link.request_session(CEM, "v1.0.0") is None
         assert await coming is None
-        assert await farewell(house.peer(RM)) == ["SessionRequest"]
-        assert house.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
+        assert await farewell(setup.peer(RM)) == ["SessionRequest"]
+        assert setup.now() == pytest.approx(ARRIVAL_TIMEOUT, abs=0.1)
 
     play(scene, ACCEPT, ACCEPT)
 
 
 def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
-    async def scene(house: LinkSetup) -> None:
+    async def scene(setup: LinkSetup) -> None:
         for role in Role:
-            stranger = house.sides[role].connect()
-            assert not house.link.hand_over(role, stranger)
+            stranger = setup.sides[role].connect()
+            assert not setup.link.hand_over(role, stranger)
             await stranger.close()
-        asking = asyncio.create_task(house.link.request_session(RM, "v1.0.0"))
+        asking = asyncio.create_task(setup.link.request_session(RM, "v1.0.0"))
         await asyncio.sleep(1)
-        early = house.sides[CEM].connect()
-        assert not house.link.hand_over(CEM, early), "it has not asked"
+        early = setup.sides[CEM].connect()
+        assert not setup.link.hand_over(CEM, early), "it has not asked"
         await early.close()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -334,33 +334,33 @@ def test_a_peer_that_comes_without_being_let_in_is_not_taken() -> None:
 
 
 def test_a_peer_that_gives_up_asking_while_the_far_side_is_opened_is_not_waited_for_without_end() -> None:
-    async def scene(house: LinkSetup) -> None:
-        stall = house.sides[CEM].stall = asyncio.Event()
-        asking = asyncio.create_task(house.link.request_session(RM, "v1.0.0"))
+    async def scene(setup: LinkSetup) -> None:
+        stall = setup.sides[CEM].stall = asyncio.Event()
+        asking = asyncio.create_task(setup.link.request_session(RM, "v1.0.0"))
         await asyncio.sleep(1)
         asking.cancel()
         stall.set()
-        await house.sides[CEM].opened.wait()
-        assert await farewell(house.peer(CEM)) == ["SessionRequest"]
-        assert house.now() <= 1 + RENDEZVOUS + 0.1
+        await setup.sides[CEM].opened.wait()
+        assert await farewell(setup.peer(CEM)) == ["SessionRequest"]
+        assert setup.now() <= 1 + RENDEZVOUS + 0.1
 
     play(scene, ACCEPT, OPEN)
 
 
 @all_ways
 def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiator, cem: Initiator) -> None:
-    async def scene(house: LinkSetup) -> None:
+    async def scene(setup: LinkSetup) -> None:
         near = RM if rm is ACCEPT else CEM
-        stall = house.sides[near.other].stall = asyncio.Event()
-        first = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
+        stall = setup.sides[near.other].stall = asyncio.Event()
+        first = asyncio.create_task(setup.link.request_session(near, "v1.0.0"))
         await asyncio.sleep(0.1)
-        second = asyncio.create_task(house.link.request_session(near, "v1.0.0"))
+        second = asyncio.create_task(setup.link.request_session(near, "v1.0.0"))
         assert await first == NOT_NOW
         stall.set()
-        if house.sides[near.other].initiator is ACCEPT:
-            assert await house.link.request_session(near.other, "v1.0.0") is None
+        if setup.sides[near.other].initiator is ACCEPT:
+            assert await setup.link.request_session(near.other, "v1.0.0") is None
         assert await second is None
-        assert await house.link.request_session(near, "v1.0.0") is None, "its answer may have been lost"
+        assert await setup.link.request_session(near, "v1.0.0") is None, "its answer may have been lost"
 
     if ACCEPT in (rm, cem):
         play(scene, rm, cem)
@@ -370,27 +370,27 @@ def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiat
 
 
 def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> None:
-    async def scene(house: LinkSetup) -> None:
-        assert await house.link.request_session(RM, "v1.0.0") is None
+    async def scene(setup: LinkSetup) -> None:
+        assert await setup.link.request_session(RM, "v1.0.0") is None
         texts = [message(f"m{n}") for n in range(3 * MAX_EARLY)]
 
-        async def talk() -> None:
+        async def exchange() -> None:
             for text in texts:
-                await house.peer(CEM).send(text)
+                await setup.peer(CEM).send(text)
 
-        talking = asyncio.create_task(talk())
+        exchanging = asyncio.create_task(exchange())
         await asyncio.sleep(ARRIVAL_TIMEOUT - 1)
-        assert house.link.hand_over(RM, house.sides[RM].connect())
-        assert [await house.peer(RM).recv() for _ in texts] == texts
-        await talking
+        assert setup.link.hand_over(RM, setup.sides[RM].connect())
+        assert [await setup.peer(RM).recv() for _ in texts] == texts
+        await exchanging
 
     play(scene, ACCEPT, OPEN)
 
 
 def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
-    async def scene(house: LinkSetup) -> None:
-        assert await house.link.request_session(RM, "v1.0.0") is None
-        manager = house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        assert await setup.link.request_session(RM, "v1.0.0") is None
+        manager = setup.peer(CEM)
         for n in range(MAX_EARLY + 3):
             await manager.send(message(f"m{n}"))
         request = json.loads(await manager.recv())
@@ -414,37 +414,37 @@ def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
 def test_when_one_side_is_lost_the_other_is_told_at_once_and_both_come_back(
     rm: Initiator, cem: Initiator, lost: Role
 ) -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        before = house.now()
-        await house.peer(lost).close()
-        assert await farewell(house.peer(lost.other)) == ["SessionRequest"]
-        assert house.now() - before < 0.1
-        await house.until(LinkState.WAITING, LinkState.REACHING, LinkState.UP, within=3 * BASE_DELAY)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        before = setup.now()
+        await setup.peer(lost).close()
+        assert await farewell(setup.peer(lost.other)) == ["SessionRequest"]
+        assert setup.now() - before < 0.1
+        await setup.until(LinkState.WAITING, LinkState.REACHING, LinkState.UP, within=3 * BASE_DELAY)
         if rm is cem is OPEN:
-            await house.until(LinkState.UP, within=3 * BASE_DELAY)
+            await setup.until(LinkState.UP, within=3 * BASE_DELAY)
         else:
-            await house.meet()
-        assert house.link.status().times_up == 2
+            await setup.meet()
+        assert setup.link.status().times_up == 2
 
     play(scene, rm, cem)
 
 
 def test_a_side_that_does_not_answer_the_farewell_is_closed_after_three_seconds() -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        await house.peer(RM).close()
-        before = house.now()
-        await house.peer(CEM).wait_closed()
-        assert house.now() - before == pytest.approx(FAREWELL_TIMEOUT, abs=0.1)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        await setup.peer(RM).close()
+        before = setup.now()
+        await setup.peer(CEM).wait_closed()
+        assert setup.now() - before == pytest.approx(FAREWELL_TIMEOUT, abs=0.1)
 
     play(scene, OPEN, OPEN)
 
 
 def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queued_is_delivered() -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
         for n in range(3):
             await manager.send(message(f"c{n}"))
             await device.send(message(f"r{n}"))
@@ -475,9 +475,9 @@ def test_at_the_end_everybody_who_waits_for_an_answer_gets_one_and_what_is_queue
 
 
 def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
         for n in range(40):
             await device.send(message(f"r{n}"))
             await manager.recv()
@@ -497,9 +497,9 @@ def test_a_slow_side_still_gets_the_answers_that_were_queued_for_it() -> None:
 @pytest.mark.rule("REC-03")
 @pytest.mark.parametrize("request_", ["RECONNECT", "TERMINATE"])
 def test_a_side_that_was_told_by_the_other_is_not_told_twice(request_: str) -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
         await device.send(message("m1", "SessionRequest", request=request_))
         assert json.loads(await manager.recv())["message_id"] == "m1"
         await manager.send(answer("m1"))
@@ -513,20 +513,20 @@ def test_a_side_that_was_told_by_the_other_is_not_told_twice(request_: str) -> N
 
 @all_ways
 def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(rm: Initiator, cem: Initiator) -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
         near = RM if rm is ACCEPT else CEM
-        old, other = house.peer(near), house.peer(near.other)  # nobody reads the old one any more
-        before = house.now()
-        coming = asyncio.create_task(house.come(near))
+        old, other = setup.peer(near), setup.peer(near.other)  # nobody reads the old one any more
+        before = setup.now()
+        coming = asyncio.create_task(setup.come(near))
         assert await farewell(other) == ["SessionRequest"]
-        if house.sides[near.other].initiator is ACCEPT:
-            assert await house.come(near.other) is None
+        if setup.sides[near.other].initiator is ACCEPT:
+            assert await setup.come(near.other) is None
         assert await coming is None
-        await house.until(LinkState.UP)
-        assert house.now() - before <= FAREWELL_TIMEOUT + 0.1
+        await setup.until(LinkState.UP)
+        assert setup.now() - before <= FAREWELL_TIMEOUT + 0.1
         assert await farewell(old) == ["SessionRequest"]
-        assert house.link.status().times_up == 2
+        assert setup.link.status().times_up == 2
 
     if ACCEPT in (rm, cem):
         play(scene, rm, cem)
@@ -534,17 +534,17 @@ def test_who_asks_while_the_link_is_up_has_lost_its_session_and_gets_a_new_one(r
 
 @all_ways
 def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm: Initiator, cem: Initiator) -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        house.sides[CEM].given_initiator = None
-        house.link.pairing_changed()
-        assert await farewell(house.peer(RM)) == ["SessionRequest"]
-        await house.until(LinkState.UNPAIRED, within=FAREWELL_TIMEOUT + 1)
-        assert await house.link.request_session(RM, "v1.0.0") == NOT_NOW
-        house.sides[CEM].given_initiator = cem
-        house.link.pairing_changed()
-        await house.until(LinkState.WAITING, LinkState.UP)
-        await house.meet()
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        setup.sides[CEM].given_initiator = None
+        setup.link.pairing_changed()
+        assert await farewell(setup.peer(RM)) == ["SessionRequest"]
+        await setup.until(LinkState.UNPAIRED, within=FAREWELL_TIMEOUT + 1)
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        setup.sides[CEM].given_initiator = cem
+        setup.link.pairing_changed()
+        await setup.until(LinkState.WAITING, LinkState.UP)
+        await setup.meet()
 
     play(scene, rm, cem)
 
@@ -558,22 +558,22 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
     rm: Initiator, cem: Initiator, state: LinkState
 ) -> None:
     async def scene() -> None:
-        house = LinkSetup(rm, cem)
+        setup = LinkSetup(rm, cem)
         asks: list[asyncio.Task[str | None]] = []
 
         def ask() -> None:
-            accepting = [role for role in Role if house.sides[role].initiator is ACCEPT]
-            asks.extend(asyncio.create_task(house.link.request_session(role, "v1.0.0")) for role in accepting)
+            accepting = [role for role in Role if setup.sides[role].initiator is ACCEPT]
+            asks.extend(asyncio.create_task(setup.link.request_session(role, "v1.0.0")) for role in accepting)
 
-        async with running(house):
+        async with running(setup):
             await asyncio.sleep(0)
             if state is LinkState.UNPAIRED:
-                house.sides[RM].given_initiator = None
-                house.link.pairing_changed()
+                setup.sides[RM].given_initiator = None
+                setup.link.pairing_changed()
             elif state is LinkState.REACHING:
                 if rm is cem is ACCEPT:
                     return
-                for side in house.sides.values():
+                for side in setup.sides.values():
                     side.stall = asyncio.Event()
                 ask()
             elif state is LinkState.ADMITTING:
@@ -582,20 +582,20 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
                 ask()
             elif state in (LinkState.FAILED, LinkState.REFUSED):
                 error = NOBODY if state is LinkState.FAILED else AccessRefused("No.")
-                for side in house.sides.values():
+                for side in setup.sides.values():
                     side.refuse = error
                 if rm is cem is ACCEPT:
                     return
                 ask()
             elif state is not LinkState.WAITING or rm is cem is OPEN:
-                await house.meet()
+                await setup.meet()
                 if state in (LinkState.PARTING, LinkState.WAITING):
-                    await house.peer(RM).close()
-            await house.until(state, within=2 * FAREWELL_TIMEOUT)
+                    await setup.peer(RM).close()
+            await setup.until(state, within=2 * FAREWELL_TIMEOUT)
         for asked in asks:
             assert await asked in (None, NOT_NOW)
-        assert await house.link.request_session(RM, "v1.0.0") == NOT_NOW
-        assert house.now() <= 4 * FAREWELL_TIMEOUT
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        assert setup.now() <= 4 * FAREWELL_TIMEOUT
 
     run_virtual(scene())
 
@@ -606,9 +606,9 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
 def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_never_arrives() -> None:
     """The energy manager takes one message a second, the device sends up to a thousand, for two minutes."""
 
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
         sent, told, seen, ok, most = 0, dict[str, str](), list[str](), set[str](), 0
 
         async def flood() -> None:
@@ -635,7 +635,7 @@ def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_neve
         tasks = [asyncio.create_task(work()) for work in (flood, listen, take)]
         for _ in range(120):
             await asyncio.sleep(1)
-            most = max(most, *house.link.status().queued.values())
+            most = max(most, *setup.link.status().queued.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -645,12 +645,12 @@ def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_neve
         assert len(seen) == len(set(seen)), "once"
         assert {name for name, status in told.items() if status == "OK"} <= ok, "no OK on another's behalf"
         assert set(told.values()) == {"OK", "TEMPORARY_ERROR"}
-        counts = house.link.status().counts[RM]
+        counts = setup.link.status().counts[RM]
         waiting = counts["forwarded"] - counts["acknowledged"] - counts["unanswered"]
         assert 0 <= waiting <= 2 * MAX_QUEUED
         in_the_connection = 20
         assert len(seen) + in_the_connection >= counts["acknowledged"] + counts["late"]
-        assert house.state is LinkState.UP
+        assert setup.state is LinkState.UP
 
     play(scene, OPEN, OPEN)
 
@@ -658,9 +658,9 @@ def test_a_slow_side_slows_the_other_memory_is_bounded_and_what_is_given_up_neve
 def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
     """While the device floods a slow manager, what the manager sends is answered all the same, or told to be late."""
 
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
 
         async def flood() -> None:
             for number in range(100_000):
@@ -675,11 +675,11 @@ def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
         tasks = [asyncio.create_task(work()) for work in (flood, answering)]
         await asyncio.sleep(1)
         await manager.send(message("order"))
-        before = house.now()
+        before = setup.now()
         while (value := json.loads(await manager.recv())).get("subject_message_id") != "order":
             await asyncio.sleep(0.01)
         assert value["status"] in ("OK", "TEMPORARY_ERROR")
-        assert house.now() - before <= 2 * FAR_SIDE_PATIENCE
+        assert setup.now() - before <= 2 * FAR_SIDE_PATIENCE
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -688,9 +688,9 @@ def test_the_answers_of_a_side_that_is_flooded_are_not_held_up() -> None:
 
 
 def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None:
-    async def scene(house: LinkSetup) -> None:
-        await house.meet()
-        device, manager = house.peer(RM), house.peer(CEM)
+    async def scene(setup: LinkSetup) -> None:
+        await setup.meet()
+        device, manager = setup.peer(RM), setup.peer(CEM)
 
         async def flood() -> None:
             while True:
@@ -702,7 +702,7 @@ def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None
 
         tasks = [asyncio.create_task(work()) for work in (flood, ignore)]
         await asyncio.sleep(60)
-        assert house.link.status().queued[RM] <= 2 * MAX_UNREAD
+        assert setup.link.status().queued[RM] <= 2 * MAX_UNREAD
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -715,7 +715,7 @@ def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None
 
         tasks = [asyncio.create_task(work()) for work in (flood_well, ignore)]
         await asyncio.sleep(120)
-        assert house.link.status().queued[RM] <= 3 * MAX_UNREAD
+        assert setup.link.status().queued[RM] <= 3 * MAX_UNREAD
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

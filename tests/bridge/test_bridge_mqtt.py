@@ -78,10 +78,10 @@ async def test_a_cloud_program_waits_at_its_broker_for_the_devices_of_a_building
     broker: Mosquitto, secret: Path
 ) -> None:
     broker.start()
-    door = PlainAcceptor(role=Role.RM, local=DEVICE, tokens=None)
+    acceptor = PlainAcceptor(role=Role.RM, local=DEVICE, tokens=None)
     try:
         async with (
-            PlainServer(door) as device_server,
+            PlainServer(acceptor) as device_server,
             transport(broker, "cloud", Role.CEM) as cloud,
             transport(broker, "bridge", Role.RM) as mqtt,
         ):

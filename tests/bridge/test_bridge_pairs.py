@@ -31,20 +31,20 @@ def answers(texts: list[str]) -> list[str]:
     return sorted(text for text in texts if read_message(text).id is None)
 
 
-async def carry_a_conversation(house: BridgeSetup) -> None:
-    iterators = {role: house.sessions(role) for role in Role}
-    sessions = await both(house, iterators)
+async def carry_a_conversation(setup: BridgeSetup) -> None:
+    iterators = {role: setup.sessions(role) for role in Role}
+    sessions = await both(setup, iterators)
     async with within(20):
         await converse(sessions[RM], sessions[CEM])
-    rm, cem = house.heard[RM], house.heard[CEM]
+    rm, cem = setup.heard[RM], setup.heard[CEM]
     for sender, receiver, said in ((rm, cem, ALL_FROM_RM), (cem, rm, ALL_FROM_CEM)):
         assert sorted(messages(sender.sent)) == sorted(said)
         assert messages(receiver.received) == messages(sender.sent), "unchanged, once, in order"
         assert answers(sender.received) == answers(receiver.sent), "the answers as the other side wrote them"
         assert len(answers(sender.received)) == len(said)
-    status = house.link.status()
+    status = setup.link.status()
     assert status.state is LinkState.UP
-    for role, kind in house.kinds.items():
+    for role, kind in setup.kinds.items():
         assert status.sides[role].protocol == {WSS: "WebSocket", MQ: "X-MQTT5-0", PLAIN: "S2-WebSocket"}[kind]
     for role, said in ((RM, ALL_FROM_RM), (CEM, ALL_FROM_CEM)):
         counts = status.counts[role]
@@ -58,27 +58,27 @@ async def carry_a_conversation(house: BridgeSetup) -> None:
 async def test_a_conversation_passes_unchanged_in_both_directions_at_once(
     devices: str, manager: str, tmp_path: Path
 ) -> None:
-    async with BridgeSetup(tmp_path, devices, manager) as house:
-        await carry_a_conversation(house)
+    async with BridgeSetup(tmp_path, devices, manager) as setup:
+        await carry_a_conversation(setup)
 
 
 @pytest.mark.parametrize("kind", [WSS, MQ])
 async def test_the_bridge_connects_to_the_device_and_the_energy_manager_to_the_bridge(
     kind: str, tmp_path: Path
 ) -> None:
-    async with BridgeSetup(tmp_path, kind, kind, device_is_server=True, manager_is_client=True) as house:
-        await carry_a_conversation(house)
+    async with BridgeSetup(tmp_path, kind, kind, device_is_server=True, manager_is_client=True) as setup:
+        await carry_a_conversation(setup)
 
 
 @pytest.mark.rule("MQ-03")
 async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_access_list(tmp_path: Path) -> None:
 
-    async with BridgeSetup(tmp_path, MQ, MQ) as house:
-        iterators = {role: house.sessions(role) for role in Role}
-        sessions = await both(house, iterators)
-        broker, loop = house.broker, asyncio.get_running_loop()
+    async with BridgeSetup(tmp_path, MQ, MQ) as setup:
+        iterators = {role: setup.sessions(role) for role in Role}
+        sessions = await both(setup, iterators)
+        broker, loop = setup.broker, asyncio.get_running_loop()
         assert broker is not None
-        bridge, device = house.ids["bridge"], house.ids["device"]
+        bridge, device = setup.ids["bridge"], setup.ids["device"]
 
         def spy() -> None:
             heard: list[str] = []
@@ -111,8 +111,8 @@ async def test_a_client_that_tries_the_topics_of_another_one_is_refused_by_the_a
         finally:
             finished.set()
             await spying
-        assert house.link.status().state is LinkState.UP, "the session did not notice anything"
+        assert setup.link.status().state is LinkState.UP, "the session did not notice anything"
         log = broker.log_file.read_text()
         assert "Denied PUBLISH from stranger" in log
-        assert messages(house.heard[CEM].received) == messages(house.heard[RM].sent)
+        assert messages(setup.heard[CEM].received) == messages(setup.heard[RM].sent)
         await asyncio.gather(*(session.close() for session in sessions.values()))

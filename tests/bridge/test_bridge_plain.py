@@ -59,7 +59,7 @@ async def opened(devices: DevicesSide, manager: ManagerSide) -> AsyncIterator[Ro
         await route.close()
 
 
-def door(role: Role, token: str | None = None) -> PlainAcceptor:
+def acceptor(role: Role, token: str | None = None) -> PlainAcceptor:
     return PlainAcceptor(role=role, local=PEER, tokens=None if token is None else {"bridge": Secret(token)})
 
 
@@ -71,7 +71,7 @@ async def connect(port: int, path: str, role: Role, token: str | None = None) ->
 
 async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_to(tmp_path: Path) -> None:
     token, far = private_file(tmp_path / "device", "for-the-device\n"), private_file(tmp_path / "far", "for-the-cem")
-    async with PlainServer(door(Role.CEM, "for-the-cem")) as cem_server:
+    async with PlainServer(acceptor(Role.CEM, "for-the-cem")) as cem_server:
         target = client_manager(f"ws://127.0.0.1:{cem_server.port}/", token_file=far)
         devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY.model_copy(update={"token_file": token})))
         async with opened(devices, PlainClientManagerSide(BRIDGE, target, Proxies())) as route, within(10):
@@ -88,7 +88,7 @@ async def test_a_device_that_connects_meets_an_energy_manager_that_is_connected_
 
 
 async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_be_opened() -> None:
-    async with PlainServer(door(Role.CEM)) as cem_server:
+    async with PlainServer(acceptor(Role.CEM)) as cem_server:
         gone = cem_server.port
     devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY))
     manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
@@ -108,7 +108,7 @@ async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_
             async with http.get(f"http://127.0.0.1:{devices.port}/unknown", headers=upgrade) as response:
                 assert response.status == 404
         assert route.status()[0].state is LinkState.FAILED
-        async with PlainServer(door(Role.CEM), port=gone) as cem_server:
+        async with PlainServer(acceptor(Role.CEM), port=gone) as cem_server:
             device = await connect(devices.port, "/battery", Role.RM)
             cem = await anext(cem_server)
             await converse(device, cem)
@@ -116,7 +116,10 @@ async def test_a_client_gets_503_before_the_upgrade_while_the_other_side_cannot_
 
 
 async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
-    async with PlainServer(door(Role.RM)) as device_server, PlainServer(door(Role.CEM), path="/Battery") as cem_server:
+    async with (
+        PlainServer(acceptor(Role.RM)) as device_server,
+        PlainServer(acceptor(Role.CEM), path="/Battery") as cem_server,
+    ):
         device = PlainClientDevice(name="Battery", url=f"ws://127.0.0.1:{device_server.port}/")
         devices = PlainClientDevicesSide(BRIDGE, client_devices(device), Proxies())
         manager = PlainClientManagerSide(
@@ -131,7 +134,7 @@ async def test_the_bridge_connects_to_both_where_both_are_servers() -> None:
 
 async def test_an_energy_manager_that_connects_has_one_path_for_each_device(tmp_path: Path) -> None:
     token = private_file(tmp_path / "token", "for-the-cem")
-    async with PlainServer(door(Role.RM)) as one, PlainServer(door(Role.RM)) as two:
+    async with PlainServer(acceptor(Role.RM)) as one, PlainServer(acceptor(Role.RM)) as two:
         devices = PlainClientDevicesSide(
             BRIDGE,
             client_devices(
@@ -209,7 +212,7 @@ DETAILS = """{"message_type": "ResourceManagerDetails", "message_id": "d-1", "re
 
 @contextlib.asynccontextmanager
 async def by_path(**access: Path) -> AsyncIterator[tuple[Route, int, PlainServer]]:
-    async with PlainServer(door(Role.CEM)) as cem_server:
+    async with PlainServer(acceptor(Role.CEM)) as cem_server:
         target = client_manager(f"ws://127.0.0.1:{cem_server.port}/")
         devices = PlainServerDevicesSide(BRIDGE, server_devices(BATTERY, path="/s2/{id}", max_devices=2, **access))
         async with opened(devices, PlainClientManagerSide(BRIDGE, target, Proxies())) as route, within(20):
@@ -247,7 +250,7 @@ async def test_devices_that_nobody_configured_come_in_by_their_ids_up_to_a_numbe
 
 
 async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do_not() -> None:
-    async with PlainServer(door(Role.CEM)) as cem_server:
+    async with PlainServer(acceptor(Role.CEM)) as cem_server:
         gone = cem_server.port
     devices = PlainServerDevicesSide(BRIDGE, server_devices(path="/s2/{id}", max_devices=2))
     manager = PlainClientManagerSide(BRIDGE, client_manager(f"ws://127.0.0.1:{gone}/"), Proxies())
@@ -256,7 +259,7 @@ async def test_ids_that_never_became_anything_give_way_to_the_next_and_others_do
             with pytest.raises(PeerBusy):
                 await connect(devices.port, f"/s2/stranger-{number}", Role.RM)
         assert list(route.links) == ["stranger-3", "stranger-4"]
-        async with PlainServer(door(Role.CEM), port=gone) as cem_server:
+        async with PlainServer(acceptor(Role.CEM), port=gone) as cem_server:
             ends = []
             for name in ("pump", "battery"):
                 device = await connect(devices.port, f"/s2/{name}", Role.RM)
@@ -301,19 +304,19 @@ async def test_an_energy_manager_with_a_login_is_connected_to(tmp_path: Path) ->
 
 
 async def test_what_a_device_says_of_itself_becomes_its_description_where_the_file_says_nothing(tmp_path: Path) -> None:
-    async with BridgeSetup(tmp_path, PLAIN, WSS) as house:
-        represented = house.bridge.nodes[house.ids["representative"]]
+    async with BridgeSetup(tmp_path, PLAIN, WSS) as setup:
+        represented = setup.bridge.nodes[setup.ids["representative"]]
         assert (represented.description.brand, represented.description.type) == ("unknown", "Generic")
         async with within(20):
-            sessions = {role: house.sessions(role) for role in Role}
-            ends = await both(house, sessions)
+            sessions = {role: setup.sessions(role) for role in Role}
+            ends = await both(setup, sessions)
             await ends[Role.RM].send(DETAILS)
             await until(lambda: represented.description.brand != "unknown")
         shown = represented.description
         assert (shown.brand, shown.model_name, shown.type) == ("ACME [31m", "X 5", "Energy storage")
         assert shown.user_defined_name == "Battery", "the file has a name for it"
         # The description stays over a restart of the bridge, before the device has spoken again.
-        await house.route.manager.represent(PlainServerDevice(id=house.key, name="Battery").device())
+        await setup.route.manager.represent(PlainServerDevice(id=setup.key, name="Battery").device())
         assert represented.description.brand == "ACME [31m"
 
 

@@ -111,18 +111,18 @@ def node(role: Role) -> NodeDescription:
 async def test_what_an_application_answers_behind_a_bridge_reaches_the_sender_and_the_operator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = FileSetup(tmp_path)
+    setup = FileSetup(tmp_path)
 
     def decide(_: Session, __: Message) -> None:
         raise RefuseMessage(to_come.pop(0), "<b>no</b> such phase")
 
     statuses = ("INVALID_CONTENT", "TEMPORARY_ERROR", "PERMANENT_ERROR")
     to_come = list(statuses)
-    async with house.managers("a") as doors, within(30):
-        house.write("a")
-        async with house.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
-            near = await house.device("a")
-            far = await anext(doors["a"])
+    async with setup.managers("a") as acceptors, within(30):
+        setup.write("a")
+        async with setup.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
+            near = await setup.device("a")
+            far = await anext(acceptors["a"])
             manager = Session(far, peer=node(Role.RM), role=Role.CEM, answer=decide)
             device = Session(near, peer=node(Role.CEM), role=Role.RM)
             for status in statuses:

@@ -63,15 +63,15 @@ async def connections(device: Node, manager: Node) -> tuple[Connection, Connecti
 async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp_path: Path) -> None:
     # The budget of a peer would slow this device down before anything waits for the energy manager.
     unlimited = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
-    async with BridgeSetup(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=unlimited) as house:
-        device, manager = await connections(house.device.node(), house.manager.node())
+    async with BridgeSetup(tmp_path, WSS, WSS, check=Check.ENVELOPE, limits=unlimited) as setup:
+        device, manager = await connections(setup.device.node(), setup.manager.node())
         traffic, most = Traffic(), 0
         works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))
         tasks = [asyncio.create_task(work) for work in works]
         for _ in range(80):
             await asyncio.sleep(0.1)
-            most = max(most, house.link.status().queued[Role.CEM])
-        withdrawn = house.link.status().counts[Role.RM]
+            most = max(most, setup.link.status().queued[Role.CEM])
+        withdrawn = setup.link.status().counts[Role.RM]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -93,8 +93,8 @@ async def test_a_slow_side_slows_the_other_and_nobody_is_told_what_is_not_so(tmp
 async def test_over_mqtt_where_nobody_can_be_slowed_down_the_session_ends_on_both_sides_and_comes_back(
     tmp_path: Path,
 ) -> None:
-    async with BridgeSetup(tmp_path, WSS, MQ, check=Check.ENVELOPE) as house:
-        devices, managers = house.device.node().connections(), house.manager.node().connections()
+    async with BridgeSetup(tmp_path, WSS, MQ, check=Check.ENVELOPE) as setup:
+        devices, managers = setup.device.node().connections(), setup.manager.node().connections()
         (device, _), (manager, _) = await asyncio.gather(anext(devices), anext(managers))
         traffic = Traffic()
         works = (traffic.flood(device), traffic.listen(device), traffic.take(manager))

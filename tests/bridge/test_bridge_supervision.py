@@ -37,9 +37,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class Told:
     """Failures of a bridge's route."""
 
-    def __init__(self, house: BridgeSetup) -> None:
+    def __init__(self, setup: BridgeSetup) -> None:
         self.failures: list[TaskFailure] = []
-        house.route.supervisor.failures._publish = self.failures.append
+        setup.route.supervisor.failures._publish = self.failures.append
 
     async def failed(self, task: str, *, again: bool = True) -> None:
         await until(lambda: bool(self.failures))
@@ -59,19 +59,19 @@ async def test_what_takes_the_connections_of_a_port_goes_on_after_an_error(
     """The task "accept"."""
     fault = Fault(monkeypatch, ConnectionManager, "next_connection")
     fault.armed = False
-    async with BridgeSetup(tmp_path, WSS, WSS) as house:
-        told = Told(house)
-        iterators = {role: house.sessions(role) for role in Role}
-        sessions = await both(house, iterators)
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup:
+        told = Told(setup)
+        iterators = {role: setup.sessions(role) for role in Role}
+        sessions = await both(setup, iterators)
         fault.armed = True
         await sessions[RM].close()
-        again = await both(house, iterators)
+        again = await both(setup, iterators)
         await told.failed("accept")
-        again = again if again[RM].end_reason.value == "open" else await both(house, iterators)
+        again = again if again[RM].end_reason.value == "open" else await both(setup, iterators)
         await again[RM].send(FROM_RM_FIRST)
         assert (await again[CEM].receive()).text == FROM_RM_FIRST
         await asyncio.gather(
-            *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
+            *(live.end("over") for e in (setup.device, setup.manager) for live in e.connected().values())
         )
     logged_once(caplog)
 
@@ -81,39 +81,39 @@ async def test_a_pairing_that_a_side_missed_by_an_error_is_seen_when_it_looks_ag
     side: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The task "pairings"."""
-    async with BridgeSetup(tmp_path, WSS, WSS) as house:
-        told = Told(house)
-        iterators = {role: house.sessions(role) for role in Role}
-        await both(house, iterators)
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup:
+        told = Told(setup)
+        iterators = {role: setup.sessions(role) for role in Role}
+        await both(setup, iterators)
         Fault(monkeypatch, Route, "remove_device" if side is NodeDevicesSide else "pairing_changed")
         if side is NodeDevicesSide:
-            await house.device.node().unpair(house.ids["bridge"])
+            await setup.device.node().unpair(setup.ids["bridge"])
         else:
-            await house.manager.node().unpair(house.ids["representative"])
+            await setup.manager.node().unpair(setup.ids["representative"])
         await told.failed("pairings")
         if side is NodeDevicesSide:
-            await until(lambda: not house.bridge.node(role=CEM)._connections.peers())
+            await until(lambda: not setup.bridge.node(role=CEM)._connections.peers())
         else:
-            await until(lambda: str(house.link.status().state) == "unpaired")
+            await until(lambda: str(setup.link.status().state) == "unpaired")
     logged_once(caplog)
 
 
 async def test_a_connection_whose_arrival_meets_an_error_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with BridgeSetup(tmp_path, WSS, WSS) as house:
-        told = Told(house)
-        iterators = {role: house.sessions(role) for role in Role}
-        await both(house, iterators)
-        route = house.route
-        monkeypatch.setattr(house.link, "hand_over", lambda *_: 1 / 0)
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup:
+        told = Told(setup)
+        iterators = {role: setup.sessions(role) for role in Role}
+        await both(setup, iterators)
+        route = setup.route
+        monkeypatch.setattr(setup.link, "hand_over", lambda *_: 1 / 0)
         ours, theirs = connection_pair()
-        assert route.hand_over(house.key, RM, ours) is False
+        assert route.hand_over(setup.key, RM, ours) is False
         with pytest.raises(ConnectionClosed):
             await theirs.recv()
         assert [failure.task for failure in told.failures] == ["arrival"]
         await asyncio.gather(
-            *(live.end("over") for e in (house.device, house.manager) for live in e.connected().values())
+            *(live.end("over") for e in (setup.device, setup.manager) for live in e.connected().values())
         )
     logged_once(caplog)
 
@@ -156,13 +156,13 @@ async def test_the_events_of_a_service_go_on_after_one_that_could_not_be_told(
 ) -> None:
     """The task "report"."""
     sink = Sink()
-    async with BridgeSetup(tmp_path, WSS, WSS) as house:
-        service = Service(house.device, tmp_path, sink)
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup:
+        service = Service(setup.device, tmp_path, sink)
         service.follow(sessions=False)
         await asyncio.sleep(0)
         sink.refuses = "warning"
         for kind in ("lost", "told"):
-            house.device._state.events.publish(events.Notice(kind=kind, sentence="A sentence."))
+            setup.device._state.events.publish(events.Notice(kind=kind, sentence="A sentence."))
         await sink.warned("report")
         await until(lambda: any(isinstance(e, Warned) and e.reason == "told" for e in sink.events))
     await service.finish(1.0)
@@ -174,14 +174,14 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Sink()
-    async with BridgeSetup(tmp_path, WSS, WSS) as house:
-        manager = house.sessions(CEM)
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup:
+        manager = setup.sessions(CEM)
         taking = asyncio.ensure_future(anext(manager))
         if task == "session":
             sink.refuses = "session_opened"
         else:
             Fault(monkeypatch, cli_service, "_OpenSession")
-        service = Service(house.device, tmp_path, sink)
+        service = Service(setup.device, tmp_path, sink)
         service.follow()
         assert ((await sink.warned(task)).retry_in is None) == (task == "session")
         if task == "session":
@@ -192,7 +192,7 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
         for one in (taking, again):
             one.cancel()
         await asyncio.gather(taking, again, return_exceptions=True)
-        await asyncio.gather(*(live.end("over") for live in house.manager.connected().values()))
+        await asyncio.gather(*(live.end("over") for live in setup.manager.connected().values()))
     await service.finish(1.0)
     logged_once(caplog)
 
@@ -203,10 +203,10 @@ async def test_the_changes_of_links_are_written_on_after_one_that_could_not_be(
     """The task "changes"."""
     sink, changes = Sink(), _Changes()
     sink.refuses = "link"
-    async with BridgeSetup(tmp_path, WSS, WSS) as house, Supervisor("test", FailureLog()) as background:
+    async with BridgeSetup(tmp_path, WSS, WSS) as setup, Supervisor("test", FailureLog()) as background:
         background.keep(lambda: changes.write(sink), "changes")
         for _ in range(2):
-            changes.add("house", house.link.status())
+            changes.add("house", setup.link.status())
         await until(lambda: bool(sink.named("link")))
         assert background.failures.counts == {"changes": 1}
     logged_once(caplog)

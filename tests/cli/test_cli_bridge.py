@@ -163,8 +163,8 @@ async def test_a_bridge_records_what_passes_in_the_format_that_replay_reads(
     tmp_path: Path, bridges: list[Running], only: tuple[str, ...], recorded: set[str]
 ) -> None:
     file, log, port = tmp_path / "bridge.toml", tmp_path / "log.jsonl", free_port()
-    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens=None)
-    async with PlainServer(door) as server, within(40):
+    acceptor = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens=None)
+    async with PlainServer(acceptor) as server, within(40):
         devices = "".join(f'[[route.devices.device]]\nname = "{name}"\n' for name in ("one", "two"))
         file.write_text(
             f'home = "home"\n[[route]]\nname = "house"\n[route.devices]\ntype = "plain-server"\nport = {port}\n'

@@ -28,10 +28,10 @@ def private(path: Path, text: str) -> Path:
 
 @pytest.mark.long
 async def test_it_speaks_the_beta_with_its_token_and_comes_back(tmp_path: Path) -> None:
-    door = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret(TOKEN)})
+    acceptor = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens={"heat-pump": Secret(TOKEN)})
     peer = NodeDescription(id=NodeId(uuid4()), brand="b", type="t", model_name="m", role=Role.RM)
     token_file = private(tmp_path / "token", TOKEN + "\n")
-    async with PlainServer(door, path="/s2") as server:
+    async with PlainServer(acceptor, path="/s2") as server:
         url = f"ws://127.0.0.1:{server.port}/s2"
         arguments = ["simulate", "rm", "heat-pump", "--control-type", "ddbc", "--plain", url, "--json"]
         process = await asyncio.create_subprocess_exec(

@@ -264,7 +264,7 @@ class Side:
                     paired.discard(event.peer.model_name)
         return paired
 
-    def talks_with(self) -> set[NodeId]:
+    def connected_with(self) -> set[NodeId]:
         return set(self.connections.peers())
 
     async def close(self) -> None:
@@ -430,8 +430,10 @@ async def check(world: World) -> None:
     for manager in managers:
         theirs = await manager.peers()
         assert theirs == ({"rm"} if manager.name in mine else set()), f"rm: {mine}, {manager.name}: {theirs}"
-        talk = (manager.node.id in rm.talks_with(), rm.node.id in manager.talks_with())
-        assert talk == (bool(theirs), bool(theirs)), f"{manager.name} is paired: {bool(theirs)}, talks: {talk}"
+        connected = (manager.node.id in rm.connected_with(), rm.node.id in manager.connected_with())
+        assert connected == (bool(theirs), bool(theirs)), (
+            f"{manager.name} is paired: {bool(theirs)}, connected: {connected}"
+        )
 
 
 def explore(run: Callable[[Choose], list[int]], *, deviations: int) -> Iterator[tuple[int, ...]]:

@@ -26,9 +26,9 @@ FUTURE = datetime(2150, 1, 1, tzinfo=UTC)
 async def home_of(path: Path, clock: datetime) -> EndpointConfig:
     """A state directory whose CA and leaf were made by a clock."""
     config = await asyncio.to_thread(create_home, path, lan_config(Role.CEM, vault="files"))
-    keeper = CertificateManager(config, Home(path), FileVault(path / SECRETS), clock=lambda: clock)
-    await asyncio.to_thread(keeper.create_ca)
-    await asyncio.to_thread(keeper.load)
+    manager = CertificateManager(config, Home(path), FileVault(path / SECRETS), clock=lambda: clock)
+    await asyncio.to_thread(manager.create_ca)
+    await asyncio.to_thread(manager.load)
     return config
 
 

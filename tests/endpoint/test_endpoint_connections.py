@@ -121,7 +121,7 @@ async def test_messages_go_both_ways_and_the_token_has_changed(cem: Endpoint, rm
     ("version", "check", "refused"),
     [("v1.0.0", Check.RULES, True), ("v1.0.0", Check.SCHEMA, False), ("v9", Check.RULES, False)],
 )
-async def test_how_far_messages_are_judged_is_a_setting_and_nothing_is_judged_of_an_unknown_version(
+async def test_how_far_messages_are_validated_is_a_setting_and_nothing_is_validated_of_an_unknown_version(
     open_endpoint: OpenEndpoint, version: str, check: Check, caplog: pytest.LogCaptureFixture, *, refused: bool
 ) -> None:
     nodes = {role: (NodeConfig(role=role, s2_versions=(version,)),) for role in Role}

@@ -67,7 +67,7 @@ async def meet(rm: Endpoint, cem: Endpoint) -> tuple[Connection, Connection]:
     return one, other
 
 
-async def talk(one: Connection, other: Connection) -> None:
+async def exchange(one: Connection, other: Connection) -> None:
     for sender, receiver in ((one, other), (other, one)):
         text = json.dumps({**MEASUREMENT, "message_id": "m-1"}, indent=1)
         await sender.send(text)
@@ -89,7 +89,7 @@ async def test_two_endpoints_of_the_lan_pair_and_have_a_session_over_the_broker(
     assert pairing.communication_role is CommunicationRole.CLIENT
     device, manager = await meet(rm, cem)
     assert device.info.protocol == manager.info.protocol == MQTT
-    await talk(device, manager)
+    await exchange(device, manager)
 
 
 @pytest.mark.rule("MQ-01", "ROLE-02")
@@ -104,7 +104,7 @@ async def test_a_device_in_the_cloud_is_the_server_of_a_session_over_the_broker(
     assert pairing.communication_role is CommunicationRole.CLIENT
     device, manager = await meet(rm, cem)
     assert device.info.protocol == MQTT
-    await talk(device, manager)
+    await exchange(device, manager)
 
 
 @pytest.mark.rule("MQ-01")
@@ -116,7 +116,7 @@ async def test_without_the_broker_the_session_is_over_websocket(
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     device, manager = await meet(rm, cem)
     assert device.info.protocol == manager.info.protocol == WEBSOCKET
-    await talk(device, manager)
+    await exchange(device, manager)
 
 
 @pytest.mark.rule("MQ-01")

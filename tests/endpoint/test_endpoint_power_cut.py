@@ -27,18 +27,18 @@ async def come_back(home: Path) -> tuple[bool, int, int]:
     """Start both again: whether they talk, and how many confirmed pairings each has then."""
     async with both(home) as (cem, rm):
         had = bool(await rm.pairings())
-        talk = await session(cem, rm) if had else False
+        connected = await session(cem, rm) if had else False
         confirmed = [sum(p.confirmed for p in await endpoint.pairings()) for endpoint in (cem, rm)]
-        return talk, confirmed[0], confirmed[1]
+        return connected, confirmed[0], confirmed[1]
 
 
 def agree(outcome: Outcome) -> None:
     """Both believe in one pairing and talk, or neither believes in any."""
-    talk, manager, device = asyncio.run(come_back(outcome.home))
-    assert (talk, manager, device) in ((True, 1, 1), (False, 0, 0)), outcome.change
+    connected, manager, device = asyncio.run(come_back(outcome.home))
+    assert (connected, manager, device) in ((True, 1, 1), (False, 0, 0)), outcome.change
 
 
-def talk(outcome: Outcome) -> None:
+def connected(outcome: Outcome) -> None:
     """A pairing that stood still stands."""
     assert asyncio.run(come_back(outcome.home)) == (True, 1, 1), outcome.change
 
@@ -51,12 +51,12 @@ def test_after_a_power_cut_in_a_pairing_both_sides_agree(tmp_path: Path, initiat
 
 @pytest.mark.rule("SESC-02", "SESC-03", "SESC-06", "SES-03")
 def test_after_a_power_cut_in_a_rotation_the_pairing_still_stands(tmp_path: Path) -> None:
-    assert kill_points(command("session"), tmp_path, build_paired, talk, thorough=True) > 5
+    assert kill_points(command("session"), tmp_path, build_paired, connected, thorough=True) > 5
 
 
 @pytest.mark.rule("PAIR-10", "SESC-02", "SES-03")
 @pytest.mark.parametrize("what", ["session", "device pairs"])
 def test_a_full_disk_at_any_moment_costs_no_pairing(tmp_path: Path, what: str) -> None:
     paired = what == "session"
-    prepare, check = (build_paired, talk) if paired else (build, agree)
+    prepare, check = (build_paired, connected) if paired else (build, agree)
     assert full_disk_points(command(what), tmp_path, prepare, check, stays_full=False, thorough=True) > 5

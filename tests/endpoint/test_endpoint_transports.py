@@ -11,7 +11,7 @@ import pytest
 from s2connect import Endpoint, NodeConfig, Role
 from s2connect.errors import ConfigurationError
 from tests.endpoint.conftest import OpenEndpoint, lan_config
-from tests.endpoint.test_endpoint_mqtt import meet, talk
+from tests.endpoint.test_endpoint_mqtt import exchange, meet
 
 PIGEON = """
 from s2connect.transports import MemoryHub, MemoryTransport
@@ -69,7 +69,7 @@ async def test_two_endpoints_have_a_session_over_the_transport_of_another_packag
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     device, manager = await meet(rm, cem)
     assert device.info.protocol == manager.info.protocol == "X-Pigeon"
-    await talk(device, manager)
+    await exchange(device, manager)
 
 
 async def test_a_package_whose_transport_no_node_names_is_not_loaded(open_endpoint: OpenEndpoint) -> None:

@@ -15,7 +15,7 @@ if not os.environ.get("CI"):
     pytest.importorskip("uvloop", reason="uvloop is not installed")
 
 
-async def pair_and_talk() -> None:
+async def pair_and_exchange() -> None:
     async with (
         within(30),
         Endpoint.open(config=lan_config(Role.CEM)) as cem,
@@ -33,4 +33,4 @@ def test_two_endpoints_pair_and_talk_on_uvloop() -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(pair_and_talk())
+        runner.run(pair_and_exchange())

@@ -126,8 +126,8 @@ async def test_s2python_is_a_device_of_our_energy_manager_and_reconnects(
 ) -> None:
     async with Endpoint.open(config=config(Role.CEM, *BETA_FIRST)) as endpoint:
         cem = endpoint.node()
-        door = {"url": str(endpoint.pairing_url), "code": str(cem.issue_pairing_code())}
-        async with application(s2python, Role.RM, kind, *versions, **door) as device:
+        target = {"url": str(endpoint.pairing_url), "code": str(cem.issue_pairing_code())}
+        async with application(s2python, Role.RM, kind, *versions, **target) as device:
             seen: list[str] = []
             sessions = cem.sessions(on_message=lambda _, message: seen.append(message.type))
             for _ in range(2):  # the device stops after one instruction, and comes back
@@ -251,8 +251,8 @@ async def test_s2python_is_the_energy_manager_of_our_device_which_reconnects(s2p
         application(s2python, Role.CEM, kind) as manager,
         Endpoint.open(config=config(Role.RM, *BETA_FIRST)) as endpoint,
     ):
-        door = await manager.until("code")
-        await endpoint.node().pair(door["url"], door["code"])
+        target = await manager.until("code")
+        await endpoint.node().pair(target["url"], target["code"])
         sessions = endpoint.node().sessions()
         for _ in range(2):  # the manager stops after one instruction, and we come back
             await Device(kind).run(await anext(sessions))
@@ -268,9 +268,9 @@ async def test_s2python_is_the_energy_manager_of_our_device_which_reconnects(s2p
 @pytest.mark.long
 async def test_s2python_talks_to_s2python(s2python: Path) -> None:
     async with application(s2python, Role.CEM, "FRBC") as manager:
-        door = await manager.until("code")
-        door = {name: door[name] for name in ("url", "code")}
-        async with application(s2python, Role.RM, "FRBC", **door) as device:
+        target = await manager.until("code")
+        target = {name: target[name] for name in ("url", "code")}
+        async with application(s2python, Role.RM, "FRBC", **target) as device:
             await asyncio.gather(manager.until("disconnected"), device.until("disconnected"))
             assert [e["status"] for e in manager.events if e["event"] == "update"] == ["ACCEPTED", "SUCCEEDED"]
             assert device.names()[:3] == ["connected", "activated", "instruction"]

@@ -47,8 +47,8 @@ def s2python(
 
 @contextlib.asynccontextmanager
 async def our_server(role: Role, **options: Any) -> AsyncIterator[PlainServer]:
-    door = PlainAcceptor(role=role, local=OURS, tokens={"peer": TOKEN})
-    async with PlainServer(door, path="/s2", **options) as server:
+    acceptor = PlainAcceptor(role=role, local=OURS, tokens={"peer": TOKEN})
+    async with PlainServer(acceptor, path="/s2", **options) as server:
         yield server
 
 

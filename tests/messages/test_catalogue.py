@@ -297,9 +297,7 @@ def test_a_changed_document_is_accepted_where_the_schema_accepts_it_and_refused_
 @pytest.mark.parametrize(("version", "name"), EVERY_MESSAGE)
 @examples(150)
 @given(st.data())
-def test_many_changed_documents_are_judged_as_the_schema_judges_them(
-    version: str, name: str, data: st.DataObject
-) -> None:
+def test_many_changed_documents_are_validated_as_the_schema_does(version: str, name: str, data: st.DataObject) -> None:
     check_agreement(version, name, data.draw(changed(message_schemas.documents(version, name))))
 
 

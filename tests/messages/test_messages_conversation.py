@@ -1,4 +1,4 @@
-"""One judgement of a message: envelope, schema, state and rules, in this order, for either side."""
+"""One validation of a message: envelope, schema, state and rules, in this order, for either side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2connect.errors import UsageError
-from s2connect.messages import conversation
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import BETA, V1
 from s2connect.messages.conversation import MAX_IN_FLIGHT, MAX_IN_FLIGHT_CHARACTERS, Conversation, ValidationResult
@@ -78,7 +77,7 @@ def test_handshakes_are_refused_however_little_is_checked(check: Check, sender: 
 
 @pytest.mark.rule("MSG-03")
 @pytest.mark.parametrize(
-    ("judged", "status", "label", "subject"),
+    ("validated", "status", "label", "subject"),
     [
         (measurement(values=[]), "INVALID_MESSAGE", "values", "m1"),
         (measurement(values=[{**MEASURED, "value": "1"}]), "INVALID_MESSAGE", "values[0].value", "m1"),
@@ -95,8 +94,10 @@ def test_handshakes_are_refused_however_little_is_checked(check: Check, sender: 
         (measurement(values=[MEASURED, MEASURED]), "INVALID_CONTENT", "COM-06: ", "m1"),
     ],
 )
-def test_what_is_refused_says_where_and_by_which_rule(judged: Message, status: str, label: str, subject: str) -> None:
-    verdict = Conversation(V1).validate(RM, judged)
+def test_what_is_refused_says_where_and_by_which_rule(
+    validated: Message, status: str, label: str, subject: str
+) -> None:
+    verdict = Conversation(V1).validate(RM, validated)
     assert verdict.status == status
     assert verdict.label is not None
     assert verdict.label.startswith(label)
@@ -106,28 +107,28 @@ def test_what_is_refused_says_where_and_by_which_rule(judged: Message, status: s
 @pytest.mark.parametrize(
     ("check", "taken"), [(Check.ENVELOPE, 4), (Check.SCHEMA, 3), (Check.RULES, 1)], ids=lambda value: str(value)
 )
-def test_a_setting_says_how_far_a_message_is_judged(check: Check, taken: int) -> None:
-    judged = [measurement(), storage_status(), measurement(values=[MEASURED, MEASURED]), message("Nonsense")]
-    verdicts = [Conversation(V1, check=check).validate(RM, one) for one in judged]
+def test_a_setting_says_how_far_a_message_is_validated(check: Check, taken: int) -> None:
+    validated = [measurement(), storage_status(), measurement(values=[MEASURED, MEASURED]), message("Nonsense")]
+    verdicts = [Conversation(V1, check=check).validate(RM, one) for one in validated]
     assert [verdict.ok for verdict in verdicts] == [True] * taken + [False] * (4 - taken)
 
 
-def test_schema_is_judged_before_state_and_state_before_rules() -> None:
-    talk = Conversation(V1)
-    verdict = talk.validate(RM, message("FRBC.StorageStatus", present_fill_level="full"))
+def test_schema_is_validated_before_state_and_state_before_rules() -> None:
+    conversation = Conversation(V1)
+    verdict = conversation.validate(RM, message("FRBC.StorageStatus", present_fill_level="full"))
     assert verdict.status == "INVALID_MESSAGE"
     backwards = target("m1", start=2, end=1)
-    assert said(talk.validate(RM, backwards))[1].startswith("MSG-02")  # type: ignore[union-attr]
-    talk.accepted(CEM, select())
-    assert said(talk.validate(RM, backwards))[1].startswith("FRBC-07")  # type: ignore[union-attr]
-    assert talk.validate(RM, target("m1", start=1, end=2)).ok
+    assert said(conversation.validate(RM, backwards))[1].startswith("MSG-02")  # type: ignore[union-attr]
+    conversation.accepted(CEM, select())
+    assert said(conversation.validate(RM, backwards))[1].startswith("FRBC-07")  # type: ignore[union-attr]
+    assert conversation.validate(RM, target("m1", start=1, end=2)).ok
 
 
 def test_several_broken_rules_are_one_label() -> None:
     backwards = {"duration": 1000, "fill_level_range": {"start_of_range": 2, "end_of_range": 1}}
-    talk = Conversation(V1)
-    talk.accepted(CEM, select())
-    verdict = talk.validate(RM, message("FRBC.FillLevelTargetProfile", start_time=AT, elements=[backwards] * 3))
+    conversation = Conversation(V1)
+    conversation.accepted(CEM, select())
+    verdict = conversation.validate(RM, message("FRBC.FillLevelTargetProfile", start_time=AT, elements=[backwards] * 3))
     assert verdict.label is not None
     assert verdict.label.startswith("FRBC-07: elements[0]")
     assert verdict.label.endswith("(and 2 more)")
@@ -143,19 +144,19 @@ def test_warnings_do_not_refuse_a_message() -> None:
 @pytest.mark.rule("VER-06")
 @pytest.mark.parametrize(("version", "ok"), [("1.0.0", True), ("v1.0.0", True), ("0.0.2-beta", False), (BETA, False)])
 def test_the_data_model_is_that_of_the_version_in_any_spelling(version: str, *, ok: bool) -> None:
-    talk = Conversation(version)
-    talk.accepted(CEM, select(control_type="DEMAND_DRIVEN_BASED_CONTROL"))
+    conversation = Conversation(version)
+    conversation.accepted(CEM, select(control_type="DEMAND_DRIVEN_BASED_CONTROL"))
     rate = {"start_of_range": 1, "end_of_range": 2}
-    assert talk.validate(RM, message("DDBC.PresentDemandStatus", present_demand_rate=rate)).ok is ok
+    assert conversation.validate(RM, message("DDBC.PresentDemandStatus", present_demand_rate=rate)).ok is ok
 
 
-def test_of_an_unknown_version_only_the_envelope_can_be_judged() -> None:
+def test_of_an_unknown_version_only_the_envelope_can_be_validated() -> None:
     with pytest.raises(UsageError):
         Conversation("v9")
     assert Conversation("v9", check=Check.ENVELOPE).validate(RM, message("Anything")).ok
 
 
-def test_a_message_of_which_only_the_envelope_was_judged_has_no_typed_form() -> None:
+def test_a_message_of_which_only_the_envelope_was_validated_has_no_typed_form() -> None:
     read = measurement()
     Conversation(V1, check=Check.ENVELOPE).validate(RM, read)
     with pytest.raises(UsageError):
@@ -189,17 +190,17 @@ def test_an_answer_about_a_message_of_the_other_side_with_the_same_id_changes_no
 
 
 def test_a_typed_message_can_be_told_as_well() -> None:
-    talk = Conversation(V1)
-    verdict = talk.validate(CEM, select())
+    conversation = Conversation(V1)
+    verdict = conversation.validate(CEM, select())
     assert isinstance(verdict.parsed, S2Message)
-    talk.accepted(CEM, verdict.parsed)
-    assert talk.state.control_type is ControlType.FILL_RATE_BASED_CONTROL
+    conversation.accepted(CEM, verdict.parsed)
+    assert conversation.state.control_type is ControlType.FILL_RATE_BASED_CONTROL
 
 
 def test_what_cannot_be_read_changes_nothing() -> None:
-    talk = Conversation(V1)
-    talk.accepted(CEM, select(control_type="nothing"))
-    assert talk.state.control_type is None
+    conversation = Conversation(V1)
+    conversation.accepted(CEM, select(control_type="nothing"))
+    assert conversation.state.control_type is None
 
 
 class Told:
@@ -223,52 +224,52 @@ class Told:
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_what_is_on_its_way_may_have_been_taken(monkeypatch: pytest.MonkeyPatch, *, ok: bool) -> None:
-    monkeypatch.setattr(conversation, "History", Told)
-    talk = Conversation(V1)
-    talk.accepted(CEM, judged(talk, CEM, select()))
-    assert said(talk.validate(RM, storage_status())) == ("INVALID_CONTENT", "HIST-99: no target")
-    talk.sent(RM, judged(talk, RM, target("t1", start=1, end=2)))
-    assert talk.validate(RM, storage_status()).ok
-    talk.sent(RM, judged(talk, RM, measurement()))
-    assert talk.validate(RM, storage_status()).ok
-    talk.answered(RM, "t1", ok=ok)
-    assert talk.validate(RM, storage_status()).ok is ok
-    talk.sent(RM, judged(talk, RM, target("t2", start=1, end=2)))
-    assert talk.validate(RM, storage_status()).ok
+    monkeypatch.setattr("s2connect.messages.conversation.History", Told)
+    conversation = Conversation(V1)
+    conversation.accepted(CEM, validated(conversation, CEM, select()))
+    assert said(conversation.validate(RM, storage_status())) == ("INVALID_CONTENT", "HIST-99: no target")
+    conversation.sent(RM, validated(conversation, RM, target("t1", start=1, end=2)))
+    assert conversation.validate(RM, storage_status()).ok
+    conversation.sent(RM, validated(conversation, RM, measurement()))
+    assert conversation.validate(RM, storage_status()).ok
+    conversation.answered(RM, "t1", ok=ok)
+    assert conversation.validate(RM, storage_status()).ok is ok
+    conversation.sent(RM, validated(conversation, RM, target("t2", start=1, end=2)))
+    assert conversation.validate(RM, storage_status()).ok
 
 
-def judged(talk: Conversation, sender: Role, one: Message) -> Message:
-    assert talk.validate(sender, one).ok
+def validated(conversation: Conversation, sender: Role, one: Message) -> Message:
+    assert conversation.validate(sender, one).ok
     return one
 
 
 def test_messages_that_nobody_answers_are_forgotten_in_the_end() -> None:
-    talk = Conversation(V1)
-    talk.sent(CEM, judged(talk, CEM, select()))
-    one = judged(talk, RM, measurement())
+    conversation = Conversation(V1)
+    conversation.sent(CEM, validated(conversation, CEM, select()))
+    one = validated(conversation, RM, measurement())
     assert isinstance(one.parsed, PowerMeasurement)
     for number in range(MAX_IN_FLIGHT):
-        talk.sent(RM, one.parsed.replace(message_id=f"m{number}"))
-    talk.answered(CEM, "s1", ok=True)
-    assert talk.state.control_type is None
+        conversation.sent(RM, one.parsed.replace(message_id=f"m{number}"))
+    conversation.answered(CEM, "s1", ok=True)
+    assert conversation.state.control_type is None
 
 
 @pytest.mark.rule("SEC-03")
 def test_what_waits_for_its_answer_is_bounded_in_characters_but_for_the_newest() -> None:
-    talk = Conversation(V1)
-    talk.sent(CEM, judged(talk, CEM, select()))
+    conversation = Conversation(V1)
+    conversation.sent(CEM, validated(conversation, CEM, select()))
     padding = " " * (MAX_IN_FLIGHT_CHARACTERS // 4)
     for number in range(6):
-        talk.sent(RM, judged(talk, RM, read_message(measurement(f"m{number}").text + padding)))
-        assert talk._in_flight_characters <= MAX_IN_FLIGHT_CHARACTERS
-    assert [identifier for _, identifier in talk._in_flight] == ["m3", "m4", "m5"]
-    talk.answered(CEM, "s1", ok=True)
-    assert talk.state.control_type is None, "the selection was forgotten, for it was the oldest"
-    huge = judged(talk, RM, read_message(measurement("m9").text + padding * 5))
-    talk.sent(RM, huge)
-    assert [identifier for _, identifier in talk._in_flight] == ["m9"]
-    talk.answered(RM, "m9", ok=True)
-    assert talk._in_flight_characters == 0
+        conversation.sent(RM, validated(conversation, RM, read_message(measurement(f"m{number}").text + padding)))
+        assert conversation._in_flight_characters <= MAX_IN_FLIGHT_CHARACTERS
+    assert [identifier for _, identifier in conversation._in_flight] == ["m3", "m4", "m5"]
+    conversation.answered(CEM, "s1", ok=True)
+    assert conversation.state.control_type is None, "the selection was forgotten, for it was the oldest"
+    huge = validated(conversation, RM, read_message(measurement("m9").text + padding * 5))
+    conversation.sent(RM, huge)
+    assert [identifier for _, identifier in conversation._in_flight] == ["m9"]
+    conversation.answered(RM, "m9", ok=True)
+    assert conversation._in_flight_characters == 0
 
 
 @settings(max_examples=200, deadline=None)
@@ -286,9 +287,9 @@ def test_what_waits_for_its_answer_is_bounded_in_characters_but_for_the_newest()
     check=st.sampled_from(Check),
 )
 def test_every_message_gets_a_verdict(members: dict[str, Any], sender: Role, check: Check) -> None:
-    talk = Conversation(V1, check=check)
+    conversation = Conversation(V1, check=check)
     one = read_message(json.dumps({**members, "message_id": "m1"}))
-    verdict = talk.validate(sender, one)
+    verdict = conversation.validate(sender, one)
     assert verdict.ok is (verdict.label is None)
     if verdict.ok:
-        talk.accepted(sender, one)
+        conversation.accepted(sender, one)

@@ -1,4 +1,4 @@
-"""Whatever comes is a message or an invalid message with the answer of MSG-03, and soon; judged by another reading."""
+"""Whatever comes is a message or an invalid message with the answer of MSG-03, and soon; another reader agrees."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_damaged_messages_are_answered_rightly_for_two_minutes() -> None:
 
 
 def converse(chance: random.Random, steps: int) -> None:
-    """Both sides say anything in any order; whatever is said has a verdict, and judging changes nothing."""
+    """Both sides say anything in any order; whatever is said has a result, and validation changes nothing."""
     version = chance.choice(VERSIONS)
     conversation = Conversation(version)
     said: list[tuple[Role, str]] = []

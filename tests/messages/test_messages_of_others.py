@@ -180,14 +180,14 @@ KNOWN = [
 @pytest.mark.rule("MSG-08")
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.peer}: {known.what}")
 def test_a_message_of_others_has_this_verdict(known: Known) -> None:
-    talk = Conversation(BETA)
+    conversation = Conversation(BETA)
     if known.selected is not None:
-        talk.accepted(CEM, read_message(SELECTED % known.selected))
+        conversation.accepted(CEM, read_message(SELECTED % known.selected))
     if known.status == "INVALID_DATA":
         with pytest.raises(InvalidMessage) as caught:
             read_message(known.text)
         assert (caught.value.status, caught.value.label) == (known.status, known.label)
         return
-    verdict = talk.validate(known.sender, read_message(known.text), now=NOW)
+    verdict = conversation.validate(known.sender, read_message(known.text), now=NOW)
     assert (verdict.status, {one.rule.id for one in verdict.warnings}) == (known.status, known.rules), verdict.label
     assert (verdict.label or "") == known.label

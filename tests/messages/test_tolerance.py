@@ -235,19 +235,19 @@ ROWS = [
 ]
 
 
-def judged(row: Row) -> ValidationResult:
-    talk = Conversation(row.version)
+def validated(row: Row) -> ValidationResult:
+    conversation = Conversation(row.version)
     for sender, text in row.before:
         message = read_message(text)
-        assert talk.validate(sender, message, now=NOW).ok, text
-        talk.accepted(sender, message, now=NOW)
-    return talk.validate(row.sender, read_message(row.text), now=NOW)
+        assert conversation.validate(sender, message, now=NOW).ok, text
+        conversation.accepted(sender, message, now=NOW)
+    return conversation.validate(row.sender, read_message(row.text), now=NOW)
 
 
 @pytest.mark.rule("MSG-08", "MSG-03", "MSG-05")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.about)
 def test_what_deployed_software_sends_is_taken_with_a_warning_and_what_is_wrong_is_named(row: Row) -> None:
-    verdict = judged(row)
+    verdict = validated(row)
     assert (verdict.status, {one.rule.id for one in verdict.warnings}) == (row.status, row.rules), verdict.label
     assert (verdict.label or "").startswith(row.label)
     assert verdict.subject_id == json.loads(row.text)["message_id"]
@@ -312,9 +312,9 @@ def test_strictly_read_and_what_is_written_are_not_tolerated() -> None:
     for text in (CONSTRAINTS % "null", STATUS % '"2016-12-31T23:59:60Z"'):
         with pytest.raises(InvalidMessage):
             parse(text, BETA, strict=True)
-        talk = Conversation(BETA)
-        talk.accepted(CEM, read_message(SELECT % ("s-1", "POWER_ENVELOPE_BASED_CONTROL")))
-        assert talk.validate(RM, read_message(text), strict=True).status == "INVALID_MESSAGE"
+        conversation = Conversation(BETA)
+        conversation.accepted(CEM, read_message(SELECT % ("s-1", "POWER_ENVELOPE_BASED_CONTROL")))
+        assert conversation.validate(RM, read_message(text), strict=True).status == "INVALID_MESSAGE"
 
 
 @pytest.mark.rule("MSG-08")

@@ -74,7 +74,7 @@ def said(reply: Any) -> dict[str, Any]:
     return json.loads(reply.body.to_json()) if reply.body is not None else {}
 
 
-class Desk:
+class ServerDriver:
     """Session requests to one server."""
 
     def __init__(self, **node: Any) -> None:

@@ -33,7 +33,7 @@ from tests.session.session_fixtures import (
     CLIENT_ID,
     PAIRED_AT,
     SERVER_ID,
-    Desk,
+    ServerDriver,
     digest,
     initiate,
     key,
@@ -68,7 +68,7 @@ CLIENT = CommunicationRole.CLIENT
     ids=lambda body: repr(body[-24:]),
 )
 def test_a_malformed_request_is_a_parsing_error_whoever_sends_it(body: bytes) -> None:
-    reply = Desk().initiate(body, None, Record())
+    reply = ServerDriver().initiate(body, None, Record())
     assert isinstance(reply, Reply)
     assert reply.status == 400
     assert said(reply)["errorMessage"] == "ParsingError"
@@ -98,7 +98,7 @@ def test_the_checks_come_in_the_order_of_the_rule(mended: int) -> None:
     for _, change in ORDER[: mended + 1]:
         faulty |= change
     record, presented = faulty.pop("record"), faulty.pop("token")
-    decision = Desk().initiate(initiate(**faulty), presented, record)
+    decision = ServerDriver().initiate(initiate(**faulty), presented, record)
     expected = ORDER[mended][0]
     if expected == 200:
         assert isinstance(decision, Accepted)
@@ -125,35 +125,35 @@ def test_the_checks_come_in_the_order_of_the_rule(mended: int) -> None:
     ids=["no token", "wrong token", "not paired", "no active token", "we are client", "paired again, wrong token"],
 )
 def test_who_is_not_paired_or_has_another_token_is_401(presented: AccessToken | None, record: Record) -> None:
-    assert Desk().initiate(initiate(), presented, record) == Reply(401)
+    assert ServerDriver().initiate(initiate(), presented, record) == Reply(401)
 
 
 @pytest.mark.rule("SES-01")
 def test_a_node_that_is_not_ours_is_401() -> None:
-    desk = Desk()
-    desk.own = without_node(desk.own)
-    assert desk.initiate(initiate(), token("active"), paired()) == Reply(401)
+    driver = ServerDriver()
+    driver.own = without_node(driver.own)
+    assert driver.initiate(initiate(), token("active"), paired()) == Reply(401)
 
 
 @pytest.mark.rule("SES-01", "UNP-02")
 @pytest.mark.parametrize("presented", [None, token("active")])
 def test_an_unpaired_pair_is_told_so_whatever_it_presents(presented: AccessToken | None) -> None:
-    reply = Desk().initiate(initiate(), presented, Record(unpaired=True))
+    reply = ServerDriver().initiate(initiate(), presented, Record(unpaired=True))
     assert said(reply)["errorMessage"] == "NoLongerPaired"
 
 
 @pytest.mark.rule("SES-01", "PAIRC-06")
-def test_a_pair_that_is_pairing_again_is_judged_by_its_unconfirmed_pairing() -> None:
+def test_a_pair_that_is_pairing_again_is_checked_by_its_unconfirmed_pairing() -> None:
     record = Record(unconfirmed=(pairing(confirmed=False), digest("new")), unpaired=True)
-    assert isinstance(Desk().initiate(initiate(), token("new"), record), Accepted)
+    assert isinstance(ServerDriver().initiate(initiate(), token("new"), record), Accepted)
     # It may be the one that comes right: no reason to remove anything for good.
-    assert Desk().initiate(initiate(), token("wrong"), record) == Reply(401)
+    assert ServerDriver().initiate(initiate(), token("wrong"), record) == Reply(401)
 
 
 @pytest.mark.rule("SES-01")
 def test_a_pair_that_paired_again_is_no_longer_unpaired() -> None:
     record = Record(confirmed=(pairing(), digest("active")), unpaired=True)
-    assert isinstance(Desk().initiate(initiate(), token("active"), record), Accepted)
+    assert isinstance(ServerDriver().initiate(initiate(), token("active"), record), Accepted)
 
 
 @pytest.mark.rule("SES-02", "VER-06")
@@ -168,7 +168,9 @@ def test_a_pair_that_paired_again_is_no_longer_unpaired() -> None:
 def test_the_version_is_ours_by_preference_and_the_peers_in_spelling(
     own: tuple[str, ...], offered: list[str], chosen: str
 ) -> None:
-    accepted = Desk(s2_versions=own).initiate(initiate(supportedS2MessageVersions=offered), token("active"), paired())
+    accepted = ServerDriver(s2_versions=own).initiate(
+        initiate(supportedS2MessageVersions=offered), token("active"), paired()
+    )
     assert isinstance(accepted, Accepted)
     assert accepted.s2_version == chosen
 
@@ -180,7 +182,7 @@ def test_the_version_is_ours_by_preference_and_the_peers_in_spelling(
 @pytest.mark.parametrize(("after", "counts"), [(0.0, True), (14.9, True), (15.0, True), (15.1, False), (1e6, False)])
 def test_the_token_of_an_unconfirmed_pairing_counts_for_15_seconds(after: float, counts: bool) -> None:
     record = Record(unconfirmed=(pairing(confirmed=False), digest("first")))
-    decision = Desk().initiate(initiate(), token("first"), record, wall_time=PAIRED_AT + after)
+    decision = ServerDriver().initiate(initiate(), token("first"), record, wall_time=PAIRED_AT + after)
     if counts:
         assert isinstance(decision, Accepted)
         assert not decision.pairing.confirmed
@@ -214,8 +216,8 @@ def test_an_unconfirmed_pairing_in_which_we_are_client_opens_nothing() -> None:
 
 @pytest.mark.rule("SES-02", "SES-06")
 def test_the_answer_selects_and_carries_a_new_token_of_32_bytes() -> None:
-    desk = Desk()
-    reply = desk.issue()
+    driver = ServerDriver()
+    reply = driver.issue()
     assert reply.status == 200
     answer = said(reply)
     assert answer["selectedCommunicationProtocol"] == "WebSocket"
@@ -224,24 +226,24 @@ def test_the_answer_selects_and_carries_a_new_token_of_32_bytes() -> None:
     assert answer["serverEndpointDescription"] == {"name": "server"}
     assert len(base64.b64decode(answer["accessToken"])) == 32
     assert answer["accessToken"] not in repr(reply)
-    held = repr(vars(desk.server))
+    held = repr(vars(driver.server))
     assert answer["accessToken"] not in held, "the server keeps digests only"
 
 
 @pytest.mark.rule("SES-02")
 def test_every_answer_carries_another_token_and_the_old_one_stays_valid() -> None:
-    desk = Desk()
-    tokens = {desk.pending().reveal() for _ in range(3)}
+    driver = ServerDriver()
+    tokens = {driver.pending().reveal() for _ in range(3)}
     assert len(tokens) == 3
-    assert isinstance(desk.initiate(initiate(), token("active"), paired()), Accepted)
+    assert isinstance(driver.initiate(initiate(), token("active"), paired()), Accepted)
 
 
 @pytest.mark.rule("SES-03")
 @pytest.mark.parametrize(("after", "counts"), [(0.0, True), (14.999, True), (15.0, False), (60.0, False)])
 def test_a_pending_token_is_confirmed_within_15_seconds(after: float, counts: bool) -> None:
-    desk = Desk()
-    pending = desk.pending()
-    decision = desk.server.confirm(pending, now=desk.now + after)
+    driver = ServerDriver()
+    pending = driver.pending()
+    decision = driver.server.confirm(pending, now=driver.now + after)
     if not counts:
         assert decision == Reply(401)
         return
@@ -252,64 +254,64 @@ def test_a_pending_token_is_confirmed_within_15_seconds(after: float, counts: bo
 
 @pytest.mark.rule("SES-03")
 def test_what_is_no_pending_token_is_401() -> None:
-    desk = Desk()
-    desk.pending()
+    driver = ServerDriver()
+    driver.pending()
     for presented in (None, token("active"), token("wrong")):
-        assert desk.server.confirm(presented, now=desk.now) == Reply(401)
+        assert driver.server.confirm(presented, now=driver.now) == Reply(401)
 
 
 @pytest.mark.rule("SES-03")
 def test_activating_one_token_voids_every_other_pending_one_of_the_pair_only() -> None:
-    desk = Desk()
-    mine, other = [desk.pending() for _ in range(3)], desk.pending(1)
-    decision = desk.server.confirm(mine[1], now=desk.now)
+    driver = ServerDriver()
+    mine, other = [driver.pending() for _ in range(3)], driver.pending(1)
+    decision = driver.server.confirm(mine[1], now=driver.now)
     assert isinstance(decision, Activation)
-    desk.server.forget(decision.pairing.key)
-    assert [desk.server.confirm(t, now=desk.now) for t in mine] == [Reply(401)] * 3
-    assert isinstance(desk.server.confirm(other, now=desk.now), Activation)
+    driver.server.forget(decision.pairing.key)
+    assert [driver.server.confirm(t, now=driver.now) for t in mine] == [Reply(401)] * 3
+    assert isinstance(driver.server.confirm(other, now=driver.now), Activation)
 
 
 @pytest.mark.rule("SES-03")
 def test_a_token_whose_activation_failed_may_be_confirmed_again() -> None:
-    desk = Desk()
-    pending = desk.pending()
-    first = desk.server.confirm(pending, now=desk.now)
+    driver = ServerDriver()
+    pending = driver.pending()
+    first = driver.server.confirm(pending, now=driver.now)
     assert isinstance(first, Activation)
-    assert desk.server.confirm(pending, now=desk.now + 14) == first
+    assert driver.server.confirm(pending, now=driver.now + 14) == first
 
 
 @pytest.mark.rule("SES-05", "UNP-02")
 def test_unpairing_voids_the_pending_tokens() -> None:
-    desk = Desk()
-    pending = desk.pending()
-    desk.server.forget(key())
-    desk.server.forget(key(5))
-    assert desk.server.confirm(pending, now=desk.now) == Reply(401)
+    driver = ServerDriver()
+    pending = driver.pending()
+    driver.server.forget(key())
+    driver.server.forget(key(5))
+    assert driver.server.confirm(pending, now=driver.now) == Reply(401)
 
 
 @pytest.mark.rule("SEC-03")
 def test_a_pair_has_eight_pending_tokens_and_the_oldest_goes_first() -> None:
-    desk = Desk()
-    other = desk.pending(1)
-    tokens = [desk.pending() for _ in range(MAX_PENDING_PER_PAIR + 2)]
-    alive = [isinstance(desk.server.confirm(t, now=desk.now), Activation) for t in tokens]
+    driver = ServerDriver()
+    other = driver.pending(1)
+    tokens = [driver.pending() for _ in range(MAX_PENDING_PER_PAIR + 2)]
+    alive = [isinstance(driver.server.confirm(t, now=driver.now), Activation) for t in tokens]
     assert alive == [False, False] + [True] * MAX_PENDING_PER_PAIR
-    assert isinstance(desk.server.confirm(other, now=desk.now), Activation)
+    assert isinstance(driver.server.confirm(other, now=driver.now), Activation)
 
 
 @pytest.mark.rule("SEC-03")
 def test_pending_tokens_are_bounded_in_all_and_time_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_core, "MAX_PENDING", 3)
-    desk = Desk()
+    driver = ServerDriver()
     for number in range(3):
-        assert desk.issue(number).status == 200
+        assert driver.issue(number).status == 200
     for number in range(100):
-        assert desk.issue(number + 3) == Reply(503)
-    assert len(desk.server._pending) == 3
-    assert len(desk.server._by_pair) == 3, "refused pairs leave nothing behind"
-    desk.now += 15
-    assert desk.issue(3).status == 200
-    assert len(desk.server._pending) == len(desk.server._by_pair) == 1
+        assert driver.issue(number + 3) == Reply(503)
+    assert len(driver.server._pending) == 3
+    assert len(driver.server._by_pair) == 3, "refused pairs leave nothing behind"
+    driver.now += 15
+    assert driver.issue(3).status == 200
+    assert len(driver.server._pending) == len(driver.server._by_pair) == 1
 
 
 # unpair
@@ -338,7 +340,7 @@ def test_an_access_token_counts_for_five_years(issued_at: float | None, counts: 
     record = Record(confirmed=(pairing(), digest("active")), issued_at=issued_at)
     found = authorised(record, token("active"), wall_time=NOW)
     assert (found is not None) == counts
-    reply = Desk().initiate(initiate(), token("active"), record, wall_time=NOW)
+    reply = ServerDriver().initiate(initiate(), token("active"), record, wall_time=NOW)
     assert (reply == Reply(401)) is not counts
 
 
@@ -361,52 +363,52 @@ class SessionServerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.desk = Desk()
+        self.driver = ServerDriver()
         self.alive: dict[int, list[tuple[str, float]]] = {}
 
     @rule(target=pendings, number=st.integers(0, 2))
     def issue(self, number: int) -> Any:
-        pending = self.desk.pending(number)
+        pending = self.driver.pending(number)
         mine = self.alive.setdefault(number, [])
-        mine[:] = [(t, at) for t, at in mine if at > self.desk.now]
-        mine.append((pending.reveal(), self.desk.now + 15))
+        mine[:] = [(t, at) for t, at in mine if at > self.driver.now]
+        mine.append((pending.reveal(), self.driver.now + 15))
         del mine[:-MAX_PENDING_PER_PAIR]
         return number, pending
 
     @rule(seconds=st.sampled_from([0.5, 7.5, 15.0]))
     def wait(self, seconds: float) -> None:
-        self.desk.now += seconds
+        self.driver.now += seconds
 
     @rule(entry=pendings, store=st.booleans())
     def confirm(self, entry: tuple[int, AccessToken], store: bool) -> None:
         number, pending = entry
-        alive = any(t == pending.reveal() and at > self.desk.now for t, at in self.alive.get(number, []))
-        decision = self.desk.server.confirm(pending, now=self.desk.now)
+        alive = any(t == pending.reveal() and at > self.driver.now for t, at in self.alive.get(number, []))
+        decision = self.driver.server.confirm(pending, now=self.driver.now)
         assert isinstance(decision, Activation) == alive
         if isinstance(decision, Activation):
             assert decision.pairing.key == key(number)
             if store:
-                self.desk.server.forget(decision.pairing.key)
+                self.driver.server.forget(decision.pairing.key)
                 self.alive.pop(number)
 
     @rule(number=st.integers(0, 3))
     def unpair(self, number: int) -> None:
-        self.desk.server.forget(key(number))
+        self.driver.server.forget(key(number))
         self.alive.pop(number, None)
 
     @invariant()
     def the_two_tables_agree(self) -> None:
         if hasattr(self, "desk"):
-            server: SessionServer = self.desk.server
+            server: SessionServer = self.driver.server
             listed = [d for mine in server._by_pair.values() for d in mine]
             assert sorted(listed) == sorted(server._pending)
             assert all(server._by_pair.values())
 
     def teardown(self) -> None:
         if hasattr(self, "desk"):
-            self.desk.server.expire(now=self.desk.now + 15)
-            assert not self.desk.server._pending
-            assert not self.desk.server._by_pair
+            self.driver.server.expire(now=self.driver.now + 15)
+            assert not self.driver.server._pending
+            assert not self.driver.server._by_pair
 
 
 SessionServerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

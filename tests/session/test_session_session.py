@@ -323,11 +323,11 @@ async def test_two_applications_that_send_without_reading_do_not_block_each_othe
     a, b = connections(capacity)
     async with session(a) as left, session(b) as right, within(5):
 
-        async def talk(ours: Session) -> None:
+        async def exchange(ours: Session) -> None:
             for _ in range(100):
                 await ours.send({"message_type": "A"})
 
-        await asyncio.gather(talk(left), talk(right))
+        await asyncio.gather(exchange(left), exchange(right))
 
 
 @pytest.mark.rule("MSG-04")
@@ -335,10 +335,10 @@ async def test_many_sends_at_once_both_ways_over_a_narrow_connection_do_not_bloc
     a, b = connections(capacity=1)
     async with session(a) as left, session(b) as right, within(5):
 
-        async def talk(ours: Session) -> None:
+        async def exchange(ours: Session) -> None:
             await asyncio.gather(*(ours.send({"message_type": "A"}) for _ in range(100)))
 
-        await asyncio.gather(talk(left), talk(right))
+        await asyncio.gather(exchange(left), exchange(right))
 
 
 @pytest.mark.rule("REC-03")

@@ -1,4 +1,4 @@
-"""Sessions that judge what is said, in both directions."""
+"""Validation of messages in both directions of a session."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ async def test_the_version_of_the_connection_decides_in_any_spelling() -> None:
             await rm.send({"message_type": "DDBC.PresentDemandStatus", "present_demand_rate": rate})
 
 
-async def test_a_version_that_is_unknown_can_be_spoken_unjudged_only() -> None:
+async def test_a_version_that_is_unknown_can_be_spoken_without_validation_only() -> None:
     a, b = connections(version="v9")
     with pytest.raises(UsageError):
         session(a)

@@ -1,4 +1,4 @@
-"""A device and an energy manager that talk without a network, and a judge who hears every message."""
+"""Simulated devices and an energy manager without a network; every message between them is validated."""
 
 from __future__ import annotations
 
@@ -86,16 +86,16 @@ def pebc_instruction(
     )
 
 
-class Judge:
-    """Hears a session: every message is of its schema, may be sent now and breaks no rule, not even lightly."""
+class CheckedSession:
+    """Session whose messages have to pass validation without an error or a warning."""
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.heard: list[tuple[Role, S2Message]] = []
+        self.passed: list[tuple[Role, S2Message]] = []
         self._conversation = Conversation(version)
 
-    def hear(self, sender: Role, message: S2Message) -> S2Message:
-        """A message goes over the wire; returns what the other side reads."""
+    def pass_on(self, sender: Role, message: S2Message) -> S2Message:
+        """Validate a message and return it as the other side reads it."""
         text = message.to_json()
         verdict = self._conversation.validate(sender, read_message(text))
         assert verdict.ok, f"{message.message_type}: {verdict.label}"
@@ -104,35 +104,37 @@ class Judge:
         warnings = getattr(verdict, "warnings", ())
         assert not warnings, [f"{message.message_type}: {finding.label}" for finding in warnings]
         self._conversation.accepted(sender, parsed)
-        self.heard.append((sender, parsed))
+        self.passed.append((sender, parsed))
         return parsed
 
     def from_rm(self) -> list[S2Message]:
-        return [message for sender, message in self.heard if sender is Role.RM]
+        return [message for sender, message in self.passed if sender is Role.RM]
 
     def from_cem(self) -> list[S2Message]:
-        return [message for sender, message in self.heard if sender is Role.CEM]
+        return [message for sender, message in self.passed if sender is Role.CEM]
 
 
-def select(device: Device, control_type: ControlType, now: datetime, judge: Judge | None = None) -> list[S2Message]:
+def select(
+    device: Device, control_type: ControlType, now: datetime, session: CheckedSession | None = None
+) -> list[S2Message]:
     """A session begins and a control type is selected; what the device says to that."""
-    judge = judge or Judge(device.version)
-    judge.hear(Role.RM, device.details())
-    message = judge.hear(Role.CEM, SelectControlType(control_type=control_type))
+    session = session or CheckedSession(device.version)
+    session.pass_on(Role.RM, device.details())
+    message = session.pass_on(Role.CEM, SelectControlType(control_type=control_type))
     said = device.instructed(message, now)
     for one in said:
-        judge.hear(Role.RM, one)
+        session.pass_on(Role.RM, one)
     return said
 
 
-class House:
+class Site:
     """Devices and their energy manager; what one says the other takes, at the same moment."""
 
     def __init__(self, devices: list[Device], *, now: datetime = MIDNIGHT, version: str = V1, **settings: Any) -> None:
         self.now = now
         self.manager = EnergyManager(now=now, **settings)
         self.devices = {device.resource_id: device for device in devices}
-        self.judges: dict[str, Judge] = defaultdict(lambda: Judge(version))
+        self.sessions: dict[str, CheckedSession] = defaultdict(lambda: CheckedSession(version))
         self.powers: list[float] = []
         """W of all devices together, minute by minute."""
         for name, device in self.devices.items():
@@ -142,13 +144,13 @@ class House:
 
     def _to_manager(self, name: str, said: list[S2Message]) -> None:
         for message in said:
-            heard = self.judges[name].hear(Role.RM, message)
-            self._to_devices(self.manager.received(name, heard, self.now))
+            passed = self.sessions[name].pass_on(Role.RM, message)
+            self._to_devices(self.manager.received(name, passed, self.now))
 
     def _to_devices(self, outgoing: Iterable[Any]) -> None:
         for name, message in outgoing:
-            heard = self.judges[name].hear(Role.CEM, message)
-            self._to_manager(name, self.devices[name].instructed(heard, self.now))
+            passed = self.sessions[name].pass_on(Role.CEM, message)
+            self._to_manager(name, self.devices[name].instructed(passed, self.now))
 
     def run(self, duration: timedelta) -> None:
         """Let time pass."""

@@ -22,7 +22,7 @@ from s2connect.simulate.cem import EnergyManager
 from s2connect.simulate.devices.battery import Battery
 from s2connect.simulate.devices.ev_charger import WANTED
 from s2connect.simulate.devices.kinds import CONTROL_TYPES
-from tests.simulate.simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, House, a_device, of, statuses
+from tests.simulate.simulate_fixtures import DAY, EVENING, HOUR, MIDNIGHT, MINUTE, NOON, Site, a_device, of, statuses
 
 VARIANTS = [
     ("battery", "frbc", frbc.Instruction),
@@ -46,11 +46,11 @@ def test_a_device_follows_the_sun_for_a_day_and_every_message_keeps_the_rules(
 ) -> None:
     control_type = CONTROL_TYPES[control]
     device = a_device(kind, control_type=control_type)
-    house = House([device, a_device("pv")], version=version)
+    site = Site([device, a_device("pv")], version=version)
     began = time.process_time()
-    house.run(DAY)
+    site.run(DAY)
     assert device.control_type is control_type
-    told = house.judges[device.resource_id]
+    told = site.sessions[device.resource_id]
     instructions: list[Any] = of(instruction, told.from_cem())
     assert instructions
     assert len(instructions) < 1000, "it is not instructed for every flicker of the sun"
@@ -61,44 +61,44 @@ def test_a_device_follows_the_sun_for_a_day_and_every_message_keeps_the_rules(
     assert time.process_time() - began < 20, "it is about a second"
 
 
-def house_of_everything(now: datetime = MIDNIGHT) -> House:
+def site_of_everything(now: datetime = MIDNIGHT) -> Site:
     kinds = ("pv", "battery", "heat-pump", "ev-charger", "water-heater")
-    return House([a_device(kind, now=now) for kind in kinds], now=now)
+    return Site([a_device(kind, now=now) for kind in kinds], now=now)
 
 
 def test_all_kinds_together_for_a_day_keep_every_rule_and_the_fuse() -> None:
-    house = house_of_everything()
-    house.run(DAY)
-    assert all(-house.manager.fuse_limit <= power <= house.manager.fuse_limit for power in house.powers)
-    assert house.manager.power == pytest.approx(house.powers[-1], abs=500)
+    site = site_of_everything()
+    site.run(DAY)
+    assert all(-site.manager.fuse_limit <= power <= site.manager.fuse_limit for power in site.powers)
+    assert site.manager.power == pytest.approx(site.powers[-1], abs=500)
 
 
 def test_the_battery_takes_what_the_sun_gives_and_gives_it_back_in_the_evening() -> None:
-    house = House([a_device("pv"), a_device("battery"), a_device("heat-pump")])
-    battery = house.devices["battery-1"]
+    site = Site([a_device("pv"), a_device("battery"), a_device("heat-pump")])
+    battery = site.devices["battery-1"]
     assert isinstance(battery, Battery)
-    house.run(17 * HOUR)
+    site.run(17 * HOUR)
     by_day = battery.level
     assert by_day > 90
-    house.run(7 * HOUR)
+    site.run(7 * HOUR)
     assert battery.level < by_day - 5
 
 
 def test_more_sun_than_the_fuse_stands_is_curtailed_within_a_minute() -> None:
-    house = House([a_device("pv", peak=20_000.0), a_device("battery")], fuse_limit=5_000.0)
-    house.run(DAY)
-    too_much = [power for power in house.powers if power < -5_500.0]
+    site = Site([a_device("pv", peak=20_000.0), a_device("battery")], fuse_limit=5_000.0)
+    site.run(DAY)
+    too_much = [power for power in site.powers if power < -5_500.0]
     assert len(too_much) <= 3, "the sun comes before the limit"
-    assert min(house.powers) < -4_500.0, "no more is curtailed than has to be"
-    assert of(pebc.Instruction, house.judges["pv-1"].from_cem())
+    assert min(site.powers) < -4_500.0, "no more is curtailed than has to be"
+    assert of(pebc.Instruction, site.sessions["pv-1"].from_cem())
 
 
 @pytest.mark.parametrize("control", ["frbc", "pebc"])
 def test_three_cars_on_a_small_fuse_are_ready_in_the_morning(control: str) -> None:
     cars = [a_device("ev-charger", seed=n, now=EVENING, control_type=CONTROL_TYPES[control]) for n in (1, 2, 3)]
-    house = House(cars, now=EVENING, fuse_limit=10_000.0)
-    house.run(14 * HOUR)
-    assert max(house.powers) <= 10_000.0 * 1.05
+    site = Site(cars, now=EVENING, fuse_limit=10_000.0)
+    site.run(14 * HOUR)
+    assert max(site.powers) <= 10_000.0 * 1.05
     assert all(car.departures[0] >= WANTED for car in cars)
 
 

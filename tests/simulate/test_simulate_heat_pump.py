@@ -23,7 +23,7 @@ from tests.simulate.simulate_fixtures import (
     MINUTE,
     REFUSED,
     TAKEN,
-    Judge,
+    CheckedSession,
     a_device,
     frbc_instruction,
     of,
@@ -152,7 +152,7 @@ def test_the_demand_is_told_as_the_data_model_has_it() -> None:
     assert of(ddbc.PresentDemandStatus, select(hybrid, DDBC, MIDNIGHT))
     hybrid.disconnected(MIDNIGHT)
     hybrid.version = BETA
-    said = select(hybrid, DDBC, MIDNIGHT, Judge(BETA)) + hybrid.advance(MIDNIGHT + HOUR)
+    said = select(hybrid, DDBC, MIDNIGHT, CheckedSession(BETA)) + hybrid.advance(MIDNIGHT + HOUR)
     assert not of(ddbc.PresentDemandStatus, said)
     demands = {message.present_demand_rate.end_of_range for message in of(ddbc.BetaSystemDescription, said)}
     assert len(demands) > 5

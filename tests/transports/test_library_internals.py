@@ -20,7 +20,7 @@ from s2connect.transports.websocket_client import WebSocketClientConnection
 from s2connect.transports.websocket_server import WebSocketServerConnection
 
 
-async def talk(server: Any, client: Any) -> None:
+async def exchange(server: Any, client: Any) -> None:
     for sender, receiver in ((server, client), (client, server)):
         for text in ("{}", "x" * 100_000):
             await sender.send(text)
@@ -37,7 +37,7 @@ async def test_asyncio_has_the_buffers_that_are_made_smaller(rig: Any) -> None:
             assert issubclass(type(protocol), asyncio.BufferedProtocol), "transport._ssl_protocol"
             assert isinstance(protocol._ssl_buffer, bytearray), "SSLProtocol._ssl_buffer"
             assert isinstance(protocol._ssl_buffer_view, memoryview), "SSLProtocol._ssl_buffer_view"
-        await talk(server, client)
+        await exchange(server, client)
 
 
 async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
@@ -46,7 +46,7 @@ async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
         assert isinstance(server, WebSocketServerConnection)
         assert server._window_bits, "the two agreed on compression"
         assert server._socket._writer.compress == 0, "WebSocketResponse._writer.compress"  # type: ignore[union-attr]
-        await talk(server, client)
+        await exchange(server, client)
 
 
 async def test_aiohttp_keeps_early_frames_where_they_are_looked_for() -> None:
@@ -71,7 +71,7 @@ async def test_websockets_has_the_short_cut_past_its_send(rig: Any) -> None:
             assert hasattr(client._socket.protocol, name), f"Protocol.{name}"
         for name in ("connection_made", "data_received", "connection_lost"):
             assert callable(getattr(ClientConnection, name, None)), f"ClientConnection.{name}"
-        await talk(server, client)
+        await exchange(server, client)
 
 
 @pytest.mark.parametrize("gone", ["websockets' short cut", "asyncio's buffers", "aiohttp's compressor"])
@@ -87,7 +87,7 @@ async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch:
 
         monkeypatch.setattr(websocket_server, "getattr", without, raising=False)
     async with rig() as made:
-        await talk(*await made.pair())
+        await exchange(*await made.pair())
 
 
 def test_ssl_can_choose_groups_as_soon_as_python_can() -> None:

@@ -297,7 +297,7 @@ async def test_details_survive_their_way_as_json(broker: Mosquitto, make: Make) 
 def test_it_runs_on_uvloop_as_well(broker: Mosquitto) -> None:
     uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
 
-    async def talk() -> None:
+    async def exchange() -> None:
         ends = Ends(*(MqttTransport(broker.settings(user), role_of=role_of) for user in ("cloud", "gateway")))
         await ends.server.serve(CEM)
         server, client = await ends.pair()
@@ -308,7 +308,7 @@ def test_it_runs_on_uvloop_as_well(broker: Mosquitto) -> None:
         await ends.server.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(talk())
+        runner.run(exchange())
 
 
 # --- flow

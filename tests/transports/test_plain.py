@@ -54,7 +54,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WebSocketConnection, "close_timeout", slowed(0.2))
 
 
-def door(**options: Any) -> PlainAcceptor:
+def acceptor(**options: Any) -> PlainAcceptor:
     usual: dict[str, Any] = {"role": Role.CEM, "local": CEM, "tokens": TOKENS}
     return PlainAcceptor(**(usual | options))
 
@@ -67,7 +67,7 @@ async def device(port: int, token: str | None = "battery", **options: Any) -> Co
 
 @contextlib.asynccontextmanager
 async def listening(**options: Any) -> AsyncIterator[PlainServer]:
-    async with PlainServer(door(**options), path="/s2") as server:
+    async with PlainServer(acceptor(**options), path="/s2") as server:
         yield server
 
 
@@ -173,7 +173,7 @@ async def test_without_a_valid_token_nobody_comes_in(token: str | None, caplog: 
 
 
 @pytest.mark.rule("SEC-03")
-async def test_a_web_page_cannot_use_a_door_without_tokens() -> None:
+async def test_a_web_page_cannot_use_an_acceptor_without_tokens() -> None:
     async with listening(tokens=None) as server:
         with pytest.raises(InvalidStatus) as caught:
             await raw_client(server.port, None, origin="https://evil.example")
@@ -189,8 +189,8 @@ async def test_subprotocols_are_tolerated_and_none_is_chosen() -> None:
         assert json.loads(await raw.recv())["message_type"] == "Handshake"
 
 
-async def test_the_door_can_be_a_route_of_the_applications_own_server() -> None:
-    mine = door()
+async def test_the_acceptor_can_be_a_route_of_the_applications_own_server() -> None:
+    mine = acceptor()
     app = web.Application()
     app.router.add_get("/s2", mine.handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -221,7 +221,7 @@ async def test_the_door_can_be_a_route_of_the_applications_own_server() -> None:
 @pytest.mark.rule("TRUST-08")
 async def test_with_tls_the_server_is_authenticated(authority: trustme.CA) -> None:
     server_context, client_context = contexts(authority, "device.local")
-    async with PlainServer(door(), path="/s2", tls=server_context) as server:
+    async with PlainServer(acceptor(), path="/s2", tls=server_context) as server:
         url = f"wss://device.local:{server.port}/s2"
         rm = await connect_plain(
             url,
@@ -282,12 +282,12 @@ def test_what_this_machine_is(host: str, local: bool) -> None:
 def test_a_server_for_other_machines_needs_tls_or_a_setting(caplog: pytest.LogCaptureFixture) -> None:
     for host in (None, "0.0.0.0", "192.168.1.2"):
         with pytest.raises(ConfigurationError, match="without TLS"):
-            PlainServer(door(), host=host)
-    PlainServer(door(allow_unencrypted=True, tokens=None), host=None)
+            PlainServer(acceptor(), host=host)
+    PlainServer(acceptor(allow_unencrypted=True, tokens=None), host=None)
     assert "anybody on the way can read along" in caplog.text
     assert "anybody in the network can pose as a peer" in caplog.text
     with pytest.raises(ConfigurationError, match="slash"):
-        PlainServer(door(), path="s2")
+        PlainServer(acceptor(), path="s2")
 
 
 def own_address() -> str:
@@ -299,7 +299,7 @@ def own_address() -> str:
 
 
 async def test_a_client_from_elsewhere_needs_tls_or_a_setting(caplog: pytest.LogCaptureFixture) -> None:
-    mine, address = door(allow_unencrypted=True), own_address()
+    mine, address = acceptor(allow_unencrypted=True), own_address()
     async with PlainServer(mine, host=address) as server:
 
         async def come() -> Connection:
@@ -443,11 +443,11 @@ async def test_a_cancelled_client_leaves_nothing_open() -> None:
 @pytest.mark.parametrize("role", list(Role))
 async def test_no_versions_are_a_mistake_of_the_caller(role: Role) -> None:
     with pytest.raises(ConfigurationError):
-        door(versions=[])
+        acceptor(versions=[])
     with pytest.raises(ConfigurationError):
         await connect_plain("ws://localhost/", role=role, local=RM, versions=())
     with pytest.raises(ConfigurationError, match="same token"):
-        door(tokens={"a": Secret("x"), "b": Secret("x")})
+        acceptor(tokens={"a": Secret("x"), "b": Secret("x")})
 
 
 # Bounds
@@ -502,11 +502,11 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_client_that_goes_before_it_was_let_in_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def gate(_: str) -> None:
+    async def admit(_: str) -> None:
         asked.set()
         await answer.wait()
 
-    async with listening(admission=gate) as server:
+    async with listening(admission=admit) as server:
         coming = asyncio.create_task(device(server.port))
         async with within(5):
             await asked.wait()
@@ -611,9 +611,9 @@ async def test_a_web_page_cannot_use_a_login_that_a_browser_remembers() -> None:
 
 async def test_logins_that_are_none_or_the_same_are_mistakes_of_the_caller() -> None:
     with pytest.raises(ConfigurationError, match="user:password"):
-        door(logins={"charger": Secret("no colon")})
+        acceptor(logins={"charger": Secret("no colon")})
     with pytest.raises(ConfigurationError, match="told apart"):
-        door(logins={"charger": LOGIN, "pump": LOGIN})
+        acceptor(logins={"charger": LOGIN, "pump": LOGIN})
     wrong: list[dict[str, Any]] = [{"login": Secret("no colon")}, {"login": LOGIN, "token": Secret("t")}]
     for options in wrong:
         with pytest.raises(ConfigurationError):
@@ -622,7 +622,7 @@ async def test_logins_that_are_none_or_the_same_are_mistakes_of_the_caller() -> 
 
 @contextlib.asynccontextmanager
 async def by_path(**options: Any) -> AsyncIterator[PlainServer]:
-    async with PlainServer(door(**({"by_path": True, "tokens": None} | options)), path="/s2/{id}/ws") as server:
+    async with PlainServer(acceptor(**({"by_path": True, "tokens": None} | options)), path="/s2/{id}/ws") as server:
         yield server
 
 
@@ -631,7 +631,7 @@ async def at(port: int, name: str, **options: Any) -> Connection:
     return await connect_plain(url, role=Role.RM, local=RM, **options)
 
 
-async def test_one_door_is_for_many_clients_without_tokens_told_by_the_ids_in_their_paths() -> None:
+async def test_one_acceptor_is_for_many_clients_without_tokens_told_by_the_ids_in_their_paths() -> None:
     async with by_path() as server, within(20):
         for name in ("heat-pump.1", "A_b~C", "x" * 64):
             near = await at(server.port, name)
@@ -696,6 +696,6 @@ async def test_a_token_for_all_lets_in_under_any_id_and_from_anywhere() -> None:
 
 
 @pytest.mark.parametrize(("path", "told"), [("/s2", True), ("/{id}", False)])
-def test_a_path_has_an_id_if_the_door_needs_it(path: str, told: bool) -> None:
+def test_a_path_has_an_id_if_the_acceptor_needs_it(path: str, told: bool) -> None:
     with pytest.raises(ConfigurationError, match="id"):
-        PlainServer(door(by_path=told), path=path)
+        PlainServer(acceptor(by_path=told), path=path)

@@ -67,7 +67,7 @@ async def transports(request: pytest.FixtureRequest, rig: Any) -> AsyncIterator[
 
 @asynccontextmanager
 async def plain_pair() -> AsyncIterator[tuple[Connection, Connection]]:
-    """Both transports of plain S2, which has no offers."""
+    """Both connections of plain S2, which has no offers."""
     async with PlainServer(PlainAcceptor(role=Role.CEM, local=CEM, tokens=None)) as server:
         client = await connect_plain(f"ws://127.0.0.1:{server.port}/", role=Role.RM, local=RM)
         yield await anext(server), client
@@ -178,8 +178,8 @@ async def test_close_wakes_a_waiting_recv_on_both_sides_and_can_be_repeated(pair
     async with within(2):
         await asyncio.gather(ours.close(1000, "x" * 500), ours.close(), theirs.close())
         await ours.close()
-        transports = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in transports)
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in ended)
 
 
 @pytest.mark.rule("WS-07")

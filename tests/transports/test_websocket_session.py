@@ -26,10 +26,10 @@ async def test_messages_go_both_ways_and_each_is_acknowledged(rig: Any) -> None:
         rm = Session(client, peer=node(Role.CEM), role=Role.RM, check=Check.ENVELOPE)
         async with cem, rm, within(10):
 
-            async def talk(ours: Session) -> None:
+            async def exchange(ours: Session) -> None:
                 await asyncio.gather(*(ours.send({"message_type": "A", "n": n, "ü": "€" * n}) for n in range(90)))
 
-            await asyncio.gather(talk(cem), talk(rm))
+            await asyncio.gather(exchange(cem), exchange(rm))
             for ours in (cem, rm):
                 assert [(await ours.receive()).body["n"] for _ in range(90)] == list(range(90))
 

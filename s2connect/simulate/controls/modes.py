@@ -138,7 +138,7 @@ class Machine(Device):
     """By id."""
 
     @abc.abstractmethod
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         """Return why the user objects to a setting; None if not."""
 
     @abc.abstractmethod
@@ -221,7 +221,7 @@ class ModesControl(Control[M]):
             return f"There is no actuator {setting.actuator[:40]}."
         reason = actuator.objection(setting.mode, setting.factor, instruction.abnormal_condition, now)
         if reason is None and not instruction.abnormal_condition:
-            reason = self._device.wish_against(setting, now)
+            reason = self._device.user_objection(setting, now)
         return reason
 
     def begin(self, instruction: Any, now: datetime) -> list[S2Message]:

@@ -52,7 +52,7 @@ class Battery(Storing):
             lowest = min(self.level, RESERVE)
             self.level = clamp(self.level + self._inverter.rate * seconds, lowest, 100.0)
 
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         if not self._stuck(setting.mode) or setting.factor == 0.0:
             return None
         return "It is full." if setting.mode == "charge" else "What is left is the reserve of its user."

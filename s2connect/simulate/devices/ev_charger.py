@@ -103,7 +103,7 @@ class EvCharger(Storing, Limited):
 
     # Fill Rate Based Control
 
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         if setting.mode == "charge":
             if not self.connected(now):
                 return "No car is connected."

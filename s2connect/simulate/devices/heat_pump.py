@@ -82,7 +82,7 @@ class HeatPump(Storing):
     def _step(self, start: datetime, seconds: float) -> None:
         self.tank.step(seconds, heat=self.power * COP, draw=self.need * heat_demand(start))
 
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         if setting.mode == "off" and self.tank.temperature < COMFORT[0]:
             return "The house would become too cold."
         if setting.mode == "heat" and self.tank.temperature > COMFORT[1]:
@@ -173,7 +173,7 @@ class HybridHeatPump(Demanding):
     def _values(self) -> list[PowerValue]:
         return [*super()._values(), PowerValue(commodity_quantity=GAS, value=self._boiler.power)]
 
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         """The boiler makes what the heat pump does not, so it is off only when that is nothing."""
         if setting.actuator != BOILER:
             return None

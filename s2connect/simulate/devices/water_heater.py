@@ -63,7 +63,7 @@ class WaterHeater(Machine, Working):
 
     # Operation Mode Based Control
 
-    def wish_against(self, setting: Setting, now: datetime) -> str | None:
+    def user_objection(self, setting: Setting, now: datetime) -> str | None:
         if setting.mode == "off" and self.tank.temperature < COMFORT[0]:
             return "There would be no hot water."
         if setting.mode == "off" and self._element.mode == "disinfect":
