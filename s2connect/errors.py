@@ -104,7 +104,7 @@ class NameConflict(ConfigurationError):
 
 
 class NetworkError(S2ConnectError):
-    """The peer could not be asked now; it may work later."""
+    """The peer could not be reached now; a retry may succeed."""
 
 
 class NotReachable(NetworkError):
@@ -194,7 +194,7 @@ class PeerError(S2ConnectError):
 
 
 class ProtocolViolation(PeerError):
-    """The peer's answer is not what the standard says."""
+    """The peer's answer breaks the standard."""
 
     default_hint = "The other device's software may be faulty or too old; look for an update of it."
 
@@ -245,7 +245,7 @@ class PairingReplaced(PairingError):
 
 
 class PairingUnconfirmed(PairingError):
-    """The answer to the last step was lost: the peer may believe in the pairing or not (PAIRC-06)."""
+    """The answer to the last request was lost: the peer may have stored the pairing or not (PAIRC-06)."""
 
     default_hint = "It is settled by the next session; if none comes about, pair again with a new code."
 
@@ -269,7 +269,7 @@ class NoLongerPaired(SessionError):
 class AccessRefused(SessionError):
     """The peer accepts none of our access tokens (401, SESC-05)."""
 
-    default_hint = "The other side does not know this pairing any more, or it is too old; pair the two again."
+    default_hint = "The other side has no such pairing any more, or it is too old; pair the two again."
 
 
 class SessionRefused(SessionError):

@@ -180,7 +180,7 @@ class _Checker:
 
     def _mqtt_peer(self, peer: MqttPeer, prefix: str | None) -> None:
         if peer.client_id is not None and prefix is not None and peer.prefix not in (None, prefix):
-            self._add("prefix", "prefix: who opens its sessions itself uses that of [mqtt]")
+            self._add("prefix", "prefix: a side that opens its sessions itself uses that of [mqtt]")
         if peer.secret_file is not None:
             if peer.protection == "plain":
                 self._add("protection", "the broker can read every message", fatal=False)

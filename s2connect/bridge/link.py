@@ -409,7 +409,7 @@ class Link:
                 of_one_session.clear()
 
     async def _say_goodbye(self, role: Role) -> None:
-        """Deliver the queue, request a reconnect unless the peer knows that this session ends, and close."""
+        """Deliver the queue, request a reconnect unless the end was announced to the peer, and close."""
         connection, relay, early = self._connections[role], self._relay, self._early[role]
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):

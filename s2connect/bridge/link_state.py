@@ -22,7 +22,7 @@ class LinkState(StrEnum):
     REACHING = "reaching"
     """The bridge connects to the sides that it connects to."""
     ADMITTING = "admitting"
-    """Those are connected; the bridge admits the peers that connect to it."""
+    """The sides that the bridge opens are connected; it admits the peers that connect to it."""
     UP = "up"
     """Both sides are connected, and messages pass."""
     PARTING = "parting"
@@ -30,7 +30,7 @@ class LinkState(StrEnum):
     FAILED = "failed"
     """A side could not be reached, or did not connect; another attempt follows."""
     REFUSED = "refused"
-    """A side wants no session any more; a person has to act."""
+    """A side has refused for good; a person has to act."""
     STOPPED = "stopped"
     """The bridge has ended the link."""
 

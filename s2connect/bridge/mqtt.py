@@ -1,4 +1,4 @@
-"""Sides of static MQTT: sessions over a broker that both sides know by configuration, without S2 Connect (MQ-19)."""
+"""Sides of static MQTT: sessions over a broker by configuration alone, without S2 Connect (MQ-19)."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def _logged(what: str) -> Iterator[None]:
     try:
         yield
     except S2ConnectError as error:
-        _log.error("%s could not be dealt with: %s", what, error)
+        _log.error("%s could not be handled: %s", what, error)
 
 
 def _shown(text: str) -> str:

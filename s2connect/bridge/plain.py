@@ -1,4 +1,4 @@
-"""Sides of plain S2 over WebSocket, for software that knows S2 JSON and not S2 Connect, as client or as server."""
+"""Sides of plain S2 over WebSocket, for software with S2 JSON and without S2 Connect, as client or as server."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ _TEXTS = {
         "Use the name or address that the other device shows, exactly as it stands there.",
     ),
     "untrusted": (
-        "The certificate of {host} comes from nobody this system trusts.",
+        "The certificate of {host} comes from no authority that this system trusts.",
         "A server on the internet needs a certificate of a public CA; a CA of your own can be added as trust anchor.",
     ),
     "pin": (

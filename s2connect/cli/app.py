@@ -65,7 +65,7 @@ app = typer.Typer(
 
 
 def run(argv: list[str]) -> int:
-    """Run the command and return the exit code; everything that goes wrong has been said."""
+    """Run the command and return the exit code; errors are printed."""
     as_json = "--json" in argv
     verbose = bool({"--verbose", "-v"} & set(argv))
     try:

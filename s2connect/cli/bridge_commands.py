@@ -118,7 +118,7 @@ def status(
 @app.command()
 @with_options()
 def reload(options: Options, file: RunningFileArgument = None) -> None:
-    """Have a running bridge read its file again, and say what that did."""
+    """Have a running bridge read its file again, and print the changes."""
     from s2connect.cli.bridge_show import reload_sentence
     from s2connect.service.commands import ReloadBridge
 

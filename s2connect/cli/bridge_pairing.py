@@ -169,7 +169,7 @@ class _Leader:
             await asyncio.sleep(0.1)
 
     async def _try(self, node: str, url: str, code: str, *, again: bool) -> PairingEntry | None:
-        """Pair, also with a busy energy manager; None where ``again`` allows another code, which is said."""
+        """Pair, also with a busy energy manager; None where ``again`` allows another code, after printing why."""
         for attempts_left in reversed(range(BUSY_ATTEMPTS)):
             try:
                 return await self.control.ask(Pair(node=node, url=url, code=code))

@@ -20,7 +20,7 @@ class BridgeText(ServiceText):
     """Events of a bridge as text on standard output."""
 
     def __call__(self, event: events.Event) -> str | None:
-        """Return an event as text; None for one that people need not know."""
+        """Return an event as text; None for one that is not shown to people."""
         match event:
             case events.BridgeReady():
                 routes = [

@@ -117,7 +117,7 @@ def validate(
     ],
     version: VersionOption = None,
 ) -> ExitCode:
-    """Check S2 messages in files: their schema, and what they say. Needs no set-up.
+    """Check S2 messages in files: their schema, and the rules about their meaning. Needs no set-up.
 
     Each message is checked on its own; for a whole conversation there is s2connect replay.
     Exit code 0 if all are valid (warnings are allowed), 1 if one is not, 2 if a file cannot be read or has no message.
@@ -148,11 +148,11 @@ def replay(
     ],
     role: Annotated[
         RoleChoice | None,
-        typer.Option("--role", case_sensitive=False, help="Who wrote the log, if it does not say: cem or rm."),
+        typer.Option("--role", case_sensitive=False, help="Role that wrote the log, if it names none: cem or rm."),
     ] = None,
     version: VersionOption = None,
 ) -> ExitCode:
-    """Check a recorded conversation: every message after what was said before it, and the answers. Needs no set-up.
+    """Check a recorded conversation: every message against those before it, and the answers. Needs no set-up.
 
     Exit code 0 if nothing is wrong (warnings, late answers and refusals by the other side are allowed), otherwise 1;
     2 if the log cannot be read, or there is no conversation in it.

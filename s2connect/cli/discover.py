@@ -61,7 +61,7 @@ def found_object(found: FoundEndpoint, own_url: str | None) -> dict[str, Any]:
 
 
 def limits(browser: Browser) -> list[str]:
-    """Return sentences that say why something may not be seen."""
+    """Return sentences about reasons why an endpoint may not be listed."""
     notes = []
     if all(own.interface.ip.is_loopback for own in own_addresses()):
         notes.append("This machine has no network address but that of itself: nothing else can be seen.")

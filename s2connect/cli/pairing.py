@@ -39,7 +39,7 @@ async def pair(
     *,
     interactive: bool,
 ) -> tuple[PairingEntry, bool]:
-    """Pair with a URL, a device that waits here (its id or name), or what the person picks, whom the code is asked for.
+    """Pair with a URL, a device that waits here (its id or name), or what the user picks; ask for the code.
 
     Return the pairing, and whether the service runs. If it failed, an announcement has been withdrawn.
     """

@@ -29,11 +29,11 @@ PeriodOption = Annotated[
     float, typer.Option("--measure-every", min=0.1, max=3600, help="Simulated seconds between two measurements.")
 ]
 HostOption = Annotated[
-    str | None, typer.Option(help="Name under which others reach this machine, if no state directory says it.")
+    str | None, typer.Option(help="Name under which others reach this machine, if no state directory has it.")
 ]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="TCP port, if no state directory says it; 0: any.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="TCP port, if no state directory has it; 0: any.")]
 BindOption = Annotated[
-    str | None, typer.Option(help="Address to listen on, if no state directory says it; default all.")
+    str | None, typer.Option(help="Address to listen on, if no state directory has it; default all.")
 ]
 
 

@@ -43,7 +43,7 @@ class Account:
 
 @dataclass(eq=False, repr=False)
 class Broker:
-    """A broker of its own process on loopback: MQTT 5 over TLS, a password for everybody, nothing kept on disk.
+    """A broker of its own process on loopback: MQTT 5 over TLS, a password for each account, nothing kept on disk.
 
     Mosquitto also has the access list of the binding (MQ-03). Use it with ``async with``: the process never survives
     the block.

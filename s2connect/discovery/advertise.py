@@ -212,7 +212,7 @@ class Advertiser:
 
 
 class _NameGuard(RecordUpdateListener):
-    """Notices who else claims our names.
+    """Detects other hosts that claim our names.
 
     Only what arrives counts, never what zeroconf remembers: that may be from our own past.
     """

@@ -70,11 +70,11 @@ class Appeared(_Event):
 
 
 class Changed(_Event):
-    """An endpoint says something else about itself than before, or has other addresses."""
+    """An endpoint has another TXT record or other addresses than before."""
 
 
 class Vanished(_Event):
-    """An endpoint has said goodbye or does not answer any more."""
+    """An endpoint has withdrawn its records or does not answer any more."""
 
 
 Event = Appeared | Changed | Vanished
@@ -147,9 +147,9 @@ class Browser:
         return [endpoint for endpoint in self._table.endpoints.values() if self._wanted(endpoint)]
 
     def reconfirm(self) -> None:
-        """Ask all whether they are still there; who does not answer within 5 seconds vanishes.
+        """Query all endpoints anew; those that do not answer within 5 seconds vanish.
 
-        Without it, who leaves without a goodbye is noticed within two minutes.
+        Without it, an endpoint that leaves without a goodbye vanishes within two minutes.
         """
         self._table.reconfirm(self._now())
         self._schedule()

@@ -34,7 +34,7 @@ _RESPONSE_FLAGS = 0x8400
 
 
 def query(questions: Iterable[tuple[str, int]]) -> DNSOutgoing:
-    """Ask everybody for records of these names and types."""
+    """Return a multicast query for records of these names and types."""
     message = DNSOutgoing(_QUERY_FLAGS)
     for name, kind in questions:
         message.add_question(DNSQuestion(name, kind, CLASS_IN))

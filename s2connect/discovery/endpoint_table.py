@@ -14,7 +14,7 @@ from s2connect.discovery.txt import SERVICE_TYPE, FoundEndpoint, Txt, TxtRefused
 from s2connect.model.common import Role
 
 MAX_ENDPOINTS = 1000
-"""Most endpoints that are kept (SEC-03); more is no household, but somebody who floods it."""
+"""Most endpoints that are kept (SEC-03); more is a flood."""
 
 SETTLE_SECONDS = 0.25
 """Seconds for which records of one endpoint are collected before it is reported: they come in several packets."""
@@ -207,7 +207,7 @@ class EndpointTable:
         self._search_at, self._interval = max(now, self._searched_at + FIRST_INTERVAL), 0.0
 
     def reconfirm(self, now: float) -> None:
-        """Whoever is not heard of within ``RECONFIRM_SECONDS`` is gone."""
+        """Query all endpoints anew; those that do not answer within ``RECONFIRM_SECONDS`` are removed."""
         for entry in self._entries.values():
             if entry.service is not None:
                 entry.service = _Lifetime(
@@ -217,7 +217,7 @@ class EndpointTable:
     # What follows
 
     def tick(self, now: float) -> tuple[set[str], Wanted]:
-        """Let time pass: which endpoints have come, changed or gone, by key, and what to ask for now."""
+        """Apply deadlines; return the keys of endpoints that came, changed or went, and the queries to send now."""
         changed: set[str] = set()
         wanted = Wanted()
         for key, entry in list(self._entries.items()):

@@ -1,4 +1,4 @@
-"""One zeroconf instance per process, shared by all who advertise, browse and resolve."""
+"""One zeroconf instance per process, shared by advertisers, browsers and resolvers."""
 
 from __future__ import annotations
 

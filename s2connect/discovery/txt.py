@@ -29,12 +29,12 @@ _LOCAL_HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\.local", re.IGNORECASE)
 
 
 class TxtRefused(ValueError):
-    """A TXT record from the network tells nothing that can be used. The text is for a log and fit for it."""
+    """A TXT record from the network is unusable. The text is clean enough for a log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Txt:
-    """What the TXT record of an endpoint says (DISC-03)."""
+    """Content of the TXT record of an endpoint (DISC-03)."""
 
     name: str = ""
     logo_url: str | None = None

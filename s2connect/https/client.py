@@ -114,7 +114,7 @@ class HttpsClient:
         await self._session.close()
 
     async def api_version(self, base: BaseUrl) -> str:
-        """Fetch the version index of an API and pick the best version that both know (VER-02).
+        """Fetch the version index of an API and pick the best version that both support (VER-02).
 
         Where there is no index (404) it is taken for ``v1``, which the log says (VER-08). If there is nothing at the
         URL at all, the next request raises :class:`ProtocolViolation`. Other errors are those of :meth:`post`.
@@ -258,7 +258,7 @@ async def _read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:
 
 
 def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
-    """Say in our own words why a request failed."""
+    """Return the error for a failed request, in our own words."""
     where = f"{for_display(host, 100)}:{port}"
     trust = describe_tls_error(error, host)
     if trust is not None:

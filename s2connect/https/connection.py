@@ -123,7 +123,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._handler.data_received(data)
         except Exception:  # aiohttp 3.10 lets some of its parser's out
-            _log.debug("what came was no HTTP", exc_info=True)
+            _log.debug("the input was not HTTP", exc_info=True)
             self._malformed()
             self.transport.abort()
 

@@ -82,7 +82,7 @@ class AddressLimiter:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def allows(self, address: str, *, now: float) -> bool:
-        """Return whether an address may ask now; it may while it has a point."""
+        """Return whether an address may send a request now."""
         return self.points(address, now=now) >= 1.0
 
     def points(self, address: str, *, now: float) -> float:

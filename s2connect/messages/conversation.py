@@ -50,7 +50,7 @@ class ValidationResult(NamedTuple):
 
 
 class Conversation:
-    """Validator of one session, message by message. It knows both sides, so either side or a listener can use it.
+    """Validator of one session, message by message. It follows both sides, so either side or a listener can use it.
 
     Call for every message, in the order of sending, :meth:`validate`; then, for one to be answered with ``OK``,
     :meth:`accepted`, or for one of our own :meth:`sent` and, once its ReceptionStatus has come, :meth:`answered`. A

@@ -113,7 +113,7 @@ class Translator:
         self._leaving: str | None = None
 
     def owns(self, message_id: str) -> bool:
-        """Return whether a message was written here, so that its sender knows nothing of it."""
+        """Return whether a message was written by the translator itself and not by its sender."""
         return message_id in self._own
 
     def conforming(self, sender: Role, message: Message) -> Message:

@@ -31,7 +31,7 @@ class LocalNode:
         return self.description.id
 
     def standard_only(self) -> LocalNode:
-        """Return the node with the standard's communication protocols alone, for peers that know no others (MQ-01)."""
+        """Return the node with the standard's communication protocols alone, for peers without others (MQ-01)."""
         known = tuple(name for name in self.communication_protocols if name == WEBSOCKET)
         return replace(self, communication_protocols=known or self.communication_protocols)
 

@@ -27,7 +27,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 
 class Secret:
-    """A string that nobody sees by accident. ``reveal()`` is the one way to its value.
+    """A string that shows in no repr, log line or exception. ``reveal()`` returns its value.
 
     Equality takes constant time. Pydantic reads it from a string and writes it as one.
     """

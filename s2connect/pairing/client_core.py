@@ -96,7 +96,7 @@ _REFUSALS: dict[PairingErrorReason, tuple[str, str]] = {
         "One of them needs a software update or another setting.",
     ),
     PairingErrorReason.NODE_NOT_FOUND: (
-        "The other device does not know the node that the code names.",
+        "The other device has no node that fits the code.",
         "Check the part of the code before the dash.",
     ),
     PairingErrorReason.NO_NODE_ID_PROVIDED: (

@@ -191,7 +191,7 @@ async def pair(
         plain = node.standard_only()
         if plain == node or not stumbled_over_protocol(error):
             raise
-        _log.info("%s may not know every protocol name of ours; asking with the standard's alone", url.host)
+        _log.info("%s may not support every protocol name of ours; asking with the standard's alone", url.host)
     again = replace(attempt, node=plain, entropy=os.urandom(CLIENT_ENTROPY))
     return await _pair(again, url, route, pairings, timings)
 

@@ -34,7 +34,7 @@ ADDRESS_REFILL = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PairingAnnounced:
-    """Somebody is about to pair with ``node`` and will be asked for its code (LAN-03). The texts are a stranger's."""
+    """A user is about to pair with ``node`` from ``peer``, and needs its code (LAN-03). The texts are a stranger's."""
 
     node: NodeId
     peer: NodeDescription

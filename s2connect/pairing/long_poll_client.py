@@ -130,7 +130,7 @@ class LongPollClient:
         return PollResult(self._not_too_often(lasted), tuple(actions))
 
     def _accepted(self) -> None:
-        """The server has read the last request: what it said need not be said again."""
+        """Mark the content of the last request as received by the server, so that it is not sent again."""
         for node in self._described:
             self._describe.pop(node, None)
         self._described.clear()

@@ -164,7 +164,7 @@ class LongPollServer:
                 self._absent[node] = now
 
     def expire(self, *, now: float) -> list[tuple[Waiter, Reply]]:
-        """Answer what has hung long enough (LP-03), and forget who has not come back."""
+        """Answer what has hung long enough (LP-03), and forget nodes that have not come back."""
         due = list(takewhile(lambda waiter: waiter.deadline <= now, self._waiters))
         for waiter in due:
             self.release(waiter, now=now)
@@ -218,7 +218,7 @@ class LongPollServer:
     # Common
 
     def _take(self, item: WaitForPairingItem, network: str, *, now: float) -> None:
-        """Note what a client says of one of its nodes."""
+        """Update one of the nodes of a client from its request."""
         node = item.client_node_id
         known = self._nodes.get(node)
         if known is None:
@@ -235,7 +235,7 @@ class LongPollServer:
         if description is None or known.described is not None:
             return
         if description.id != node or description.role is not Role.RM:
-            _log.info("a long-polling client describes node %s as what it cannot be", node)
+            _log.info("a long-polling client describes node %s with another id or role", node)
             return
         endpoint = item.client_endpoint_description
         size = len(description.to_json()) + (len(endpoint.to_json()) if endpoint is not None else 0)

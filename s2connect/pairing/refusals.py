@@ -36,7 +36,7 @@ def incompatible(node: LocalNode, request: RequestPairing, *, ready: bool, wan_c
     if (refused := unfit(node, request.client_node_description.role, ready=ready)) is not None:
         return refused
     if choose_name((SHA256,), request.supported_hmac_hashing_algorithms) is None:
-        return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint knows SHA256 only.")
+        return refusal(reasons.INCOMPATIBLE_HMAC_HASHING_ALGORITHMS, "This endpoint supports SHA256 only.")
     if not request.force_pairing:
         if choose_name(node.communication_protocols, request.supported_communication_protocols) is None:
             names = ", ".join(node.communication_protocols)

@@ -142,7 +142,7 @@ class SessionClosed(Event, name="session_closed"):
 
 
 class Warned(Event, name="warning"):
-    """Something that an operator should know."""
+    """A warning for an operator."""
 
     reason: str
     node: NodeId | Absent = ABSENT

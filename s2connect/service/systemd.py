@@ -46,7 +46,7 @@ class Notifier:
                 self._notify("WATCHDOG=1")
                 logged = False
             elif not logged:
-                _log.error("a link has lost its task: systemd gets no more signs of life of this service")
+                _log.error("the task of a link has ended: systemd gets no more notifications from this service")
                 logged = True
             await asyncio.sleep(self.watchdog / 3)
 

@@ -20,7 +20,7 @@ class Acknowledged(Enum):
     EXPECTED = "expected"
     """To a message that waits for it."""
     LATE = "late"
-    """To a message nobody waits for any more."""
+    """It answers a message that was given up."""
     UNKNOWN = "unknown"
     """To nothing that was sent, or to something that was acknowledged before."""
 

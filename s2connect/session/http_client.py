@@ -147,7 +147,7 @@ class SessionClient:
                 if plain == node or not stumbled_over_protocol(error):
                     raise
                 accepted = await self._initiate(http, url, version, endpoint, plain, pairing)
-                _log.info("%s does not know every protocol name of ours", pairing.key.remote)
+                _log.info("%s does not support every protocol name of ours", pairing.key.remote)
                 self._standard_only.add(pairing.key)
             token = accepted.access_token
             await self._store.add_pending_token(pairing, token)
@@ -198,7 +198,7 @@ class SessionClient:
         raise AccessRefused(f"{for_display(pairing.peer.title)} does not accept our access.")
 
     async def unpair(self, pairing: Pairing, tokens: list[AccessToken], *, address: str | None = None) -> None:
-        """Tell the communication server that the pairing is over (UNP-01). Returns also when it did not know it."""
+        """End the pairing at the communication server (UNP-01). Returns also when there was none on that side."""
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client calls unpair"
         route = await self.route(pairing, url, address)
@@ -235,7 +235,7 @@ async def _connected(connect: Callable[[], Awaitable[Connection]]) -> Connection
 
 
 def with_descriptions(pairing: Pairing, answer: InitiateSessionResponse) -> Pairing:
-    """The pairing with what the server says of itself now; another node's description is no update of this one."""
+    """Return the pairing with the server's present descriptions; one of another node changes nothing."""
     node, described = answer.server_node_description, answer.server_endpoint_description
     if node is None or (node.id, node.role) != (pairing.peer.id, pairing.peer.role):
         node = pairing.peer

@@ -47,7 +47,7 @@ class Inbox:
         return fits and len(self._messages) < self._limit + self._overflow
 
     def put(self, message: Message, *, kept: bool, now: float) -> None:
-        """Add a message; where the application has not ``kept`` it, :meth:`due` tells when it gets its ``OK``."""
+        """Add a message; where the application has not ``kept`` it, :meth:`due` returns when it gets its ``OK``."""
         if kept:
             self._kept.sent(message.id or NIL_ID, now=now)
         else:

@@ -431,7 +431,7 @@ class Session:
                 await self._connection.wait_closed()
 
     def _take(self, text: str) -> bool:
-        """Deal with one received text; True if the peer wants the session to end."""
+        """Handle one received text; return True if the peer requests the end of the session."""
         try:
             message = self._conversation.read(text)
             if self._conversation.check is Check.ENVELOPE and message.type != RECEPTION_STATUS:
@@ -539,7 +539,7 @@ class Session:
         return True
 
     def _acknowledged(self, message: Message) -> bool:
-        """Deal with a ReceptionStatus; True if it ends the session (MSG-07)."""
+        """Handle a ReceptionStatus; return True if it ends the session (MSG-07)."""
         subject = message.subject_id or NIL_ID
         match = self._ledger.acknowledged(subject)
         if match is Acknowledged.UNKNOWN:

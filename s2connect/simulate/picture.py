@@ -1,4 +1,4 @@
-"""State of one device as an energy manager knows it from the messages of the device."""
+"""State of one device, as far as an energy manager has it from the messages of the device."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Picture:
         return next((known for known in PREFERENCE if known in offered), ControlType.NO_SELECTION)
 
     def reselected(self, control_type: ControlType | None) -> None:
-        """Another control type is selected: what was said under the one before counts no more."""
+        """Begin another control type: forget the messages of the one before."""
         self.selected = control_type
         self.level: float | None = None
         self.demand: float | None = None
@@ -98,7 +98,7 @@ class Picture:
         self._timers: dict[tuple[str, str], datetime] = {}
 
     def take(self, message: S2Message, now: datetime) -> None:
-        """Take note of what the device said."""
+        """Update the picture with a message of the device."""
         match message:
             case ResourceManagerDetails():
                 self.details = message

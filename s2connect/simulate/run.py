@@ -106,7 +106,7 @@ Reporter = Callable[[Report], None]
 
 
 class Runner:
-    """What a device and an energy manager have in common: they report, and send messages."""
+    """Base of the runners of a device and of an energy manager: reports, and sends messages."""
 
     def __init__(self, name: str, clock: Clock, reporter: Reporter) -> None:
         self._name = name

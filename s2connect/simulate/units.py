@@ -58,7 +58,7 @@ def hour_of_day(moment: datetime) -> float:
 
 
 def along(ends: tuple[float, float], factor: float) -> float:
-    """What an operation mode has at a factor, between what it has at 0 and at 1."""
+    """Return the value of an operation mode at a factor, between those at 0 and at 1."""
     return ends[0] + (ends[1] - ends[0]) * factor
 
 

@@ -51,7 +51,7 @@ def token_digest(token: AccessToken) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """One pairing as this side knows it. Holds no secret.
+    """One pairing on this side. Holds no secret.
 
     Attributes:
         key: Our node and the peer's.
@@ -188,7 +188,7 @@ class Store(Protocol):
     async def update_descriptions(
         self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
     ) -> None:
-        """Store what the peer says of itself now (SES-02), in the confirmed and the unconfirmed pairing.
+        """Store the peer's present descriptions (SES-02), in the confirmed and the unconfirmed pairing.
 
         None leaves as it is. Does nothing without a pairing.
         """

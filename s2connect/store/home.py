@@ -1,4 +1,4 @@
-"""The state directory of an endpoint: where it is, who may use it, and its private files (SEC-02)."""
+"""The state directory of an endpoint: its default path, its lock, and its private files (SEC-02)."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ class SqliteStore:
         try:
             return tuple(self._get_tokens(name)) if name is not None else ()  # none as communication server
         except StorageError as error:
-            _log.warning("The server of a replaced pairing cannot be told: %s", error)
+            _log.warning("The server of a replaced pairing cannot be notified: %s", error)
             return ()
 
     def _supersede(self, key: PairKey, replaced: Sequence[Replaced]) -> None:

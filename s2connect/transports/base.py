@@ -95,7 +95,7 @@ class Connection(ABC):
 
     @abstractmethod
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """Say goodbye and release everything; idempotent, bounded to a few seconds, never raises for the network."""
+        """Close in order and release everything; idempotent, bounded to a few seconds, never raises for the network."""
 
     def has_room(self) -> bool:
         """Return whether ``send`` would certainly return at once now."""

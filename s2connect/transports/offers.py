@@ -94,5 +94,5 @@ class OpenOffers(OfferTable[tuple[T, "asyncio.Future[Connection]"]]):
 
 
 def digest(key: str) -> bytes:
-    """Return what a secret is looked up by: the time it takes leaks something about the digest, of use to nobody."""
+    """Return the digest by which a secret is looked up: the time of the look-up leaks nothing about the secret."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

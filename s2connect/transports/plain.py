@@ -1,4 +1,4 @@
-"""Plain S2 over WebSocket, for software that knows S2 JSON but not S2 Connect.
+"""Plain S2 over WebSocket, for software with S2 JSON and without S2 Connect.
 
 There is no pairing, no pinned certificate and no rotating token: whoever knows the URL, and the bearer token where one
 is demanded, is the peer. The versions are agreed in a handshake on the open WebSocket
@@ -352,7 +352,7 @@ class PlainAcceptor:
             try:
                 await self._receive(visitor, websocket)
             except S2ConnectError as error:
-                _log.warning("%s did not come in: %s", for_display(name), error.what)
+                _log.warning("%s was not admitted: %s", for_display(name), error.what)
             finally:
                 await websocket.close(GOING_AWAY)
                 self._connected.pop(websocket, None)
@@ -371,7 +371,7 @@ class PlainAcceptor:
                 self._changed.set()
                 await websocket.closed.wait()
         except TimeoutError:
-            _log.warning("Nobody takes the connection of %s", for_display(visitor.name))
+            _log.warning("No application takes the connection of %s", for_display(visitor.name))
         finally:
             if entry in self._ready:
                 self._ready.remove(entry)
@@ -476,7 +476,7 @@ def _presented(request: web.Request) -> str | None:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether a host or address is of this machine only, so that nobody sits in between."""
+    """Return whether a host or address is of this machine only, so that nothing between could read along."""
     if host == "localhost":
         return True
     try:

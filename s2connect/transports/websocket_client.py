@@ -136,7 +136,7 @@ class _BoundedClient(ClientConnection):
 
 
 class _Connect(connect):
-    """``connect`` that follows no redirect: the URL is what the server of the pairing said."""
+    """``connect`` that follows no redirect: the URL is that of the pairing's server."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc

@@ -199,7 +199,7 @@ class WebSocketConnection(Connection):
             async with asyncio.timeout(self.close_timeout):
                 await self._farewell(code, _fitting(reason))
         except (TimeoutError, OSError, RuntimeError, WebSocketException) as error:
-            _log.debug("No farewell with %s: %s", self.info.remote, type(error).__name__)
+            _log.debug("The connection with %s was not closed in order: %s", self.info.remote, type(error).__name__)
             self._transport.abort()
         except BaseException:
             self._transport.abort()

@@ -108,7 +108,7 @@ class Metrics:
         messages = counter("messages", "Messages by what became of them.", "route", "sender", "fate")
         texts = counter("received_bytes", "Bytes of the messages that were received.", "route", "sender")
         slowed = counter("slowed", "Pauses of reading from a peer that sent too much.", "route", "sender")
-        what = "Messages whose ReceptionStatus is not OK, by who refused them."
+        what = "Messages whose ReceptionStatus is not OK, by the side that refused them."
         refusals = counter("refusals", what, "route", "sender", "by", "status")
         for name, totals in self._bridge.totals().items():
             for key, number in totals.items():

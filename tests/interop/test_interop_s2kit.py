@@ -156,8 +156,8 @@ async def test_our_protocol_names_that_it_does_not_know_are_left_out_the_second_
         port = (await peer.until("ready"))["port"]
         await node.pair(f"https://localhost:{port}/", CODE)
         await be_controlled(node, peer, sessions=1)
-    assert "localhost may not know every protocol name of ours" in caplog.text
-    assert f"{peer.id} does not know every protocol name of ours" in caplog.text
+    assert "localhost may not support every protocol name of ours" in caplog.text
+    assert f"{peer.id} does not support every protocol name of ours" in caplog.text
 
 
 @pytest.mark.rule("HMAC-02")

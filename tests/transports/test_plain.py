@@ -409,7 +409,7 @@ async def test_who_does_not_fit_is_told_and_leaves_nothing_behind(
         with pytest.raises((error, ConnectionClosed)):
             await device(server.port, **options)
         await gone_but(server, 0)
-    assert "battery did not come in" in caplog.text
+    assert "battery was not admitted" in caplog.text
 
 
 async def test_the_end_of_the_connection_during_the_handshake_is_said() -> None:

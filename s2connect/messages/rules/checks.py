@@ -213,7 +213,7 @@ def lasts(duration: int, found: Findings, *path: Path) -> None:
 
 
 def is_plain(thing: _Powered, quantities: Set[CommodityQuantity]) -> bool:
-    """Return whether there is nothing to say about powers and costs of a mode with :func:`plain_quantities`."""
+    """Return whether powers and costs of a mode with :func:`plain_quantities` break no rule."""
     ranges = thing.power_ranges
     return len(ranges) == 1 and ranges[0].commodity_quantity in quantities and thing.running_costs is None
 

@@ -55,7 +55,7 @@ class PebcControl(Control[Limited]):
         return [end for end, _ in self._elements[:1]]
 
     def start(self, now: datetime) -> list[S2Message]:
-        """Say which limits may be set, and which energy is needed."""
+        """Return the limits that may be set, and the energy that is needed."""
         kinds = (pebc.PowerEnvelopeLimitType.LOWER_LIMIT, pebc.PowerEnvelopeLimitType.UPPER_LIMIT)
         ranges = [
             pebc.AllowedLimitRange(
@@ -99,7 +99,7 @@ class PebcControl(Control[Limited]):
         return said + self._keep(now)
 
     def tick(self, now: datetime) -> list[S2Message]:
-        """Go on to the next element of the envelope, and say what is needed when that changes."""
+        """Go on to the next element of the envelope; return the energy that is needed when that changes."""
         return [*self._keep(now), *self._energy(now)]
 
     def stop(self) -> None:

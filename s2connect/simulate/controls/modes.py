@@ -1,4 +1,4 @@
-"""Control by operation modes: FRBC, OMBC and DDBC, which differ in what they say and not in how modes change."""
+"""Control by operation modes: FRBC, OMBC and DDBC, which differ in their messages and share how modes change."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class PpbcControl(Control[Working]):
     )
 
     def start(self, now: datetime) -> list[S2Message]:
-        """Stand still, and say what is to be done."""
+        """Stand still, and return the power profile of the job."""
         self._run: _Run | None = None
         self._device.work(0.0)
         self._job = self._device.job(now)
@@ -146,7 +146,7 @@ class PpbcControl(Control[Working]):
         return "It would not be done in time." if late else None
 
     def take(self, message: S2Message, now: datetime) -> list[S2Message]:
-        """Take an instruction, and say when a schedule follows from it or is taken back."""
+        """Take an instruction; return the status as well when a schedule follows from it or is taken back."""
         before = self._scheduled()
         said = super().take(message, now)
         return said if self._scheduled() is before else [*said, self._status()]

@@ -1,1 +1,1 @@
-"""Simulated devices: a physical model that can be read at a glance, and what it says and takes as resource manager."""
+"""Simulated devices: a small physical model of each, and its messages as resource manager."""

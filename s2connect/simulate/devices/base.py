@@ -40,11 +40,11 @@ D = TypeVar("D", bound="Device")
 
 
 class Basics(NamedTuple):
-    """What every device is made with."""
+    """Arguments common to all devices."""
 
     resource_id: str
     chance: Random
-    """Where its random numbers come from."""
+    """Source of its random numbers."""
     now: datetime
     name: str | None = None
     """The name that its user gave it."""

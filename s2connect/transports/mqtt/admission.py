@@ -112,7 +112,7 @@ class _Open(msgspec.Struct, frozen=True):
             read_bytes(self.proof)
 
     def proven(self, token: SessionToken | None) -> bool:
-        """Return whether the client knows the token, or needs none."""
+        """Return whether the client has proven the token, or needs none."""
         if token is None or self.proof is None:
             return token is None and self.proof is None
         expected = open_proof(token, self.sid, self.mc, self.boot, self.versions or ())

@@ -78,7 +78,7 @@ Credentials = Callable[[ConnectionInfo], "tuple[str, MqttPassword | None] | None
 """User name and password at the broker that an offer gives to its client (MQ-02); None to give none."""
 
 _Hooks = tuple[Callable[[Connection], object], Callable[[str], Awaitable[bool]] | None]
-"""Who takes the connections of a static session, and who admits them."""
+"""Handler of the connections of a static session, and its admission hook."""
 
 
 class MqttTransport:
