@@ -6,8 +6,8 @@ import bisect
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
@@ -30,29 +30,17 @@ from s2connect.messages.rules.history_facts import (
     constraints,
     described,
     has_costs,
-    milliseconds,
     profile,
 )
 from s2connect.messages.state import PREFIXES
 from s2connect.model.common import Role
 
-_RANK: Final[Mapping[InstructionStatus, int]] = {
+_OPEN: Final = {
     InstructionStatus.NEW: 0,
     InstructionStatus.ACCEPTED: 1,
-    InstructionStatus.REJECTED: 1,
     InstructionStatus.STARTED: 2,
-    InstructionStatus.SUCCEEDED: 3,
-    InstructionStatus.ABORTED: 3,
-    InstructionStatus.REVOKED: 3,
 }
-_FINAL: Final = frozenset(
-    {
-        InstructionStatus.REJECTED,
-        InstructionStatus.SUCCEEDED,
-        InstructionStatus.ABORTED,
-        InstructionStatus.REVOKED,
-    }
-)
+"""Status of instructions that go on, in their order. REJECTED takes the place of ACCEPTED, all others come last."""
 
 _AnyInstruction = Instruction | pebc.Instruction | ppbc.SequenceInstruction
 _TimerStatus = ombc.TimerStatus | frbc.TimerStatus | ddbc.TimerStatus
@@ -309,7 +297,7 @@ class History:
                 found.add("HIST-18", "no instruction that was sent in this session", "instruction_id")
         if known is None or known.status is None or known.status is message.status_type:
             return
-        if known.status in _FINAL or _RANK[message.status_type] < _RANK[known.status]:
+        if known.status not in _OPEN or _rank(message.status_type) < _OPEN[known.status]:
             found.add("HIST-20", "comes before what was said of the instruction already", "status_type")
 
     def _accept_instruction_status(self, message: general.InstructionStatusUpdate, _: _Context) -> None:
@@ -454,6 +442,10 @@ _LIMITS: Final = (
 )
 
 
+def _rank(status: InstructionStatus) -> int:
+    return 1 if status is InstructionStatus.REJECTED else _OPEN.get(status, 3)
+
+
 def _actuator_id(message: Any) -> str:
     return getattr(message, "actuator_id", ONLY_ACTUATOR)
 
@@ -532,7 +524,7 @@ def _check_schedule(
 ) -> None:
     start = execution_time if context.now is None else max(execution_time, context.now)
     early = context.now is not None and start < known.start_time
-    if early or milliseconds(start, known.end_time) < sequence.duration:
+    if early or (known.end_time - start) / timedelta(milliseconds=1) < sequence.duration:
         found.add("HIST-17", "the power sequence would start too early or end too late", "execution_time")
 
 

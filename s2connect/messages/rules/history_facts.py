@@ -7,7 +7,7 @@ import copy
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
@@ -28,8 +28,6 @@ MAX_ID_LENGTH: Final = 64
 
 ONLY_ACTUATOR: Final = ""
 """Under OMBC a device has no actuators: it is one. No identifier is empty."""
-
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 K = TypeVar("K", str, tuple[str, str])
 V = TypeVar("V")
@@ -298,11 +296,6 @@ def constraints(message: pebc.PowerConstraints) -> Constraints:
         entry = (bounds[0], bounds[1], limit.abnormal_condition_only)
         allowed.setdefault((limit.commodity_quantity, limit.limit_type), []).append(entry)
     return Constraints(message.valid_from, message.valid_until, allowed)
-
-
-def milliseconds(start: datetime, end: datetime) -> float:
-    """Return the time between two moments."""
-    return (end - start) / _MILLISECOND
 
 
 def has_costs(message: Description) -> bool:
