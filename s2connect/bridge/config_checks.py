@@ -16,8 +16,6 @@ from s2connect.bridge.config import (
     Listening,
     MetricsSection,
     MqttDevice,
-    MqttDevices,
-    MqttManager,
     MqttPeer,
     PlainClient,
     PlainClientDevice,
@@ -27,7 +25,7 @@ from s2connect.bridge.config import (
     ProxySection,
     RouteSection,
 )
-from s2connect.bridge.devices import MAX_SECRET_BYTES
+from s2connect.bridge.devices import MAX_SECRET_BYTES, is_file
 from s2connect.bridge.problems import Place, Problems
 from s2connect.errors import InvalidUrl, S2ConnectError
 from s2connect.transports import (
@@ -48,13 +46,11 @@ MIN_PASSWORD: Final = 16
 """Shortest password without a warning, in characters: one address may try a hundred a second."""
 
 
-def check(problems: Problems, sections: Mapping[Place, BaseModel], *, has_broker: bool) -> None:
-    """Check the sections that could be read. A broker may be in the file (``has_broker``) and have mistakes."""
+def check(problems: Problems, sections: Mapping[Place, BaseModel]) -> None:
+    """Check the sections that could be read."""
     prefix = next((mqtt.prefix for mqtt in sections.values() if isinstance(mqtt, MqttSettings)), None)
     for place, section in sections.items():
         _Checker(problems, place).check(section, prefix)
-        if isinstance(section, MqttDevices | MqttManager) and not has_broker:
-            problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
     routes = [(place, route) for place, route in sections.items() if isinstance(route, RouteSection)]
     _distinct(problems, "another route has this name", (((*p, "name"), route.name.casefold()) for p, route in routes))
     _distinct(problems, "another route has this id", (((*p, "id"), route.id) for p, route in routes if route.id))
@@ -91,7 +87,7 @@ class _Checker:
         """Check a section; ``prefix`` is that of the broker."""
         for name in PRIVATE:
             file = getattr(section, name, None)
-            if isinstance(file, Path) and file.is_file():
+            if isinstance(file, Path) and is_file(file):
                 self._secret(name, file)
         if isinstance(section, EndpointSection | PlainClient):
             self._anchors(section.trust_anchors)
@@ -143,7 +139,7 @@ class _Checker:
                 self._add(name, f"{shown} does not hold 32 random bytes in Base64")
 
     def _anchors(self, file: Path | None) -> None:
-        if file is not None and file.is_file():
+        if file is not None and is_file(file):
             try:
                 wan_client_context(file)
             except S2ConnectError as error:
@@ -154,7 +150,7 @@ class _Checker:
             if certificate != private_key:
                 given = "private_key" if certificate is None else "certificate"
                 self._add(given, "certificate and private_key belong together")
-        elif certificate.is_file() and private_key.is_file():
+        elif is_file(certificate) and is_file(private_key):
             try:
                 ServerIdentity.load(certificate.read_bytes(), private_key.read_bytes())
             except OSError as error:
@@ -172,7 +168,7 @@ class _Checker:
             self._add("host", f"other machines come in without TLS: {cure} ({NO_TLS})")
 
     def _broker(self, mqtt: MqttSettings) -> None:
-        if all(file is None or file.is_file() for file in (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file)):
+        if all(file is None or is_file(file) for file in (mqtt.ca_file, mqtt.certificate_file, mqtt.key_file)):
             try:
                 mqtt.context()
             except S2ConnectError as error:

@@ -26,6 +26,7 @@ from s2connect.bridge.config import (
     RouteSection,
 )
 from s2connect.bridge.config_checks import check
+from s2connect.bridge.devices import is_file
 from s2connect.bridge.problems import BridgeFileError, Place, Problem, Problems
 from s2connect.errors import ConfigurationError
 
@@ -116,7 +117,7 @@ class _Reader:
         proxy = self._section(ProxySection, ("proxy",), data.get("proxy", {}))
         metrics = self._section(MetricsSection, ("metrics",), data["metrics"]) if "metrics" in data else None
         routes = tuple(self._routes(data.get("route")))
-        check(self.problems, self._read, has_broker="mqtt" in data)
+        check(self.problems, self._read)
         if endpoint is None or proxy is None or not isinstance(home, str):
             return None
         return BridgeConfig(
@@ -163,12 +164,14 @@ class _Reader:
             self.problems.add(place, f"[route.{name}] is missing, with type = one of: {', '.join(models)}")
             return None
         kind = value.get("type")
-        if kind not in models:
+        if not isinstance(kind, str) or kind not in models:
             near = difflib.get_close_matches(str(kind), models, 1, 0.5)
             said = f'"{for_display(str(kind), 40)}" is no type' if "type" in value else "type is missing"
             meant = f'; did you mean "{near[0]}"?' if near else ""
             self.problems.add((*place, "type"), f"{said} of [route.{name}]{meant} There are: {', '.join(models)}")
             return None
+        if kind == "mqtt" and "mqtt" not in self._data:
+            self.problems.add((*place, "type"), 'type = "mqtt" needs the broker: [mqtt] with its url')
         return self._section(models[kind], place, value)
 
     def _section(self, model: type[_Section], place: Place, value: Any) -> _Section | None:
@@ -197,7 +200,7 @@ class _Reader:
             here = (*place, name)
             if isinstance(value, Path):
                 changes[name] = file = _beside(self._file, value)
-                if not file.is_file():
+                if not is_file(file):
                     self.problems.add(here, f"{name}: there is no file {for_display(str(file), 300)}")
             elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
                 changes[name] = tuple(self._with_files(item, (*here, number)) for number, item in enumerate(value))

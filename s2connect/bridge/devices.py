@@ -35,6 +35,14 @@ class Device:
     description: NodeDescription
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is a file of that name, also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 async def read_secret(path: Path, what: str, make: Callable[[str], SecretT]) -> SecretT:
     """Read a file with one secret, which only its owner may read; ``make`` raises ValueError for another."""
     content = await asyncio.to_thread(read_private, path, MAX_SECRET_BYTES)

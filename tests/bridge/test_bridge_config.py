@@ -164,6 +164,17 @@ MISTAKES = {
         8,
         "needs the broker",
     ),
+    "a faulty static route without broker": (
+        HEAD + NODES.replace('[route.manager]\ntype = "s2-connect"', '[route.manager]\ntype = "mqtt"\nid = 3\n'),
+        8,
+        "needs the broker",
+    ),
+    "a type that is a list": (HEAD + NODES.replace('type = "s2-connect"', "type = []", 1), 6, "is no type"),
+    "a name that no file can have": (
+        HEAD + f'[endpoint]\ntrust_anchors = "{"y" * 300}"\n' + NODES,
+        3,
+        "there is no file",
+    ),
     "a port twice": (
         HEAD + "[metrics]\nport = 8443\n" + NODES,
         3,
