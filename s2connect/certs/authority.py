@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.text import for_display
-from s2connect.model.url import host_as_ascii
+from s2connect.model.url import address_of, host_as_ascii
 
 FIRST_CLOCK = datetime(2025, 1, 1, tzinfo=UTC)
 """A clock that shows an earlier moment than this is wrong."""
@@ -243,10 +243,9 @@ def name_or_address(host: str) -> str | ipaddress.IPv4Address | ipaddress.IPv6Ad
     Raises:
         ValueError: It is neither.
     """
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        name = host_as_ascii(host)
+    if (address := address_of(host)) is not None:
+        return address
+    name = host_as_ascii(host)
     if not _HOST_NAME.fullmatch(name):
         raise ValueError("neither a host name nor an address")
     return name

@@ -26,6 +26,7 @@ from s2connect.certs.tls import describe_tls_error, harden, refusal
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
 from s2connect.model.proxy import Proxy
 from s2connect.model.text import for_display
+from s2connect.model.url import address_of
 
 MAX_CHAIN_CERTIFICATES = 10
 """Longest chain that is read; public ones have two to four certificates. OpenSSL bounds the bytes, to 100 KB."""
@@ -287,9 +288,7 @@ def is_public_address(text: str) -> bool:
     Private, shared, link-local, loopback, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses
     that lead to such an IPv4 address (mapped, 6to4, NAT64). What is no address is not public.
     """
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
+    if (address := address_of(text)) is None:
         return False
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import TypeVar
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError
 from s2connect.https.client import HttpsClient, Route
-from s2connect.model.url import BaseUrl
+from s2connect.model.url import BaseUrl, address_of
 
 T = TypeVar("T")
 
@@ -44,8 +43,7 @@ async def run_in_thread(work: Callable[[], T], timeout: float) -> T:
 
 async def addresses_of(host: str) -> list[str]:
     """Resolve a host; return its addresses, best first. Raises S2ConnectError if it is unknown."""
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host.partition("%")[0])
+    if address_of(host) is not None:
         return [host]
     if is_local_name(host):
         return await resolve(host)

@@ -6,6 +6,8 @@ import ipaddress
 from collections import OrderedDict
 from functools import lru_cache
 
+from s2connect.model.url import address_of
+
 BURST = 1000.0
 """Points an address has to begin with: an endpoint may pair hundreds of nodes at once."""
 REFILL = 200.0
@@ -31,15 +33,10 @@ MAX_ADDRESSES = 4096
 @lru_cache(MAX_ADDRESSES)
 def network_of(address: str) -> str:
     """Return the network that is limited as one: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
+    ip = address_of(address)
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.IPv6Network((ip, 64), strict=False))
-    return str(ip)
+        return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
+    return address if ip is None else str(ip)
 
 
 ROUNDING = 1e-9

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from s2connect.errors import ConfigurationError
 from s2connect.model.secret import Secret
+from s2connect.model.url import address_of
 
 DEFAULT_PORT = 80
 
@@ -100,8 +100,6 @@ def _is_of(name: str, exception: str) -> bool:
 
 
 def _is_local(name: str) -> bool:
-    try:
-        address = ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
+    if (address := address_of(name)) is None:
         return "." not in name or name.endswith(".local")
     return not address.is_global

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 from collections.abc import Mapping
@@ -23,6 +24,14 @@ MAX_URL_CHARACTERS = 2048
 _VERSION_SEGMENT = re.compile(r"(?<!/)/v\d+/?$")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
 _AFTER_BRACKET = re.compile(r"\][^:]")
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address in place of a host name, without its zone; None for a name."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
 
 
 def host_as_ascii(host: str) -> str:

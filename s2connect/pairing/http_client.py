@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import ssl
@@ -38,7 +37,7 @@ from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxy
 from s2connect.model.reply import succeeded
 from s2connect.model.text import for_display
-from s2connect.model.url import BaseUrl
+from s2connect.model.url import BaseUrl, address_of
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.client_core import (
     CLIENT_ENTROPY,
@@ -107,7 +106,7 @@ async def authenticate(
             _log.info("%s", error)
     address, proxy = (addresses[-1], None) if addresses else (None, proxy)
     untrusted: CertificateRefused | None = None
-    if not url.host.endswith(".local") and not _is_address(url.host):
+    if not url.host.endswith(".local") and address_of(url.host) is None:
         try:
             chain = await verify_pki(url.host, url.port, pki, address=address, proxy=proxy, timeout=timeout)
         except CertificateRefused as error:
@@ -134,14 +133,6 @@ async def authenticate(
 
 def _only_this(chain: CapturedChain) -> Route:
     return Route(leaf_client_context(chain.leaf_der), chain.address)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 async def pair(

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import ipaddress
 import logging
 import re
 from collections import deque
@@ -27,7 +26,7 @@ from s2connect.messages.handshake import HANDSHAKE_TIMEOUT, PlainHandshake
 from s2connect.model.common import NodeId, Role
 from s2connect.model.secret import Secret
 from s2connect.model.text import for_display
-from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
+from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl, address_of
 from s2connect.transports.base import (
     GOING_AWAY,
     NORMAL_CLOSURE,
@@ -479,9 +478,5 @@ def is_this_machine(host: str) -> bool:
     """Return whether a host or address is of this machine only, so that nothing between could read along."""
     if host == "localhost":
         return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    address = address_of(host)
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback
