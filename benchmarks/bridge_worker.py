@@ -34,7 +34,7 @@ from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.parameters import Protection, SessionToken, StaticSession
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
@@ -189,7 +189,7 @@ async def far_topics(task: Task, stack: AsyncExitStack) -> Task:
         if (answer := answer_to(packet.payload.decode())) is not None:
             broker.put(Packet(DOWN, answer.encode()))
 
-    broker.route(UP, Route(receive))
+    broker.set_handler(UP, TopicHandler(receive))
     await broker.subscribe(UP)
     return {}
 
@@ -197,7 +197,7 @@ async def far_topics(task: Task, stack: AsyncExitStack) -> Task:
 async def near_topics(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
     broker = await bare_mqtt(task, "near_broker", "near", stack)
     inbox: asyncio.Queue[str] = asyncio.Queue()
-    broker.route(DOWN, Route(lambda packet: inbox.put_nowait(packet.payload.decode())))
+    broker.set_handler(DOWN, TopicHandler(lambda packet: inbox.put_nowait(packet.payload.decode())))
     await broker.subscribe(DOWN)
 
     async def send(text: str) -> None:

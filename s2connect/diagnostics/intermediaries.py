@@ -93,7 +93,7 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
 async def _measure(broker: BrokerConnection, topic: str) -> Finding:
     """Send messages to ourselves one by one; each has come back and is acknowledged before the next."""
     from s2connect.transports.mqtt.frames import Packet
-    from s2connect.transports.mqtt.receiver import Route
+    from s2connect.transports.mqtt.receiver import TopicHandler
 
     seen: list[float] = []
     both = asyncio.Event()
@@ -103,7 +103,7 @@ async def _measure(broker: BrokerConnection, topic: str) -> Finding:
         if len(seen) == 2:
             both.set()
 
-    broker.route(topic, Route(note))
+    broker.set_handler(topic, TopicHandler(note))
     await broker.subscribe(topic, probe=True)
     answers, pauses = [], []
     for _ in range(ROUNDS):

@@ -13,7 +13,7 @@ from s2connect.certs.tls import pinned_client_context, refusal, wan_client_conte
 from s2connect.diagnostics.findings import Check, Findings, Layer, milliseconds
 from s2connect.diagnostics.probes import ASK_TIMEOUT, addresses_of, connect, fetch_version
 from s2connect.errors import NotReachable, S2ConnectError, TrustError
-from s2connect.https.client import Route
+from s2connect.https.client import Destination
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
 from s2connect.service.objects import name_of
@@ -76,7 +76,7 @@ async def check_peer(
         found.append(tls.ok(f"TLS 1.3{through}, in {milliseconds(time.monotonic() - begun)}."))
         found.append(begin("pin").ok("The certificate comes from a CA that this system trusts."))
     version_check, begun = begin("version"), time.monotonic()
-    version = await fetch_version(url, Route(context, address, proxy), timeout=ASK_TIMEOUT)
+    version = await fetch_version(url, Destination(context, address, proxy), timeout=ASK_TIMEOUT)
     if version is not None:
         found.append(version_check.ok(f"S2 Connect {version}, in {milliseconds(time.monotonic() - begun)}."))
     else:

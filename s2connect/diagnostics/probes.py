@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from s2connect.discovery.resolve import is_local_name, resolve
 from s2connect.errors import NotReachable, PeerTimeout, S2ConnectError
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.model.url import BaseUrl, address_of
 
 T = TypeVar("T")
@@ -73,10 +73,10 @@ async def connect(host: str, port: int, *, timeout: float) -> float:
     return seconds
 
 
-async def fetch_version(url: BaseUrl, route: Route, *, timeout: float) -> str | None:
+async def fetch_version(url: BaseUrl, destination: Destination, *, timeout: float) -> str | None:
     """Return the version of S2 Connect that a server speaks; None if it has no version index (VER-08)."""
     try:
-        async with HttpsClient(route) as http, asyncio.timeout(timeout):
+        async with HttpsClient(destination) as http, asyncio.timeout(timeout):
             version = await http.api_version(url)
     except TimeoutError as error:
         raise error if isinstance(error, S2ConnectError) else PeerTimeout("It did not answer in time.") from error

@@ -25,7 +25,7 @@ from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, addresses_of, fetch_version
 from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE, CertificateManager
 from s2connect.errors import CertificateChanged, ConfigurationError, S2ConnectError, StorageUnavailable, TrustError
-from s2connect.https.client import Route, no_api
+from s2connect.https.client import Destination, no_api
 from s2connect.https.own_addresses import OwnAddress, own_addresses
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
@@ -177,7 +177,7 @@ async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
         begun = time.monotonic()
         failed: S2ConnectError | None = None
         try:
-            if await fetch_version(base, Route(context, address), timeout=ASK_TIMEOUT) is None:
+            if await fetch_version(base, Destination(context, address), timeout=ASK_TIMEOUT) is None:
                 raise no_api(base, " (HTTP 404)")
         except CertificateChanged as error:
             error.what, error.hint = "It shows another certificate than the file holds.", "Restart the service."

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from s2connect.errors import ProtocolViolation, UsageError
-from s2connect.https.client import HttpReply, HttpsClient, Route
+from s2connect.https.client import Destination, HttpReply, HttpsClient
 from s2connect.model.common import MalformedMessage, Role
 from s2connect.model.proxy import Proxy
 from s2connect.model.registry import EndpointRecord, RegistryStatus
@@ -53,7 +53,7 @@ class RegistryClient:
             proxy: Connect through it, where there is no address.
         """
         self._url = url
-        self._route = Route(context, address, proxy if address is None else None)
+        self._destination = Destination(context, address, proxy if address is None else None)
 
     async def endpoints(
         self,
@@ -85,7 +85,7 @@ class RegistryClient:
             query[role.value.lower()] = "true"
         found: dict[UUID, EndpointRecord] = {}
         offset, previous = 0, b""
-        async with HttpsClient(self._route) as http:
+        async with HttpsClient(self._destination) as http:
             version = await http.api_version(self._url)
             for _ in range(MAX_PAGES):
                 page = query | {"limit": str(PAGE_RECORDS), "offset": str(offset)}
@@ -115,7 +115,7 @@ class RegistryClient:
         Raises:
             ProtocolViolation, NetworkError, TrustError: As with :meth:`endpoints`.
         """
-        async with HttpsClient(self._route) as http:
+        async with HttpsClient(self._destination) as http:
             version = await http.api_version(self._url)
             reply = await self._get(http, version, f"endpoint/{record_id}", {})
         if reply.status == 404:

@@ -147,8 +147,8 @@ class PairingManager:
         """Connect to a server before pairing: nothing secret may be sent to it."""
         local = not self._state.config.connects_to_internet_only
         addresses = [address] if address is not None and local else await self._state.resolver.resolve(url.host)
-        _, route = await http_client.authenticate(url, self._state.pki, addresses=addresses, self_signed=local)
-        async with HttpsClient(route) as http:
+        _, destination = await http_client.authenticate(url, self._state.pki, addresses=addresses, self_signed=local)
+        async with HttpsClient(destination) as http:
             yield http
 
     # A device of ours that waits at an energy manager

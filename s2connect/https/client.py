@@ -57,11 +57,11 @@ class HttpReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Route to a server, and the trust in it.
+class Destination:
+    """Destination of requests: trust, address and proxy of one server.
 
     Attributes:
-        context: TLS context that decides whom to trust.
+        context: TLS context: the trust in the server.
         address: Where to connect to instead of the URL's host, whose name is still the one that is verified.
         proxy: Connect through it; the proxy looks the host up.
     """
@@ -92,13 +92,13 @@ class HttpsClient:
         without_index: Whether the server was found to have no version index (VER-08).
     """
 
-    def __init__(self, route: Route) -> None:
-        self._proxy = route.proxy
+    def __init__(self, destination: Destination) -> None:
+        self._proxy = destination.proxy
         self.without_index = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=route.context,
-                resolver=_Resolver(route.address if route.proxy is None else None),
+                ssl=destination.context,
+                resolver=_Resolver(destination.address if destination.proxy is None else None),
                 use_dns_cache=False,
                 limit=4,
             ),

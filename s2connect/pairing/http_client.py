@@ -31,7 +31,7 @@ from s2connect.errors import (
     StorageError,
     stumbled_over_protocol,
 )
-from s2connect.https.client import HttpReply, HttpsClient, Route
+from s2connect.https.client import Destination, HttpReply, HttpsClient
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxy
@@ -86,12 +86,12 @@ async def authenticate(
     proxy: Proxy | None = None,
     self_signed: bool = True,
     timeout: float = DEFAULT_TIMINGS.connect,
-) -> tuple[ServerProof, Route]:
+) -> tuple[ServerProof, Destination]:
     """Determine how a pairing server can be authenticated before pairing (TRUST-03, TRUST-04).
 
     A server whose certificate a public CA vouches for and whose name is not ``.local`` counts by its name (D); a
     self-signed one by its leaf certificate (F), at whatever address. What the peer says of itself plays no part.
-    The route that is returned accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
+    The destination accepts exactly the leaf that was seen (TRUST-05), at the address where it was seen.
     Without ``self_signed`` the latter is refused: a WAN endpoint has no local network of its own (ROLE-03 a).
     ``addresses`` are tried in turn instead of resolving the URL's host; ``proxy`` is used where there are none.
 
@@ -114,8 +114,10 @@ async def authenticate(
                 raise
             untrusted = error
         else:
-            route = _only_this(chain) if proxy is None else Route(leaf_client_context(chain.leaf_der), None, proxy)
-            return ServerProof(wan_binding(url.host), None), route
+            destination = (
+                _only_this(chain) if proxy is None else Destination(leaf_client_context(chain.leaf_der), None, proxy)
+            )
+            return ServerProof(wan_binding(url.host), None), destination
     if not self_signed:
         raise untrusted or NotPublic(f"{for_display(url.host, 100)} is no name of a server on the internet.")
     # A certificate of its own counts where the server is reached directly, at whatever address (errata S2C-31).
@@ -131,8 +133,8 @@ async def authenticate(
     return ServerProof(lan_binding(chain.leaf_fingerprint), Pin(chain.ca_fingerprint, chain.ca_der)), _only_this(chain)
 
 
-def _only_this(chain: CapturedChain) -> Route:
-    return Route(leaf_client_context(chain.leaf_der), chain.address)
+def _only_this(chain: CapturedChain) -> Destination:
+    return Destination(leaf_client_context(chain.leaf_der), chain.address)
 
 
 async def pair(
@@ -165,7 +167,7 @@ async def pair(
             itself).
         StorageError: It could not be stored; the attempt was given up at the server.
     """
-    proof, route = await _patiently(
+    proof, destination = await _patiently(
         lambda: authenticate(
             url, pki, addresses=addresses, proxy=proxy, self_signed=self_signed, timeout=timings.connect
         ),
@@ -177,20 +179,24 @@ async def pair(
         endpoint, node, code, proof, entropy, session_url, ca_fingerprint, server_node, force
     )
     try:
-        return await _pair(attempt, url, route, pairings, timings)
+        return await _pair(attempt, url, destination, pairings, timings)
     except (PairingRefused, PeerBusy, ProtocolViolation) as error:
         plain = node.standard_only()
         if plain == node or not stumbled_over_protocol(error):
             raise
         _log.info("%s may not support every protocol name of ours; asking with the standard's alone", url.host)
     again = replace(attempt, node=plain, entropy=os.urandom(CLIENT_ENTROPY))
-    return await _pair(again, url, route, pairings, timings)
+    return await _pair(again, url, destination, pairings, timings)
 
 
 async def _pair(
-    attempt: PairingClientAttempt, url: BaseUrl, route: Route, pairings: DurablePairings, timings: PairingTimings
+    attempt: PairingClientAttempt,
+    url: BaseUrl,
+    destination: Destination,
+    pairings: DurablePairings,
+    timings: PairingTimings,
 ) -> Pairing:
-    async with HttpsClient(route) as http:
+    async with HttpsClient(destination) as http:
         run = _Run(attempt, http, url, timings)
         try:
             agreed = await run.agree()

@@ -193,8 +193,8 @@ async def wait_for_pairing(
         return AfterPoll.STOP
     while True:
         try:
-            _, route = await authenticate(url, pki, addresses=() if address is None else (address,))
-            async with HttpsClient(route) as http:
+            _, destination = await authenticate(url, pki, addresses=() if address is None else (address,))
+            async with HttpsClient(destination) as http:
                 version = await http.api_version(url)
                 then = await _poll(core, http, url, version, on_order)
         except IncompatibleApiVersion as error:

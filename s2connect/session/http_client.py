@@ -22,7 +22,7 @@ from s2connect.errors import (
     StorageError,
     stumbled_over_protocol,
 )
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxies
@@ -79,14 +79,14 @@ class SessionClient:
         self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._standard_only: set[PairKey] = set()
 
-    async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
-        """Return the route to the server of a pairing, with the trust in it (TRUST-06, TRUST-07).
+    async def destination(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Destination:
+        """Return the destination of requests to the server of a pairing (TRUST-06, TRUST-07).
 
         Where only the fingerprint of its CA is known yet, the chain is fetched once, compared and stored.
         """
         pin = pairing.pin
         if pin is None:
-            return Route(self._pki, address, self._proxies.towards(url.host) if address is None else None)
+            return Destination(self._pki, address, self._proxies.towards(url.host) if address is None else None)
         if pin.ca_der is None:
             pin = await self._complete(pairing, pin, url, address)
         assert pin.ca_der is not None
@@ -95,7 +95,7 @@ class SessionClient:
             if len(self._contexts) >= MAX_CONTEXTS:
                 self._contexts.pop(next(iter(self._contexts)))
             context = self._contexts[pin.ca_fingerprint] = pinned_client_context(pin.ca_der)
-        return Route(context, address)
+        return Destination(context, address)
 
     async def _complete(self, pairing: Pairing, pin: Pin, url: BaseUrl, address: str | None) -> Pin:
         chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
@@ -133,13 +133,13 @@ class SessionClient:
         """
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client opens sessions"
-        route = await self.route(pairing, url, address)
+        destination = await self.destination(pairing, url, address)
         node = replace(
             node, communication_protocols=tuple(n for n in node.communication_protocols if n in self._transports)
         )
         plain = node.standard_only()
         node = plain if pairing.key in self._standard_only else node
-        async with HttpsClient(route) as http:
+        async with HttpsClient(destination) as http:
             version = await http.api_version(url)
             try:
                 accepted = await self._initiate(http, url, version, endpoint, node, pairing)
@@ -160,18 +160,20 @@ class SessionClient:
                 _log.warning("the old access token could not be removed: %s", error.kind)
         protocol, s2_version = accepted.selected_communication_protocol, accepted.selected_s2_message_version
         info = ConnectionInfo(protocol, pairing.key.local, pairing.key.remote, s2_version, f"{url.host}:{url.port}")
-        trust = await self._trust(url, route, details)
+        trust = await self._trust(url, destination, details)
         return await _connected(lambda: self._transports[protocol].connect(info, details, trust)), accepted
 
-    async def _trust(self, url: BaseUrl, route: Route, details: CommunicationDetails) -> Trust:
+    async def _trust(self, url: BaseUrl, destination: Destination, details: CommunicationDetails) -> Trust:
         """Return the trust for the WebSocket, which may be on another host, with its own address or proxy."""
         host = _websocket_host(details)
         if host is None or host == url.host:
-            return Trust(route.context, route.address, route.proxy)
+            return Trust(destination.context, destination.address, destination.proxy)
         addresses = await self._addresses_of(host) if self._addresses_of is not None else []
         if addresses:
-            return Trust(route.context, addresses[0], None)
-        return Trust(route.context, None, self._proxies.towards(host) if route.context is self._pki else None)
+            return Trust(destination.context, addresses[0], None)
+        return Trust(
+            destination.context, None, self._proxies.towards(host) if destination.context is self._pki else None
+        )
 
     async def _initiate(
         self, http: HttpsClient, url: BaseUrl, version: str, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing
@@ -201,9 +203,9 @@ class SessionClient:
         """End the pairing at the communication server (UNP-01). Returns also when there was none on that side."""
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client calls unpair"
-        route = await self.route(pairing, url, address)
+        destination = await self.destination(pairing, url, address)
         body = Unpair(client_node_id=pairing.key.local, server_node_id=pairing.key.remote)
-        async with HttpsClient(route) as http:
+        async with HttpsClient(destination) as http:
             version = await http.api_version(url)
             for token in tokens:
                 reply = await http.post(url, version, "unpair", body, bearer=token)

@@ -1,4 +1,4 @@
-"""Outbox: ReceptionStatuses that wait to be written, and the form in which a message of ours leaves."""
+"""Queue of ReceptionStatuses that wait to be written, and the form in which a message of ours leaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTBOX_LIMIT = 2000
 """ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
 
 
-class Outbox:
+class StatusQueue:
     """Queue of ReceptionStatuses and the task that writes them: reading goes on while there is no room to write.
 
     ``transmit`` writes a text, or raises ConnectionClosed; ``failed`` ends the session because of another error.

@@ -42,7 +42,7 @@ from s2connect.session.answers import (
 )
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
-from s2connect.session.outbox import OUTBOX_LIMIT, Outbox, sendable
+from s2connect.session.outbox import OUTBOX_LIMIT, StatusQueue, sendable
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -168,7 +168,7 @@ class Session:
         self._closed: ConnectionClosed | None = None
         self._ended = asyncio.Event()
         name = f"s2connect-session-{self.info.remote}"
-        self._outbox = Outbox(self._transmit, self._failed, f"{name}-writer")
+        self._outbox = StatusQueue(self._transmit, self._failed, f"{name}-writer")
         self._pump = asyncio.create_task(self._run(), name=f"{name}-pump")
 
     @property

@@ -27,7 +27,7 @@ from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import PeerBusy, PeerTimeout, S2ConnectError
 from s2connect.events import Event, EventHub, Paired, Unpaired
-from s2connect.https.client import HttpReply, Route
+from s2connect.https.client import Destination, HttpReply
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalEndpoint, LocalNode
 from s2connect.model.proxy import Proxies
@@ -129,8 +129,8 @@ class TurnedStore:
 
 
 class _SessionClient(session_client.SessionClient):
-    async def route(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Route:
-        return Route(PKI)  # there is nothing to authenticate within a process
+    async def destination(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Destination:
+        return Destination(PKI)  # there is nothing to authenticate within a process
 
 
 class _Recorder(EventHub):
@@ -243,7 +243,7 @@ class Side:
             ca_fingerprint=CA,
         )
         return await pairing_client._pair(
-            attempt, other.pairing_url, Route(PKI), self.pairings, pairing_client.DEFAULT_TIMINGS
+            attempt, other.pairing_url, Destination(PKI), self.pairings, pairing_client.DEFAULT_TIMINGS
         )
 
     async def unpair(self, other: Side) -> Pairing:
@@ -288,7 +288,7 @@ class World:
             deployment = device if role is Role.RM else Deployment.LAN
             self.sides[name] = Side(self, name, role, deployment, await open_store(), number)
 
-    def http(self, route: Route) -> _Http:
+    def http(self, destination: Destination) -> _Http:
         return _Http(self)
 
     async def do(self, call: str) -> str:

@@ -31,7 +31,7 @@ from s2connect.errors import (
     SessionRefused,
     UsageError,
 )
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.messages.enums import Check
 from s2connect.model.session_init import InitiateSession
 from s2connect.store.base import PairKey, Pin, Record, token_digest
@@ -267,7 +267,7 @@ async def test_the_server_removes_all_asks_for_a_new_session_and_closes(
             texts.append(json.loads(text))  # noqa: PERF401 - until the connection ends
     assert (texts[-1]["message_type"], texts[-1]["request"]) == ("SessionRequest", "RECONNECT")
     context = pinned_client_context(cem._certificates._ca.certificate.public_bytes(Encoding.DER))  # type: ignore[union-attr]
-    async with HttpsClient(Route(context)) as http:
+    async with HttpsClient(Destination(context)) as http:
         again = InitiateSession(
             client_node_id=key.local,
             server_node_id=key.remote,
@@ -456,7 +456,7 @@ async def test_the_fingerprint_of_the_leaf_pins_the_root_that_is_shown_with_it(
     chain = await capture_chain("127.0.0.1", cem.session_url.port, timeout=slowed(10))
     given = replace(pairing, pin=Pin(chain.leaf_fingerprint))
 
-    await rm._client.route(given, cem.session_url, None)
+    await rm._client.destination(given, cem.session_url, None)
 
     [pinned] = await rm.pairings()
     assert chain.ca_fingerprint is not None

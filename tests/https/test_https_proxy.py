@@ -16,7 +16,7 @@ from s2connect.certs.chain import verify_pki
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import CertificateRefused, ConfigurationError, NotReachable
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.model.proxy import Proxies, Proxy
 from s2connect.model.url import BaseUrl
 from tests.endpoint.conftest import MEASUREMENT, Wan, lan_config
@@ -166,7 +166,7 @@ async def test_a_proxy_that_refuses_is_named(password: str | None, given: str | 
         with pytest.raises(NotReachable, match=f"proxy 127.0.0.1:{running.port} .*HTTP {status}") as raised:
             await verify_pki("cem.example.com", 443, context, proxy=proxy, timeout=5)
         assert "wrong" not in str(raised.value)
-        async with HttpsClient(Route(context, None, proxy)) as http:
+        async with HttpsClient(Destination(context, None, proxy)) as http:
             with pytest.raises(NotReachable, match=f"proxy 127.0.0.1:{running.port} .*HTTP {status}"):
                 await http.api_version(BaseUrl("https://cem.example.com/pairing/"))
     with pytest.raises(NotReachable, match="proxy"):
@@ -182,7 +182,7 @@ async def test_a_certificate_is_verified_behind_the_proxy(wan: Wan) -> None:
             proxy = Proxy.parse(f"http://user:p%40ss@{running.address}")
             context = wan_client_context(wan.anchors)
             await verify_pki("cem.example.com", port, context, proxy=proxy, timeout=5)
-            async with HttpsClient(Route(context, None, proxy)) as http:
+            async with HttpsClient(Destination(context, None, proxy)) as http:
                 assert await http.api_version(cem.pairing_url)
             with pytest.raises(CertificateRefused, match=r"other\.example\.com"):
                 await verify_pki("other.example.com", port, context, proxy=proxy, timeout=5)

@@ -16,7 +16,7 @@ import s2connect.https.connection as connection_module
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.https.rate import AddressLimiter
 from s2connect.https.server import HttpsServer, answer, bearer, read_body
 from s2connect.model.secret import AccessToken
@@ -119,7 +119,7 @@ async def test_a_port_that_is_taken_is_named(server: HttpsServer) -> None:
 async def test_the_client_fetches_the_index_and_says_when_no_version_fits(
     server: HttpsServer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with HttpsClient(Route(context)) as http:
+    async with HttpsClient(Destination(context)) as http:
         assert await http.api_version(BaseUrl(url(server))) == "v1"
         monkeypatch.setattr("s2connect.https.server.API_VERSIONS", ("v2", "v3"))
         with pytest.raises(IncompatibleApiVersion, match="v2, v3"):
@@ -131,11 +131,11 @@ async def test_a_server_without_an_index_is_taken_for_v1_and_the_log_says_so(
     server: HttpsServer, context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     bare, nothing = (BaseUrl(f"https://127.0.0.1:{server.port}/{path}/") for path in ("bare", "nothing"))
-    async with HttpsClient(Route(context)) as http:
+    async with HttpsClient(Destination(context)) as http:
         assert await http.api_version(bare) == "v1"
         assert f"{bare} has no version index (HTTP 404), which the standard demands; trying v1" in caplog.messages
         assert (await http.post(bare, "v1", "echo", b"{}")).status == 200
-    async with HttpsClient(Route(context)) as http:
+    async with HttpsClient(Destination(context)) as http:
         assert await http.api_version(nothing) == "v1"
         with pytest.raises(ProtocolViolation, match=r"There is no S2 Connect at .*/nothing/ \(HTTP 404\)"):
             await http.post(nothing, "v1", "echo")
@@ -144,13 +144,13 @@ async def test_a_server_without_an_index_is_taken_for_v1_and_the_log_says_so(
 async def test_the_client_bounds_time_and_names_a_busy_server(server: HttpsServer, context: ssl.SSLContext) -> None:
     base = BaseUrl(url(server))
     server._limiter = AddressLimiter(burst=1.5, refill=0.0)
-    async with HttpsClient(Route(context)) as http:
+    async with HttpsClient(Destination(context)) as http:
         await http.post(base, "v1", "echo")
         with pytest.raises(PeerBusy) as busy:
             await http.post(base, "v1", "echo")
         assert busy.value.status == 429
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        async with HttpsClient(Route(context)) as http:
+        async with HttpsClient(Destination(context)) as http:
             with pytest.raises(PeerTimeout):
                 await http.post(BaseUrl(f"https://127.0.0.1:{port}/"), "v1", "echo", timeout=0.2)

@@ -12,7 +12,7 @@ import pytest
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.certs.tls import ServerContext, pinned_client_context
-from s2connect.https.client import HttpsClient, Route
+from s2connect.https.client import Destination, HttpsClient
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl
@@ -55,4 +55,4 @@ async def serving(mount: Callable[[HttpsServer], None], host: str = "127.0.0.1")
 
 
 def https_client() -> HttpsClient:
-    return HttpsClient(Route(trusting()))
+    return HttpsClient(Destination(trusting()))

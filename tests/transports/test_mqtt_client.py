@@ -41,7 +41,7 @@ from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
 from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list
@@ -104,7 +104,7 @@ def topic(user: str, name: str = "x") -> str:
 
 async def inbox(connection: BrokerConnection, name: str) -> asyncio.Queue[Packet]:
     queue: asyncio.Queue[Packet] = asyncio.Queue()
-    connection.route(name, Route(queue.put_nowait))
+    connection.set_handler(name, TopicHandler(queue.put_nowait))
     await connection.subscribe(name)
     return queue
 
@@ -252,7 +252,7 @@ async def test_the_broker_says_who_is_not_there_and_what_is_not_allowed(broker: 
 async def test_nobody_hears_or_writes_on_the_topics_of_another_client(broker: Mosquitto, connect: Connect) -> None:
     a, b, admin = await connect(broker, "a"), await connect(broker, "b"), await connect(broker, ADMIN)
     mine, theirs = await inbox(b, topic("b")), asyncio.Queue[Packet]()
-    a.route(topic("b"), Route(theirs.put_nowait))
+    a.set_handler(topic("b"), TopicHandler(theirs.put_nowait))
     for wished in ("#", topic("b"), "s2/s2/0/+/b/#"):
         await a.subscribe(wished)
     assert await a.publish(Packet(topic("b"), b"forged")) == NOT_AUTHORIZED

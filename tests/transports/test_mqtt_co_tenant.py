@@ -22,7 +22,7 @@ from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.frames import MAX_OPEN_PACKET_BYTES, PLAIN_CONTROL, PLAIN_DATA, Packet
 from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list
 from tests.waits import within
@@ -246,7 +246,7 @@ class Archive:
     async def record(self, count: int) -> None:
         """Let an honest client try so often while no server listens."""
         await self.site.server.close()
-        self.site.admin.route(OPEN, Route(self.kept.append))
+        self.site.admin.set_handler(OPEN, TopicHandler(self.kept.append))
         await self.site.admin.subscribe(OPEN)
         while len(self.kept) < count:
             trying = asyncio.create_task(self.site.client.connect_static(_static()))
@@ -255,7 +255,7 @@ class Archive:
                 await asyncio.sleep(0.005)
             trying.cancel()
             await asyncio.gather(trying, return_exceptions=True)
-        self.site.admin.route(OPEN, None)
+        self.site.admin.set_handler(OPEN, None)
 
     async def replay(self) -> None:
         for packet in self.kept:
@@ -287,7 +287,7 @@ async def test_old_opens_after_a_restart_let_an_honest_client_wait_no_longer_tha
         await site.assert_stands((await taken.get(), client))
     assert taken.empty()
     assert site.first is not None
-    assert len(site.first._receiver.routes) == 1 + MAX_UNCONFIRMED  # open; the displaced session has left nothing
+    assert len(site.first._receiver.handlers) == 1 + MAX_UNCONFIRMED  # open; the displaced session has left nothing
     assert len(server._accepting) == MAX_UNCONFIRMED - 1
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from s2connect.model.log_limiter import PERIOD
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES, MalformedPublish, write_publish
-from s2connect.transports.mqtt.receiver import EXPECTED, Receiver, Route
+from s2connect.transports.mqtt.receiver import EXPECTED, Receiver, TopicHandler
 
 LONGEST = 10_000
 
@@ -27,8 +27,8 @@ class Rig:
         self.drops: Counter[str] = Counter()
         self.got: list[Packet] = []
         self.receiver = Receiver(LONGEST, self.drops, "broker", lambda: self.now)
-        self.receiver.routes["any"] = Route(self.got.append)
-        self.receiver.routes["open"] = Route(self.got.append, 100, only_qos_1=True)
+        self.receiver.handlers["any"] = TopicHandler(self.got.append)
+        self.receiver.handlers["open"] = TopicHandler(self.got.append, 100, only_qos_1=True)
 
     def give(self, packet: Packet, packet_id: int = 7, *, qos: int = 1) -> None:
         raw = write_publish(packet, packet_id)
@@ -42,8 +42,8 @@ class Rig:
 def test_every_message_is_acknowledged_whatever_becomes_of_it() -> None:
     """Twenty that are not are the end of everything that the broker sends: that is the window."""
     rig = Rig()
-    rig.receiver.routes["fault"] = Route(faulty)
-    rig.receiver.routes["ignored"] = Route(lambda packet: "proof")
+    rig.receiver.handlers["fault"] = TopicHandler(faulty)
+    rig.receiver.handlers["ignored"] = TopicHandler(lambda packet: "proof")
     many = (("a", "b"),) * (MAX_USER_PROPERTIES + 1)
     for number, packet in enumerate(
         [
@@ -127,7 +127,7 @@ def test_any_beginning_is_dropped_or_waited_for(start: bytes, command: int, leng
 
 def test_a_fault_of_a_handler_is_logged_with_its_traceback_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
-    rig.receiver.routes["fault"] = Route(faulty)
+    rig.receiver.handlers["fault"] = TopicHandler(faulty)
     for _ in range(100):
         rig.give(Packet("fault", b"x"))
     assert caplog.text.count("Traceback") == 1
@@ -151,7 +151,7 @@ def test_the_log_is_bounded_and_says_how_many(caplog: pytest.LogCaptureFixture) 
 def test_what_belongs_to_normal_work_is_counted_and_not_said(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     for reason in sorted(EXPECTED):
-        rig.receiver.routes["ignored"] = Route(lambda packet, reason=reason: reason)  # type: ignore[misc]
+        rig.receiver.handlers["ignored"] = TopicHandler(lambda packet, reason=reason: reason)  # type: ignore[misc]
         rig.give(Packet("ignored", b"x"))
     assert rig.drops == dict.fromkeys(EXPECTED, 1)
     assert not caplog.records

@@ -44,7 +44,7 @@ from s2connect.transports.mqtt.parameters import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import ADMIN, PREFIX, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
@@ -137,7 +137,7 @@ async def watch() -> AsyncIterator[Watch]:
             admin = await broker.connect(ADMIN)
             stack.push_async_callback(admin.close)
             seen: list[Packet] = []
-            admin._receiver.routes = _Everything(seen)
+            admin._receiver.handlers = _Everything(seen)
             admin._client.subscribe("#", options=SubscribeOptions(1, noLocal=True))  # with what is retained
             await admin.subscribe("nothing")
             return admin, seen
@@ -145,12 +145,12 @@ async def watch() -> AsyncIterator[Watch]:
         yield start
 
 
-class _Everything(dict[str, Route]):
+class _Everything(dict[str, TopicHandler]):
     def __init__(self, seen: list[Packet]) -> None:
         self._seen = seen
 
     def get(self, topic: object, default: object = None) -> Any:
-        return Route(self._seen.append)
+        return TopicHandler(self._seen.append)
 
 
 # --- sessions
@@ -385,7 +385,7 @@ async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, mak
 
     assert ends.client._home is not None
     ends.client._home.pace = Watched(0.1)
-    admin._receiver.routes = _Times(arrived, loop.time)
+    admin._receiver.handlers = _Times(arrived, loop.time)
     nodes = [NodeId(UUID(int=number)) for number in range(100, 106)]
     offers = [ends.server.offer(replace(ends.mine, remote=node)) for node in nodes]
     await asyncio.gather(
@@ -402,12 +402,12 @@ async def test_the_opens_behind_one_connection_are_spread(broker: Mosquitto, mak
     assert OPEN_INTERVAL > 0.0
 
 
-class _Times(dict[str, Route]):
+class _Times(dict[str, TopicHandler]):
     def __init__(self, at: list[float], clock: Callable[[], float]) -> None:
         self._at, self._clock = at, clock
 
     def get(self, topic: object, default: object = None) -> Any:
-        return Route(lambda packet: self._at.append(self._clock()) if packet.topic.endswith("/open") else None)
+        return TopicHandler(lambda packet: self._at.append(self._clock()) if packet.topic.endswith("/open") else None)
 
 
 # --- losses

@@ -39,7 +39,7 @@ from s2connect.transports.mqtt.publish import (
     write_puback,
     write_publish,
 )
-from s2connect.transports.mqtt.receiver import Receiver, Route
+from s2connect.transports.mqtt.receiver import Receiver, TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import set_tls_buffer
 
@@ -322,12 +322,12 @@ class BrokerConnection:
 
     # --- receiving
 
-    def route(self, topic: str, route: Route | None) -> None:
+    def set_handler(self, topic: str, handler: TopicHandler | None) -> None:
         """Set the handler of a topic; None removes it."""
-        if route is None:
-            self._receiver.routes.pop(topic, None)
+        if handler is None:
+            self._receiver.handlers.pop(topic, None)
         else:
-            self._receiver.routes[topic] = route
+            self._receiver.handlers[topic] = handler
 
     async def subscribe_once(self, topic: str) -> None:
         """Subscribe, if this connection has not done so before. Raises as :meth:`subscribe`."""
@@ -413,7 +413,7 @@ class BrokerConnection:
         self._unacknowledged.clear()
         self._backlog.clear()
         self._admit()
-        self._receiver.routes.clear()
+        self._receiver.handlers.clear()
         self.ended.set()
         ends, self._ends = self._ends, []
         for call in ends:

@@ -23,7 +23,7 @@ from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, Stat
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received
 from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
@@ -76,7 +76,7 @@ class MqttConnection(Connection):
         self._open_packet: Packet | None = None
         self._refused = False
         self._why = ""
-        broker.route(channel.inbound_topic, Route(self._receive))
+        broker.set_handler(channel.inbound_topic, TopicHandler(self._receive))
         self._let_go = broker.at_end(lambda _: self._follow(channel.lost()))
 
     # --- opening
@@ -225,7 +225,7 @@ class MqttConnection(Connection):
                 timer.cancel()
         self._let_go()
         topic = self.channel.inbound_topic
-        self._broker.route(topic, None)
+        self._broker.set_handler(topic, None)
         if self._unsubscribe:
             self._broker.unsubscribe(topic)
         if not self._opened.done():

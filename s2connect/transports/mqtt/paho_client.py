@@ -140,7 +140,7 @@ class Stream(asyncio.Protocol):
         self._idle()
 
     def _begin(self, rest: bytes, header: int, length: int) -> None:
-        """Keep the beginning of a packet, or drop it if its route does not take the rest."""
+        """Keep the beginning of a packet, or drop it if its handler does not take the rest."""
         size, here = header + length, len(rest)
         self._needed = size or here + 1
         if header and rest[0] & 0xF0 == _PUBLISH and length != _TOO_LONG:

@@ -60,7 +60,7 @@ class UnusablePublish(ValueError):
 class Head(NamedTuple):
     """Fields of a PUBLISH before the properties, which begin at ``end``. There is no packet identifier at QoS 0.
 
-    In the topic, bytes that are not UTF-8 are replaced, so that it matches no route.
+    In the topic, bytes that are not UTF-8 are replaced, so that it matches no handler.
     """
 
     topic: str

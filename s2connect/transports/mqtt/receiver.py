@@ -18,14 +18,14 @@ EXPECTED = frozenset({"no_session", "repeated", "unknown"})
 QoS 1, and an ``open`` for another instance of the server."""
 
 
-class Route(NamedTuple):
+class TopicHandler(NamedTuple):
     """Handler of one topic, which returns the reason if a message is dropped, and the longest packet that it takes.
 
     With ``only_qos_1`` messages at QoS 0 and retained ones are dropped: they do not wait for our acknowledgements, so
     their publisher decides how many there are.
     """
 
-    handler: Callable[[Packet], str | None]
+    handle: Callable[[Packet], str | None]
     max_bytes: int | None = None
     only_qos_1: bool = False
 
@@ -39,7 +39,7 @@ class Receiver:
     """
 
     def __init__(self, max_bytes: int, drops: Counter[str], where: str, clock: Callable[[], float]) -> None:
-        self.routes: dict[str, Route] = {}
+        self.handlers: dict[str, TopicHandler] = {}
         self.acknowledgements: list[int] = []
         self._max_bytes = max_bytes
         self._drops = drops
@@ -57,9 +57,9 @@ class Receiver:
             raise MalformedPublish("QoS 2 was not subscribed to")
         if head.qos:
             self.acknowledgements.append(head.packet_id)
-        route = self.routes.get(head.topic)
-        reason = self._unwanted(route, head, command, len(raw))
-        if route is None or reason is not None:
+        handler = self.handlers.get(head.topic)
+        reason = self._unwanted(handler, head, command, len(raw))
+        if handler is None or reason is not None:
             self._drop(reason or "no_session")
             return
         try:
@@ -68,7 +68,7 @@ class Receiver:
             self._drop(error.reason)
             return
         try:
-            reason = route.handler(packet)
+            reason = handler.handle(packet)
         except Exception:
             if self._drop("fault"):
                 _log.exception("A message of the broker %s was not handled", self._where)
@@ -82,7 +82,7 @@ class Receiver:
             head = read_head(command, start)
         except MalformedPublish:
             return False  # it is handled when all of it is here
-        reason = self._unwanted(self.routes.get(head.topic), head, command, length)
+        reason = self._unwanted(self.handlers.get(head.topic), head, command, length)
         if reason is None or head.qos > 1:
             return False
         self._discarding = head.packet_id
@@ -104,12 +104,12 @@ class Receiver:
             _log.warning("A message on the topics of the broker %s was dropped: %s%s", self._where, reason, more)
         return more is not None
 
-    def _unwanted(self, route: Route | None, head: Head, command: int, length: int) -> str | None:
+    def _unwanted(self, handler: TopicHandler | None, head: Head, command: int, length: int) -> str | None:
         """Return the reason for which a packet is dropped before it is read; None if it is not."""
-        if route is None:
+        if handler is None:
             return "no_session"
-        if length > (self._max_bytes if route.max_bytes is None else route.max_bytes):
+        if length > (self._max_bytes if handler.max_bytes is None else handler.max_bytes):
             return "too_long"
-        if route.only_qos_1 and (not head.qos or command & 1):
+        if handler.only_qos_1 and (not head.qos or command & 1):
             return "not_qos_1"
         return None

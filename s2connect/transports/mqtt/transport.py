@@ -49,7 +49,7 @@ from s2connect.transports.mqtt.parameters import (
     SessionToken,
     StaticSession,
 )
-from s2connect.transports.mqtt.receiver import Route
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
@@ -177,8 +177,8 @@ class MqttTransport:
 
     async def _listen(self, home: MqttClient, broker: BrokerConnection, node: NodeId) -> None:
         topic = home.space.open(node)
-        handler = Route(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
-        broker.route(topic, handler)
+        handler = TopicHandler(lambda packet: self._on_open(broker, packet), MAX_OPEN_PACKET_BYTES, only_qos_1=True)
+        broker.set_handler(topic, handler)
         group = home.settings.group
         await broker.subscribe_once(topic if group is None else home.space.shared_open(node, group))
 
