@@ -276,6 +276,10 @@ class Endpoint:
             raise UsageError(f"{'Several nodes fit' if found else 'There is no such node'}; nodes here: {names}.")
         return found[0]
 
+    async def create_node(self, node: NodeConfig) -> Node:
+        """Add a node and keep it in the settings. The errors are those of :meth:`create_nodes`."""
+        return (await self.create_nodes([node]))[0]
+
     async def create_nodes(self, nodes: Sequence[NodeConfig]) -> list[Node]:
         """Add nodes and keep them in the settings, which are written once: all of them, or none.
 
@@ -292,6 +296,10 @@ class Endpoint:
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
         return added
+
+    async def describe_node(self, node: NodeConfig) -> None:
+        """Change the description of a node. The errors are those of :meth:`describe_nodes`."""
+        await self.describe_nodes([node])
 
     async def describe_nodes(self, nodes: Sequence[NodeConfig]) -> None:
         """Change the descriptions of nodes, with one write of the settings; peers get them with their next session.

@@ -264,12 +264,13 @@ def moment(text: str) -> datetime:
 
 def check_agreement(version: str, name: str, document: Any) -> None:
     accepted = message_schemas.validator(version, name)(document)
+    label = None
     try:
         parse(json.dumps(document), version, strict=True)
-    except InvalidMessage:
-        assert not accepted, document
-    else:
-        assert accepted, document
+    except InvalidMessage as refused:
+        label = refused.label
+    if label != f"more than {MAX_VALUES} values":  # which a schema does not count
+        assert (label is None) is accepted, document
 
 
 @pytest.mark.rule("MSG-05")
