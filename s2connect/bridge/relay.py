@@ -273,7 +273,7 @@ class Relay:
         return [*answers, *(Out(side.other, text, key) for text in translation.onward)]
 
     def _acknowledged(self, side: Role, message: Message) -> list[Out]:
-        """A ReceptionStatus from one side, about a message of the other."""
+        """Handle a ReceptionStatus from one side, about a message of the other."""
         if self._translator is None:
             return self._pass_on(side, message)
         ok = message.status == ReceptionStatusValue.OK
@@ -320,7 +320,7 @@ class Relay:
                 _log.warning(what, self.counters.name, message.type, side, finding.label, more)
 
     def _now(self) -> datetime | None:
-        """The time of the day, where anything depends on it."""
+        """Return the time of the day; None where nothing depends on it."""
         return self._wall() if self.policy.check is Check.RULES else None
 
     @property

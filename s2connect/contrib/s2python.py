@@ -220,7 +220,7 @@ class _OtherHalf:
         self._unacknowledged: set[str] = set()
 
     def opening(self) -> str:
-        """The peer's Handshake."""
+        """Return the peer's Handshake."""
         return self._write("Handshake", role=self._role.other.value, supported_protocol_versions=[self._version])
 
     def answers(self, message: Message) -> list[str]:
@@ -246,7 +246,7 @@ class _OtherHalf:
         return True
 
     def _chosen(self, message: Message) -> str | None:
-        """The version of s2-python's models in the application's spelling (VER-06); None if it has another one."""
+        """Return the version of s2-python's models as the application spells it (VER-06); None if another."""
         if message.type == "HandshakeResponse":
             versions = [message.body.get("selected_protocol_version")]
         else:
@@ -263,7 +263,7 @@ class _OtherHalf:
 
 
 def _ddbc_of_the_standard(text: str) -> str:
-    """A description as s2-python writes it, as the schema has it."""
+    """Return a description of s2-python as the schema has it."""
     value = json.loads(text)
     for actuator in value["actuators"]:
         for mode in actuator["operation_modes"]:
@@ -274,7 +274,7 @@ def _ddbc_of_the_standard(text: str) -> str:
 
 
 def _ddbc_of_s2python(text: str) -> str:
-    """A message as s2-python reads it; what is no good description of the beta stays as it is."""
+    """Return a message as s2-python reads it; what is no valid description of the beta stays as it is."""
     try:
         message = read_message(text)
         if message.type != SYSTEM_DESCRIPTION:

@@ -136,7 +136,7 @@ set_tcp_nodelay true
         return [executable, "-c", str(config)]
 
     def _rumqttd(self) -> str:
-        """Its configuration. It has no access list, and its sessions end with the connection in any case."""
+        """Return the configuration of rumqttd, which has no access list; its sessions end with connections."""
         users = "".join(f"{json.dumps(name)} = {json.dumps(a.password)}\n" for name, a in self.accounts.items())
         return (
             "id = 0\n"
@@ -157,7 +157,7 @@ def mosquitto() -> tuple[str, str] | None:
 
 
 def _access_list(accounts: Mapping[str, Account]) -> str:
-    """Servers have the topics of their nodes, everybody what the binding gives to clients (MQ-03)."""
+    """Return the access list: servers have the topics of their nodes, clients what the binding gives them (MQ-03)."""
     lines = []
     for name, account in accounts.items():
         if account.nodes:

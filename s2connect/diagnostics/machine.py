@@ -169,7 +169,7 @@ def multicast(results: Sequence[MulticastResult]) -> Finding:
         answer = f"{others} other {'host answers' if others == 1 else 'hosts answer'}"
     else:
         answer = "no other host answers: there is none, or the network keeps multicast back"
-    return MULTICAST.ok(f"This machine hears its own multicast on {own}; {answer}.")
+    return MULTICAST.ok(f"This machine receives its own multicast on {own}; {answer}.")
 
 
 def responders(others: Collection[str], *, ours: bool, answers: bool) -> Finding:

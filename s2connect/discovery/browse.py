@@ -307,6 +307,6 @@ class _Listener(RecordUpdateListener):
 
 
 def _reading_order(record: DNSRecord) -> int:
-    """A packet may name a host before the service that makes it interesting."""
+    """Return the sort key of a record: services before hosts, because a packet may have them the other way round."""
     kinds = (PTR, SRV, TXT)
     return kinds.index(record.type) if record.type in kinds else len(kinds)

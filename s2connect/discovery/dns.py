@@ -42,12 +42,12 @@ def query(questions: Iterable[tuple[str, int]]) -> DNSOutgoing:
 
 
 def response() -> DNSOutgoing:
-    """An announcement, still empty."""
+    """Return an empty announcement."""
     return DNSOutgoing(_RESPONSE_FLAGS)
 
 
 def address_text(record: DNSAddress) -> str:
-    """The address of an A or AAAA record; a link-local IPv6 one with the zone it came from, if that is known."""
+    """Return the address of an A or AAAA record; a link-local IPv6 one with the zone it came from, if that is known."""
     address = ipaddress.ip_address(record.address)
     if address.version == 6 and address.is_link_local and record.scope_id:
         return f"{address}%{record.scope_id}"

@@ -124,7 +124,7 @@ class EndpointTable:
     # What arrives
 
     def pointer(self, name: str, role: Role | None, ttl: float, now: float) -> None:
-        """A service was named under the service type (``role`` is None) or a subtype."""
+        """Add a service that was named under the service type (``role`` is None) or a subtype."""
         key = name.lower()
         if not key.endswith(f".{SERVICE_TYPE}") or not _fits_in_query(name):
             return
@@ -144,7 +144,7 @@ class EndpointTable:
             entry.touch(now)
 
     def service(self, name: str, host: str, ttl: float, now: float) -> None:
-        """A service named its host."""
+        """Set the host of a service."""
         entry = self._entries.get(name.lower())
         if entry is None or not _fits_in_query(host):
             return
@@ -163,7 +163,7 @@ class EndpointTable:
         entry.service = _Lifetime.of(ttl, now)
 
     def text(self, name: str, data: bytes, ttl: float, now: float) -> TxtRefused | None:
-        """A service sent its TXT record; returns why it is refused if that is new."""
+        """Set the TXT record of a service; return why it is refused if that is new."""
         entry = self._entries.get(name.lower())
         if entry is None or ttl <= 0:
             return None
@@ -180,7 +180,7 @@ class EndpointTable:
         return None
 
     def addresses(self, host: str, addresses: Iterable[str], ttl: float, now: float, *, whole: bool) -> None:
-        """A host named addresses, all of one family and, if ``whole``, all it has of it."""
+        """Set addresses of a host, all of one family and, if ``whole``, all it has of it."""
         known_host = self._hosts.get(host.lower())
         if known_host is None:
             return
@@ -203,7 +203,7 @@ class EndpointTable:
                 self._entries[name].touch(now)
 
     def network_changed(self, now: float) -> None:
-        """This machine has another address or link: search anew."""
+        """Search anew, because this machine has another address or link."""
         self._search_at, self._interval = max(now, self._searched_at + FIRST_INTERVAL), 0.0
 
     def reconfirm(self, now: float) -> None:
@@ -257,7 +257,7 @@ class EndpointTable:
         return due
 
     def known_pointers(self, now: float) -> list[tuple[str, Role | None, float]]:
-        """Pointers that need not be repeated in answer to a search, with their remaining seconds."""
+        """Return the pointers that need not be repeated in answer to a search, with their remaining seconds."""
         return [
             (entry.name, role, lifetime.expiry - now)
             for entry in self._entries.values()

@@ -62,7 +62,7 @@ class RegistryClient:
         role: Role | None = None,
         status: RegistryStatus = RegistryStatus.PUBLIC,
     ) -> list[EndpointRecord]:
-        """The endpoints of the registry, all pages together (REG-03). Their texts are a stranger's.
+        """Return the endpoints of the registry, all pages together (REG-03). Their texts are a stranger's.
 
         An invalid record is left out with a warning (REG-02).
 
@@ -110,7 +110,7 @@ class RegistryClient:
         return list(found.values())[:MAX_RECORDS]
 
     async def endpoint(self, record_id: UUID) -> EndpointRecord | None:
-        """One endpoint by its id in the registry; None where there is none.
+        """Return an endpoint by its id in the registry; None where there is none.
 
         Raises:
             ProtocolViolation, NetworkError, TrustError: As with :meth:`endpoints`.

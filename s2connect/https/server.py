@@ -274,7 +274,7 @@ def answer(status: int, body: Wire | None = None) -> web.Response:
 
 
 def tls_object(request: web.Request) -> ssl.SSLObject:
-    """The TLS connection on which a request arrived."""
+    """Return the TLS connection on which a request arrived."""
     transport = request.transport
     tls = transport.get_extra_info("ssl_object") if transport is not None else None
     if tls is None:

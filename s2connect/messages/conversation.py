@@ -174,7 +174,7 @@ class Conversation:
         return parsed
 
     def _identified(self, message: Message | S2Message) -> IdentifiedMessage | None:
-        """The typed message, unless nothing follows from it."""
+        """Return the typed message; None where nothing follows from it."""
         if self.check is not Check.RULES:
             return None
         if isinstance(message, Message):

@@ -193,7 +193,7 @@ class Translator:
         return Translation(tuple(self._with_rate(description) for description in valid))
 
     def _valid(self, now: datetime) -> list[_Description]:
-        """The description that came last of those that are valid already, and the last one after it that will be."""
+        """Return the latest description that is valid already, and the latest after it that will be."""
         begun = [d for d in self._descriptions if d.valid_from <= now][-1:]
         after = self._descriptions.index(begun[0]) + 1 if begun else 0
         return begun + self._descriptions[after:][-1:]

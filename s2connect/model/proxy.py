@@ -48,7 +48,7 @@ class Proxy:
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def reveal_url(self) -> str:
-        """Its URL with the credentials, for libraries."""
+        """Return the URL with the credentials, for libraries."""
         user = f"{self.credentials.reveal()}@" if self.credentials is not None else ""
         return f"http://{user}{self.address}"
 

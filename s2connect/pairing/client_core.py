@@ -169,11 +169,11 @@ class PairingClientAttempt:
     refusal = Step("finalizePairing", FinalizePairing(success=False))
 
     def ended(self) -> None:
-        """The attempt is over on both sides; nothing is owed any more."""
+        """Mark the attempt as over on both sides: no refusal is to be sent."""
         self._state = _State.ENDED
 
     def request(self) -> Step:
-        """The first request. Identical when called again."""
+        """Return the first request. Identical when called again."""
         self._state = _State.REQUESTED
         return Step(
             "requestPairing",

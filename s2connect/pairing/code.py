@@ -182,7 +182,7 @@ class TokenTable:
             typed.void = True
 
     def valid(self, *, now: float, client: NodeId | None = None) -> IssuedToken | None:
-        """The token that counts at ``now``: typed for this client, else dynamic while it lives, else static.
+        """Return the token that counts at ``now``: typed for this client, else dynamic while it lives, else static.
 
         Only one can count, because the server has to answer the client's challenge before it knows what was typed.
         """

@@ -71,7 +71,7 @@ class LongPollClient:
         self._failures = 0
 
     def body(self) -> WireList | None:
-        """The next request (LP-02); None while the endpoint has no node (LP-01)."""
+        """Return the next request (LP-02); None while the endpoint has no node (LP-01)."""
         endpoint = self._endpoint()
         items, room = [], MAX_DESCRIBED_BYTES
         self._described.clear()
@@ -106,7 +106,7 @@ class LongPollClient:
         return PollResult(AfterPoll.STOP if 400 <= status < 500 and status != 429 else AfterPoll.WAIT)
 
     def delay(self, chance: float) -> float:
-        """Seconds to wait after :attr:`AfterPoll.WAIT` or an error; ``chance`` is random, 0 to 1."""
+        """Return the seconds to wait after :attr:`AfterPoll.WAIT` or an error; ``chance`` is random, 0 to 1."""
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return longest * (0.5 + chance / 2)
@@ -145,7 +145,7 @@ class LongPollClient:
 
 
 def _read_orders(body: bytes) -> dict[NodeId, WaitForPairingAction] | None:
-    """The first action for each node (LP-04); None where the answer is no list of orders.
+    """Return the first action for each node (LP-04); None where the answer is no list of orders.
 
     Actions of a later minor version are left out (VER-07).
     """

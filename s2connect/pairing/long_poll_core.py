@@ -152,7 +152,7 @@ class LongPollServer:
         return waiter
 
     def release(self, waiter: Waiter, *, now: float) -> None:
-        """A hanging request has gone without an answer: its client vanished, or this server stops. Idempotent."""
+        """Remove a hanging request without an answer: its client vanished, or this server stops. Idempotent."""
         if waiter not in self._waiters:
             return
         del self._waiters[waiter]

@@ -60,7 +60,7 @@ def _parse(text: str) -> tuple[IpAddress, str]:
 
 
 def _plain(address: IpAddress) -> IpAddress:
-    """The address without zone, and as IPv4 where it is one mapped into IPv6."""
+    """Return the address without its zone; one of IPv4 mapped into IPv6 as IPv4."""
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
     return address

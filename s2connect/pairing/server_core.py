@@ -235,7 +235,7 @@ class PairingServer:
         return node or refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
 
     def _expecting(self, endpoint: LocalEndpoint, client: NodeId, *, now: float) -> LocalNode | None:
-        """The one node at which the client's code was typed; an order to pair by long-polling does not name it."""
+        """Return the one node where the client's code was typed; an order to pair by long-polling does not name it."""
         found = [
             n for n in endpoint.nodes.values() if n.id in self._tokens and self.tokens(n.id).expects(client, now=now)
         ]

@@ -148,7 +148,7 @@ def _check_names(only: Collection[str], config: BridgeConfig) -> None:
 
 
 def summary(bridge: Bridge) -> str:
-    """One line for ``systemctl status``."""
+    """Return one line for ``systemctl status``."""
     links = [link for route in bridge.routes.values() for link in route.status()]
     up = sum(str(link.state) == "up" for link in links)
     failed = f", {len(bridge.failed)} routes do not run" if bridge.failed else ""

@@ -164,7 +164,7 @@ def _listen(home: Home) -> tuple[Path, socket.socket]:
 
 
 def _runtime_directory() -> Path:
-    """A place for short paths; what is made in it is 0700."""
+    """Return a directory for short paths; what is made in it is 0700."""
     named = os.environ.get("XDG_RUNTIME_DIR")
     if named and len(named) < MAX_PATH_BYTES // 2 and Path(named).is_dir():
         return Path(named)

@@ -78,7 +78,7 @@ class Activation:
 
 
 def refusal(reason: SessionErrorReason, info: str) -> Reply:
-    """A 400 with its reason; ``info`` is a sentence of ours for a person (SES-01)."""
+    """Return a 400 with its reason; ``info`` is a sentence of ours for a person (SES-01)."""
     return Reply(400, CommunicationDetailsErrorMessage(error_message=reason, additional_info=info))
 
 

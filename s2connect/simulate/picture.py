@@ -49,7 +49,7 @@ class Option(NamedTuple):
     levels: tuple[float, float] | None = None
 
     def factor(self, power: float) -> float:
-        """The factor that comes nearest to a power."""
+        """Return the factor that comes nearest to a power."""
         start, end = self.power
         return 0.0 if start == end else clamp((power - start) / (end - start), 0.0, 1.0)
 

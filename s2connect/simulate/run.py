@@ -77,7 +77,7 @@ class Clock:
         self._began = time.monotonic()
 
     def now(self) -> datetime:
-        """The simulated time, in UTC."""
+        """Return the simulated time, in UTC."""
         return self._start + timedelta(seconds=(time.monotonic() - self._began) * self.speed)
 
     def seconds_until(self, moment: datetime) -> float:
@@ -97,7 +97,7 @@ class Report(NamedTuple):
     values: dict[str, Any]
 
     def to_value(self) -> dict[str, Any]:
-        """The report as JSON value."""
+        """Return the report as JSON value."""
         return {"at": self.at.isoformat(), "name": self.name, "event": self.event, "text": self.text, **self.values}
 
 

@@ -22,7 +22,7 @@ def number_range(start: float, end: float) -> NumberRange:
 
 
 def expected(power: float) -> PowerForecastValue:
-    """A forecast of electric power in W, without bounds."""
+    """Return a forecast of electric power in W, without bounds."""
     return PowerForecastValue(value_expected=power, commodity_quantity=POWER)
 
 
@@ -43,17 +43,17 @@ def spans(moment: datetime, elements: Iterable[E]) -> Iterator[tuple[datetime, d
 
 
 def lasting(elements: Iterable[_Lasting]) -> timedelta:
-    """The duration of all elements together."""
+    """Return the duration of all elements together."""
     return timedelta(milliseconds=sum(element.duration for element in elements))
 
 
 def milliseconds(duration: timedelta) -> int:
-    """A duration as messages have it."""
+    """Return a duration in milliseconds, as messages have it."""
     return round(duration / timedelta(milliseconds=1))
 
 
 def hour_of_day(moment: datetime) -> float:
-    """The time of day in UTC, from 0 to 24."""
+    """Return the time of day in UTC, from 0 to 24."""
     return moment.hour + moment.minute / 60 + moment.second / 3600
 
 
@@ -63,5 +63,5 @@ def along(ends: tuple[float, float], factor: float) -> float:
 
 
 def clamp(value: float, low: float, high: float) -> float:
-    """The number from ``low`` to ``high`` that is nearest to a value."""
+    """Return the number from ``low`` to ``high`` that is nearest to a value."""
     return min(max(value, low), high)

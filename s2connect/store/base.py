@@ -110,10 +110,10 @@ class Store(Protocol):
     """
 
     async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        """All pairings, or those of one of our nodes, confirmed and unconfirmed, oldest first."""
+        """Return all pairings, or those of one of our nodes, confirmed and unconfirmed, oldest first."""
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
-        """The pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
+        """Return the pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
 
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
@@ -200,7 +200,7 @@ class Store(Protocol):
         """Remember that long-polling is over for good with a server (LP-06); the oldest of too many goes."""
 
     async def refused_servers(self) -> list[BaseUrl]:
-        """Servers with which long-polling is over for good, oldest first."""
+        """Return the servers with which long-polling is over for good, oldest first."""
 
     async def close(self) -> None:
         """Finish pending operations, even of cancelled callers, and release everything. Idempotent."""
@@ -223,7 +223,7 @@ MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
 
 
 def with_candidate(tokens: Sequence[AccessToken], token: AccessToken) -> list[AccessToken]:
-    """The candidates after :meth:`Store.add_pending_token`."""
+    """Return the candidates after :meth:`Store.add_pending_token`."""
     kept = list(dict.fromkeys([*tokens, token]))
     return kept if len(kept) <= MAX_CANDIDATE_TOKENS else [kept[0], *kept[2:]]
 
@@ -237,7 +237,7 @@ class Vault(Protocol):
     """
 
     def get(self, name: str) -> bytes | None:
-        """The secret, or None."""
+        """Return the secret, or None."""
 
     def put(self, name: str, secret: bytes) -> None:
         """Store or replace it."""

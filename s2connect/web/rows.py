@@ -40,7 +40,7 @@ class Row:
 
     @classmethod
     def of(cls, link: Object) -> Self:
-        """A link of :meth:`s2connect.bridge.bridge.Bridge.status`."""
+        """Return the row of a link of :meth:`s2connect.bridge.bridge.Bridge.status`."""
         up = link["state"] == LinkState.UP
         sides, messages = link["sides"], link["messages"]
         return cls(

@@ -113,7 +113,7 @@ class EvCharger(Storing, Limited):
         return "The car would not be ready at its departure." if slow and self._late(now) else None
 
     def corrections(self, now: datetime) -> list[Setting]:
-        """Without a car or with a full one it stops; in time before the departure it charges as fast as it can."""
+        """Stop without a car or with a full one; charge as fast as possible in time before the departure."""
         active = Setting(OUTLET, self._outlet.mode, self._outlet.factor)
         if not self.connected(now) or self.level >= 100.0:
             return [] if active.mode == "off" else [OFF]
@@ -150,7 +150,7 @@ class EvCharger(Storing, Limited):
         self._limit = self.max_power if upper is None else upper
 
     def limits_objection(self, envelope: list[PowerEnvelopeElement], now: datetime) -> str | None:
-        """The car has to be ready when it leaves, or as full as it can be then."""
+        """Object to limits with which the car is not as full as it can be when it leaves."""
         if not self.connected(now):
             return None
         rest, level = (self.departure(now) - MARGIN - now).total_seconds(), self.level

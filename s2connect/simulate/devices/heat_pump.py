@@ -90,7 +90,7 @@ class HeatPump(Storing):
         return None
 
     def corrections(self, now: datetime) -> list[Setting]:
-        """It heats before the house becomes too cold, and stops before the buffer becomes too warm."""
+        """Heat before the house becomes too cold; stop before the buffer becomes too warm."""
         mode = self._compressor.mode
         if mode == "off" and self.tank.temperature < COMFORT[0]:
             return self._heating(1.0, now)
@@ -174,7 +174,7 @@ class HybridHeatPump(Demanding):
         return [*super()._values(), PowerValue(commodity_quantity=GAS, value=self._boiler.power)]
 
     def user_objection(self, setting: Setting, now: datetime) -> str | None:
-        """The boiler makes what the heat pump does not, so it is off only when that is nothing."""
+        """Object to a boiler that is off while the heat pump does not meet the demand."""
         if setting.actuator != BOILER:
             return None
         lacking = self.demand(now) - self._pump.rate
@@ -182,7 +182,7 @@ class HybridHeatPump(Demanding):
         return "The house would become too cold." if cold else None
 
     def corrections(self, now: datetime) -> list[Setting]:
-        """The boiler follows the demand."""
+        """Adapt the boiler to the demand."""
         lacking = max(0.0, self.demand(now) - self._pump.rate)
         strongest = self._boiler.modes["heat"].rate[1]
         if lacking <= 0.02 * strongest:

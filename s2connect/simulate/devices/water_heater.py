@@ -73,7 +73,7 @@ class WaterHeater(Machine, Working):
         return None
 
     def corrections(self, now: datetime) -> list[Setting]:
-        """It heats before the water becomes cold, stops when it is hot, and disinfects once a week."""
+        """Heat before the water becomes cold, stop when it is hot, and disinfect once a week."""
         temperature, mode = self.tank.temperature, self._element.mode
         if mode == "disinfect":
             if temperature < DISINFECTED:
