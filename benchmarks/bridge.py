@@ -48,9 +48,9 @@ class Way:
     slow: bool = False
 
 
-def _ours(door: str = "wss", far: str = "wss", *, check: str = "envelope", **task: Any) -> Way:
-    near, brokers = ("mqtt" if door == "mqtt" else "wss"), (door == "mqtt") + (far == "mqtt")
-    return Way("ours", near, far, brokers, {"door": door, "check": check, "protection": "sealed", **task})
+def _ours(acceptor: str = "wss", far: str = "wss", *, check: str = "envelope", **task: Any) -> Way:
+    near, brokers = ("mqtt" if acceptor == "mqtt" else "wss"), (acceptor == "mqtt") + (far == "mqtt")
+    return Way("ours", near, far, brokers, {"acceptor": acceptor, "check": check, "protection": "sealed", **task})
 
 
 OVER_WSS = {

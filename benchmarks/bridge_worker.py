@@ -311,8 +311,8 @@ async def ours(task: Task, stack: AsyncExitStack) -> Task:
     running = asyncio.create_task(link.run(), name="benchmark-link")
     stack.push_async_callback(asyncio.wait, {running}, timeout=5)
     stack.callback(running.cancel)
-    door = {"wss": door_wss, "mqtt": door_mqtt, "plain": door_plain}[task["door"]]
-    return await door(task, link, stack)
+    accept = {"wss": accept_wss, "mqtt": accept_mqtt, "plain": accept_plain}[task["acceptor"]]
+    return await accept(task, link, stack)
 
 
 async def opener_wss(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitable[Connection]]:
@@ -328,7 +328,7 @@ async def opener_mqtt(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitab
     return lambda: transport.connect_static(static(task, FAR, BRIDGE, "bridge"))
 
 
-async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+async def accept_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     transport = await serve_websocket(task, stack, deflate=False)
     assert await link.request_session(Role.RM, V1) is None
     offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
@@ -341,13 +341,13 @@ async def door_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     return {"url": details["websocketUrl"], "token": details["websocketToken"]}
 
 
-async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
-    door = PlainAcceptor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
-    stack.push_async_callback(door.close)
-    url = await serve_https(task, stack, door.handler)
+async def accept_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+    acceptor = PlainAcceptor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
+    stack.push_async_callback(acceptor.close)
+    url = await serve_https(task, stack, acceptor.handler)
 
     async def arrive() -> None:
-        connection = await anext(door)
+        connection = await anext(acceptor)
         assert await link.request_session(Role.RM, V1) is None
         link.hand_over(Role.RM, connection)
 
@@ -355,16 +355,16 @@ async def door_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     return {"url": url, "plain": True}
 
 
-async def door_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+async def accept_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
     transport = await mqtt_transport(task, "near_broker", "bridge", Role.CEM, stack)
 
-    async def gate(version: str) -> bool:
+    async def admit(version: str) -> bool:
         return await link.request_session(Role.RM, version) is None
 
     def take(connection: Connection) -> None:
         link.hand_over(Role.RM, connection)
 
-    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, admit=gate)
+    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, admit=admit)
     return {}
 
 

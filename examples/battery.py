@@ -32,7 +32,7 @@ async def report(session: Session) -> None:
         await asyncio.sleep(10)
 
 
-async def talk(session: Session) -> None:
+async def converse(session: Session) -> None:
     print("in session with", session.peer.title)
     await session.send(DETAILS)
     reporting: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ async def main(home: str, url: str | None) -> None:
             await rm.pair(url, code)
         async for session in rm.sessions():
             try:
-                await talk(session)
+                await converse(session)
             except errors.SessionError as error:
                 print(error)
 

@@ -16,7 +16,7 @@ from s2connect import Connection, MqttSettings, NodeDescription, NodeId, Role, S
 from s2connect.transports import MqttTransport, SessionToken, StaticSession
 
 
-async def talk(connection: Connection) -> None:
+async def converse(connection: Connection) -> None:
     device = NodeDescription(id=connection.info.remote, brand="-", type="-", model_name="-", role=Role.RM)
     session = Session(connection, peer=device, role=Role.CEM)
     print(device.id, "is here")
@@ -47,7 +47,7 @@ async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
                 secret=secret,
                 versions=("v1.0.0",),
             )
-            await transport.listen_static(session, lambda connection: talks.create_task(talk(connection)))
+            await transport.listen_static(session, lambda connection: talks.create_task(converse(connection)))
         print("waiting for", len(cloud["devices"]), "devices at", broker.url)
         await asyncio.Event().wait()
 

@@ -12,7 +12,7 @@ from s2connect import Endpoint, Session, errors
 SELECT = {"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"}
 
 
-async def talk(session: Session) -> None:
+async def converse(session: Session) -> None:
     name = session.peer.title
     print(name, "is here")
     try:
@@ -31,7 +31,7 @@ async def main(home: str) -> None:
         cem = endpoint.node()
         print("Pair at", endpoint.pairing_url, "with the code", cem.issue_pairing_code())
         async for session in cem.sessions():
-            sessions.create_task(talk(session), name=f"talk-{session.peer.id}")
+            sessions.create_task(converse(session), name=f"session-{session.peer.id}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ async def status(socket: ClientConnection, operation_mode: str, factor: float) -
     await say(socket, "DDBC.ActuatorStatus", actuator_id=PUMP, **active)
 
 
-async def talk(socket: ClientConnection) -> None:
+async def converse(socket: ClientConnection) -> None:
     await say(socket, "Handshake", role="RM", supported_protocol_versions=["0.0.2-beta"])
     async for text in socket:
         message = json.loads(text)
@@ -95,7 +95,7 @@ async def main(url: str) -> None:
     while True:
         try:
             async with connect(url, additional_headers=headers) as socket:
-                await talk(socket)
+                await converse(socket)
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             print("not connected:", error)
         await asyncio.sleep(5)

@@ -9,7 +9,7 @@ import pytest
 from s2connect.https.own_addresses import OwnAddress, own_addresses
 from s2connect.pairing.neighbourhood import address_text, same_network
 
-HOUSE = [
+LAN = [
     OwnAddress(ip_interface(address), index)
     for index, addresses in {
         1: ("127.0.0.1/8", "::1/128"),
@@ -82,7 +82,7 @@ HOUSE = [
     ],
 )
 def test_a_peer_is_local_if_it_is_in_a_subnet_of_the_interface(peer: str, local: str, expected: bool) -> None:
-    assert same_network(peer, local, HOUSE) is expected
+    assert same_network(peer, local, LAN) is expected
 
 
 @pytest.mark.rule("LAN-02")
