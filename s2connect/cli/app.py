@@ -78,7 +78,7 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         failure = INTERRUPTED
     except (BrokenPipeError, SystemExit):  # rich turns the one into the other
-        if sys.stdout is not None:  # what is still buffered is for nobody
+        if sys.stdout is not None:  # discard what is still buffered
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)

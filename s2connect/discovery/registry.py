@@ -92,7 +92,7 @@ class RegistryClient:
                 reply = await self._get(http, version, "endpoint", page)
                 values = self._list(reply)
                 # A registry may give fewer than asked for, so only an empty page is the end; or the same once more,
-                # from one that knows no offset.
+                # from one without offsets.
                 if not values or reply.body == previous:
                     break
                 previous = reply.body

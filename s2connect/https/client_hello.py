@@ -39,7 +39,7 @@ def is_served(record: bytes) -> bool:
     except ValueError:
         return False
     if any(_is_foreign(group) for group in shares):
-        return False  # OpenSSL takes the first that it knows
+        return False  # OpenSSL takes the first that it supports
     if not GROUPS.isdisjoint(shares):
         return True
     # It asks for another share, of a group it likes best among the client's.

@@ -189,7 +189,7 @@ class PlainHandshake:
     def _acknowledged(self, message: Message) -> Step:
         subject = message.subject_id
         self._unanswered.discard(subject or NIL_ID)
-        # Nobody depends on an energy manager's Handshake, so a device that has no use for it is none the worse.
+        # Nothing depends on an energy manager's Handshake, so a device can ignore it.
         decisive = self._response_id if self.role is Role.CEM else self._handshake_id
         if subject != decisive:
             return Step()

@@ -36,7 +36,7 @@ class LongPollService:
         self._neighbourhood = neighbourhood
         self._offered = offered
         self._hanging: dict[Waiter, tuple[web.Request, asyncio.Future[Reply]]] = {}
-        # aiohttp does not tell a handler that its client has gone, so that somebody has to look.
+        # aiohttp does not notify a handler when its client has gone, so this task polls.
         self._driver = Driver(core, on_event, self._sweep, every=SWEEP_INTERVAL)
 
     def mount(self, server: HttpsServer, base_path: str) -> None:

@@ -144,7 +144,7 @@ class Session:
         self.peer = peer
         self.role = role
         self.late_acknowledgements = 0
-        from s2connect.messages.conversation import Conversation  # loads every message; who only pairs needs none
+        from s2connect.messages.conversation import Conversation  # loads every message; pairing alone needs none
 
         self._conversation = Conversation(connection.info.s2_version, check=check)
         self._connection = connection

@@ -115,7 +115,7 @@ class Home:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise unavailable("lock", path, error) from error
                 raise self._in_use(descriptor) from None
-            # The number is a courtesy to who finds the directory in use.
+            # The number is for the error of the next process, which finds the directory in use.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)

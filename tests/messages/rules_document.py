@@ -18,7 +18,7 @@ session. The number of the rule, the place and what is wrong stand in the `diagn
 
 - **error**: the message is answered with `INVALID_CONTENT`. The standard says "must" or "shall", or names it as an
   example of invalid content (an identifier that does not exist), or nobody could do what the message asks for.
-- **warning**: the message is taken, and the finding is told to who runs the software. A rule that deployed software, or
+- **warning**: the message is taken, and the finding is reported to the operator. A rule that deployed software, or
   an example of the standard, is known to break without harm is a warning.
 
 Numbers are compared with a tolerance of one millionth, for what was calculated from them. Numbers of rules are never

@@ -54,7 +54,7 @@ COM-05 | warning | OMBC.Status, FRBC.ActuatorStatus, DDBC.ActuatorStatus | The o
     from 0 to 1.
 COM-06 | error | power ranges, forecast values, measured values | A list of powers has one entry at most for each
     commodity quantity.
-COM-07 | warning | power ranges, forecast values, measured values, limits | Electric power is told either for three
+COM-07 | warning | power ranges, forecast values, measured values, limits | Electric power is reported either for three
     phases together or for single phases, not both at once.
 COM-08 | warning | power ranges, forecast values, measured values, limits, announced measurements | A device on one
     phase calls it L1.
@@ -91,9 +91,9 @@ PEBC-08 | warning | PEBC.PowerConstraints, PEBC.EnergyConstraint | What is valid
 PPBC-01 | error | PPBC.PowerProfileDefinition | A power profile ends after it can start.
 PPBC-02 | warning | PPBC.PowerProfileDefinition | The shortest power sequences of all containers fit between the start
     and the end of the profile.
-PPBC-03 | warning | PPBC.PowerProfileStatus | The progress is told from the start of the selected power sequence on,
+PPBC-03 | warning | PPBC.PowerProfileStatus | The progress is reported from the start of the selected power sequence on,
     and not before.
-PPBC-04 | warning | PPBC.PowerProfileStatus | The selected power sequence is told where one is scheduled, and only
+PPBC-04 | warning | PPBC.PowerProfileStatus | The selected power sequence is reported where one is scheduled, and only
     there.
 PPBC-05 | warning | PPBC.PowerProfileStatus | A sequence container has one status.
 FRBC-01 | error | FRBC.SystemDescription | The range of the fill level of an element of an operation mode starts below

@@ -163,7 +163,7 @@ class MqttClient:
                 delay_at_least = await self._attempt(backoff)
                 self._wake()
                 await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
-        except Exception:  # an error of ours: nobody shall wait until the supervisor's restart
+        except Exception:  # an error of ours: no waiter shall wait until the supervisor's restart
             self.error = NotReachable(f"The connection to the broker {self._where} failed.", hint="The log says why.")
             self._wake()
             raise
