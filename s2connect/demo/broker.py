@@ -52,7 +52,7 @@ class Broker:
         Failure: There is neither of the two.
     """
 
-    place: Path
+    directory: Path
     """Directory for its files, which only its owner can read."""
     accounts: Mapping[str, Account]
     """By user name."""
@@ -104,26 +104,26 @@ class Broker:
 
     def _prepare(self) -> list[str]:
         """Write its files; returns the command line."""
-        write_private(self.place / "chain.pem", self.identity.chain_pem)
-        write_private(self.place / "key.pem", self.identity.key_pem)
+        write_private(self.directory / "chain.pem", self.identity.chain_pem)
+        write_private(self.directory / "key.pem", self.identity.key_pem)
         if self._mosquitto is not None:
             return self._prepare_mosquitto(*self._mosquitto)
-        config = self.place / "rumqttd.toml"
+        config = self.directory / "rumqttd.toml"
         write_private(config, self._rumqttd().encode())
         return [sys.executable, "-m", _EMBEDDED, "--config", str(config)]
 
     def _prepare_mosquitto(self, executable: str, passwd: str) -> list[str]:
         import subprocess  # in a thread, before anything runs
 
-        passwords, acl, config = (self.place / name for name in ("passwords", "acl", "mosquitto.conf"))
+        passwords, acl, config = (self.directory / name for name in ("passwords", "acl", "mosquitto.conf"))
         lines = (f"{name}:{account.password}\n" for name, account in self.accounts.items())
         write_private(passwords, "".join(lines).encode())
         subprocess.run([passwd, "-U", str(passwords)], check=True, capture_output=True)  # noqa: S603
         write_private(acl, _access_list(self.accounts).encode())
         settings = f"""\
 listener {self._port} 127.0.0.1
-certfile {self.place / "chain.pem"}
-keyfile {self.place / "key.pem"}
+certfile {self.directory / "chain.pem"}
+keyfile {self.directory / "key.pem"}
 tls_version tlsv1.3
 user {getpass.getuser()}
 allow_anonymous false
@@ -143,8 +143,8 @@ set_tcp_nodelay true
             "[router]\nid = 0\nmax_connections = 1000\nmax_outgoing_packet_count = 200\n"
             "max_segment_size = 16777216\nmax_segment_count = 4\n"
             f'[v5.1]\nname = "v5-1"\nlisten = "127.0.0.1:{self._port}"\nnext_connection_delay_ms = 1\n'
-            f"[v5.1.tls]\ncertpath = {json.dumps(str(self.place / 'chain.pem'))}\n"
-            f"keypath = {json.dumps(str(self.place / 'key.pem'))}\n"
+            f"[v5.1.tls]\ncertpath = {json.dumps(str(self.directory / 'chain.pem'))}\n"
+            f"keypath = {json.dumps(str(self.directory / 'key.pem'))}\n"
             "[v5.1.connections]\nconnection_timeout_ms = 10000\nmax_payload_size = 4194304\nmax_inflight_count = 100\n"
             f"[v5.1.connections.auth]\n{users}"
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from s2connect.demo import place
+from s2connect.demo import files
 from s2connect.demo.broker import Broker
 from s2connect.demo.program import Object, Program
 from s2connect.service.commands import Code, ShowBridge
@@ -53,10 +53,10 @@ class _Device(NamedTuple):
 
 
 _BATTERY: Final = _Device(
-    "Battery", place.OVER_WEBSOCKET, "battery", "frbc", "a battery, controlled by fill rate (FRBC)"
+    "Battery", files.OVER_WEBSOCKET, "battery", "frbc", "a battery, controlled by fill rate (FRBC)"
 )
-_SUN: Final = _Device("Solar roof", place.OVER_MQTT, "pv", "pebc", "solar panels, controlled by power envelopes (PEBC)")
-_OLD: Final = _Device(place.OLD_NAME, place.OLD, "heat-pump", "ddbc", "a hybrid heat pump")
+_SUN: Final = _Device("Solar roof", files.OVER_MQTT, "pv", "pebc", "solar panels, controlled by power envelopes (PEBC)")
+_OLD: Final = _Device(files.OLD_NAME, files.OLD, "heat-pump", "ddbc", "a hybrid heat pump")
 _NAMES: Final = (_BATTERY.name, _SUN.name, _OLD.name)
 _PROTOCOLS: Final = {"X-MQTT5-0": "MQTT 5, sealed", "S2-WebSocket": "plain WebSocket"}
 _SENDERS: Final = {"rm": "device", "cem": "cloud"}
@@ -77,7 +77,7 @@ async def _run(tell: Narrator, log_dir: Path | None, verbose: bool, embedded: bo
         directory = Path(temporary)
         logs = log_dir or directory
         await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-        broker, old_url = await asyncio.to_thread(place.prepare, directory, logs, embedded=embedded)
+        broker, old_url = await asyncio.to_thread(files.prepare, directory, logs, embedded=embedded)
         await _Demo(tell, directory, broker, old_url, logs, verbose).run()
 
 
@@ -91,8 +91,8 @@ class _Demo:
     verbose: bool
 
     def __post_init__(self) -> None:
-        self._bridge_file = str(self.directory / place.BRIDGE_FILE)
-        self._time = ["--speed", str(place.speed())]
+        self._bridge_file = str(self.directory / files.BRIDGE_FILE)
+        self._time = ["--speed", str(files.speed())]
         self._showing = False
         self._all_instructed = asyncio.Event()
         self._waiting: list[tuple[str, dict[str, Any]]] = []
@@ -104,11 +104,11 @@ class _Demo:
         async with contextlib.AsyncExitStack() as stack:
             async with self._step("start the broker"):
                 await stack.enter_async_context(self.broker)
-            home = ["--home", str(self.directory / place.CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
+            home = ["--home", str(self.directory / files.CLOUD), "--fuse-limit", str(FUSE_LIMIT)]
             self._cloud = self._program(
-                place.CLOUD, "simulate", "cem", "--many", *home, *self._time, watch=self._heard_cloud
+                files.CLOUD, "simulate", "cem", "--many", *home, *self._time, watch=self._heard_cloud
             )
-            self._bridge = self._program(place.BRIDGE, "bridge", "run", self._bridge_file)
+            self._bridge = self._program(files.BRIDGE, "bridge", "run", self._bridge_file)
             async with self._step("start cloud and bridge"):
                 await asyncio.gather(*map(stack.enter_async_context, (self._cloud, self._bridge)))
                 code, ready = await asyncio.gather(self._cloud.wait("code"), self._bridge.wait("bridge_ready"))
@@ -123,7 +123,7 @@ class _Demo:
                 "In the building a bridge is running. It connects to the cloud; nobody connects in.",
                 {"routes": [route["name"] for route in ready["routes"]]},
             )
-            bridge = await asyncio.to_thread(Home.open, self.directory / place.BRIDGE)
+            bridge = await asyncio.to_thread(Home.open, self.directory / files.BRIDGE)
             control = await stack.enter_async_context(connect(bridge))
             assert control is not None
             await self._meet_devices(control, stack)
@@ -167,7 +167,7 @@ class _Demo:
         codes = {device: await control.ask(Code(node=nodes[device.route])) for device in (_BATTERY, _SUN)}
         async with self._step("pair the devices with the bridge"):
             for device, code in codes.items():
-                arguments = ["--pair", str(code.pairing_url), "--bind", place.LOCAL, "--host", place.LOCAL]
+                arguments = ["--pair", str(code.pairing_url), "--bind", files.LOCAL, "--host", files.LOCAL]
                 program = self._device_program(device, *arguments, typed=code.code + "\n")
                 await stack.enter_async_context(program)
             for device in codes:
@@ -175,7 +175,7 @@ class _Demo:
         for device, code in codes.items():
             text = f"{device.name}, {device.what}, is paired with the bridge by the code {code.code}."
             self.tell("device", text, {"device": device.name, "code": code.code})
-        token_file = str(self.directory / place.TOKEN_FILE)
+        token_file = str(self.directory / files.TOKEN_FILE)
         await stack.enter_async_context(self._device_program(_OLD, "--plain", self.old_url, "--token-file", token_file))
         text = f"{_OLD.name}, {_OLD.what}, is an old device: plain S2 0.0.2-beta with a token, and no pairing."
         self.tell("device", text, {"device": _OLD.name})

@@ -108,9 +108,9 @@ def prepare(directory: Path, logs: Path, *, embedded: bool = False) -> tuple[Bro
         communication_protocols=(WEBSOCKET, MQTT),
     )
     accounts = {CLOUD: Account(passwords[CLOUD], (str(manager.id),)), BRIDGE: Account(passwords[BRIDGE])}
-    broker_place = directory / "broker"
-    broker_place.mkdir(0o700)
-    broker = Broker(broker_place, accounts, ca.issue([HOST], now=now), logs / "broker.log", embedded=embedded)
+    broker_directory = directory / "broker"
+    broker_directory.mkdir(0o700)
+    broker = Broker(broker_directory, accounts, ca.issue([HOST], now=now), logs / "broker.log", embedded=embedded)
     cloud = EndpointConfig(
         deployment=Deployment.WAN,
         allow_private_addresses=True,  # all of it is on this machine

@@ -17,7 +17,7 @@ import pytest
 
 from s2connect.cli.demo_text import narrator
 from s2connect.demo import broker as demo_broker
-from s2connect.demo.place import prepare
+from s2connect.demo.files import prepare
 from s2connect.service.failures import Failure
 from tests.command import run
 from tests.mosquitto import need_mosquitto
@@ -85,8 +85,8 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     else:
         pytest.importorskip("iotcore", reason="iotcore is not installed; the extra demo brings it")
         arguments = ["--embedded-broker"]
-    place = tmp_path_factory.mktemp("demo")
-    directories = {name: place / name for name in ("temporary", "hooks", "recorded", "logs")}
+    files = tmp_path_factory.mktemp("demo")
+    directories = {name: files / name for name in ("temporary", "hooks", "recorded", "logs")}
     for directory in directories.values():
         directory.mkdir()
     (directories["hooks"] / "sitecustomize.py").write_text(RECORDER)
@@ -189,11 +189,11 @@ def test_no_secret_is_written_anywhere_even_in_detailed_logs(shown: Shown) -> No
         out = out.replace(code, "")
     written = {**shown.logs, "stderr": shown.err, "stdout": out}
     found = [
-        (place, kind)
+        (files, kind)
         for kind, values in shown.secrets.items()
         for value in values
         for form in _forms(value)
-        for place, text in written.items()
+        for files, text in written.items()
         if form in text
     ]
     assert found == []
