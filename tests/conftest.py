@@ -1,4 +1,4 @@
-"""What every test gets: leaks fail."""
+"""Fixtures of every test: leaks fail."""
 
 from __future__ import annotations
 

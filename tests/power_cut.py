@@ -74,7 +74,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with a fault ended with: the change that was hit, the directory, the exit code, what was printed."""
+    """Result of a run with a fault: the change that was hit, the directory, the exit code, what was printed."""
 
     change: Change
     home: Path

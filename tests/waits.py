@@ -93,5 +93,5 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def passed(self) -> bool:
-        """Whether nothing is left."""
+        """Return whether nothing is left."""
         return not self.left()

@@ -67,7 +67,7 @@ async def introduce(client: Endpoint, client_node: NodeId, server: Endpoint, ser
 
 @dataclass
 class Heard:
-    """What one side sent and received, as it was on the wire."""
+    """Texts that one side sent and received, as on the wire."""
 
     sent: list[str] = field(default_factory=list)
     received: list[str] = field(default_factory=list)

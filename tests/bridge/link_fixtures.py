@@ -82,7 +82,7 @@ class PeerSide(LinkSide):
         return self.far[-1]
 
     def standing(self) -> int:
-        """How many connections stand."""
+        """Return the number of open connections."""
         return len([near for near in self.near if near._ended is None])  # type: ignore[attr-defined]
 
 

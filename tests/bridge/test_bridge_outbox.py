@@ -18,7 +18,7 @@ from tests.waits import within
 
 
 class Roomy(Connection):
-    """A connection that has room until it is told otherwise."""
+    """A connection whose room the test sets."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []

@@ -1,4 +1,4 @@
-"""What a bridge does with each message: who answers, what is forwarded, what never leaves."""
+"""Relay: the answer to each message, and whether it is forwarded."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ FILLER = random.Random(1).randbytes(15_000).hex()
 
 
 class Traffic:
-    """What a device that does not wait sends and is told, and what a slow energy manager takes."""
+    """Messages and answers of a device that does not wait, and messages of a slow energy manager."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []

@@ -1,4 +1,4 @@
-"""An error in any background task of a bridge, or of a service, is told and logged, and what the task does goes on."""
+"""An error in a background task of a bridge or service is reported and logged, and the task goes on."""
 
 from __future__ import annotations
 

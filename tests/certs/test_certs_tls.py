@@ -69,7 +69,7 @@ async def accepted(port: int, context: ssl.SSLContext, name: str = "localhost") 
 
 
 async def refusal(port: int, context: ssl.SSLContext, name: str = "localhost") -> Exception:
-    """What a person is told when this handshake fails, as it must."""
+    """Return the text of the error with which this handshake has to fail."""
     with pytest.raises(ssl.SSLError) as caught:
         await accepted(port, context, name)
     described = describe_tls_error(caught.value, name)

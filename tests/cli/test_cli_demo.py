@@ -67,7 +67,7 @@ def steps(out: str) -> list[dict[str, Any]]:
 
 
 class Shown(NamedTuple):
-    """What one demonstration told, wrote and knew."""
+    """Output, files and secrets of one demonstration."""
 
     steps: list[dict[str, Any]]
     out: str

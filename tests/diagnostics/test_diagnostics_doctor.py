@@ -52,7 +52,7 @@ def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(cap
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is heard at all is heard at once, on one machine."""
+    """Listen for a short time only, which is enough on one machine."""
     monkeypatch.setattr(machine, "LISTEN_SECONDS", 0.1)
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
 
@@ -91,7 +91,7 @@ def checks_of(home: Path, capsys: Capture) -> dict[str, dict[str, str]]:
 
 
 def not_ok(checks: dict[str, dict[str, str]]) -> dict[str, str]:
-    """What is not well, but for the network of the machine that the test runs on."""
+    """Return the findings that are not ok, but for those about the network of this machine."""
     return {
         k: v["result"] for k, v in checks.items() if v["result"] != "ok" and v["layer"] not in ("network", "discovery")
     }
@@ -105,7 +105,7 @@ def contents(home: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 def secrets_of(home: Path) -> list[str]:
-    """What must not be printed: every line of every secret, and every token in it."""
+    """Return what must not be printed: every line of every secret, and every token in it."""
     found: list[str] = []
     for path in (home / "secrets").iterdir():
         text = path.read_text("ascii")

@@ -1,4 +1,4 @@
-"""What test endpoints advertise."""
+"""Advertisements of test endpoints."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Avahi:
 
     @property
     def lines(self) -> list[str]:
-        """What the daemon has said."""
+        """Return the output of the daemon."""
         return self._daemon.lines
 
     def _inside(self, *command: str) -> list[str]:

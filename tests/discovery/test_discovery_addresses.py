@@ -1,4 +1,4 @@
-"""Which address is tried first: pure."""
+"""Order of addresses, without I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What zeroconf leaves undone, so that we do it by hand: when a test fails, our part may go."""
+"""Gaps of zeroconf that we fill by hand: when a test fails, our part may go."""
 
 from __future__ import annotations
 

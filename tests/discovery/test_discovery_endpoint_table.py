@@ -1,4 +1,4 @@
-"""Who is in the network, by the records alone and a clock of the test: pure."""
+"""Endpoint table, from records and the clock of the test, without I/O."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class EndpointPair:
         return [event for event in self.events if isinstance(event, events.TaskFailed)]
 
     async def failed(self, task: str, error: str = "RuntimeError", *, again: bool = True) -> events.TaskFailed:
-        """Wait for the one failure, which is told without its text."""
+        """Wait for the one failure, which is published without its text."""
         await until(lambda: bool(self.failures()))
         (failure,) = self.failures()
         assert (failure.task, failure.error, failure.retry_in is not None) == (task, error, again)

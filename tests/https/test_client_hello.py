@@ -1,4 +1,4 @@
-"""Which clients' first messages are served (TRUST-08)."""
+"""First messages of clients that are served or refused (TRUST-08)."""
 
 from __future__ import annotations
 

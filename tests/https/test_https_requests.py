@@ -1,4 +1,4 @@
-"""What strangers send instead of requests: each costs little, is answered curtly, and leaves the log alone (SEC-03)."""
+"""Malformed input of strangers: it costs little, gets a short answer, and does not fill the log (SEC-03)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers can do to the server, and what it answers (SEC-03)."""
+"""Requests of strangers to the server, and its answers (SEC-03)."""
 
 from __future__ import annotations
 

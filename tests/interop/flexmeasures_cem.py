@@ -21,7 +21,7 @@ def report(event, **facts):
 
 
 class Control(FRBC):
-    """What a user of the client writes: how to get a schedule, and where measurements go."""
+    """Part that a user of the client writes: how to get a schedule, and where measurements go."""
 
     async def trigger_schedule(self, system_description_id):
         description = self._system_description_history[system_description_id]

@@ -30,7 +30,7 @@ FRBC_PATH = ["FRBC.SystemDescription", "FRBC.StorageStatus", "FRBC.ActuatorStatu
 
 
 class Peer:
-    """What s2-python says about itself."""
+    """Description that s2-python sends of itself."""
 
     def __init__(self, output: asyncio.StreamReader) -> None:
         self._output = output

@@ -70,7 +70,7 @@ def now():
 
 
 class Device:
-    """What the two kinds of device have in common: they report, and answer an instruction with its status."""
+    """Base of both kinds of device: reports, and answers an instruction with its status."""
 
     def __init__(self, report, stop_after):
         self.report = report

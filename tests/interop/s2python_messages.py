@@ -1,4 +1,4 @@
-"""What s2-python itself says about S2 messages, as JSON lines. Run by s2-python's Python.
+"""Results of s2-python's validation of S2 messages, as JSON lines. Run by s2-python's Python.
 
 ``build SEED``: instances of every message class, written by s2-python: with every optional member, with none, and at
 random until every value of every enumeration was used. Each line: the class, and the text.

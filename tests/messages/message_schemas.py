@@ -122,7 +122,7 @@ _checker.checks("date-time")(_is_moment)
 
 @cache
 def validator(version: str, name: str) -> Callable[[Any], bool]:
-    """Whether a document is a message: by its schema, and four rules that the schema leaves out.
+    """Return a validator of documents by their schema, and four rules that the schema leaves out.
 
     These are: an object is an object, a time stamp is one, a number fits a double, and the identifier of a message is
     one from end to end (MSG-05).

@@ -57,7 +57,7 @@ def refusal(text: str | bytes, version: str = V1) -> InvalidMessage:
 
 
 def form_of_schema(rules: dict[str, Any]) -> Any:
-    """What a schema allows, in a form that can be compared. A reference is the name of what it refers to."""
+    """Return a schema in a form that can be compared. A reference is the name of what it refers to."""
     if "const" in rules:
         return ("const", rules["const"])
     if rules.get("x-name") == "ID":
@@ -248,7 +248,7 @@ def check_accepted(version: str, name: str, document: Any) -> None:
 
 
 def same_but_for_spelling(ours: Any, theirs: Any) -> bool:
-    """Whether two JSON values are equal, but for time stamps of the same moment."""
+    """Return whether two JSON values are equal, but for time stamps of the same moment."""
     if isinstance(ours, dict):
         return ours.keys() == theirs.keys() and all(same_but_for_spelling(ours[key], theirs[key]) for key in ours)
     if isinstance(ours, list):

@@ -34,7 +34,7 @@ FUZZED = settings(max_examples=150, deadline=None, database=None, suppress_healt
 
 
 class Answer(NamedTuple):
-    """What the ReceptionStatus says; ``answerable`` is False where there must be none."""
+    """Content of the ReceptionStatus; ``answerable`` is False where there must be none."""
 
     status: str
     subject: str | None = None
@@ -90,7 +90,7 @@ def is_identifier(value: Any) -> bool:
 
 
 def right_answers(data: bytes, version: str) -> set[Answer]:
-    """What MSG-03 asks for. For what is both no strict JSON and perhaps a ReceptionStatus, silence is as right.
+    """Return the answers that MSG-03 allows; also silence for invalid JSON that may be a ReceptionStatus.
 
     What has too many values is refused as any of what it may be besides (SEC-03).
     """

@@ -47,7 +47,7 @@ def message(kind: str = "ResourceManagerDetails", **more: Any) -> str:
 
 
 def sent(step: Step) -> list[tuple[Any, ...]]:
-    """What a step sends, in short."""
+    """Return the messages that a step sends, in short."""
     short = []
     for text in step.send:
         value = json.loads(text)

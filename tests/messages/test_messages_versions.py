@@ -63,7 +63,7 @@ def revoke(identifier: str, object_id: str, object_type: str = "DDBC.SystemDescr
 
 
 class Between:
-    """Who stands between a device and an energy manager."""
+    """A translator between a device and an energy manager."""
 
     def __init__(self, rm: str, cem: str) -> None:
         ids = (f"new-{number}" for number in itertools.count(1))
@@ -76,7 +76,7 @@ class Between:
         return self._values(self.translator.translate(Role.CEM, read_message(text), now=NOW))
 
     def told(self, subject: str, value: str = "OK", **more: Any) -> list[tuple[str, str]]:
-        """What the RM hears when the CEM answers."""
+        """Return what the RM receives when the CEM answers."""
         onward, back = self.cem(status(subject, value, **more))
         assert back == []
         return [(one["subject_message_id"], one["status"]) for one in onward]

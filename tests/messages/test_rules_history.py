@@ -51,7 +51,7 @@ def told(before: Sequence[Said], now: datetime | None = None) -> History:
 
 
 def validate(before: Sequence[Said], last: Said, now: datetime | None = None) -> list[Finding]:
-    """What is found in a message after others; these need not be without fault."""
+    """Return the findings about a message after others, which need not be valid."""
     return told(before, now).check(*spoken(last), now)
 
 

@@ -1,4 +1,4 @@
-"""What is taken with a warning because deployed software writes it, and what is not: from raw JSON (MSG-08)."""
+"""Tolerated deviations of deployed software, and refused ones: from raw JSON (MSG-08)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ORDERED = (CEM, ORDER % ("m-order", "order-1", "charger", "on", "true"))
 
 
 class Row(NamedTuple):
-    """What is said at last, after other messages, and what becomes of it."""
+    """A message after others, and the expected result."""
 
     about: str
     before: list[tuple[Role, str]]

@@ -1,4 +1,4 @@
-"""What the LAN-only operations answer, and what reaches the user."""
+"""Answers of the LAN-only operations, and notices for the user."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ ROWS = [Row(role, own, peer) for role in Role for own in Deployment for peer in 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happens to one message: step 0 to 2, on its way there or back."""
+    """Fault of one message: step 0 to 2, on its way there or back."""
 
     step: int
     back: bool

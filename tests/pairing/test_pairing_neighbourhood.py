@@ -1,4 +1,4 @@
-"""Who is in the same network (LAN-02)."""
+"""Addresses in the same network and others (LAN-02)."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def select_control_type() -> Message:
 
 
 def system_description() -> Message:
-    """What the battery can do: charge and discharge with up to 5 kW, between empty and full."""
+    """Abilities of the battery: charge and discharge with up to 5 kW, between empty and full."""
     element = {
         "fill_level_range": {"start_of_range": 0.0, "end_of_range": 100.0},
         "fill_rate": {"start_of_range": fill_rate(-MAX_POWER_W), "end_of_range": fill_rate(MAX_POWER_W)},
@@ -85,7 +85,7 @@ def system_description() -> Message:
 
 
 def actuator_status(power_w: float) -> Message:
-    """What the inverter does now."""
+    """Present mode of the inverter."""
     return _message(
         "FRBC.ActuatorStatus",
         actuator_id=ACTUATOR,
@@ -95,7 +95,7 @@ def actuator_status(power_w: float) -> Message:
 
 
 def storage_status(fill_level: float) -> Message:
-    """How full the battery is, in per cent."""
+    """Fill level of the battery, in per cent."""
     return _message("FRBC.StorageStatus", present_fill_level=fill_level)
 
 
@@ -119,7 +119,7 @@ def instruction(power_w: float) -> Message:
 
 
 def instruction_status(instruction_id: str, status: str) -> Message:
-    """What became of an instruction: ``ACCEPTED``, ``STARTED`` and so on."""
+    """Status of an instruction: ``ACCEPTED``, ``STARTED`` and so on."""
     return _message("InstructionStatusUpdate", instruction_id=instruction_id, status_type=status, timestamp=_now())
 
 

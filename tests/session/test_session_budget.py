@@ -1,4 +1,4 @@
-"""How much of the event loop one peer may use before reading from it pauses."""
+"""Share of the event loop that one peer may use before reading from it pauses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the communication client reads out of answers (SESC)."""
+"""Answers as the communication client reads them (SESC)."""
 
 from __future__ import annotations
 

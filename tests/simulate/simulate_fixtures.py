@@ -43,7 +43,7 @@ def of(kind: type[Kind], messages: Iterable[S2Message]) -> list[Kind]:
 
 
 def statuses(messages: Iterable[S2Message]) -> list[InstructionStatus]:
-    """How far a device said to be with instructions, in the order in which it said so."""
+    """Return the statuses of instructions, in the order in which a device sent them."""
     return [update.status_type for update in of(InstructionStatusUpdate, messages)]
 
 

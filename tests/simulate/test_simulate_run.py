@@ -25,7 +25,7 @@ SPEED = 3600.0
 
 
 class Told:
-    """What runners report; can be waited for."""
+    """Reports of runners; can be waited for."""
 
     def __init__(self) -> None:
         self.reports: list[Report] = []

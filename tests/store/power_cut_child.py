@@ -32,7 +32,7 @@ STEPS: list[Callable[[Store], Awaitable[object]]] = [
 
 
 async def before(store: Store) -> None:
-    """What is there before the first step."""
+    """State before the first step."""
     await store.save_pairing(pairing(1), token("first"))
     await store.save_pairing(pairing(2), token("other"))
     await store.save_pairing(pairing(3, confirmed=False), token("unconfirmed"))

@@ -23,7 +23,7 @@ KEYS = [key(number) for number in range(1, 5)]
 
 
 async def expected_states() -> list[object]:
-    """What the store holds after none, one, … all of the steps, by the store that has no disk."""
+    """Content of the store after none, one, … all of the steps, by the store that has no disk."""
     store = MemoryStore()
     await before(store)
     states = [await contents(store, KEYS)]
@@ -49,7 +49,7 @@ def prepare(home: Path) -> None:
 
 
 def left(home: Path) -> object:
-    """What is found after the crash. No secret may be left that belongs to no pairing, and nothing half-written."""
+    """Return the state after the crash. No secret may be left that belongs to no pairing, and nothing half-written."""
 
     async def read() -> tuple[object, int]:
         store = await open_store(home)

@@ -1,4 +1,4 @@
-"""What only the store on disk has: files, reopening, locking, damage, cancellation."""
+"""Store on disk: files, reopening, locking, damage, cancellation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GatedVault(MemoryVault):
 
 
 class BrokenVault(MemoryVault):
-    """A vault that fails as long as it is told to."""
+    """A vault that fails as long as the test says."""
 
     broken = False
 

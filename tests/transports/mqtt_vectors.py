@@ -129,7 +129,7 @@ def _changed(sealed: str, at: int) -> str:
 
 
 def refused(up: bytes, down: bytes) -> list[dict[str, Any]]:
-    """What the energy manager (communication server) gets after ``accept``, and what becomes of it."""
+    """Packets that the energy manager (communication server) gets after ``accept``, and their results."""
     first = frame(up, "rm2cem", "data", 1, DATA)
     second = frame(up, "rm2cem", "data", 2, DATA)
     other = frame(up, "rm2cem", "ping", 1, "{}")

@@ -1,4 +1,4 @@
-"""What we use of libraries beyond what they document. Each name is tested here, so that a release that moves it shows.
+"""Undocumented parts of libraries that we use. Each name is tested here, so that a release that moves it shows.
 
 Where one of them has gone, connections still work: they take more memory or time.
 """

@@ -738,7 +738,7 @@ class HostileBroker(RuleBasedStateMachine):
 
     @rule(first=channels)
     def reflect(self, first: bool) -> None:
-        """What one side sent comes back to it on its inbound topic."""
+        """Return to one side on its inbound topic what it sent."""
         target = self.pick(first)
         sent = self.old[self.peer(target)]
         if sent:

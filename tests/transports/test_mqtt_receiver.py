@@ -1,4 +1,4 @@
-"""What becomes of each PUBLISH, and what the log says of those that cannot be used."""
+"""Handling of each PUBLISH, and the log of unusable ones."""
 
 from __future__ import annotations
 

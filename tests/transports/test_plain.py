@@ -319,7 +319,7 @@ async def test_a_client_from_elsewhere_needs_tls_or_a_setting(caplog: pytest.Log
 
 
 async def shake(socket: web.WebSocketResponse, *after: str) -> None:
-    """What the S2 plugin of an energy manager in the field does: everything at once, and no Handshake of its own."""
+    """Behave as the S2 plugin of an energy manager in the field: everything at once, and no Handshake of its own."""
     theirs = json.loads(await socket.receive_str())
     assert theirs["message_type"] == "Handshake"
     for text in (ok(theirs["message_id"]), RESPONSE, *after):

@@ -1,4 +1,4 @@
-"""What every transport has to hold; run against memory and against WebSocket with real TLS on loopback."""
+"""Contract of every transport, with memory and with WebSocket over real TLS on loopback."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Page(HTMLParser):
-    """What a browser makes of it: elements with their attributes, and the texts of the cells."""
+    """The page as a browser reads it: elements with their attributes, and the texts of the cells."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
