@@ -422,7 +422,7 @@ ALLOWED = {
     "transports/websocket_server.py": {"_room": "whoever sends awaits it"},
     "transports/websocket_client.py": {"_ping": "no task: the library's future"},
     "session/session.py": {"__init__": "the pump, once a session: it reports its own failure and ends the session"},
-    "session/outbox.py": {"__init__": "the writer, once a session: it reports its own failure and ends the session"},
+    "session/outgoing.py": {"__init__": "the writer, once a session: it reports its own failure and ends the session"},
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "bridge/link.py": {

@@ -19,7 +19,7 @@ from s2connect.messages.envelope import (
 )
 from s2connect.messages.labels import ID_WORDS
 
-OUTBOX_LIMIT = 2000
+STATUS_LIMIT = 2000
 """ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
 
 
@@ -63,8 +63,8 @@ class StatusQueue:
         await self._until(lambda: self._written >= due)
 
     async def room(self) -> None:
-        """Wait until fewer than :data:`OUTBOX_LIMIT` texts wait."""
-        await self._until(lambda: len(self._texts) < OUTBOX_LIMIT)
+        """Wait until fewer than :data:`STATUS_LIMIT` texts wait."""
+        await self._until(lambda: len(self._texts) < STATUS_LIMIT)
 
     async def drained(self) -> None:
         """Wait until nothing waits."""

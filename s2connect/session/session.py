@@ -42,7 +42,7 @@ from s2connect.session.answers import (
 )
 from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
-from s2connect.session.outbox import OUTBOX_LIMIT, StatusQueue, sendable
+from s2connect.session.outgoing import STATUS_LIMIT, StatusQueue, sendable
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -168,7 +168,7 @@ class Session:
         self._closed: ConnectionClosed | None = None
         self._ended = asyncio.Event()
         name = f"s2connect-session-{self.info.remote}"
-        self._outbox = StatusQueue(self._transmit, self._failed, f"{name}-writer")
+        self._statuses = StatusQueue(self._transmit, self._failed, f"{name}-writer")
         self._pump = asyncio.create_task(self._run(), name=f"{name}-pump")
 
     @property
@@ -239,7 +239,7 @@ class Session:
             self._answer(identifier, ReceptionStatusValue.OK)
         else:
             self._answer(identifier, refusal.status, refusal.label)
-        self._outbox.wake()
+        self._statuses.wake()
 
     @property
     def control_type(self) -> ControlType | None:
@@ -301,7 +301,7 @@ class Session:
         self._arm_timer()
         try:
             async with self._turn:
-                await self._outbox.flush()
+                await self._statuses.flush()
                 self._check_open()
                 self._validate_own(written)
                 self._conversation.sent(self.role, written, now=datetime.now(UTC))
@@ -395,18 +395,18 @@ class Session:
                 ends = self._take(text)
                 worked = time.thread_time() - begun
                 if ends:
-                    self._outbox.wake()
+                    self._statuses.wake()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(FAREWELL_TIMEOUT):
-                            await self._outbox.drained()
+                            await self._statuses.drained()
                     await self._connection.close(NORMAL_CLOSURE)
-                elif len(self._outbox) == 1 and not self._send_lock.locked() and self._connection.has_room():
+                elif len(self._statuses) == 1 and not self._send_lock.locked() and self._connection.has_room():
                     # The usual case, without waking the writer. It does not wait, so the pump goes on reading.
-                    await self._outbox.write_first()
-                elif self._outbox:
-                    self._outbox.wake()
-                if len(self._outbox) >= OUTBOX_LIMIT:
-                    await self._outbox.room()
+                    await self._statuses.write_first()
+                elif self._statuses:
+                    self._statuses.wake()
+                if len(self._statuses) >= STATUS_LIMIT:
+                    await self._statuses.room()
                 pause = self._budget.charge(len(text), worked, now=self._loop.time())
                 if pause is not None:
                     await self._rest(pause)
@@ -416,7 +416,7 @@ class Session:
             await self._failed(error)
         finally:
             self._finish(closed)
-            await self._outbox.close()
+            await self._statuses.close()
             self._ended.set()
 
     async def _rest(self, pause: float) -> None:
@@ -488,7 +488,7 @@ class Session:
         """Acknowledge with ``OK`` the messages that fit in the inbox now."""
         for identifier in self._inbox.due() if self._closed is None else ():
             self._answer(identifier, ReceptionStatusValue.OK)
-            self._outbox.wake()
+            self._statuses.wake()
 
     def _arm_kept(self) -> None:
         deadline = self._inbox.deadline
@@ -508,7 +508,7 @@ class Session:
         for identifier in overdue:
             self._conversation.answered(self.role.other, identifier, ok=False, now=datetime.now(UTC))
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-            self._outbox.wake()
+            self._statuses.wake()
         self._release()
 
     def _log_warnings(self, whose: str, verdict: ValidationResult) -> None:
@@ -563,7 +563,7 @@ class Session:
         return ends
 
     def _answer(self, subject: str, status: ReceptionStatusValue, label: str | None = None) -> None:
-        self._outbox.put(reception_status(subject, status, label))
+        self._statuses.put(reception_status(subject, status, label))
 
     # The end
 
