@@ -66,7 +66,8 @@ class S2ConnectError(Exception):
     default_hint: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Error")).lower()
+        if "kind" not in vars(cls):
+            cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Error")).lower()
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
         super().__init__(what)

@@ -297,7 +297,13 @@ def _builder(
     usage: x509.KeyUsage,
 ) -> x509.CertificateBuilder:
     return (
-        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), begin, end)
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
