@@ -26,6 +26,9 @@ hypothesis.settings.load_profile("busy machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Hundreds of processes are started, each in half the time if it finds compiled modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Neither the keyring of whoever runs the tests nor a backend that a test defines is for the endpoints of other tests.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
