@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two for each core: half of their time the tests wait for sockets, processes and clocks.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+# Three for each core: most of their time the tests wait for sockets, processes and clocks.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1))')
 TESTS ?= tests
 # A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
 CONSTRAINTS ?=

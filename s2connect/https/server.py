@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
+import random
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +43,9 @@ MAX_BODY_BYTES = 64 * 1024
 
 BODY_TIMEOUT = 10.0
 """Seconds a request body may take to arrive."""
+
+FREE_PORTS = range(20_000, 32_768)
+"""Ports above those of well-known services and below those that systems give to outgoing connections."""
 
 MAX_WARNED = 100
 """Networks for which a fault is logged, once each; later ones are not logged."""
@@ -284,9 +290,15 @@ def tls_object(request: web.Request) -> ssl.SSLObject:
 
 
 def free_port(host: str | None = "127.0.0.1") -> int:
-    """Find a TCP port that is free now."""
+    """Find a TCP port that is free now, and that systems do not give to outgoing connections later."""
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.bind((host or ("::" if family == socket.AF_INET6 else ""), 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+            try:
+                probe.bind((host or ("::" if family == socket.AF_INET6 else ""), port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
