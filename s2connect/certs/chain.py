@@ -37,7 +37,14 @@ MAX_PROXY_ANSWER_BYTES = 16 * 1024
 MIN_RSA_BITS = 2048
 """TRUST-04, algorithms: smallest RSA key that is accepted."""
 
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
