@@ -152,6 +152,10 @@ async def accept(request: web.Request, info: ConnectionInfo, *, compression: boo
         writer = await socket.prepare(request)
     except ConnectionError:
         raise web.HTTPBadRequest from None
+    except AssertionError:
+        if request.transport is not None:
+            raise
+        raise web.HTTPBadRequest from None  # aiohttp before 3.14, where the client has gone
     assert writer is not None
     return WebSocketServerConnection(info, socket, writer, transport, guard.budget)
 
