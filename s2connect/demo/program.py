@@ -37,7 +37,7 @@ class Program:
     log: Path
     """File for what it writes on standard error."""
     typed: str = ""
-    """What it reads from standard input, which then ends."""
+    """Its standard input, which then ends."""
     watch: Callable[[Object], None] = lambda event: None
     """Callback for every event; must not raise."""
 

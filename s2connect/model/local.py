@@ -42,7 +42,7 @@ class LocalEndpoint:
 
     description: EndpointDescription
     deployment: Deployment
-    """Where the *nodes* run; decides the communication roles (ROLE-02)."""
+    """Deployment of the nodes, which decides the communication roles (ROLE-02)."""
     nodes: Mapping[NodeId, LocalNode]
 
     def by_alias(self, alias: str) -> LocalNode | None:

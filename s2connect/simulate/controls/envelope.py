@@ -49,7 +49,7 @@ class PebcControl(Control[Limited]):
         self._running = ""
         """Instruction in force."""
         self._elements: list[tuple[datetime, pebc.PowerEnvelopeElement]] = []
-        """What is left of its envelope, with the end of each element."""
+        """Elements of its envelope that are not over, each with its end."""
 
     def moments(self) -> list[datetime]:
         return [end for end, _ in self._elements[:1]]

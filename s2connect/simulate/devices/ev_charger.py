@@ -45,7 +45,7 @@ class EvCharger(Storing, Limited):
         self.leaving = self._chance.uniform(6.5, 8.5)
         """Hours of the day, in UTC."""
         self.departures: list[float] = []
-        """How full the car was each time it left."""
+        """Fill level of the car at each departure."""
         self.level = self._level_on_arrival()
         self._limit = max_power
         self._rate = EFFICIENCY / 3600 / capacity * 100
