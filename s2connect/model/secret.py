@@ -133,6 +133,10 @@ class BearerToken(Secret):
         super().__init__(text)
 
 
+TOKEN_ENTROPY = 32
+"""Random bytes for an access token (PAIR-08, SES-02)."""
+
+
 class AccessToken(BearerToken):
     """One-time token of the communication client for the next session (PAIR-08)."""
 

@@ -16,11 +16,11 @@ from s2connect.errors import StorageError
 from s2connect.https.server import Handler, HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
-from s2connect.model.secret import PairingAttemptId
+from s2connect.model.secret import TOKEN_ENTROPY, PairingAttemptId
 from s2connect.pairing.driver import Driver
 from s2connect.pairing.interface import DurablePairings, OtherWayRound, PairingServerEvent
 from s2connect.pairing.refusals import refusal
-from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, TOKEN_ENTROPY, Commit, PairingServer, Queued
+from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Commit, PairingServer, Queued
 from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from s2connect.model.pairing import (
 )
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.roles import CommunicationRole, communication_role
-from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
+from s2connect.model.secret import TOKEN_ENTROPY, AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import LiveProofs, matches, respond
@@ -58,8 +58,6 @@ MAX_KEPT_ATTEMPTS = 10_000
 ATTEMPT_ID_BYTES = 24
 ANSWER_ENTROPY = ATTEMPT_ID_BYTES + 32
 """Random bytes for an answer: the attempt id (PAIR-03) and the server's challenge (HMAC-01)."""
-TOKEN_ENTROPY = 32
-"""Random bytes for an access token (PAIR-08)."""
 
 
 @dataclass(frozen=True, slots=True)

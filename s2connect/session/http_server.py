@@ -19,10 +19,9 @@ from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.reply import UNAUTHORIZED, Reply
-from s2connect.model.secret import AccessToken
+from s2connect.model.secret import TOKEN_ENTROPY, AccessToken
 from s2connect.model.session_init import CommunicationDetailsErrorMessage, InitiateSession, SessionErrorReason, Unpair
 from s2connect.session.server_core import (
-    TOKEN_ENTROPY,
     Accepted,
     Activation,
     SessionServer,

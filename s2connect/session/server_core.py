@@ -13,7 +13,7 @@ from s2connect.model.common import MalformedMessage, choose_name, choose_version
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.roles import CommunicationRole
-from s2connect.model.secret import AccessToken
+from s2connect.model.secret import TOKEN_ENTROPY, AccessToken
 from s2connect.model.session_init import (
     CommunicationDetailsErrorMessage,
     InitiateSession,
@@ -43,9 +43,6 @@ MAX_PENDING = 20_000
 
 MAX_PENDING_PER_PAIR = 8
 """Pending tokens of one pair; the oldest goes first."""
-
-TOKEN_ENTROPY = 32
-"""Random bytes for an access token (SES-02)."""
 
 _Request = TypeVar("_Request", InitiateSession, Unpair)
 
