@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Connection,
         ConnectionInfo,
         Offer,
+        Receiver,
         Transport,
         Trust,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "Connection",
     "ConnectionInfo",
     "Offer",
+    "Receiver",
     "Transport",
     "Trust",
     "MemoryHub",
@@ -71,7 +73,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "s2connect.transports.base": "ABNORMAL_CLOSURE GOING_AWAY MAX_MESSAGE_BYTES NORMAL_CLOSURE "
-        "Connection ConnectionInfo Offer Transport Trust",
+        "Connection ConnectionInfo Offer Receiver Transport Trust",
         "s2connect.transports.memory": "MemoryHub MemoryTransport memory_pair",
         "s2connect.transports.websocket": "WebSocketTransport",
         "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",

@@ -15,6 +15,7 @@ from s2connect.errors import ConfigurationError, ConnectionClosed
 from s2connect.model.common import NodeId
 from s2connect.model.proxy import Proxy
 from s2connect.model.session_init import CommunicationDetails
+from s2connect.supervisor import process_failures
 
 NORMAL_CLOSURE = 1000
 """Close code: the session has done what it was for."""
@@ -61,12 +62,25 @@ class ConnectionInfo:
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+class Receiver(Protocol):
+    """Takes what comes over a connection. It is called by the event loop, does not wait and does not raise."""
+
+    def text_received(self, text: str) -> None:
+        """Take the next text."""
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        """Take note of the end, with the peer's code and reason where it gave one; called once, after all texts."""
+
+
 class Connection(ABC):
     """One duplex, ordered stream of S2 JSON texts between two nodes.
 
     At most one task sends and one receives at a time; they may be different tasks. Nothing is lost or reordered while
     it stands, and a slow reader slows the writer (WS-07). Keep a ``recv`` waiting whenever there is room for its
     result: a transport can tell a silent peer from a living one only while somebody listens (WS-04).
+
+    Where each text counts, :meth:`receive_into` and :meth:`try_send` do without a task for each direction. A transport
+    need not write them: by default a task calls ``recv``, and ``try_send`` never has room.
     """
 
     info: ConnectionInfo
@@ -74,6 +88,7 @@ class Connection(ABC):
     """Our address on this connection; empty where there is none."""
     remote_address: str = ""
     """The peer's address on this connection; empty where there is none."""
+    _pump: _Pump | None = None
 
     @abstractmethod
     async def send(self, text: str) -> None:
@@ -101,6 +116,35 @@ class Connection(ABC):
         """Return whether ``send`` would certainly return at once now."""
         return False
 
+    def try_send(self, text: str) -> bool:
+        """Send one text if nothing waits to be sent and there is room. Returns whether it did; else call ``send``.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        return False
+
+    def receive_into(self, receiver: Receiver) -> None:
+        """Hand every text to ``receiver`` as soon as it has come, instead of ``recv``; once, until the end.
+
+        What has come already is handed over after this call has returned. If the receiver raises, which is an error of
+        ours, the connection ends with :data:`INTERNAL_ERROR`.
+        """
+        self._pump = _Pump(self, receiver)
+
+    def pause_reading(self) -> None:
+        """Hand nothing over until :meth:`resume_reading`; the peer is slowed down (WS-07). Idempotent.
+
+        When the connection has ended, what came before is handed over all the same.
+        """
+        assert self._pump is not None
+        self._pump.may_read.clear()
+
+    def resume_reading(self) -> None:
+        """Hand texts over again, after this call has returned. Idempotent."""
+        assert self._pump is not None
+        self._pump.may_read.set()
+
     @abstractmethod
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by whomever. The end is noticed by whoever receives, or by liveness."""
@@ -113,6 +157,45 @@ class Connection(ABC):
             return await self.recv()
         except ConnectionClosed:
             raise StopAsyncIteration from None
+
+
+class _Pump:
+    """Task that hands the texts of a connection to a receiver, for connections that do not do so by themselves."""
+
+    def __init__(self, connection: Connection, receiver: Receiver) -> None:
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self._connection = connection
+        self._receiver = receiver
+        self._task = asyncio.create_task(self._run(), name=f"s2connect-receiver-{connection.info.remote}")
+
+    async def _run(self) -> None:
+        ended = ConnectionClosed(INTERNAL_ERROR)
+        try:
+            while True:
+                text = await self._connection.recv()
+                if not self.may_read.is_set():
+                    await self._resumed_or_closed()
+                self._receiver.text_received(text)
+        except ConnectionClosed as error:
+            ended = error
+        except Exception as error:
+            process_failures.failed("receiver", error, name=f"the receiver of {self._connection.info.remote}")
+            await self._connection.close(INTERNAL_ERROR)
+        finally:
+            self._receiver.connection_ended(ended)
+
+    async def _resumed_or_closed(self) -> None:
+        waiting = {
+            asyncio.ensure_future(self.may_read.wait()),
+            asyncio.ensure_future(self._connection.wait_closed()),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.wait(waiting)
 
 
 @dataclass(frozen=True, slots=True)

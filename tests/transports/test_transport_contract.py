@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
+from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.memory import MemoryHub, MemoryTransport
 from s2connect.transports.plain import PlainAcceptor, connect_plain
@@ -200,6 +201,127 @@ async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> N
     for number in range(400):
         assert (await receiver.recv()).startswith(f"{number}:")
     await task
+
+
+class Collector:
+    """Receiver that keeps what comes, and acts on the way."""
+
+    def __init__(self, connection: Connection, on_text: Callable[[str], None] | None = None) -> None:
+        self.texts: list[str] = []
+        self.ends: list[ConnectionClosed] = []
+        self.changed = asyncio.Event()
+        self._on_text = on_text
+        connection.receive_into(self)
+
+    def text_received(self, text: str) -> None:
+        assert not self.ends, "a text came after the end"
+        self.texts.append(text)
+        self.changed.set()
+        if self._on_text is not None:
+            self._on_text(text)
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        self.ends.append(error)
+        self.changed.set()
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with within(10):
+            while not what():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.mark.rule("MSG-06", "WS-07")
+async def test_a_receiver_gets_every_text_in_order_and_then_the_end_once(pair: Pair) -> None:
+    sender, receiver = pair
+    await sender.send("before")
+    collector = Collector(receiver)
+    assert not collector.texts, "a text was handed over within the call"
+    for text in TEXTS:
+        await sender.send(text)
+    closing = asyncio.create_task(sender.close(1001, "good bye ü"))
+    await collector.until(lambda: bool(collector.ends))
+    assert collector.texts == ["before", *TEXTS]
+    assert [(end.code, end.reason) for end in collector.ends] == [(1001, "good bye ü")]
+    await closing
+
+
+@pytest.mark.rule("WS-07")
+async def test_a_pausing_receiver_gets_nothing_until_it_resumes_and_slows_the_writer(pair: Pair) -> None:
+    sender, receiver = pair
+    body = base64.b64encode(random.Random(1).randbytes(75_000)).decode()  # deflate gains little
+    collector = Collector(receiver, lambda text: receiver.pause_reading())
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        for number in range(400):
+            await sender.send(f"{number}:{body[number * 100 :]}{body[: number * 100]}")
+            sent += 1
+
+    task = asyncio.create_task(send())
+    await until_still(lambda: sent)
+    assert sent < 400, "40 MB were taken in without a reader"
+    for number in range(400):
+        await collector.until(lambda number=number: len(collector.texts) > number)  # type: ignore[misc]
+        assert len(collector.texts) == number + 1, "a text came although reading was paused"
+        assert collector.texts[-1].startswith(f"{number}:")
+        receiver.pause_reading()
+        receiver.resume_reading()
+    await task
+
+
+@pytest.mark.rule("WS-07")
+async def test_a_receiver_that_pauses_gets_what_came_before_the_end(pair: Pair) -> None:
+    sender, receiver = pair
+    collector = Collector(receiver, lambda text: receiver.pause_reading())
+    await sender.send("one")
+    await collector.until(lambda: collector.texts == ["one"])
+    await sender.send("two")
+    await receiver.close()
+    await collector.until(lambda: bool(collector.ends))
+    assert collector.texts in (["one"], ["one", "two"])
+
+
+async def test_a_receiver_that_raises_ends_the_connection(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = FailureLog()
+    monkeypatch.setattr(process_failures, "failed", failures.failed)
+    sender, receiver = pair
+
+    def fail(text: str) -> None:
+        raise ZeroDivisionError
+
+    collector = Collector(receiver, fail)
+    await sender.send("one")
+    with pytest.raises(ConnectionClosed):
+        await sender.recv()
+    await collector.until(lambda: bool(collector.ends))
+    assert collector.texts == ["one"]
+    assert collector.ends[0].code == 1011
+    assert failures.counts == {"receiver": 1}
+
+
+@pytest.mark.rule("WS-07")
+async def test_what_is_sent_without_waiting_keeps_its_order_and_its_bound(pair: Pair) -> None:
+    sender, receiver = pair
+    body = "".join(random.Random(2).choices("abcdefghijklmnop", k=20_000))
+    at_once = 0
+    for number in range(400):
+        if not sender.try_send(f"{number}:{body}"):
+            break
+        at_once += 1
+    assert at_once < 400, "8 MB were taken in without a reader"
+    waiting = asyncio.create_task(sender.send("last"))
+    await asyncio.sleep(0)
+    assert waiting.done() or not sender.try_send("overtaking")
+    for number in range(at_once):
+        assert (await receiver.recv()).startswith(f"{number}:")
+    assert await receiver.recv() == "last"
+    await waiting
+    closing = asyncio.create_task(sender.close())
+    with pytest.raises(ConnectionClosed):
+        await receiver.recv()
+    await closing
 
 
 @pytest.mark.rule("SES-04", "WS-02")
