@@ -122,17 +122,16 @@ class NotReachable(NetworkError):
     @classmethod
     def because(cls, host: str, port: int, error: BaseException) -> NotReachable:
         """Return the error for a failed connection to a host, whose name is cleaned for display already."""
-        inner = getattr(error, "os_error", error)
-        if isinstance(inner, socket.gaierror):
+        if isinstance(error, socket.gaierror | UnicodeError):
             return cls(
                 f"The name {host} is not known in this network.",
                 hint="Check the spelling; or give the device's address with --connect-to.",
             )
         # asyncio puts sentences of its own into strerror, and joins several refusals in one error without a number.
-        number = getattr(inner, "errno", None)
+        number = getattr(error, "errno", None)
         reason = os.strerror(number).lower() if isinstance(number, int) and number > 0 else ""
         made = cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
-        made.cut = isinstance(inner, ConnectionResetError)
+        made.cut = isinstance(error, ConnectionResetError)
         return made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _ssl
 import asyncio
 import base64
-import contextlib
 import hashlib
 import ipaddress
 import re
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from s2connect.certs.authority import extension_of, is_ca, name_or_address, subject_names
+from s2connect.certs.connect import connect_tls, farewell
 from s2connect.certs.tls import describe_tls_error, harden, refusal
 from s2connect.errors import CertificateRefused, NotReachable, PeerTimeout
 from s2connect.model.proxy import Proxy
@@ -30,9 +30,6 @@ from s2connect.model.url import address_of
 
 MAX_CHAIN_CERTIFICATES = 10
 """Longest chain that is read; public ones have two to four certificates. OpenSSL bounds the bytes, to 100 KB."""
-
-MAX_PROXY_ANSWER_BYTES = 16 * 1024
-"""Longest head of a proxy's answer."""
 
 MIN_RSA_BITS = 2048
 """TRUST-04, algorithms: smallest RSA key that is accepted."""
@@ -147,16 +144,8 @@ async def _handshake(
         raise NotReachable(f"{for_display(host)!r} is neither a host name nor an address.") from error
     try:
         async with asyncio.timeout(timeout):
-            if proxy is not None:
-                writer = await _through(proxy, port, context, server_name, timeout)
-            else:
-                _, writer = await asyncio.open_connection(
-                    address or host,
-                    port,
-                    ssl=context,
-                    server_hostname=server_name,
-                    ssl_handshake_timeout=timeout + 1,  # never the first to fire
-                )
+            to = server_name if address_of(host) is None else host  # with its zone
+            transport, _ = await connect_tls(asyncio.Protocol, to, port, context, address=address, proxy=proxy)
     except TimeoutError as error:
         raise PeerTimeout(f"{where} did not answer within {timeout:g} seconds.") from error
     except (OSError, ValueError) as error:
@@ -170,44 +159,13 @@ async def _handshake(
             raise broken from error
         raise NotReachable.because(for_display(host), port, error) from error
     try:
-        chain = _chain_sent(writer.get_extra_info("ssl_object"))
-        peer = writer.get_extra_info("peername")
+        chain = _chain_sent(transport.get_extra_info("ssl_object"))
+        peer = transport.get_extra_info("peername")
     finally:
-        writer.close()  # says goodbye,
-        writer.transport.abort()  # and does not wait for the answer
+        farewell(transport)
     if not 1 <= len(chain) <= MAX_CHAIN_CERTIFICATES:
         raise refusal(host, "chain")
     return CapturedChain(chain[0], _root_of(chain), _address_of(*peer))
-
-
-async def _through(
-    proxy: Proxy, port: int, context: ssl.SSLContext, server_name: str, timeout: float
-) -> asyncio.StreamWriter:
-    """Connect through a proxy, and make the TLS handshake with the server behind it."""
-    place, target = for_display(proxy.address), Proxy(server_name, port).address
-    try:
-        reader, writer = await asyncio.open_connection(proxy.host, proxy.port, limit=MAX_PROXY_ANSWER_BYTES)
-    except OSError as error:
-        raise NotReachable(f"The proxy {place} cannot be reached.") from error
-    connection = writer.transport
-    try:
-        authorization = proxy.reveal_authorization()
-        authorized = f"Proxy-Authorization: {authorization}\r\n" if authorization is not None else ""
-        writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorized}\r\n".encode("ascii"))
-        head = b""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            head = await reader.readuntil(b"\r\n\r\n")
-        status = re.match(rb"HTTP/1\.[01] (\d{3})", head)
-        if status is None or not status[1].startswith(b"2"):
-            said = f"HTTP {status[1].decode('ascii')}" if status is not None else "no HTTP"
-            raise NotReachable(f"The proxy {place} does not connect to {target} ({said}).")
-        await writer.start_tls(context, server_hostname=server_name, ssl_handshake_timeout=timeout + 1)
-        if writer.transport is None:  # lost right after the handshake
-            raise NotReachable(f"The proxy {place} closed the connection.")
-    except BaseException:
-        connection.abort()
-        raise
-    return writer
 
 
 def _chain_sent(ssl_object: ssl.SSLObject) -> list[bytes]:

@@ -7,17 +7,15 @@ import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlencode
+from typing import Final, cast
+from urllib.parse import quote, urlencode
 
-import aiohttp
-from aiohttp import abc, hdrs
-from aiohttp.resolver import ThreadedResolver
+import h11
 
+from s2connect.certs.connect import KeptConnection, connect_tls, farewell
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
     IncompatibleApiVersion,
-    NetworkError,
     NotReachable,
     PeerBusy,
     PeerTimeout,
@@ -44,8 +42,19 @@ REQUEST_TIMEOUT = 10.0
 VERSION_WITHOUT_INDEX = "v1"
 """VER-08: version of a server that has no version index."""
 
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Longest head of an answer."""
+
+MIN_PARTS: Final = 64
+MEAN_PART_BYTES: Final = 128
+"""An answer may come in :data:`MIN_PARTS`, and one more for this many bytes of the longest one."""
+
 MAX_API_VERSIONS = 32
 """Longest version index that is read."""
+
+
+_AS_IT_IS = "".join(chr(code) for code in range(0x21, 0x7F))
+"""Characters of a URL that are sent as they are; all others are percent-encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +80,121 @@ class Destination:
     proxy: Proxy | None = None
 
 
-class _Resolver(ThreadedResolver):
-    """Resolves through the operating system, or to a given address."""
+class _HttpConnection(asyncio.Protocol):
+    """Connection of a client: one request after the other."""
 
-    def __init__(self, address: str | None) -> None:
-        super().__init__()
-        self._address = address
+    transport: asyncio.Transport
 
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[abc.ResolveResult]:
-        found = await super().resolve(self._address or host, port, family)
-        return [{**result, "hostname": host} for result in found]
+    def __init__(self) -> None:
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._reply: _Reply | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+
+    @property
+    def is_idle(self) -> bool:
+        """True if a request can be made on it now."""
+        return self._http.our_state is h11.IDLE and not self.transport.is_closing()
+
+    async def request(self, head: h11.Request, body: bytes, max_bytes: int) -> _Reply:
+        """Make a request. Cancelled or failed, the connection is gone.
+
+        Raises:
+            OSError: The connection is lost; :class:`_Disconnected` if the peer has closed it.
+            h11.RemoteProtocolError: The answer is no HTTP.
+            ProtocolViolation: It is longer than ``max_bytes``.
+        """
+        http, reply = self._http, _Reply(max_bytes)
+        self._reply = reply
+        parts = (http.send(head), http.send(h11.Data(body)) if body else b"", http.send(h11.EndOfMessage()))
+        try:
+            self.transport.write(b"".join(part for part in parts if part))
+            await reply.whole.wait()
+            if reply.error is not None:
+                raise reply.error
+        except BaseException:
+            self.transport.abort()
+            raise
+        finally:
+            self._reply = None
+        if http.our_state is http.their_state is h11.DONE and not http.trailing_data[0]:
+            http.start_next_cycle()
+        else:
+            farewell(self.transport)  # the other side ends it after this answer
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        if self._reply is None:
+            self.transport.abort()  # nothing was asked
+        else:
+            self._received(self._reply, data)
+
+    def eof_received(self) -> None:
+        if self._reply is not None:
+            self._received(self._reply, b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reply is not None and not self._reply.whole.is_set():
+            self._reply.error = exc or _Disconnected()
+            self._reply.whole.set()
+
+    def _received(self, reply: _Reply, data: bytes) -> None:
+        if reply.whole.is_set():
+            self.transport.abort()  # nothing was asked
+            return
+        try:
+            if not data and not reply.began:
+                raise _Disconnected
+            reply.began = True
+            self._http.receive_data(data)
+            while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
+                if reply.take(event):
+                    reply.whole.set()
+                    return
+        except (OSError, h11.RemoteProtocolError, ProtocolViolation) as error:
+            reply.error = error
+            reply.whole.set()
+
+
+class _Disconnected(OSError):
+    """The server has closed the connection instead of answering."""
+
+
+class _Reply:
+    """Answer as it comes in: complete, or failed with ``error``, when ``whole`` is set."""
+
+    status = 0
+    retry_after: str | None = None
+    error: Exception | None = None
+    began = False
+
+    def __init__(self, max_bytes: int) -> None:
+        self.whole = asyncio.Event()
+        self._chunks: list[bytes] = []
+        self._size = self._parts = 0
+        self._max_bytes = max_bytes
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._chunks)
+
+    def take(self, event: object) -> bool:
+        """Take a part of the answer in; True for its end."""
+        match event:
+            case h11.Response():
+                self.status = event.status_code
+                self.retry_after = next((v.decode("latin-1") for k, v in event.headers if k == b"retry-after"), None)
+            case h11.Data():
+                self._size += len(event.data)
+                self._chunks.append(bytes(event.data))
+            case h11.EndOfMessage():
+                return True
+        self._parts += 1
+        # A body in a great many small parts costs the time of a far longer one.
+        if self._size > self._max_bytes or self._parts > MIN_PARTS + self._max_bytes // MEAN_PART_BYTES:
+            raise ProtocolViolation(f"The other side's answer is longer than {self._max_bytes} bytes.")
+        return False
 
 
 class HttpsClient:
@@ -93,25 +207,25 @@ class HttpsClient:
     """
 
     def __init__(self, destination: Destination) -> None:
-        self._proxy = destination.proxy
+        self._destination = destination
         self.without_index = False
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=destination.context,
-                resolver=_Resolver(destination.address if destination.proxy is None else None),
-                use_dns_cache=False,
-                limit=4,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={hdrs.USER_AGENT: "s2connect", hdrs.ACCEPT_ENCODING: "identity"},
-        )
+        self._idle: list[tuple[str, int, _HttpConnection]] = []
 
     async def __aenter__(self) -> HttpsClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        for _host, _port, connection in self._idle:
+            farewell(connection.transport)
+        self._idle.clear()
+
+    def release(self) -> KeptConnection | None:
+        """Return a connection on which requests were answered, for a WebSocket; it is the caller's to close then."""
+        while self._idle:
+            host, port, connection = self._idle.pop()
+            if connection.is_idle:
+                return KeptConnection(host, port, connection.transport)
+        return None
 
     async def api_version(self, base: BaseUrl) -> str:
         """Fetch the version index of an API and pick the best version that both support (VER-02).
@@ -199,44 +313,44 @@ class HttpsClient:
         timeout: float = REQUEST_TIMEOUT,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        headers = {}
+        headers = [("Host", _authority(base)), ("User-Agent", "s2connect"), ("Accept-Encoding", "identity")]
         if body is not None:
-            headers[hdrs.CONTENT_TYPE] = "application/json"
+            headers.append(("Content-Type", "application/json"))
+        if method == "POST":
+            headers.append(("Content-Length", str(len(body or b""))))
         if bearer is not None:
-            headers[hdrs.AUTHORIZATION] = f"Bearer {bearer.reveal()}"
+            headers.append(("Authorization", f"Bearer {bearer.reveal()}"))
+        target = quote(url[url.index("/", len("https://")) :], safe=_AS_IT_IS)
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=self._proxy.reveal_url() if self._proxy is not None else None,
-                    timeout=aiohttp.ClientTimeout(total=None),
-                ) as response,
-            ):
-                content = await _read_bounded(response.content, max_bytes)
-                status, retry_after = response.status, retry_after_of(response.headers.get(hdrs.RETRY_AFTER))
-                if status == 429 or status >= 500:
-                    what = f"{for_display(base.host)} cannot do it now (HTTP {status})."
-                    raise PeerBusy(what, status=status, retry_after=retry_after)
-                return HttpReply(status, content)
-        except S2ConnectError:
-            raise
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._mapped(error, base) from error
+            async with asyncio.timeout(timeout):
+                head = h11.Request(method=method, target=target, headers=headers)
+                connection = await self._connection(base.host, base.port)
+                reply = await connection.request(head, body or b"", max_bytes)
+        except (TimeoutError, OSError, ValueError, h11.RemoteProtocolError) as error:
+            raise network_error(error, base.host, base.port) from error
+        if connection.is_idle:
+            self._idle.append((base.host, base.port, connection))
+        if reply.status == 429 or reply.status >= 500:
+            what = f"{for_display(base.host)} cannot do it now (HTTP {reply.status})."
+            raise PeerBusy(what, status=reply.status, retry_after=retry_after_of(reply.retry_after))
+        return HttpReply(reply.status, reply.body)
 
-    def _mapped(self, error: BaseException, base: BaseUrl) -> S2ConnectError:
-        if self._proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
-            where = f"{for_display(base.host, 100)}:{base.port}"
-            return NotReachable(
-                f"The proxy {for_display(self._proxy.address)} does not connect to {where} (HTTP {error.status})."
-            )
-        if self._proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError):
-            return NotReachable(f"The proxy {for_display(self._proxy.address)} cannot be reached.")
-        return network_error(error, base.host, base.port)
+    async def _connection(self, host: str, port: int) -> _HttpConnection:
+        for position, (known_host, known_port, connection) in enumerate(self._idle):
+            if (known_host, known_port) == (host, port):
+                del self._idle[position]
+                if connection.is_idle:
+                    return connection
+                break
+        to = self._destination
+        _, made = await connect_tls(_HttpConnection, host, port, to.context, address=to.address, proxy=to.proxy)
+        return made
+
+
+def _authority(base: BaseUrl) -> str:
+    """Return the value of ``Host``."""
+    host = f"[{base.host}]" if ":" in base.host else base.host
+    return host if base.port == base.ports["https"] else f"{host}:{base.port}"
 
 
 def no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
@@ -247,16 +361,6 @@ def no_api(base: BaseUrl, because: str = "") -> ProtocolViolation:
     )
 
 
-async def _read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in stream.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            raise ProtocolViolation(f"The other side's answer is longer than {max_bytes} bytes.")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
     """Return the error for a failed request, in our own words."""
     where = f"{for_display(host, 100)}:{port}"
@@ -265,10 +369,8 @@ def network_error(error: BaseException, host: str, port: int) -> S2ConnectError:
         return trust
     if isinstance(error, TimeoutError):
         return PeerTimeout(f"{where} did not answer in time.")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    if isinstance(error, _Disconnected):
         return NotReachable(f"{where} closed the connection.")
-    if isinstance(error, aiohttp.ClientConnectorError | OSError):
-        return NotReachable.because(for_display(host, 100), port, error)
-    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
+    if isinstance(error, h11.RemoteProtocolError):
         return ProtocolViolation(f"{where} did not answer in proper HTTP.")
-    return NetworkError(f"The request to {where} failed.")
+    return NotReachable.because(for_display(host, 100), port, error)

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from ssl import SSLContext
 from typing import Any, Protocol
 
+from s2connect.certs.connect import KeptConnection
 from s2connect.errors import ConfigurationError, ConnectionClosed
 from s2connect.model.common import NodeId
 from s2connect.model.proxy import Proxy
@@ -206,11 +207,14 @@ class Trust:
         context: TLS context, pinned to the peer's CA or validating by PKI.
         address: Host or address to connect to instead of the URL's host, whose name is still the one that is verified.
         proxy: Connect through this HTTP proxy, which looks the host up.
+        kept: Connection of the session initiation, which a transport over HTTP may go on with instead of making another
+            one to the same server.
     """
 
     context: SSLContext
     address: str | None = None
     proxy: Proxy | None = None
+    kept: KeptConnection | None = None
 
 
 @dataclass(frozen=True, slots=True)
