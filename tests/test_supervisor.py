@@ -429,11 +429,8 @@ ALLOWED = {
     "session/outgoing.py": {"__init__": "the writer, once a session: it reports its own failure and ends the session"},
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
-    "bridge/link.py": {
-        "_connect": "its function awaits it",
-        "_joined": "ends with the function that connects; reports its own failure",
-        "_carry": "its function awaits it",
-    },
+    "bridge/link.py": {"_connect": "its function awaits it"},
+    "bridge/outbox.py": {"put": "sends what waits: it reports its own failure, and the link ends it"},
     "service/signals.py": {"until_terminated": "its function awaits it"},
     "diagnostics/doctor.py": {"_run_all": "its function awaits it"},
     "demo/program.py": {"__aenter__": "its object awaits it"},

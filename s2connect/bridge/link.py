@@ -6,16 +6,16 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from s2connect import Connection, FailureLog, InvalidMessage, Role, for_display
 from s2connect.bridge.counters import Counters
 from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
-from s2connect.bridge.outbox import Outbox
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
+from s2connect.bridge.side_connection import SideConnection
 from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages import (
@@ -46,13 +46,10 @@ RENDEZVOUS: Final = 20.0
 FAREWELL_TIMEOUT: Final = 3.0
 """Seconds to announce the end to the remaining side, before its connection is closed."""
 
-MAX_EARLY: Final = 16
-"""Texts of a side that are read before the other one is connected."""
-
-MAX_UNREAD: Final = 1000
-"""Texts queued for one side before the bridge stops reading from it: it sends, and does not read the answers."""
-
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
+
+_Over = asyncio.Future[tuple[Role, int | None]]
+"""Resolves at the end of a session: the side whose connection has ended, and its code; None for an error of ours."""
 
 
 class Link:
@@ -87,17 +84,13 @@ class Link:
         self._machine = LinkStateMachine(paired=self._is_paired(), now=self._loop.time())
         self._requests: dict[Role, asyncio.Future[str | None]] = {}
         self._arriving: dict[Role, asyncio.Future[None]] = {}
-        self._connections: dict[Role, Connection] = {}
-        self._outboxes: dict[Role, Outbox] = {}
-        self._early: dict[Role, deque[str]] = {}
-        self._listeners: list[asyncio.Task[None]] = []
-        self._lost: asyncio.Future[Role] = self._loop.create_future()
-        self._writers: dict[Role, asyncio.Task[None]] = {}
+        self._connected: dict[Role, SideConnection] = {}
+        self._over: _Over = self._loop.create_future()
         self._relay: Relay | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._paired_anew = False
         self._failures = failures if failures is not None else FailureLog()
         self._changed = asyncio.Event()
-        self._deadline: float | None = None
         self._times_up = 0
 
     # Called by the sides
@@ -144,7 +137,7 @@ class Link:
 
     def is_unused(self) -> bool:
         """Return whether the link has never been up, no side is connected, and no request is open."""
-        return not self._times_up and not self._connections and not self._has_request()
+        return not self._times_up and not self._connected and not self._has_request()
 
     def status(self) -> LinkStatus:
         """Return the status for display."""
@@ -158,15 +151,15 @@ class Link:
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
             sides={role: self._side_status(role, side.title) for role, side in self.sides.items()},
             counts={role: dict(counts) for role, counts in self.counters.messages.items()},
-            queued={role: len(outbox) for role, outbox in self._outboxes.items()},
+            queued={role: len(side.outbox) for role, side in self._connected.items()},
             times_up=self._times_up,
             refusals={role: self.counters.refusals(role, now) for role in self.sides},
         )
 
     def _side_status(self, role: Role, title: str) -> SideStatus:
-        if (connection := self._connections.get(role)) is None:
+        if (side := self._connected.get(role)) is None:
             return SideStatus(for_display(title, 100), connected=False)
-        info, version = connection.info, for_display(connection.info.s2_version, 40)
+        info, version = side.connection.info, for_display(side.connection.info.s2_version, 40)
         return SideStatus(for_display(title, 100), True, info.protocol, version, info.peer_address)
 
     # The task
@@ -246,22 +239,23 @@ class Link:
     async def _connect(self) -> Relay:
         """Open the sides that the bridge opens, then admit the others. Fails if a connected side is lost meanwhile."""
         initiators = {role: side.initiator for role, side in self.sides.items()}
-        self._lost = self._loop.create_future()
+        self._over = self._loop.create_future()
         meeting = asyncio.create_task(self._bring_together(initiators), name=f"s2connect-bridge-meeting-{self.name}")
-        either: set[asyncio.Future[Any]] = {meeting, self._lost}
+        either: set[asyncio.Future[Any]] = {meeting, self._over}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not meeting.done():
-                raise ConnectionClosed(GOING_AWAY, f"{self.sides[self._lost.result()].title} ended the session")
+                role, _ = self._over.result()
+                raise ConnectionClosed(GOING_AWAY, f"{self.sides[role].title} ended the session")
             meeting.result()
-            versions = {role: connection.info.s2_version for role, connection in self._connections.items()}
+            versions = {role: side.connection.info.s2_version for role, side in self._connected.items()}
             return Relay(versions, self.policy, counters=self.counters, on_details=self.sides[Role.RM].on_details)
         except BaseException:
             self._answer_all(NOT_NOW)
             raise
         finally:
-            await self._end([meeting, *self._listeners])
-            self._listeners.clear()
+            meeting.cancel()
+            await asyncio.gather(meeting, return_exceptions=True)
 
     async def _bring_together(self, initiators: Mapping[Role, Initiator | None]) -> None:
         for role, initiator in initiators.items():
@@ -281,25 +275,19 @@ class Link:
             await self._admit(missing)
 
     def _joined(self, role: Role, connection: Connection) -> None:
-        """Listen to a connected side, which is the only way to notice its end (WS-04)."""
+        """Read from a connected side, which is the only way to notice its end (WS-04)."""
         if self._record is not None:
             connection = self._record(self.name, self.sides[role].title, role, connection)
-        self._connections[role] = connection
-        early = self._early[role] = deque()
-        listener = self._listen(role, connection, early, self._lost)
-        self._listeners.append(asyncio.create_task(listener, name=f"s2connect-bridge-listen-{self.name}"))
+        self._connected[role] = SideConnection(connection, partial(self._on_end, self._over, role))
 
-    async def _listen(self, role: Role, connection: Connection, early: deque[str], lost: asyncio.Future[Role]) -> None:
-        try:
-            while len(early) < MAX_EARLY:
-                early.append(await connection.recv())
-            await connection.wait_closed()
-        except ConnectionClosed:
-            pass
-        except Exception as error:
+    def _on_end(self, over: _Over, role: Role, error: Exception) -> None:
+        """Note the end of a side's connection, or an error of ours, which end the session."""
+        code = error.code if isinstance(error, ConnectionClosed) else None
+        if code is None:
             self._failures.failed("link", error, name=f"the link {self.name}")
-        if not lost.done():
-            lost.set_result(role)
+        if not over.done():
+            over.set_result((role, code))
+            self._changed.set()
 
     async def _admit(self, missing: list[Role]) -> None:
         """Wait, for a bounded time, until all missing sides have requested a session; then until they are connected."""
@@ -318,7 +306,7 @@ class Link:
                 for arriving in self._arriving.values():
                     await arriving
         except TimeoutError as error:
-            absent = next(role for role in missing if role not in self._connections)
+            absent = next(role for role in missing if role not in self._connected)
             raise PeerTimeout(f"{self.sides[absent].title} was let in and did not come.") from error
         finally:
             self._arriving = {}
@@ -327,59 +315,44 @@ class Link:
 
     async def _carry(self, relay: Relay) -> str:
         """Carry messages until a side is lost, or requests a new session. Returns the reason."""
-        self._outboxes = {role: Outbox(connection) for role, connection in self._connections.items()}
-        tasks: dict[asyncio.Task[None], str] = {}
-        for role, outbox in self._outboxes.items():
-            name, title = f"s2connect-bridge-{self.name}-{role}", self.sides[role].title
-            writer = self._writers[role] = asyncio.create_task(outbox.run(), name=f"{name}-outbox")
-            tasks[writer] = title
-            tasks[asyncio.create_task(self._pump(role, relay), name=name)] = title
-        tasks[asyncio.create_task(self._watch(relay), name=f"s2connect-bridge-{self.name}-watch")] = ""
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if isinstance(error, ConnectionClosed):
-                    return f"{tasks[task]} has ended the session ({error.code})"
-                if error is not None:
-                    self._failures.failed("link", error, name=f"the link {self.name}")
-                    return _UNEXPECTED
-            return "a peer that was connected asks for a new session" if self._is_paired() else "a pairing has ended"
-        finally:
-            # The writers go on: what is queued is delivered while the sides part.
-            await self._end([task for task in tasks if task not in self._writers.values()])
-
-    async def _pump(self, role: Role, relay: Relay) -> None:
-        connection, outboxes = self._connections[role], self._outboxes
-        clock, processor = self._loop.time, time.thread_time
-        own, early = outboxes[role], self._early[role]
-        while True:
-            text = early.popleft() if early else await connection.recv()
-            begun = processor()
-            outs = relay.received(role, text, now=clock())
-            worked = processor() - begun
-            if self._deadline is None:
-                self._changed.set()
-            # Cancelled while it waits for room, it has handed over everything that follows from the text.
-            for out in outs[:-1]:
-                outboxes[out.to].put_nowait(out.text, out.key)
-            for out in outs[-1:]:
-                await outboxes[out.to].put(out.text, out.key)
-            if len(own) >= MAX_UNREAD:
-                await own.room(MAX_UNREAD)
-            if (pause := relay.charge(role, text, worked, now=clock())) is not None:
-                await asyncio.sleep(pause)
-
-    async def _watch(self, relay: Relay) -> None:
-        """Answer for a side that does not in time; return when the session has to end."""
-        while self._is_paired() and not self._has_request():
+        over = self._over
+        for role, side in self._connected.items():
+            take = partial(self._relayed, relay, over, role)
+            side.hand_to(take, partial(self._on_end, over, role), self._connected[role.other])
+        while not over.done():
+            if not self._is_paired():
+                return "a pairing has ended"
+            if self._has_request():
+                return "a peer that was connected asks for a new session"
             self._changed.clear()
-            self._deadline = relay.deadline
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._changed.wait()
-            except TimeoutError:
-                self._answer(relay, relay.overdue(self._loop.time()))
+            await self._changed.wait()
+        role, code = over.result()
+        return _UNEXPECTED if code is None else f"{self.sides[role].title} has ended the session ({code})"
+
+    def _relayed(self, relay: Relay, over: _Over, role: Role, text: str) -> float | None:
+        """Pass a text on, or answer it. Returns the seconds until its side may be read again."""
+        begun, now = time.thread_time(), self._loop.time()
+        outs = relay.received(role, text, now=now)
+        worked = time.thread_time() - begun
+        for to, out, key in outs:
+            self._connected[to].outbox.put(out, key)
+        if self._timer is None:
+            self._set_timer(relay, over)
+        return relay.charge(role, text, worked, now=now)
+
+    def _set_timer(self, relay: Relay, over: _Over) -> None:
+        """Set the timer for the oldest message that waits for its answer. It stays when the answer comes."""
+        if (deadline := relay.deadline) is not None:
+            self._timer = self._loop.call_at(deadline, self._time_is_up, relay, over)
+
+    def _time_is_up(self, relay: Relay, over: _Over) -> None:
+        """Answer for a side that does not in time."""
+        self._timer = None
+        try:
+            self._answer(relay, relay.overdue(self._loop.time()))
+            self._set_timer(relay, over)
+        except Exception as error:
+            self._on_end(over, Role.RM, error)
 
     def _has_request(self) -> bool:
         return any(self._is_requesting(role) for role in self._requests)
@@ -389,59 +362,58 @@ class Link:
 
     def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
         for overdue in all_overdue:
-            if self._outboxes[overdue.to].withdraw(overdue.key):
+            if self._connected[overdue.to].outbox.withdraw(overdue.key):
                 relay.withdrawn(overdue)
-            self._outboxes[overdue.answer.to].put_nowait(overdue.answer.text)
+            self._connected[overdue.answer.to].outbox.put(overdue.answer.text)
 
     # The end
 
     async def _part(self) -> None:
         """Announce the end to the sides that are still connected, and close."""
-        relay = self._relay
+        relay, sides = self._relay, self._connected
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for side in sides.values():
+            side.hold()
         try:
             if relay is not None:
                 self._answer(relay, relay.ended())
-            await asyncio.gather(*(self._say_goodbye(role) for role in self._connections))
         finally:
-            await self._end(self._writers.values())
-            self._relay = None
-            for of_one_session in (self._writers, self._connections, self._outboxes, self._early):
-                of_one_session.clear()
+            try:
+                await asyncio.gather(*(self._say_goodbye(role, side) for role, side in sides.items()))
+            finally:
+                await asyncio.gather(*(side.close() for side in sides.values()))
+                self._relay = None
+                sides.clear()
 
-    async def _say_goodbye(self, role: Role) -> None:
+    async def _say_goodbye(self, role: Role, side: SideConnection) -> None:
         """Deliver the queue, request a reconnect unless the end was announced to the peer, and close."""
-        connection, relay, early = self._connections[role], self._relay, self._early[role]
+        relay, outbox = self._relay, side.outbox
+        over: _Over = self._loop.create_future()
+
+        def take(text: str) -> float:
+            if (answer := _answer(text, subject)) is None:
+                self._on_end(over, role, ConnectionClosed(NORMAL_CLOSURE))
+            elif answer:
+                outbox.put(answer)
+            return 0.0  # yields to other links under any load
+
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT):
-                if (outbox := self._outboxes.get(role)) is not None:
-                    await outbox.flush()
-                    await self._end([self._writers[role]])
+                await outbox.flush()
                 if relay is None or not relay.knows_of_the_end(role):
                     text, subject = write_message({"message_type": SESSION_REQUEST, "request": "RECONNECT"})
-                    await connection.send(text)
-                    while (
-                        answer := _answer(early.popleft() if early else await connection.recv(), subject)
-                    ) is not None:
-                        if answer:
-                            await connection.send(answer)
-                        await asyncio.sleep(0)  # yields to other links under any load
+                    outbox.put(text)
+                    side.hand_to(take, partial(self._on_end, over, role))
+                    await over
+                    await outbox.flush()
         except (ConnectionClosed, TimeoutError):
             pass
         except Exception as error:
             self._failures.failed("link", error, name=f"the farewell of the link {self.name}")
         finally:
-            await connection.close(NORMAL_CLOSURE, "the other side is gone")
-
-    async def _end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        """Cancel tasks, and wait until they have ended."""
-        all_of_them = list(tasks)
-        seen = [task.done() for task in all_of_them]
-        for task in all_of_them:
-            task.cancel()
-        results = await asyncio.gather(*all_of_them, return_exceptions=True)
-        for result, known in zip(results, seen, strict=True):
-            if isinstance(result, Exception) and not isinstance(result, S2ConnectError) and not known:
-                self._failures.failed("link", result, name=f"the link {self.name}")
+            await side.close()
 
     def _on(self, event: LinkEvent, *, reason: str = "") -> None:
         before = self._machine.state

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from s2connect import Connection
 from s2connect.errors import ConnectionClosed
+from s2connect.transports import ABNORMAL_CLOSURE
 
 MAX_QUEUED: Final = 100
 """Queued texts of one side from which on the other is slowed down."""
@@ -17,42 +19,51 @@ MAX_QUEUED_CHARACTERS: Final = 1024 * 1024
 
 
 class Outbox:
-    """Send queue of one side. One task calls :meth:`run`; any may put. Only :meth:`run` raises at the connection's end.
+    """Send queue of one side.
 
-    A text goes out at once where nothing waits and the connection has room, which is the usual case.
+    A text goes out at once where nothing waits and the connection has room, which is the usual case. Otherwise a task
+    sends, as long as something waits.
+
+    Args:
+        connection: The connection.
+        on_room: Called whenever fewer texts wait than before.
+        on_error: Called once with the error that ended the sending: the connection is gone, or an error of ours.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, on_room: Callable[[], None], on_error: Callable[[Exception], None]
+    ) -> None:
         self._connection = connection
+        self._try_send = connection.try_send
+        self._on_room = on_room
+        self._on_error = on_error
         self._queue: deque[tuple[str, str | None]] = deque()
         self._characters = 0
-        self._sending = False
-        self._ended: ConnectionClosed | None = None
-        self._work = asyncio.Event()
-        self._room = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._has_ended = False
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    async def put(self, text: str, key: str | None = None) -> None:
-        """Send a text in its turn; returns when there is room for more. Cancelled while it waits, the text is sent."""
-        if not self._queue and not self._sending and self._connection.has_room():
-            await self._send(text)
-            return
-        self.put_nowait(text, key)
-        await self.room()
-
-    def put_nowait(self, text: str, key: str | None = None) -> None:
-        """Send a text in its turn, without waiting for room: the caller bounds their number."""
+    def put(self, text: str, key: str | None = None) -> None:
+        """Send a text in its turn; the caller bounds their number (:meth:`is_full`). After an error it does nothing."""
+        if self._writer is None:
+            if self._has_ended:
+                return
+            try:
+                if self._try_send(text):
+                    return
+            except Exception as error:
+                self._failed(error)
+                return
+            name = f"s2connect-bridge-outbox-{self._connection.info.remote}"
+            self._writer = asyncio.create_task(self._write(), name=name)
         self._queue.append((text, key))
         self._characters += len(text)
-        self._work.set()
 
-    async def room(self, limit: int = MAX_QUEUED) -> None:
-        """Wait until fewer than ``limit`` texts wait, and not too many characters."""
-        while len(self._queue) >= limit or self._characters >= MAX_QUEUED_CHARACTERS:
-            self._room.clear()
-            await self._room.wait()
+    def is_full(self, limit: int = MAX_QUEUED) -> bool:
+        """Return whether at least ``limit`` texts wait, or too many characters."""
+        return len(self._queue) >= limit or self._characters >= MAX_QUEUED_CHARACTERS
 
     def withdraw(self, key: str) -> bool:
         """Take back a message that has not left yet; False if it has."""
@@ -63,37 +74,38 @@ class Outbox:
                 return True
         return False
 
-    async def run(self) -> None:
-        """Send what was put, until the connection is gone, which raises. Cancelled, what is being sent may be sent."""
-        while self._ended is None:
-            await self._work.wait()
-            self._work.clear()
-            while self._queue and not self._sending and self._ended is None:
+    async def flush(self) -> None:
+        """Wait until everything is sent. Cancel-safe.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        while self._writer is not None:
+            await asyncio.wait({self._writer})
+        if self._has_ended:
+            raise ConnectionClosed(ABNORMAL_CLOSURE)
+
+    async def close(self) -> None:
+        """Stop sending. What is being sent may be sent."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait({self._writer})
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
                 text, _ = self._queue.popleft()
                 self._taken(text)
-                await self._send(text)
-        raise self._ended
-
-    async def flush(self) -> None:
-        """Wait until :meth:`run` has sent everything. Raises ConnectionClosed, where the connection is gone."""
-        while self._queue or self._sending:
-            if self._ended is not None:
-                raise self._ended
-            self._room.clear()
-            await self._room.wait()
-
-    async def _send(self, text: str) -> None:
-        self._sending = True
-        try:
-            await self._connection.send(text)
-        except ConnectionClosed as error:
-            self._ended = error
+                await self._connection.send(text)
+        except Exception as error:
+            self._failed(error)
         finally:
-            self._sending = False
-            self._room.set()
-            if self._queue or self._ended is not None:
-                self._work.set()
+            self._writer = None
+
+    def _failed(self, error: Exception) -> None:
+        self._has_ended = True
+        self._on_error(error)
 
     def _taken(self, text: str) -> None:
         self._characters -= len(text)
-        self._room.set()
+        self._on_room()

@@ -9,7 +9,7 @@ from s2connect import Connection, InvalidMessage, Role, SessionEnd
 from s2connect.errors import ConnectionClosed
 from s2connect.messages import read_message
 from s2connect.session import Direction, Observer
-from s2connect.transports import ABNORMAL_CLOSURE, NORMAL_CLOSURE
+from s2connect.transports import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Receiver
 
 Record = Callable[[str, str, Role, Connection], Connection]
 """Given the names of a link and of its side, the role of the peer there and its connection, returns the connection to
@@ -44,7 +44,7 @@ class ObservedConnection(Connection):
         try:
             text = await self._inner.recv()
         except ConnectionClosed as error:
-            self._end(SessionEnd.LOST if error.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
+            self._closed(error)
             raise
         self._show("received", text)
         return text
@@ -58,6 +58,30 @@ class ObservedConnection(Connection):
     def has_room(self) -> bool:
         return self._inner.has_room()
 
+    def try_send(self, text: str) -> bool:
+        sent = self._inner.try_send(text)
+        if sent:
+            self._show("sent", text)
+        return sent
+
+    def receive_into(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._inner.receive_into(self)
+
+    def pause_reading(self) -> None:
+        self._inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._inner.resume_reading()
+
+    def text_received(self, text: str) -> None:
+        self._show("received", text)
+        self._receiver.text_received(text)
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        self._closed(error)
+        self._receiver.connection_ended(error)
+
     async def wait_closed(self) -> None:
         await self._inner.wait_closed()
 
@@ -65,6 +89,9 @@ class ObservedConnection(Connection):
         if not self._over:
             with contextlib.suppress(InvalidMessage):
                 self._observer(direction, read_message(text))
+
+    def _closed(self, error: ConnectionClosed) -> None:
+        self._end(SessionEnd.LOST if error.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
 
     def _end(self, why: SessionEnd) -> None:
         if not self._over:

@@ -14,8 +14,6 @@ import pytest
 from s2connect.bridge.link import (
     ARRIVAL_TIMEOUT,
     FAREWELL_TIMEOUT,
-    MAX_EARLY,
-    MAX_UNREAD,
     OPEN_TIMEOUT,
     RENDEZVOUS,
     REQUEST_TIMEOUT,
@@ -24,6 +22,7 @@ from s2connect.bridge.link import (
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
+from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD
 from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
@@ -372,7 +371,7 @@ def test_of_two_that_ask_on_one_side_the_first_is_told_to_come_again(rm: Initiat
 def test_what_a_side_says_before_the_other_is_there_is_delivered_in_order() -> None:
     async def scene(setup: LinkSetup) -> None:
         assert await setup.link.request_session(RM, "v1.0.0") is None
-        texts = [message(f"m{n}") for n in range(3 * MAX_EARLY)]
+        texts = [message(f"m{n}") for n in range(3 * MAX_KEPT)]
 
         async def exchange() -> None:
             for text in texts:
@@ -391,13 +390,13 @@ def test_what_a_side_said_is_refused_when_the_other_one_does_not_come() -> None:
     async def scene(setup: LinkSetup) -> None:
         assert await setup.link.request_session(RM, "v1.0.0") is None
         manager = setup.peer(CEM)
-        for n in range(MAX_EARLY + 3):
+        for n in range(MAX_KEPT + 3):
             await manager.send(message(f"m{n}"))
         request = json.loads(await manager.recv())
         assert request["message_type"] == "SessionRequest"
-        told = [json.loads(await manager.recv()) for _ in range(MAX_EARLY + 3)]
+        told = [json.loads(await manager.recv()) for _ in range(MAX_KEPT + 3)]
         assert [(t["subject_message_id"], t["status"]) for t in told] == [
-            (f"m{n}", "TEMPORARY_ERROR") for n in range(MAX_EARLY + 3)
+            (f"m{n}", "TEMPORARY_ERROR") for n in range(MAX_KEPT + 3)
         ]
         await manager.send(answer(request["message_id"]))
         with pytest.raises(ConnectionClosed):
