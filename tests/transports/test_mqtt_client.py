@@ -40,7 +40,7 @@ from s2connect.transports.mqtt.broker import READ_BYTES, BrokerConnection
 from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
 from s2connect.transports.mqtt.parameters import MqttPassword
-from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS
+from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS, write_publish
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import use_small_tls_buffers
@@ -292,6 +292,23 @@ async def test_many_at_once_keep_their_order_and_the_window_of_the_broker(
             group.create_task(publish(number))
     assert [int((await queue.get()).payload) for _ in range(300)] == list(range(300))
     assert most == admin.receive_maximum
+
+
+@pytest.mark.rule("MQ-04")
+async def test_the_answers_to_what_came_in_one_piece_go_out_in_one_with_its_acknowledgements(
+    broker: Mosquitto, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await connect(broker, "a")
+    a.set_handler(topic("a"), TopicHandler(lambda packet: a.put(Packet(topic("b"), packet.payload))))
+    pieces: list[bytes] = []
+    monkeypatch.setattr(a._stream, "_write", pieces.append)
+    packets = [write_publish(Packet(topic("a"), b"text %d" % number), 100 + number) for number in range(8)]
+    a._stream.data_received(b"".join(packets))
+    (piece,) = pieces
+    assert [piece.find(b"text %d" % number) for number in range(8)] == sorted(
+        piece.find(b"text %d" % number) for number in range(8)
+    )
+    assert piece.endswith(b"".join(b"\x40\x02" + (100 + number).to_bytes(2, "big") for number in range(8)))
 
 
 @pytest.mark.rule("MQ-15")

@@ -70,6 +70,20 @@ def test_every_message_is_acknowledged_whatever_becomes_of_it() -> None:
     assert [packet.payload for packet in rig.got] == [b"x"]
 
 
+def test_a_message_is_acknowledged_after_it_was_handed_over() -> None:
+    rig = Rig()
+    before: list[list[int]] = []
+
+    def handle(packet: Packet) -> None:
+        before.append(list(rig.receiver.acknowledgements))
+
+    rig.receiver.handlers["any"] = TopicHandler(handle)
+    rig.give(Packet("any", b"x"), 1)
+    rig.give(Packet("any", b"x"), 2)
+    assert before == [[], [1]]
+    assert rig.receiver.acknowledgements == [1, 2]
+
+
 def test_what_was_published_at_qos_0_is_taken_where_that_is_allowed() -> None:
     rig = Rig()
     rig.give(Packet("any", b"x"), qos=0)

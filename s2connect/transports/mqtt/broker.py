@@ -132,7 +132,7 @@ class BrokerConnection:
             receiver,
             take=self._take,
             readable=self._read,
-            idle=self._acknowledge_soon,
+            idle=self._answer,
             writable=self._write,
         )
         self._client = client = PahoClient(settings.client_id or "", self._stream)
@@ -446,10 +446,10 @@ class BrokerConnection:
             acknowledged(code)
         return True
 
-    def _acknowledge_soon(self) -> None:
+    def _answer(self) -> None:
         """Write the answers to what was read. PUBACKs alone wait a moment for other bytes."""
         pending = len(self._receiver.acknowledgements)
-        if self._backlog or self._waiting or 2 * pending >= RECEIVE_MAXIMUM:
+        if self._stream.unsent or self._backlog or self._waiting or 2 * pending >= RECEIVE_MAXIMUM:
             self._write()
         elif pending and self._acknowledging is None:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
@@ -469,6 +469,8 @@ class BrokerConnection:
 
     def _write(self) -> None:
         """Write everything that is pending, in one piece. paho writes by itself as long as there is room."""
+        if self._stream.can_wait:
+            return
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None

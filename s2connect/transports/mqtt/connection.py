@@ -18,7 +18,15 @@ from s2connect.errors import (
     S2ConnectError,
     SessionRefused,
 )
-from s2connect.transports.base import MAX_MESSAGE_BYTES, NORMAL_CLOSURE, Connection, ConnectionInfo
+from s2connect.supervisor import process_failures
+from s2connect.transports.base import (
+    INTERNAL_ERROR,
+    MAX_MESSAGE_BYTES,
+    NORMAL_CLOSURE,
+    Connection,
+    ConnectionInfo,
+    Receiver,
+)
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
 from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received
@@ -31,8 +39,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_INBOX_MESSAGES = 512
-"""MQ-15: received messages that may wait for their reader; one more ends the session with ``close overflow``. They are
-acknowledged to the broker at once, because other sessions share the connection."""
+"""MQ-15: received messages that may wait, for ``recv`` or while reading is paused; one more ends the session with
+``close overflow``. They are acknowledged to the broker at once, because other sessions share the connection."""
 
 MAX_INBOX_BYTES = 4 * MAX_MESSAGE_BYTES
 """Likewise, counted in characters."""
@@ -67,6 +75,8 @@ class MqttConnection(Connection):
         self._inbox: deque[str] = deque()
         self._inbox_size = 0
         self._arrived: asyncio.Future[None] | None = None
+        self._receiver: Receiver | None = None
+        self._paused = False
         self._ended: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -74,7 +84,7 @@ class MqttConnection(Connection):
         self._retry: asyncio.TimerHandle | None = None
         self._open_again = OPEN_AGAIN
         self._open_packet: Packet | None = None
-        self._refused = False
+        self._refused = self._failed = False
         self._why = ""
         broker.set_handler(channel.inbound_topic, TopicHandler(self._receive))
         self._let_go = broker.at_end(lambda _: self._follow(channel.lost()))
@@ -106,13 +116,22 @@ class MqttConnection(Connection):
     # --- Connection
 
     async def send(self, text: str) -> None:
-        """Send one text. A message that is too long is not sent but answered to :meth:`recv` (MQ-15)."""
-        if self._ended is not None:
-            raise self._end_error()
-        if not self._broker.has_room():
+        """Send one text. A message that is too long is not sent but answered to its sender (MQ-15)."""
+        if not self.try_send(text):
             await self._broker.room()
             if self._ended is not None:
                 raise self._end_error()
+            self._send(text)
+
+    def try_send(self, text: str) -> bool:
+        if self._ended is not None:
+            raise self._end_error()
+        if not self._broker.has_room():
+            return False
+        self._send(text)
+        return True
+
+    def _send(self, text: str) -> None:
         self._follow(self.channel.send(text, self._loop.time()))
 
     async def recv(self) -> str:
@@ -121,9 +140,20 @@ class MqttConnection(Connection):
                 raise self._end_error()
             self._arrived = self._loop.create_future()
             await self._arrived
-        text = self._inbox.popleft()
-        self._inbox_size -= len(text)
-        return text
+        return self._take()
+
+    def receive_into(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._loop.call_soon(self._hand_over_waiting)
+
+    def pause_reading(self) -> None:
+        """Keep texts instead of handing them over. Too many end the session: the broker slows nobody (MQ-15)."""
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        if self._inbox:
+            self._loop.call_soon(self._hand_over_waiting)
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the session; the ``close`` frame is sent after the messages before it."""
@@ -145,7 +175,7 @@ class MqttConnection(Connection):
 
     def _receive(self, packet: Packet) -> None:
         try:
-            self._follow(self.channel.receive(packet, self._loop.time()))
+            self._follow(self.channel.receive(packet, self._loop.time()), arrived=True)
         except Exception:
             _log.exception("The session with %s over MQTT ends with a fault of this side", self.info.remote)
             self._follow(self.channel.lost())
@@ -154,8 +184,8 @@ class MqttConnection(Connection):
         self._timer = None
         self._follow(self.channel.tick(self._loop.time()))
 
-    def _follow(self, events: list[Event]) -> None:
-        """Publish the packets and handle the events of a call of the channel."""
+    def _follow(self, events: list[Event], *, arrived: bool = False) -> None:
+        """Publish the packets and handle the events of a call of the channel; ``arrived``: that for a frame."""
         channel = self.channel
         for packet in channel.packets():
             try:
@@ -167,7 +197,10 @@ class MqttConnection(Connection):
                 self._open_packet = packet
         for event in events:
             if isinstance(event, Received):
-                self._keep(event.text)
+                if arrived and self._receiver is not None and not (self._paused or self._inbox or self._ended):
+                    self._hand_over(event.text)
+                else:  # also an answer to what we send: the receiver is not called within its own call
+                    self._keep(event.text)
             elif isinstance(event, Opened):
                 self._set_open(event.version)
             else:
@@ -175,6 +208,29 @@ class MqttConnection(Connection):
         # The deadline of an open session only moves away: an early timer looks again.
         if self._timer is None and (deadline := channel.deadline()) is not None:
             self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _hand_over(self, text: str) -> None:
+        assert self._receiver is not None
+        try:
+            self._receiver.text_received(text)
+        except Exception as error:
+            process_failures.failed("receiver", error, name=f"the receiver of {self.info.remote}")
+            self._failed = True
+            self._inbox.clear()
+            self._follow(self.channel.close(CloseReason.for_code(INTERNAL_ERROR), self._loop.time()))
+
+    def _hand_over_waiting(self) -> None:
+        """Hand over what waits, as far as the receiver takes it; after the end all of it, and the end."""
+        while self._inbox and (self._ended is not None or not self._paused):
+            self._hand_over(self._take())
+        if self._ended is not None and self._receiver is not None:
+            receiver, self._receiver = self._receiver, None
+            receiver.connection_ended(self._end_error())
+
+    def _take(self) -> str:
+        text = self._inbox.popleft()
+        self._inbox_size -= len(text)
+        return text
 
     def _keep(self, text: str) -> None:
         if self._ended is not None:
@@ -188,7 +244,11 @@ class MqttConnection(Connection):
         self._wake()
 
     def _wake(self) -> None:
-        if self._arrived is not None and not self._arrived.done():
+        """Let whoever receives go on: something waits, or the end."""
+        if self._receiver is not None:
+            if self._ended is not None or not self._paused:
+                self._loop.call_soon(self._hand_over_waiting)
+        elif self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
     def _set_open(self, version: str) -> None:
@@ -220,6 +280,8 @@ class MqttConnection(Connection):
         if self._ended is not None:
             return
         self._ended = ConnectionClosed(closed.error.code, self._why) if self._why else closed.error
+        if self._failed:
+            self._ended = ConnectionClosed(INTERNAL_ERROR)
         for timer in (self._timer, self._retry):
             if timer is not None:
                 timer.cancel()

@@ -90,6 +90,8 @@ class Stream(asyncio.Protocol):
         self._incoming = b""
         self._at = 0
         self._outgoing: list[bytes] = []
+        self._unsent = 0
+        self._reading = False
         self._ended = False
         self._transport: asyncio.Transport | None = None
         self.full = False
@@ -112,6 +114,14 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand over every packet that is complete."""
+        self._reading = True
+        try:
+            self._cut(data)
+        finally:
+            self._reading = False
+        self._idle()
+
+    def _cut(self, data: bytes) -> None:
         if self._dropping:
             gone = min(self._dropping, len(data))
             self._dropping -= gone
@@ -137,7 +147,6 @@ class Stream(asyncio.Protocol):
             at = end
         if at < len(data):
             self._begin(data[at:] if at else data, header, length)
-        self._idle()
 
     def _begin(self, rest: bytes, header: int, length: int) -> None:
         """Keep the beginning of a packet, or drop it if its handler does not take the rest."""
@@ -193,13 +202,26 @@ class Stream(asyncio.Protocol):
         if self.full:
             raise BlockingIOError
         self._outgoing.append(bytes(buffer))
+        self._unsent += len(buffer)
         return len(buffer)
 
+    @property
+    def can_wait(self) -> bool:
+        """True while received packets are handled: what is written meanwhile can go in one, with their answers."""
+        return self._reading and self._unsent < WRITE_BUFFER_BYTES
+
+    @property
+    def unsent(self) -> bool:
+        """True if something was written and not sent."""
+        return self._unsent > 0
+
     def flush(self) -> None:
-        """Send what paho has written."""
+        """Send what was written."""
         if self._outgoing and self._transport is not None:
-            self._write(b"".join(self._outgoing))
+            data = b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0]
             self._outgoing.clear()
+            self._unsent = 0
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None

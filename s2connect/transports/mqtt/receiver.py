@@ -55,26 +55,20 @@ class Receiver:
         head = read_head(command, raw)
         if head.qos > 1:
             raise MalformedPublish("QoS 2 was not subscribed to")
-        if head.qos:
-            self.acknowledgements.append(head.packet_id)
         handler = self.handlers.get(head.topic)
         reason = self._unwanted(handler, head, command, len(raw))
-        if handler is None or reason is not None:
-            self._drop(reason or "no_session")
-            return
-        try:
-            packet = read_publish(command, raw, head)
-        except UnusablePublish as error:
-            self._drop(error.reason)
-            return
-        try:
-            reason = handler.handle(packet)
-        except Exception:
-            if self._drop("fault"):
-                _log.exception("A message of the broker %s was not handled", self._where)
-        else:
-            if reason is not None:
-                self._drop(reason)
+        if handler is not None and reason is None:
+            try:
+                reason = handler.handle(read_publish(command, raw, head))
+            except UnusablePublish as error:
+                reason = error.reason
+            except Exception:
+                if self._drop("fault"):
+                    _log.exception("A message of the broker %s was not handled", self._where)
+        if reason is not None:
+            self._drop(reason)
+        if head.qos:  # now that it has been handed over
+            self.acknowledgements.append(head.packet_id)
 
     def discard(self, command: int, start: bytes, length: int) -> bool:
         """Decide whether a PUBLISH of this length is dropped while it comes, from its bytes up to the properties."""
