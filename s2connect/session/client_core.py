@@ -15,12 +15,52 @@ from s2connect.model.session_init import (
 )
 from s2connect.model.text import for_display
 
+VERSION_LIFETIME = 3600.0
+"""Seconds for which the version of an API is remembered, once its index was read (S2C-45)."""
+
+MAX_VERSIONS = 1024
+"""Servers whose version is remembered."""
+
+_NO_SUCH_OPERATION = (404, 405, 410)
+
 _REFUSALS: dict[SessionErrorReason, str] = {
     SessionErrorReason.INCOMPATIBLE_S2_MESSAGE_VERSIONS: "The two sides speak no common version of the S2 messages.",
     SessionErrorReason.INCOMPATIBLE_COMMUNICATION_PROTOCOLS: "The two sides have no common communication protocol.",
     SessionErrorReason.PARSING_ERROR: "The other side did not understand the session request.",
     SessionErrorReason.OTHER: "The other side is not ready for a session now.",
 }
+
+
+class VersionGone(ProtocolViolation):
+    """The server does not have that version of the API, or no longer."""
+
+    kind = ProtocolViolation.kind
+
+
+class KnownVersions:
+    """Versions of the session initiation API of servers, with which a session was initiated lately (S2C-45).
+
+    A server is named by its URL and the fingerprint of its CA, None where it has a public one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes | None], tuple[str, float]] = {}
+
+    def get(self, url: str, ca_fingerprint: bytes | None, *, now: float) -> str | None:
+        """Return the version to use without asking, None to read the index."""
+        version, until = self._known.get((url, ca_fingerprint), (None, 0.0))
+        return version if now < until else None
+
+    def remember(self, url: str, ca_fingerprint: bytes | None, version: str, *, now: float) -> None:
+        """Remember a version that was read from the index."""
+        self.forget(url, ca_fingerprint)
+        while len(self._known) >= MAX_VERSIONS:
+            del self._known[next(iter(self._known))]
+        self._known[url, ca_fingerprint] = version, now + VERSION_LIFETIME
+
+    def forget(self, url: str, ca_fingerprint: bytes | None) -> None:
+        """Read the index the next time."""
+        self._known.pop((url, ca_fingerprint), None)
 
 
 def read_initiate_answer(
@@ -34,13 +74,15 @@ def read_initiate_answer(
         NoLongerPaired: The pair was unpaired; do not retry (SESC-05).
         SessionRefused: Refused with another reason; retry later.
         ProtocolViolation: Not the schema, or something selected that was not offered (SESC-04); retry later.
+        VersionGone: There is no such operation; read the index again if the version was remembered.
     """
     if status == 401:
         return None
     if status == 400:
         raise _refused(body)
     if not succeeded(status):
-        raise ProtocolViolation(f"The other side answered the session request initiateSession with HTTP {status}.")
+        kind = VersionGone if status in _NO_SUCH_OPERATION else ProtocolViolation
+        raise kind(f"The other side answered the session request initiateSession with HTTP {status}.")
     with reading("The other side's answer to the session request"):
         answer = InitiateSessionResponse.from_json(body)
     if answer.selected_communication_protocol not in offered_protocols:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from s2connect.certs.chain import capture_chain
+from s2connect.certs.connect import KeptConnection
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import (
     AccessRefused,
@@ -37,7 +38,7 @@ from s2connect.model.session_init import (
 )
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
+from s2connect.session.client_core import KnownVersions, VersionGone, read_confirm_answer, read_initiate_answer
 from s2connect.store.base import Pairing, PairKey, Pin, Store
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 
@@ -78,6 +79,7 @@ class SessionClient:
         self._pki = pki
         self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._standard_only: set[PairKey] = set()
+        self._versions = KnownVersions()
 
     async def destination(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Destination:
         """Return the destination of requests to the server of a pairing (TRUST-06, TRUST-07).
@@ -137,18 +139,21 @@ class SessionClient:
         node = replace(
             node, communication_protocols=tuple(n for n in node.communication_protocols if n in self._transports)
         )
-        plain = node.standard_only()
-        node = plain if pairing.key in self._standard_only else node
         async with HttpsClient(destination) as http:
-            version = await http.api_version(url)
+            ca = None if pairing.pin is None else pairing.pin.ca_fingerprint
+            now = asyncio.get_running_loop().time()
+            known = self._versions.get(url, ca, now=now)
+            version = known or await http.api_version(url)
             try:
-                accepted = await self._initiate(http, url, version, endpoint, node, pairing)
-            except (SessionRefused, PeerBusy, ProtocolViolation) as error:
-                if plain == node or not stumbled_over_protocol(error):
+                accepted = await self._accepted(http, url, version, endpoint, node, pairing)
+            except ProtocolViolation as error:
+                self._versions.forget(url, ca)
+                if known is None or not isinstance(error, VersionGone):
                     raise
-                accepted = await self._initiate(http, url, version, endpoint, plain, pairing)
-                _log.info("%s does not support every protocol name of ours", pairing.key.remote)
-                self._standard_only.add(pairing.key)
+                known, version = None, await http.api_version(url)
+                accepted = await self._accepted(http, url, version, endpoint, node, pairing)
+            if known is None and not http.without_index:
+                self._versions.remember(url, ca, version, now=now)
             token = accepted.access_token
             await self._store.add_pending_token(pairing, token)
             reply = await http.post(url, version, "confirmAccessToken", bearer=token, timeout=CONFIRM_TIMEOUT)
@@ -158,22 +163,45 @@ class SessionClient:
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
                 _log.warning("the old access token could not be removed: %s", error.kind)
+            kept = http.release()
         protocol, s2_version = accepted.selected_communication_protocol, accepted.selected_s2_message_version
         info = ConnectionInfo(protocol, pairing.key.local, pairing.key.remote, s2_version, f"{url.host}:{url.port}")
-        trust = await self._trust(url, destination, details)
-        return await _connected(lambda: self._transports[protocol].connect(info, details, trust)), accepted
+        try:
+            trust = await self._trust(url, destination, details, kept)
+            return await _connected(lambda: self._transports[protocol].connect(info, details, trust)), accepted
+        finally:
+            if kept is not None:
+                kept.close()
 
-    async def _trust(self, url: BaseUrl, destination: Destination, details: CommunicationDetails) -> Trust:
+    async def _trust(
+        self, url: BaseUrl, destination: Destination, details: CommunicationDetails, kept: KeptConnection | None
+    ) -> Trust:
         """Return the trust for the WebSocket, which may be on another host, with its own address or proxy."""
         host = _websocket_host(details)
         if host is None or host == url.host:
-            return Trust(destination.context, destination.address, destination.proxy)
+            return Trust(destination.context, destination.address, destination.proxy, kept)
         addresses = await self._addresses_of(host) if self._addresses_of is not None else []
         if addresses:
             return Trust(destination.context, addresses[0], None)
         return Trust(
             destination.context, None, self._proxies.towards(host) if destination.context is self._pki else None
         )
+
+    async def _accepted(
+        self, http: HttpsClient, url: BaseUrl, version: str, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing
+    ) -> InitiateSessionResponse:
+        """Initiate with all protocols of ours, or the standard's alone where the server knows no other name (MQ-01)."""
+        plain = node.standard_only()
+        node = plain if pairing.key in self._standard_only else node
+        try:
+            return await self._initiate(http, url, version, endpoint, node, pairing)
+        except (SessionRefused, PeerBusy, ProtocolViolation) as error:
+            if plain == node or isinstance(error, VersionGone) or not stumbled_over_protocol(error):
+                raise
+        accepted = await self._initiate(http, url, version, endpoint, plain, pairing)
+        _log.info("%s does not support every protocol name of ours", pairing.key.remote)
+        self._standard_only.add(pairing.key)
+        return accepted
 
     async def _initiate(
         self, http: HttpsClient, url: BaseUrl, version: str, endpoint: LocalEndpoint, node: LocalNode, pairing: Pairing

@@ -314,6 +314,11 @@ class _Http:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    without_index = False
+
+    def release(self) -> None:
+        return None
+
     async def api_version(self, base: BaseUrl) -> str:
         return "v1"
 

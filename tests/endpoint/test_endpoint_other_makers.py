@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from s2connect import Endpoint, Role, Session
+from s2connect import Endpoint, NodeId, Role, Session
 from s2connect.diagnostics.findings import Findings
 from s2connect.diagnostics.peers import check_peer, step_of
-from s2connect.errors import PairingExpired, PeerBusy, ProtocolViolation
+from s2connect.errors import IncompatibleApiVersion, PairingExpired, PeerBusy, ProtocolViolation
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import PairingTimings
@@ -105,6 +106,63 @@ async def test_a_missing_version_index_is_in_the_log(
     [warned] = [r for r in caplog.records if "version index" in r.getMessage()]
     assert warned.levelno == logging.WARNING
     assert other.pairing_url in warned.getMessage()
+
+
+SESSION = ["initiateSession", "confirmAccessToken", "websocket"]
+
+
+async def operations_of_a_session(rm: Endpoint, other: OtherMaker) -> list[str]:
+    """Open a session, end it, and return what the server was asked for."""
+    other.seen.clear()
+    async with within(10):
+        connection = await rm.node().open(NodeId(UUID(other.id)))
+        await connection.close()
+    return other.seen
+
+
+@pytest.mark.rule("VER-02")
+async def test_the_index_is_read_before_the_first_session_and_again_when_the_version_is_gone(
+    rm: Endpoint, other: OtherMaker
+) -> None:
+    await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    assert await operations_of_a_session(rm, other) == ["index", *SESSION]
+    assert await operations_of_a_session(rm, other) == SESSION
+    other.missing["initiateSession"] = 1
+    assert await operations_of_a_session(rm, other) == ["initiateSession", "index", *SESSION]
+    assert await operations_of_a_session(rm, other) == SESSION
+    other.missing["initiateSession"] = 1
+    other.answers["index"] = (200, ["v2"])
+    with pytest.raises(IncompatibleApiVersion):
+        await operations_of_a_session(rm, other)
+    assert other.seen == ["initiateSession", "index"]
+    with pytest.raises(IncompatibleApiVersion):
+        await operations_of_a_session(rm, other)
+    assert other.seen == ["index"], "what failed is not remembered"
+
+
+@pytest.mark.rule("VER-02", "VER-08")
+@pytest.mark.parametrize("quirk", ["without an index", "refused", "selects what was not offered"])
+async def test_the_version_is_not_remembered_where_a_session_does_not_come_about(
+    rm: Endpoint, other: OtherMaker, quirk: str
+) -> None:
+    await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    if quirk == "without an index":
+        other.lacks = {"index"}
+        for _ in range(2):
+            assert await operations_of_a_session(rm, other) == ["index", *SESSION]
+        return
+    if quirk == "refused":
+        other.answers["initiateSession"] = (403, None)
+    else:
+        await operations_of_a_session(rm, other)
+        other.version = "v9.9.9"
+        with pytest.raises(ProtocolViolation):
+            await operations_of_a_session(rm, other)
+        assert other.seen == ["initiateSession"]
+    for _ in range(2):
+        with pytest.raises(ProtocolViolation):
+            await operations_of_a_session(rm, other)
+        assert other.seen == ["index", "initiateSession"]
 
 
 @pytest.mark.rule("VER-08", "VER-02")

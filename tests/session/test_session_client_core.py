@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from s2connect.errors import NoLongerPaired, ProtocolViolation, S2ConnectError, SessionRefused
-from s2connect.session.client_core import read_confirm_answer, read_initiate_answer
+from s2connect.session.client_core import (
+    MAX_VERSIONS,
+    VERSION_LIFETIME,
+    KnownVersions,
+    VersionGone,
+    read_confirm_answer,
+    read_initiate_answer,
+)
 from tests.session.session_fixtures import token
 
 TOKEN = token("new").reveal()
@@ -158,3 +165,35 @@ def test_details_of_another_protocol_are_a_violation() -> None:
 def test_any_other_answer_to_the_confirmation_is_a_violation(status: int, body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         read_confirm_answer(status, body, protocol="WebSocket")
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_a_missing_operation_is_told_from_other_violations(status: int) -> None:
+    with pytest.raises(VersionGone) as gone:
+        _read(status, b"")
+    assert gone.value.kind == ProtocolViolation.kind
+    with pytest.raises(ProtocolViolation) as other:
+        _read(403, b"")
+    assert not isinstance(other.value, VersionGone)
+
+
+@pytest.mark.rule("VER-02")
+def test_a_version_is_remembered_for_a_time_of_one_url_with_one_ca() -> None:
+    known = KnownVersions()
+    known.remember("https://a/", b"ca", "v1", now=10.0)
+    assert known.get("https://a/", b"ca", now=10.0) == "v1"
+    assert known.get("https://a/", b"ca", now=9.9 + VERSION_LIFETIME) == "v1"
+    assert known.get("https://a/", b"ca", now=10.0 + VERSION_LIFETIME) is None
+    for url, ca in (("https://b/", b"ca"), ("https://a/", b"other"), ("https://a/", None)):
+        assert known.get(url, ca, now=10.0) is None
+    known.forget("https://a/", b"ca")
+    assert known.get("https://a/", b"ca", now=10.0) is None
+
+
+def test_versions_of_a_bounded_number_of_servers_are_remembered() -> None:
+    known = KnownVersions()
+    for number in range(MAX_VERSIONS + 5):
+        known.remember(f"https://{number}/", None, "v1", now=0.0)
+    assert known.get("https://4/", None, now=0.0) is None
+    assert known.get("https://5/", None, now=0.0) == "v1"
+    assert known.get(f"https://{MAX_VERSIONS + 4}/", None, now=0.0) == "v1"
