@@ -425,8 +425,10 @@ ALLOWED = {
     },
     "transports/websocket_server.py": {"_room": "whoever sends awaits it"},
     "transports/websocket_client.py": {"_ping": "no task: the library's future"},
-    "session/session.py": {"__init__": "the pump, once a session: it reports its own failure and ends the session"},
-    "session/outgoing.py": {"__init__": "the writer, once a session: it reports its own failure and ends the session"},
+    "session/session.py": {
+        "_write_later": "while something waits to be written: it reports its own failure and ends the session",
+        "_close_soon": "the end, once a session, which waits for it: it reports its own failure",
+    },
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "bridge/link.py": {"_connect": "its function awaits it"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from enum import Enum
 
 from s2connect.errors import UsageError
@@ -28,11 +27,13 @@ class Acknowledged(Enum):
 class Acknowledgements:
     """The ledger of sent messages: oldest first, bounded, and a memory of those that were given up."""
 
+    __slots__ = ("_given_up", "_limit", "_timeout", "_waiting")
+
     def __init__(self, *, timeout: float = ACKNOWLEDGEMENT_TIMEOUT, limit: int = MAX_OUTSTANDING) -> None:
         self._timeout = timeout
         self._limit = limit
-        self._waiting: OrderedDict[str, float] = OrderedDict()
-        self._given_up: OrderedDict[str, None] = OrderedDict()
+        self._waiting: dict[str, float] = {}
+        self._given_up: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -67,7 +68,7 @@ class Acknowledgements:
         if self._waiting.pop(message_id, None) is not None:
             self._given_up[message_id] = None
             if len(self._given_up) > self._limit:
-                self._given_up.popitem(last=False)
+                del self._given_up[next(iter(self._given_up))]
 
     def expired(self, now: float) -> list[str]:
         """Give up the messages whose time is over, and return their ids, oldest first."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from s2connect.messages.envelope import NIL_ID, Message
 from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
 
@@ -25,13 +23,15 @@ class Inbox:
     there is room. ``answer_within`` is in seconds, for the messages that the application has kept.
     """
 
+    __slots__ = ("_characters", "_kept", "_limit", "_messages", "_overflow", "_waiting", "_withheld")
+
     def __init__(self, limit: int, overflow: int, characters: int, answer_within: float) -> None:
-        self._messages: deque[Message] = deque()
+        self._messages: list[Message] = []  # short, and a deque takes 600 bytes
         self._limit = limit
         self._overflow = overflow
         self._characters = characters
         self._waiting = 0
-        self._withheld: deque[str] = deque()
+        self._withheld: list[str] = []
         self._kept = Acknowledgements(timeout=answer_within)
 
     def __len__(self) -> int:
@@ -57,14 +57,17 @@ class Inbox:
 
     def take(self) -> Message:
         """Take the oldest message out."""
-        message = self._messages.popleft()
+        message = self._messages.pop(0)
         self._waiting -= len(message.text)
         return message
 
     def due(self) -> list[str]:
         """Return the ids of the messages that get their ``OK`` now, each once."""
-        beyond = max(0, len(self._messages) - self._limit)
-        return [self._withheld.popleft() for _ in range(len(self._withheld) - beyond)]
+        due = len(self._withheld) - max(0, len(self._messages) - self._limit)
+        if due <= 0:
+            return []
+        ids, self._withheld = self._withheld[:due], self._withheld[due:]
+        return ids
 
     # Messages that the application answers
 
@@ -85,6 +88,6 @@ class Inbox:
         """Return the ids of kept messages whose time is over; they are neither delivered nor answerable any more."""
         over = self._kept.expired(now)
         if gone := set(over):
-            self._messages = deque(message for message in self._messages if message.id not in gone)
+            self._messages = [message for message in self._messages if message.id not in gone]
             self._waiting = sum(len(message.text) for message in self._messages)
         return over

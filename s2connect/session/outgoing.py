@@ -1,13 +1,13 @@
-"""Queue of ReceptionStatuses that wait to be written, and the form in which a message of ours leaves."""
+"""Order in which ReceptionStatuses and messages of ours are written, and the form in which a message leaves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from s2connect.errors import ConnectionClosed, UsageError
+from s2connect.errors import UsageError
 from s2connect.messages.base import S2Message
 from s2connect.messages.envelope import (
     InvalidMessage,
@@ -23,82 +23,88 @@ STATUS_LIMIT = 2000
 """ReceptionStatuses that wait to be written; beyond it nothing more is read. More than a peer may leave unanswered."""
 
 
-class StatusQueue:
-    """Queue of ReceptionStatuses and the task that writes them: reading goes on while there is no room to write.
+Leaving = Callable[[Message], None]
+"""Callback of a sender, called with its message just before it goes out."""
 
-    ``transmit`` writes a text, or raises ConnectionClosed; ``failed`` ends the session because of another error.
+Preparation = Callable[[Message, Leaving | None], None]
+"""Function that validates a message of ours, and notes that it leaves."""
+
+
+@dataclass(slots=True, eq=False)
+class Departure:
+    """A message of ours that waits to be written.
+
+    Attributes:
+        message: The message.
+        leaving: See :data:`Leaving`.
+        answer: What its sender waits for; if that is done before, the message does not leave.
+        prepared: It was validated, and found no room; it is the next.
     """
 
-    def __init__(
-        self, transmit: Callable[[str], Awaitable[None]], failed: Callable[[Exception], Awaitable[None]], name: str
-    ) -> None:
-        self._transmit = transmit
-        self._failed = failed
-        self._texts: deque[str] = deque()
-        self._added = self._written = 0
-        self._to_write = asyncio.Event()
-        self._progress = asyncio.Event()
-        self._writer = asyncio.create_task(self._write(), name=name)
+    message: Message
+    leaving: Leaving | None
+    answer: asyncio.Future[Message]
+    prepared: bool = False
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def is_ready(self, prepare: Preparation) -> bool:
+        """Prepare the message for its turn; False if it does not leave, for the reason that its ``send`` raises."""
+        if not self.prepared:
+            if self.answer.done():
+                return False
+            try:
+                prepare(self.message, self.leaving)
+            except Exception as error:
+                self.answer.set_exception(error)
+                del self.answer  # the error refers to this frame
+                return False
+        return True
 
-    def put(self, text: str) -> None:
-        """Add a text, to be written after :meth:`wake` or by :meth:`write_first`."""
-        self._texts.append(text)
-        self._added += 1
 
-    def wake(self) -> None:
-        """Let the task write what was added."""
-        self._to_write.set()
+class Outgoing:
+    """Queue of what waits to be written. Sans-I/O.
 
-    async def write_first(self) -> None:
-        """Write the oldest text here, without waking the task: the usual case where there is one, and room for it."""
-        await self._transmit(self._texts.popleft())
-        self._note_written()
+    Messages leave in the order in which they came, and each after the statuses that waited then: a message never
+    overtakes the answer to the one it follows from. Where messages wait, statuses pass all but the first of them.
+    """
 
-    async def flush(self) -> None:
-        """Wait until what was added before is written: a message never overtakes the one it follows from."""
-        due = self._added
-        await self._until(lambda: self._written >= due)
+    __slots__ = ("_before", "_messages", "_statuses")
 
-    async def room(self) -> None:
-        """Wait until fewer than :data:`STATUS_LIMIT` texts wait."""
-        await self._until(lambda: len(self._texts) < STATUS_LIMIT)
+    def __init__(self) -> None:
+        self._statuses: list[Message] = []
+        self._messages: list[Departure] = []
+        self._before = 0  # statuses that go before the first message
 
-    async def drained(self) -> None:
-        """Wait until nothing waits."""
-        await self._until(lambda: not self._texts)
+    @property
+    def statuses(self) -> int:
+        """Number of statuses that wait."""
+        return len(self._statuses)
 
-    async def close(self) -> None:
-        """End the task, and everything that waits for it."""
-        self._writer.cancel()
-        await asyncio.wait({self._writer})
+    def put(self, what: Departure | Message) -> int:
+        """Add a message of ours, or a status. Returns the number of statuses after adding one, otherwise 0."""
+        if isinstance(what, Message):
+            self._statuses.append(what)
+            return len(self._statuses)
+        if not self._messages:
+            self._before = len(self._statuses)
+        self._messages.append(what)
+        return 0
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
-        while not reached() and not self._writer.done():
-            self._progress.clear()
-            await self._progress.wait()
+    def take(self, prepare: Preparation) -> Message | None:
+        """Take out what is written next, a message prepared by ``prepare``; None if nothing waits."""
+        while self._statuses or self._messages:
+            if self._statuses and (self._before or not self._messages):
+                self._before = max(0, self._before - 1)
+                return self._statuses.pop(0)
+            self._before = len(self._statuses)
+            departure = self._messages.pop(0)
+            if departure.is_ready(prepare):
+                return departure.message
+        return None
 
-    def _note_written(self) -> None:
-        self._written += 1
-        self._progress.set()
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._to_write.wait()
-                while self._texts:
-                    await self._transmit(self._texts[0])
-                    self._texts.popleft()
-                    self._note_written()
-                self._to_write.clear()
-        except ConnectionClosed:
-            self._texts.clear()
-        except Exception as error:
-            await self._failed(error)  # otherwise the session would stay open without answering any more
-        finally:
-            self._progress.set()
+    def clear(self) -> None:
+        """Forget everything."""
+        self._statuses.clear()
+        self._messages.clear()
 
 
 def sendable(message: S2Message | Mapping[str, Any] | str) -> Message:

@@ -7,10 +7,10 @@ import contextlib
 import logging
 import math
 import random
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
@@ -23,13 +23,11 @@ from s2connect.messages.envelope import (
     InvalidMessage,
     Message,
     ReceptionStatusValue,
-    read_message,
     reception_status,
 )
 from s2connect.model.common import NodeDescription, Role
-from s2connect.model.log_limiter import process_lines
 from s2connect.model.text import for_display
-from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged, Acknowledgements
+from s2connect.session.acknowledgements import ACKNOWLEDGEMENT_TIMEOUT, Acknowledged
 from s2connect.session.answers import (
     ANSWER_WITHIN,
     MAX_RETRIES,
@@ -40,14 +38,16 @@ from s2connect.session.answers import (
     retry_pause,
     with_new_id,
 )
-from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
+from s2connect.session.awaited import AwaitedStatuses
+from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
-from s2connect.session.outgoing import STATUS_LIMIT, StatusQueue, sendable
+from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
+from s2connect.session.peer_log import PeerLog
+from s2connect.session.reading import Reading
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
 if TYPE_CHECKING:
-    from s2connect.messages.conversation import ValidationResult
     from s2connect.messages.general import ControlType
 
 _log = logging.getLogger(__name__)
@@ -150,26 +150,23 @@ class Session:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
-        self._ledger = Acknowledgements(timeout=ack_timeout)
-        self._answers: dict[str, asyncio.Future[Message]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._awaited = AwaitedStatuses(ack_timeout, self._loop)
         self._answerer = answer
         self._answer_within = answer_within
         self._kept_timer: asyncio.TimerHandle | None = None
         self._refusals = refusals if refusals is not None else PermanentRefusals()
         self._inbox = Inbox(inbox_limit, overflow_limit, WAITING_LIMIT, answer_within)
-        self._budget = PeerBudget(limits)
-        self._warned: set[tuple[str, str]] = set()  # sender, and id of the rule
-        self._arrived = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self._send_lock = asyncio.Lock()
+        self._reading = Reading(connection, limits, self._loop)
+        self._log = PeerLog(_log, self.info)
+        self._receivers: list[asyncio.Future[None]] = []
+        self._outgoing = Outgoing()
+        self._writer: asyncio.Task[None] | None = None  # while something of ours waits to be written
+        self._closing: asyncio.Task[None] | None = None
         self._end = SessionEnd.OPEN
         self._intent: SessionEnd | None = None
         self._closed: ConnectionClosed | None = None
-        self._ended = asyncio.Event()
-        name = f"s2connect-session-{self.info.remote}"
-        self._statuses = StatusQueue(self._transmit, self._failed, f"{name}-writer")
-        self._pump = asyncio.create_task(self._run(), name=f"{name}-pump")
+        self._ended: asyncio.Event | None = None
+        connection.receive_into(self)
 
     @property
     def end_reason(self) -> SessionEnd:
@@ -205,8 +202,13 @@ class Session:
         """
         while not self._inbox:
             self._check_open()
-            self._arrived.clear()
-            await self._arrived.wait()
+            arrival: asyncio.Future[None] = self._loop.create_future()
+            self._receivers.append(arrival)
+            try:
+                await arrival
+            finally:
+                if arrival in self._receivers:  # cancelled
+                    self._receivers.remove(arrival)
         message = self._inbox.take()
         self._release()
         return message
@@ -235,11 +237,8 @@ class Session:
                 hint=f"It was not kept, or is answered already: after {self._answer_within:g} s the session does that.",
             )
         self._conversation.answered(self.role.other, identifier, ok=refusal is None, now=datetime.now(UTC))
-        if refusal is None:
-            self._answer(identifier, ReceptionStatusValue.OK)
-        else:
-            self._answer(identifier, refusal.status, refusal.label)
-        self._statuses.wake()
+        status, label = (refusal.status, refusal.label) if refusal is not None else (ReceptionStatusValue.OK, "")
+        self._answer(identifier, status, label)
 
     @property
     def control_type(self) -> ControlType | None:
@@ -251,7 +250,7 @@ class Session:
         message: S2Message | Mapping[str, Any] | str,
         *,
         retries: int = 0,
-        leaving: Callable[[Message], None] | None = None,
+        leaving: Leaving | None = None,
     ) -> str:
         """Send a message and wait for its ReceptionStatus. Many may be on their way at the same time.
 
@@ -287,34 +286,31 @@ class Session:
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(retry_pause(attempt, chance)):
-                    await self._ended.wait()
+                    await self.wait_closed()
             written = with_new_id(written)
         return await self._send(written, leaving)
 
-    async def _send(self, written: Message, leaving: Callable[[Message], None] | None = None) -> str:
+    async def _send(self, written: Message, leaving: Leaving | None = None) -> str:
         identifier = written.id or NIL_ID
         self._check_open()
-        if (known := self._refusals.label_of(written, now=self._loop.time())) is not None:
+        now = self._loop.time()
+        if (known := self._refusals.label_of(written, now=now)) is not None:
             raise _refused("PERMANENT_ERROR", known, "The peer has refused this message for good; it was not sent")
-        self._ledger.sent(identifier, now=self._loop.time())
-        answer = self._answers[identifier] = self._loop.create_future()
-        self._arm_timer()
+        answer = self._awaited.begin(identifier, now=now)
         try:
-            async with self._turn:
-                await self._statuses.flush()
-                self._check_open()
-                self._validate_own(written)
-                self._conversation.sent(self.role, written, now=datetime.now(UTC))
-                if leaving is not None:
-                    leaving(written)
-                await self._transmit(written.text, written)
+            if self._writer is None:
+                self._prepare(written, leaving)
+                if not self._try_send(written):
+                    self._write_later(Departure(written, None, answer, prepared=True))
+            else:
+                self._write_later(Departure(written, leaving, answer))
             status = await answer
         except (AcknowledgementTimeout, asyncio.CancelledError):
             self._refusals.give_up(written)
             raise
         finally:
-            if self._answers.pop(identifier, None) is not None:
-                self._ledger.give_up(identifier)
+            self._awaited.give_up(identifier)
+            del answer  # an error that it has raised refers to this frame
         if status.status == ReceptionStatusValue.PERMANENT_ERROR:
             self._refusals.add(written, status.label or "", now=self._loop.time())
         if status.status != ReceptionStatusValue.OK:
@@ -335,27 +331,61 @@ class Session:
         try:
             await self._connection.close(NORMAL_CLOSURE, reason)
         finally:
-            if asyncio.current_task() is not self._pump:
-                await asyncio.wait({self._pump})
+            await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Wait until the session has ended and everything is released."""
-        await self._ended.wait()
+        if self._closed is None or self._writer is not None or self._closing is not None:
+            self._ended = self._ended or asyncio.Event()
+            await self._ended.wait()
 
     # Sending
 
-    def _validate_own(self, message: Message) -> None:
-        verdict = self._conversation.validate(self.role, message, now=datetime.now(UTC), strict=True)
+    def _prepare(self, message: Message, leaving: Leaving | None) -> None:
+        """Validate a message of ours whose turn it is, and note that it leaves."""
+        self._check_open()
+        if self._closing is not None:
+            raise ConnectionClosed(NORMAL_CLOSURE)
+        now = datetime.now(UTC)
+        verdict = self._conversation.validate(self.role, message, now=now, strict=True)
         if not verdict.ok:
             raise UsageError(f"The message was not sent. {verdict.label}.")
-        self._log_warnings("we sent", verdict)
+        if verdict.warnings:
+            self._log.findings("we sent", verdict.warnings)
+        self._conversation.sent(self.role, message, now=now)
+        if leaving is not None:
+            leaving(message)
 
-    async def _transmit(self, text: str, message: Message | None = None) -> None:
-        async with self._send_lock:
-            self._check_open()
-            if self._on_message is not None:
-                self._observe("sent", message or read_message(text))
-            await self._connection.send(text)
+    def _try_send(self, message: Message) -> bool:
+        """Send at once if there is room, where nothing waits."""
+        if not self._connection.try_send(message.text):
+            return False
+        if self._on_message is not None:
+            self._observe("sent", message)
+        return True
+
+    def _write_later(self, what: Departure | Message) -> None:
+        """Let a message of ours or a ReceptionStatus be written when its turn comes."""
+        if self._outgoing.put(what) == STATUS_LIMIT:
+            self._reading.pause()
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name=f"s2connect-session-{self.info.remote}-writer")
+
+    async def _write(self) -> None:
+        """Write what waits, in its order, until nothing does."""
+        try:
+            while (message := self._outgoing.take(self._prepare)) is not None:
+                if message.type == RECEPTION_STATUS and self._outgoing.statuses == STATUS_LIMIT - 1:
+                    self._reading.resume()
+                if self._on_message is not None:
+                    self._observe("sent", message)
+                await self._connection.send(message.text)
+        except ConnectionClosed:
+            self._outgoing.clear()
+        except Exception as error:
+            self._failed(error)  # otherwise the session would stay open without answering any more
+        finally:
+            self._writer = None
 
     def _check_open(self) -> None:
         if self._closed is not None:
@@ -371,97 +401,53 @@ class Session:
         finally:
             await self.close()
 
-    def _arm_timer(self) -> None:
-        deadline = self._ledger.deadline
-        if self._timer is None and deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        for identifier in self._ledger.expired(self._loop.time()):
-            answer = self._answers.pop(identifier, None)
-            if answer is not None and not answer.done():
-                answer.set_exception(AcknowledgementTimeout("The peer did not acknowledge a message in time."))
-        self._arm_timer()
-
     # Receiving
 
-    async def _run(self) -> None:
-        closed = ConnectionClosed()
-        try:
-            while True:
-                text = await self._connection.recv()
-                begun = time.thread_time()
-                ends = self._take(text)
-                worked = time.thread_time() - begun
-                if ends:
-                    self._statuses.wake()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(FAREWELL_TIMEOUT):
-                            await self._statuses.drained()
-                    await self._connection.close(NORMAL_CLOSURE)
-                elif len(self._statuses) == 1 and not self._send_lock.locked() and self._connection.has_room():
-                    # The usual case, without waking the writer. It does not wait, so the pump goes on reading.
-                    await self._statuses.write_first()
-                elif self._statuses:
-                    self._statuses.wake()
-                if len(self._statuses) >= STATUS_LIMIT:
-                    await self._statuses.room()
-                pause = self._budget.charge(len(text), worked, now=self._loop.time())
-                if pause is not None:
-                    await self._rest(pause)
-        except ConnectionClosed as error:
-            closed = error
-        except Exception as error:
-            await self._failed(error)
-        finally:
-            self._finish(closed)
-            await self._statuses.close()
-            self._ended.set()
+    def text_received(self, text: str) -> None:
+        """Handle a text of the peer: called by the connection."""
+        begun = thread_time()
+        if self._closing is None:
+            try:
+                self._take(text)
+            except Exception as error:
+                self._failed(error)
+        if self._reading.charge(len(text), thread_time() - begun):
+            self._log.warn("slowed", "sends more than it may: it is read from more slowly")
 
-    async def _rest(self, pause: float) -> None:
-        """Pause reading; returns early when the connection ends."""
-        if pause == 0.0:
-            await asyncio.sleep(0)
-            return
-        if self._budget.slowed == 1:
-            self._warn("slowed", "%s sends more than it may: it is read from more slowly", self.info.remote)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await self._connection.wait_closed()
-
-    def _take(self, text: str) -> bool:
-        """Handle one received text; return True if the peer requests the end of the session."""
+    def _take(self, text: str) -> None:
+        """Handle a received text."""
         try:
             message = self._conversation.read(text)
             if self._conversation.check is Check.ENVELOPE and message.type != RECEPTION_STATUS:
                 message.body  # noqa: B018 - strict reading belongs before the OK
         except InvalidMessage as error:
-            self._warn(("no message", error.status), "%s sent what is no message: %s", self.info.remote, error.label)
+            self._log.warn(("no message", error.status), "sent what is no message: %s", error.label)
             if error.answerable:
                 self._answer(error.subject_id, error.status, error.label)
-            return False
+            return
         if self._on_message is not None:
             self._observe("received", message)
+        now = datetime.now(UTC)
         if message.type == RECEPTION_STATUS:
-            return self._acknowledged(message)
-        verdict = self._conversation.validate(self.role.other, message, now=datetime.now(UTC))
-        self._log_warnings("it sent", verdict)
+            self._acknowledged(message, now)
+            return
+        verdict = self._conversation.validate(self.role.other, message, now=now)
+        if verdict.warnings:
+            self._log.findings("it sent", verdict.warnings)
         if not verdict.ok:
-            what = "%s sent a message that is refused: %s, %s", self.info.remote, verdict.status, verdict.label
-            self._warn((self._conversation.known_type(message.type), verdict.status), *what)
+            kind = self._conversation.known_type(message.type), verdict.status
+            self._log.warn(kind, "sent a message that is refused: %s, %s", verdict.status, verdict.label)
             self._answer(verdict.subject_id, verdict.status, verdict.label)
-            return False
+            return
         identifier = message.id or NIL_ID
         if message.type == SESSION_REQUEST:
-            return self._requested(identifier, message)
-        if self._inbox.has_room(message):
-            self._admit(identifier, message)
+            self._requested(identifier, message)
+        elif self._inbox.has_room(message):
+            self._admit(identifier, message, now)
         else:
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "too many messages wait to be handled")
-        return False
 
-    def _admit(self, identifier: str, message: Message) -> None:
+    def _admit(self, identifier: str, message: Message, now: datetime) -> None:
         """Let the application answer a valid message, now or later; deliver it unless it is refused."""
         try:
             if self._inbox.keeps(identifier):
@@ -476,19 +462,25 @@ class Session:
             process_failures.failed("answer", error, name=f"the application, asked about a message of {self.peer.id},")
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, "the application failed")
             return
-        self._arrived.set()
+        self._wake_receivers()
         if kept:
-            self._conversation.sent(self.role.other, message, now=datetime.now(UTC))
+            self._conversation.sent(self.role.other, message, now=now)
             self._arm_kept()
         else:
-            self._conversation.accepted(self.role.other, message, now=datetime.now(UTC))
+            self._conversation.accepted(self.role.other, message, now=now)
             self._release()
+
+    def _wake_receivers(self) -> None:
+        for arrival in self._receivers:
+            if not arrival.done():
+                arrival.set_result(None)
+        self._receivers.clear()
 
     def _release(self) -> None:
         """Acknowledge with ``OK`` the messages that fit in the inbox now."""
-        for identifier in self._inbox.due() if self._closed is None else ():
-            self._answer(identifier, ReceptionStatusValue.OK)
-            self._statuses.wake()
+        if self._closed is None:
+            for identifier in self._inbox.due():
+                self._answer(identifier, ReceptionStatusValue.OK)
 
     def _arm_kept(self) -> None:
         deadline = self._inbox.deadline
@@ -508,81 +500,92 @@ class Session:
         for identifier in overdue:
             self._conversation.answered(self.role.other, identifier, ok=False, now=datetime.now(UTC))
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
-            self._statuses.wake()
         self._release()
 
-    def _log_warnings(self, whose: str, verdict: ValidationResult) -> None:
-        """Log findings, each rule once for each side, so that a peer cannot fill the log (MSG-08)."""
-        for finding in verdict.warnings:
-            kind = (whose, finding.rule.id)
-            if kind not in self._warned:
-                self._warned.add(kind)
-                what = "session with %s: %s %s; a message with this is taken all the same"
-                self._warn(kind, what, self.info.remote, whose, finding.label)
-            else:
-                _log.debug("session with %s: %s %s", self.info.remote, whose, finding.label)
-
-    def _warn(self, kind: Hashable, what: str, *arguments: object) -> None:
-        """Log a line that the peer causes, once a minute for each kind, across sessions."""
-        more = process_lines.due((self.info.local, self.info.remote, kind), self._loop.time())
-        if more is not None:
-            _log.warning(f"{what}%s", *arguments, more)
-
-    def _requested(self, identifier: str, message: Message) -> bool:
+    def _requested(self, identifier: str, message: Message) -> None:
         end = _REQUESTED.get(str(message.body.get("request")))
         if end is None:
             self._answer(identifier, ReceptionStatusValue.INVALID_MESSAGE, "unknown request")
-            return False
+            return
         self._intent = self._intent or end
         self._answer_kept(math.inf, "the session ends")
         self._answer(identifier, ReceptionStatusValue.OK)
-        return True
+        self._close_soon(NORMAL_CLOSURE)
 
-    def _acknowledged(self, message: Message) -> bool:
-        """Handle a ReceptionStatus; return True if it ends the session (MSG-07)."""
-        subject = message.subject_id or NIL_ID
-        match = self._ledger.acknowledged(subject)
+    def _acknowledged(self, message: Message, now: datetime) -> None:
+        """Handle a ReceptionStatus, which may end the session (MSG-07)."""
+        match = self._awaited.arrived(message)
         if match is Acknowledged.UNKNOWN:
             _log.info("%s sent a ReceptionStatus about nothing that waits for one", self.info.remote)
-            return False
+            return
+        subject = message.subject_id or NIL_ID
+        self._conversation.answered(self.role, subject, ok=message.status == ReceptionStatusValue.OK, now=now)
         ends = message.status == ReceptionStatusValue.PERMANENT_ERROR
-        if ends:
-            _log.warning("%s refuses a message for good, so the session ends (MSG-07)", self.info.remote)
-            self._intent = self._intent or SessionEnd.PERMANENT_ERROR
-        taken = message.status == ReceptionStatusValue.OK
-        self._conversation.answered(self.role, subject, ok=taken, now=datetime.now(UTC))
         if match is Acknowledged.LATE:
             self.late_acknowledgements += 1
             if ends:
                 self._refusals.add_late(subject, message.label or "", now=self._loop.time())
-            self._warn("late", "%s answered a message late: %s", self.info.remote, for_display(message.status or ""))
-            return ends
-        answer = self._answers.pop(subject, None)
-        if answer is not None and not answer.done():
-            answer.set_result(message)
-        return ends
+            self._log.warn("late", "answered a message late: %s", for_display(message.status or ""))
+        if ends:
+            _log.warning("%s refuses a message for good, so the session ends (MSG-07)", self.info.remote)
+            self._intent = self._intent or SessionEnd.PERMANENT_ERROR
+            self._close_soon(NORMAL_CLOSURE)
 
     def _answer(self, subject: str, status: ReceptionStatusValue, label: str | None = None) -> None:
-        self._statuses.put(reception_status(subject, status, label))
+        message = Message(reception_status(subject, status, label), RECEPTION_STATUS, None, subject, status, label)
+        try:
+            if self._writer is not None or not self._try_send(message):
+                self._write_later(message)
+        except ConnectionClosed:
+            pass  # the end is to come
+        except Exception as error:
+            self._failed(error)
 
     # The end
 
-    async def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
         """End the session because of an error of ours."""
         self._intent = self._intent or SessionEnd.LOST
         process_failures.failed("session", error, name=f"the session with {self.info.remote}")
-        await self._connection.close(INTERNAL_ERROR)
+        self._close_soon(INTERNAL_ERROR)
 
-    def _finish(self, closed: ConnectionClosed) -> None:
-        self._closed = closed
-        self._end = self._intent or (SessionEnd.LOST if closed.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
-        for timer in (self._timer, self._kept_timer):
-            if timer is not None:
-                timer.cancel()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionClosed(closed.code, closed.reason))
-        self._arrived.set()
+    def _close_soon(self, code: int) -> None:
+        """Close the connection; nothing is sent any more but the answers that wait, and what comes is not looked at."""
+        if self._closing is None and self._closed is None:
+            self._closing = asyncio.create_task(self._close(code), name=f"s2connect-session-{self.info.remote}-end")
+
+    async def _close(self, code: int) -> None:
+        try:
+            if self._writer is not None and code == NORMAL_CLOSURE:
+                await asyncio.wait({self._writer}, timeout=FAREWELL_TIMEOUT)
+            await self._connection.close(code)
+        except Exception as error:
+            process_failures.failed("session", error, name=f"the end of the session with {self.info.remote}")
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        """End the session: called by the connection."""
+        self._closed = ConnectionClosed(error.code, error.reason)  # the other one refers to frames
+        self._end = self._intent or (SessionEnd.LOST if error.code == ABNORMAL_CLOSURE else SessionEnd.CLOSED_BY_PEER)
+        if self._kept_timer is not None:
+            self._kept_timer.cancel()
+        self._reading.end()
+        self._awaited.end(self._closed)
+        self._wake_receivers()
+        self._outgoing.clear()
+        if self._writer is not None:
+            self._writer.cancel()
+        for task in filter(None, (self._writer, self._closing)):
+            task.add_done_callback(self._note_ended)
+        self._note_ended(None)
+
+    def _note_ended(self, task: asyncio.Task[None] | None) -> None:
+        """Note that a task of ours has ended: with the last one, the session has."""
+        if task is self._writer:
+            self._writer = None
+        if task is self._closing:
+            self._closing = None
+        if self._ended is not None and self._writer is None and self._closing is None:
+            self._ended.set()
 
     def _observe(self, direction: Direction, message: Message) -> None:
         assert self._on_message is not None
