@@ -85,6 +85,9 @@ class Fate(StrEnum):
 # Python 3.11 looks a member up more slowly than it counts.
 _FORWARDED, _ACKNOWLEDGED, _OK = Fate.FORWARDED, Fate.ACKNOWLEDGED, ReceptionStatusValue.OK
 
+_SHORT: Final = 400
+"""Bytes below which a text that names the type of a ReceptionStatus is taken for one, until it is read."""
+
 
 class Out(NamedTuple):
     """A text to send.
@@ -118,6 +121,7 @@ class _Side:
     """Messages of one side."""
 
     def __init__(self, role: Role, policy: Policy, counts: dict[str, int]) -> None:
+        self.role = role
         self.other = role.other
         self.ledger = Acknowledgements(timeout=policy.patience)
         self.budget = PeerBudget(policy.limits)
@@ -127,6 +131,10 @@ class _Side:
         self.rate = TokenBucket(policy.messages_per_second, policy.burst) if policy.messages_per_second else None
         self.types: dict[str, str] = {}  # forwarded messages by id, until they are answered
         self.warned: set[str] = set()
+
+    def is_too_fast(self, now: float) -> bool:
+        """Return whether a message now is more than the side may send."""
+        return self.rate is not None and self.rate.tokens(now) < 1.0
 
 
 class Relay:
@@ -184,10 +192,12 @@ class Relay:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         from_.counts["bytes"] += size
         try:
-            message = read_message(text)
-            if message.type == RECEPTION_STATUS:
-                return self._acknowledged(side, message)
-            return self._message(side, message, size, now)
+            message = self._read(from_, text, size, now)
+            if message.type != RECEPTION_STATUS:
+                return self._message(side, message, size, now)
+            if self._translator is None:
+                return self._pass_on(side, message)
+            return self._answered(self._translator, side, message)
         except InvalidMessage as error:
             if not error.answerable:
                 from_.counts[Fate.STRAY] += 1
@@ -205,6 +215,14 @@ class Relay:
                 _log.warning(what, self.counters.name, side, more)
         return pause
 
+    def _read(self, from_: _Side, text: str, size: int, now: float) -> Message:
+        """Read a text: typed at once where it will be validated, otherwise its envelope only."""
+        if not self._validates_all or size > self.policy.max_message_bytes or from_.is_too_fast(now):
+            return read_message(text)
+        if size < _SHORT and RECEPTION_STATUS in text:
+            return read_message(text)  # it will not be validated
+        return self._conversations[from_.role].read(text)
+
     def _message(self, side: Role, message: Message, size: int, now: float) -> list[Out]:
         from_, identifier, policy = self._sides[side], message.id or NIL_ID, self.policy
         kind = message.type
@@ -212,13 +230,14 @@ class Relay:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
             label = f"longer than the {policy.max_message_bytes} bytes that this link carries: {size}"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
+        if from_.is_too_fast(now):
+            label = f"more than {policy.messages_per_second:g} messages a second"
+            return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if from_.rate is not None:
-            if from_.rate.tokens(now) < 1.0:
-                label = f"more than {policy.messages_per_second:g} messages a second"
-                return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
             from_.rate.take(1.0, now)
-        if self._validates_all or message.type in HANDSHAKES:
-            verdict = self._conversations[side].validate(side, message, now=self._now())
+        day = self._wall() if self._looks_back else None
+        if self._validates_all or kind in HANDSHAKES:
+            verdict = self._conversations[side].validate(side, message, now=day)
             if verdict.warnings:
                 self._warn(side, message, verdict.warnings, now)
             if not verdict.ok:
@@ -234,7 +253,7 @@ class Relay:
         if self._translator is not None:
             return self._translated(self._translator, side, message)
         if self._looks_back:
-            self._conversations[side].sent(side, message, now=self._now())
+            self._conversations[side].sent(side, message, now=day)
         self._forwarded(from_, message)
         return [Out(from_.other, message.text, identifier)]
 
@@ -272,16 +291,16 @@ class Relay:
         key = identifier if translation.onward == (message.text,) and not answers else None
         return [*answers, *(Out(side.other, text, key) for text in translation.onward)]
 
-    def _acknowledged(self, side: Role, message: Message) -> list[Out]:
-        """Handle a ReceptionStatus from one side, about a message of the other."""
-        if self._translator is None:
-            return self._pass_on(side, message)
-        ok = message.status == ReceptionStatusValue.OK
-        self._conversations[side].answered(side.other, message.subject_id or NIL_ID, ok=ok, now=self._now())
-        onward = self._translator.translate(side, message, now=self._wall()).onward
+    def _answered(self, translator: Translator, side: Role, message: Message) -> list[Out]:
+        """Handle a ReceptionStatus from one side between two versions."""
+        self._conversations[side].answered(
+            side.other, message.subject_id or NIL_ID, ok=message.status == _OK, now=self._now()
+        )
+        onward = translator.translate(side, message, now=self._wall()).onward
         return [out for text in onward for out in self._pass_on(side, read_message(text))]
 
     def _pass_on(self, side: Role, message: Message) -> list[Out]:
+        """Handle a ReceptionStatus from one side, about a message of the other."""
         subject, sender = message.subject_id or NIL_ID, self._sides[side].other
         of = self._sides[sender]
         found = of.ledger.acknowledged(subject)
@@ -292,8 +311,8 @@ class Relay:
         if message.status != _OK:
             self.counters.refuse(sender, kind, message.status or "", message.label, by=PEER, now=self._clock)
         if self._looks_back:
-            ok = message.status == ReceptionStatusValue.OK
-            self._conversations[sender].answered(sender, subject, ok=ok, now=self._now())
+            ok = message.status == _OK
+            self._conversations[sender].answered(sender, subject, ok=ok, now=self._wall())
         if found is Acknowledged.LATE:
             of.counts[Fate.LATE] += 1
             _log.debug("link %s: a ReceptionStatus of the %s came late", self.counters.name, side)
@@ -321,7 +340,7 @@ class Relay:
 
     def _now(self) -> datetime | None:
         """Return the time of the day; None where nothing depends on it."""
-        return self._wall() if self.policy.check is Check.RULES else None
+        return self._wall() if self._looks_back else None
 
     @property
     def deadline(self) -> float | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
-from s2connect.https.rate import TokenBucket
+from s2connect.https.rate import ROUNDING
 
 YIELD_AFTER: Final = 0.001
 """Seconds of work for one peer before control goes back to the event loop."""
@@ -51,11 +52,17 @@ class PeerBudget:
         slowed: How often reading had to pause.
     """
 
+    __slots__ = (
+        *("_busy", "_busy_burst", "_characters", "_character_burst", "_messages", "_message_burst"),
+        *("_per_busy", "_per_character", "_per_message", "_worked", "slowed"),
+    )
+
     def __init__(self, limits: PeerLimits) -> None:
         self.slowed = 0
-        self._messages = _bucket(limits.messages_per_second, limits.message_burst)
-        self._bytes = _bucket(limits.bytes_per_second, limits.byte_burst)
-        self._busy = _bucket(limits.busy_share, limits.busy_burst)
+        self._per_message, self._message_burst = _seconds(limits.messages_per_second, limits.message_burst)
+        self._per_character, self._character_burst = _seconds(limits.bytes_per_second, limits.byte_burst)
+        self._per_busy, self._busy_burst = _seconds(limits.busy_share, limits.busy_burst)
+        self._messages = self._characters = self._busy = -math.inf  # when the debt of each will be paid
         self._worked = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
@@ -64,21 +71,23 @@ class PeerBudget:
         Returns:
             Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.
         """
+        # Three token buckets, written out, because every message is charged.
         worked += HANDLING
-        pause = 0.0
-        for bucket, amount in ((self._messages, 1), (self._bytes, size), (self._busy, worked)):
-            if bucket is not None:
-                bucket.take(amount, now)
-                pause = max(pause, bucket.delay(now))
+        self._messages = messages = max(self._messages, now - self._message_burst) + self._per_message
+        self._characters = characters = max(self._characters, now - self._character_burst) + size * self._per_character
+        self._busy = busy = max(self._busy, now - self._busy_burst) + worked * self._per_busy
         self._worked += worked
-        if pause <= 0 and self._worked < YIELD_AFTER:
+        late = now + ROUNDING
+        if messages > late or characters > late or busy > late:
+            self._worked = 0.0
+            self.slowed += 1
+            return max(messages, characters, busy) - now
+        if self._worked < YIELD_AFTER:
             return None
         self._worked = 0.0
-        if pause <= 0:
-            return 0.0
-        self.slowed += 1
-        return pause
+        return 0.0
 
 
-def _bucket(rate: float, burst: float) -> TokenBucket | None:
-    return TokenBucket(rate, burst) if rate > 0 else None
+def _seconds(rate: float, burst: float) -> tuple[float, float]:
+    """Return how long one unit is paid for at a rate, and how many seconds the burst is ahead; a rate of 0 is free."""
+    return (1 / rate, burst / rate) if rate > 0 else (0.0, 0.0)

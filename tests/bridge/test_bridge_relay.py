@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from s2connect.bridge import relay as relay_module
 from s2connect.bridge.counters import Counters
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Fate, Out, Policy, Relay
 from s2connect.errors import UsageError
+from s2connect.messages.conversation import Conversation
 from s2connect.messages.enums import Check
-from s2connect.messages.envelope import NIL_ID
+from s2connect.messages.envelope import NIL_ID, read_message
 from s2connect.model.common import Role
 from s2connect.session.acknowledgements import MAX_OUTSTANDING
 from tests.bridge.link_fixtures import answer, message
@@ -238,6 +240,36 @@ def test_too_many_messages_a_second_are_answered_and_reception_statuses_do_not_c
     assert link.received(RM, message("m5"), now=0.5)[0].to is CEM
     assert link.received(RM, message("m6"), now=0.6)[0].to is RM
     assert [link.received(RM, message(f"n{n}"), now=1e6)[0].to for n in range(4)] == [CEM, CEM, CEM, RM]
+
+
+@pytest.mark.rule("SEC-03")
+def test_a_text_is_read_once_and_no_further_than_what_is_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[str] = []
+    envelopes: list[str] = []
+
+    def noting(read: Callable[..., Any], texts: list[str]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            texts.append(arguments[-1])
+            return read(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(Conversation, "read", noting(Conversation.read, whole))
+    monkeypatch.setattr(relay_module, "read_message", noting(read_message, envelopes))
+    limits = {"max_message_bytes": 1000, "messages_per_second": 1.0, "burst": 2}
+    good, too_long, too_many = measurement("m1"), measurement("m2") + 1000 * " ", measurement("m3")
+    for check in (Check.SCHEMA, Check.RULES):
+        link = relay(Policy(check=check, **limits))  # type: ignore[arg-type]
+        assert link.received(RM, good, now=0.0)[0].to is CEM
+        assert link.received(CEM, answer("m1"), now=0.0)[0].to is RM
+        assert said(link.received(RM, too_long, now=0.0)[0]) == ("m2", "INVALID_CONTENT")
+        link.received(RM, measurement("m4"), now=0.0)
+        assert said(link.received(RM, too_many, now=0.0)[0]) == ("m3", "TEMPORARY_ERROR")
+    assert whole == 2 * [good, measurement("m4")]
+    assert envelopes == 2 * [answer("m1"), too_long, too_many]
+    link = relay(Policy(check=Check.ENVELOPE))
+    assert link.received(RM, good, now=0.0)[0].to is CEM
+    assert len(whole) == 4
 
 
 # Time

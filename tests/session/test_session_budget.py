@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2connect.https.rate import TokenBucket
 from s2connect.messages.envelope import reception_status
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.budget import (
@@ -77,6 +78,31 @@ def test_whatever_comes_the_share_of_the_processor_is_kept_in_the_long_run(
         now += pause or 0.0
         assert work <= DEFAULT_LIMITS.busy_burst + DEFAULT_LIMITS.busy_share * now + 1e-6
         assert size <= DEFAULT_LIMITS.byte_burst + DEFAULT_LIMITS.bytes_per_second * now + 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300_000), st.floats(0, 0.05), st.floats(0, 5)), min_size=1, max_size=60),
+    st.sampled_from([DEFAULT_LIMITS, limits(messages_per_second=3, message_burst=4), limits(bytes_per_second=9)]),
+    st.sampled_from([0.0, 1.0, 1e6]),
+)
+def test_the_pauses_are_those_of_a_token_bucket_for_each_limit(
+    texts: list[tuple[int, float, float]], given_limits: PeerLimits, now: float
+) -> None:
+    budget = PeerBudget(given_limits)
+    rates = [
+        (given_limits.messages_per_second, given_limits.message_burst),
+        (given_limits.bytes_per_second, given_limits.byte_burst),
+        (given_limits.busy_share, given_limits.busy_burst),
+    ]
+    buckets = [TokenBucket(rate, burst) if rate else None for rate, burst in rates]
+    for size, worked, later in texts:
+        now += later
+        expected = 0.0
+        for bucket, amount in zip(buckets, (1, size, worked + HANDLING), strict=True):
+            if bucket is not None:
+                bucket.take(amount, now)
+                expected = max(expected, bucket.delay(now))
+        assert (budget.charge(size, worked, now=now) or 0.0) == pytest.approx(expected, abs=1e-6)
 
 
 def session_of(connection_limits: PeerLimits) -> tuple[Session, object]:
