@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 from s2connect.transports.mqtt.frames import Packet
 
@@ -31,8 +32,8 @@ _SUBSCRIPTION = 11
 _TOPIC_ALIAS = 35
 _USER = 38
 
-# The other properties that a PUBLISH may have (MQTT 5, section 3.3.2.3), each with how long its value is.
-_BYTE, _TWO_BYTES, _FOUR_BYTES, _STRING, _VARIABLE, _PAIR = range(6)
+# The properties that a PUBLISH may have beside user properties (MQTT 5, section 3.3.2.3), each with how long its value is.
+_BYTE, _TWO_BYTES, _FOUR_BYTES, _STRING, _VARIABLE = range(5)
 _KINDS = {
     1: _BYTE,
     _EXPIRY: _FOUR_BYTES,
@@ -41,7 +42,6 @@ _KINDS = {
     _CORRELATION: _STRING,
     _SUBSCRIPTION: _VARIABLE,
     _TOPIC_ALIAS: _TWO_BYTES,
-    _USER: _PAIR,
 }
 
 
@@ -57,7 +57,7 @@ class UnusablePublish(ValueError):
         self.reason = reason
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Fields of a PUBLISH before the properties, which begin at ``end``. There is no packet identifier at QoS 0.
 
     In the topic, bytes that are not UTF-8 are replaced, so that it matches no handler.
@@ -138,12 +138,15 @@ def variable_length(value: int) -> bytes:
 
 def read_variable_length(raw: bytes, at: int) -> tuple[int, int]:
     """Read a variable byte integer; return it and the index after it. Raises IndexError if it is incomplete."""
-    value = 0
-    for place in range(4):
+    value = raw[at]
+    if value < 128:
+        return value, at + 1
+    value &= 127
+    for place in (1, 2, 3):
         byte = raw[at + place]
-        value |= (byte & 127) << 7 * place
         if byte < 128:
-            return value, at + place + 1
+            return value | byte << 7 * place, at + place + 1
+        value |= (byte & 127) << 7 * place
     raise UnusablePublish("properties")
 
 
@@ -157,7 +160,7 @@ def read_head(command: int, raw: bytes) -> Head:
     after = end + 2 if qos else end
     if qos == 3 or len(raw) < 2 or len(raw) < after:
         raise MalformedPublish("not a PUBLISH")
-    packet_id = int.from_bytes(raw[end:after], "big") if qos else 0
+    packet_id = raw[end] << 8 | raw[end + 1] if qos else 0
     if qos and not packet_id:
         raise MalformedPublish("no packet identifier")
     return Head(raw[2:end].decode("utf-8", "replace"), qos, packet_id, after)
@@ -188,9 +191,8 @@ def _read_publish(command: int, raw: bytes, head: Head) -> Packet:
     seen = 0
     while at < end:  # a value that goes on behind the end is noticed when all are read
         identifier = raw[at]
-        kind = _KINDS.get(identifier)
         at += 1
-        if kind is _PAIR:
+        if identifier == _USER:
             start = at + 2
             at = start + (raw[at] << 8 | raw[at + 1])
             name = raw[start:at]
@@ -200,6 +202,7 @@ def _read_publish(command: int, raw: bytes, head: Head) -> Packet:
                 raise UnusablePublish("too_many_properties")
             user.append((name.decode(), raw[start:at].decode()))
             continue
+        kind = _KINDS.get(identifier)
         if kind is None or (seen >> identifier & 1 and identifier != _SUBSCRIPTION):
             raise UnusablePublish("properties")
         seen |= 1 << identifier
