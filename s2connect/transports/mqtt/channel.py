@@ -59,6 +59,10 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# Python 3.11 looks a member up more slowly than it opens a short message.
+_NEW, _OPENING, _OPEN, _CLOSED, _DATA = State.NEW, State.OPENING, State.OPEN, State.CLOSED, FrameKind.DATA
+
+
 class Channel:
     """Core of a session, common to :class:`ClientChannel` and :class:`ServerChannel`.
 
@@ -76,7 +80,7 @@ class Channel:
         if not parameters.static and len(parameters.versions) != 1:
             raise UsageError("With S2 Connect a session over MQTT has the one S2 version that was agreed.")
         self.parameters = parameters
-        self.state = State.NEW
+        self.state = _NEW
         self.closed: Closed | None = None
         self.version = ""
         outbound = Direction.sent_by(role)
@@ -106,13 +110,13 @@ class Channel:
 
     def deadline(self) -> float | None:
         """Return the time for the next :meth:`tick`, None if there is none. It may move with every call."""
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             return min(self._sent_at + self._limits.ping_after, self._received_at + self._limits.dead_after)
         return self._until
 
     def tick(self, now: float) -> list[Event]:
         """Handle time: a ping, or the end of a session that did not open or whose peer is silent (MQ-11, MQ-13)."""
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             if now >= self._received_at + self._limits.dead_after:
                 return self._end(CloseReason.TIMEOUT, "the peer does not answer", now)
             if now >= self._sent_at + self._limits.ping_after:
@@ -128,7 +132,7 @@ class Channel:
         """
         if self.closed is not None:
             raise self.closed.error
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise UsageError("The session is not open yet.")
         payload = _encode(text)
         if len(payload) > self._limits.send_bytes:
@@ -137,7 +141,7 @@ class Channel:
                 return events
             text, payload = shorter, _encode(shorter)
         correlation = None if self._sealed else _correlation(text)
-        return self._publish(FrameKind.DATA, payload, now, correlation=correlation)
+        return self._publish(_DATA, payload, now, correlation=correlation)
 
     def receive(self, packet: Packet, now: float) -> list[Event]:
         """Handle a received packet; one on another topic than the inbound one is ignored (MQ-10).
@@ -145,15 +149,15 @@ class Channel:
         Anything but the next frame of the peer ends the session with ``close protocol``; a repeated sequence number is
         dropped (MQ-09).
         """
-        if packet.topic != self.inbound_topic or self.state is State.NEW or self.state is State.CLOSED:
+        if packet.topic != self.inbound_topic or self.state is _NEW or self.state is _CLOSED:
             return []
         try:
             frame = read_frame(packet, sealed=self._sealed)
+            if frame.seq == self._received + 1:
+                return self._next(frame, now)
             if 0 < frame.seq <= self._received:
                 return []
-            if frame.seq != self._received + 1:
-                return self._end(CloseReason.PROTOCOL, "frames of the peer are missing", now)
-            return self._next(frame, now)
+            return self._end(CloseReason.PROTOCOL, "frames of the peer are missing", now)
         except NotAuthentic:
             return self._end(CloseReason.PROTOCOL, "a frame was not sealed by the peer", now)
         except InvalidFrame as error:
@@ -165,7 +169,7 @@ class Channel:
 
     def lost(self) -> list[Event]:
         """End the session without a message, because the connection to the broker is lost (MQ-10)."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return []
         self._queue.clear()
         return self._over(Closed(None, False, "the connection to the broker was lost"))
@@ -177,7 +181,7 @@ class Channel:
         raise NotImplementedError
 
     def _next(self, frame: Frame, now: float) -> list[Event]:
-        if self.state is State.OPENING:
+        if self.state is _OPENING:
             return self._first(frame, now)
         if frame.salt is not None:
             raise InvalidFrame("s2-salt in a later frame")
@@ -197,7 +201,7 @@ class Channel:
         return payload
 
     def _handle(self, kind: FrameKind, payload: bytes, version: str | None, now: float) -> list[Event]:
-        if kind is FrameKind.DATA:
+        if kind is _DATA:
             if version != self.version:
                 raise InvalidFrame("another S2 version than agreed")
             if len(payload) > self._limits.receive_bytes:
@@ -232,7 +236,7 @@ class Channel:
         if self._seal is not None:
             payload = self._seal.seal(kind, seq, payload)
         salt, self._salt = self._salt, None
-        version = self.version if kind is FrameKind.DATA else None
+        version = self.version if kind is _DATA else None
         frame = Frame(kind, seq, payload, version, salt)
         self._queue.append(
             write_frame(self.outbound_topic, frame, sealed=self._sealed, expiry=self._expiry, correlation=correlation)
@@ -277,14 +281,14 @@ class Channel:
         self._unseal = Sealer(session_key(token, inbound, sid, salt=salt), self.inbound_topic)
 
     def _end(self, reason: CloseReason, detail: str, now: float) -> list[Event]:
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return []
-        if self.state is not State.NEW and (self._seal is not None or not self._sealed):
+        if self.state is not _NEW and (self._seal is not None or not self._sealed):
             self._control(FrameKind.CLOSE, {"reason": reason.value}, now)
         return self._over(Closed(reason, False, detail))
 
     def _over(self, closed: Closed) -> list[Event]:
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self.closed = closed
         self._token = self._seal = self._unseal = self._until = None
         return [closed]
@@ -306,7 +310,7 @@ class ClientChannel(Channel):
 
     def start(self, now: float) -> list[Event]:
         """Publish ``open``, once; the SUBACK for the inbound topic has come (MQ-11)."""
-        if self.state is not State.NEW:
+        if self.state is not _NEW:
             raise UsageError("The session was started before.")
         parameters, versions = self.parameters, self.parameters.versions if self.parameters.static else ()
         value: dict[str, Any] = {
@@ -326,7 +330,7 @@ class ClientChannel(Channel):
         self._queue.append(
             write_frame(parameters.space.open(parameters.server), frame, sealed=self._sealed, expiry=expiry)
         )
-        self.state = State.OPENING
+        self.state = _OPENING
         self._until = now + self._limits.open_timeout
         if not parameters.static:
             self._derive()
@@ -352,7 +356,7 @@ class ClientChannel(Channel):
             (self.version,) = self.parameters.versions
         self._derive()
         self._until = None
-        self.state = State.OPEN
+        self.state = _OPEN
         if self.parameters.static:
             self._control(FrameKind.PING, {}, now)  # the server waits for it: an open can be a repeated one
         else:
@@ -391,10 +395,10 @@ class ServerChannel(Channel):
         With S2 Connect the session stands now. In static mode it stands with the first frame of the client, because an
         ``open`` of the past can be published again. Without a common S2 version the session is refused.
         """
-        if self.state is not State.NEW:
+        if self.state is not _NEW:
             raise UsageError("The session was started before.")
         self._derive(self._salt or b"")
-        self.state = State.OPENING
+        self.state = _OPENING
         if not self.version:
             return self._end(CloseReason.PROTOCOL, "no common S2 version", now)
         value = {"sid": self.parameters.sid}
@@ -404,7 +408,7 @@ class ServerChannel(Channel):
         return [] if self.parameters.static else self._open(now)
 
     def _open(self, now: float) -> list[Event]:
-        self.state = State.OPEN
+        self.state = _OPEN
         self._until = None
         self._received_at = now
         return [Opened(self.version)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, field_validator
 
 from s2connect.errors import ConfigurationError, ConnectionClosed
@@ -188,22 +189,19 @@ _REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The session stands, with this S2 version; messages may be sent."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A message of the peer, or our answer to one of ours that cannot be sent (MQ-15)."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The session is over; the last event of a channel. Without a reason the connection to the broker was lost."""
 
     reason: CloseReason | None

@@ -32,7 +32,7 @@ _SUBSCRIPTION = 11
 _TOPIC_ALIAS = 35
 _USER = 38
 
-# The properties that a PUBLISH may have beside user properties (MQTT 5, section 3.3.2.3), each with how long its value is.
+# The properties of a PUBLISH beside user properties (MQTT 5, section 3.3.2.3), each with how long its value is.
 _BYTE, _TWO_BYTES, _FOUR_BYTES, _STRING, _VARIABLE = range(5)
 _KINDS = {
     1: _BYTE,
@@ -43,6 +43,9 @@ _KINDS = {
     _SUBSCRIPTION: _VARIABLE,
     _TOPIC_ALIAS: _TWO_BYTES,
 }
+
+
+_BYTES = [bytes((value,)) for value in range(128)]
 
 
 class MalformedPublish(ValueError):
@@ -71,13 +74,12 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 def write_properties(packet: Packet) -> bytes:
     """Write the properties of a packet with their length before them."""
-    parts = [_usual_properties(packet.expiry, packet.content_type)]
+    written = _usual_properties(packet.expiry, packet.content_type)
     if packet.correlation is not None:
-        parts.append(_string(_CORRELATION, packet.correlation))
+        written += _string(_CORRELATION, packet.correlation)
     for name, value in packet.user_properties:
         raw = value.encode()
-        parts += (_user_name(name), len(raw).to_bytes(2, "big"), raw)
-    written = b"".join(parts)
+        written += _user_name(name) + len(raw).to_bytes(2, "big") + raw
     return variable_length(len(written)) + written
 
 
@@ -127,7 +129,7 @@ def _string(identifier: int, raw: bytes) -> bytes:
 def variable_length(value: int) -> bytes:
     """Write a variable byte integer (MQTT 5, section 1.5.5)."""
     if value < 128:
-        return bytes((value,))
+        return _BYTES[value]
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

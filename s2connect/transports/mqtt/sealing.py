@@ -22,7 +22,7 @@ SALT_BYTES = 32
 
 _KINDS = ("data", "accept", "close", "ping", "pong")
 _pack_seq = struct.Struct(">Q").pack
-_pack_nonce = struct.Struct(">IQ").pack
+_NONCE_START = bytes(4)
 
 
 class NotAuthentic(ValueError):
@@ -52,12 +52,14 @@ class Sealer:
 
     def seal(self, kind: str, seq: int, payload: bytes) -> bytes:
         """Encrypt a payload; the caller uses each ``seq`` once, because it is the nonce."""
-        return self._aead.encrypt(_pack_nonce(0, seq), payload, self._places[kind] + _pack_seq(seq))
+        number = _pack_seq(seq)
+        return self._aead.encrypt(_NONCE_START + number, payload, self._places[kind] + number)
 
     def unseal(self, kind: str, seq: int, sealed: bytes) -> bytes:
         """Return the payload. Raises NotAuthentic if it was not sealed for this key, topic, kind and number."""
+        number = _pack_seq(seq)
         try:
-            return self._aead.decrypt(_pack_nonce(0, seq), sealed, self._places[kind] + _pack_seq(seq))
+            return self._aead.decrypt(_NONCE_START + number, sealed, self._places[kind] + number)
         except (InvalidTag, ValueError, KeyError):
             raise NotAuthentic("not sealed by the peer for this place") from None
 
