@@ -1,5 +1,6 @@
-"""Names of a package that are loaded when they are first used, so that a small device pays only for what it uses."""
+"""Names and modules that are loaded when they are first used, so that a small device pays only for what it uses."""
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -23,3 +24,11 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return value
 
     return load, lambda: sorted(modules)
+
+
+async def load_in_thread(module: str) -> None:
+    """Load a module that takes long the first time, in a thread; an import statement finds it afterwards."""
+    if module not in sys.modules:
+        from asyncio import to_thread
+
+        await to_thread(import_module, module)

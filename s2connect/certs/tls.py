@@ -11,12 +11,8 @@ import secrets
 import ssl
 import tempfile
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-
-from s2connect.certs.authority import ServerIdentity
 from s2connect.errors import (
     CertificateChanged,
     CertificateRefused,
@@ -25,6 +21,9 @@ from s2connect.errors import (
     StorageUnavailable,
 )
 from s2connect.model.text import for_display
+
+if TYPE_CHECKING:
+    from s2connect.certs.authority import ServerIdentity
 
 ALPN_PROTOCOLS = ("http/1.1",)
 """VER-05: HTTP/1.1 is what both sides speak."""
@@ -112,6 +111,8 @@ def _server_context(kind: type[_Context]) -> _Context:
 
 
 def _leaf_context(identity: ServerIdentity) -> _LeafContext:
+    from cryptography.hazmat.primitives import serialization  # a device that only connects does without
+
     context = _server_context(_LeafContext)
     context.leaf_fingerprint = identity.leaf_fingerprint
     # The ssl module reads certificates from files only. The key gets a pass phrase of this moment, so that it is never
@@ -221,10 +222,12 @@ def _anchored(der: bytes, anchor: Literal["ca", "leaf"]) -> _AnchoredContext:
     context.anchor = anchor
     context.sslobject_class = _AnchoredObject
     try:
-        x509.load_der_x509_certificate(der)
         context.load_verify_locations(cadata=der)
+        count = context.cert_store_stats()["x509"]  # it takes several in a row
     except (ValueError, ssl.SSLError):
-        raise ConfigurationError("The pinned certificate cannot be read.", hint="Pair the two again.") from None
+        count = 0
+    if count != 1:
+        raise ConfigurationError("The pinned certificate cannot be read.", hint="Pair the two again.")
     return _client(context)
 
 

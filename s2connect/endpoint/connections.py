@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from s2connect._lazy import load_in_thread
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
@@ -130,8 +129,7 @@ class ConnectionManager:
 
     async def next_session(self, observer: Observer | None, check: Check, answer: Answerer | None) -> Session:
         """Wait for the next connection, and begin a session on it."""
-        if _CONVERSATION not in sys.modules:
-            await asyncio.to_thread(import_module, _CONVERSATION)  # takes long the first time
+        await load_in_thread(_CONVERSATION)
         live = await self.next()
         live.session = Session(
             live.connection,

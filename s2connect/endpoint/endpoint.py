@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import ServerContext, wan_client_context
-from s2connect.endpoint.certificate import CertificateManager
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
 from s2connect.endpoint.connector import Connector
@@ -41,6 +40,7 @@ from s2connect.transports.websocket import WebSocketTransport
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
+    from s2connect.endpoint.certificate import CertificateManager
     from s2connect.endpoint.local_network import LocalNetwork
     from s2connect.endpoint.server import Server
     from s2connect.transports.mqtt.transport import MqttTransport
@@ -163,8 +163,7 @@ class Endpoint:
                 resolver=resolver,
                 port=config.port,
             )
-            certificates = CertificateManager(config, opened, vault)
-            tls = ServerContext(await asyncio.to_thread(certificates.load))
+            certificates, tls = await asyncio.to_thread(_certificate, config, opened, vault)
             endpoint = cls(state, certificates, tls, opened, serve=serve, zeroconf=zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start()
@@ -415,6 +414,17 @@ class Endpoint:
                 await asyncio.sleep(RENEWAL_PAUSE)
 
 
+def _certificates(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:
+    from s2connect.endpoint.certificate import CertificateManager  # loads the library for X.509
+
+    return CertificateManager(config, home, vault)
+
+
+def _certificate(config: EndpointConfig, home: Home | None, vault: Vault) -> tuple[CertificateManager, ServerContext]:
+    certificates = _certificates(config, home, vault)
+    return certificates, ServerContext(certificates.load())
+
+
 def read_config(home: Home) -> EndpointConfig:
     """Read the settings of a home.
 
@@ -443,7 +453,7 @@ def create_home(path: Path, config: EndpointConfig) -> EndpointConfig:
         vault, kind = open_vault(config.vault, path / SECRETS)
         config = config.model_copy(update={"vault": kind})
         if config.is_own_ca:
-            CertificateManager(config, home, vault).create_ca()
+            _certificates(config, home, vault).create_ca()
         # Last: a directory without settings is not set up, and the next call starts over.
         home.write_private(CONFIG_FILE, config.to_json())
     return config
@@ -463,7 +473,7 @@ async def new_certificate_authority(path: Path) -> int:
     config = await asyncio.to_thread(read_config, home)
     if not config.is_own_ca:
         raise UsageError("This endpoint has no certificate authority of its own: its certificate is a file.")
-    return await _end_pairings(home, config, then=lambda vault: CertificateManager(config, home, vault).create_ca())
+    return await _end_pairings(home, config, then=lambda vault: _certificates(config, home, vault).create_ca())
 
 
 async def unpair_all(path: Path) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from s2connect.endpoint.certificate import CertificateManager
+from s2connect._lazy import load_in_thread
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import WrongPairingCode
@@ -17,11 +18,16 @@ from s2connect.model.local import LocalNode
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.pairing import http_client
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
 from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
+
+if TYPE_CHECKING:
+    from s2connect.endpoint.certificate import CertificateManager
+
+_HTTP_CLIENT = "s2connect.pairing.http_client"
+"""Module loaded by pairing clients only: they look at certificates, for which a large library is needed."""
 
 
 class PairingManager:
@@ -106,6 +112,9 @@ class PairingManager:
         """Pair a node as initiator and pairing client; arguments and errors as of ``Node.pair``."""
         if address is not None:
             self._state.resolver.add(url.host, address)
+        await load_in_thread(_HTTP_CLIENT)
+        from s2connect.pairing import http_client
+
         lan = self._state.config.deployment is Deployment.LAN
         return await http_client.pair(
             self._state.local,
@@ -145,6 +154,9 @@ class PairingManager:
     @contextlib.asynccontextmanager
     async def unpaired(self, url: BaseUrl, address: str | None) -> AsyncIterator[HttpsClient]:
         """Connect to a server before pairing: nothing secret may be sent to it."""
+        await load_in_thread(_HTTP_CLIENT)
+        from s2connect.pairing import http_client
+
         local = not self._state.config.connects_to_internet_only
         addresses = [address] if address is not None and local else await self._state.resolver.resolve(url.host)
         _, destination = await http_client.authenticate(url, self._state.pki, addresses=addresses, self_signed=local)

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from s2connect.certs.chain import is_public_address
 from s2connect.errors import NotPublic, NotReachable, PeerTimeout
 from s2connect.model.proxy import Proxies
 from s2connect.model.text import for_display
+from s2connect.model.url import is_public_address
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf

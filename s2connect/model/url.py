@@ -34,6 +34,28 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return None
 
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+
+
+def is_public_address(text: str) -> bool:
+    """Return whether an IP address is one of the internet.
+
+    Private, shared, link-local, loopback, multicast, reserved and unspecified addresses are not, nor are IPv6 addresses
+    that lead to such an IPv4 address (mapped, 6to4, NAT64). What is no address is not public.
+    """
+    if (address := address_of(text)) is None:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is None:
+            return address in _GLOBAL_UNICAST and address.is_global and address.teredo is None
+        address = inner
+    return address.is_global and not address.is_multicast
+
+
 def host_as_ascii(host: str) -> str:
     """Return a host name in lower case and, where it is international, as IDNA A-label (HMAC-02).
 

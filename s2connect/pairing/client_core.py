@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from s2connect.certs.chain import fingerprint_map
+from s2connect.certs.fingerprint import fingerprint_map
 from s2connect.errors import (
     CertificateRefused,
     PairingError,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
-from s2connect.certs.chain import parse_fingerprint_map
+from s2connect.certs.fingerprint import parse_fingerprint_map
 from s2connect.https.rate import network_of
 from s2connect.model.common import SHA256, Deployment, EndpointDescription, MalformedMessage, NodeId, Wire
 from s2connect.model.local import LocalEndpoint, LocalNode

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from s2connect.certs.chain import capture_chain
+from s2connect._lazy import load_in_thread
 from s2connect.certs.connect import KeptConnection
 from s2connect.certs.tls import pinned_client_context
 from s2connect.errors import (
@@ -100,6 +100,9 @@ class SessionClient:
         return Destination(context, address)
 
     async def _complete(self, pairing: Pairing, pin: Pin, url: BaseUrl, address: str | None) -> Pin:
+        await load_in_thread("s2connect.certs.chain")
+        from s2connect.certs.chain import capture_chain
+
         chain = await capture_chain(url.host, url.port, address=address, timeout=CONNECT_TIMEOUT)
         name = for_display(url.host, 100)
         agreed = pin.ca_fingerprint

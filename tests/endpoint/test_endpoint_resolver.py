@@ -11,12 +11,11 @@ from dataclasses import replace
 import pytest
 
 from s2connect import CommunicationRole, Endpoint, Role
-from s2connect.certs.chain import is_public_address
 from s2connect.endpoint.resolver import Resolver
 from s2connect.errors import NotPublic, NotReachable
 from s2connect.model.common import MQTT, NodeId
 from s2connect.model.proxy import Proxies, Proxy
-from s2connect.model.url import BaseUrl, WebSocketUrl
+from s2connect.model.url import BaseUrl, WebSocketUrl, is_public_address
 from s2connect.store.base import PairKey
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.mqtt.parameters import MqttCommunicationDetails

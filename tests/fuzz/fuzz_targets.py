@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect.certs.authority import CertificateAuthority
-from s2connect.certs.chain import CapturedChain, parse_fingerprint_map
+from s2connect.certs.chain import CapturedChain
+from s2connect.certs.fingerprint import parse_fingerprint_map
 from s2connect.discovery.endpoint_table import EndpointTable
 from s2connect.discovery.txt import Txt, TxtRefused, decode_txt, encode_txt
 from s2connect.errors import CertificateRefused, InvalidPairingCode, InvalidUrl

@@ -8,8 +8,6 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, field_validator
 
 from s2connect.certs.tls import pinned_client_context, wan_client_context
@@ -127,6 +125,9 @@ def _no_pass_phrase() -> str:
 
 
 def _read_ca(file: Path) -> bytes:
+    from cryptography import x509  # takes long to load
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     try:
         certificates = x509.load_pem_x509_certificates(file.read_bytes())
     except OSError as error:
