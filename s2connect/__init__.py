@@ -20,6 +20,7 @@ from s2connect._lazy import lazy_names
 
 if TYPE_CHECKING:
     from s2connect import errors, events
+    from s2connect.collector import short_collections
     from s2connect.endpoint.config import EndpointConfig, NodeConfig
     from s2connect.endpoint.endpoint import Endpoint, create_home, new_certificate_authority, read_config, unpair_all
     from s2connect.endpoint.node import Node
@@ -93,6 +94,7 @@ __all__ = [
     "FailureLog",
     "Supervisor",
     "TaskFailure",
+    "short_collections",
     "S2ConnectError",
     "errors",
     "events",
@@ -125,6 +127,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.model.text": "for_display",
         "s2connect.model.url": "BaseUrl",
         "s2connect.supervisor": "FailureLog Supervisor TaskFailure",
+        "s2connect.collector": "short_collections",
         "s2connect.errors": "S2ConnectError",
         "": "errors events",
     },

@@ -33,8 +33,16 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--uvloop", action="store_true", help="run the tests on uvloop, as services do by default")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure once, before there are workers, which inherit it."""
+    """Choose the event loop. Measure the machine once, before there are workers, which inherit the result."""
+    if config.getoption("--uvloop"):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     if waits.VARIABLE not in os.environ:
         os.environ[waits.VARIABLE] = f"{waits.measure(config.getoption('numprocesses', None) or 1):.1f}"
 

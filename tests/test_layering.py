@@ -25,6 +25,7 @@ LAYERS = {
     "certs": 2,
     "store": 2,
     "supervisor": 2,
+    "collector": 2,
     "https": 3,
     "transports": 3,
     "pairing": 4,

@@ -17,6 +17,7 @@ from s2connect.cli import bridge_commands, diagnostics_commands, registry_comman
 from s2connect.cli.terminal import (
     INTERRUPTED,
     ConnectOption,
+    LoopOption,
     NodeOption,
     OnlyRoleOption,
     Options,
@@ -209,6 +210,7 @@ def serve(
     check: Annotated[
         Check, typer.Option(help="Validation of each S2 message before it is taken or sent.")
     ] = Check.RULES,
+    loop: LoopOption = "auto",
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
@@ -234,9 +236,8 @@ def serve(
         raise UsageError("--answer needs --json, for a program that answers.")
     form = json_form if as_json else ServiceText(qr=qr)
     kept = answer or ()
-    return run_work(
-        run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept)
-    )
+    work = run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept)
+    return run_work(work, loop=loop)
 
 
 @app.command()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Lines, Options, console, counted, run_work, tell, with_options
+from s2connect.cli.terminal import Lines, LoopOption, Options, console, counted, run_work, tell, with_options
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
 if TYPE_CHECKING:
     from s2connect.service.control import Control
+    from s2connect.service.event_loop import LoopChoice
 
 app = typer.Typer(
     help="Carry S2 between local devices and energy managers elsewhere, over WebSocket, MQTT and plain S2.",
@@ -36,7 +37,8 @@ RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", he
 def run(
     options: Options,
     file: FileArgument,
-    uvloop: Annotated[bool, typer.Option("--uvloop", help="Run on uvloop: a fifth less CPU per message.")] = False,
+    loop: LoopOption = "auto",
+    uvloop: Annotated[bool, typer.Option("--uvloop", help="The same as --loop uvloop.", hidden=True)] = False,
     record: Annotated[
         Path | None,
         typer.Option(metavar="LOG", help="Append every message of every link to this file, for s2connect replay."),
@@ -56,7 +58,7 @@ def run(
         raise UsageError("--record-only needs --record LOG.")
     show_codes = not options.as_json and sys.stdout.isatty()
     work = run_bridge(file, form, show_codes=show_codes, record=record, only=record_only or ())
-    return ExitCode(_of_file(work, options, on_uvloop=uvloop))
+    return ExitCode(_of_file(work, options, loop="uvloop" if uvloop else loop))
 
 
 @app.command()
@@ -75,12 +77,12 @@ def check(options: Options, file: FileArgument) -> ExitCode:
     return ExitCode.OK
 
 
-def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, on_uvloop: bool = False) -> Any:
+def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, loop: LoopChoice = "asyncio") -> Any:
     """Run work on a file; its mistakes get a line each."""
     from s2connect.bridge.problems import BridgeFileError
 
     try:
-        return run_work(work, on_uvloop=on_uvloop)
+        return run_work(work, loop=loop)
     except BridgeFileError as error:
         if not options.as_json:
             for problem in error.problems:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, Self, Ty
 import typer
 
 from s2connect.errors import UsageError
+from s2connect.service.event_loop import LoopChoice, new_event_loop
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.store.home import HOME_VARIABLE, default_home, expanded
-from s2connect.transports.slices import new_event_loop as sliced_event_loop
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -49,6 +49,14 @@ NodeOption = Annotated[
 OnlyRoleOption = Annotated[
     RoleChoice | None,
     typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
+]
+LoopOption = Annotated[
+    LoopChoice,
+    typer.Option(
+        "--loop",
+        case_sensitive=False,
+        help="Event loop; auto: uvloop where it is installed. asyncio needs less memory, uvloop less CPU.",
+    ),
 ]
 ConnectOption = Annotated[
     str | None,
@@ -244,21 +252,9 @@ def as_role(choice: RoleChoice | None) -> Role | None:
     return None if choice is None else Role(choice.upper())
 
 
-def run_work(work: Coroutine[Any, Any, _Result], *, on_uvloop: bool = False) -> _Result:
+def run_work(work: Coroutine[Any, Any, _Result], *, loop: LoopChoice = "asyncio") -> _Result:
     """Run a coroutine to its end, or until Ctrl-C."""
-    factory: Callable[[], asyncio.AbstractEventLoop] = sliced_event_loop
-    if on_uvloop:
-        try:
-            from uvloop import new_event_loop
-        except ModuleNotFoundError:
-            work.close()
-            raise Failure(
-                "configuration",
-                "--uvloop needs the package uvloop, which is not installed.",
-                "Install s2connect with its extra uvloop: pip install 's2connect[uvloop]'.",
-            ) from None
-        factory = new_event_loop
-    with interruptible(), asyncio.Runner(loop_factory=factory) as runner:
+    with contextlib.closing(work), interruptible(), asyncio.Runner(loop_factory=lambda: new_event_loop(loop)) as runner:
         return runner.run(work)
 
 

@@ -44,6 +44,9 @@ class BridgeService(Service):
         self._notifier = notifier
         self._commands |= {commands.ShowBridge: self._show_bridge, commands.ReloadBridge: self._reload}
 
+    def open_connections(self) -> int:
+        return 2 * sum(len(route.links) for route in self._bridge.routes.values())
+
     async def _show_bridge(self, command: commands.ShowBridge) -> commands.BridgeStatus:
         return commands.BridgeStatus(bridge=self._bridge.status())
 

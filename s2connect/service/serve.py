@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s2connect import Endpoint
+from s2connect.collector import short_collections
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
@@ -80,8 +81,9 @@ class Process:
 
     def follow(self, service: Service, *, sessions: bool = True) -> None:
         """Report the events of a service, those of its end, too, and exceptions of callbacks of the event loop."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(service.endpoint.supervisor.failures.loop_exception)
+        loop, background = asyncio.get_running_loop(), service.endpoint.supervisor
+        background.keep(lambda: short_collections(service.open_connections), "collector")
+        loop.set_exception_handler(background.failures.loop_exception)
         self.stack.callback(loop.set_exception_handler, None)
         self.stack.push_async_callback(service.finish, LAST_EVENTS)
         service.follow(sessions=sessions)
@@ -92,6 +94,7 @@ async def service_process(form: Form) -> AsyncIterator[Process]:
     """Make this process that of a service, whose events are written to standard output; raise what has ended it."""
     use_small_tls_buffers()  # this process is ours
     raise_descriptor_limit()
+    _log.debug("the event loop is of %s", type(asyncio.get_running_loop()).__module__.partition(".")[0])
     stop = Stop()
     with stop.on_signals():
         async with LineWriter(descriptor_of(sys.__stdout__), stop.now) as writer, contextlib.AsyncExitStack() as stack:

@@ -128,6 +128,10 @@ class Service:
         for node in self.endpoint.nodes.values():
             self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
 
+    def open_connections(self) -> int:
+        """Return the number of open connections."""
+        return len(self.endpoint.connected())
+
     async def finish(self, timeout: float) -> None:
         """Report the last events after the endpoint has closed."""
         await self._supervisor.close(grace=timeout)
