@@ -56,6 +56,8 @@ class _Builder:
         match kind:
             case inspect.UnionType():
                 return self._value(kind.types[0], depth)  # the other one is None
+            case inspect.Metadata():
+                return f"{self._values:02x}"  # an identifier
             case inspect.ListType():
                 wanted = max(kind.min_length or 0, self._lengths[min(depth, len(self._lengths) - 1)])
                 count = wanted if kind.max_length is None else min(kind.max_length, wanted)

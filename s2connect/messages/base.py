@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, dataclass_transform
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, dataclass_transform, get_type_hints
 from uuid import UUID, uuid4
 
 import msgspec
@@ -20,8 +23,14 @@ ID_PATTERN: Final = r"[a-zA-Z0-9\-_:]{2,64}"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PERCENTAGE: Final = re.compile(r"(?<=\d\d)ppr$")
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN)]
-"""An identifier (MSG-05). Constructors take a UUID, too."""
+is_whole_id: Final = re.compile(ID_PATTERN).fullmatch
+"""Match an identifier as the standard has them (COM-01)."""
+
+has_id: Final = re.compile(ID_PATTERN).search
+"""Match an identifier as the schema has them."""
+
+Id = Annotated[str, Meta(extra={"pattern": ID_PATTERN})]
+"""An identifier (MSG-05). Constructors take a UUID, too. Decoders take any text: see messages.identifiers."""
 
 Timestamp = Annotated[datetime, Meta(tz=True)]
 """A moment, with its time zone. On the wire RFC 3339, with up to nine digits of a second; microseconds are kept."""
@@ -51,13 +60,18 @@ class _Kind(StructMeta):
         def __call__(cls, **members):  # noqa: N805
             on_wire = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
             value = {on_wire.get(name, name): given for name, given in members.items()}
+            if "message_id" in on_wire:
+                value.setdefault("message_id", new_id())
             try:
                 for name, given in value.items():
                     value[name] = _on_wire(given)
-                return msgspec.convert(value, cls)
+                made = msgspec.convert(value, cls)
+                problem = None if _ids_fit(made, value.values()) else SchemaReading(value, cls).label
             except (ValueError, msgspec.ValidationError) as error:
-                what = SchemaReading(value, cls).label or error
-                raise UsageError(f"This is no {cls.__name__}: {what}.") from None
+                problem = SchemaReading(value, cls).label or error
+            if problem:
+                raise UsageError(f"This is no {cls.__name__}: {problem}.")
+            return made
 
 
 def _on_wire(value: Any) -> Any:
@@ -73,6 +87,27 @@ def _on_wire(value: Any) -> Any:
         case list() | tuple():
             return list(map(_on_wire, value))
     return value
+
+
+@cache
+def id_members(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the attributes of a class that are an identifier, or None."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name in kind.__struct_fields__ if hints[name] in (Id, Id | None))
+
+
+@cache
+def _ids_of(kind: type[msgspec.Struct]) -> Callable[[Any], tuple[str | None, ...]]:
+    names = id_members(kind)
+    return attrgetter(*names, names[0]) if names else lambda _: ()  # of a single name it returns no tuple
+
+
+def _ids_fit(made: S2Object, given: Iterable[Any]) -> bool:
+    """Return whether the identifiers of a new object follow the schema; False where objects in it may have odd ones."""
+    for value in given:
+        if isinstance(value, dict) or (isinstance(value, list) and not {dict, str}.isdisjoint(map(type, value))):
+            return False
+    return all(name is None or has_id(name) for name in _ids_of(type(made))(made))
 
 
 def _wire_name(attribute: str) -> str:
@@ -122,10 +157,11 @@ class S2Message(S2Object, tag_field="message_type"):
     @property
     def message_type(self) -> str:
         """Type of the message, e.g. ``FRBC.StorageStatus``."""
-        return str(self.__struct_config__.tag)
+        tag: str = self.__struct_config__.tag  # type: ignore[assignment]
+        return tag
 
 
 class IdentifiedMessage(S2Message):
     """A message with an id of its own, a new one unless given: all but ReceptionStatus."""
 
-    message_id: Id = msgspec.field(default_factory=new_id)
+    message_id: Id = ""  # constructors fill it in; a decoder that made one up would hide that a text has none

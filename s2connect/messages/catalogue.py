@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple, Union, get_type_hints
+from typing import TYPE_CHECKING, Final, NamedTuple, Union
 
 import msgspec
 
 from s2connect.errors import UsageError
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
-from s2connect.messages.base import IdentifiedMessage, S2Message, Timestamp
+from s2connect.messages.base import IdentifiedMessage, S2Message, has_id
+from s2connect.messages.decoding import decoded, encode
 from s2connect.messages.envelope import (
-    MAX_ID_CHARACTERS,
     MAX_VALUES,
     NIL_ID,
     InvalidMessage,
@@ -22,7 +21,8 @@ from s2connect.messages.envelope import (
     ReceptionStatusValue,
     read_message,
 )
-from s2connect.messages.labels import shown
+from s2connect.messages.identifiers import odd_ids
+from s2connect.messages.labels import ID_WORDS, shown
 from s2connect.messages.schema import SchemaReading
 from s2connect.model.common import spelled_by_peer
 from s2connect.model.text import for_display
@@ -129,20 +129,23 @@ def read_whole(text: str, version: str) -> Message:
 def _valid(text: str, version: str) -> S2Message | None:
     """Return a message, or None if a text is or seems invalid, or longer than usual."""
     model = _MODELS.get(version) or _MODELS[data_model(version)]
-    parsed = _decoded(text, model.decode) if len(text) <= MAX_VALUES else None
-    if parsed is None:
-        return None
-    name = parsed.message_id if isinstance(parsed, IdentifiedMessage) else parsed.subject_message_id  # type: ignore[attr-defined]
-    # A missing message_id was made by the decoder, and could make up for the marks of a member that occurs twice.
-    return parsed if len(name) <= MAX_ID_CHARACTERS and name in text else None
+    return decoded(text, model.decode) if len(text) <= MAX_VALUES else None
 
 
 def _read(text: str, parsed: S2Message) -> Message:
-    kind, reading = parsed.message_type, Reading(parsed)
+    reading = Reading(parsed)
     if isinstance(parsed, IdentifiedMessage):
-        return Message(text, kind, parsed.message_id, reading=reading)
+        return Message(text, parsed.message_type, parsed.message_id, reading=reading)
     assert isinstance(parsed, general.ReceptionStatus)
-    return Message(text, kind, None, parsed.subject_message_id, parsed.status, parsed.diagnostic_label, reading=reading)
+    return Message(
+        text,
+        parsed.message_type,
+        None,
+        parsed.subject_message_id,
+        parsed.status,
+        parsed.diagnostic_label,
+        reading=reading,
+    )
 
 
 def written(parsed: S2Message) -> Message:
@@ -152,10 +155,12 @@ def written(parsed: S2Message) -> Message:
         UsageError: A list in it was changed, and is not as the schema says.
     """
     try:
-        text = _encode(parsed)
+        text = encode(parsed)
         same = msgspec.json.decode(text, type=type(parsed))
     except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
         raise UsageError(f"The {parsed.message_type} is not as the schema says: {error}.") from None
+    if not all(map(has_id, odd_ids(same))):
+        raise UsageError(f"The {parsed.message_type} is not as the schema says: an identifier has {ID_WORDS}.")
     return _read(text.decode(), same)
 
 
@@ -172,7 +177,7 @@ def read_typed(message: Message, version: str = V1, *, strict: bool = False) -> 
     known: Reading | None = message.reading
     if known is not None and type(known.parsed) is kind and not known.warnings:
         return known
-    parsed = _decoded(message.text, model.decode)
+    parsed = decoded(message.text, model.decode)
     nulls = model is _MODELS[BETA]
     reading = _read_again(message, kind, strict=strict, nulls=nulls) if parsed is None else Reading(parsed)
     msgspec.structs.force_setattr(message, "reading", reading)
@@ -190,51 +195,6 @@ _MODELS: Final = {
     version: _Model(kinds, msgspec.json.Decoder(Union[tuple(kinds.values())]).decode)  # noqa: UP007
     for version, kinds in MESSAGES.items()
 }
-_encode: Final = msgspec.json.Encoder().encode
-
-_moment_at: Final = re.compile(
-    r'[ \t\n\r]*:[ \t\n\r]*"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)"', re.ASCII
-).match
-
-
-def _decoded(text: str, decode: Callable[[str], S2Message]) -> S2Message | None:
-    """Return a message, or None if its text departs from the schema, or seems to."""
-    try:
-        parsed = decode(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return None
-    if not is_unambiguous(text, _encode(parsed)):
-        return None
-    # msgspec takes variants of times. Only messages have some. Where no member occurs twice, the quoted name is that of
-    # the member, or a text that is followed by no colon.
-    for attribute, name in _moments(type(parsed)):
-        if getattr(parsed, attribute) is not None:
-            place = text.find(name)
-            if place < 0 or _moment_at(text, place + len(name)) is None:
-                return None
-    return parsed
-
-
-@cache
-def _moments(kind: type[S2Message]) -> tuple[tuple[str, str], ...]:
-    """Return the members that are times, each by its attribute and its name in quotation marks."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return tuple((name, f'"{name}"') for name, hint in hints if hint in (Timestamp, Timestamp | None))
-
-
-def is_unambiguous(text: str, written: bytes) -> bool:
-    """Return whether no object of a text has a member twice, or one that is null, without reading the text again.
-
-    Of a member that occurs twice the parsed message has one, and of one that is null none, so the text has more
-    quotation marks than the message written anew. Where a text has others than around strings, the answer is no.
-
-    Args:
-        text: A text that was parsed.
-        written: The parsed message, written anew.
-    """
-    if "\\" in text and ('\\"' in text or "\\u0022" in text):
-        return False
-    return text.count('"') == written.count(b'"')
 
 
 def _read_again(message: Message, kind: type[S2Message], *, strict: bool, nulls: bool) -> Reading:

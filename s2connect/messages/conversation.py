@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -115,7 +116,7 @@ class Conversation:
         if problem and (strict or not self.state.is_late(sender, message.type)):
             return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
         found: list[Finding] = check(parsed)
-        if not any(finding.rule.severity is Severity.ERROR for finding in found):
+        if not found or not _has_error(found):
             found += self._in_history(sender, parsed, now)
         if not found:
             return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
@@ -186,12 +187,16 @@ class Conversation:
 
     def _in_history(self, sender: Role, message: S2Message, now: datetime | None) -> list[Finding]:
         found = self._history.check(sender, message, now)
-        if self._in_flight and any(finding.rule.severity is Severity.ERROR for finding in found):
+        if found and self._in_flight and _has_error(found):
             if self._if_all_taken is None:
                 self._if_all_taken = self._history.fork()
                 for (author, _), (earlier, _) in self._in_flight.items():
                     self._if_all_taken.accept(author, earlier, now)
             other = self._if_all_taken.check(sender, message, now)
-            if not any(finding.rule.severity is Severity.ERROR for finding in other):
+            if not _has_error(other):
                 return other
         return found
+
+
+def _has_error(found: Iterable[Finding]) -> bool:
+    return any(finding.rule.severity is Severity.ERROR for finding in found)

@@ -147,6 +147,7 @@ def _can_be_answered(identifier: str) -> bool:
 
 
 _decode_header = msgspec.json.Decoder(_Header).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def _invalid_data(label: str) -> InvalidMessage:
@@ -234,9 +235,11 @@ def write_message(message: Mapping[str, Any]) -> tuple[str, str]:
     elif not isinstance(identifier, str) or not is_identifier(identifier):
         raise UsageError(f"A message_id has {ID_WORDS}.")
     try:
-        text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError):
+        text = _encode(message).decode()
+        if "null" in text:  # it may stand for NaN
+            text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text.encode("utf-8")
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         raise UsageError(
             "The message cannot be written as JSON: it holds NaN, or something JSON has no form for."
         ) from None
@@ -250,4 +253,4 @@ def reception_status(subject_id: str, status: ReceptionStatusValue, label: str |
 
 
 def _quoted(text: str) -> str:
-    return msgspec.json.encode(text).decode()
+    return _encode(text).decode()

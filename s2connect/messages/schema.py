@@ -56,9 +56,7 @@ def _members(kind: type[msgspec.Struct]) -> tuple[tuple[_Member, ...], frozenset
     members = []
     for field in info.fields:
         inner = field.type.types[0] if isinstance(field.type, inspect.UnionType) else field.type  # the other is None
-        plain = _PLAIN.get(type(inner))
-        has_pattern = isinstance(inner, inspect.StrType) and inner.pattern is not None
-        members.append(_Member(field.encode_name, field.required, inner, None if has_pattern else plain))
+        members.append(_Member(field.encode_name, field.required, inner, _PLAIN.get(type(inner))))
     names = {member.name for member in members} | ({info.tag_field} if info.tag_field else set())
     return tuple(members), frozenset(names)
 
@@ -120,8 +118,10 @@ class SchemaReading:
                 return value
             case inspect.StrType():
                 good, allowed = isinstance(value, str), _A_TEXT
-                if good and kind.pattern is not None:
-                    good, allowed = re.search(kind.pattern, value) is not None, f"allowed are {ID_WORDS}"
+            case inspect.Metadata(extra={"pattern": pattern}):
+                good, allowed = isinstance(value, str), _A_TEXT
+                if good:
+                    good, allowed = re.search(pattern, value) is not None, f"allowed are {ID_WORDS}"
             case inspect.EnumType():
                 good, allowed = isinstance(value, str) and value in kind.cls._value2member_map_, _values(kind.cls)
             case inspect.StructType():

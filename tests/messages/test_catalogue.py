@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from types import NoneType
@@ -19,9 +20,11 @@ from hypothesis import strategies as st
 from s2connect.errors import UsageError
 from s2connect.messages import base, ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.base import Duration, Id, S2Message, S2Object, Timestamp
-from s2connect.messages.catalogue import BETA, MESSAGES, V1, data_model, is_unambiguous, parse, parse_message
+from s2connect.messages.catalogue import BETA, MESSAGES, V1, data_model, parse, parse_message, written
 from s2connect.messages.conversation import Conversation
+from s2connect.messages.decoding import count_marks, plan
 from s2connect.messages.envelope import MAX_VALUES, InvalidMessage, Message, ReceptionStatusValue, read_message
+from s2connect.messages.identifiers import odd_ids
 from s2connect.messages.schema import MAX_COLLECTED
 from s2connect.model.strict_json import MalformedJson, read_json
 from tests.messages import message_schemas
@@ -527,8 +530,34 @@ def test_without_escapes_no_second_reading_is_needed(data: st.DataObject) -> Non
     text = json.dumps(
         data.draw(message_schemas.documents(version, name)), indent=1, ensure_ascii=data.draw(st.booleans())
     )
-    written = parse(text, version).to_json().encode()
-    assert is_unambiguous(text, written) == ('\\"' not in text)
+    parsed = parse(text, version)
+    marks = count_marks(parsed, plan(type(parsed))[1])
+    assert marks == parsed.to_json().replace('\\"', "").count('"')
+    assert (text.count('"') == marks) == ('\\"' not in text)
+
+
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+@pytest.mark.rule("MSG-05")
+def test_every_odd_identifier_of_a_message_is_found(data: st.DataObject) -> None:
+    version, name = data.draw(st.sampled_from(EVERY_MESSAGE))
+    parsed = parse(json.dumps(data.draw(message_schemas.documents(version, name))), version)
+    odd = {one for one in identifiers_in(parsed) if not base.is_whole_id(one)}
+    assert set(odd_ids(parsed)) == odd
+    assert set(odd_ids(parsed)) == odd, "what is remembered changes nothing"
+
+
+def identifiers_in(thing: S2Object) -> Iterator[str]:
+    """All identifiers in an object, by the types of its members."""
+    for name, hint in get_type_hints(type(thing), include_extras=True).items():
+        value: Any = getattr(thing, name, None)
+        if hint in (Id, Id | None) and value is not None:
+            yield value
+        for entry in value if isinstance(value, list) else [value]:
+            if get_args(get_args(hint)[0] if get_args(hint) else None) == (Id,):
+                yield entry
+            elif isinstance(entry, S2Object):
+                yield from identifiers_in(entry)
 
 
 @pytest.mark.parametrize(
@@ -577,6 +606,36 @@ def test_the_parsed_message_and_the_body_are_of_the_same_text() -> None:
 
 
 # In Python
+
+
+@pytest.mark.rule("MSG-05")
+@pytest.mark.parametrize(
+    "members", [{"id": "."}, {"from_": "a.b"}, {"to": ""}, {"start_timers": ["t-1", "é"]}, {"blocking_timers": ["x"]}]
+)
+def test_no_odd_identifier_is_built_or_written(members: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"id": "w-1", "from_": "o-1", "to": "o-2", "start_timers": [], "blocking_timers": []}
+    good["abnormal_condition_only"] = False
+    with pytest.raises(UsageError, match="2 to 64 letters"):
+        general.Transition(**good | members)
+    raw = msgspec.convert({name.rstrip("_"): value for name, value in (good | members).items()}, general.Transition)
+    mode = ombc.OperationMode(
+        id="o-1",
+        power_ranges=[
+            general.PowerRange(start_of_range=0, end_of_range=1, commodity_quantity="ELECTRIC.POWER.L1")  # type: ignore[arg-type]
+        ],
+        abnormal_condition_only=False,
+    )
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    described = ombc.SystemDescription(valid_from=moment, operation_modes=[mode], transitions=[raw], timers=[])
+    with pytest.raises(UsageError, match="2 to 64 letters"):
+        written(described)
+    with pytest.raises(UsageError, match="2 to 64 letters"):
+        ombc.SystemDescription(
+            valid_from=moment,
+            operation_modes=[mode],
+            transitions=[{name.rstrip("_"): value for name, value in (good | members).items()}],  # type: ignore[list-item]
+            timers=[],
+        )
 
 
 def test_currencies_are_named_by_their_codes() -> None:

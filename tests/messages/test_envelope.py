@@ -146,6 +146,7 @@ def test_writing_adds_a_uuid_where_there_is_no_id_and_leaves_the_object_alone() 
         {"message_type": "A", "message_id": "x"},
         {"message_type": "A", "message_id": 5},
         {"message_type": "A", "v": float("nan")},
+        {"message_type": "A", "v": [{"w": (1, float("-inf"))}]},
         {"message_type": "A", "v": object()},
         {"message_type": "A", "v": "\ud800"},
         {"message_type": "ReceptionStatus"},

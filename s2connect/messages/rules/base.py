@@ -219,8 +219,13 @@ def with_value(finding: Finding, body: Any) -> str:
 
 
 class Findings(list[Finding]):
-    """Findings about one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places."""
+    """Findings about one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places.
 
+    Attributes:
+        odd_ids: True if identifiers in the message are none as the standard has them, so that places are looked for.
+    """
+
+    odd_ids = False
     _count: dict[str, int] | None = None
 
     def add(self, rule: str, detail: str, *path: str | int) -> None:

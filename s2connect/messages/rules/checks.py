@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import timedelta
-from functools import cache
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, Final, Protocol, get_type_hints
+from typing import Any, Final, Protocol
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
-from s2connect.messages.base import ID_PATTERN, Id, S2Message, S2Object
+from s2connect.messages.base import S2Message, S2Object, id_members, is_whole_id
 from s2connect.messages.general import Commodity, CommodityQuantity, NumberRange, PowerRange
+from s2connect.messages.identifiers import odd_ids
 from s2connect.messages.rules.base import Finding, Findings
 
 Checker = Callable[[Any, Findings], None]
@@ -26,11 +25,12 @@ _BOUNDS: Final = (
 )  # fmt: skip
 _NO_MODE: Final = "no operation mode that is defined here"
 _NO_TIMER: Final = "names a timer that is not defined here"
-_FULL_ID: Final = re.compile(ID_PATTERN).fullmatch
 _SINGLE_PHASES: Final = frozenset(
     quantity for quantity in CommodityQuantity if quantity.name[:-1] == "ELECTRIC_POWER_L"
 )
-_LATER_PHASES: Final = _SINGLE_PHASES - {CommodityQuantity.ELECTRIC_POWER_L1}
+_L1: Final = CommodityQuantity.ELECTRIC_POWER_L1
+_LATER_PHASES: Final = _SINGLE_PHASES - {_L1}
+_THREE_PHASES: Final = CommodityQuantity.ELECTRIC_POWER_3_PHASE_SYMMETRIC
 _PREFIXES: Final = {"ELECTRIC": Commodity.ELECTRICITY, "NATURAL_GAS": Commodity.GAS, "HYDROGEN": Commodity.GAS}
 _COMMODITY: Final = {
     quantity: _PREFIXES.get(prefix) or Commodity(prefix)
@@ -65,37 +65,11 @@ Path = str | int
 """Part of the place of a finding."""
 
 
-@cache
-def _id_members(kind: type[S2Object]) -> tuple[str, ...]:
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple(name for name in kind.__struct_fields__ if hints[name] in (Id, Id | None))
-
-
-@cache
-def _ids_of(kind: type[S2Object]) -> Callable[[Any], tuple[str | None, ...]]:
-    names = _id_members(kind)
-    return attrgetter(*names, *names[: max(0, 2 - len(names))])  # which returns no tuple for one name
-
-
-_good_ids: Final[set[str | None]] = {None}
-"""Identifiers that were found good: most come again in the same message, and in the next."""
-
-MAX_GOOD_IDS: Final = 1000
-"""Good identifiers that are remembered; beyond it they are looked at again."""
-
-
 def ids(thing: S2Object, found: Findings, *path: Path) -> None:
-    """Check the identifiers of one object (``COM-01``)."""
-    if _good_ids.issuperset(_ids_of(type(thing))(thing)):
-        return
-    if len(_good_ids) > MAX_GOOD_IDS:
-        _good_ids.clear()
-        _good_ids.add(None)
-    for name in _id_members(type(thing)):
+    """Check the identifiers of one object, of a message that has odd ones (``COM-01``)."""
+    for name in id_members(type(thing)):
         value = getattr(thing, name)
-        if value is None or _FULL_ID(value):
-            _good_ids.add(value)
-        else:
+        if value is not None and not is_whole_id(value):
             found.add("COM-01", "no identifier as the standard has them", *path, name.rstrip("_"))
 
 
@@ -148,7 +122,7 @@ def phases(quantities: Iterable[CommodityQuantity], found: Findings, *path: Path
     """Check quantities that belong together (``COM-07`` and ``COM-08``)."""
     if _SINGLE_PHASES.isdisjoint(quantities):
         return
-    if CommodityQuantity.ELECTRIC_POWER_3_PHASE_SYMMETRIC in quantities:
+    if _THREE_PHASES in quantities:
         found.add("COM-07", "three phases together, and single phases as well", *path)
     only_phase_is_l1(quantities, found, *path)
 
@@ -173,7 +147,9 @@ def one_per_quantity(items: Sequence[_HasQuantity], found: Findings, *path: Path
             if item.commodity_quantity in seen:
                 found.add("COM-06", "the list has this quantity already", *path, index)
             seen.add(item.commodity_quantity)
-    phases(quantities, found, *path)
+    single = quantities & _SINGLE_PHASES
+    if single and (_THREE_PHASES in quantities or (len(single) == 1 and _L1 not in single)):
+        phases(quantities, found, *path)
 
 
 def each_once(kinds: Sequence[object], found: Findings, *path: Path) -> None:
@@ -218,9 +194,17 @@ def is_plain(thing: _Powered, quantities: Set[CommodityQuantity]) -> bool:
     return len(ranges) == 1 and ranges[0].commodity_quantity in quantities and thing.running_costs is None
 
 
+_PLAIN: Final = {
+    commodity: frozenset(quantity for quantity, its in _COMMODITY.items() if its is commodity) - _LATER_PHASES
+    for commodity in Commodity
+}
+
+
 def plain_quantities(commodities: Sequence[Commodity]) -> Set[CommodityQuantity]:
     """Return the quantities of which one is enough for an actuator with these commodities."""
-    return {quantity for quantity, commodity in _COMMODITY.items() if commodity in commodities} - _LATER_PHASES
+    if len(commodities) == 1:
+        return _PLAIN[commodities[0]]
+    return frozenset().union(*(_PLAIN[commodity] for commodity in commodities))
 
 
 def powers(thing: _Powered, commodities: Sequence[Commodity] | None, found: Findings, *path: Path) -> None:
@@ -250,10 +234,12 @@ def machine(actuator: Machine, found: Findings, *path: Path) -> None:
         found.add("COM-14", "all of them are for abnormal conditions only", *path, "operation_modes")
     timers = unique(actuator.timers, found, *path, "timers")
     for index, timer in enumerate(actuator.timers):
-        ids(timer, found, *path, "timers", index)
+        if found.odd_ids:
+            ids(timer, found, *path, "timers", index)
     unique(actuator.transitions, found, *path, "transitions")
     for index, transition in enumerate(actuator.transitions):
-        ids(transition, found, *path, "transitions", index)
+        if found.odd_ids:
+            ids(transition, found, *path, "transitions", index)
         if transition.from_ not in modes:
             found.add("COM-03", _NO_MODE, *path, "transitions", index, "from")
         if transition.to not in modes:
@@ -340,7 +326,8 @@ def _pebc_instruction(message: pebc.Instruction, found: Findings) -> None:
     unique(message.power_envelopes, found, "power_envelopes")
     seen: set[CommodityQuantity] = set()
     for index, envelope in enumerate(message.power_envelopes):
-        ids(envelope, found, "power_envelopes", index)
+        if found.odd_ids:
+            ids(envelope, found, "power_envelopes", index)
         if envelope.commodity_quantity in seen:
             found.add("PEBC-06", "another one has this quantity already", "power_envelopes", index)
         seen.add(envelope.commodity_quantity)
@@ -363,10 +350,12 @@ def _ppbc_definition(message: ppbc.PowerProfileDefinition, found: Findings) -> N
     shortest = 0
     for index, container in enumerate(message.power_sequences_containers):
         path = "power_sequences_containers", index
-        ids(container, found, *path)
+        if found.odd_ids:
+            ids(container, found, *path)
         unique(container.power_sequences, found, *path, "power_sequences")
         for number, sequence in enumerate(container.power_sequences):
-            ids(sequence, found, *path, "power_sequences", number)
+            if found.odd_ids:
+                ids(sequence, found, *path, "power_sequences", number)
             profile(sequence.elements, found, *path, "power_sequences", number)
         shortest += min(sum(element.duration for element in one.elements) for one in container.power_sequences)
     if message.end_time <= message.start_time:
@@ -379,7 +368,8 @@ def _ppbc_status(message: ppbc.PowerProfileStatus, found: Findings) -> None:
     seen: set[tuple[str, str]] = set()
     for index, status in enumerate(message.sequence_container_status):
         path = "sequence_container_status", index
-        ids(status, found, *path)
+        if found.odd_ids:
+            ids(status, found, *path)
         key = (status.power_profile_id, status.sequence_container_id)
         if key in seen:
             found.add("PPBC-05", "the container has a status in this message already", *path)
@@ -397,7 +387,8 @@ def _ppbc_status(message: ppbc.PowerProfileStatus, found: Findings) -> None:
 
 def _ombc_description(message: ombc.SystemDescription, found: Findings) -> None:
     for index, mode in enumerate(message.operation_modes):
-        ids(mode, found, "operation_modes", index)
+        if found.odd_ids:
+            ids(mode, found, "operation_modes", index)
         powers(mode, None, found, "operation_modes", index)
     machine(message, found)
 
@@ -439,11 +430,13 @@ def _frbc_description(message: frbc.SystemDescription, found: Findings) -> None:
         found.add("FRBC-04", "starts above its end", "storage", "fill_level_range")
     unique(message.actuators, found, "actuators")
     for index, actuator in enumerate(message.actuators):
-        ids(actuator, found, "actuators", index)
+        if found.odd_ids:
+            ids(actuator, found, "actuators", index)
         each_once(actuator.supported_commodities, found, "actuators", index, "supported_commodities")
         plain = plain_quantities(actuator.supported_commodities)
         for number, mode in enumerate(actuator.operation_modes):
-            ids(mode, found, "actuators", index, "operation_modes", number)
+            if found.odd_ids:
+                ids(mode, found, "actuators", index, "operation_modes", number)
             path = "actuators", index, "operation_modes", number, "elements"
             for place, element in enumerate(mode.elements):
                 if not is_plain(element, plain):
@@ -477,10 +470,12 @@ def _frbc_leakage(message: frbc.LeakageBehaviour, found: Findings) -> None:
 def _ddbc_description(message: ddbc.SystemDescription, found: Findings) -> None:
     unique(message.actuators, found, "actuators")
     for index, actuator in enumerate(message.actuators):
-        ids(actuator, found, "actuators", index)
+        if found.odd_ids:
+            ids(actuator, found, "actuators", index)
         each_once(actuator.supported_commodities, found, "actuators", index, "supported_commodites")
         for number, mode in enumerate(actuator.operation_modes):
-            ids(mode, found, "actuators", index, "operation_modes", number)
+            if found.odd_ids:
+                ids(mode, found, "actuators", index, "operation_modes", number)
             powers(mode, actuator.supported_commodities, found, "actuators", index, "operation_modes", number)
         machine(actuator, found, "actuators", index)
         if not actuator.transitions:
@@ -532,7 +527,9 @@ def check(message: S2Message) -> list[Finding]:
         What is found, in the order of the message; of each rule at most ``MAX_FINDINGS_PER_RULE`` places.
     """
     found = Findings()
-    ids(message, found)
+    if odd_ids(message):
+        found.odd_ids = True
+        ids(message, found)
     checker = _CHECKS.get(type(message))
     if checker is not None:
         checker(message, found)

@@ -175,8 +175,15 @@ class History:
             found.add("HIST-24", "tells costs, but the details of the device name no currency")
 
     def _accept_description(self, message: Description, context: _Context) -> None:
-        machines = self._machines.setdefault(message.message_type[:4], Machines())
+        machines = self._own_machines(message)
         machines.describe(described(message), context.now)
+
+    def _own_machines(self, message: S2Message) -> Machines:
+        """Return the state of the device under the control type of a message, to change it."""
+        prefix = message.message_type[:4]
+        if prefix not in self._machines:
+            self._machines[prefix] = Machines()
+        return self._machines[prefix]
 
     def _machines_of(self, message: S2Message) -> Machines:
         return self._machines.get(message.message_type[:4], _NO_MACHINES)
@@ -224,11 +231,11 @@ class History:
         self._check_described(message, "timer_id", "timer", found, context)
 
     def _accept_status(self, message: Status, _: _Context) -> None:
-        machines = self._machines.setdefault(message.message_type[:4], Machines())
+        machines = self._own_machines(message)
         machines.active.put(_actuator_id(message), message.active_operation_mode_id)
 
     def _accept_timer(self, message: _TimerStatus, _: _Context) -> None:
-        machines = self._machines.setdefault(message.message_type[:4], Machines())
+        machines = self._own_machines(message)
         machines.finished.put((_actuator_id(message), message.timer_id), message.finished_at)
 
     def _check_announced(self, message: _Announced, found: Findings, context: _Context) -> None:
@@ -282,7 +289,7 @@ class History:
 
     def _accept_instruction(self, message: Instruction, context: _Context) -> None:
         self._accept_new_instruction(message, context)
-        machines = self._machines.setdefault(message.message_type[:4], Machines())
+        machines = self._own_machines(message)
         machines.instructed.put(_actuator_id(message), _instructed_mode(message)[1])
 
     def _check_instruction_status(self, message: general.InstructionStatusUpdate, found: Findings, _: _Context) -> None:

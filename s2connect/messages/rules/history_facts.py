@@ -109,11 +109,14 @@ class SeenIds:
 
     def add(self, name: str) -> None:
         """Add an identifier."""
-        if name in self:
+        key = hash(name)
+        place = bisect.bisect_left(self._latest, key)
+        if place < len(self._latest) and self._latest[place] == key:
             return
         if len(self._latest) == MAX_REMEMBERED:
             self._earlier, self._latest = self._latest, array("q")
-        bisect.insort(self._latest, hash(name))
+            place = 0
+        self._latest.insert(place, key)
 
     def fork(self) -> SeenIds:
         """Return another one with the same identifiers."""
