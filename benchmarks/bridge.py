@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Effort, Row, Task, Worker, in_turns, peer_python, pin, workspace
+from benchmarks.budgets import AIOHTTP, SCRIPT, WEBSOCKETS
+from benchmarks.harness import Effort, Task, Worker, in_turns, peer_python, pin, workspace
 from benchmarks.samples import SAMPLES, size_of
+from benchmarks.table import Row
 from s2connect.https.server import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -56,21 +58,16 @@ def _ours(acceptor: str = "wss", far: str = "wss", *, check: str = "envelope", *
 OVER_WSS = {
     "direct": Way(""),
     "envelope": _ours(),
-    "schema": _ours(check="schema"),
     "rules": _ours(check="rules"),
-    "plain S2": _ours("plain"),
-    "websockets": Way("websockets"),
-    "aiohttp": Way("aiohttp"),
+    WEBSOCKETS: Way("websockets"),
     "envelope, uvloop": _ours(uvloop=True),
-    "aiohttp, uvloop": Way("aiohttp", task={"uvloop": True}),
+    AIOHTTP: Way("aiohttp", task={"uvloop": True}),
 }
 OVER_MQTT = {
     "sealed": _ours("wss", "mqtt"),
-    "plain": _ours("wss", "mqtt", protection="plain"),
     "sealed, uvloop": _ours("wss", "mqtt", uvloop=True),
-    "websockets and aiomqtt": Way("aiomqtt", "wss", "topics", 1),
+    SCRIPT: Way("aiomqtt", "wss", "topics", 1),
     "two brokers, sealed": _ours("mqtt", "mqtt"),
-    "two brokers, plain": _ours("mqtt", "mqtt", protection="plain"),
     "Mosquitto's bridge": Way("", "topics", "topics", 2, slow=True),
 }
 
@@ -152,7 +149,7 @@ def _set_up(stack: ExitStack, way: Way, directory: Path) -> Measure | None:
         pin(relay.pid, CORE)
         pids.append(relay.pid)
         at = relay.ready
-    ends.ask(connect=at)
+    ends.ask(connect=[at])
     return lambda **question: ends.ask(pids=pids, window=WINDOW, **question)
 
 
@@ -170,38 +167,36 @@ BUSY: tuple[str, str, Number] = (
 )
 RATE: tuple[str, str, Number] = (f"messages, {WINDOW} under way", "1/s", lambda result, _: result["rate"])
 
-Line = tuple[str, str, str, tuple[tuple[str, str, Number], ...], str]
+Line = tuple[str, str, str, tuple[tuple[str, str, Number], ...]]
 
 WSS_TABLE: tuple[Line, ...] = (
-    ("WSS ↔ WSS, envelope", "envelope", "websockets", (ADDED, P99, CPU, BUSY, RATE), "≤ peer"),
-    ("WSS ↔ WSS, envelope", "envelope", "aiohttp", (ADDED, CPU), ""),
-    ("WSS ↔ WSS, schema", "schema", "websockets", (ADDED, CPU), "≤ peer"),
-    ("WSS ↔ WSS, rules", "rules", "websockets", (ADDED, CPU), "≤ peer"),
-    ("plain S2 ↔ WSS, envelope", "plain S2", "websockets", (ADDED, CPU), "≤ peer"),
-    ("WSS ↔ WSS, envelope, on uvloop", "envelope, uvloop", "aiohttp, uvloop", (ADDED, CPU), ""),
+    ("link WSS ↔ WSS, envelope", "envelope", WEBSOCKETS, (ADDED, P99, CPU, BUSY, RATE)),
+    ("link WSS ↔ WSS, rules", "rules", WEBSOCKETS, (ADDED, CPU)),
+    ("link WSS ↔ WSS, envelope, uvloop", "envelope, uvloop", AIOHTTP, (ADDED, CPU)),
 )
 MQTT_TABLE: tuple[Line, ...] = (
-    ("WSS ↔ MQTT, sealed", "sealed", "websockets and aiomqtt", (P50, P99, CPU, RATE), "≤ peer"),
-    ("WSS ↔ MQTT, plain", "plain", "websockets and aiomqtt", (P50, CPU), "≤ peer"),
-    ("WSS ↔ MQTT, sealed, on uvloop", "sealed, uvloop", "websockets and aiomqtt", (P50, CPU), "≤ peer"),
-    ("MQTT ↔ MQTT, sealed", "two brokers, sealed", "Mosquitto's bridge", (P50, P99, CPU, RATE), ""),
-    ("MQTT ↔ MQTT, plain", "two brokers, plain", "Mosquitto's bridge", (P50, CPU), ""),
+    ("link WSS ↔ MQTT sealed", "sealed", SCRIPT, (P50, P99, CPU, RATE)),
+    ("link WSS ↔ MQTT sealed, uvloop", "sealed, uvloop", SCRIPT, (P50, CPU)),
+    ("link MQTT ↔ MQTT sealed", "two brokers, sealed", "Mosquitto's bridge", (P50, P99, CPU, RATE)),
 )
 
 
 def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
     for ways, table in ((OVER_WSS, WSS_TABLE), (OVER_MQTT, MQTT_TABLE)):
+        mine = {
+            name: way for name, way in ways.items() if effort.peers or (way.relay in ("ours", "") and way.brokers < 2)
+        }
         with workspace() as directory, ExitStack() as stack:
-            running = {name: _set_up(stack, way, directory) for name, way in ways.items()}
+            running = {name: _set_up(stack, way, directory) for name, way in mine.items()}
             for sample in SAMPLES:
-                yield from _rows(effort, ways, running, sample, table)
+                yield from _rows(effort, mine, running, sample, table)
 
 
 def _rows(
     effort: Effort, ways: dict[str, Way], running: dict[str, Measure | None], sample: str, table: Sequence[Line]
 ) -> Iterator[Row]:
-    runs, count = effort.pick(5, 3), effort.pick(600, 300)
+    runs, count = effort.pick(9, 3, 1), effort.pick(600, 300)
     asks = [
         ask and (lambda ask=ask, slow=way.slow: ask(sample=sample, count=count // 10 if slow else count))
         for way, ask in zip(ways.values(), running.values(), strict=True)
@@ -211,14 +206,10 @@ def _rows(
             warm_up()
     results = dict(zip(ways, in_turns(runs, *asks), strict=True))
     direct = results.get("direct") or {}
-    for label, mine, beside, numbers, budget in table:
-        own, theirs = results[mine], results[beside]
+    for label, mine, beside, numbers in table:
+        own, theirs = results.get(mine), results.get(beside)
         if own is None:
             continue
-        for number in numbers:
-            what, unit, of = number
-            wanted = "" if number in (P99, RATE) else budget
-            if mine == "sealed" and number is P50 and sample == "small":
-                wanted = "≤ 310 µs"
-            name = f"{label}: {what}, {size_of(SAMPLES[sample])}"
-            yield Row(name, unit, of(own, direct), of(theirs, direct) if theirs else None, beside, wanted)
+        for what, unit, of in numbers:
+            name = f"{label}, {size_of(SAMPLES[sample])}: {what}"
+            yield Row(name, unit, of(own, direct), beside, of(theirs, direct) if theirs else None)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -18,9 +19,11 @@ import websockets.asyncio.client
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection
 
-from benchmarks.harness import Task, answer_questions, cpu_seconds, my_task, percentile
-from benchmarks.messages_worker import serve_aiohttp, serve_https, serve_websocket, serve_websockets
-from benchmarks.samples import SAMPLES
+from benchmarks.harness import Task, answer_questions, cpu_seconds, my_task, percentile, run
+from benchmarks.messages_worker import UNLIMITED, serve_aiohttp, serve_websocket, serve_websockets
+from benchmarks.pace import at_rate
+from benchmarks.samples import DETAILS, SAMPLES
+from benchmarks.watch import Watch
 from s2connect.bridge.link import Link
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import Initiator, LinkSide
@@ -37,24 +40,14 @@ from s2connect.transports.mqtt.parameters import Protection, SessionToken, Stati
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.mqtt.transport import MqttTransport
-from s2connect.transports.plain import PlainAcceptor
 from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket import WebSocketTransport
 
 V1 = "v1.0.0"
 NEAR, BRIDGE, FAR = (NodeId(UUID(int=number)) for number in (1, 2, 3))
 UP, DOWN = "bench/up", "bench/down"
+TEXTS = {name: json.dumps(sample, separators=(",", ":")) for name, sample in SAMPLES.items()}
 SECRET = SessionToken.from_bytes(bytes(range(32)))
-DETAILS = {
-    "message_type": "ResourceManagerDetails",
-    "message_id": "details",
-    "resource_id": "battery",
-    "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}],
-    "instruction_processing_delay": 100,
-    "available_control_types": ["FILL_RATE_BASED_CONTROL"],
-    "provides_forecast": True,
-    "provides_power_measurement_types": ["ELECTRIC.POWER.L1", "ELECTRIC.POWER.L2", "ELECTRIC.POWER.L3"],
-}
 
 
 @dataclass(frozen=True)
@@ -96,23 +89,7 @@ async def near_wss(task: Task, at: Task, stack: AsyncExitStack) -> Wire:
     headers = {"Authorization": f"Bearer {at['token']}"} if "token" in at else {}
     connecting = http.ws_connect(at["url"], ssl=client_tls(task), compress=0, headers=headers)
     socket = await stack.enter_async_context(connecting)
-    wire = Wire(socket.send_str, socket.receive_str)
-    if at.get("plain"):
-        await shake_hands(wire)
-    return wire
-
-
-async def shake_hands(wire: Wire) -> None:
-    """As a device of plain S2."""
-    hello = {"message_type": "Handshake", "message_id": "hello", "role": "RM", "supported_protocol_versions": ["1.0.0"]}
-    await wire.send(json.dumps(hello))
-    chosen = answered = False
-    while not (chosen and answered):
-        text = await wire.recv()
-        if (answer := answer_to(text)) is not None:
-            await wire.send(answer)
-        chosen |= json.loads(text)["message_type"] == "HandshakeResponse"
-        answered |= answer is None
+    return Wire(socket.send_str, socket.receive_str)
 
 
 # Over MQTT
@@ -215,32 +192,41 @@ class Ends:
     def __init__(self, task: Task, stack: AsyncExitStack) -> None:
         self._task = task
         self._stack = stack
-        self._wire: Wire | None = None
+        self._wires: list[Wire] = []
+
+    @property
+    def _wire(self) -> Wire:
+        return self._wires[0]
 
     async def answer(self, question: Task) -> Task:
-        if (at := question.get("connect")) is not None:
+        if (ready := question.get("connect")) is not None:
             near = {"wss": near_wss, "mqtt": near_mqtt, "topics": near_topics}[self._task["near"]]
-            self._wire = await near(self._task, at, self._stack)
-            await self._settle()
+            for at in ready:
+                self._wires.append(await near(self._task, at, self._stack))
+                await self._settle(self._wires[-1])
             return {}
-        text = json.dumps(SAMPLES[question["sample"]], separators=(",", ":"))
-        texts = [f'{{"message_id":"{uuid4()}",{text[1:]}' for _ in range(question["count"])]
-        return await self._one_by_one(texts, question) | await self._many(texts, question)
+        if "per_second" in question:
+            return await at_rate([partial(self._exchange, wire) for wire in self._wires], question)
+        texts = [_text(question["sample"]) for _ in range(2 * question["count"])]
+        half = question["count"]
+        return await self._one_by_one(texts[:half], question) | await self._many(texts[half:], question)
 
-    async def _settle(self) -> None:
+    async def _settle(self, wire: Wire) -> None:
         """The first message; where two brokers connect to each other, it may have to be sent again."""
-        assert self._wire is not None
         while True:
-            await self._wire.send(json.dumps(DETAILS))
+            await wire.send(json.dumps(DETAILS | {"message_id": "details"}))
             try:
                 async with asyncio.timeout(2):
-                    _check(await self._wire.recv())
+                    _check(await wire.recv())
                     return
             except TimeoutError:
                 continue
 
+    async def _exchange(self, wire: Wire) -> None:
+        await wire.send(_text("small"))
+        _check(await wire.recv())
+
     async def _one_by_one(self, texts: list[str], question: Task) -> Task:
-        assert self._wire is not None
         send, recv, spans, clock = self._wire.send, self._wire.recv, [], time.perf_counter
         before = cpu_seconds(question["pids"])
         for text in texts:
@@ -253,7 +239,6 @@ class Ends:
         return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99), "max": max(spans), "cpu": cpu}
 
     async def _many(self, texts: list[str], question: Task) -> Task:
-        assert self._wire is not None
         send, recv, window = self._wire.send, self._wire.recv, question["window"]
         before, start = cpu_seconds(question["pids"]), time.perf_counter()
         for text in texts[:window]:
@@ -265,6 +250,10 @@ class Ends:
             _check(await recv())
         span = time.perf_counter() - start
         return {"rate": len(texts) / span, "busy_cpu": (cpu_seconds(question["pids"]) - before) / len(texts)}
+
+
+def _text(sample: str) -> str:
+    return f'{{"message_id":"{uuid4()}",{TEXTS[sample][1:]}'
 
 
 def _check(answer: str) -> None:
@@ -303,16 +292,31 @@ class OpenedSide(LinkSide):
         return await self._open()
 
 
-async def ours(task: Task, stack: AsyncExitStack) -> Task:
+async def ours(task: Task, stack: AsyncExitStack) -> None:
+    """Our bridge: one link at the start, and more over WSS when asked."""
     use_small_tls_buffers()  # as our service does
     far = await (opener_mqtt if task["far"] == "mqtt" else opener_wss)(task, stack)
-    sides = {Role.RM: AcceptedSide(), Role.CEM: OpenedSide(far)}
-    link = Link("benchmark", sides, Policy(check=Check(task["check"])))
-    running = asyncio.create_task(link.run(), name="benchmark-link")
-    stack.push_async_callback(asyncio.wait, {running}, timeout=5)
-    stack.callback(running.cancel)
-    accept = {"wss": accept_wss, "mqtt": accept_mqtt, "plain": accept_plain}[task["acceptor"]]
-    return await accept(task, link, stack)
+    accept = await (acceptor_mqtt if task["acceptor"] == "mqtt" else acceptor_wss)(task, stack)
+
+    async def link() -> Task:
+        sides = {Role.RM: AcceptedSide(), Role.CEM: OpenedSide(far)}
+        link = Link("benchmark", sides, Policy(check=Check(task["check"]), limits=UNLIMITED))
+        running = asyncio.create_task(link.run(), name="benchmark-link")
+        stack.push_async_callback(asyncio.wait, {running}, timeout=5)
+        stack.callback(running.cancel)
+        return await accept(link)
+
+    opened = 1
+    watch = Watch(stack, lambda: 2 * opened) if task.get("service") else None
+
+    async def answer(question: Task) -> Task:
+        nonlocal opened
+        if watch is None or "links" in question:
+            opened += question["links"]
+            return {"at": [await link() for _ in range(question["links"])]}
+        return watch.take()
+
+    await answer_questions(await link(), answer)
 
 
 async def opener_wss(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitable[Connection]]:
@@ -328,44 +332,40 @@ async def opener_mqtt(task: Task, stack: AsyncExitStack) -> Callable[[], Awaitab
     return lambda: transport.connect_static(static(task, FAR, BRIDGE, "bridge"))
 
 
-async def accept_wss(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+Accept = Callable[[Link], Awaitable[Task]]
+
+
+async def acceptor_wss(task: Task, stack: AsyncExitStack) -> Accept:
     transport = await serve_websocket(task, stack, deflate=False)
-    assert await link.request_session(Role.RM, V1) is None
-    offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
 
-    async def arrive() -> None:
-        link.hand_over(Role.RM, await offer.connection)
-
-    stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
-    details = offer.details.to_value()
-    return {"url": details["websocketUrl"], "token": details["websocketToken"]}
-
-
-async def accept_plain(task: Task, link: Link, stack: AsyncExitStack) -> Task:
-    acceptor = PlainAcceptor(role=Role.CEM, local=BRIDGE, tokens=None, compression=False, versions=("1.0.0",))
-    stack.push_async_callback(acceptor.close)
-    url = await serve_https(task, stack, acceptor.handler)
-
-    async def arrive() -> None:
-        connection = await anext(acceptor)
+    async def accept(link: Link) -> Task:
         assert await link.request_session(Role.RM, V1) is None
-        link.hand_over(Role.RM, connection)
+        offer = transport.offer(ConnectionInfo("WebSocket", BRIDGE, NEAR, V1))
 
-    stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
-    return {"url": url, "plain": True}
+        async def arrive() -> None:
+            link.hand_over(Role.RM, await offer.connection)
+
+        stack.callback(asyncio.create_task(arrive(), name="benchmark-arrival").cancel)
+        details = offer.details.to_value()
+        return {"url": details["websocketUrl"], "token": details["websocketToken"]}
+
+    return accept
 
 
-async def accept_mqtt(task: Task, link: Link, stack: AsyncExitStack) -> Task:
+async def acceptor_mqtt(task: Task, stack: AsyncExitStack) -> Accept:
     transport = await mqtt_transport(task, "near_broker", "bridge", Role.CEM, stack)
 
-    async def admit(version: str) -> bool:
-        return await link.request_session(Role.RM, version) is None
+    async def accept(link: Link) -> Task:
+        async def admit(version: str) -> bool:
+            return await link.request_session(Role.RM, version) is None
 
-    def take(connection: Connection) -> None:
-        link.hand_over(Role.RM, connection)
+        def take(connection: Connection) -> None:
+            link.hand_over(Role.RM, connection)
 
-    await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, admit=admit)
-    return {}
+        await transport.listen_static(static(task, BRIDGE, NEAR, "near"), take, admit=admit)
+        return {}
+
+    return accept
 
 
 # Bare relays: texts from one WebSocket to another, nothing read, nothing checked
@@ -420,18 +420,16 @@ async def nothing(_: Task) -> Task:
 async def main() -> None:
     task = my_task()
     async with AsyncExitStack() as stack:
-        if task["kind"] == "ends":
-            await ends(task, stack)
-        else:
-            relay = {"ours": ours, "aiohttp": relay_aiohttp, "websockets": relay_websockets}[task["kind"]]
-            await answer_questions(await relay(task, stack), nothing)
+        match task["kind"]:
+            case "ends":
+                await ends(task, stack)
+            case "ours":
+                await ours(task, stack)
+            case kind:
+                relay = {"aiohttp": relay_aiohttp, "websockets": relay_websockets}[kind]
+                await answer_questions(await relay(task, stack), nothing)
         os._exit(0)  # at once: parting from each other is not measured, and takes its time
 
 
 if __name__ == "__main__":
-    if my_task().get("uvloop"):
-        import uvloop
-
-        uvloop.run(main())
-    else:
-        asyncio.run(main())
+    run(main())

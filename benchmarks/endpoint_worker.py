@@ -7,12 +7,15 @@ mandatory second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,10 @@ from uuid import NAMESPACE_OID, uuid5
 
 import aiohttp
 
-from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
+from benchmarks.harness import Task, answer_questions, memory, my_task, percentile, run
+from benchmarks.pace import at_rate
+from benchmarks.samples import SMALL
+from benchmarks.watch import Watch
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.endpoint import DATABASE, SECRETS, Endpoint, create_home
@@ -88,10 +94,11 @@ def client_pairing(number: int, url: str, ca: Path) -> Pairing:
     )
 
 
-async def take_sessions(node: Node) -> None:
+async def take_sessions(node: Node, opened: Callable[[Session], None] = lambda _: None) -> None:
     reading: set[asyncio.Task[None]] = set()
 
     async def read(session: Session) -> None:
+        opened(session)
         async for _ in session:
             pass
 
@@ -114,9 +121,15 @@ async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
         await node.set_static_code(CODE)
     taking = asyncio.create_task(take_sessions(next(iter(endpoint.nodes.values()))), name="benchmark-sessions")
     stack.callback(taking.cancel)
+    watch = Watch(stack, lambda: len(endpoint.connected())) if task.get("service") else None
 
-    async def answer(_: Task) -> Task:
-        return {"bytes": memory(), "connected": len(endpoint.connected())}
+    async def answer(question: Task) -> Task:
+        if (count := question.get("until_connected")) is not None:
+            until = time.monotonic() + question["seconds"]
+            while len(endpoint.connected()) != count and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+        seen = {"connected": len(endpoint.connected())} | (watch.take() if watch else {})
+        return seen | ({"bytes": memory()} if watch is None or question.get("memory") else {})
 
     urls = {"pairing_url": str(endpoint.pairing_url), "session_url": str(endpoint.session_url)}
     return {**urls, "ca": str(home / "ca.pem")}, answer
@@ -134,15 +147,22 @@ async def seed_devices(task: Task, first: int, count: int) -> Path:
 
 
 async def hold(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
-    """Devices ``first`` to ``first + count`` that all connect and stay."""
+    """Devices ``first`` to ``first + count`` that all connect and stay, and send at a rate when asked."""
     home = await seed_devices(task, task["first"], task["count"])
     endpoint = await stack.enter_async_context(Endpoint.open(home, serve=False, addresses={HOST: ADDRESS}))
 
-    async def answer(_: Task) -> Task:
+    sessions: list[Session] = []
+
+    async def answer(question: Task) -> Task:
+        if "per_second" in question:
+            return await at_rate([partial(measured, session) for session in sessions], question)
         return {"connected": len(endpoint.connected())}
 
+    async def measured(session: Session) -> None:
+        await session.send(SMALL)
+
     for node in endpoint.nodes.values():
-        taking = asyncio.create_task(take_sessions(node), name="benchmark-sessions")
+        taking = asyncio.create_task(take_sessions(node, sessions.append), name="benchmark-sessions")
         stack.callback(taking.cancel)
     while len(endpoint.connected()) < task["count"]:
         await asyncio.sleep(0.1)
@@ -260,11 +280,16 @@ class ManyAddresses(asyncio.SelectorEventLoop):
 async def main() -> None:
     use_small_tls_buffers()  # as `s2connect serve` does
     task = my_task()
+    with contextlib.suppress(OSError):
+        os.nice(task.get("nice", 0))
     async with AsyncExitStack() as stack:
         ready, answer = await KINDS[task["kind"]](task, stack)
         await answer_questions(ready, answer)
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=ManyAddresses) as runner:
-        runner.run(main())
+    if my_task().get("service"):
+        run(main())
+    else:
+        with asyncio.Runner(loop_factory=ManyAddresses) as runner:
+            runner.run(main())

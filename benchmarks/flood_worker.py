@@ -1,4 +1,4 @@
-"""Workers of the flood: the bridge; a hostile device; honest devices and their energy manager."""
+"""Workers of the flood: the bridge; a hostile device; honest devices and their energy manager; costs of messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from benchmarks.harness import Task, answer_questions, my_task, percentile
-from benchmarks.worst import hostile_texts, rich_messages, with_escape
+from benchmarks.worst import costliest, hostile_texts, rich_messages, with_escape
 from s2connect.bridge.config import PlainClientManager, PlainServerDevice, PlainServerDevices
 from s2connect.bridge.plain import PlainClientManagerSide, PlainServerDevicesSide
 from s2connect.bridge.relay import Policy
@@ -198,6 +198,10 @@ async def evil(task: Task) -> None:
     await answer_questions({}, answer)
 
 
+async def costs(_: Task) -> Task:
+    return {"costs": costliest()}
+
+
 async def main() -> None:
     task: dict[str, Any] = my_task()
     async with AsyncExitStack() as stack:
@@ -207,6 +211,8 @@ async def main() -> None:
             await answer_questions(at, stretches.answer)
         elif task["kind"] == "honest":
             await honest(task, stack)
+        elif task["kind"] == "costs":
+            await answer_questions({}, costs)
         else:
             await evil(task)
 

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
-from benchmarks.samples import READ, SMALL
+from benchmarks.budgets import growth_figure
+from benchmarks.harness import Effort, Task, Worker, answer_questions, my_task
+from benchmarks.samples import DETAILS, FILL_LEVEL, READ, SELECTION, SMALL, instruction
+from benchmarks.table import Row
 from s2connect.messages.catalogue import V1
 from s2connect.messages.conversation import Conversation
 from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
@@ -27,11 +30,12 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import Pairing, PairKey, Vault, token_digest
 from s2connect.store.sqlite import SqliteStore
-from s2connect.store.vault import FileVault
+from s2connect.store.vault import FileVault, open_vault
 
 HISTORY: Final = (1, 100, 10_000)
 PAIRINGS: Final = (10, 1_000, 100_000)
 NOON: Final = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+LATER: Final = "2026-01-01T13:00:00Z"
 BATCH: Final = 20
 """Messages that are timed together."""
 
@@ -63,6 +67,26 @@ def rows(*, quick: bool = False) -> list[Point]:
     return [*_message_path(6 if quick else 20), *asyncio.run(_store(100 if quick else 300))]
 
 
+CURVES: list[dict[str, Any]] = []
+"""Points of the last measurement, for a plot."""
+
+
+def measure(effort: Effort) -> Iterator[Row]:
+    """The rows of this theme: of each curve that is to be flat the highest point beside the first."""
+    with Worker.ours("growth", "points", quick=effort.kind != "whole") as worker:
+        points = [Point(**point) for point in worker.ready["points"]]
+    CURVES[:] = [point._asdict() for point in points]
+    for subject, sizes in (("message path", HISTORY), ("store", PAIRINGS)):
+        grown: list[tuple[float, str]] = []
+        for operation in dict.fromkeys(point.operation for point in points if point.subject == subject):
+            first, *others = (point for point in points if (point.subject, point.operation) == (subject, operation))
+            what, last = f"{subject}, {others[-1].size:,}: {operation}", others[-1].seconds * 1e6
+            yield Row(what, "µs", last, f"with {first.size:,}", first.seconds * 1e6)
+            if not first.may_grow:
+                grown.append((max(point.seconds for point in others) / first.seconds, operation))
+        yield Row(growth_figure(subject, sizes), "times", max(grown)[0])
+
+
 class _Best:
     """Best time by operation and size."""
 
@@ -87,31 +111,6 @@ def _text(message: dict[str, Any]) -> str:
     return json.dumps({**message, "message_id": str(uuid4())}, separators=(",", ":"))
 
 
-_DETAILS: Final = {
-    "message_type": "ResourceManagerDetails",
-    "resource_id": "r1",
-    "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}],
-    "instruction_processing_delay": 500,
-    "available_control_types": ["FILL_RATE_BASED_CONTROL"],
-    "provides_forecast": True,
-    "provides_power_measurement_types": [f"ELECTRIC.POWER.L{phase}" for phase in (1, 2, 3)],
-}
-_SELECTION: Final = {"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"}
-_ACTUATOR: Final = READ["medium"]["actuators"][0]
-
-
-def _instruction(identifier: str) -> dict[str, Any]:
-    return {
-        "message_type": "FRBC.Instruction",
-        "id": identifier,
-        "actuator_id": _ACTUATOR["id"],
-        "operation_mode": _ACTUATOR["operation_modes"][0]["id"],
-        "operation_mode_factor": 0.5,
-        "execution_time": "2026-01-01T13:00:00Z",
-        "abnormal_condition": False,
-    }
-
-
 def _update(instruction: str) -> dict[str, Any]:
     return {
         "message_type": "InstructionStatusUpdate",
@@ -132,12 +131,12 @@ def _take(conversation: Conversation, sender: Role, text: str) -> None:
 def _conversation(size: int) -> tuple[Conversation, list[str]]:
     """Return a conversation that has begun, with so many further things in its history, and ids of instructions."""
     conversation, instructions = Conversation(V1), []
-    for sender, begin in ((Role.RM, _DETAILS), (Role.CEM, _SELECTION), (Role.RM, READ["medium"])):
+    for sender, begin in ((Role.RM, DETAILS), (Role.CEM, SELECTION), (Role.RM, READ["medium"])):
         _take(conversation, sender, _text(begin))
     for number in range(size):
         if number % 2 == 0:
             instructions.append(str(uuid4()))
-            _take(conversation, Role.CEM, _text(_instruction(instructions[-1])))
+            _take(conversation, Role.CEM, _text(instruction(instructions[-1], LATER)))
         else:
             _take(conversation, Role.RM, _text(_update(instructions[-1])))
     return conversation, instructions
@@ -150,12 +149,9 @@ def _message_path(rounds: int) -> list[Point]:
             conversation, instructions = _conversation(size)
             kinds: dict[str, tuple[Role, list[str]]] = {
                 "measurement, 332 B": (Role.RM, [_text(SMALL) for _ in range(BATCH)]),
-                "fill level": (
-                    Role.RM,
-                    [_text({"message_type": "FRBC.StorageStatus", "present_fill_level": 21}) for _ in range(BATCH)],
-                ),
+                "fill level": (Role.RM, [_text(FILL_LEVEL) for _ in range(BATCH)]),
                 "system description, 2.8 KB": (Role.RM, [_text(READ["medium"]) for _ in range(BATCH)]),
-                "instruction": (Role.CEM, [_text(_instruction(str(uuid4()))) for _ in range(BATCH)]),
+                "instruction": (Role.CEM, [_text(instruction(str(uuid4()), LATER)) for _ in range(BATCH)]),
                 "status of an instruction": (Role.RM, [_text(_update(instructions[-1])) for _ in range(BATCH)]),
             }
             for name, (sender, texts) in kinds.items():
@@ -262,6 +258,25 @@ async def _store(rounds: int) -> list[Point]:
     return best.points("store", frozenset({"open", "read all pairings"}))
 
 
+async def main() -> None:
+    """Return the points, or fill the home of an energy manager, in a process of its own."""
+    task = my_task()
+    if task["kind"] == "points":
+        found = await asyncio.to_thread(rows, quick=task["quick"])
+        await answer_questions({"points": [point._asdict() for point in found]}, _nothing)
+    else:
+        from benchmarks.endpoint_worker import make_home, managers
+        from s2connect.endpoint.endpoint import DATABASE, SECRETS
+
+        home, nodes = Path(task["home"]), managers(1)
+        await asyncio.to_thread(make_home, home, nodes)
+        await fill(home / DATABASE, open_vault("files", home / SECRETS)[0], nodes[0].id, task["count"])
+        await answer_questions({}, _nothing)
+
+
+async def _nothing(_: Task) -> Task:
+    return {}
+
+
 if __name__ == "__main__":
-    for point in rows(quick=True):
-        print(f"{point.subject:13} {point.operation:55} {point.size:7,} {point.seconds * 1e6:12,.1f} µs")
+    asyncio.run(main())

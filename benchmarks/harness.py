@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final, Literal
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
@@ -24,46 +26,64 @@ Task = dict[str, Any]
 Numbers = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: medians of ours and of a peer, if it is installed, and what ours should reach."""
-
-    what: str
-    unit: str
-    ours: float
-    peer: float | None = None
-    beside: str = ""
-    budget: str = ""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """Extent of a measurement: the whole run, or one of some minutes."""
-
-    quick: bool
-
-    def pick(self, whole: int, quick: int) -> int:
-        """The number that fits the effort."""
-        return quick if self.quick else whole
-
-
 def peer_python(name: str) -> Path | None:
     """The interpreter of a peer's environment (tests/peers.sh), or None."""
     directory = ROOT / ".peers" / name
     return directory / "bin" / "python" if (directory / ".installed").exists() else None
 
 
-class Worker:
-    """A process that takes a task as argument, says a line of JSON when it is ready, and answers lines with lines."""
+@dataclass(frozen=True)
+class Effort:
+    """Extent of a measurement.
 
-    def __init__(self, command: Sequence[str | Path], task: Task, **environment: str) -> None:
+    Attributes:
+        kind: ``whole`` for the table of the documents, ``quick`` for one of some minutes, ``piece`` for the short
+            pieces of which a comparison of two commits has many.
+    """
+
+    kind: Literal["whole", "quick", "piece"] = "whole"
+
+    @property
+    def peers(self) -> bool:
+        """Whether peers are measured, too. A comparison of two commits needs none."""
+        return self.kind != "piece"
+
+    def pick(self, whole: int, quick: int, piece: int | None = None) -> int:
+        """Return the number that fits the effort; a piece is as a quick run unless it has a number of its own."""
+        return {"whole": whole, "quick": quick, "piece": quick if piece is None else piece}[self.kind]
+
+    def python(self, name: str) -> Path | None:
+        """Return the interpreter of a peer's environment, None if it is not installed or not wanted."""
+        return peer_python(name) if self.peers else None
+
+
+CODE: Final[ContextVar[Path]] = ContextVar("CODE", default=ROOT)
+"""Directory with the packages ``s2connect`` and ``benchmarks`` for our workers: see :mod:`benchmarks.trees`."""
+
+
+class WorkerFailed(Exception):
+    """A worker process has ended before its answer."""
+
+
+class Worker:
+    """A process that takes a task as argument, says a line of JSON when it is ready, and answers lines with lines.
+
+    Raises:
+        WorkerFailed: It ended instead; the text is the end of what it wrote to standard error.
+    """
+
+    def __init__(
+        self, command: Sequence[str | Path], task: Task, environment: dict[str, str] | None = None, cwd: Path = ROOT
+    ) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
             [*command, json.dumps(task)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
-            cwd=ROOT,
-            env=os.environ | environment,
+            cwd=cwd,
+            env=os.environ | (environment or {}),
         )
         self.pid = self._process.pid
         self.ready = self._read()
@@ -71,12 +91,12 @@ class Worker:
     @classmethod
     def ours(cls, module: str, kind: str, **task: Any) -> Worker:
         """A worker in this environment: ``benchmarks.<module>`` with a task."""
-        return cls([sys.executable, "-m", f"benchmarks.{module}"], {"kind": kind, **task})
+        return cls([sys.executable, "-m", f"benchmarks.{module}"], {"kind": kind, **task}, cwd=CODE.get())
 
     @classmethod
     def peer(cls, python: Path, script: str, environment: dict[str, str], **task: Any) -> Worker:
         """A worker in the environment of a peer."""
-        return cls([python, PEERS / script], task, **environment)
+        return cls([python, PEERS / script], task, environment)
 
     def ask(self, **question: Any) -> Task:
         """Let it do something and wait for the answer."""
@@ -94,7 +114,9 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker ended with {self._process.wait()}: {self._process.args!r}")
+            status = self._process.wait()
+            self._log.seek(0)
+            raise WorkerFailed(f"{self._log.read().decode(errors='replace')[-1500:]}\na worker ended with {status}")
         answer: Task = json.loads(line)
         return answer
 
@@ -112,6 +134,21 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+        self._log.close()
+
+
+def run_program(command: Sequence[str | Path]) -> str:
+    """Run a program with the code of :data:`CODE`; return what it printed, or raise :class:`WorkerFailed`."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CODE.get())
+    if done.returncode != 0:
+        raise WorkerFailed(f"{done.stderr[-1500:]}\n{' '.join(map(str, command))[:200]} ended with {done.returncode}")
+    return done.stdout
+
+
+def ask_all(workers: Sequence[Worker], **question: Any) -> list[Task]:
+    """Let several workers do the same at the same time."""
+    with ThreadPoolExecutor(len(workers)) as threads:
+        return list(threads.map(lambda worker: worker.ask(**question), workers))
 
 
 async def answer_questions(ready: Task, answer: Callable[[Task], Awaitable[Task]]) -> None:
@@ -121,6 +158,21 @@ async def answer_questions(ready: Task, answer: Callable[[Task], Awaitable[Task]
     print(json.dumps(ready), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await answer(json.loads(line))), flush=True)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a worker on the loop that its task names: asyncio's, uvloop, or that of ``s2connect serve`` (``service``)."""
+    import asyncio
+
+    from benchmarks.watch import service_loop
+
+    task, factory = my_task(), asyncio.new_event_loop
+    if task.get("service"):
+        factory = service_loop
+    elif task.get("uvloop"):
+        from uvloop import new_event_loop as factory
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
 
 
 def my_task() -> Task:
@@ -181,18 +233,3 @@ def in_turns(runs: int, *measures: Callable[[], Numbers] | None) -> list[Numbers
                 collected.append(measure())
             time.sleep(0.05)
     return [{key: median(run[key] for run in runs) for key in runs[0]} if runs else None for runs in results]
-
-
-def compare(
-    what: str,
-    unit: str,
-    key: str,
-    ours: Numbers | None,
-    peer: Numbers | None = None,
-    beside: str = "",
-    budget: str = "",
-) -> Row:
-    """A line of the table out of results in seconds and bytes, of which the peer's may be missing."""
-    factor = {"ms": 1e3, "µs": 1e6, "KB": 1e-3, "MB": 1e-6}.get(unit, 1.0)
-    theirs = None if peer is None else peer[key] * factor
-    return Row(what, unit, 0.0 if ours is None else ours[key] * factor, theirs, beside, budget)

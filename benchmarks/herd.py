@@ -10,12 +10,12 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness import Effort, Row, Task, Worker, workspace
+from benchmarks.harness import Effort, Task, Worker, ask_all, workspace
+from benchmarks.table import Row
 
 PROCESSES: Final = 2
 RATES: Final = (25, 50, 100, 200, 400, 800, 1600, 3200)
@@ -25,14 +25,13 @@ RATES: Final = (25, 50, 100, 200, 400, 800, 1600, 3200)
 class Herd:
     """The server and the processes of its devices."""
 
-    def __init__(self, server: Worker, parts: Sequence[Worker], threads: ThreadPoolExecutor) -> None:
+    def __init__(self, server: Worker, parts: Sequence[Worker]) -> None:
         self.server = server
         self.parts = parts
-        self._threads = threads
 
     def ask(self, **question: object) -> list[Task]:
         """Send a task to all processes of devices at the same time."""
-        return list(self._threads.map(lambda part: part.ask(**question), self.parts))
+        return ask_all(self.parts, **question)
 
     def vanish(self) -> None:
         """Kill the processes of all devices at once."""
@@ -47,8 +46,9 @@ def herd(directory: Path, count: int) -> Iterator[Herd]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         with ExitStack() as stack:
-            threads = stack.enter_context(ThreadPoolExecutor(PROCESSES))
-            server = stack.enter_context(Worker.ours("herd_worker", "serve", home=str(directory / "cem"), paired=count))
+            # The server has priority over everything but the devices, where the rights allow it.
+            task = {"home": str(directory / "cem"), "nodes": 1, "paired": count, "service": True, "nice": -8}
+            server = stack.enter_context(Worker.ours("endpoint_worker", "serve", **task))
             share = count // PROCESSES
             parts = [
                 stack.enter_context(
@@ -56,7 +56,7 @@ def herd(directory: Path, count: int) -> Iterator[Herd]:
                 )
                 for n in range(PROCESSES)
             ]
-            yield Herd(server, parts, threads)
+            yield Herd(server, parts)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -120,24 +120,20 @@ def back(count: int, patience: float, every: float = 1.0) -> Iterator[Task]:
         }
 
 
-def measure(effort: Effort) -> list[Row]:
+def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
     points = list(curve(RATES[: effort.pick(8, 6)], effort.pick(12, 5), effort.pick(8000, 2000)))
     best = max(point["accepted"] for point in points)
+    yield Row("session initiations a second, best of any load", "1/s", best)
+    worst = min(point["accepted"] for point in points if point["offered"] >= best)
+    yield Row(f"with up to {points[-1]['offered']:,} a second offered", "1/s", worst, "at the best load", best)
     count = effort.pick(2000, 400)
     *coming, gone = back(count, 300.0)
-    return [
-        Row("sessions a second, best", "1/s", best, budget="≥ 50/s"),
-        Row(
-            f"worst at more than that offered, up to {points[-1]['offered']}/s, of the best",
-            "",
-            min(point["accepted"] for point in points if point["offered"] >= best) / best,
-            budget="≥ 0.8",
-        ),
-        Row(f"{count} devices at once: all back after", "s", coming[-1]["seconds"], count / best, "at the best rate"),
-        Row("longest lag of the loop meanwhile", "s", max(point["lag_max"] for point in coming)),
-        Row(f"longest lag of the loop when {count} vanish at once", "s", gone["lag_max"], budget="≤ 0.05 s"),
-    ]
+    yield Row(
+        f"{count:,} devices at once: all back after", "s", coming[-1]["seconds"], "at the best rate", count / best
+    )
+    yield Row("longest lag of the loop meanwhile", "s", max(point["lag_max"] for point in coming))
+    yield Row(f"longest lag of the loop when {count:,} vanish at once", "s", gone["lag_max"])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Processes of the herd: one energy manager that measures the lag of its loop, and lean devices.
+"""Processes of the herd: lean devices.
 
 A device here is a few lines of HTTP by hand, so that ten thousand of them fit on the machine beside the server. It does
 what :class:`s2connect.session.http_client.SessionClient` does: version index, ``initiateSession``,
@@ -19,27 +19,13 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from benchmarks.endpoint_worker import (
-    HOST,
-    Answer,
-    make_home,
-    managers,
-    node_id,
-    open_store,
-    server_pairing,
-    take_sessions,
-    token,
-)
-from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
-from s2connect.endpoint.endpoint import Endpoint
+from benchmarks.endpoint_worker import HOST, Answer, node_id, token
+from benchmarks.harness import Task, answer_questions, my_task, percentile
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.transports.backoff import Backoff
-from s2connect.transports.slices import new_event_loop
-from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket_client import OPEN_TIMEOUT
 
 FIRST_TIMEOUT: Final = 10.0
@@ -51,9 +37,6 @@ REFUSAL_WAIT: Final = 0.02
 WARM_UP: Final = 0.4
 """Share of a measurement's time that is not counted, until the first attempts are done and the control has settled."""
 
-TICK: Final = 0.01
-"""Seconds between two measurements of the loop's lag."""
-
 
 class Refused(Exception):
     """The server refused this attempt. The text names the step."""
@@ -62,57 +45,6 @@ class Refused(Exception):
         super().__init__(what)
         self.busy = busy
         self.retry_after = retry_after
-
-
-# The server
-
-
-class Lag:
-    """Lag of the event loop, measured every 10 ms."""
-
-    def __init__(self) -> None:
-        self._seen: list[float] = []
-
-    async def watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(TICK)
-            self._seen.append(loop.time() - before - TICK)
-
-    def take(self) -> Task:
-        seen, self._seen = self._seen or [0.0], []
-        return {"lag_max": max(seen), "lag_p99": percentile(seen, 0.99), "lag_p50": percentile(seen, 0.5)}
-
-
-async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
-    """Run an energy manager that is paired with ``paired`` devices."""
-    home = Path(task["home"])
-    await asyncio.to_thread(make_home, home, managers(1))
-    store = await open_store(home)
-    await store._run("seed", lambda: store._db.execute("PRAGMA synchronous = OFF"))
-    for number in range(task["paired"]):
-        await store.save_pairing(server_pairing(number), token(number))
-    await store.close()
-    endpoint = await stack.enter_async_context(Endpoint.open(home))
-    taking = asyncio.create_task(take_sessions(next(iter(endpoint.nodes.values()))), name="benchmark-sessions")
-    stack.callback(taking.cancel)
-    lag = Lag()
-    watching = asyncio.create_task(lag.watch(), name="benchmark-lag")
-    stack.callback(watching.cancel)
-
-    async def answer(question: Task) -> Task:
-        if (count := question.get("until_connected")) is not None:
-            until = time.monotonic() + question["seconds"]
-            while len(endpoint.connected()) != count and time.monotonic() < until:
-                await asyncio.sleep(0.02)
-        found = {"connected": len(endpoint.connected()), "cpu": time.process_time(), **lag.take()}
-        return found | ({"bytes": memory()} if question.get("memory") else {})
-
-    return {"session_url": str(endpoint.session_url), "ca": str(home / "ca.pem")}, answer
-
-
-# The devices
 
 
 @dataclass
@@ -322,7 +254,7 @@ async def devices(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
     async def answer(question: Task) -> Task:
         match question["do"]:
             case "come":
-                for device in herd.devices:
+                for device in herd.devices[question.get("first", 0) : question.get("until")]:
                     spawn(device, stay=True)
             case "offer":
                 return await offer(question["rate"], question["seconds"])
@@ -364,19 +296,13 @@ def summary(spans: list[float]) -> Task:
     return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99)} if spans else {"p50": 0.0, "p99": 0.0}
 
 
-KINDS = {"serve": serve, "devices": devices}
-
-
 async def main() -> None:
-    use_small_tls_buffers()  # as `s2connect serve` does
-    task = my_task()
     with contextlib.suppress(OSError):  # the devices of a town have processors of their own
-        os.nice(-8 if task["kind"] == "serve" else -16)
+        os.nice(-16)
     async with AsyncExitStack() as stack:
-        ready, answer = await KINDS[task["kind"]](task, stack)
+        ready, answer = await devices(my_task(), stack)
         await answer_questions(ready, answer)
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # as `s2connect serve` does
-        runner.run(main())
+    asyncio.run(main())

@@ -1,20 +1,26 @@
-"""Memory of a server per idle session, beside a bare websockets server, and whether idle sessions stay."""
+"""Memory of a server: per idle session, beside a bare websockets server, and what 1,000 messages add to a session."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from benchmarks.harness import Effort, Row, Worker, workspace
+from benchmarks.harness import Effort, Worker, workspace
+from benchmarks.samples import DETAILS, READ, SELECTION
+from benchmarks.table import Row
 
 TWO_PINGS = 65
 """Seconds in which every connection is pinged twice (WS-04)."""
 
 PROCESSES = 2
 WARM = 20
+"""Sessions that come first, so that what a process needs once is not counted."""
 
 
-def _ours(sessions: int, *, wait: bool) -> tuple[float, int]:
+def _idle(sessions: int, *, wait: bool) -> tuple[float, int]:
+    """Return bytes for each session of an endpoint, and how many sessions were lost."""
     with workspace() as directory, ExitStack() as stack:
         total = WARM + sessions
         server = stack.enter_context(
@@ -38,6 +44,7 @@ def _ours(sessions: int, *, wait: bool) -> tuple[float, int]:
 
 
 def _bare(sessions: int) -> float:
+    """Return bytes for each connection of a bare websockets server."""
     with workspace() as directory, ExitStack() as stack:
         task = {"what": "websockets", "directory": str(directory), "deflate": True}
         server = stack.enter_context(Worker.ours("messages_worker", "server", **task))
@@ -55,19 +62,41 @@ def _bare(sessions: int) -> float:
         return grown / (PROCESSES * share)
 
 
-def measure(effort: Effort) -> list[Row]:
+def _used(sessions: int, messages: int) -> float:
+    """Return bytes that a session of the server has grown by after so many messages in each direction."""
+    with workspace() as directory, ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(2))
+        task = {"what": "session", "directory": str(directory), "deflate": False}
+        server = stack.enter_context(Worker.ours("messages_worker", "server", **task))
+
+        def converse(count: int) -> int:
+            """Let new sessions begin and exchange messages; return the bytes that these took."""
+            offers = server.ask(offers=count)["offers"]
+            crowd = stack.enter_context(Worker.ours("messages_worker", "crowd", offers=offers, **task))
+            crowd.ask(message=DETAILS)
+            server.ask(message=SELECTION, latest=count)
+            crowd.ask(message=READ["medium"])
+            before: int = server.ask()["bytes"]
+            asked = [threads.submit(end.ask, count=messages, latest=count) for end in (crowd, server)]
+            for one in asked:
+                one.result()
+            after: int = server.ask()["bytes"]
+            return after - before
+
+        converse(WARM // 2)
+        return converse(sessions) / sessions
+
+
+def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
-    sessions = effort.pick(1000, 200)
-    ours, lost = _ours(sessions, wait=not effort.quick)
-    waited = "at once" if effort.quick else f"after {TWO_PINGS} s"
-    return [
-        Row(
-            f"memory of the server per idle session, of {sessions}",
-            "KB",
-            ours / 1000,
-            _bare(sessions) / 1000,
-            "websockets",
-            "≤ 45 KB",
-        ),
-        Row(f"idle sessions lost {waited}, of {sessions + WARM}", "", lost, budget="0"),
-    ]
+    sessions = effort.pick(1000, 200, 60)
+    ours, lost = _idle(sessions, wait=effort.kind == "whole")
+    figure = "server per idle WSS session, asyncio"
+    yield Row(figure, "KB", ours / 1000)
+    if effort.peers:
+        yield Row(figure, "KB", ours / 1000, "websockets", _bare(sessions) / 1000)
+        waited = f"after {TWO_PINGS} s" if effort.kind == "whole" else "at once"
+        yield Row(f"idle sessions lost {waited}, of {sessions + WARM}", "", lost)
+    messages, smaller = effort.pick(1000, 1000, 300), "" if effort.kind != "piece" else "300 messages"
+    used = _used(effort.pick(100, 30, 20), messages)
+    yield Row("session after 1,000 messages each way, rules: more than idle", "KB", used / 1000, smaller=smaller)

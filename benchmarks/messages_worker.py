@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,14 +19,16 @@ import websockets.asyncio.server
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection
 
-from benchmarks.harness import Task, answer_questions, memory, my_task, percentile
-from benchmarks.samples import SAMPLES
+from benchmarks.harness import Task, answer_questions, memory, my_task, percentile, run
+from benchmarks.samples import FILL_LEVEL, SAMPLES, SMALL, instruction
 from s2connect.certs.authority import ServerIdentity
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.https.server import HttpsServer
+from s2connect.messages.catalogue import parse
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.model.url import WebSocketUrl
+from s2connect.session.budget import PeerLimits
 from s2connect.session.session import Session
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport
@@ -33,8 +37,25 @@ PATH = "/websocket"
 PEER = NodeDescription(id=NodeId(uuid4()), brand="b", type="t", model_name="m", role=Role.RM)
 INFO = ConnectionInfo("WebSocket", NodeId(uuid4()), PEER.id, "v1.0.0")
 
-RoundTrip = Callable[[dict[str, Any]], Awaitable[Any]]
+UNLIMITED = PeerLimits(
+    messages_per_second=1e9,
+    message_burst=10**9,
+    bytes_per_second=1e12,
+    byte_burst=10**12,
+    busy_share=1e6,
+    busy_burst=1e6,
+)
+"""Otherwise a peer as busy as in these measurements is read from more slowly."""
+
+RoundTrip = Callable[[str], Awaitable[None]]
+"""Sends a message of ``SAMPLES`` and waits for its answer."""
+
+Offers = Callable[[], Task]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def client_tls(task: Task) -> ssl.SSLContext:
+    return await asyncio.to_thread(wan_client_context, Path(task["directory"]) / "ca.pem")
 
 
 def server_tls(directory: Path) -> Any:
@@ -67,17 +88,21 @@ async def serve_websocket(task: Task, stack: AsyncExitStack, *, deflate: bool) -
     return transport
 
 
-async def serve_ours(task: Task, stack: AsyncExitStack, serve: Callable[[Connection], Awaitable[None]]) -> Task:
+async def serve_ours(task: Task, stack: AsyncExitStack, serve: Callable[[Connection], Awaitable[None]]) -> Offers:
+    """Offer connections of our own, one at the start and more when asked."""
     transport = await serve_websocket(task, stack, deflate=task["deflate"])
-    offer = transport.offer(INFO)
 
-    async def run() -> None:
-        await serve(await offer.connection)
+    def offer() -> Task:
+        offered = transport.offer(INFO)
 
-    running = asyncio.create_task(run(), name="benchmark-server")
-    stack.callback(running.cancel)
-    details: Task = offer.details.to_value()
-    return details
+        async def run() -> None:
+            await serve(await offered.connection)
+
+        stack.callback(asyncio.create_task(run(), name="benchmark-server").cancel)
+        details: Task = offered.details.to_value()
+        return details
+
+    return offer
 
 
 async def echo(connection: Connection) -> None:
@@ -85,10 +110,36 @@ async def echo(connection: Connection) -> None:
         await connection.send(text)
 
 
-async def read_session(connection: Connection) -> None:
-    async with Session(connection, peer=PEER, role=Role.CEM) as session:
+class Sessions:
+    """Sessions of one end, which receive, and send when asked."""
+
+    def __init__(self) -> None:
+        self._open: list[Session] = []
+
+    async def serve(self, connection: Connection) -> None:
+        async with Session(connection, peer=PEER, role=Role.CEM, limits=UNLIMITED) as session:
+            await self.read(session)
+
+    async def read(self, session: Session) -> None:
+        self._open.append(session)
         async for _ in session:
             pass
+
+    async def send(self, question: Task) -> Task:
+        """Let the ``latest`` sessions, or all, send: a ``message``, and ``count`` of what an end usually sends."""
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+        def usual(role: Role, number: int) -> Task:
+            return (SMALL, FILL_LEVEL)[number % 2] if role is Role.RM else instruction(str(uuid4()), later)
+
+        async def many(session: Session) -> None:
+            if "message" in question:
+                await session.send(question["message"])
+            for number in range(question.get("count", 0)):
+                await session.send(usual(session.role, number))
+
+        await asyncio.gather(*(many(session) for session in self._open[-question.get("latest", 0) :]))
+        return {}
 
 
 async def serve_aiohttp(task: Task, stack: AsyncExitStack, handler: Handler) -> Task:
@@ -131,35 +182,56 @@ async def echo_websockets(task: Task, stack: AsyncExitStack) -> Task:
     return await serve_websockets(task, stack, handler, deflate=task["deflate"])
 
 
-async def serve(task: Task, stack: AsyncExitStack) -> Task:
-    match task["what"]:
-        case "session":
-            return await serve_ours(task, stack, read_session)
-        case "connection":
-            return await serve_ours(task, stack, echo)
-        case "aiohttp":
-            return await echo_aiohttp(task, stack)
-        case _:
-            return await echo_websockets(task, stack)
+async def serve(task: Task, stack: AsyncExitStack) -> None:
+    sessions, offer = Sessions(), None
+    if task["what"] in ("session", "connection"):
+        offer = await serve_ours(task, stack, sessions.serve if task["what"] == "session" else echo)
+        ready = offer()
+    else:
+        ready = await (echo_aiohttp if task["what"] == "aiohttp" else echo_websockets)(task, stack)
+
+    async def answer(question: Task) -> Task:
+        match question:
+            case {"offers": count}:
+                assert offer is not None
+                return {"offers": [offer() for _ in range(count)]}
+            case {"message": _} | {"count": _}:
+                return await sessions.send(question)
+        return {"bytes": memory()}
+
+    await answer_questions(ready, answer)
 
 
 # Clients
 
 
-async def connect(task: Task, stack: AsyncExitStack) -> RoundTrip:
-    tls = await asyncio.to_thread(wan_client_context, Path(task["directory"]) / "ca.pem")
-    server, deflate = task["server"], task["deflate"]
-    if task["what"] in ("session", "connection"):
-        transport = WebSocketTransport(compression=deflate)
-        details = CommunicationDetails.from_value(server)
-        connection = await transport.connect(INFO, details, Trust(tls, "127.0.0.1"))
-        stack.push_async_callback(connection.close)
-        if task["what"] == "session":
-            session = await stack.enter_async_context(Session(connection, peer=PEER, role=Role.RM))
-            return session.send
+async def connection_to(server: Task, task: Task, tls: ssl.SSLContext, stack: AsyncExitStack) -> Connection:
+    transport, details = WebSocketTransport(compression=task["deflate"]), CommunicationDetails.from_value(server)
+    connection = await transport.connect(INFO, details, Trust(tls, "127.0.0.1"))
+    stack.push_async_callback(connection.close)
+    return connection
 
-        async def over_connection(message: dict[str, Any]) -> None:
-            await connection.send(json.dumps(message))
+
+async def connect(task: Task, stack: AsyncExitStack) -> RoundTrip:
+    tls = await client_tls(task)
+    server, deflate = task["server"], task["deflate"]
+    if task["what"] == "session":
+        connection = await connection_to(server, task, tls, stack)
+        session = await stack.enter_async_context(Session(connection, peer=PEER, role=Role.RM, limits=UNLIMITED))
+        prototypes = {
+            name: parse(json.dumps({**sample, "message_id": str(uuid4())})) for name, sample in SAMPLES.items()
+        }
+
+        async def over_session(sample: str) -> None:
+            # A copy with a new id, as the peer's side does.
+            await session.send(prototypes[sample].replace(message_id=str(uuid4())))
+
+        return over_session
+    if task["what"] == "connection":
+        connection = await connection_to(server, task, tls, stack)
+
+        async def over_connection(sample: str) -> None:
+            await connection.send(json.dumps(SAMPLES[sample]))
             await connection.recv()
 
         return over_connection
@@ -167,8 +239,8 @@ async def connect(task: Task, stack: AsyncExitStack) -> RoundTrip:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         socket = await stack.enter_async_context(http.ws_connect(server["url"], ssl=tls, compress=15 if deflate else 0))
 
-        async def over_aiohttp(message: dict[str, Any]) -> None:
-            await socket.send_str(json.dumps(message))
+        async def over_aiohttp(sample: str) -> None:
+            await socket.send_str(json.dumps(SAMPLES[sample]))
             await socket.receive()
 
         return over_aiohttp
@@ -178,42 +250,49 @@ async def connect(task: Task, stack: AsyncExitStack) -> RoundTrip:
         )
     )
 
-    async def over_websockets(message: dict[str, Any]) -> None:
-        await bare.send(json.dumps(message))
+    async def over_websockets(sample: str) -> None:
+        await bare.send(json.dumps(SAMPLES[sample]))
         await bare.recv()
 
     return over_websockets
 
 
-async def timed(round_trip: RoundTrip, question: Task) -> Task:
-    message, spans = SAMPLES[question["sample"]], []
-    began = time.perf_counter()
-    for _ in range(question["count"]):
-        start = time.perf_counter()
-        await round_trip(message)
-        spans.append(time.perf_counter() - start)
-    whole = time.perf_counter() - began
-    return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99), "rate": question["count"] / whole}
+async def crowd(task: Task, stack: AsyncExitStack) -> None:
+    """Connect to each of ``offers`` with a session, or ``size`` times with a bare library, and stay."""
+    sessions = Sessions()
+    if "offers" in task:
+        tls = await client_tls(task)
+        for offered in task["offers"]:
+            connection = await connection_to(offered, task, tls, stack)
+            session = await stack.enter_async_context(Session(connection, peer=PEER, role=Role.RM, limits=UNLIMITED))
+            stack.callback(asyncio.create_task(sessions.read(session), name="benchmark-session").cancel)
+    else:
+        for _ in range(task["size"]):
+            await connect(task, stack)
+    await answer_questions({}, sessions.send)
 
 
-async def memory_answer(_: Task) -> Task:
-    return {"bytes": memory()}
+async def client(task: Task, stack: AsyncExitStack) -> None:
+    round_trip = await connect(task, stack)
+
+    async def answer(question: Task) -> Task:
+        sample, spans = question["sample"], []
+        began = time.perf_counter()
+        for _ in range(question["count"]):
+            start = time.perf_counter()
+            await round_trip(sample)
+            spans.append(time.perf_counter() - start)
+        whole = time.perf_counter() - began
+        return {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99), "rate": question["count"] / whole}
+
+    await answer_questions({}, answer)
 
 
 async def main() -> None:
     task = my_task()
     async with AsyncExitStack() as stack:
-        if task["kind"] == "server":
-            ready = await serve(task, stack)
-            await answer_questions(ready, memory_answer)
-        elif task["kind"] == "crowd":
-            for _ in range(task["size"]):
-                await connect(task, stack)
-            await answer_questions({}, memory_answer)
-        else:
-            round_trip = await connect(task, stack)
-            await answer_questions({}, lambda question: timed(round_trip, question))
+        await {"server": serve, "crowd": crowd, "client": client}[task["kind"]](task, stack)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from benchmarks import s2auth
-from benchmarks.harness import Effort, Row, Worker, compare, in_turns, workspace
+from benchmarks.harness import Effort, Worker, in_turns, workspace
+from benchmarks.table import Row, row
 
 NODES = 200
 SECOND = 1.0
 """PAIR-02."""
 
 
-def measure(effort: Effort) -> list[Row]:
+def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
     with workspace() as directory, ExitStack() as stack:
         server = stack.enter_context(
@@ -20,7 +22,7 @@ def measure(effort: Effort) -> list[Row]:
         )
         task = {"server": server.ready, "first": 0, "count": NODES}
         client = stack.enter_context(Worker.ours("endpoint_worker", "pair", home=str(directory / "rm"), **task))
-        workers = s2auth.server_and_client(stack, directory, clients=NODES)
+        workers = s2auth.server_and_client(stack, directory, clients=NODES) if effort.peers else None
         theirs = workers[1] if workers else None
 
         one, their_one = in_turns(
@@ -34,9 +36,5 @@ def measure(effort: Effort) -> list[Row]:
             (lambda: theirs.ask(count=effort.pick(NODES, 60), at_a_time=20)) if theirs else None,
         )
     beyond = one and {"p50": one["p50"] - SECOND}
-    return [
-        compare("pairing beyond the mandatory second", "ms", "p50", beyond, their_one, "s2auth", "≤ 16 ms"),
-        compare(
-            f"pairings over {NODES} nodes at a time (s2auth: 20)", "1/s", "rate", many, their_many, "s2auth", "≥ 150/s"
-        ),
-    ]
+    yield row("pairing beyond the mandatory second", "ms", "p50", beyond, "s2auth", their_one)
+    yield row(f"pairings, {NODES} nodes at a time (s2auth: 20)", "1/s", "rate", many, "s2auth", their_many)

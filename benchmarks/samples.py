@@ -46,6 +46,7 @@ def size_of(message: dict[str, Any]) -> str:
 
 
 SAMPLES = {"small": SMALL, "large": LARGE}
+"""What is sent."""
 
 
 def _id(kind: int, number: int) -> str:
@@ -114,3 +115,33 @@ READ = {
     "large": description(modes=10, elements=7, transitions=5),
 }
 """What is read, of about 330 bytes, 3 KB and 20 KB."""
+
+DETAILS: dict[str, Any] = {
+    "message_type": "ResourceManagerDetails",
+    "resource_id": "r1",
+    "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}],
+    "instruction_processing_delay": 500,
+    "available_control_types": ["FILL_RATE_BASED_CONTROL"],
+    "provides_forecast": True,
+    "provides_power_measurement_types": [f"ELECTRIC.POWER.L{phase}" for phase in (1, 2, 3)],
+}
+"""With what a session begins."""
+
+SELECTION: dict[str, Any] = {"message_type": "SelectControlType", "control_type": "FILL_RATE_BASED_CONTROL"}
+
+FILL_LEVEL: dict[str, Any] = {"message_type": "FRBC.StorageStatus", "present_fill_level": 21}
+
+_ACTUATOR = READ["medium"]["actuators"][0]
+
+
+def instruction(identifier: str, execution_time: str) -> dict[str, Any]:
+    """An instruction to the heat pump of ``READ["medium"]``."""
+    return {
+        "message_type": "FRBC.Instruction",
+        "id": identifier,
+        "actuator_id": _ACTUATOR["id"],
+        "operation_mode": _ACTUATOR["operation_modes"][0]["id"],
+        "operation_mode_factor": 0.5,
+        "execution_time": execution_time,
+        "abnormal_condition": False,
+    }

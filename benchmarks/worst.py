@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from msgspec import inspect
 
+from s2connect.bridge.relay import Policy, Relay
 from s2connect.messages.base import S2Message
 from s2connect.messages.catalogue import MESSAGES, V1
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import MAX_VALUES
+from s2connect.model.common import Role
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 
 HEAD = '{"message_type":"FRBC.StorageStatus","message_id":"m-1","present_fill_level":'
@@ -129,3 +133,24 @@ def hostile_texts() -> Iterator[tuple[str, str]]:
 def all_types() -> Iterator[tuple[str, type[S2Message]]]:
     """Return all types of message; of types in both data models the later one's."""
     yield from MESSAGES[V1].items()
+
+
+def cost(text: str, rounds: int = 3) -> float:
+    """Return the CPU seconds of a link with ``check = "rules"`` for a text, the best of some rounds."""
+    best = float("inf")
+    for _ in range(rounds):
+        relay = Relay({Role.RM: V1, Role.CEM: V1}, Policy(check=Check.RULES))
+        begun = time.thread_time()
+        relay.received(Role.RM, text, now=0.0)
+        best = min(best, time.thread_time() - begun)
+    return best
+
+
+def costliest(most: int = 8) -> list[tuple[str, int, float]]:
+    """Return kind, length and cost of the costliest texts, of one for every message type and every hostile kind."""
+    texts = dict(hostile_texts())
+    for name, kind in all_types():
+        candidates = list(rich_messages(kind)) or [json.dumps({"message_type": name, "message_id": "m-1"})]
+        texts[name] = max((*candidates, *map(with_escape, candidates)), key=lambda text: cost(text, rounds=1))
+    dear = sorted(texts, key=lambda name: cost(texts[name]), reverse=True)[:most]
+    return sorted(((name, len(texts[name]), cost(texts[name], rounds=9)) for name in dear), key=lambda each: -each[2])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.flood import ATTACKS, cost, under_attack
-from benchmarks.worst import hostile_texts, rich_messages, with_escape
+from benchmarks.flood import ATTACKS, under_attack
+from benchmarks.worst import cost, hostile_texts, rich_messages, with_escape
 from s2connect.messages.catalogue import MESSAGES, V1
 
 MOST = 0.25
