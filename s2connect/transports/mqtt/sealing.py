@@ -20,7 +20,6 @@ TAG_BYTES = 16
 SALT_BYTES = 32
 """Random bytes of the server in static mode."""
 
-_KINDS = ("data", "accept", "close", "ping", "pong")
 _pack_seq = struct.Struct(">Q").pack
 _NONCE_START = bytes(4)
 
@@ -44,24 +43,28 @@ def _place(topic: str, kind: str) -> bytes:
 class Sealer:
     """Seals or opens the payloads of one direction of one session, with a :func:`session_key`. Shows no key."""
 
-    __slots__ = ("_aead", "_places")
+    __slots__ = ("_aead", "_data", "_topic")
 
     def __init__(self, key: bytes, topic: str) -> None:
         self._aead = AESGCM(key)
-        self._places = {kind: _place(topic, kind) for kind in _KINDS}
+        self._topic = topic
+        self._data = _place(topic, "data")
 
     def seal(self, kind: str, seq: int, payload: bytes) -> bytes:
         """Encrypt a payload; the caller uses each ``seq`` once, because it is the nonce."""
         number = _pack_seq(seq)
-        return self._aead.encrypt(_NONCE_START + number, payload, self._places[kind] + number)
+        return self._aead.encrypt(_NONCE_START + number, payload, self._place(kind) + number)
 
     def unseal(self, kind: str, seq: int, sealed: bytes) -> bytes:
         """Return the payload. Raises NotAuthentic if it was not sealed for this key, topic, kind and number."""
         number = _pack_seq(seq)
         try:
-            return self._aead.decrypt(_NONCE_START + number, sealed, self._places[kind] + number)
-        except (InvalidTag, ValueError, KeyError):
+            return self._aead.decrypt(_NONCE_START + number, sealed, self._place(kind) + number)
+        except (InvalidTag, ValueError):
             raise NotAuthentic("not sealed by the peer for this place") from None
+
+    def _place(self, kind: str) -> bytes:
+        return self._data if kind == "data" else _place(self._topic, kind)
 
 
 def open_proof(token: SessionToken, sid: str, mc: str, boot: str, versions: Sequence[str] = ()) -> bytes:
