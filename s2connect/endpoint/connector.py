@@ -48,11 +48,12 @@ class Connector:
         backoff = Backoff()
         while True:
             # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
+            changes = self._pairings.changes(key.local)
             pairing = self._next_of(await self._state.store.pairings_of(key))
             if pairing is None:
                 return
             try:
-                opened = await self._open(pairing, publish=True)
+                opened = await self._open(pairing, changes, publish=True)
             except NoLongerPaired:
                 return
             except AccessRefused as error:
@@ -81,10 +82,11 @@ class Connector:
         """Connect to the server of a pairing once, now; errors as of ``Node.open``."""
         key = PairKey(self.connections.node, remote)
         while True:
+            changes = self._pairings.changes(key.local)
             pairing = self._next_of(await self._state.store.pairings_of(key))
             if pairing is None:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
-            if (opened := await self._open(pairing)) is not None:
+            if (opened := await self._open(pairing, changes)) is not None:
                 self.connections.attach(*opened, queue=False)
                 return opened[0]
 
@@ -93,13 +95,15 @@ class Connector:
         ours = [p for p in pairings if p.initiate_session_url is not None and not self._pairings.is_under_way(p)]
         return ours[-1] if ours else None
 
-    async def _open(self, pairing: Pairing, *, publish: bool = False) -> tuple[Connection, Pairing] | None:
+    async def _open(
+        self, pairing: Pairing, changes: int, *, publish: bool = False
+    ) -> tuple[Connection, Pairing] | None:
         """Connect as :meth:`_connect` does; return None if the pairing is another one or none now.
 
         Where the server says that the pairing is over it is removed here, too.
         """
         try:
-            return await self._connect(pairing)
+            return await self._connect(pairing, changes)
         except NotPaired:
             return None  # removed or replaced meanwhile
         except (NoLongerPaired, AccessRefused) as error:
@@ -112,11 +116,11 @@ class Connector:
                 await self._pairings.ended_by_peer(pairing)
             raise
 
-    async def _connect(self, pairing: Pairing) -> tuple[Connection, Pairing]:
-        """Connect to the server of a pairing. Returns the pairing, confirmed, with the descriptions of the response.
+    async def _connect(self, pairing: Pairing, changes: int) -> tuple[Connection, Pairing]:
+        """Connect to the server of a pairing, which stood at these changes of the node's pairings.
 
-        The pairing stands then; a change of it comes only when the caller awaits something. NotPaired: It was removed
-        or replaced meanwhile.
+        Returns the pairing, confirmed, with the descriptions of the response. It stands then; a change of it comes only
+        when the caller awaits something. NotPaired: It was removed or replaced meanwhile.
         """
         assert pairing.initiate_session_url is not None
         connection, response = await self._state.resolver.first_reachable(
@@ -132,7 +136,9 @@ class Connector:
                     await self._state.store.update_descriptions(pairing.key, node=peer, endpoint=endpoint)
                 except StorageError as error:
                     _log.warning("the peer's new description could not be stored: %s", error.kind)
-            standing = await self._pairings.settle(pairing)
+            standing, has_pin = pairing, pairing.pin is None or pairing.pin.ca_der is not None
+            if not (pairing.confirmed and has_pin and self._pairings.changes(pairing.key.local) == changes):
+                standing = await self._pairings.settle(pairing)
         except BaseException:
             await connection.close(GOING_AWAY)
             raise

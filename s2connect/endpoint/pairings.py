@@ -360,18 +360,20 @@ class Pairings:
         connections = self._connections.get(node)
         return connections is not None and connections.is_full()
 
-    async def opened(self, connection: Connection, pairing: Pairing) -> None:
+    def changes(self, node: NodeId) -> int:
+        return self._connections[node].drops
+
+    async def opened(self, connection: Connection, pairing: Pairing, changes: int) -> None:
         connections = self._connections.get(pairing.key.local)
-        while connections is not None:
+        standing: Pairing | None = pairing
+        while connections is not None and standing is not None:
+            if connections.drops == changes:
+                # A pairing that is ended at this moment ends the connection, once that is durable.
+                connections.attach(connection, standing)
+                return
+            changes = connections.drops
             # Without the lock, because thousands come at once, and each would wait for the reading of all before it.
-            drops = connections.drops
             standing = await self._stored(pairing)
-            if connections.drops != drops:
-                continue  # a pairing has ended while we read: it may be this one
-            if standing is None:
-                break
-            connections.attach(connection, standing)
-            return
         await connection.close(reason="unpaired")
 
 

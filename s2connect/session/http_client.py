@@ -161,6 +161,8 @@ class SessionClient:
             await self._store.add_pending_token(pairing, token)
             reply = await http.post(url, version, "confirmAccessToken", bearer=token, timeout=CONFIRM_TIMEOUT)
             details = read_confirm_answer(reply.status, reply.body, protocol=accepted.selected_communication_protocol)
+            if details.communication_protocol == WEBSOCKET:
+                details = _for_websocket(details)
             try:
                 await self._store.keep_token(pairing, token)
             except StorageError as error:
@@ -180,7 +182,7 @@ class SessionClient:
         self, url: BaseUrl, destination: Destination, details: CommunicationDetails, kept: KeptConnection | None
     ) -> Trust:
         """Return the trust for the WebSocket, which may be on another host, with its own address or proxy."""
-        host = _websocket_host(details)
+        host = details.websocket_url.host if isinstance(details, WebSocketCommunicationDetails) else None
         if host is None or host == url.host:
             return Trust(destination.context, destination.address, destination.proxy, kept)
         addresses = await self._addresses_of(host) if self._addresses_of is not None else []
@@ -246,13 +248,11 @@ class SessionClient:
                     raise ProtocolViolation(f"The other side answered the unpairing with HTTP {reply.status}.")
 
 
-def _websocket_host(details: CommunicationDetails) -> str | None:
-    if details.communication_protocol != WEBSOCKET:
-        return None
+def _for_websocket(details: CommunicationDetails) -> CommunicationDetails:
     try:
-        return WebSocketCommunicationDetails.from_value(details.to_value()).websocket_url.host
+        return WebSocketCommunicationDetails.from_value(details.to_value())
     except MalformedMessage:
-        return None  # the transport refuses it
+        return details  # the transport refuses it
 
 
 async def _connected(connect: Callable[[], Awaitable[Connection]]) -> Connection:

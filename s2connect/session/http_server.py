@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -49,8 +49,11 @@ class SessionManager(Protocol):
     async def settle(self, pairing: Pairing) -> Pairing:
         """Confirm an unconfirmed pairing whose token was presented (PAIRC-06); NotPaired if it is gone meanwhile."""
 
-    async def opened(self, connection: Connection, pairing: Pairing) -> None:
-        """Take over the connection of a client that presented a token of a pairing."""
+    def changes(self, node: NodeId) -> int:
+        """Return a number that is another one once a pairing of the node has ended or was replaced."""
+
+    async def opened(self, connection: Connection, pairing: Pairing, changes: int) -> None:
+        """Take over the connection of a client that presented a token of a pairing, which stood at these changes."""
 
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
         """Unpair for the communication client: remove the pairing with a tombstone, close the session (SES-05)."""
@@ -132,7 +135,8 @@ class SessionService:
             described is not None and described != pairing.peer_endpoint
         ):
             await self._store.update_descriptions(pairing.key, node=node, endpoint=described)
-        now = asyncio.get_running_loop().time()
+            pairing = replace(pairing, peer=node or pairing.peer, peer_endpoint=described or pairing.peer_endpoint)
+        now, accepted = asyncio.get_running_loop().time(), replace(accepted, pairing=pairing)
         return self._core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY))
 
     async def _confirm_access_token(self, request: web.Request) -> web.Response:
@@ -149,9 +153,10 @@ class SessionService:
             return await self._activate(again, request)
 
     async def _activate(self, activation: Activation, request: web.Request) -> web.Response:
+        key = activation.pairing.key
+        changes = self._manager.changes(key.local)
         if not await self._store.activate_token(activation.pairing, activation.digest, time.time()):
             return answer(UNAUTHORIZED.status)
-        key = activation.pairing.key
         self._core.forget(key)
         info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, request.remote or "")
         offer = self._transports[activation.protocol].offer(info)
@@ -162,10 +167,10 @@ class SessionService:
         if activation.protocol == WEBSOCKET:
             come = self._server.expect(request)
             offer.connection.add_done_callback(lambda _: come())
-        self._supervisor.spawn(self._await_client(offer.connection, activation.pairing), "offer", key.remote)
+        self._supervisor.spawn(self._await_client(offer.connection, activation.pairing, changes), "offer", key.remote)
         return answer(200, offer.details)
 
-    async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing) -> None:
+    async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing, changes: int) -> None:
         try:
             connection = await arriving
         except asyncio.CancelledError:
@@ -173,7 +178,7 @@ class SessionService:
                 return  # nobody came in time
             raise
         try:
-            await self._manager.opened(connection, pairing)
+            await self._manager.opened(connection, pairing, changes)
         except BaseException:
             await connection.close(INTERNAL_ERROR)
             raise
