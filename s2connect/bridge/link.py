@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -27,6 +26,7 @@ from s2connect.messages import (
     reception_status,
     write_message,
 )
+from s2connect.session import begin_work, work_since
 from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
@@ -331,9 +331,10 @@ class Link:
 
     def _relayed(self, relay: Relay, over: _Over, role: Role, text: str) -> float | None:
         """Pass a text on, or answer it. Returns the seconds until its side may be read again."""
-        begun, now = time.thread_time(), self._loop.time()
+        size = len(text)
+        begun, now = begin_work(size), self._loop.time()
         outs = relay.received(role, text, now=now)
-        worked = time.thread_time() - begun
+        worked = work_since(begun, size)
         for to, out, key in outs:
             self._connected[to].outbox.put(out, key)
         if self._timer is None:

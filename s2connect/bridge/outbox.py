@@ -28,6 +28,9 @@ class Outbox:
         connection: The connection.
         on_room: Called whenever fewer texts wait than before.
         on_error: Called once with the error that ended the sending: the connection is gone, or an error of ours.
+
+    Attributes:
+        queue: What waits, each text with the key under which it may be withdrawn.
     """
 
     def __init__(
@@ -37,13 +40,13 @@ class Outbox:
         self._try_send = connection.try_send
         self._on_room = on_room
         self._on_error = on_error
-        self._queue: deque[tuple[str, str | None]] = deque()
+        self.queue: deque[tuple[str, str | None]] = deque()
         self._characters = 0
         self._writer: asyncio.Task[None] | None = None
         self._has_ended = False
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     def put(self, text: str, key: str | None = None) -> None:
         """Send a text in its turn; the caller bounds their number (:meth:`is_full`). After an error it does nothing."""
@@ -58,18 +61,18 @@ class Outbox:
                 return
             name = f"s2connect-bridge-outbox-{self._connection.info.remote}"
             self._writer = asyncio.create_task(self._write(), name=name)
-        self._queue.append((text, key))
+        self.queue.append((text, key))
         self._characters += len(text)
 
     def is_full(self, limit: int = MAX_QUEUED) -> bool:
         """Return whether at least ``limit`` texts wait, or too many characters."""
-        return len(self._queue) >= limit or self._characters >= MAX_QUEUED_CHARACTERS
+        return len(self.queue) >= limit or self._characters >= MAX_QUEUED_CHARACTERS
 
     def withdraw(self, key: str) -> bool:
         """Take back a message that has not left yet; False if it has."""
-        for entry in self._queue:
+        for entry in self.queue:
             if entry[1] == key:
-                self._queue.remove(entry)
+                self.queue.remove(entry)
                 self._taken(entry[0])
                 return True
         return False
@@ -93,8 +96,8 @@ class Outbox:
 
     async def _write(self) -> None:
         try:
-            while self._queue:
-                text, _ = self._queue.popleft()
+            while self.queue:
+                text, _ = self.queue.popleft()
                 self._taken(text)
                 await self._connection.send(text)
         except Exception as error:

@@ -151,6 +151,9 @@ class Relay:
         on_details: Called with the first ResourceManagerDetails that is forwarded.
         wall: Clock for translations.
 
+    Attributes:
+        validates: Whether messages are read further than their envelope, which is most of the work.
+
     Raises:
         UsageError: A version is unknown that the policy or a translation needs.
     """
@@ -175,7 +178,7 @@ class Relay:
         conversation = Conversation(rm, check=policy.check)
         self._conversations = {Role.RM: conversation, Role.CEM: conversation}
         # Of an envelope only a handshake is refused, and only the rules look back on what was said before.
-        self._validates_all, self._looks_back = policy.check is not Check.ENVELOPE, policy.check is Check.RULES
+        self.validates, self._looks_back = policy.check is not Check.ENVELOPE, policy.check is Check.RULES
         self._translator: Translator | None = None
         if rm != cem and data_model(rm) != data_model(cem):
             self._translator = Translator(rm, cem)
@@ -192,7 +195,7 @@ class Relay:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         from_.counts["bytes"] += size
         try:
-            message = self._read(from_, text, size, now)
+            message = self._read(from_, text, size, now) if self.validates else read_message(text)
             if message.type != RECEPTION_STATUS:
                 return self._message(side, message, size, now)
             if self._translator is None:
@@ -216,8 +219,8 @@ class Relay:
         return pause
 
     def _read(self, from_: _Side, text: str, size: int, now: float) -> Message:
-        """Read a text: typed at once where it will be validated, otherwise its envelope only."""
-        if not self._validates_all or size > self.policy.max_message_bytes or from_.is_too_fast(now):
+        """Read a text where messages are validated: typed at once if it will be, otherwise its envelope only."""
+        if size > self.policy.max_message_bytes or from_.is_too_fast(now):
             return read_message(text)
         if size < _SHORT and RECEPTION_STATUS in text:
             return read_message(text)  # it will not be validated
@@ -230,13 +233,13 @@ class Relay:
             # Not PERMANENT_ERROR: it would end the session and bring the same message back, for ever (MQ-15).
             label = f"longer than the {policy.max_message_bytes} bytes that this link carries: {size}"
             return self._refuse(side, kind, identifier, ReceptionStatusValue.INVALID_CONTENT, label)
-        if from_.is_too_fast(now):
-            label = f"more than {policy.messages_per_second:g} messages a second"
-            return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         if from_.rate is not None:
+            if from_.is_too_fast(now):
+                label = f"more than {policy.messages_per_second:g} messages a second"
+                return self._refuse(side, kind, identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
             from_.rate.take(1.0, now)
         day = self._wall() if self._looks_back else None
-        if self._validates_all or kind in HANDSHAKES:
+        if self.validates or kind in HANDSHAKES:
             verdict = self._conversations[side].validate(side, message, now=day)
             if verdict.warnings:
                 self._warn(side, message, verdict.warnings, now)

@@ -19,7 +19,7 @@ MAX_UNREAD: Final = 1000
 """Texts queued for one side before the bridge stops reading from it: it sends, and does not read the answers."""
 
 LONG: Final = 4096
-"""Characters of a text after which no other one is read and kept."""
+"""Characters of a text after which, when it is kept, reading pauses at once."""
 
 Take = Callable[[str], float | None]
 """Takes the next text of a side. Returns the seconds until it takes one more; 0.0 for a turn of others first; None for
@@ -49,7 +49,7 @@ class SideConnection:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._take: Take | None = None
-        self._far: SideConnection | None = None
+        self._far = self
         self._kept: deque[str] = deque()
         self._is_open = False  # whether a text that comes is taken at once
         self._is_reading = True
@@ -59,13 +59,12 @@ class SideConnection:
 
     def hand_to(self, take: Take, on_end: OnEnd, far: SideConnection | None = None) -> None:
         """Hand all texts to ``take`` from now on, as fast as the side ``far`` takes what follows from them."""
-        self._take, self._on_end, self._far = take, on_end, far
+        self._take, self._on_end, self._far = take, on_end, far or self
         self._go_on()
 
     def hold(self) -> None:
         """Hand nothing over until :meth:`hand_to`."""
-        self._take = self._far = None
-        self._is_open = False
+        self._take, self._far, self._is_open = None, self, False
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -109,12 +108,12 @@ class SideConnection:
                 self._pause = self._loop.call_later(pause, self._resume)
             else:
                 self._pause = self._loop.call_soon(self._resume)
-        elif self._is_held_up():
+        elif (self.outbox.queue or self._far.outbox.queue) and self._is_held_up():
             self._is_open = False
             self._stop_reading()
 
     def _is_held_up(self) -> bool:
-        return self.outbox.is_full(MAX_UNREAD) or (self._far is not None and self._far.outbox.is_full())
+        return self.outbox.is_full(MAX_UNREAD) or self._far.outbox.is_full()
 
     def _resume(self) -> None:
         self._pause = None
@@ -142,8 +141,8 @@ class SideConnection:
 
     def _on_room(self) -> None:
         """Note that less waits to be sent to this side: both sides may be read again, soon."""
-        for held_up in (self, self._far):
-            if held_up is not None and not held_up._is_open:
+        for held_up in {self, self._far}:
+            if not held_up._is_open:
                 self._loop.call_soon(held_up._go_on)
 
     def _on_error(self, error: Exception) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
     from s2connect.session.session import Direction, Observer, Session, SessionEnd
+    from s2connect.session.work import begin_work, work_since
     from s2connect.transports.backoff import SHORT_SESSION, Backoff
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Backoff",
     "LogLimiter",
     "TokenBucket",
+    "begin_work",
+    "work_since",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -42,6 +45,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
+        "s2connect.session.work": "begin_work work_since",
         "s2connect.transports.backoff": "SHORT_SESSION Backoff",
         "s2connect.model.log_limiter": "LogLimiter",
         "s2connect.https.rate": "TokenBucket",

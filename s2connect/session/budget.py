@@ -54,7 +54,7 @@ class PeerBudget:
 
     __slots__ = (
         *("_busy", "_busy_burst", "_characters", "_character_burst", "_messages", "_message_burst"),
-        *("_per_busy", "_per_character", "_per_message", "_worked", "slowed"),
+        *("_per_busy", "_per_character", "_per_message", "_then", "_worked", "slowed"),
     )
 
     def __init__(self, limits: PeerLimits) -> None:
@@ -63,7 +63,7 @@ class PeerBudget:
         self._per_character, self._character_burst = _seconds(limits.bytes_per_second, limits.byte_burst)
         self._per_busy, self._busy_burst = _seconds(limits.busy_share, limits.busy_burst)
         self._messages = self._characters = self._busy = -math.inf  # when the debt of each will be paid
-        self._worked = 0.0
+        self._worked = self._then = 0.0
 
     def charge(self, size: int, worked: float, *, now: float) -> float | None:
         """Charge a processed message of ``size`` characters, whose validation took so many seconds of a processor.
@@ -76,7 +76,10 @@ class PeerBudget:
         self._messages = messages = max(self._messages, now - self._message_burst) + self._per_message
         self._characters = characters = max(self._characters, now - self._character_burst) + size * self._per_character
         self._busy = busy = max(self._busy, now - self._busy_burst) + worked * self._per_busy
-        self._worked += worked
+        self._worked = (
+            max(self._worked - (now - self._then), 0.0) + worked
+        )  # the loop has had a turn since, or soon has
+        self._then = now
         late = now + ROUNDING
         if messages > late or characters > late or busy > late:
             self._worked = 0.0

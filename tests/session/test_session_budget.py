@@ -22,6 +22,7 @@ from s2connect.session.budget import (
     PeerLimits,
 )
 from s2connect.session.session import Session
+from s2connect.session.work import LONG, MOST_FOR_SHORT, begin_work, work_since
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.memory import memory_pair
 from tests.bridge.link_fixtures import message
@@ -64,6 +65,20 @@ def test_without_limits_nothing_pauses_and_the_others_still_have_their_turn() ->
     assert turns == ([None] * (streak - 1) + [0.0]) * 2
     assert budget.charge(1, YIELD_AFTER, now=0.0) == 0.0
     assert budget.slowed == 0
+
+
+def test_who_sends_one_text_after_another_gives_others_their_turn_by_itself() -> None:
+    budget = PeerBudget(DEFAULT_LIMITS)
+    assert {budget.charge(332, 5e-5, now=number * 0.01) for number in range(1000)} == {None}
+    assert budget.charge(332, YIELD_AFTER, now=20.0) == 0.0
+
+
+def test_the_work_for_a_text_is_that_of_the_processor_and_for_a_short_one_bounded() -> None:
+    begun, begun_long = begin_work(LONG - 1), begin_work(LONG)
+    time.sleep(3 * MOST_FOR_SHORT)
+    assert work_since(begun, LONG - 1) == MOST_FOR_SHORT
+    assert work_since(begun_long, LONG) < 3 * MOST_FOR_SHORT
+    assert 0.0 <= work_since(begin_work(1), 1) <= MOST_FOR_SHORT
 
 
 @given(st.lists(st.tuples(st.integers(1, 300_000), st.floats(0, 0.05), st.floats(0, 2)), min_size=1, max_size=60))
