@@ -59,6 +59,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(waits.patience(marker.args[0] if marker else usual)), append=False)
 
 
+EXECUTORS = ("asyncio", "uvloop")
+"""Beginnings of the names of threads that an event loop ends by itself."""
+
+
 @pytest.fixture(autouse=True)
 def _nothing_logged_before() -> None:
     process_lines._kinds.clear()
@@ -78,7 +82,7 @@ def _log_levels() -> Iterator[None]:
 def _no_leaked_threads() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    left = [t for t in threading.enumerate() if t not in before and not t.daemon and "asyncio" not in t.name]
+    left = [t for t in threading.enumerate() if t not in before and not t.daemon and not t.name.startswith(EXECUTORS)]
     for thread in left:
         thread.join(waits.patience(2))
     assert not [t for t in left if t.is_alive()], "threads were left behind"

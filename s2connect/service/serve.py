@@ -23,7 +23,7 @@ from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor, process_failures
-from s2connect.transports.tls_buffer import use_small_tls_buffers
+from s2connect.transports.tls_buffer import free_transports_at_once, use_small_tls_buffers
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Process:
 async def service_process(form: Form) -> AsyncIterator[Process]:
     """Make this process that of a service, whose events are written to standard output; raise what has ended it."""
     use_small_tls_buffers()  # this process is ours
+    free_transports_at_once()
     raise_descriptor_limit()
     _log.debug("the event loop is of %s", type(asyncio.get_running_loop()).__module__.partition(".")[0])
     stop = Stop()

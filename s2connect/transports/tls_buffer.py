@@ -1,8 +1,13 @@
-"""A smaller TLS read buffer: asyncio gives every TLS connection 256 KiB, of which an S2 session needs little."""
+"""Less memory for asyncio's connections: a smaller TLS read buffer, and no garbage at their end.
+
+asyncio gives every TLS connection 256 KiB, of which an S2 session needs little.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from typing import Any
 
 TLS_BUFFER_BYTES = 4 * 1024
 """Most S2 messages fit; what is longer is read in several steps."""
@@ -40,3 +45,24 @@ def use_small_tls_buffers() -> None:
     size = getattr(asyncio.sslproto.SSLProtocol, "max_size", None)
     if isinstance(size, int):
         asyncio.sslproto.SSLProtocol.max_size = min(size, TLS_BUFFER_BYTES)
+
+
+def free_transports_at_once() -> None:
+    """Have every connection of this process freed at its end, without the garbage collector, for programs of their own.
+
+    In Python 3.11 a socket transport of asyncio refers to a method of itself, until then and afterwards. Does nothing
+    where asyncio is not as expected.
+    """
+    from asyncio import selector_events
+
+    transport: Any = getattr(selector_events, "_SelectorSocketTransport", None)
+    lost = getattr(transport, "_call_connection_lost", None)
+    if sys.version_info >= (3, 12) or lost is None or getattr(lost, "frees", False):
+        return
+
+    def call_connection_lost(self: Any, error: BaseException | None) -> None:
+        lost(self, error)
+        self._read_ready_cb = None
+
+    call_connection_lost.frees = True  # type: ignore[attr-defined]
+    transport._call_connection_lost = call_connection_lost

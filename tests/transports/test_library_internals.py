@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import ssl
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -38,6 +40,35 @@ async def test_asyncio_has_the_buffers_that_are_made_smaller(rig: Any) -> None:
             assert isinstance(protocol._ssl_buffer, bytearray), "SSLProtocol._ssl_buffer"
             assert isinstance(protocol._ssl_buffer_view, memoryview), "SSLProtocol._ssl_buffer_view"
         await exchange(server, client)
+
+
+def test_asyncio_has_the_circle_that_is_broken_at_the_end_of_a_connection() -> None:
+    """In a process of its own, because the mend is one for the whole process."""
+    program = """
+import asyncio, gc, socket, sys
+from asyncio import selector_events
+from s2connect.transports.tls_buffer import free_transports_at_once
+
+async def garbage():
+    here, there = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
+    assert isinstance(transport, selector_events._SelectorSocketTransport)
+    there.close()
+    del transport
+    while here.fileno() >= 0:
+        await asyncio.sleep(0)
+    del here
+    return gc.collect()
+
+gc.disable()
+gc.collect()
+assert (asyncio.run(garbage()) > 0) == (sys.version_info < (3, 12)), "the mend is for Python 3.11 only"
+gc.collect()
+free_transports_at_once()
+free_transports_at_once()
+assert asyncio.run(garbage()) == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
