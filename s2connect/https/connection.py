@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -66,6 +67,10 @@ def _bare(status: int) -> bytes:
     return f"HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode("ascii")
 
 
+_NOBODY: Final = asyncio.Protocol()
+"""Takes note of nothing."""
+
+
 class HttpConnection(asyncio.Protocol):
     """Protocol in front of aiohttp's: bounds a peer's input and reports the connection's progress to the admission.
 
@@ -73,12 +78,26 @@ class HttpConnection(asyncio.Protocol):
     in ``open_connections`` while it lasts.
     """
 
+    __slots__ = (
+        "_admission",
+        "_begun_before",
+        "_bytes",
+        "_entry",
+        "_handler",
+        "_lines",
+        "_loop",
+        "_malformed",
+        "_open_connections",
+        "_slow",
+        "transport",
+    )
+
     def __init__(
         self,
         entry: ConnectionEntry,
         admission: Admission,
         server: web.Server,
-        malformed: Callable[[], None],
+        malformed: Callable[[ConnectionEntry], None],
         open_connections: dict[asyncio.BaseTransport, HttpConnection],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -96,14 +115,14 @@ class HttpConnection(asyncio.Protocol):
             access_log=None,  # type: ignore[arg-type]  # as AppRunner documents it
             auto_decompress=False,
         )
-        handler.malformed = malformed
+        handler.malformed = partial(malformed, entry)
         self._handler: asyncio.Protocol = handler
         self._begun_before = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
         if self._entry.stage is Stage.GONE:  # it had to make room, or the server closes, in the last moment
-            self._handler = asyncio.Protocol()
+            self._handler = _NOBODY
             self.transport.abort()
             return
         self._open_connections[transport] = self
@@ -117,14 +136,14 @@ class HttpConnection(asyncio.Protocol):
             self._bytes += len(data)
             self._lines += data.count(b"\n")
             if self._bytes > MAX_REQUEST_BYTES or self._lines > MAX_REQUEST_LINES:
-                self._malformed()
+                self._malformed(self._entry)
                 self.transport.abort()
                 return
         try:
             self._handler.data_received(data)
         except Exception:  # aiohttp 3.10 lets some of its parser's out
             _log.debug("the input was not HTTP", exc_info=True)
-            self._malformed()
+            self._malformed(self._entry)
             self.transport.abort()
 
     def eof_received(self) -> bool | None:
@@ -153,8 +172,15 @@ class HttpConnection(asyncio.Protocol):
         self._admission.busy(self._entry, now=self._loop.time())
 
     def answered(self) -> None:
-        """Note that the response was sent: the next request is the peer's to send."""
-        self._admission.idle(self._entry, now=self._loop.time())
+        """Note that the response was sent: the next request is the peer's to send, unless it was an upgrade."""
+        if self.transport.get_protocol() is self:
+            self._admission.idle(self._entry, now=self._loop.time())
+        else:
+            self._loop.call_soon(self._free_handler)  # which ends after this request
+
+    def _free_handler(self) -> None:
+        self._handler.connection_lost(None)
+        self._handler = _NOBODY
 
     def begins_session(self, overload: Overload) -> bool:
         """Return whether a session may begin; a second one on a connection only while no other peer is queued."""

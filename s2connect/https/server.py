@@ -139,9 +139,12 @@ class HttpsServer:
             entry,
             self._acceptor.admission,
             server,
-            lambda: self._limiter.charge(entry.network, REFUSED_COST, now=asyncio.get_running_loop().time()),
+            self._charge_malformed,
             self._connections,
         )
+
+    def _charge_malformed(self, entry: ConnectionEntry) -> None:
+        self._limiter.charge(entry.network, REFUSED_COST, now=asyncio.get_running_loop().time())
 
     def release(self, request: web.Request) -> None:
         """Note that the bearer of a request was right, and its connection becomes a session, which bounds it now."""
@@ -199,6 +202,9 @@ class HttpsServer:
             _log.exception("%s failed", request.path)
             return web.Response(status=500)
         finally:
+            current.connection = current.refund = (
+                None  # tasks that were begun meanwhile keep their context, for a session
+            )
             if connection is not None:
                 connection.answered()
 
