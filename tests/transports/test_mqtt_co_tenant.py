@@ -92,6 +92,23 @@ class Site:
         assert self.broker_client.connection is self.first
 
 
+class Listening:
+    """A connection whose texts go straight to a receiver."""
+
+    def __init__(self, connection: Any) -> None:
+        self.channel = connection.channel
+        self.send = connection.send
+        self._texts: asyncio.Queue[str] = asyncio.Queue()
+        self.recv = self._texts.get
+        connection.receive_into(self)
+
+    def text_received(self, text: str) -> None:
+        self._texts.put_nowait(text)
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        self._texts.put_nowait(f"ended: {error}")
+
+
 @pytest.fixture
 async def site(broker: Mosquitto) -> AsyncIterator[Site]:
     async with Site(broker) as made:
@@ -145,11 +162,18 @@ def properties(draw: st.DrawFn) -> Properties:
 packets = st.tuples(st.integers(0, 2), st.booleans(), payloads, properties())
 
 
-def test_no_packet_of_a_co_tenant_ends_more_than_the_session_it_belongs_to(broker: Mosquitto) -> None:
+@pytest.mark.parametrize("received_by", ["recv", "a receiver"])
+def test_no_packet_of_a_co_tenant_ends_more_than_the_session_it_belongs_to(broker: Mosquitto, received_by: str) -> None:
     """One loop, one connection and one honest session for all examples."""
     with asyncio.Runner() as runner:
         site = runner.run(Site(broker).__aenter__())
-        server, _ = site.ends
+        server, client = site.ends
+        if received_by == "a receiver":
+
+            async def listen() -> Any:
+                return Listening(server), Listening(client)
+
+            site.ends = runner.run(listen())
         inbound = server.channel.inbound_topic  # type: ignore[attr-defined]
         target, _ = runner.run(site.open(OTHER))
         attacked = [target.channel.inbound_topic]  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, Packet
-from s2connect.transports.mqtt.paho_client import PahoClient, Stream, WebSocketStream
+from s2connect.transports.mqtt.paho_client import WRITE_BUFFER_BYTES, PahoClient, Stream, WebSocketStream
 from s2connect.transports.mqtt.publish import (
     FAILURE,
     MalformedPublish,
@@ -428,23 +428,22 @@ class BrokerConnection:
     def _take(self, command: int, raw: bytes) -> bool:
         """Handle PUBLISH and PUBACK; return False for what paho reads."""
         kind = command & 0xF0
-        if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
-            self._reason_code = raw[0] if raw else 0
         if kind not in (_PUBLISH, _PUBACK):
+            if kind == _DISCONNECT:  # paho 2.1 does not read a reason code that stands alone
+                self._reason_code = raw[0] if raw else 0
             return False
         if self.lost is not None:
             return True
         try:
             if kind == _PUBLISH:
                 self._receiver.receive(command, raw)
-                return True
-            packet_id, code = read_puback(raw)
+            else:
+                packet_id, code = read_puback(raw)
+                acknowledged = self._unacknowledged.pop(packet_id, None)
+                if acknowledged is not None:
+                    acknowledged(code)
         except MalformedPublish:
             self.abort("the broker breaks MQTT")
-            return True
-        acknowledged = self._unacknowledged.pop(packet_id, None)
-        if acknowledged is not None:
-            acknowledged(code)
         return True
 
     def _answer(self) -> None:
@@ -479,7 +478,7 @@ class BrokerConnection:
 
     def _write(self) -> None:
         """Write everything that is pending, in one piece. paho writes by itself as long as there is room."""
-        if self._stream.can_wait:
+        if self._stream.reading and self._stream.unsent < WRITE_BUFFER_BYTES:
             return
         if self._flush is not None:
             self._flush.cancel()

@@ -66,6 +66,11 @@ class Stream(asyncio.Protocol):
         readable: Called when something can be read, and at the end of the connection.
         idle: Called when all received bytes are handled.
         writable: Called when there is room again.
+
+    Attributes:
+        reading: Received packets are being handled: what is written meanwhile can go out in one piece, at the end.
+        unsent: Bytes that were written and not sent.
+        full: There is no room.
     """
 
     def __init__(
@@ -90,8 +95,8 @@ class Stream(asyncio.Protocol):
         self._incoming = b""
         self._at = 0
         self._outgoing: list[bytes] = []
-        self._unsent = 0
-        self._reading = False
+        self.unsent = 0
+        self.reading = False
         self._ended = False
         self._transport: asyncio.Transport | None = None
         self.full = False
@@ -114,11 +119,11 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand over every packet that is complete."""
-        self._reading = True
+        self.reading = True
         try:
             self._cut(data)
         finally:
-            self._reading = False
+            self.reading = False
         self._idle()
 
     def _cut(self, data: bytes) -> None:
@@ -202,25 +207,15 @@ class Stream(asyncio.Protocol):
         if self.full:
             raise BlockingIOError
         self._outgoing.append(bytes(buffer))
-        self._unsent += len(buffer)
+        self.unsent += len(buffer)
         return len(buffer)
-
-    @property
-    def can_wait(self) -> bool:
-        """True while received packets are handled: what is written meanwhile can go in one, with their answers."""
-        return self._reading and self._unsent < WRITE_BUFFER_BYTES
-
-    @property
-    def unsent(self) -> bool:
-        """True if something was written and not sent."""
-        return self._unsent > 0
 
     def flush(self) -> None:
         """Send what was written."""
         if self._outgoing and self._transport is not None:
             data = b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0]
             self._outgoing.clear()
-            self._unsent = 0
+            self.unsent = 0
             self._write(data)
 
     def _write(self, data: bytes) -> None:
