@@ -272,11 +272,16 @@ class Acceptor:
 
     async def _client_hello(self, connection: socket.socket) -> None:
         """Wait for the whole first record of a client, so that nothing is spent on one that sends a byte of it."""
-        await self._readable(connection)
+        try:
+            record = _whole_record(connection)  # usually it has come already
+        except BlockingIOError:
+            await self._readable(connection)
+            record = _whole_record(connection)
         pause = FIRST_PAUSE
-        while (record := _whole_record(connection)) is None:
+        while record is None:
             await asyncio.sleep(pause)  # the descriptor stays readable, and does not tell when more has come
             pause *= 2
+            record = _whole_record(connection)
         if not is_served(record):
             connection.recv(len(record))  # what is unread would turn the end into a reset, and the alert would be lost
             connection.send(HANDSHAKE_FAILURE)

@@ -55,6 +55,9 @@ CONFIRM_TIMEOUT = 10.0
 MAX_CONTEXTS = 256
 """TLS contexts kept, one for each CA."""
 
+MAX_TOKENS = 1024
+"""Access tokens kept in memory beside the vault."""
+
 UPGRADE_TRIES = 8
 UPGRADE_PAUSE = 1.0
 """Attempts at an offered connection that the server cuts, and the mean pause between them in seconds."""
@@ -80,6 +83,8 @@ class SessionClient:
         self._contexts: dict[bytes, ssl.SSLContext] = {}
         self._standard_only: set[PairKey] = set()
         self._versions = KnownVersions()
+        # The only token that the store has for a pairing: the next session is initiated without reading it again.
+        self._tokens: dict[tuple[PairKey, float], AccessToken] = {}
 
     async def destination(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Destination:
         """Return the destination of requests to the server of a pairing (TRUST-06, TRUST-07).
@@ -165,6 +170,9 @@ class SessionClient:
                 details = _for_websocket(details)
             try:
                 await self._store.keep_token(pairing, token)
+                while len(self._tokens) >= MAX_TOKENS:
+                    del self._tokens[next(iter(self._tokens))]
+                self._tokens[pairing.key, pairing.paired_at] = token
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
                 _log.warning("the old access token could not be removed: %s", error.kind)
@@ -219,14 +227,20 @@ class SessionClient:
             client_node_description=node.description,
             client_endpoint_description=endpoint.description,
         )
-        candidates = await self._store.candidate_tokens(pairing)
-        for token in candidates:
+
+        async def ask(token: AccessToken) -> InitiateSessionResponse | None:
             reply = await http.post(url, version, "initiateSession", request, bearer=token, timeout=INITIATE_TIMEOUT)
             protocols, versions = node.communication_protocols, node.s2_versions
-            accepted = read_initiate_answer(
+            return read_initiate_answer(
                 reply.status, reply.body, offered_protocols=protocols, offered_versions=versions
             )
-            if accepted is not None:
+
+        kept = self._tokens.pop((pairing.key, pairing.paired_at), None)
+        if kept is not None and (accepted := await ask(kept)) is not None:
+            return accepted
+        candidates = await self._store.candidate_tokens(pairing)
+        for token in candidates:
+            if (accepted := await ask(token)) is not None:
                 if len(candidates) > 1:
                     await self._store.keep_token(pairing, token)
                 return accepted

@@ -45,7 +45,7 @@ class OtherMaker:
         bearers: What came with them.
         answers: Status and body to answer an operation with, in place of its own; both may be None for its own.
         busy: How often an operation answers 503 first.
-        missing: How often an operation answers 404 first.
+        first: Statuses with which an operation answers its first requests.
         lacks: Operations (``index``) that it has not.
         token: What it issues as token, of whatever kind.
         versions: How it spells the version that it selects.
@@ -61,7 +61,7 @@ class OtherMaker:
         self.bodies: dict[str, Any] = {}
         self.answers: dict[str, tuple[int | None, Any]] = {}
         self.busy: Counter[str] = Counter()
-        self.missing: Counter[str] = Counter()
+        self.first: dict[str, list[int]] = {}
         self.lacks: set[str] = set()
         self.token = ORDINARY
         self.version: str | None = None
@@ -113,9 +113,8 @@ class OtherMaker:
         if self.busy[operation] > 0:
             self.busy[operation] -= 1
             return web.Response(status=503)
-        if self.missing[operation] > 0:
-            self.missing[operation] -= 1
-            return web.Response(status=404)
+        if self.first.get(operation):
+            return web.Response(status=self.first[operation].pop(0))
         if operation in self.lacks:
             return web.Response(status=404)
         status, own = self._own(operation, body)

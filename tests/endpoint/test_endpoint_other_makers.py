@@ -13,11 +13,12 @@ from uuid import UUID
 
 import pytest
 
-from s2connect import Endpoint, NodeId, Role, Session
+from s2connect import Endpoint, NodeId, Pairing, Role, Session
 from s2connect.diagnostics.findings import Findings
 from s2connect.diagnostics.peers import check_peer, step_of
-from s2connect.errors import IncompatibleApiVersion, PairingExpired, PeerBusy, ProtocolViolation
+from s2connect.errors import AccessRefused, IncompatibleApiVersion, PairingExpired, PeerBusy, ProtocolViolation
 from s2connect.model.proxy import Proxies
+from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.http_client import PairingTimings
 from tests.endpoint.other_maker import CODE, JWT, OtherMaker
@@ -127,10 +128,10 @@ async def test_the_index_is_read_before_the_first_session_and_again_when_the_ver
     await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
     assert await operations_of_a_session(rm, other) == ["index", *SESSION]
     assert await operations_of_a_session(rm, other) == SESSION
-    other.missing["initiateSession"] = 1
+    other.first["initiateSession"] = [404]
     assert await operations_of_a_session(rm, other) == ["initiateSession", "index", *SESSION]
     assert await operations_of_a_session(rm, other) == SESSION
-    other.missing["initiateSession"] = 1
+    other.first["initiateSession"] = [404]
     other.answers["index"] = (200, ["v2"])
     with pytest.raises(IncompatibleApiVersion):
         await operations_of_a_session(rm, other)
@@ -138,6 +139,34 @@ async def test_the_index_is_read_before_the_first_session_and_again_when_the_ver
     with pytest.raises(IncompatibleApiVersion):
         await operations_of_a_session(rm, other)
     assert other.seen == ["index"], "what failed is not remembered"
+
+
+@pytest.mark.rule("SESC-01")
+async def test_the_token_of_the_last_session_is_not_read_again_unless_it_is_refused(
+    rm: Endpoint, other: OtherMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = rm._state.store, list[Pairing]()
+    candidates = store.candidate_tokens
+
+    async def reading(pairing: Pairing) -> list[AccessToken]:
+        read.append(pairing)
+        return await candidates(pairing)
+
+    pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    await operations_of_a_session(rm, other)
+    monkeypatch.setattr(store, "candidate_tokens", reading)
+    assert await operations_of_a_session(rm, other) == SESSION
+    assert not read
+    assert other.bearers["initiateSession"] == other.issued(2)
+    other.first["initiateSession"] = [401]
+    assert await operations_of_a_session(rm, other) == ["initiateSession", *SESSION]
+    assert [one.is_same(pairing) for one in read] == [True]
+    other.first["initiateSession"] = [401, 401]
+    with pytest.raises(AccessRefused):
+        await operations_of_a_session(rm, other)
+    read.clear()
+    assert await operations_of_a_session(rm, other) == SESSION
+    assert read, "what failed is not remembered"
 
 
 @pytest.mark.rule("VER-02", "VER-08")
