@@ -84,6 +84,7 @@ class Fate(StrEnum):
 
 # Python 3.11 looks a member up more slowly than it counts.
 _FORWARDED, _ACKNOWLEDGED, _OK = Fate.FORWARDED, Fate.ACKNOWLEDGED, ReceptionStatusValue.OK
+_UNKNOWN, _LATE = Acknowledged.UNKNOWN, Acknowledged.LATE
 
 _SHORT: Final = 400
 """Bytes below which a text that names the type of a ReceptionStatus is taken for one, until it is read."""
@@ -307,7 +308,7 @@ class Relay:
         subject, sender = message.subject_id or NIL_ID, self._sides[side].other
         of = self._sides[sender]
         found = of.ledger.acknowledged(subject)
-        if found is Acknowledged.UNKNOWN:
+        if found is _UNKNOWN:
             of.counts[Fate.STRAY] += 1
             return []
         kind = of.types.pop(subject, None)
@@ -316,7 +317,7 @@ class Relay:
         if self._looks_back:
             ok = message.status == _OK
             self._conversations[sender].answered(sender, subject, ok=ok, now=self._wall())
-        if found is Acknowledged.LATE:
+        if found is _LATE:
             of.counts[Fate.LATE] += 1
             _log.debug("link %s: a ReceptionStatus of the %s came late", self.counters.name, side)
             return []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from s2connect.messages.base import IdentifiedMessage, S2Message
-from s2connect.messages.catalogue import MESSAGES, data_model, parse_message, read_typed, read_whole
+from s2connect.messages.catalogue import MESSAGES, data_model, read_typed, read_whole
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import HANDSHAKES, NIL_ID, InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.general import SelectControlType
@@ -24,6 +23,9 @@ MAX_IN_FLIGHT: Final = 256
 MAX_IN_FLIGHT_CHARACTERS: Final = 1024 * 1024
 """The same in characters, but for the newest message: typed, they take a dozen times that in memory, and a message that
 follows them may need all of them to be looked at."""
+
+# Python 3.11 looks members of an enumeration up slowly, and these are needed for every message.
+_ENVELOPE, _SCHEMA, _RULES, _OK = Check.ENVELOPE, Check.SCHEMA, Check.RULES, ReceptionStatusValue.OK
 
 
 class ValidationResult(NamedTuple):
@@ -47,7 +49,7 @@ class ValidationResult(NamedTuple):
     @property
     def ok(self) -> bool:
         """True if the message is accepted."""
-        return self.status is ReceptionStatusValue.OK
+        return self.status is _OK
 
 
 class Conversation:
@@ -73,7 +75,7 @@ class Conversation:
         self._history = History()
         self._if_all_taken: History | None = None
         self._version = version if check is Check.ENVELOPE else data_model(version)
-        self._in_flight: OrderedDict[tuple[Role, str], tuple[IdentifiedMessage, int]] = OrderedDict()
+        self._in_flight: dict[tuple[Role, str], tuple[IdentifiedMessage, int]] = {}
         self._in_flight_characters = 0
 
     @staticmethod
@@ -83,7 +85,7 @@ class Conversation:
 
     def read(self, text: str) -> Message:
         """Read a received text, at once as far as :meth:`validate` needs it. The errors are those of read_message."""
-        return read_message(text) if self.check is Check.ENVELOPE else read_whole(text, self._version)
+        return read_message(text) if self.check is _ENVELOPE else read_whole(text, self._version)
 
     def validate(
         self, sender: Role, message: Message, *, now: datetime | None = None, strict: bool = False
@@ -104,14 +106,14 @@ class Conversation:
         if message.type in HANDSHAKES:
             no_handshakes = f"MSG-01: S2 Connect sessions have no {message.type}"
             return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, no_handshakes, identifier)
-        if self.check is Check.ENVELOPE:
-            return ValidationResult(ReceptionStatusValue.OK, None, identifier)
+        if self.check is _ENVELOPE:
+            return ValidationResult(_OK, None, identifier)
         try:
             parsed, tolerated = read_typed(message, self._version, strict=strict)
         except InvalidMessage as error:
             return ValidationResult(error.status, error.label, error.subject_id)
-        if self.check is Check.SCHEMA:
-            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
+        if self.check is _SCHEMA:
+            return ValidationResult(_OK, None, identifier, parsed, tolerated)
         problem = self.state.problem(sender, message.type)
         if problem and (strict or not self.state.is_late(sender, message.type)):
             return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, problem, identifier, parsed, tolerated)
@@ -119,11 +121,11 @@ class Conversation:
         if not found or not _has_error(found):
             found += self._in_history(sender, parsed, now)
         if not found:
-            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, tolerated)
+            return ValidationResult(_OK, None, identifier, parsed, tolerated)
         errors = [finding for finding in found if finding.rule.severity is Severity.ERROR]
         warnings = (*tolerated, *(finding for finding in found if finding.rule.severity is Severity.WARNING))
         if not errors:
-            return ValidationResult(ReceptionStatusValue.OK, None, identifier, parsed, warnings)
+            return ValidationResult(_OK, None, identifier, parsed, warnings)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         label = f"{with_value(errors[0], message.body)}{more}"
         return ValidationResult(ReceptionStatusValue.INVALID_CONTENT, label, identifier, parsed, warnings)
@@ -145,9 +147,11 @@ class Conversation:
             return
         if self._if_all_taken is not None:
             self._if_all_taken.accept(sender, parsed, now)
-        self._landed(sender, parsed.message_id)
+        key = sender, parsed.message_id
+        if key in self._in_flight:
+            self._landed(*key)
         size = len(message.text) if isinstance(message, Message) else 0
-        self._in_flight[sender, parsed.message_id] = parsed, size
+        self._in_flight[key] = parsed, size
         self._in_flight_characters += size
         while len(self._in_flight) > MAX_IN_FLIGHT or (
             self._in_flight_characters > MAX_IN_FLIGHT_CHARACTERS and len(self._in_flight) > 1
@@ -176,11 +180,11 @@ class Conversation:
 
     def _identified(self, message: Message | S2Message) -> IdentifiedMessage | None:
         """Return the typed message; None where nothing follows from it."""
-        if self.check is not Check.RULES:
+        if self.check is not _RULES:
             return None
         if isinstance(message, Message):
             try:
-                message = parse_message(message, self._version)
+                message = read_typed(message, self._version).parsed
             except InvalidMessage:
                 return None
         return message if isinstance(message, IdentifiedMessage) else None

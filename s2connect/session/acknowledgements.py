@@ -24,6 +24,9 @@ class Acknowledged(Enum):
     """To nothing that was sent, or to something that was acknowledged before."""
 
 
+_EXPECTED = Acknowledged.EXPECTED  # Python 3.11 looks a member up slowly
+
+
 class Acknowledgements:
     """The ledger of sent messages: oldest first, bounded, and a memory of those that were given up."""
 
@@ -57,7 +60,7 @@ class Acknowledgements:
     def acknowledged(self, message_id: str) -> Acknowledged:
         """Note a ReceptionStatus that has come."""
         if self._waiting.pop(message_id, None) is not None:
-            return Acknowledged.EXPECTED
+            return _EXPECTED
         if message_id in self._given_up:
             del self._given_up[message_id]
             return Acknowledged.LATE
