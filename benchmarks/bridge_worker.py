@@ -204,6 +204,8 @@ class Ends:
             for at in ready:
                 self._wires.append(await near(self._task, at, self._stack))
                 await self._settle(self._wires[-1])
+            if len(self._wires) > 1:  # aiohttp answers a ping only while it is read from
+                await asyncio.gather(*(self._exchange(wire) for wire in self._wires))
             return {}
         if "per_second" in question:
             return await at_rate([partial(self._exchange, wire) for wire in self._wires], question)

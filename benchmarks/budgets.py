@@ -136,7 +136,12 @@ BUDGETS: Final = (
         for count in (4_000, 10_000)
     ),
     *_fleets(),
-    Budget(theme="memory", figure="session after 1,000 messages each way, rules: more than idle", unit="KB", limit=40),
+    Budget(
+        theme="memory",
+        figure="session after 1,000 messages, 100 of them instructions, rules: more than idle",
+        unit="KB",
+        limit=40,
+    ),
     Budget(theme="memory", figure="server per idle WSS session, asyncio", unit="KB", limit=50),
     Budget(theme="start", figure="import of the client path", unit="ms", limit=0.40, peer=S2AUTH),
     Budget(theme="start", figure="memory after the import of the client path", unit="MB", limit=0.28, peer=S2AUTH),

@@ -30,6 +30,7 @@ def _service(home: Path) -> Iterator[None]:
     finally:
         process.stdin.close()  # which stops it
         process.stdout.read()
+        process.stdout.close()
         process.wait()
 
 

@@ -62,8 +62,8 @@ def _bare(sessions: int) -> float:
         return grown / (PROCESSES * share)
 
 
-def _used(sessions: int, messages: int) -> float:
-    """Return bytes that a session of the server has grown by after so many messages in each direction."""
+def _used(sessions: int, of_device: int, of_manager: int) -> float:
+    """Return bytes that a session of the server has grown by after so many messages of each end."""
     with workspace() as directory, ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(2))
         task = {"what": "session", "directory": str(directory), "deflate": False}
@@ -77,7 +77,8 @@ def _used(sessions: int, messages: int) -> float:
             server.ask(message=SELECTION, latest=count)
             crowd.ask(message=READ["medium"])
             before: int = server.ask()["bytes"]
-            asked = [threads.submit(end.ask, count=messages, latest=count) for end in (crowd, server)]
+            ends = ((crowd, of_device), (server, of_manager))
+            asked = [threads.submit(end.ask, count=messages, latest=count) for end, messages in ends]
             for one in asked:
                 one.result()
             after: int = server.ask()["bytes"]
@@ -97,6 +98,9 @@ def measure(effort: Effort) -> Iterator[Row]:
         yield Row(figure, "KB", ours / 1000, "websockets", _bare(sessions) / 1000)
         waited = f"after {TWO_PINGS} s" if effort.kind == "whole" else "at once"
         yield Row(f"idle sessions lost {waited}, of {sessions + WARM}", "", lost)
-    messages, smaller = effort.pick(1000, 1000, 300), "" if effort.kind != "piece" else "300 messages"
-    used = _used(effort.pick(100, 30, 20), messages)
-    yield Row("session after 1,000 messages each way, rules: more than idle", "KB", used / 1000, smaller=smaller)
+    count = effort.pick(100, 30, 20)
+    used = _used(count, 900, 100) / 1000
+    yield Row("session after 1,000 messages, 100 of them instructions, rules: more than idle", "KB", used)
+    if effort.peers:
+        used = _used(count, 1000, 1000) / 1000
+        yield Row("session after 1,000 messages of the device and 1,000 instructions: more than idle", "KB", used)

@@ -35,9 +35,9 @@ class Watch:
 
     def __init__(self, stack: AsyncExitStack, sessions: Callable[[], int]) -> None:
         self._lags: list[float] = []
-        self._pause = 0.0
+        self._pause = self._pause_cpu = 0.0
         self._collections = [0, 0, 0]
-        self._began = 0.0
+        self._began = self._began_cpu = 0.0
         gc.callbacks.append(self._collecting)
         stack.callback(gc.callbacks.remove, self._collecting)
         stack.callback(asyncio.create_task(self._watch(), name="benchmark-lag").cancel)
@@ -47,9 +47,10 @@ class Watch:
 
     def _collecting(self, phase: str, details: dict[str, int]) -> None:
         if phase == "start":
-            self._began = time.perf_counter()
+            self._began, self._began_cpu = time.perf_counter(), time.thread_time()
         else:
             self._pause = max(self._pause, time.perf_counter() - self._began)
+            self._pause_cpu = max(self._pause_cpu, time.thread_time() - self._began_cpu)
             self._collections[details["generation"]] += 1
 
     async def _watch(self) -> None:
@@ -61,7 +62,8 @@ class Watch:
 
     def take(self) -> Task:
         seen, self._lags = self._lags or [0.0], []
-        pause, self._pause = self._pause, 0.0
+        pauses = {"gc_max": self._pause, "gc_cpu": self._pause_cpu}
+        self._pause = self._pause_cpu = 0.0
         collections, self._collections = self._collections, [0, 0, 0]
         lags = {"lag_max": max(seen), "lag_p99": percentile(seen, 0.99), "lag_p50": percentile(seen, 0.5)}
-        return lags | {"gc_max": pause, "gc_runs": collections, "cpu": time.process_time()}
+        return lags | pauses | {"gc_runs": collections, "cpu": time.process_time()}
