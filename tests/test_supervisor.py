@@ -419,12 +419,6 @@ ALLOWED = {
         "__init__": "one a connection without callbacks of its own: it reports its own failure and ends the connection",
         "_resumed_or_closed": "its function awaits it",
     },
-    "transports/websocket_connection.py": {
-        "__init__": "the heartbeat, once a connection: it reports its own failure and ends the connection",
-        "_expel": "closes the connection, which is cut where that fails",
-    },
-    "transports/websocket_server.py": {"_room": "whoever sends awaits it"},
-    "transports/websocket_client.py": {"_ping": "no task: the library's future"},
     "session/session.py": {
         "_write_later": "while something waits to be written: it reports its own failure and ends the session",
         "_close_soon": "the end, once a session, which waits for it: it reports its own failure",

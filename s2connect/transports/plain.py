@@ -15,7 +15,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
@@ -36,8 +36,9 @@ from s2connect.transports.base import (
     Trust,
 )
 from s2connect.transports.offers import digest
-from s2connect.transports.websocket_client import WebSocketClientConnection, open_client
-from s2connect.transports.websocket_server import WebSocketServerConnection, accept, bearer_of, wants_upgrade
+from s2connect.transports.websocket_client import open_client
+from s2connect.transports.websocket_connection import WebSocketConnection
+from s2connect.transports.websocket_server import accept, bearer_of, upgraded, wants_upgrade
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -87,7 +88,7 @@ class PlainConnection(Connection):
 
     def __init__(
         self,
-        websocket: WebSocketClientConnection | WebSocketServerConnection,
+        websocket: WebSocketConnection,
         handshake: PlainHandshake,
         received: Iterable[str],
         name: str,
@@ -211,7 +212,7 @@ class _Visitor:
 
     name: str
     address: str
-    deadline: asyncio.Timeout | None = None
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class PlainAcceptor:
@@ -279,7 +280,7 @@ class PlainAcceptor:
         schemes = [("Bearer", tokens), ('Basic realm="S2", charset="UTF-8"', logins)]
         self._challenge = ", ".join(scheme for scheme, given in schemes if given is not None)
         self.by_path = by_path
-        self._connected: dict[WebSocketServerConnection, _Visitor] = {}
+        self._connected: dict[WebSocketConnection, _Visitor] = {}
         self._pending: set[_Visitor] = set()
         self._ready: deque[tuple[_Visitor, PlainConnection]] = deque()
         self._changed = asyncio.Event()
@@ -295,23 +296,21 @@ class PlainAcceptor:
 
     async def __anext__(self) -> PlainConnection:
         """Wait for the next connection. Cancel-safe."""
-        while True:
-            while not self._ready:
-                if self._closed:
-                    raise StopAsyncIteration
-                self._changed.clear()
-                await self._changed.wait()
-            visitor, connection = self._ready.popleft()
-            assert visitor.deadline is not None
-            if not visitor.deadline.expired():
-                visitor.deadline.reschedule(None)
-                self._pending.discard(visitor)
-                return connection
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        visitor, connection = self._ready.popleft()
+        visitor.claimed.set()
+        self._pending.discard(visitor)
+        return connection
 
     async def close(self) -> None:
         """Refuse further clients, end the iteration and every connection. Idempotent, bounded to a few seconds."""
         self._closed = True
-        self._ready.clear()
+        while self._ready:
+            self._ready.popleft()[0].claimed.set()
         self._changed.set()
         await asyncio.gather(*(websocket.close(GOING_AWAY) for websocket in tuple(self._connected)))
 
@@ -341,7 +340,7 @@ class PlainAcceptor:
             if self._admission is not None and (refusal := await self._admission(name)) is not None:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
-            websocket = await accept(request, info, compression=self._compression)
+            websocket = accept(request, info, compression=self._compression)
             if self.by_path:
                 replaced = [old for old, known in self._connected.items() if known.name == name]
                 await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
@@ -357,23 +356,26 @@ class PlainAcceptor:
                 self._connected.pop(websocket, None)
         finally:
             self._pending.discard(visitor)
-        return websocket.response
+        return upgraded()
 
-    async def _receive(self, visitor: _Visitor, websocket: WebSocketServerConnection) -> None:
+    async def _receive(self, visitor: _Visitor, websocket: WebSocketConnection) -> None:
         connection = await _shake_hands(websocket, self._role, self._versions, visitor.name)
         if self._closed:
             return
         entry = visitor, connection
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT) as visitor.deadline:
+            async with asyncio.timeout(CLAIM_TIMEOUT):
                 self._ready.append(entry)
                 self._changed.set()
-                await websocket.closed.wait()
+                await visitor.claimed.wait()  # also of a client that has gone: what it sent is still to be received
         except TimeoutError:
-            _log.warning("No application takes the connection of %s", for_display(visitor.name))
+            if not visitor.claimed.is_set():
+                _log.warning("No application takes the connection of %s", for_display(visitor.name))
+                return
         finally:
             if entry in self._ready:
                 self._ready.remove(entry)
+        await websocket.wait_closed()
 
     def _visitor(self, request: web.Request, path_id: str | None) -> _Visitor | int:
         """Return the client of a request, or the HTTP status that refuses it."""
@@ -410,7 +412,7 @@ class PlainAcceptor:
 
 
 async def _shake_hands(
-    websocket: WebSocketClientConnection | WebSocketServerConnection,
+    websocket: WebSocketConnection,
     role: Role,
     versions: tuple[str, ...] | None,
     name: str,

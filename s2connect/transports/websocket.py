@@ -1,4 +1,4 @@
-"""WebSocket, the transport of the standard: aiohttp as communication server, websockets as communication client."""
+"""WebSocket, the transport of the standard: websockets, with aiohttp's upgrade as communication server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from s2connect.model.common import WEBSOCKET, MalformedMessage
 from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
-from s2connect.transports.base import GOING_AWAY, Connection, ConnectionInfo, Offer, Trust
+from s2connect.transports.base import Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.offers import OpenOffers
 from s2connect.transports.websocket_client import open_client
-from s2connect.transports.websocket_server import accept, bearer_of, wants_upgrade
+from s2connect.transports.websocket_server import accept, bearer_of, upgraded, wants_upgrade
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -66,7 +66,9 @@ class WebSocketTransport:
         return Offer(details, future)
 
     async def handler(self, request: web.Request, *, accepted: Callable[[], None] | None = None) -> web.StreamResponse:
-        """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02), then stay until the end.
+        """Serve the URL's path on aiohttp: check the token before the upgrade (WS-02).
+
+        It returns after the upgrade: a session needs no task here, and ends by its connection.
 
         Args:
             request: The request.
@@ -87,17 +89,11 @@ class WebSocketTransport:
             accepted()
         info, future = offer
         try:
-            connection = await accept(request, info, compression=self._compression)
+            future.set_result(accept(request, info, compression=self._compression))
         except BaseException:
             future.cancel()
             raise
-        try:
-            if not future.done():
-                future.set_result(connection)
-                await connection.closed.wait()
-        finally:
-            await connection.close(GOING_AWAY)
-        return connection.response
+        return upgraded()
 
     async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Connection:
         """Connect as communication client. See :meth:`Transport.connect`; cancel-safe."""

@@ -4,142 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed as WebSocketClosed
+from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from s2connect.certs.tls import describe_tls_error
-from s2connect.errors import (
-    ConnectionClosed,
-    NotReachable,
-    PeerBusy,
-    PeerTimeout,
-    ProtocolViolation,
-    SessionRefused,
-)
+from s2connect.errors import NotReachable, PeerBusy, PeerTimeout, ProtocolViolation, SessionRefused
+from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
-from s2connect.transports.base import (
-    ABNORMAL_CLOSURE,
-    MAX_MESSAGE_BYTES,
-    MESSAGE_TOO_BIG,
-    NORMAL_CLOSURE,
-    ConnectionInfo,
-    Trust,
-)
-from s2connect.transports.frame_budget import FrameBudget
-from s2connect.transports.websocket_connection import WebSocketConnection
+from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
+from s2connect.transports.websocket_connection import DiscreetLogger, WebSocketConnection
+from s2connect.transports.websocket_deflate import ClientDeflate
 
-_DEFLATE = ClientPerMessageDeflateFactory(
-    server_max_window_bits=11, client_max_window_bits=11, compress_settings={"memLevel": 3}
-)
-"""WS-03: compression with a window of 2 KiB takes 25 KB of memory per connection and costs short messages little."""
+_is_success = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
 
 _BUSY_STATUS: Final = 429
 
 OPEN_TIMEOUT = 20.0
 """Seconds for name, TCP, TLS and upgrade; less than a token lives (SES-04)."""
 
-
-class WebSocketClientConnection(WebSocketConnection):
-    """Connection of the communication client, on websockets. Made by :func:`open_client`."""
-
-    def __init__(self, info: ConnectionInfo, socket: ClientConnection) -> None:
-        self._socket = socket
-        assert isinstance(socket, _BoundedClient)
-        self._short_cut = _has_short_cut(socket)
-        super().__init__(info, socket.transport, socket.frames)
-
-    async def _receive(self) -> str | None:
-        try:
-            data = await self._socket.recv()
-        except WebSocketClosed as error:
-            ours = error.sent is not None and not error.rcvd_then_sent and error.sent.code == MESSAGE_TOO_BIG
-            raise self._too_big() if ours else _closed(error) from None
-        if isinstance(data, str):
-            return data
-        return await self._binary()
-
-    async def _transmit(self, text: str) -> None:
-        socket = self._socket
-        try:
-            if self._short_cut and socket.protocol.state is State.OPEN and not socket.paused:
-                # The usual case goes past the contexts of the library's send, which cost more than the frame.
-                socket.protocol.send_text(text.encode())
-                socket.send_data()
-                if socket.paused:
-                    await self._wait(socket.drain())
-            else:
-                await self._wait(socket.send(text))
-        except WebSocketClosed as error:
-            raise _closed(error) from None
-        except OSError:
-            raise ConnectionClosed(ABNORMAL_CLOSURE) from None
-
-    async def _ping(self) -> None:
-        asyncio.ensure_future(await self._socket.ping()).add_done_callback(self._ponged)
-
-    def _ponged(self, pong: asyncio.Future[float]) -> None:
-        if not pong.cancelled() and pong.exception() is None:
-            self._watch.heard(self._loop.time())
-
-    async def _farewell(self, code: int, reason: str) -> None:
-        await self._socket.close(code, reason)
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Longest head of a proxy's response."""
 
 
-def _has_short_cut(socket: ClientConnection) -> bool:
-    """Return whether the library has the undocumented parts by which ``_transmit`` bypasses ``send``."""
-    return all(hasattr(socket, name) for name in ("send_data", "paused", "drain"))
-
-
-def _closed(error: WebSocketClosed) -> ConnectionClosed:
-    frame = error.rcvd if error.rcvd_then_sent or error.sent is None else error.sent
-    if frame is None:
-        return ConnectionClosed(ABNORMAL_CLOSURE)
-    return ConnectionClosed(NORMAL_CLOSURE if frame.code == 1005 else frame.code, frame.reason)
-
-
-class _DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
-    """Keeps websockets from logging headers, among them the token, whatever level is set (SEC-01)."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name of the standard library
-        return level > logging.DEBUG and super().isEnabledFor(level)
-
-
-class _BoundedClient(ClientConnection):
-    """Counts frames, and cuts the connection when the other side does not finish a close handshake of the library."""
-
-    _cut: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.frames = FrameBudget(self.loop.time(), after_head=True)
-        super().connection_made(transport)
-        self.frames.on_exceeded = self.transport.abort
-
-    def data_received(self, data: bytes) -> None:
-        if not self.frames.feed(data, now=self.loop.time()):
-            return
-        super().data_received(data)
-        if self.protocol.state is not State.OPEN and self._cut is None and self.protocol.close_expected():
-            self._cut = self.loop.call_later(self.close_timeout or 0.0, self.transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._cut is not None:
-            self._cut.cancel()
-
-
-class _Connect(connect):
-    """``connect`` that follows no redirect: the URL is that of the pairing's server."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
+_logger = DiscreetLogger(logging.getLogger("websockets.client"))
+_deflate = ClientDeflate()
 
 
 async def open_client(
@@ -150,7 +45,7 @@ async def open_client(
     token: Secret | None,
     scheme: str = "Bearer",
     trust: Trust | None,
-) -> WebSocketClientConnection:
+) -> WebSocketConnection:
     """Connect; redirects are not followed. Cancel-safe.
 
     The token goes into the header ``Authorization``, which no proxy sees. ``trust`` says how the server is
@@ -162,36 +57,86 @@ async def open_client(
         SessionRefused: The server refused the token.
         ProtocolViolation: The server does not open a WebSocket.
     """
-    headers = {} if token is None else {"Authorization": f"{scheme} {token.reveal()}"}
-    proxy = trust.proxy if trust is not None else None
-    end = WebSocketClientConnection.close_timeout
-    options: dict[str, Any] = {}
-    if proxy is None:
-        options = {"host": (trust.address if trust is not None else None) or url.host, "port": url.port}
-    if trust is not None:
-        options |= {"ssl": trust.context, "server_hostname": url.host, "ssl_shutdown_timeout": end}
+    protocol = ClientProtocol(
+        parse_uri(url), extensions=[_deflate] if compression else None, max_size=MAX_MESSAGE_BYTES, logger=_logger
+    )
+    request = protocol.connect()
+    request.headers["User-Agent"] = "s2connect"
+    if token is not None:
+        request.headers["Authorization"] = f"{scheme} {token.reveal()}"
+    protocol.send_request(request)
+    connection = WebSocketConnection(info, protocol)
+    assert connection.opening is not None
     try:
-        socket = await _Connect(
-            url,
-            additional_headers=headers,
-            user_agent_header="s2connect",
-            create_connection=_BoundedClient,
-            compression=None,
-            extensions=[_DEFLATE] if compression else None,
-            max_size=MAX_MESSAGE_BYTES,
-            open_timeout=OPEN_TIMEOUT,
-            close_timeout=end,
-            ping_interval=None,
-            proxy=proxy.reveal_url() if proxy is not None else None,
-            logger=_DiscreetLogger(logging.getLogger("websockets.client")),
-            **options,
-        )
-    except Exception as error:
-        mapped = _connect_error(error, url.host, url.port)
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            await _connect(connection, url, trust)
+            await connection.opening
+    except BaseException as error:
+        connection.abort()
+        mapped = _connect_error(error, url.host, url.port) if isinstance(error, Exception) else None
         if mapped is None:
             raise
         raise mapped from error
-    return WebSocketClientConnection(info, socket)
+    return connection
+
+
+async def _connect(
+    connection: WebSocketConnection, url: WebSocketUrl | UnencryptedWebSocketUrl, trust: Trust | None
+) -> None:
+    """Connect to the server, with TLS where there is trust."""
+    loop = asyncio.get_running_loop()
+    if trust is None:
+        await loop.create_connection(lambda: connection, url.host, url.port)
+        return
+    tls: dict[str, Any] = {
+        "server_hostname": url.host,
+        "ssl_shutdown_timeout": connection.close_timeout,
+    }
+    proxy = trust.proxy
+    if proxy is None:
+        await loop.create_connection(lambda: connection, trust.address or url.host, url.port, ssl=trust.context, **tls)
+        return
+    transport, tunnel = await loop.create_connection(lambda: _Tunnel(proxy, url), proxy.host, proxy.port)
+    try:
+        await tunnel.opened
+        secured = await loop.start_tls(transport, connection, trust.context, **tls)
+    except BaseException:
+        transport.abort()
+        raise
+    if secured is None:
+        raise ConnectionResetError
+    connection.connection_made(secured)
+
+
+class _Tunnel(asyncio.Protocol):
+    """Protocol that asks a proxy for the way to a server; ``opened`` is done once there is one."""
+
+    def __init__(self, proxy: Proxy, url: WebSocketUrl | UnencryptedWebSocketUrl) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        target = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: s2connect"]
+        if (authorization := proxy.reveal_authorization()) is not None:
+            lines.append(f"Proxy-Authorization: {authorization}")
+        self._request = "\r\n".join([*lines, "", ""]).encode("ascii")
+        self._head = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        if self.opened.done():
+            return
+        if not _is_success.match(self._head[: len(b"HTTP/1.1 200 ")]) and len(self._head) >= len(b"HTTP/1.1 200 "):
+            self.opened.set_exception(InvalidHandshake("the proxy refuses"))
+        elif b"\r\n\r\n" in self._head:
+            self.opened.set_result(None)
+        elif len(self._head) > MAX_HEAD_BYTES:
+            self.opened.set_exception(InvalidHandshake("the proxy did not answer in HTTP"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionResetError())
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

@@ -15,10 +15,10 @@ from aiohttp import web
 
 from s2connect.model.common import NodeId
 from s2connect.model.url import WebSocketUrl
+from s2connect.transports import websocket_client, websocket_server
 from s2connect.transports.base import Connection, ConnectionInfo, Trust
 from s2connect.transports.websocket import WebSocketTransport
-from s2connect.transports.websocket_client import WebSocketClientConnection
-from s2connect.transports.websocket_server import WebSocketServerConnection
+from s2connect.transports.websocket_connection import WebSocketConnection
 
 CEM = NodeId(UUID(int=1))
 RM = NodeId(UUID(int=2))
@@ -76,10 +76,18 @@ def rig(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         **options: Any,
     ) -> AsyncIterator[Rig]:
         server_context, client_context = contexts(authority, "device.local")
-        for name, seconds in (timings or {}).items():
-            monkeypatch.setattr(WebSocketServerConnection, name, seconds)
-        for name, seconds in ((timings if client_timings is None else client_timings) or {}).items():
-            monkeypatch.setattr(WebSocketClientConnection, name, seconds)
+        standing: list[WebSocketConnection] = []
+
+        class Kept(WebSocketConnection):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                standing.append(self)
+
+        for module, own in (
+            (websocket_server, timings),
+            (websocket_client, timings if client_timings is None else client_timings),
+        ):
+            monkeypatch.setattr(module, "WebSocketConnection", type("Timed", (Kept,), own or {}))
         server = WebSocketTransport(lambda: url, compression=compression, **options)
         client = WebSocketTransport(compression=compression, **options)
         app = web.Application()
@@ -95,5 +103,9 @@ def rig(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         finally:
             await server.close()
             await runner.cleanup()
+            for connection in standing:
+                connection.abort()
+                if hasattr(connection, "_transport"):
+                    await connection.wait_closed()
 
     return make

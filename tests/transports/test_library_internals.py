@@ -14,12 +14,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from websockets.asyncio.client import ClientConnection
 
 from s2connect.https import connection as connection_module
-from s2connect.transports import websocket_client, websocket_connection, websocket_server
-from s2connect.transports.websocket_client import WebSocketClientConnection
-from s2connect.transports.websocket_server import WebSocketServerConnection
+from s2connect.transports import websocket_connection
 
 
 async def exchange(server: Any, client: Any) -> None:
@@ -71,21 +68,6 @@ assert asyncio.run(garbage()) == 0
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-async def test_aiohttp_has_the_compressor_that_is_not_kept(rig: Any) -> None:
-    async with rig() as made:
-        server, client = await made.pair()
-        assert isinstance(server, WebSocketServerConnection)
-        assert server._window_bits, "the two agreed on compression"
-        assert server._socket._writer.compress == 0, "WebSocketResponse._writer.compress"  # type: ignore[union-attr]
-        await exchange(server, client)
-
-
-async def test_aiohttp_keeps_early_frames_where_they_are_looked_for() -> None:
-    server = web.Server(lambda _: None)  # type: ignore[arg-type,return-value]
-    handler = web.RequestHandler(server, loop=asyncio.get_running_loop())
-    assert handler._message_tail == b"", "RequestHandler._message_tail"
-
-
 async def test_aiohttp_asks_its_protocol_how_errors_are_answered_and_logged() -> None:
     for name in ("handle_error", "log_exception"):
         assert callable(getattr(web.RequestHandler, name, None)), f"RequestHandler.{name}"
@@ -93,30 +75,8 @@ async def test_aiohttp_asks_its_protocol_how_errors_are_answered_and_logged() ->
     assert hasattr(web.RequestHandler, "transport"), "BaseProtocol.transport"
 
 
-async def test_websockets_has_the_short_cut_past_its_send(rig: Any) -> None:
-    async with rig() as made:
-        server, client = await made.pair()
-        assert isinstance(client, WebSocketClientConnection)
-        assert client._short_cut, "ClientConnection.send_data, .paused, .drain"
-        for name in ("send_text", "close_expected", "state"):
-            assert hasattr(client._socket.protocol, name), f"Protocol.{name}"
-        for name in ("connection_made", "data_received", "connection_lost"):
-            assert callable(getattr(ClientConnection, name, None)), f"ClientConnection.{name}"
-        await exchange(server, client)
-
-
-@pytest.mark.parametrize("gone", ["websockets' short cut", "asyncio's buffers", "aiohttp's compressor"])
-async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
-    if gone == "websockets' short cut":
-        monkeypatch.setattr(websocket_client, "_has_short_cut", lambda _: False)
-    elif gone == "asyncio's buffers":
-        monkeypatch.setattr(websocket_connection, "set_tls_buffer", lambda _: False)
-    else:
-
-        def without(thing: Any, name: str, default: Any) -> Any:
-            return default if name == "_writer" else getattr(thing, name, default)
-
-        monkeypatch.setattr(websocket_server, "getattr", without, raising=False)
+async def test_without_them_connections_work_all_the_same(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_connection, "set_tls_buffer", lambda _: False)
     async with rig() as made:
         await exchange(*await made.pair())
 

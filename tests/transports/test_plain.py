@@ -375,7 +375,7 @@ async def test_a_peer_that_is_gone_before_its_late_handshake_is_answered_is_stil
 
     async with raw_server(manager) as url:
         rm = await connect_plain(url, role=Role.RM, local=RM)
-        await rm._websocket._socket.wait_closed()  # type: ignore[attr-defined]
+        await rm._websocket.wait_closed()  # type: ignore[attr-defined]
         assert await rm.recv() == SELECT
         with pytest.raises(ConnectionClosed):
             await rm.recv()

@@ -34,10 +34,11 @@ from s2connect.model.session_init import CommunicationDetails, WebSocketCommunic
 from s2connect.model.url import WebSocketUrl
 from s2connect.session.session import Session
 from s2connect.supervisor import FailureLog
-from s2connect.transports import offers, websocket_client
+from s2connect.transports import offers, websocket, websocket_client
 from s2connect.transports.base import MAX_MESSAGE_BYTES, PING_INTERVAL, ConnectionInfo, Trust
 from s2connect.transports.websocket_client import OPEN_TIMEOUT
 from s2connect.transports.websocket_connection import MAX_BINARY_FRAMES, PEER_TIMEOUT, PeerWatch
+from s2connect.transports.websocket_server import accept
 from tests.waits import at_most, slowed, until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -152,7 +153,7 @@ async def test_deflate_is_on_by_default_and_can_be_off(rig: Any, compression: bo
 async def test_our_client_offers_deflate(rig: Any) -> None:
     async with rig() as made:
         server, client = await made.pair()
-        assert [extension.name for extension in client._socket.protocol.extensions] == ["permessage-deflate"]
+        assert [extension.name for extension in client._protocol.extensions] == ["permessage-deflate"]
         await asyncio.gather(server.close(), client.close())
 
 
@@ -247,15 +248,12 @@ async def test_the_longest_message_passes_and_one_byte_more_ends_with_1009_and_a
 async def test_a_client_that_goes_while_it_is_answered_is_no_error(
     rig: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prepare = web.WebSocketResponse.prepare
-
-    async def late(self: web.WebSocketResponse, request: web.Request) -> Any:
+    def late(request: web.Request, info: ConnectionInfo, *, compression: bool) -> Any:
         assert request.transport is not None
         request.transport.abort()
-        await until(lambda: request.transport is None)
-        return await prepare(self, request)
+        return accept(request, info, compression=compression)
 
-    monkeypatch.setattr(web.WebSocketResponse, "prepare", late)
+    monkeypatch.setattr(websocket, "accept", late)
     async with rig() as r:
         offer = r.server.offer(MINE)
         with pytest.raises(NotReachable):
@@ -266,20 +264,21 @@ async def test_a_client_that_goes_while_it_is_answered_is_no_error(
 
 
 def test_the_watch_counts_only_silence_that_was_listened_to() -> None:
-    watch = PeerWatch()
-    assert watch.silence(1000) == 0
-    watch.listen(0)
+    watch = PeerWatch(0)
     assert watch.silence(10) == 10
     watch.stop(10)
+    assert watch.silence(50) == 10
     watch.listen(100)
     assert watch.silence(105) == 15
     watch.heard(106)
     assert watch.silence(107) == 1
     watch.stop(108)
+    watch.stop(109)
     assert watch.silence(500) == 2
-    watch.listen(500)
-    watch.served()
+    watch.heard(500)
     assert watch.silence(600) == 0
+    watch.listen(600)
+    assert watch.silence(601) == 1
 
 
 @pytest.mark.rule("WS-04")
@@ -328,7 +327,7 @@ async def test_a_connection_whose_heartbeat_fails_ends(
         server, client = await made.pair()
         ours, theirs = (server, client) if side == "server" else (client, server)
 
-        async def fail() -> None:
+        def fail() -> None:
             raise AttributeError("a private part of a library has moved")
 
         monkeypatch.setattr(ours, "_ping", fail)
