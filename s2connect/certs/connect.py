@@ -44,6 +44,11 @@ class KeptConnection:
         self._transport = None
         return transport
 
+    @property
+    def taken(self) -> bool:
+        """True once it was taken, or closed."""
+        return self._transport is None
+
     def close(self) -> None:
         """End the connection unless it was taken. Idempotent."""
         if self._transport is not None:

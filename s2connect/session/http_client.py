@@ -181,7 +181,7 @@ class SessionClient:
         info = ConnectionInfo(protocol, pairing.key.local, pairing.key.remote, s2_version, f"{url.host}:{url.port}")
         try:
             trust = await self._trust(url, destination, details, kept)
-            return await _connected(lambda: self._transports[protocol].connect(info, details, trust)), accepted
+            return await _connected(lambda: self._transports[protocol].connect(info, details, trust), kept), accepted
         finally:
             if kept is not None:
                 kept.close()
@@ -269,8 +269,17 @@ def _for_websocket(details: CommunicationDetails) -> CommunicationDetails:
         return details  # the transport refuses it
 
 
-async def _connected(connect: Callable[[], Awaitable[Connection]]) -> Connection:
-    """Connect as offered; repeat where a busy server cuts the connection, because the offer stays valid."""
+async def _connected(connect: Callable[[], Awaitable[Connection]], kept: KeptConnection | None) -> Connection:
+    """Connect as offered; repeat where a busy server cuts the connection, because the offer stays valid.
+
+    So it does where a server takes no WebSocket on the connection of the requests, and ends that.
+    """
+    if kept is not None:
+        try:
+            return await connect()
+        except NotReachable as error:
+            if not kept.taken and not error.cut:
+                raise
     for _ in range(UPGRADE_TRIES - 1):
         try:
             return await connect()

@@ -47,6 +47,9 @@ class OtherMaker:
         busy: How often an operation answers 503 first.
         first: Statuses with which an operation answers its first requests.
         lacks: Operations (``index``) that it has not.
+        closes: Operations after which it ends the connection.
+        new_for_websocket: Whether it ends a connection on which requests were made, instead of opening a WebSocket.
+        connections: The connection of each operation, by a number.
         token: What it issues as token, of whatever kind.
         versions: How it spells the version that it selects.
     """
@@ -62,6 +65,10 @@ class OtherMaker:
         self.answers: dict[str, tuple[int | None, Any]] = {}
         self.busy: Counter[str] = Counter()
         self.first: dict[str, list[int]] = {}
+        self.closes: set[str] = set()
+        self.new_for_websocket = False
+        self.connections: dict[str, int] = {}
+        self._known: list[asyncio.BaseTransport | None] = []
         self.lacks: set[str] = set()
         self.token = ORDINARY
         self.version: str | None = None
@@ -106,6 +113,13 @@ class OtherMaker:
         operation = request.path.rsplit("/", 1)[-1] or "index"
         self.seen.append(operation)
         self.bearers[operation] = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        used = request.transport in self._known
+        if not used:
+            self._known.append(request.transport)
+        self.connections[operation] = self._known.index(request.transport)
+        if operation == "websocket" and used and self.new_for_websocket:
+            assert request.transport is not None
+            request.transport.abort()
         if operation == "websocket":
             return await self._websocket(request)
         raw = await request.read()
@@ -120,9 +134,12 @@ class OtherMaker:
         status, own = self._own(operation, body)
         other, spoilt = self.answers.get(operation, (None, None))
         value = own if spoilt is None else spoilt
-        return web.Response(
+        response = web.Response(
             status=other or status, body=None if value is None else json.dumps(value), content_type="application/json"
         )
+        if operation in self.closes:
+            response.force_close()
+        return response
 
     def _own(self, operation: str, body: Any) -> tuple[int, Any]:
         match operation:

@@ -141,6 +141,27 @@ async def test_the_index_is_read_before_the_first_session_and_again_when_the_ver
     assert other.seen == ["index"], "what failed is not remembered"
 
 
+@pytest.mark.rule("WS-01", "SES-04")
+@pytest.mark.parametrize(
+    ("quirk", "value", "connections"),
+    [
+        ("closes", set(), [0, 0, 0, 0]),
+        ("closes", {"confirmAccessToken"}, [0, 0, 0, 1]),
+        ("closes", {"index", "initiateSession"}, [0, 1, 2, 2]),
+        ("new_for_websocket", True, [0, 0, 0, 1]),
+    ],
+    ids=str,
+)
+async def test_a_session_needs_one_connection_where_the_server_keeps_it(
+    rm: Endpoint, other: OtherMaker, quirk: str, value: Any, connections: list[int]
+) -> None:
+    await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
+    setattr(other, quirk, value)
+    await operations_of_a_session(rm, other)
+    first = other.connections["index"]
+    assert [other.connections[name] - first for name in ("index", *SESSION)] == connections
+
+
 @pytest.mark.rule("SESC-01")
 async def test_the_token_of_the_last_session_is_not_read_again_unless_it_is_refused(
     rm: Endpoint, other: OtherMaker, monkeypatch: pytest.MonkeyPatch
