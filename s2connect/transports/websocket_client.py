@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import ssl
-from typing import Any, Final, cast
+from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.uri import parse_uri
 
+from s2connect.certs.connect import connect_tls
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import NotReachable, PeerBusy, PeerTimeout, ProtocolViolation, SessionRefused
-from s2connect.model.proxy import Proxy
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
@@ -22,15 +21,10 @@ from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
 from s2connect.transports.websocket_connection import DiscreetLogger, WebSocketConnection
 from s2connect.transports.websocket_deflate import ClientDeflate
 
-_is_success = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
-
 _BUSY_STATUS: Final = 429
 
 OPEN_TIMEOUT = 20.0
 """Seconds for name, TCP, TLS and upgrade; less than a token lives (SES-04)."""
-
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""Longest head of a proxy's response."""
 
 
 _logger = DiscreetLogger(logging.getLogger("websockets.client"))
@@ -84,59 +78,18 @@ async def _connect(
     connection: WebSocketConnection, url: WebSocketUrl | UnencryptedWebSocketUrl, trust: Trust | None
 ) -> None:
     """Connect to the server, with TLS where there is trust."""
-    loop = asyncio.get_running_loop()
     if trust is None:
-        await loop.create_connection(lambda: connection, url.host, url.port)
+        await asyncio.get_running_loop().create_connection(lambda: connection, url.host, url.port)
         return
-    tls: dict[str, Any] = {
-        "server_hostname": url.host,
-        "ssl_shutdown_timeout": connection.close_timeout,
-    }
-    proxy = trust.proxy
-    if proxy is None:
-        await loop.create_connection(lambda: connection, trust.address or url.host, url.port, ssl=trust.context, **tls)
-        return
-    transport, tunnel = await loop.create_connection(lambda: _Tunnel(proxy, url), proxy.host, proxy.port)
-    try:
-        await tunnel.opened
-        secured = await loop.start_tls(transport, connection, trust.context, **tls)
-    except BaseException:
-        transport.abort()
-        raise
-    if secured is None:
-        raise ConnectionResetError
-    connection.connection_made(secured)
-
-
-class _Tunnel(asyncio.Protocol):
-    """Protocol that asks a proxy for the way to a server; ``opened`` is done once there is one."""
-
-    def __init__(self, proxy: Proxy, url: WebSocketUrl | UnencryptedWebSocketUrl) -> None:
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        target = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: s2connect"]
-        if (authorization := proxy.reveal_authorization()) is not None:
-            lines.append(f"Proxy-Authorization: {authorization}")
-        self._request = "\r\n".join([*lines, "", ""]).encode("ascii")
-        self._head = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if self.opened.done():
-            return
-        if not _is_success.match(self._head[: len(b"HTTP/1.1 200 ")]) and len(self._head) >= len(b"HTTP/1.1 200 "):
-            self.opened.set_exception(InvalidHandshake("the proxy refuses"))
-        elif b"\r\n\r\n" in self._head:
-            self.opened.set_result(None)
-        elif len(self._head) > MAX_HEAD_BYTES:
-            self.opened.set_exception(InvalidHandshake("the proxy did not answer in HTTP"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(exc or ConnectionResetError())
+    await connect_tls(
+        lambda: connection,
+        url.host,
+        url.port,
+        trust.context,
+        address=trust.address,
+        proxy=trust.proxy,
+        kept=trust.kept,
+    )
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

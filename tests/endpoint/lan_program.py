@@ -56,7 +56,8 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
             return [described.name, [n.title for n in nodes], str(nodes[0].id)]
         case ["guided pair", name, code]:
             names: dict[str, Any] = {}
-            exec(re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[-1], names)
+            blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+            exec(next(block for block in blocks if "def pair(" in block), names)
             return str((await names["pair"](endpoint, name, lambda title: asyncio.sleep(0, code))).key.remote)
         case ["announce", url, peer]:
             await node.announce_pairing(url, NodeId(UUID(peer)))

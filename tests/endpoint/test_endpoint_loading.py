@@ -21,7 +21,7 @@ asyncio.run(run())
 """
 
 SERVERS = {
-    "aiohttp.web",
+    "aiohttp",
     "s2connect.endpoint.server",
     "s2connect.endpoint.local_network",
     "s2connect.https.server",

@@ -150,7 +150,7 @@ async def test_the_index_is_read_before_the_first_session_and_again_when_the_ver
         ("closes", {"index", "initiateSession"}, [0, 1, 2, 2]),
         ("new_for_websocket", True, [0, 0, 0, 1]),
     ],
-    ids=str,
+    ids=["one", "ended after the requests", "ended after each", "ended by the upgrade"],
 )
 async def test_a_session_needs_one_connection_where_the_server_keeps_it(
     rm: Endpoint, other: OtherMaker, quirk: str, value: Any, connections: list[int]
