@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from s2connect.errors import ConnectionClosed, MessageRefused, UsageError
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, read_message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.outgoing import Departure, Leaving, Outgoing
@@ -54,6 +55,7 @@ class Exchange(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.count = 0
+        self.turns = 30
         self.received: list[str] = []  # ids of messages of the peer, as our session got them
         self.seen: list[tuple[str, str]] = []  # all that the observer of our session saw
         self.wire: list[Message] = []  # what the far side has taken
@@ -70,7 +72,7 @@ class Exchange(RuleBasedStateMachine):
         async def bounded() -> T:
             async with within(10):
                 result = await work
-                for _ in range(30):
+                for _ in range(self.turns):
                     await asyncio.sleep(0)
                 return result
 
@@ -112,10 +114,21 @@ class Exchange(RuleBasedStateMachine):
         self.count += 1
         return f"{prefix}{self.count}"
 
+    @rule(turns=st.sampled_from([0, 1, 30]))
+    def hurry_or_wait(self, turns: int) -> None:
+        """Let the loop turn so often after each step."""
+        self.turns = turns
+
     # What the application does
 
     @rule(allowed=st.integers(0, 5))
     def begin_to_send(self, allowed: int) -> None:
+        async def begin() -> None:
+            self.begin(allowed=bool(allowed))
+
+        self.run(begin())
+
+    def begin(self, *, allowed: bool = True) -> None:
         name = self.next_id("ours-")
         if allowed:
             kind: dict[str, Any] = {
@@ -131,10 +144,7 @@ class Exchange(RuleBasedStateMachine):
             self.begun[name] = set(self.received)
             return await self.session.send({**kind, "message_id": name})
 
-        async def begin() -> None:
-            self.sends[name] = asyncio.create_task(send())
-
-        self.run(begin())
+        self.sends[name] = asyncio.create_task(send())
 
     @precondition(lambda self: any(not task.done() for task in self.sends.values()))
     @rule(data=st.data())
@@ -176,14 +186,31 @@ class Exchange(RuleBasedStateMachine):
     def peer_sends(self, count: int) -> None:
         async def send() -> None:
             for _ in range(count):
-                message = {
-                    "message_type": "SelectControlType",
-                    "message_id": self.next_id("theirs-"),
-                    "control_type": "NO_SELECTION",
-                }
-                self.far_queue.put_nowait(json.dumps(message))
+                self.far_queue.put_nowait(self.message_of_the_peer())
 
         self.run(send())
+
+    def message_of_the_peer(self) -> str:
+        name = self.next_id("theirs-")
+        return json.dumps({"message_type": "SelectControlType", "message_id": name, "control_type": "NO_SELECTION"})
+
+    @rule(steps=st.lists(st.sampled_from(["take", "send", "peer", "turn"]), min_size=2, max_size=8))
+    def much_at_once(self, steps: list[str]) -> None:
+        async def act() -> None:
+            taking: asyncio.Task[str] | None = None
+            for step in steps:
+                if step == "take":
+                    taking = taking or asyncio.create_task(self.far.recv())
+                elif step == "send":
+                    self.begin()
+                elif step == "peer":
+                    self.far_queue.put_nowait(self.message_of_the_peer())
+                else:
+                    await asyncio.sleep(0)
+            if taking is not None:
+                await self.take(taking, 3)
+
+        self.run(act())
 
     @precondition(lambda self: self.unanswered)
     @rule(data=st.data(), status=st.sampled_from(["OK", "OK", "INVALID_CONTENT"]))
@@ -197,22 +224,25 @@ class Exchange(RuleBasedStateMachine):
 
         self.run(answer())
 
-    @rule(count=st.integers(1, 6))
-    def peer_takes(self, count: int) -> None:
+    @rule(count=st.integers(1, 6), patience=st.integers(1, 10))
+    def peer_takes(self, count: int, patience: int) -> None:
         async def take() -> None:
             for _ in range(count):
-                task = asyncio.create_task(self.far.recv())
-                for _ in range(10):
-                    await asyncio.sleep(0)
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task})
+                if not await self.take(asyncio.create_task(self.far.recv()), patience):
                     return
-                if task.exception() is not None:
-                    return
-                self.take_in(read_message(task.result()))
 
         self.run(take())
+
+    async def take(self, task: asyncio.Task[str], patience: int) -> bool:
+        for _ in range(patience):
+            await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if task.cancelled() or task.exception() is not None:
+            return False
+        self.take_in(read_message(task.result()))
+        return True
 
     def take_in(self, message: Message) -> None:
         if message.id is not None:
@@ -254,12 +284,13 @@ class Exchange(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             self.loop.close()
             return
+        self.turns = 30
         if self.pauses:
             self.pause_or_resume()
         before = -1
         while (size := len(self.wire) + len(self.delivered)) != before:  # until nothing moves
             before = size
-            self.peer_takes(50)
+            self.peer_takes(50, 10)
             for _ in range(10):
                 self.receive()
         self.every_message_is_answered_once_and_in_order()
@@ -349,3 +380,42 @@ async def test_messages_that_wait_do_not_hold_up_statuses_nor_statuses_them_for_
         assert message is not None
         taken.append(message.text)
     assert taken == ["m0", "s0", "m1", "s1", "s2", "m2"]
+
+
+class Gate(WithoutCallbacks):
+    """Connection whose room the test decides on; what goes out is in ``wire``."""
+
+    def __init__(self, inner: Connection) -> None:
+        super().__init__(inner)
+        self.room = False
+        self.wire: list[str | None] = []
+
+    def try_send(self, text: str) -> bool:
+        if self.room:
+            self.note(text)
+        return self.room
+
+    async def send(self, text: str) -> None:
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        message = read_message(text)
+        self.wire.append(message.id or message.subject_id)
+
+
+@pytest.mark.rule("MSG-04")
+async def test_nothing_overtakes_what_waits_although_there_is_room_again() -> None:
+    gate = Gate(memory_pair(ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"))[0])
+    peer = NodeDescription(id=CEM, brand="B", type="T", model_name="M", role=Role.CEM)
+    async with Session(gate, peer=peer, role=Role.RM, check=Check.ENVELOPE) as ours, within(5):
+        sending = asyncio.create_task(ours.send({"message_type": "A", "message_id": "m1"}))
+        ours.text_received('{"message_type":"A","message_id":"t1"}')
+        gate.room = True
+        ours.text_received('{"message_type":"A","message_id":"t2"}')
+        await asyncio.sleep(0)
+        ours.text_received('{"message_type":"A","message_id":"t3"}')
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert gate.wire == ["t1", "t2", "m1", "t3"] or gate.wire == ["t1", "t2", "t3", "m1"]
+        ours.text_received('{"message_type":"ReceptionStatus","subject_message_id":"m1","status":"OK"}')
+        assert await sending == "m1"

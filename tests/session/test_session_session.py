@@ -492,7 +492,7 @@ async def test_an_error_of_ours_ends_the_session_and_is_logged_with_its_tracebac
     if fault == "validating":
         monkeypatch.setattr(ours._conversation, "validate", fail)
     else:  # in the task that writes the answers while there is no room
-        monkeypatch.setattr(ours._connection, "has_room", lambda: False)
+        monkeypatch.setattr(ours._connection, "try_send", lambda text: False)
         monkeypatch.setattr(ours._connection, "send", fail)
     await far.send(text("m1"))
     code = 0
