@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from time import thread_time
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
@@ -44,6 +43,7 @@ from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, 
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
 from s2connect.session.reading import Reading
+from s2connect.session.work import begin_work, work_since
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -405,13 +405,13 @@ class Session:
 
     def text_received(self, text: str) -> None:
         """Handle a text of the peer: called by the connection."""
-        begun = thread_time()
+        begun = begin_work(len(text))
         if self._closing is None:
             try:
                 self._take(text)
             except Exception as error:
                 self._failed(error)
-        if self._reading.charge(len(text), thread_time() - begun):
+        if self._reading.charge(len(text), work_since(begun, len(text))):
             self._log.warn("slowed", "sends more than it may: it is read from more slowly")
 
     def _take(self, text: str) -> None:
