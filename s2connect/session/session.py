@@ -143,6 +143,7 @@ class Session:
         self.info: ConnectionInfo = connection.info
         self.peer = peer
         self.role = role
+        self._peer_role = role.other
         self.late_acknowledgements = 0
         from s2connect.messages.conversation import Conversation  # loads every message; pairing alone needs none
 
@@ -207,10 +208,10 @@ class Session:
             try:
                 await arrival
             finally:
-                if arrival in self._receivers:  # cancelled
-                    self._receivers.remove(arrival)
+                self._receivers = [other for other in self._receivers if other is not arrival]
         message = self._inbox.take()
-        self._release()
+        if self._inbox.withheld:
+            self._release()
         return message
 
     def answer(
@@ -236,7 +237,7 @@ class Session:
                 f"No message {for_display(identifier)} waits for an answer of the application.",
                 hint=f"It was not kept, or is answered already: after {self._answer_within:g} s the session does that.",
             )
-        self._conversation.answered(self.role.other, identifier, ok=refusal is None, now=datetime.now(UTC))
+        self._conversation.answered(self._peer_role, identifier, ok=refusal is None, now=datetime.now(UTC))
         status, label = (refusal.status, refusal.label) if refusal is not None else (ReceptionStatusValue.OK, "")
         self._answer(identifier, status, label)
 
@@ -431,7 +432,7 @@ class Session:
         if message.type == RECEPTION_STATUS:
             self._acknowledged(message, now)
             return
-        verdict = self._conversation.validate(self.role.other, message, now=now)
+        verdict = self._conversation.validate(self._peer_role, message, now=now)
         if verdict.warnings:
             self._log.findings("it sent", verdict.warnings)
         if not verdict.ok:
@@ -453,7 +454,7 @@ class Session:
             if self._inbox.keeps(identifier):
                 raise RefuseMessage("TEMPORARY_ERROR", "a message with this message_id waits for its answer")
             kept = self._answerer is not None and decision(self._answerer(self, message))
-            self._inbox.put(message, kept=kept, now=self._loop.time())
+            self._inbox.put(message, kept=kept, now=self._loop.time() if kept else 0.0)
         except RefuseMessage as refusal:
             _log.info("a %s of %s is refused: %s", for_display(message.type, 60), self.info.remote, refusal)
             self._answer(identifier, refusal.status, refusal.label)
@@ -464,10 +465,10 @@ class Session:
             return
         self._wake_receivers()
         if kept:
-            self._conversation.sent(self.role.other, message, now=now)
+            self._conversation.sent(self._peer_role, message, now=now)
             self._arm_kept()
         else:
-            self._conversation.accepted(self.role.other, message, now=now)
+            self._conversation.accepted(self._peer_role, message, now=now)
             self._release()
 
     def _wake_receivers(self) -> None:
@@ -498,7 +499,7 @@ class Session:
         if overdue:
             _log.warning("session with %s: %s (%d messages)", self.info.remote, label, len(overdue))
         for identifier in overdue:
-            self._conversation.answered(self.role.other, identifier, ok=False, now=datetime.now(UTC))
+            self._conversation.answered(self._peer_role, identifier, ok=False, now=datetime.now(UTC))
             self._answer(identifier, ReceptionStatusValue.TEMPORARY_ERROR, label)
         self._release()
 

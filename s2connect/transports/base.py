@@ -70,7 +70,10 @@ class Receiver(Protocol):
         """Take the next text."""
 
     def connection_ended(self, error: ConnectionClosed) -> None:
-        """Take note of the end, with the peer's code and reason where it gave one; called once, after all texts."""
+        """Take note of the end, with the peer's code and reason where it gave one; called once, after all texts.
+
+        The connection refers to the receiver no longer.
+        """
 
 
 class Connection(ABC):
@@ -179,12 +182,14 @@ class _Pump:
                     await self._resumed_or_closed()
                 self._receiver.text_received(text)
         except ConnectionClosed as error:
-            ended = error
+            ended = ConnectionClosed(error.code, error.reason)  # without the frames, which refer to this object
         except Exception as error:
             process_failures.failed("receiver", error, name=f"the receiver of {self._connection.info.remote}")
             await self._connection.close(INTERNAL_ERROR)
         finally:
-            self._receiver.connection_ended(ended)
+            receiver = self._receiver
+            del self._receiver, self._connection  # each refers to the other
+            receiver.connection_ended(ended)
 
     async def _resumed_or_closed(self) -> None:
         waiting = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import pytest
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, Role
 from s2connect.session.session import Session, SessionEnd
+from tests.session.test_session_release import STORIES, is_freed
 from tests.waits import within
 
 
@@ -54,3 +56,15 @@ async def test_a_cut_wire_is_a_lost_session(rig: Any) -> None:
             await cem.wait_closed()
             assert cem.end_reason is SessionEnd.LOST
         await client.close()
+
+
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_session_that_has_ended_is_freed_without_the_garbage_collector(
+    rig: Any, side: str, story: Callable[..., Any]
+) -> None:
+    async with rig() as made, within(10):
+        pair = await made.pair()
+        ours, theirs = pair if side == "server" else pair[::-1]
+        await is_freed(ours, theirs, story)
+        await asyncio.gather(*(end.close() for end in pair))
