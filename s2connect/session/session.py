@@ -484,8 +484,7 @@ class Session:
                 self._answer(identifier, ReceptionStatusValue.OK)
 
     def _arm_kept(self) -> None:
-        deadline = self._inbox.deadline
-        if self._kept_timer is None and deadline is not None:
+        if self._kept_timer is None and (deadline := self._inbox.deadline) is not None:
             self._kept_timer = self._loop.call_at(deadline, self._kept_too_long)
 
     def _kept_too_long(self) -> None:

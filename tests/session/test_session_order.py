@@ -382,7 +382,7 @@ async def test_messages_that_wait_do_not_hold_up_statuses_nor_statuses_them_for_
     assert taken == ["m0", "s0", "m1", "s1", "s2", "m2"]
 
 
-class Gate(WithoutCallbacks):
+class Narrow(WithoutCallbacks):
     """Connection whose room the test decides on; what goes out is in ``wire``."""
 
     def __init__(self, inner: Connection) -> None:
@@ -405,17 +405,17 @@ class Gate(WithoutCallbacks):
 
 @pytest.mark.rule("MSG-04")
 async def test_nothing_overtakes_what_waits_although_there_is_room_again() -> None:
-    gate = Gate(memory_pair(ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"))[0])
+    narrow = Narrow(memory_pair(ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"))[0])
     peer = NodeDescription(id=CEM, brand="B", type="T", model_name="M", role=Role.CEM)
-    async with Session(gate, peer=peer, role=Role.RM, check=Check.ENVELOPE) as ours, within(5):
+    async with Session(narrow, peer=peer, role=Role.RM, check=Check.ENVELOPE) as ours, within(5):
         sending = asyncio.create_task(ours.send({"message_type": "A", "message_id": "m1"}))
         ours.text_received('{"message_type":"A","message_id":"t1"}')
-        gate.room = True
+        narrow.room = True
         ours.text_received('{"message_type":"A","message_id":"t2"}')
         await asyncio.sleep(0)
         ours.text_received('{"message_type":"A","message_id":"t3"}')
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert gate.wire == ["t1", "t2", "m1", "t3"] or gate.wire == ["t1", "t2", "t3", "m1"]
+        assert narrow.wire == ["t1", "t2", "m1", "t3"] or narrow.wire == ["t1", "t2", "t3", "m1"]
         ours.text_received('{"message_type":"ReceptionStatus","subject_message_id":"m1","status":"OK"}')
         assert await sending == "m1"
