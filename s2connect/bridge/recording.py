@@ -85,6 +85,9 @@ class ObservedConnection(Connection):
     async def wait_closed(self) -> None:
         await self._inner.wait_closed()
 
+    def at_close(self, call: Callable[[], object]) -> None:
+        self._inner.at_close(call)
+
     def _show(self, direction: Direction, text: str) -> None:
         if not self._over:
             with contextlib.suppress(InvalidMessage):

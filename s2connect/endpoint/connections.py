@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from s2connect._lazy import load_in_thread
@@ -18,7 +19,7 @@ from s2connect.session.answers import PermanentRefusals
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.backoff import BASE_DELAY
-from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection
+from s2connect.transports.base import GOING_AWAY, Connection
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
 
 class LiveConnection:
     """Open connection with a peer, and the session on it if the application has one."""
+
+    __slots__ = ("connection", "pairing", "session", "since")
 
     def __init__(self, connection: Connection, pairing: Pairing) -> None:
         self.connection = connection
@@ -183,22 +186,16 @@ class ConnectionManager:
         self._live[pairing.key.remote] = live
         info = connection.info
         _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
-        self._later(self._watch(live), "watch")
+        connection.at_close(partial(self._ended, live))
         if queue:
             self._waiting.put_nowait(live)
         return live
 
-    async def _watch(self, live: LiveConnection) -> None:
+    def _ended(self, live: LiveConnection) -> None:
         remote = live.pairing.key.remote
-        try:
-            await live.connection.wait_closed()
-            _log.info("%s is no longer connected with %s", self.node, remote)
-        except Exception:
-            await live.connection.close(INTERNAL_ERROR)  # its end would not be noticed
-            raise
-        finally:
-            if self._live.get(remote) is live:
-                del self._live[remote]
+        _log.info("%s is no longer connected with %s", self.node, remote)
+        if self._live.get(remote) is live:
+            del self._live[remote]
 
     def drop(
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
@@ -152,6 +152,22 @@ class Connection(ABC):
     @abstractmethod
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by whomever. The end is noticed by whoever receives, or by liveness."""
+
+    def at_close(self, call: Callable[[], object]) -> None:
+        """Call ``call``, which does not raise, once the connection has ended; soon, if it has ended already.
+
+        By default a task waits for that.
+        """
+        self._end_watch = asyncio.create_task(self._call_at_close(call), name=f"s2connect-watch-{self.info.remote}")
+
+    async def _call_at_close(self, call: Callable[[], object]) -> None:
+        try:
+            await self.wait_closed()
+        except Exception as error:  # its end would not be noticed
+            process_failures.failed("watch", error, name=f"the watch of {self.info.remote}")
+            await self.close(INTERNAL_ERROR)
+        finally:
+            call()
 
     def __aiter__(self) -> Connection:
         return self

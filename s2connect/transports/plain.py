@@ -133,6 +133,9 @@ class PlainConnection(Connection):
     async def wait_closed(self) -> None:
         await self._websocket.wait_closed()
 
+    def at_close(self, call: Callable[[], object]) -> None:
+        self._websocket.at_close(call)
+
 
 async def connect_plain(
     url: str,

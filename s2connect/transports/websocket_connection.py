@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -172,6 +173,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._cut: asyncio.TimerHandle | None = None
         self._lost = False
         self._gone: asyncio.Event | None = None
+        self._at_close: list[Callable[[], object]] = []
 
     # Sending
 
@@ -497,6 +499,12 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                 self._gone = asyncio.Event()
             await self._gone.wait()
 
+    def at_close(self, call: Callable[[], object]) -> None:
+        if self._lost:
+            self._loop.call_soon(call)
+        else:
+            self._at_close.append(call)
+
     def _fail(self, code: int, reason: str) -> None:
         """End the connection for an error, the peer's or ours."""
         if self._ended is None:
@@ -575,6 +583,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._end(self._goodbye or ConnectionClosed(ABNORMAL_CLOSURE))
         if self._gone is not None:
             self._gone.set()
+        while self._at_close:
+            self._at_close.pop(0)()
         vars(self._protocol).clear()  # it and its parser refer to each other
 
     def abort(self) -> None:

@@ -7,6 +7,7 @@ import base64
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.memory import MemoryHub, MemoryTransport
 from s2connect.transports.plain import PlainAcceptor, connect_plain
-from tests.waits import until_still, within
+from tests.waits import until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 TEXTS = [
@@ -162,6 +163,22 @@ async def test_what_was_sent_before_the_end_is_received_and_then_code_and_reason
         await sender.send("too late")
     with pytest.raises(ConnectionClosed):
         await sender.recv()
+
+
+async def test_the_end_of_a_connection_is_told_to_whoever_asks_for_it_and_once(pair: Pair) -> None:
+    sender, receiver = pair
+    ended: list[str] = []
+    for name, end in (("sender", sender), ("receiver", receiver)):
+        end.at_close(partial(ended.append, name))
+    waiting = asyncio.create_task(receiver.recv())
+    await asyncio.sleep(0.01)
+    assert not ended
+    await sender.close()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await until(lambda: sorted(ended) == ["receiver", "sender"])
+    sender.at_close(partial(ended.append, "late"))
+    assert "late" not in ended
+    await until(lambda: ended[2:] == ["late"])
 
 
 async def test_iteration_ends_with_the_connection(pair: Pair) -> None:

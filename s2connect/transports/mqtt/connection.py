@@ -167,7 +167,6 @@ class MqttConnection(Connection):
         await asyncio.wait({self._closed})
 
     def at_close(self, call: Callable[[], object]) -> None:
-        """Register a callback for the end of the session."""
         self._closed.add_done_callback(lambda _: call())
 
     # --- the channel's driver
