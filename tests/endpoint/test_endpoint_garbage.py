@@ -1,0 +1,27 @@
+"""Sessions and connections are freed by reference counting alone, on both ends, and consist of few objects."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.endpoint.garbage_program import ENDS
+from tests.waits import patience
+
+OBJECTS = 600
+"""Container objects of a session at most: of both its ends, the devices' connectors, and the tasks that read it."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_end_of_a_session_leaves_nothing_to_the_garbage_collector(loop: str, end: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop is not installed")
+    program = [sys.executable, "-m", "tests.endpoint.garbage_program", loop, end]
+    ran = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, timeout=patience(50))
+    seen = json.loads(ran.stdout)
+    assert sum(number for _, number in seen["garbage"]) <= seen["ended"] / 4, seen["garbage"]
+    assert seen["objects"] <= OBJECTS
