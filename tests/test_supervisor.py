@@ -418,6 +418,7 @@ ALLOWED = {
     "transports/base.py": {
         "__init__": "one a connection without callbacks of its own: it reports its own failure and ends the connection",
         "_resumed_or_closed": "its function awaits it",
+        "at_close": "the same for its end",
     },
     "session/session.py": {
         "_write_later": "while something waits to be written: it reports its own failure and ends the session",

@@ -46,10 +46,14 @@ def accept(request: web.Request, info: ConnectionInfo, *, compression: bool) -> 
     transport = request.transport
     if transport is None or transport.is_closing():
         raise web.HTTPBadRequest
-    protocol = _answered(request, compression=compression)
+    handshake = _answered(request, compression=compression)
+    # One that begins open, because the parser of the other keeps the request for ever.
+    protocol = ServerProtocol(state=State.OPEN, max_size=MAX_MESSAGE_BYTES, logger=_logger)
+    protocol.extensions = handshake.extensions
     connection = WebSocketConnection(info, protocol, transport.get_protocol())
     transport.set_protocol(connection)
     request.protocol.transport = None  # so aiohttp neither writes to it nor closes it any more
+    transport.writelines(handshake.data_to_send())
     connection.connection_made(transport)
     return connection
 
@@ -66,13 +70,8 @@ def _answered(request: web.Request, *, compression: bool) -> ServerProtocol:
     headers = Headers(
         (name, value) for name in _HANDSHAKE for value in request.headers.getall(name, ()) if value.isascii()
     )
-    protocol = ServerProtocol(
-        extensions=[_deflate] if compression else None, max_size=MAX_MESSAGE_BYTES, logger=_logger
-    )
-    protocol.receive_data(Request("/", headers).serialize())
-    for event in protocol.events_received():
-        assert isinstance(event, Request)
-        protocol.send_response(protocol.accept(event))
+    protocol = ServerProtocol(extensions=[_deflate] if compression else None, logger=_logger)
+    protocol.send_response(protocol.accept(Request("/", headers)))
     return protocol
 
 

@@ -1,7 +1,7 @@
 """Devices and an energy manager whose sessions end and come again, without a garbage collector.
 
-Arguments: the event loop, and how the sessions end. Prints a line of JSON: ``objects``, container objects of a session on
-both ends together with the tasks that read it here; ``garbage``, what the ends have left, by type.
+Arguments: the event loop, and how the sessions end. Prints a line of JSON: ``objects``, container objects of a session
+on both ends together with the tasks that read it here; ``garbage``, what the ends have left, by type.
 """
 
 from __future__ import annotations

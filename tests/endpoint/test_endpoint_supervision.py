@@ -18,7 +18,6 @@ from s2connect.errors import PairingUnconfirmed, StorageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
-from s2connect.transports.websocket_connection import WebSocketConnection
 from tests.endpoint import supervision_program
 from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns
@@ -221,17 +220,6 @@ async def test_a_client_whose_arrival_meets_an_error_comes_again(
     await endpoints.failed("offer", again=False)
     await endpoints.connected()
     logged_once(caplog, "offer")
-
-
-async def test_a_session_that_can_no_longer_be_watched_is_ended_and_comes_again(
-    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    Fault(monkeypatch, WebSocketConnection, "wait_closed")
-    await endpoints.pair()
-    await endpoints.failed("watch", again=False)
-    await until(lambda: len(endpoints.sessions) >= 3)
-    await endpoints.connected()
-    logged_once(caplog, "watch")
 
 
 async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(

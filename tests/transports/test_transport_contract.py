@@ -19,7 +19,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
-from s2connect.transports.memory import MemoryHub, MemoryTransport
+from s2connect.transports.memory import MemoryConnection, MemoryHub, MemoryTransport
 from s2connect.transports.plain import PlainAcceptor, connect_plain
 from tests.waits import until, until_still, within
 
@@ -179,6 +179,23 @@ async def test_the_end_of_a_connection_is_told_to_whoever_asks_for_it_and_once(p
     sender.at_close(partial(ended.append, "late"))
     assert "late" not in ended
     await until(lambda: ended[2:] == ["late"])
+
+
+async def test_a_connection_whose_end_would_not_be_noticed_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    class Unseen(MemoryConnection):
+        at_close = Connection.at_close  # the default
+
+        async def wait_closed(self) -> None:
+            raise RuntimeError("no end")
+
+    connection, ended = Unseen(ConnectionInfo("Memory", CEM, RM, "v1.0.0"), 1), asyncio.Event()
+    connection.at_close(ended.set)
+    async with within(2):
+        await ended.wait()
+    with pytest.raises(ConnectionClosed) as caught:
+        await connection.recv()
+    assert caught.value.code == 1011
+    assert "the watch of" in caplog.text
 
 
 async def test_iteration_ends_with_the_connection(pair: Pair) -> None:
