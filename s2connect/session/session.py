@@ -274,7 +274,7 @@ class Session:
                 where the energy manager has meanwhile selected another one, whose SelectControlType is in the inbox.
             MessageRefused: The peer's ReceptionStatus is other than ``OK``. After ``PERMANENT_ERROR`` the session ends,
                 and for an hour the same message is refused here with the same error, and not sent (MSG-07).
-            AcknowledgementTimeout: No ReceptionStatus in time; the session goes on, and a late one is only counted.
+            AcknowledgementTimeout: No ReceptionStatus in time; a late one is counted. What still waits is not sent.
             ConnectionClosed: The session has ended, before or while waiting; the peer may have the message.
         """
         written = sendable(message)
