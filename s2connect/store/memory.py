@@ -47,9 +47,12 @@ class MemoryStore(SqliteStore):
         self._finalize = weakref.finalize(self, self._db.close)
 
     async def _run(self, doing: str, work: Callable[[], T]) -> T:
+        self._check_open()
+        return work()
+
+    def _check_open(self) -> None:
         if not self._finalize.alive:
             raise StorageUnavailable("The store is closed.", hint="")
-        return work()
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         return (await self._run("write", lambda: self._activate([(pairing, digest, issued_at)])))[0]

@@ -22,6 +22,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -68,6 +69,9 @@ BUSY_TIMEOUT_S = 1.0
 
 MAX_ACTIVATIONS = 256
 """Most token activations in one transaction, which bounds the wait of each."""
+
+MAX_RECORDS = 512
+"""Records kept in memory, some 3 KB each: a server needs that of a pair whenever a session begins."""
 
 _SCHEMA = (
     """
@@ -144,6 +148,8 @@ class SqliteStore:
         self._closing: Future[None] | None = None
         self._activations: deque[tuple[Future[bool], Activation]] = deque()
         self._marked = False
+        # Changed in the thread of the store, read anywhere. A record is here only while it is what the database says.
+        self._records: dict[PairKey, Record] = {}
         self._db: sqlite3.Connection
 
     @classmethod
@@ -251,13 +257,16 @@ class SqliteStore:
             self._vault.delete(name)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, changes_records: bool = True) -> Iterator[None]:
         """Transaction: all statements inside are durable at the end, or none."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._db.execute("COMMIT")
+            if changes_records:
+                self._records.clear()
         except BaseException:
+            self._records.clear()
             # SQLite has rolled back by itself after some errors.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -483,13 +492,23 @@ class SqliteStore:
     def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
         self._put_tokens(self._client_vault_name(pairing), [token])
 
+    async def record(self, key: PairKey) -> Record:
+        """See :meth:`Store.record`. It comes from memory if it was read before and has not changed."""
+        self._check_open()
+        return self._records.get(key) or await self._read_record(key)
+
     @_operation("read")
-    def record(self, key: PairKey) -> Record:
+    def _read_record(self, key: PairKey) -> Record:
         rows = {pairing.confirmed: (pairing, row) for row, pairing in self._rows(f"WHERE {_PAIR}", _ids(key))}
         entries = {confirmed: (pairing, row["active_digest"]) for confirmed, (pairing, row) in rows.items()}
         issued_at = rows[True][1]["token_issued_at"] if True in rows else None
         tombstone = self._db.execute(f"SELECT 1 FROM tombstone WHERE {_PAIR}", _ids(key)).fetchone()  # noqa: S608 - constants
-        return Record(entries.get(True), entries.get(False), tombstone is not None, issued_at)
+        record = Record(entries.get(True), entries.get(False), tombstone is not None, issued_at)
+        if record.confirmed is not None:  # strangers name pairs that do not exist
+            while len(self._records) >= MAX_RECORDS:
+                del self._records[next(iter(self._records))]
+            self._records[key] = record
+        return record
 
     async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. Requests during a commit share the next one."""
@@ -513,8 +532,8 @@ class SqliteStore:
                     done.set_result(result)
 
     def _activate(self, changes: Sequence[Activation]) -> list[bool]:
-        with self._transaction():
-            return [
+        with self._transaction(changes_records=False):
+            results = [
                 self._db.execute(
                     "UPDATE pairing SET active_digest = ?, token_issued_at = ?"  # noqa: S608 - constants
                     f" WHERE {_SAME} AND communication_role = ?",
@@ -523,6 +542,12 @@ class SqliteStore:
                 > 0
                 for pairing, digest, issued_at in changes
             ]
+        for (pairing, digest, issued_at), active in zip(changes, results, strict=True):
+            known = self._records.pop(pairing.key, None)
+            if active and known is not None and known.confirmed is not None and known.confirmed[0].is_same(pairing):
+                confirmed = known.confirmed[0], digest
+                self._records[pairing.key] = replace(known, confirmed=confirmed, issued_at=issued_at)
+        return results
 
 
 def _ids(key: PairKey) -> tuple[bytes, bytes]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import logging
 import os
+import random
 import sqlite3
 import stat
 import threading
@@ -14,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from s2connect.errors import InsecurePermissions, PairingsLost, StorageUnavailable
+import s2connect.store.sqlite as sqlite_module
+from s2connect.errors import InsecurePermissions, NotPaired, PairingsLost, StorageUnavailable
 from s2connect.model.roles import CommunicationRole
-from s2connect.store.base import Vault, token_digest
+from s2connect.store.base import Pin, Vault, token_digest
 from s2connect.store.memory import MemoryVault
 from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
 from s2connect.store.vault import FileVault
@@ -406,11 +409,68 @@ async def test_activations_that_wait_for_the_disk_share_one_transaction(path: Pa
     await store.close()
 
 
+async def _change(store: SqliteStore, chance: random.Random) -> None:
+    """Do one of the operations that change what is known of a pair."""
+    confirmed = chance.random() < 0.7
+    one = pairing(chance.randrange(3), chance.choice([SERVER, SERVER, CLIENT]), confirmed=confirmed)
+    node = dataclasses.replace(one, peer=one.peer.model_copy(update={"model_name": f"M{chance.randrange(9)}"})).peer
+    digest = token_digest(token(str(chance.randrange(99))))
+    match chance.randrange(8):
+        case 0 | 1:
+            await store.save_pairing(one, token("a"), alone=confirmed and chance.random() < 0.3)
+        case 2:
+            with contextlib.suppress(NotPaired):
+                await store.confirm_pairing(one, alone=chance.random() < 0.3)
+        case 3:
+            await store.drop_unconfirmed(one)
+        case 4:
+            await store.remove_pairing(one, tombstone=chance.random() < 0.5)
+        case 5:
+            await store.update_descriptions(one.key, node=node, endpoint=None)
+        case 6:
+            await store.set_pin(one, Pin(bytes([chance.randrange(256)]) * 32))
+        case 7:
+            await asyncio.gather(*(store.activate_token(one, digest, float(n)) for n in range(2)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_record_in_memory_is_that_of_the_database_after_every_change(
+    path: Path, vault: FileVault, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "MAX_RECORDS", 2)
+    store, chance = await SqliteStore.open(path, vault), random.Random(seed)
+    kept = 0
+    for number in range(150):
+        await _change(store, chance)
+        for remote in range(3):
+            known = await store.record(key(remote))
+            kept += known is await store.record(key(remote))
+            assert known == await store._read_record(key(remote)), number
+        assert len(store._records) <= 2
+    assert kept
+    await store.close()
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await store.record(key(0))
+
+
+async def test_a_stranger_who_names_pairs_takes_no_place_among_the_records_in_memory(
+    path: Path, vault: FileVault
+) -> None:
+    store = await SqliteStore.open(path, vault)
+    await store.save_pairing(pairing(0, SERVER), token("a"))
+    await store.record(key(0))
+    for number in range(1, 20):
+        assert (await store.record(key(number))).confirmed is None
+    assert list(store._records) == [key(0)]
+    await store.close()
+
+
 @pytest.mark.rule("SES-03")
 async def test_activations_whose_transaction_fails_all_fail_and_change_nothing(path: Path, vault: FileVault) -> None:
     store = await SqliteStore.open(path, vault)
     for number in range(5):
         await store.save_pairing(pairing(number, SERVER), token("a"))
+        await store.record(key(number))
     database = store._db
     await store._run("break", lambda: database.execute("PRAGMA query_only = 1"))
     asked = (store.activate_token(pairing(n, SERVER), token_digest(token("b")), 1e9) for n in range(5))
