@@ -26,6 +26,7 @@ from benchmarks.endpoint_worker import HOST, Answer, node_id, token
 from benchmarks.harness import Task, answer_questions, my_task, percentile
 from s2connect.session.http_client import CONFIRM_TIMEOUT, INITIATE_TIMEOUT
 from s2connect.transports.backoff import Backoff
+from s2connect.transports.tls_buffer import use_small_tls_buffers
 from s2connect.transports.websocket_client import OPEN_TIMEOUT
 
 FIRST_TIMEOUT: Final = 10.0
@@ -297,6 +298,7 @@ def summary(spans: list[float]) -> Task:
 
 
 async def main() -> None:
+    use_small_tls_buffers()  # thousands of connections
     with contextlib.suppress(OSError):  # the devices of a town have processors of their own
         os.nice(-16)
     async with AsyncExitStack() as stack:
