@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from typing import Final
+from typing import Final, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from s2connect.certs.connect import connect_tls
@@ -17,11 +18,16 @@ from s2connect.errors import NotReachable, PeerBusy, PeerTimeout, ProtocolViolat
 from s2connect.model.reply import retry_after_of
 from s2connect.model.secret import Secret
 from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
-from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo, Trust
+from s2connect.transports.base import ConnectionInfo, Trust
 from s2connect.transports.websocket_connection import DiscreetLogger, WebSocketConnection
 from s2connect.transports.websocket_deflate import ClientDeflate
 
 _BUSY_STATUS: Final = 429
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Longest head of a response."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 OPEN_TIMEOUT = 20.0
 """Seconds for name, TCP, TLS and upgrade; less than a token lives (SES-04)."""
@@ -51,45 +57,95 @@ async def open_client(
         SessionRefused: The server refused the token.
         ProtocolViolation: The server does not open a WebSocket.
     """
-    protocol = ClientProtocol(
-        parse_uri(url), extensions=[_deflate] if compression else None, max_size=MAX_MESSAGE_BYTES, logger=_logger
-    )
-    request = protocol.connect()
+    handshake = ClientProtocol(parse_uri(url), extensions=[_deflate] if compression else None, logger=_logger)
+    request = handshake.connect()
     request.headers["User-Agent"] = "s2connect"
     if token is not None:
         request.headers["Authorization"] = f"{scheme} {token.reveal()}"
-    protocol.send_request(request)
-    connection = WebSocketConnection(info, protocol)
-    assert connection.opening is not None
+    handshake.send_request(request)
+    opening = _Opening(handshake, info)
     try:
         async with asyncio.timeout(OPEN_TIMEOUT):
-            await _connect(connection, url, trust)
-            await connection.opening
+            if trust is None:
+                await asyncio.get_running_loop().create_connection(lambda: opening, url.host, url.port)
+            else:
+                await connect_tls(
+                    lambda: opening,
+                    url.host,
+                    url.port,
+                    trust.context,
+                    address=trust.address,
+                    proxy=trust.proxy,
+                    kept=trust.kept,
+                )
+            return await opening.opened
     except BaseException as error:
-        connection.abort()
+        opening.abort()
         mapped = _connect_error(error, url.host, url.port) if isinstance(error, Exception) else None
         if mapped is None:
             raise
         raise mapped from error
-    return connection
 
 
-async def _connect(
-    connection: WebSocketConnection, url: WebSocketUrl | UnencryptedWebSocketUrl, trust: Trust | None
-) -> None:
-    """Connect to the server, with TLS where there is trust."""
-    if trust is None:
-        await asyncio.get_running_loop().create_connection(lambda: connection, url.host, url.port)
-        return
-    await connect_tls(
-        lambda: connection,
-        url.host,
-        url.port,
-        trust.context,
-        address=trust.address,
-        proxy=trust.proxy,
-        kept=trust.kept,
-    )
+class _Opening(asyncio.Protocol):
+    """Asks a server to open a WebSocket; ``opened`` is the connection, or fails with the reason."""
+
+    def __init__(self, handshake: ClientProtocol, info: ConnectionInfo) -> None:
+        self.opened: asyncio.Future[WebSocketConnection] = asyncio.get_running_loop().create_future()
+        self._handshake = handshake
+        self._info = info
+        self._head = b""
+        self._has_head = False
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport.write(b"".join(self._handshake.data_to_send()))
+
+    def data_received(self, data: bytes) -> None:
+        if self.opened.done():
+            return
+        if not self._has_head:
+            head, end, data = (self._head + data).partition(_END_OF_HEAD)
+            if not end:
+                self._head = head
+                if len(head) > MAX_HEAD_BYTES:
+                    self.opened.set_exception(InvalidHandshake("the head of the response is too long"))
+                return
+            self._has_head = True
+            self._handshake.receive_data(head + end)
+        if self._handshake.state is State.OPEN:
+            self.opened.set_result(self._connection(data))
+            return
+        self._handshake.receive_data(data)  # the body of a refusal
+        if self._handshake.handshake_exc is not None:
+            self.opened.set_exception(self._handshake.handshake_exc)
+
+    def _connection(self, data: bytes) -> WebSocketConnection:
+        """Hand the transport over, with what the server has sent already."""
+        assert self._transport is not None
+        connection = WebSocketConnection(self._info, self._handshake)
+        self._transport.set_protocol(connection)
+        connection.connection_made(self._transport)
+        if data:
+            connection.data_received(data)
+        return connection
+
+    def eof_received(self) -> None:
+        if not self.opened.done():
+            self._handshake.receive_eof()
+            self.opened.set_exception(self._handshake.handshake_exc or EOFError())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionResetError())
+
+    def abort(self) -> None:
+        """Leave nothing open."""
+        if not self.opened.cancel() and not self.opened.cancelled():
+            self.opened.exception()  # nobody else asks for it, if the wait for it ended otherwise
+        if self._transport is not None:
+            self._transport.abort()
 
 
 def _connect_error(error: Exception, host: str, port: int) -> Exception | None:

@@ -13,7 +13,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
 from websockets.exceptions import InvalidState, WebSocketException
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
 from s2connect.errors import ConnectionClosed
@@ -34,6 +34,7 @@ from s2connect.transports.base import (
     Receiver,
 )
 from s2connect.transports.frame_budget import FrameBudget
+from s2connect.transports.peer_watch import PeerWatch
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
@@ -81,46 +82,16 @@ class DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
         return level > logging.INFO and super().isEnabledFor(level)
 
 
-class PeerWatch:
-    """Adds up the seconds of reading without a sign of life of the peer. Sans-I/O.
-
-    Time in which nothing is read does not count: then the signs of life of the peer stand in a queue, and a slow
-    receiver here must not cost a living peer its connection.
-    """
-
-    def __init__(self, now: float) -> None:
-        self._heard = now
-        self._stopped: float | None = None
-
-    def stop(self, now: float) -> None:
-        """Note that reading stops."""
-        if self._stopped is None:
-            self._stopped = now
-
-    def listen(self, now: float) -> None:
-        """Note that reading goes on."""
-        if self._stopped is not None:
-            self._heard += now - self._stopped
-            self._stopped = None
-
-    def heard(self, now: float) -> None:
-        """Note a sign of life of the peer."""
-        self._heard = now
-        if self._stopped is not None:
-            self._stopped = now
-
-    def silence(self, now: float) -> float:
-        """Return the seconds of reading without a sign of life."""
-        return (now if self._stopped is None else self._stopped) - self._heard
+_logger = DiscreetLogger(logging.getLogger("websockets.protocol"))
 
 
 class WebSocketConnection(Connection, asyncio.Protocol):
     """Connection over a WebSocket, of the communication server (``accept``) or client (``open_client``).
 
-    ``before`` is the protocol that a transport had until then; it is told the connection's end.
-
-    Attributes:
-        opening: Of a client, done once the server has opened the WebSocket; fails with the exception that says why not.
+    Args:
+        info: Facts of it; the peer's address is added where it is missing.
+        handshake: The library's part of the upgrade, done.
+        before: The protocol that the transport had until then; it gets the connection's end, too.
     """
 
     ping_interval = PING_INTERVAL
@@ -131,7 +102,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     # What most connections do not have, or only for a while, stands in the class: the dictionary of one with thirty
     # attributes takes 1.5 KB more than that of one with fewer.
-    opening: asyncio.Future[None] | None = None
     _before: asyncio.BaseProtocol | None = None
     _doubted = False
     _fragments: list[Any] | None = None  # of the message that comes
@@ -150,16 +120,16 @@ class WebSocketConnection(Connection, asyncio.Protocol):
     def __init__(
         self,
         info: ConnectionInfo,
-        protocol: ServerProtocol | ClientProtocol,
+        handshake: ServerProtocol | ClientProtocol,
         before: asyncio.BaseProtocol | None = None,
     ) -> None:
         self.info = info
         self._loop = asyncio.get_running_loop()
-        self._protocol = protocol
+        # Not the one of the handshake, which keeps its request and response.
+        self._protocol = Protocol(handshake.side, state=State.OPEN, max_size=MAX_MESSAGE_BYTES, logger=_logger)
+        self._protocol.extensions = handshake.extensions
         if before is not None:
             self._before = before
-        if protocol.state is State.CONNECTING:
-            self.opening = self._loop.create_future()
         self._heart: asyncio.TimerHandle | None = None
         self._next_ping = 0.0
         # Receiving
@@ -350,8 +320,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         protocol = self._protocol
         protocol.receive_data(data)
         events = cast(list[Frame], protocol.events_received())
-        if self.opening is not None and not self._has_opened(self.opening, events):
-            return 0
         count = len(events)
         level = self._frames.level
         if count == 1 and not level and (frame := events[0]).opcode is _TEXT and frame.fin and frame.data:
@@ -442,37 +410,10 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self.info = replace(self.info, peer_address=address, since=datetime.now(UTC))
         self.local_address = _ip_of(transport.get_extra_info("sockname"))
         self.remote_address = _ip_of(peer)
-        self._flush()
-        if self.opening is None:
-            self._opened()
-
-    def _has_opened(self, opening: asyncio.Future[None], events: list[Any]) -> bool:
-        """Return whether the server has opened the WebSocket; its response, among the events then, is none any more."""
-        if opening.done():
-            return False
-        if self._protocol.handshake_exc is not None:
-            opening.set_exception(self._protocol.handshake_exc)
-            return False
-        if not events:
-            return False
-        events.pop(0)
-        opening.set_result(None)
-        self.opening = None
-        self._opened()
-        return True
-
-    def _opened(self) -> None:
         now = self._loop.time()
         self._watch.heard(now)
         self._next_ping = now + self.ping_interval
         self._heart = self._loop.call_later(self.ping_interval, self._beat)
-
-    def eof_received(self) -> bool | None:
-        """Note that the peer sends no more. What waits here is not lost by that."""
-        if self.opening is not None and not self.opening.done():
-            self._protocol.receive_eof()
-            self._has_opened(self.opening, [])
-        return None
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         if self._goodbye is not None or self._ended is not None:
@@ -521,7 +462,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._protocol.receive_eof()  # nothing more is read, which completes the library's account of the end
         error = self._protocol.close_exc
         self._end(self._goodbye or self._described(error))
-        if isinstance(self._protocol, ServerProtocol):
+        if self._protocol.side is Side.SERVER:
             if closed:
                 self._transport.close()
             else:
@@ -572,8 +513,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         for timer in (self._heart, self._cut, self._linger):
             if timer is not None:
                 timer.cancel()
-        if self.opening is not None and not self.opening.done():
-            self.opening.set_exception(exc or ConnectionResetError())
         before, self._before = self._before, None
         if before is not None:
             before.connection_lost(exc)
@@ -590,14 +529,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         while self._at_close:
             self._at_close.pop(0)()
         vars(self._protocol).clear()  # it and its parser refer to each other
-
-    def abort(self) -> None:
-        """Cut the connection, also while it is being opened."""
-        if self.opening is not None:
-            self.opening.cancel()
-            self.opening = None
-        if hasattr(self, "_transport"):
-            self._transport.abort()
 
     # Liveness
 

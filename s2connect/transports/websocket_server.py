@@ -10,7 +10,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo
+from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.websocket_connection import DiscreetLogger, WebSocketConnection
 from s2connect.transports.websocket_deflate import ServerDeflate
 
@@ -47,10 +47,7 @@ def accept(request: web.Request, info: ConnectionInfo, *, compression: bool) -> 
     if transport is None or transport.is_closing():
         raise web.HTTPBadRequest
     handshake = _answered(request, compression=compression)
-    # One that begins open, because the parser of the other keeps the request for ever.
-    protocol = ServerProtocol(state=State.OPEN, max_size=MAX_MESSAGE_BYTES, logger=_logger)
-    protocol.extensions = handshake.extensions
-    connection = WebSocketConnection(info, protocol, transport.get_protocol())
+    connection = WebSocketConnection(info, handshake, transport.get_protocol())
     transport.set_protocol(connection)
     request.protocol.transport = None  # so aiohttp neither writes to it nor closes it any more
     transport.writelines(handshake.data_to_send())

@@ -104,8 +104,7 @@ def rig(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             await server.close()
             await runner.cleanup()
             for connection in standing:
-                connection.abort()
-                if hasattr(connection, "_transport"):
-                    await connection.wait_closed()
+                connection._transport.abort()
+                await connection.wait_closed()
 
     return make

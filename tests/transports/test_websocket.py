@@ -36,8 +36,9 @@ from s2connect.session.session import Session
 from s2connect.supervisor import FailureLog
 from s2connect.transports import offers, websocket, websocket_client
 from s2connect.transports.base import MAX_MESSAGE_BYTES, PING_INTERVAL, ConnectionInfo, Trust
+from s2connect.transports.peer_watch import PeerWatch
 from s2connect.transports.websocket_client import OPEN_TIMEOUT
-from s2connect.transports.websocket_connection import MAX_BINARY_FRAMES, PEER_TIMEOUT, PeerWatch
+from s2connect.transports.websocket_connection import MAX_BINARY_FRAMES, PEER_TIMEOUT
 from s2connect.transports.websocket_server import accept
 from tests.waits import at_most, slowed, until, until_still, within
 
