@@ -29,7 +29,7 @@ ROUNDS = 3
 async def cut(session: Session) -> None:
     connection = session._connection
     assert isinstance(connection, WebSocketConnection)
-    connection.abort()
+    connection._transport.abort()
 
 
 ENDS: dict[str, tuple[Role, Callable[[Session], Coroutine[Any, Any, None]]]] = {
