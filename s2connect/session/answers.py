@@ -9,8 +9,9 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Final
 
-from s2connect.errors import UsageError
+from s2connect.errors import MessageRefused, UsageError
 from s2connect.messages.envelope import MAX_LABEL_CHARACTERS, Message, ReceptionStatusValue, read_message, write_message
+from s2connect.model.text import for_display
 
 ANSWER_WITHIN: Final = 3.0
 """Seconds from its receipt in which an application answers a message that it keeps (:data:`LATER`). Software in the
@@ -146,6 +147,12 @@ def with_new_id(message: Message) -> Message:
     """Return the same message under a new ``message_id``: one id has one ReceptionStatus."""
     text, _ = write_message({**message.body, "message_id": None})
     return read_message(text)
+
+
+def refused(status: str, label: str, what: str) -> MessageRefused:
+    """Return the error about a message of ours that was refused; ``what`` says by whom."""
+    shown = for_display(f"{status}: {label}" if label else status, 200)
+    return MessageRefused(f"{what} ({shown}).", status=status, label=label)
 
 
 def _content(message: Message) -> bytes:

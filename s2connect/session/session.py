@@ -34,6 +34,7 @@ from s2connect.session.answers import (
     PermanentRefusals,
     RefuseMessage,
     decision,
+    refused,
     retry_pause,
     with_new_id,
 )
@@ -296,7 +297,7 @@ class Session:
         self._check_open()
         now = self._loop.time()
         if (known := self._refusals.label_of(written, now=now)) is not None:
-            raise _refused("PERMANENT_ERROR", known, "The peer has refused this message for good; it was not sent")
+            raise refused("PERMANENT_ERROR", known, "The peer has refused this message for good; it was not sent")
         answer = self._awaited.begin(identifier, now=now)
         try:
             if self._writer is None:
@@ -315,7 +316,7 @@ class Session:
         if status.status == ReceptionStatusValue.PERMANENT_ERROR:
             self._refusals.add(written, status.label or "", now=self._loop.time())
         if status.status != ReceptionStatusValue.OK:
-            raise _refused(status.status or "", status.label or "", "The peer refused the message")
+            raise refused(status.status or "", status.label or "", "The peer refused the message")
         return identifier
 
     async def request_reconnect(self) -> None:
@@ -381,6 +382,8 @@ class Session:
                 if self._on_message is not None:
                     self._observe("sent", message)
                 await self._connection.send(message.text)
+                if message.type != RECEPTION_STATUS:
+                    await asyncio.sleep(0)  # it was validated here, and many may wait
         except ConnectionClosed:
             self._outgoing.clear()
         except Exception as error:
@@ -593,8 +596,3 @@ class Session:
             self._on_message(direction, message)
         except Exception as error:
             process_failures.failed("observer", error, name=f"the observer of the session with {self.info.remote}")
-
-
-def _refused(status: str, label: str, what: str) -> MessageRefused:
-    shown = for_display(f"{status}: {label}" if label else status, 200)
-    return MessageRefused(f"{what} ({shown}).", status=status, label=label)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from s2connect.errors import ConnectionClosed, MessageRefused, UsageError
+from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, read_message
 from s2connect.model.common import NodeDescription, NodeId, Role
@@ -403,11 +404,19 @@ class Narrow(WithoutCallbacks):
         self.wire.append(message.id or message.subject_id)
 
 
+def narrow_connection() -> Narrow:
+    return Narrow(memory_pair(ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"))[0])
+
+
+def session_on(connection: Connection) -> Session:
+    peer = NodeDescription(id=CEM, brand="B", type="T", model_name="M", role=Role.CEM)
+    return Session(connection, peer=peer, role=Role.RM, check=Check.ENVELOPE)
+
+
 @pytest.mark.rule("MSG-04")
 async def test_nothing_overtakes_what_waits_although_there_is_room_again() -> None:
-    narrow = Narrow(memory_pair(ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"))[0])
-    peer = NodeDescription(id=CEM, brand="B", type="T", model_name="M", role=Role.CEM)
-    async with Session(narrow, peer=peer, role=Role.RM, check=Check.ENVELOPE) as ours, within(5):
+    narrow = narrow_connection()
+    async with session_on(narrow) as ours, within(5):
         sending = asyncio.create_task(ours.send({"message_type": "A", "message_id": "m1"}))
         ours.text_received('{"message_type":"A","message_id":"t1"}')
         narrow.room = True
@@ -419,3 +428,37 @@ async def test_nothing_overtakes_what_waits_although_there_is_room_again() -> No
         assert narrow.wire == ["t1", "t2", "m1", "t3"] or narrow.wire == ["t1", "t2", "t3", "m1"]
         ours.text_received('{"message_type":"ReceptionStatus","subject_message_id":"m1","status":"OK"}')
         assert await sending == "m1"
+
+
+@pytest.mark.rule("SEC-03")
+async def test_many_messages_that_wait_leave_the_loop_to_others_in_between() -> None:
+    narrow = narrow_connection()
+    async with session_on(narrow) as ours, within(5):
+        sends = [asyncio.create_task(ours.send({"message_type": "A", "message_id": f"m{n}"})) for n in range(50)]
+        turns = [0]
+        while turns[-1] < 50:
+            await asyncio.sleep(0)
+            turns.append(len(narrow.wire))
+        assert max(after - before for before, after in pairwise(turns)) <= 2
+        for number in range(50):
+            ours.text_received(f'{{"message_type":"ReceptionStatus","subject_message_id":"m{number}","status":"OK"}}')
+        assert await asyncio.gather(*sends) == narrow.wire
+
+
+@pytest.mark.rule("MSG-07")
+async def test_a_message_whose_time_is_over_before_it_could_leave_never_leaves() -> None:
+    ours_end, far = memory_pair(
+        ConnectionInfo("Memory", RM, CEM, "v1"), ConnectionInfo("Memory", CEM, RM, "v1"), capacity=1
+    )
+    peer = NodeDescription(id=CEM, brand="B", type="T", model_name="M", role=Role.CEM)
+    async with Session(ours_end, peer=peer, role=Role.RM, check=Check.ENVELOPE, ack_timeout=0.05) as ours, within(5):
+        sends = [asyncio.create_task(ours.send({"message_type": "A", "message_id": f"m{n}"})) for n in range(5)]
+        ends = await asyncio.gather(*sends, return_exceptions=True)
+        assert all(isinstance(end, AcknowledgementTimeout) for end in ends)
+        last = asyncio.create_task(ours.send({"message_type": "A", "message_id": "last"}))
+        left = []
+        while "last" not in left:
+            left.append(read_message(await far.recv()).id)
+        assert left in (["m0", "last"], ["m0", "m1", "last"]), "what had found no room before, and then the last"
+        await far.send('{"message_type":"ReceptionStatus","subject_message_id":"last","status":"OK"}')
+        assert await last == "last"

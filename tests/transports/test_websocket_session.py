@@ -9,8 +9,10 @@ from uuid import UUID
 
 import pytest
 
+from s2connect.errors import ConnectionClosed
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, Role
+from s2connect.session.budget import PeerLimits
 from s2connect.session.session import Session, SessionEnd
 from tests.session.test_session_release import STORIES, is_freed
 from tests.waits import within
@@ -68,3 +70,52 @@ async def test_a_session_that_has_ended_is_freed_without_the_garbage_collector(
         ours, theirs = pair if side == "server" else pair[::-1]
         await is_freed(ours, theirs, story)
         await asyncio.gather(*(end.close() for end in pair))
+
+
+@pytest.mark.rule("WS-07")
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("end", ["by us", "by the peer", "cut"])
+async def test_a_session_that_pauses_reading_ends_at_once(rig: Any, side: str, end: str) -> None:
+    slow = PeerLimits(messages_per_second=0.001, message_burst=1)
+    async with rig() as made, within(10):
+        pair = await made.pair()
+        ours, theirs = pair if side == "server" else pair[::-1]
+        session = Session(ours, peer=node(Role.RM), role=Role.CEM, check=Check.ENVELOPE, limits=slow)
+        sending = asyncio.create_task(session.send({"message_type": "A"}))
+        for number in range(5):
+            await theirs.send(f'{{"message_type":"A","message_id":"m{number}"}}')
+        assert (await session.receive()).id == "m0"
+        if end == "by us":
+            await session.close()
+        elif end == "by the peer":
+            await theirs.close()
+        else:
+            theirs.abort()
+        await session.wait_closed()
+        with pytest.raises(ConnectionClosed):
+            await sending
+        received = [message.id async for message in session]
+        assert received == [f"m{number}" for number in range(1, 1 + len(received))]
+        await theirs.close()
+
+
+@pytest.mark.rule("MSG-04", "WS-07")
+async def test_a_slow_wire_loses_and_reorders_nothing(rig: Any) -> None:
+    """More than the buffers hold, both ways, without anybody receiving until all is begun."""
+    async with rig(compression=False) as made, within(60):
+        server, client = await made.pair()
+        free = PeerLimits(messages_per_second=0, bytes_per_second=0, busy_share=0)
+        sessions = [
+            Session(connection, peer=node(role), role=role.other, check=Check.ENVELOPE, limits=free, inbox_limit=1000)
+            for connection, role in ((server, Role.RM), (client, Role.CEM))
+        ]
+        body = "x" * 30_000
+        sends = [
+            asyncio.create_task(one.send({"message_type": "A", "n": number, "body": body}))
+            for number in range(150)
+            for one in sessions
+        ]
+        await asyncio.gather(*sends)
+        for one in sessions:
+            assert [(await one.receive()).body["n"] for _ in range(150)] == list(range(150))
+        await asyncio.gather(*(one.close() for one in sessions))
