@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from s2connect.model.log_limiter import PERIOD
 from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.parameters import Received
 from s2connect.transports.mqtt.publish import MAX_USER_PROPERTIES, MalformedPublish, write_publish
 from s2connect.transports.mqtt.receiver import EXPECTED, Receiver, TopicHandler
+from tests.transports.mqtt_sessions import changed, open_pair
 
 LONGEST = 10_000
 
@@ -169,3 +172,156 @@ def test_what_belongs_to_normal_work_is_counted_and_not_said(caplog: pytest.LogC
         rig.give(Packet("ignored", b"x"))
     assert rig.drops == dict.fromkeys(EXPECTED, 1)
     assert not caplog.records
+
+
+# --- messages that are like the one before are not read again
+
+
+class Reading:
+    """The receiving end of a sealed session, with a direct reader or without."""
+
+    def __init__(self, *, direct: bool) -> None:
+        self.sender, self.channel = open_pair()
+        self.sender.packets()
+        self.texts: list[str] = []
+        self.straight = 0
+        self.drops: Counter[str] = Counter()
+        self.receiver = Receiver(LONGEST, self.drops, "broker", lambda: 0.0)
+        reader: Any = self if direct else None
+        self.receiver.handlers[self.channel.inbound_topic] = TopicHandler(self.handle, direct=reader)
+
+    def handle(self, packet: Packet) -> None:
+        self.texts += [event.text for event in self.channel.receive(packet, 1.0) if isinstance(event, Received)]
+
+    def take(self, raw: bytes, at: int) -> bool:
+        text = self.channel.read_next(raw, at, 1.0)
+        if text is not None:
+            self.texts.append(text)
+            self.straight += 1
+        return text is not None
+
+    def learn(self, raw: bytes, at: int, packet: Packet) -> None:
+        self.channel.learn(raw, at, packet)
+
+    def outcome(self) -> object:
+        """What the two must have in common."""
+        channel = self.channel
+        frames = [packet.user_properties for packet in channel.packets()]
+        acknowledged = list(self.receiver.acknowledgements)
+        return self.texts, self.drops, channel.state, channel.closed, channel.deadline(), frames, acknowledged
+
+
+def _body(raw: bytes) -> bytes:
+    return raw[2:] if raw[1] < 128 else raw[3:]
+
+
+def _vary(packet: Packet, how: str, number: int) -> Packet:
+    extra = ("x" * (number % 40), "y" * (number % 50))
+    frame, sequence, *rest = packet.user_properties
+    mark = "&\x00\x06s2-seq\x00\x01" + sequence[1]
+    user: Any = {
+        "extra property": (*packet.user_properties, extra),
+        "property in front": (extra, *packet.user_properties),
+        "other order": (sequence, *rest, frame),
+        "two numbers": (*packet.user_properties, sequence),
+        "no version": (frame, sequence),
+        "other version": (frame, sequence, ("s2-ver", "2")),
+        "ping": (("s2-frame", "ping"), sequence),
+        "number": (frame, ("s2-seq", str(number)), *rest),
+        "number within": (("x", mark), *packet.user_properties),
+    }.get(how, packet.user_properties)
+    if how == "expiry":
+        return changed(packet, expiry=number)
+    if how == "content type":
+        return changed(packet, content_type=f"text/{number}")
+    if how == "correlation":
+        return changed(packet, correlation=bytes(number % 30))
+    if how == "payload":
+        return changed(packet, payload=packet.payload[:-1] + bytes((packet.payload[-1] ^ number & 255,)))
+    if how == "long":
+        return changed(packet, payload=bytes(LONGEST))
+    return changed(packet, user_properties=user)
+
+
+_HARMLESS = [
+    "next",
+    "next",
+    "next",
+    "expiry",
+    "extra property",
+    "property in front",
+    "other order",
+    "number within",
+    "repeat",
+]
+_HARMFUL = [
+    "two numbers",
+    "no version",
+    "other version",
+    "ping",
+    "number",
+    "content type",
+    "correlation",
+    "payload",
+    "long",
+]
+steps = st.lists(
+    st.tuples(st.sampled_from(_HARMLESS * 4 + _HARMFUL + ["bit", "cut"]), st.integers(0, 300)), max_size=30
+)
+
+
+@given(steps)
+def test_a_direct_reader_decides_as_reading_does(plan: list[tuple[str, int]]) -> None:
+    with_it, without = Reading(direct=True), Reading(direct=False)
+    sender, previous = with_it.sender, b""
+    for count, (how, number) in enumerate(plan):
+        if how == "repeat":
+            body = previous or b"\x00"
+        else:
+            sender.send(f"text {count} ü", 1.0)
+            (packet,) = sender.packets()
+            body = _body(write_publish(_vary(packet, how, number), 7 + count))
+        if how == "bit":
+            place = number % len(body)
+            body = body[:place] + bytes((body[place] ^ 1 << number % 8,)) + body[place + 1 :]
+        elif how == "cut":
+            body = body[: -1 - number % 40]
+        previous = body
+        ends = []
+        for reading in (with_it, without):
+            try:
+                reading.receiver.receive(0x32, body)
+                ends.append("")
+            except MalformedPublish as error:
+                ends.append(str(error))
+        assert ends[0] == ends[1]
+        assert with_it.outcome() == without.outcome()
+
+
+def test_messages_like_the_one_before_are_not_read_again() -> None:
+    reading = Reading(direct=True)
+    for number in range(1, 201):
+        reading.sender.send(str(number), 1.0)
+        (packet,) = reading.sender.packets()
+        reading.receiver.receive(0x32, _body(write_publish(packet, 7)))
+    assert reading.texts == [str(number) for number in range(1, 201)]
+    assert reading.straight == 200 - 3, "the first, and each that has a digit more"
+
+
+@pytest.mark.rule("MQ-07", "MQ-09")
+def test_properties_learnt_from_a_stranger_open_nothing() -> None:
+    """Whoever may publish on the topic can send the last number again, with other properties and any payload."""
+    reading = Reading(direct=True)
+    reading.sender.send("one", 1.0)
+    (packet,) = reading.sender.packets()
+    reading.receiver.receive(0x32, _body(write_publish(packet, 7)))
+    stranger = changed(packet, payload=b"x" * 40, user_properties=(*packet.user_properties, ("x", "y")))
+    reading.receiver.receive(0x32, _body(write_publish(stranger, 8)))
+    reading.sender.send("two", 1.0)
+    reading.receiver.receive(0x32, _body(write_publish(reading.sender.packets()[0], 9)))
+    assert reading.texts == ["one", "two"]
+    assert reading.channel.closed is None
+    forged = changed(stranger, user_properties=(("s2-frame", "data"), ("s2-seq", "4"), *stranger.user_properties[2:]))
+    reading.receiver.receive(0x32, _body(write_publish(forged, 10)))
+    assert reading.texts == ["one", "two"]
+    assert reading.channel.closed is not None

@@ -44,6 +44,7 @@ from s2connect.transports.mqtt.parameters import (
     SessionParameters,
     SessionToken,
 )
+from s2connect.transports.mqtt.publish import Alike
 from s2connect.transports.mqtt.sealing import TAG_BYTES, NotAuthentic, Sealer, open_proof, session_key
 from s2connect.transports.mqtt.topics import Direction
 
@@ -99,6 +100,7 @@ class Channel:
         self._until: float | None = None
         self._salt: bytes | None = None
         self._queue: list[Packet] = []
+        self._alike: Alike | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parameters.sid!r}, {self.state.value})"
@@ -162,6 +164,37 @@ class Channel:
             return self._end(CloseReason.PROTOCOL, "a frame was not sealed by the peer", now)
         except InvalidFrame as error:
             return self._end(CloseReason.PROTOCOL, str(error), now)
+
+    def read_next(self, raw: bytes, at: int, now: float) -> str | None:
+        """Return the text of the next message if its properties, at ``at`` of a PUBLISH, are those of the one before.
+
+        But for the number they are the same bytes, so that they need not be read again. None for any other packet, also
+        for one that is not authentic: :meth:`receive` decides about it.
+        """
+        alike, unseal = self._alike, self._unseal
+        if alike is None or unseal is None or self.state is not _OPEN:
+            return None
+        number = self._received + 1
+        payload = alike.payload(raw, at, number)
+        if payload is None or len(payload) > self._limits.receive_bytes:
+            return None
+        try:
+            text = unseal.unseal(_DATA, number, payload).decode("utf-8")
+        except (NotAuthentic, UnicodeDecodeError):
+            return None
+        self._received = number
+        self._received_at = now
+        return text
+
+    def learn(self, raw: bytes, at: int, packet: Packet) -> None:
+        """Expect messages with the properties of this one, at ``at`` of a PUBLISH, which :meth:`receive` has handled.
+
+        Only data of a sealed session: in plain mode each has Correlation Data of its own. A repeated message may be a
+        stranger's, but where the session is still open its properties have passed every check.
+        """
+        usual = {("s2-frame", "data"), ("s2-seq", str(self._received)), ("s2-ver", self.version)}
+        if self._sealed and self.state is _OPEN and usual.issubset(packet.user_properties):
+            self._alike = Alike.of(raw, at, "s2-seq", self._received)
 
     def close(self, reason: CloseReason, now: float) -> list[Event]:
         """End the session with a ``close`` frame (MQ-16); no event if it is over already."""

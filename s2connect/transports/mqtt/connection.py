@@ -85,7 +85,8 @@ class MqttConnection(Connection):
         self._open_packet: Packet | None = None
         self._refused = self._failed = False
         self._why = ""
-        broker.set_handler(channel.inbound_topic, TopicHandler(self._receive))
+        direct = self if channel.parameters.sealed else None
+        broker.set_handler(channel.inbound_topic, TopicHandler(self._receive, direct=direct))
         self._let_go = broker.at_end(lambda _: self._follow(channel.lost()))
 
     # --- opening
@@ -178,6 +179,24 @@ class MqttConnection(Connection):
             _log.exception("The session with %s over MQTT ends with a fault of this side", self.info.remote)
             self._follow(self.channel.lost())
 
+    def take(self, raw: bytes, at: int) -> bool:
+        """Handle a message that is like the one before. See :class:`DirectReader`."""
+        text = self.channel.read_next(raw, at, self._loop.time())
+        if text is None:
+            return False
+        self._arrive(text)
+        return True
+
+    def learn(self, raw: bytes, at: int, packet: Packet) -> None:
+        """Expect messages like this one. See :class:`DirectReader`."""
+        self.channel.learn(raw, at, packet)
+
+    def _arrive(self, text: str) -> None:
+        if self._receiver is not None and not (self._paused or self._inbox or self._ended):
+            self._hand_over(text)
+        else:
+            self._keep(text)
+
     def _tick(self) -> None:
         self._timer = None
         self._follow(self.channel.tick(self._loop.time()))
@@ -195,9 +214,9 @@ class MqttConnection(Connection):
                 self._open_packet = packet
         for event in events:
             if isinstance(event, Received):
-                if arrived and self._receiver is not None and not (self._paused or self._inbox or self._ended):
-                    self._hand_over(event.text)
-                else:  # also an answer to what we send: the receiver is not called within its own call
+                if arrived:
+                    self._arrive(event.text)
+                else:  # an answer to what we send: the receiver is not called within its own call
                     self._keep(event.text)
             elif isinstance(event, Opened):
                 self._set_open(event.version)

@@ -168,6 +168,37 @@ def read_head(command: int, raw: bytes) -> Head:
     return Head(raw[2:end].decode("utf-8", "replace"), qos, packet_id, after)
 
 
+class Alike(msgspec.Struct, frozen=True, gc=False):
+    """Properties of messages that differ in one number: the bytes before and after it, and how many digits it has."""
+
+    before: bytes
+    after: bytes
+    digits: int
+
+    @classmethod
+    def of(cls, raw: bytes, at: int, name: str, number: int) -> Alike | None:
+        """Return those of a PUBLISH that was read, whose properties begin at ``at``, with one user property ``name``.
+
+        None if its bytes stand there more than once.
+        """
+        length, start = read_variable_length(raw, at)
+        digits = b"%d" % number
+        mark = _user_name(name) + len(digits).to_bytes(2, "big")
+        properties = raw[at : start + length]
+        if properties.count(mark + digits) != 1:
+            return None
+        end = properties.index(mark + digits) + len(mark)
+        return cls(properties[:end], properties[end + len(digits) :], len(digits))
+
+    def payload(self, raw: bytes, at: int, number: int) -> bytes | None:
+        """Return the payload of a PUBLISH that has these properties with this number; None if it has others."""
+        digits = b"%d" % number
+        expected = self.before + digits + self.after
+        if len(digits) != self.digits or not raw.startswith(expected, at):
+            return None
+        return raw[at + len(expected) :]
+
+
 def read_publish(command: int, raw: bytes, head: Head) -> Packet:
     """Read the properties and the payload of a PUBLISH.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from s2connect.model.log_limiter import process_lines
 from s2connect.transports.mqtt.frames import Packet
@@ -18,16 +18,27 @@ EXPECTED = frozenset({"no_session", "repeated", "unknown"})
 QoS 1, and an ``open`` for another instance of the server."""
 
 
+class DirectReader(Protocol):
+    """Reader of a topic whose messages are alike but for a number and the payload, so that most need no parsing."""
+
+    def take(self, raw: bytes, at: int) -> bool:
+        """Handle a message if its properties, which begin at ``at``, are those that are expected."""
+
+    def learn(self, raw: bytes, at: int, packet: Packet) -> None:
+        """Look at a message that was not, now that it has been read and handled, to expect others like it."""
+
+
 class TopicHandler(NamedTuple):
     """Handler of one topic, which returns the reason if a message is dropped, and the longest packet that it takes.
 
     With ``only_qos_1`` messages at QoS 0 and retained ones are dropped: they do not wait for our acknowledgements, so
-    their publisher decides how many there are.
+    their publisher decides how many there are. A ``direct`` reader is asked first.
     """
 
     handle: Callable[[Packet], str | None]
     max_bytes: int | None = None
     only_qos_1: bool = False
+    direct: DirectReader | None = None
 
 
 class Receiver:
@@ -58,8 +69,13 @@ class Receiver:
         handler = self.handlers.get(head.topic)
         reason = self._unwanted(handler, head, command, len(raw))
         if handler is not None and reason is None:
+            direct = handler.direct
             try:
-                reason = handler.handle(read_publish(command, raw, head))
+                if direct is None or not direct.take(raw, head.end):
+                    packet = read_publish(command, raw, head)
+                    reason = handler.handle(packet)
+                    if direct is not None:
+                        direct.learn(raw, head.end, packet)
             except UnusablePublish as error:
                 reason = error.reason
             except Exception:

@@ -53,18 +53,17 @@ class Sealer:
     def seal(self, kind: str, seq: int, payload: bytes) -> bytes:
         """Encrypt a payload; the caller uses each ``seq`` once, because it is the nonce."""
         number = _pack_seq(seq)
-        return self._aead.encrypt(_NONCE_START + number, payload, self._place(kind) + number)
+        place = self._data if kind == "data" else _place(self._topic, kind)
+        return self._aead.encrypt(_NONCE_START + number, payload, place + number)
 
     def unseal(self, kind: str, seq: int, sealed: bytes) -> bytes:
         """Return the payload. Raises NotAuthentic if it was not sealed for this key, topic, kind and number."""
         number = _pack_seq(seq)
         try:
-            return self._aead.decrypt(_NONCE_START + number, sealed, self._place(kind) + number)
+            place = self._data if kind == "data" else _place(self._topic, kind)
+            return self._aead.decrypt(_NONCE_START + number, sealed, place + number)
         except (InvalidTag, ValueError):
             raise NotAuthentic("not sealed by the peer for this place") from None
-
-    def _place(self, kind: str) -> bytes:
-        return self._data if kind == "data" else _place(self._topic, kind)
 
 
 def open_proof(token: SessionToken, sid: str, mc: str, boot: str, versions: Sequence[str] = ()) -> bytes:
