@@ -15,22 +15,12 @@ import msgspec
 from msgspec import Meta, StructMeta
 
 from s2connect.errors import UsageError
+from s2connect.messages.id_pattern import Id as Id
+from s2connect.messages.id_pattern import has_id
 from s2connect.messages.schema import SchemaReading
-
-ID_PATTERN: Final = r"[a-zA-Z0-9\-_:]{2,64}"
-"""As in the schema, which does not anchor it: a text that holds such a part is representable (MSG-05, S2C-21)."""
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PERCENTAGE: Final = re.compile(r"(?<=\d\d)ppr$")
-
-is_whole_id: Final = re.compile(ID_PATTERN).fullmatch
-"""Match an identifier as the standard has them (COM-01)."""
-
-has_id: Final = re.compile(ID_PATTERN).search
-"""Match an identifier as the schema has them."""
-
-Id = Annotated[str, Meta(extra={"pattern": ID_PATTERN})]
-"""An identifier (MSG-05). Constructors take a UUID, too. Decoders take any text: see messages.identifiers."""
 
 Timestamp = Annotated[datetime, Meta(tz=True)]
 """A moment, with its time zone. On the wire RFC 3339, with up to nine digits of a second; microseconds are kept."""

@@ -11,7 +11,7 @@ import msgspec
 
 from s2connect.errors import UsageError
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
-from s2connect.messages.base import IdentifiedMessage, S2Message, has_id
+from s2connect.messages.base import IdentifiedMessage, S2Message
 from s2connect.messages.decoding import decoded, encode
 from s2connect.messages.envelope import (
     MAX_VALUES,
@@ -21,6 +21,7 @@ from s2connect.messages.envelope import (
     ReceptionStatusValue,
     read_message,
 )
+from s2connect.messages.id_pattern import has_id
 from s2connect.messages.identifiers import odd_ids
 from s2connect.messages.labels import ID_WORDS, shown
 from s2connect.messages.schema import SchemaReading
@@ -203,7 +204,9 @@ def _read_again(message: Message, kind: type[S2Message], *, strict: bool, nulls:
     if again.problems:
         raise _invalid_message(message, again.label)
     try:
-        parsed = msgspec.convert(again.value, kind)
+        parsed = msgspec.convert(
+            again.value, kind, strict=False
+        )  # 5.0 becomes 5; nothing else is left to be made right
     except msgspec.ValidationError:
         raise _invalid_message(message, "not as the schema says") from None
     if not again.tolerated:

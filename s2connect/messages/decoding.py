@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
-from s2connect.messages.base import S2Message, has_id
+from s2connect.messages.base import S2Message
 from s2connect.messages.envelope import MAX_ID_CHARACTERS
+from s2connect.messages.id_pattern import has_id
 from s2connect.messages.identifiers import odd_ids
 
 encode: Final = msgspec.json.Encoder().encode
@@ -34,12 +35,11 @@ def decoded(text: str, decode: Callable[[str], S2Message]) -> S2Message | None:
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
     # Of a member that occurs twice the message has one, and of one that is null none, so the text has more quotation
-    # marks than the message written anew. They are counted where there are none but around strings.
-    if "\\" in text and ('\\"' in text or "\\u0022" in text):
-        return None
+    # marks around strings than the message written anew.
     kind = type(parsed)
     moments, marks = _PLANS.get(kind) or plan(kind)
-    if text.count('"') != count_marks(parsed, marks):
+    bare = text.replace("\\\\", "").replace('\\"', "") if "\\" in text else text
+    if bare.count('"') != count_marks(parsed, marks):
         return None
     if (odd := odd_ids(parsed)) and not (all(map(has_id, odd)) and len(odd[0]) <= MAX_ID_CHARACTERS):
         return None  # the first may be the message's own
@@ -64,9 +64,12 @@ class _Marks(NamedTuple):
 
 
 def count_marks(parsed: S2Message, marks: _Marks | None) -> int:
-    """Return how many quotation marks a message has when it is written. Without marks of its class it is written."""
+    """Return how many quotation marks are around strings of a message. It is written if its class has no marks."""
     if marks is None:
-        return encode(parsed).count(b'"')
+        text = encode(parsed)
+        if b"\\" in text:
+            text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        return text.count(b'"')
     count, members, lists = marks
     for get, number in members:
         if get(parsed) is not None:

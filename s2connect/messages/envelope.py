@@ -118,7 +118,8 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
             InvalidMessage: The text is not strict JSON: a member twice, a lone surrogate, too deep.
         """
         if self._body is None:
-            msgspec.structs.force_setattr(self, "_body", _read_object(self.text))
+            known = self.reading is not None  # then the text is strict JSON, and reading it takes a fifth
+            msgspec.structs.force_setattr(self, "_body", _decode(self.text) if known else _read_object(self.text))
         assert self._body is not None
         return self._body
 
@@ -148,6 +149,7 @@ def _can_be_answered(identifier: str) -> bool:
 
 _decode_header = msgspec.json.Decoder(_Header).decode
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 def _invalid_data(label: str) -> InvalidMessage:

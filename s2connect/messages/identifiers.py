@@ -6,19 +6,22 @@ occur several times in it and come again in later ones. So they are left to this
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
 from s2connect.messages import ddbc, frbc, ombc, pebc, ppbc
-from s2connect.messages.base import IdentifiedMessage, S2Message, id_members, is_whole_id
+from s2connect.messages.base import IdentifiedMessage, S2Message, id_members
+from s2connect.messages.id_pattern import are_whole_ids, is_whole_id
 
 MAX_GOOD_IDS: Final = 1000
 """Good identifiers that are remembered; beyond it they are matched again."""
 
 _good: Final[set[str | None]] = {None}
 """Identifiers other than those of messages that matched as a whole: most come again."""
+
+_PART: Final = 256
+"""Identifiers that are matched together."""
 
 _Names = Iterable[str | None]
 
@@ -35,12 +38,14 @@ def odd_ids(message: S2Message) -> list[str]:
 
 def _match(names: _Names) -> list[str]:
     """Return the odd ones of identifiers, and remember the others."""
-    unknown = set(names) - _good
-    odd = [name for name in unknown if name is not None and not is_whole_id(name)]
+    unknown = [name for name in set(names) if name not in _good and name is not None]
+    parts = (unknown[begin : begin + _PART] for begin in range(0, len(unknown), _PART))
+    odd = [name for part in parts if not are_whole_ids(part) for name in part if not is_whole_id(name)]
     if len(_good) + len(unknown) > MAX_GOOD_IDS:
         _good.clear()
         _good.add(None)
-    _good.update(itertools.islice(unknown.difference(odd), MAX_GOOD_IDS))
+    if not odd:
+        _good.update(unknown[:MAX_GOOD_IDS])
     return odd
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import EnumMeta
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from s2connect.messages.bulk import MAX_WHOLE, fit
 from s2connect.messages.labels import ID_WORDS, MAX_SHOWN_CHARACTERS, listed, place, shown
 from s2connect.model.text import for_display
 
@@ -25,6 +27,13 @@ MAX_PROBLEMS: Final = 3
 
 MAX_COLLECTED: Final = 1000
 """Most problems of one message that are counted one by one; a hostile message has a hundred thousand."""
+
+MAX_TOLERATED: Final = 10
+"""Most members that are null whose places are kept; as many as a rule names."""
+
+MAX_SINGLY: Final = 200
+"""Entries of lists that are read one by one although they follow the schema: for nulls, and for durations beyond
+``MAX_WHOLE`` with a fraction or exponent, which nobody writes."""
 
 _Path = tuple[str | int, ...]
 
@@ -92,6 +101,7 @@ class SchemaReading:
     def __init__(self, value: Any, kind: type[msgspec.Struct], *, nulls: bool = False, moments: bool = False) -> None:
         self.problems = 0
         self.tolerated: list[tuple[str, str]] = []
+        self._singly = 0
         self._take_nulls = nulls
         self._take_moments = moments
         self._labels: list[str] = []
@@ -170,16 +180,44 @@ class SchemaReading:
         return read
 
     def _read_list(self, value: list[Any], kind: inspect.ListType, path: _Path) -> list[Any]:
-        read, before = [], self.problems
-        for index, entry in enumerate(value[: kind.max_length]):
-            read.append(self._read(entry, kind.item_type, (*path, index)))
+        read, before = value[: kind.max_length], self.problems
+        for index in self._seemingly_faulty(read, kind.item_type, path):
+            read[index] = self._read(read[index], kind.item_type, (*path, index))
             if self.problems > before:
                 return read
+        if self.problems > before:
+            return read
         if kind.max_length is not None and len(value) > kind.max_length:
             self._wrong(path, f"has {len(value)} entries; allowed: at most {kind.max_length}")
         elif len(value) < (kind.min_length or 0):
             self._wrong(path, f"has {len(value)} entries; needed: at least {kind.min_length}")
         return read
+
+    def _seemingly_faulty(self, entries: list[Any], kind: inspect.Type, path: _Path) -> Iterator[int]:
+        """Yield the places of entries that do not simply follow the schema, each before the ones behind are looked at.
+
+        Halves what may hold the next one until it is found, and begins with few entries, because faulty ones often
+        follow each other.
+        """
+        begin, size = 0, 1
+        while begin < len(entries):
+            nulls = self._take_nulls and len(self.tolerated) >= MAX_TOLERATED
+            end = min(begin + size, len(entries))
+            if fit(entries[begin:end], kind, nulls=nulls):
+                begin, size = end, 8 * size
+                continue
+            while end - begin > 1:
+                middle = (begin + end) // 2
+                if fit(entries[begin:middle], kind, nulls=nulls):
+                    begin = middle
+                else:
+                    end = middle
+            if self._singly == MAX_SINGLY:
+                self._wrong(path, f"has too many durations that are written as none up to {MAX_WHOLE} is")
+                return
+            self._singly += 1
+            yield begin
+            begin, size = begin + 1, 1
 
     def _read_moment(self, value: Any, path: _Path) -> Any:
         if isinstance(value, datetime) and value.tzinfo is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s2connect.errors import UsageError
-from s2connect.messages import base, ddbc, frbc, general, ombc, pebc, ppbc
+from s2connect.messages import ddbc, frbc, general, id_pattern, ombc, pebc, ppbc
 from s2connect.messages.base import Duration, Id, S2Message, S2Object, Timestamp
 from s2connect.messages.catalogue import BETA, MESSAGES, V1, data_model, parse, parse_message, written
 from s2connect.messages.conversation import Conversation
-from s2connect.messages.decoding import count_marks, plan
+from s2connect.messages.decoding import count_marks, decoded, plan
 from s2connect.messages.envelope import MAX_VALUES, InvalidMessage, Message, ReceptionStatusValue, read_message
 from s2connect.messages.identifiers import odd_ids
 from s2connect.messages.schema import MAX_COLLECTED
@@ -176,7 +177,7 @@ def test_the_objects_and_enumerations_have_the_members_of_their_schemas(version:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_identifiers_and_durations_are_those_of_the_schema(version: str) -> None:
     identifier = message_schemas.schema(version, "schemas", "ID")
-    assert (identifier["type"], identifier["pattern"]) == ("string", base.ID_PATTERN)
+    assert (identifier["type"], identifier["pattern"]) == ("string", id_pattern.ID_PATTERN)
     duration = message_schemas.schema(version, "schemas", "Duration")
     assert (duration["type"], duration["minimum"]) == ("integer", 0)
 
@@ -525,15 +526,17 @@ def test_a_member_that_occurs_twice_is_invalid_data_in_any_spelling(data: st.Dat
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_without_escapes_no_second_reading_is_needed(data: st.DataObject) -> None:
+def test_a_valid_text_is_not_read_twice(data: st.DataObject) -> None:
     version, name = data.draw(st.sampled_from(EVERY_MESSAGE))
     text = json.dumps(
         data.draw(message_schemas.documents(version, name)), indent=1, ensure_ascii=data.draw(st.booleans())
     )
     parsed = parse(text, version)
-    marks = count_marks(parsed, plan(type(parsed))[1])
-    assert marks == parsed.to_json().replace('\\"', "").count('"')
-    assert (text.count('"') == marks) == ('\\"' not in text)
+    assert count_marks(parsed, plan(type(parsed))[1]) == 2 * len(re.findall(r'"(?:[^"\\]|\\.)*"', text))
+    if not re.search(
+        r"[0-9]\.0\b", text
+    ):  # a duration may be a number with a fraction, which only the second reading takes
+        assert decoded(text, msgspec.json.Decoder(type(parsed)).decode) == parsed
 
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -542,7 +545,7 @@ def test_without_escapes_no_second_reading_is_needed(data: st.DataObject) -> Non
 def test_every_odd_identifier_of_a_message_is_found(data: st.DataObject) -> None:
     version, name = data.draw(st.sampled_from(EVERY_MESSAGE))
     parsed = parse(json.dumps(data.draw(message_schemas.documents(version, name))), version)
-    odd = {one for one in identifiers_in(parsed) if not base.is_whole_id(one)}
+    odd = {one for one in identifiers_in(parsed) if not id_pattern.is_whole_id(one)}
     assert set(odd_ids(parsed)) == odd
     assert set(odd_ids(parsed)) == odd, "what is remembered changes nothing"
 

@@ -222,10 +222,12 @@ class Findings(list[Finding]):
     """Findings about one message: of each rule the first ``MAX_FINDINGS_PER_RULE`` places.
 
     Attributes:
-        odd_ids: True if identifiers in the message are none as the standard has them, so that places are looked for.
+        odd_ids: Identifiers in the message that are none as the standard has them, while their places are looked for.
+        odd_places: How many places were found.
     """
 
-    odd_ids = False
+    odd_ids: frozenset[str] = frozenset()
+    odd_places = 0
     _count: dict[str, int] | None = None
 
     def add(self, rule: str, detail: str, *path: str | int) -> None:

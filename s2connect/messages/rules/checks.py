@@ -9,10 +9,10 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from s2connect.messages import ddbc, frbc, general, ombc, pebc, ppbc
-from s2connect.messages.base import S2Message, S2Object, id_members, is_whole_id
+from s2connect.messages.base import S2Message, S2Object, id_members
 from s2connect.messages.general import Commodity, CommodityQuantity, NumberRange, PowerRange
 from s2connect.messages.identifiers import odd_ids
-from s2connect.messages.rules.base import Finding, Findings
+from s2connect.messages.rules.base import MAX_FINDINGS_PER_RULE, Finding, Findings
 
 Checker = Callable[[Any, Findings], None]
 """Adds the findings about a message of one type."""
@@ -69,8 +69,11 @@ def ids(thing: S2Object, found: Findings, *path: Path) -> None:
     """Check the identifiers of one object, of a message that has odd ones (``COM-01``)."""
     for name in id_members(type(thing)):
         value = getattr(thing, name)
-        if value is not None and not is_whole_id(value):
+        if value in found.odd_ids:
             found.add("COM-01", "no identifier as the standard has them", *path, name.rstrip("_"))
+            found.odd_places += 1
+            if found.odd_places == MAX_FINDINGS_PER_RULE:
+                found.odd_ids = frozenset()
 
 
 def unique(things: Sequence[_HasId], found: Findings, *path: Path) -> set[str]:
@@ -527,8 +530,8 @@ def check(message: S2Message) -> list[Finding]:
         What is found, in the order of the message; of each rule at most ``MAX_FINDINGS_PER_RULE`` places.
     """
     found = Findings()
-    if odd_ids(message):
-        found.odd_ids = True
+    if odd := odd_ids(message):
+        found.odd_ids = frozenset(odd)
         ids(message, found)
     checker = _CHECKS.get(type(message))
     if checker is not None:
