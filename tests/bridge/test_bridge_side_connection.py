@@ -291,6 +291,8 @@ def test_a_side_that_sends_and_does_not_take_the_answers_is_not_read_from_any_mo
 def test_a_side_that_uses_too_much_is_read_from_at_its_pace_and_loses_nothing() -> None:
     async def scene(played: Played) -> None:
         played.send(RM, 210)
+        await asyncio.sleep(0.001)
+        assert len(played.got(CEM)) + len(played.end(RM).inbox) >= 210 - MAX_KEPT, "the rest waits with the peer"
         await asyncio.sleep(1)
         assert 105 <= len(played.got(CEM)) <= 115
         assert played.end(RM).inbox
@@ -329,6 +331,25 @@ def test_the_end_of_a_side_that_the_bridge_cannot_send_to_any_more_is_not_waited
         assert played.link.status().state is LinkState.UP, "the rest may still be taken"
         await asyncio.sleep(2 * FAR_SIDE_PATIENCE)  # then its sender has to be told, who is gone
         assert manager.ended is not None
+
+    play(scene)
+
+
+@pytest.mark.rule("REC-03")
+def test_who_has_not_got_the_session_request_of_the_other_side_gets_one_of_the_bridge() -> None:
+    async def scene(played: Played) -> None:
+        manager = played.end(CEM)
+        manager.makes_room(0)
+        played.send(RM, 1)  # which is being sent
+        played.end(RM).says(message("bye", "SessionRequest", request="TERMINATE"))
+        await asyncio.sleep(0.1)
+        played.end(RM).ends()
+        await asyncio.sleep(0.1)
+        manager.makes_room()
+        await asyncio.sleep(0.1)
+        (request,) = [value for value in map(json.loads, manager.sent) if value["message_type"] == "SessionRequest"]
+        assert request["message_id"] != "bye"
+        assert request["request"] == "RECONNECT"
 
     play(scene)
 
