@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from s2connect import Check, Conversation, InvalidMessage, Message, Role
@@ -86,6 +87,9 @@ class Fate(StrEnum):
 _FORWARDED, _ACKNOWLEDGED, _OK = Fate.FORWARDED, Fate.ACKNOWLEDGED, ReceptionStatusValue.OK
 _UNKNOWN, _LATE = Acknowledged.UNKNOWN, Acknowledged.LATE
 
+_DETAILS: Final = "ResourceManagerDetails"
+_NOTED: Final = frozenset({SESSION_REQUEST, _DETAILS})
+
 _SHORT: Final = 400
 """Bytes below which a text that names the type of a ReceptionStatus is taken for one, until it is read."""
 
@@ -102,6 +106,10 @@ class Out(NamedTuple):
     to: Role
     text: str
     key: str | None = None
+
+
+_out = partial(tuple.__new__, Out)
+"""Makes an :class:`Out` of a tuple, without a call of Python."""
 
 
 class Overdue(NamedTuple):
@@ -258,14 +266,16 @@ class Relay:
             return self._translated(self._translator, side, message)
         if self._looks_back:
             self._conversations[side].sent(side, message, now=day)
-        self._forwarded(from_, message)
-        return [Out(from_.other, message.text, identifier)]
-
-    def _forwarded(self, from_: _Side, message: Message) -> None:
         from_.counts[_FORWARDED] += 1
+        if kind in _NOTED:
+            self._note(from_, message)
+        return [_out((from_.other, message.text, identifier))]
+
+    def _note(self, from_: _Side, message: Message) -> None:
+        """Note a forwarded message that says something about its session or its device."""
         if message.type == SESSION_REQUEST:
             self._farewells[from_.other] = message.id or NIL_ID
-        elif message.type == "ResourceManagerDetails" and self._on_details is not None and from_.other is Role.CEM:
+        elif message.type == _DETAILS and self._on_details is not None and from_.other is Role.CEM:
             self._on_details(message)
             self._on_details = None
 
@@ -281,7 +291,8 @@ class Relay:
                 raise
             return self._refuse(side, message.type, identifier, ReceptionStatusValue.INVALID_CONTENT, error.reason)
         self._conversations[side].sent(side, message, now=self._now())
-        self._forwarded(from_, message)
+        from_.counts[_FORWARDED] += 1
+        self._note(from_, message)
         if translation.back:
             from_.ledger.acknowledged(identifier)
             from_.types.pop(identifier, None)
@@ -322,7 +333,7 @@ class Relay:
             _log.debug("link %s: a ReceptionStatus of the %s came late", self.counters.name, side)
             return []
         of.counts[_ACKNOWLEDGED] += 1
-        return [Out(sender, message.text)]
+        return [_out((sender, message.text, None))]
 
     def _refuse(
         self, side: Role, kind: str | None, subject: str, status: ReceptionStatusValue, label: str | None

@@ -81,19 +81,11 @@ class SideConnection:
     # Receiver
 
     def text_received(self, text: str) -> None:
-        if self._is_open:
-            self._hand_over(text)
+        if not self._is_open:
+            self._kept.append(text)
+            if len(self._kept) >= MAX_KEPT or len(text) >= LONG:
+                self._stop_reading()
             return
-        self._kept.append(text)
-        if len(self._kept) >= MAX_KEPT or len(text) >= LONG:
-            self._stop_reading()
-
-    def connection_ended(self, error: ConnectionClosed) -> None:
-        self._ended = error
-        if self._take is None or not self._kept:
-            self._on_end(error)
-
-    def _hand_over(self, text: str) -> None:
         assert self._take is not None
         try:
             pause = self._take(text)
@@ -101,6 +93,16 @@ class SideConnection:
             self.hold()
             self._on_end(error)
             return
+        if pause is not None or self.outbox.queue or self._far.outbox.queue:
+            self._taken(pause)
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        self._ended = error
+        if self._take is None or not self._kept:
+            self._on_end(error)
+
+    def _taken(self, pause: float | None) -> None:
+        """Take the next text after a pause, if any, and when there is room for what follows from it."""
         if pause is not None:
             self._is_open = False
             if pause > 0.0:
@@ -108,7 +110,7 @@ class SideConnection:
                 self._pause = self._loop.call_later(pause, self._resume)
             else:
                 self._pause = self._loop.call_soon(self._resume)
-        elif (self.outbox.queue or self._far.outbox.queue) and self._is_held_up():
+        elif self._is_held_up():
             self._is_open = False
             self._stop_reading()
 
@@ -125,7 +127,7 @@ class SideConnection:
             return
         self._is_open = True
         while self._is_open and self._kept:
-            self._hand_over(self._kept.popleft())
+            self.text_received(self._kept.popleft())
         if not self._is_open:
             return
         if self._ended is not None:

@@ -71,21 +71,27 @@ class PeerBudget:
         Returns:
             Seconds until the next one may be read; 0.0 for a turn of the others first; None for at once.
         """
-        # Three token buckets, written out, because every message is charged.
+        # Three token buckets, written out and without calls, because every message is charged.
         worked += HANDLING
-        self._messages = messages = max(self._messages, now - self._message_burst) + self._per_message
-        self._characters = characters = max(self._characters, now - self._character_burst) + size * self._per_character
-        self._busy = busy = max(self._busy, now - self._busy_burst) + worked * self._per_busy
-        self._worked = (
-            max(self._worked - (now - self._then), 0.0) + worked
-        )  # the loop has had a turn since, or soon has
+        messages, characters, busy = self._messages, self._characters, self._busy
+        if messages < (least := now - self._message_burst):
+            messages = least
+        if characters < (least := now - self._character_burst):
+            characters = least
+        if busy < (least := now - self._busy_burst):
+            busy = least
+        self._messages = messages = messages + self._per_message
+        self._characters = characters = characters + size * self._per_character
+        self._busy = busy = busy + worked * self._per_busy
+        in_one_go = self._worked - (now - self._then)  # the loop has had a turn since, or soon has
+        self._worked = worked = in_one_go + worked if in_one_go > 0.0 else worked
         self._then = now
         late = now + ROUNDING
         if messages > late or characters > late or busy > late:
             self._worked = 0.0
             self.slowed += 1
             return max(messages, characters, busy) - now
-        if self._worked < YIELD_AFTER:
+        if worked < YIELD_AFTER:
             return None
         self._worked = 0.0
         return 0.0

@@ -20,4 +20,7 @@ def begin_work(size: int) -> float:
 
 def work_since(begun: float, size: int) -> float:
     """Return the seconds of a processor that the work for a text of so many characters has taken."""
-    return min(monotonic() - begun, MOST_FOR_SHORT) if size < LONG else thread_time() - begun
+    if size >= LONG:
+        return thread_time() - begun
+    passed = monotonic() - begun
+    return passed if passed < MOST_FOR_SHORT else MOST_FOR_SHORT
