@@ -44,7 +44,7 @@ from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, 
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
 from s2connect.session.reading import Reading
-from s2connect.session.work import begin_work, work_since
+from s2connect.session.work import LONG, begin_work, work_since
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 
@@ -409,13 +409,15 @@ class Session:
 
     def text_received(self, text: str) -> None:
         """Handle a text of the peer: called by the connection."""
-        begun = begin_work(len(text))
+        size = len(text)
+        measured = size if self._answerer is None else LONG  # an application may take its time for a short text as well
+        begun = begin_work(measured)
         if self._closing is None:
             try:
                 self._take(text)
             except Exception as error:
                 self._failed(error)
-        if self._reading.charge(len(text), work_since(begun, len(text))):
+        if self._reading.charge(size, work_since(begun, measured)):
             self._log.warn("slowed", "sends more than it may: it is read from more slowly")
 
     def _take(self, text: str) -> None:

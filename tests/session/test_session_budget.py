@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.https.rate import TokenBucket
+from s2connect.messages.enums import Check
 from s2connect.messages.envelope import reception_status
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.budget import (
@@ -120,12 +122,12 @@ def test_the_pauses_are_those_of_a_token_bucket_for_each_limit(
         assert (budget.charge(size, worked, now=now) or 0.0) == pytest.approx(expected, abs=1e-6)
 
 
-def session_of(connection_limits: PeerLimits) -> tuple[Session, object]:
+def session_of(connection_limits: PeerLimits, **more: Any) -> tuple[Session, object]:
     ours, theirs = memory_pair(
         ConnectionInfo("Memory", CEM, RM, "v1.0.0"), ConnectionInfo("Memory", RM, CEM, "v1.0.0"), capacity=1000
     )
     peer = NodeDescription(id=RM, brand="B", type="T", model_name="M", role=Role.RM)
-    return Session(ours, peer=peer, role=Role.CEM, limits=connection_limits), theirs
+    return Session(ours, peer=peer, role=Role.CEM, limits=connection_limits, **more), theirs
 
 
 @pytest.mark.rule("SEC-03", "WS-07")
@@ -154,3 +156,20 @@ async def test_a_session_that_pauses_ends_at_once(*, by_us: bool) -> None:
     async with within(3):
         await (session.close() if by_us else peer.close())  # type: ignore[attr-defined]
         await session.wait_closed()
+
+
+@pytest.mark.rule("SEC-03")
+async def test_the_work_of_an_application_for_a_short_message_counts_in_full() -> None:
+    def work(_: Session, __: object) -> None:
+        begun = time.thread_time()
+        while time.thread_time() - begun < 5 * MOST_FOR_SHORT:
+            pass
+
+    session, peer = session_of(limits(busy_share=0.1, busy_burst=0.1), answer=work, check=Check.ENVELOPE)
+    async with within(20):
+        for number in range(5):
+            await peer.send(message(f"m{number}"))  # type: ignore[attr-defined]
+        for _ in range(5):
+            await peer.recv()  # type: ignore[attr-defined]
+    assert session._reading._budget.slowed, "the application has worked for more than the burst"
+    await session.close()
