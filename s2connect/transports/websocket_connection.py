@@ -271,6 +271,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         frames = 0
         while self._unread and not self._has_enough():
             if frames > FRAMES_PER_TURN:
+                self._set_reading(False)
                 self._schedule()
                 return
             piece = bytes(self._unread[:PIECE])
@@ -477,7 +478,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             what = "%s sent a message that is longer than %d bytes; the session ends with %d"
             self._warn("too big", what, self.info.remote, MAX_MESSAGE_BYTES, MESSAGE_TOO_BIG)
             return ConnectionClosed(MESSAGE_TOO_BIG, "message too long")
-        return ConnectionClosed(NORMAL_CLOSURE if frame.code == _NO_STATUS else frame.code, frame.reason)
+        return ConnectionClosed(NORMAL_CLOSURE if frame.code == _NO_STATUS else int(frame.code), frame.reason)
 
     def _end(self, error: ConnectionClosed) -> None:
         """Note the end, once; what is still open of the connection is bounded from now on."""

@@ -40,6 +40,8 @@ class Rig:
     port: int
     server_context: ssl.SSLContext
     client_context: ssl.SSLContext
+    forget: Callable[[], None]
+    """Stop keeping the connections, which are ended with the rig otherwise."""
 
     async def pair(self) -> tuple[Connection, Connection]:
         """Return the server's and the client's end of one connection."""
@@ -99,7 +101,16 @@ def rig(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         port = runner.addresses[0][1]
         url = WebSocketUrl(f"wss://device.local:{port}{PATH}")
         try:
-            yield Rig(server, client, Trust(client_context, "127.0.0.1"), url, port, server_context, client_context)
+            yield Rig(
+                server,
+                client,
+                Trust(client_context, "127.0.0.1"),
+                url,
+                port,
+                server_context,
+                client_context,
+                standing.clear,
+            )
         finally:
             await server.close()
             await runner.cleanup()
