@@ -531,6 +531,10 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._at_close.pop(0)()
         vars(self._protocol).clear()  # it and its parser refer to each other
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
     # Liveness
 
     def _beat(self) -> None:
