@@ -73,6 +73,17 @@ def test_paho_reads_the_properties_as_they_are_meant(packet: Packet) -> None:
     assert getattr(read, "MessageExpiryInterval", None) == packet.expiry
 
 
+@given(st.integers(1, 2**32 - 1), st.none() | st.integers(5, 60), st.sampled_from(["v1.0.0", "2", "ü"]))
+def test_paho_reads_the_properties_of_data(number: int, expiry: int | None, version: str) -> None:
+    user = (("s2-frame", "data"), ("s2-seq", str(number)), ("s2-ver", version))
+    raw = write_properties(Packet("t", b"", "application/vnd.s2-sealed", user, expiry=expiry))
+    read, length = Properties(PacketTypes.PUBLISH).unpack(raw)
+    assert length == len(raw)
+    assert tuple(read.UserProperty) == user
+    assert read.ContentType == "application/vnd.s2-sealed"
+    assert getattr(read, "MessageExpiryInterval", None) == expiry
+
+
 @given(packets)
 def test_properties_that_others_send_are_passed_over(packet: Packet) -> None:
     full = Properties(PacketTypes.PUBLISH)

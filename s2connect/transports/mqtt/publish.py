@@ -74,13 +74,29 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 def write_properties(packet: Packet) -> bytes:
     """Write the properties of a packet with their length before them."""
-    written = _usual_properties(packet.expiry, packet.content_type)
-    if packet.correlation is not None:
-        written += _string(_CORRELATION, packet.correlation)
-    for name, value in packet.user_properties:
-        raw = value.encode()
-        written += _user_name(name) + len(raw).to_bytes(2, "big") + raw
+    user = packet.user_properties
+    if len(user) == 3 and packet.correlation is None:  # data: from one to the next the number in the middle changes
+        before, after = _around(packet.expiry, packet.content_type, user[0], user[1][0], user[2])
+        raw = user[1][1].encode()
+        written = before + len(raw).to_bytes(2, "big") + raw + after
+    else:
+        written = _usual_properties(packet.expiry, packet.content_type)
+        if packet.correlation is not None:
+            written += _string(_CORRELATION, packet.correlation)
+        written += b"".join(map(_pair, user))
     return variable_length(len(written)) + written
+
+
+@lru_cache(64)
+def _around(
+    expiry: int | None, content_type: str | None, first: tuple[str, str], name: str, last: tuple[str, str]
+) -> tuple[bytes, bytes]:
+    return _usual_properties(expiry, content_type) + _pair(first) + _user_name(name), _pair(last)
+
+
+def _pair(pair: tuple[str, str]) -> bytes:
+    raw = pair[1].encode()
+    return _user_name(pair[0]) + len(raw).to_bytes(2, "big") + raw
 
 
 @lru_cache(64)
