@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Three for each core: most of their time the tests wait for sockets, processes and clocks.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1))')
 TESTS ?= tests
+# Of pytest: --uvloop runs the tests on the event loop of services.
+OPTIONS ?=
 # A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
 CONSTRAINTS ?=
 
@@ -15,14 +17,14 @@ demo: $(STAMP)
 	$(BIN)/python -m s2connect demo
 
 test: $(STAMP) peers
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist worksteal -m "not long" $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist worksteal -m "not long" $(OPTIONS) $(TESTS)
 
 test-long: $(STAMP) peers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
 
 # The tests that failed in the last run, once more and one by one.
 retest: $(STAMP)
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail=10 $(TESTS)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail=10 $(OPTIONS) $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -55,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A slow machine has more time for a whole test, too."""
     usual = float(config.getini("timeout"))
     for item in items:
+        if config.getoption("--uvloop") and item.get_closest_marker("asyncio_only"):
+            item.add_marker(pytest.mark.skip(reason="about asyncio's own event loop"))
         marker = item.get_closest_marker("timeout")
         item.add_marker(pytest.mark.timeout(waits.patience(marker.args[0] if marker else usual)), append=False)
 

@@ -1,4 +1,4 @@
-"""An event loop that handles many sockets which are ready at once in slices, so that timers and tasks are not late."""
+"""What many sockets want at once is done in slices, so that timers and tasks are not late."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import selectors
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Final
+from weakref import WeakKeyDictionary
 
 SLICE: Final = 32
 """Sockets handled in one turn of the loop; each costs some 0.5 ms when thousands of peers vanish at once."""
@@ -33,6 +35,27 @@ class SlicedSelector(selectors.DefaultSelector):
             if registered.get(key.fileobj) is key:
                 ready.append((key, events))
         return ready
+
+
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[Callable[[], object]]] = WeakKeyDictionary()
+
+
+def in_slices(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call ``call`` in one of the next turns of a loop: in order, and at most :data:`SLICE` of these calls in a turn.
+
+    For the ends of connections. uvloop handles all sockets that are ready in one turn, however many there are.
+    """
+    queue = _queues.setdefault(loop, deque())
+    queue.append(call)
+    if len(queue) == 1:
+        loop.call_soon(_do_slice, loop, queue)
+
+
+def _do_slice(loop: asyncio.AbstractEventLoop, queue: deque[Callable[[], object]]) -> None:
+    for _ in range(min(SLICE, len(queue))):
+        loop.call_soon(queue.popleft())  # each by itself: the loop reports what one raises
+    if queue:
+        loop.call_soon(_do_slice, loop, queue)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, cast
 
 from websockets.client import ClientProtocol
@@ -35,6 +36,7 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.frame_budget import FrameBudget
 from s2connect.transports.peer_watch import PeerWatch
+from s2connect.transports.slices import in_slices
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
@@ -509,8 +511,11 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._linger = self._loop.call_later(LINGER, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
         self._may_write = False
+        in_slices(self._loop, partial(self._release, exc))
+
+    def _release(self, exc: Exception | None) -> None:
+        self._lost = True
         for timer in (self._heart, self._cut, self._linger):
             if timer is not None:
                 timer.cancel()

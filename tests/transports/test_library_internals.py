@@ -27,6 +27,7 @@ async def exchange(server: Any, client: Any) -> None:
     await asyncio.gather(server.close(), client.close())
 
 
+@pytest.mark.asyncio_only
 async def test_asyncio_has_the_buffers_that_are_made_smaller(rig: Any) -> None:
     assert isinstance(asyncio.sslproto.SSLProtocol.max_size, int), "SSLProtocol.max_size"
     async with rig() as made:

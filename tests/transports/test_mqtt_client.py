@@ -216,6 +216,7 @@ async def test_a_server_without_websocket_is_told_apart(broker: Mosquitto) -> No
             await broker.connect("a", url=f"wss://{HOST}:{port}/mqtt")
 
 
+@pytest.mark.asyncio_only
 async def test_the_connection_is_read_in_large_pieces_even_where_the_process_has_small_buffers(
     broker: Mosquitto, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

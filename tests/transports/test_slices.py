@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import ExitStack
+from functools import partial
 
-from s2connect.transports.slices import SLICE, SlicedSelector, new_event_loop
+import pytest
+
+from s2connect.transports.slices import SLICE, SlicedSelector, in_slices, new_event_loop
 
 
 def pairs(stack: ExitStack, number: int) -> list[tuple[socket.socket, socket.socket]]:
@@ -67,3 +70,32 @@ def test_what_was_unregistered_or_changed_meanwhile_is_not_reported() -> None:
         reported = {key.fd: events for key, events in [*selector.select(0), *selector.select(0)]}
         assert reported[changed.fileno()] == 2
         assert gone.fileno() not in reported
+
+
+@pytest.mark.parametrize("uvloop", [False, True])
+def test_thousands_of_ends_at_once_are_handled_in_slices_and_in_order(uvloop: bool) -> None:
+    async def work() -> None:
+        loop, done = asyncio.get_running_loop(), list[int]()
+
+        def end(number: int) -> None:
+            done.append(number)
+            if number == 5:
+                raise RuntimeError("one that fails")
+
+        failed: list[object] = []
+        loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+        for number in range(1000):
+            in_slices(loop, partial(end, number))
+        assert not done
+        while len(done) < 1000:
+            before = len(done)
+            await asyncio.sleep(0)
+            assert len(done) - before <= SLICE
+        in_slices(loop, partial(end, 1000))
+        await asyncio.sleep(0.01)
+        assert done == list(range(1001))
+        assert [str(error) for error in failed] == ["one that fails"]
+
+    factory = pytest.importorskip("uvloop").new_event_loop if uvloop else new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from s2connect.transports.base import MAX_MESSAGE_BYTES
 from s2connect.transports.tls_buffer import TLS_BUFFER_BYTES, set_tls_buffer
 
 
+@pytest.mark.asyncio_only
 async def test_both_sides_have_a_small_buffer_and_the_longest_messages_still_flow(rig: Any) -> None:
     async with rig(compression=False) as made:
         ends = await made.pair()
