@@ -90,7 +90,7 @@ async def test_a_session_that_pauses_reading_ends_at_once(rig: Any, side: str, e
         elif end == "by the peer":
             await theirs.close()
         else:
-            theirs.abort()
+            theirs._transport.abort()
         await session.wait_closed()
         with pytest.raises(ConnectionClosed):
             await sending
