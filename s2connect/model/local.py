@@ -32,8 +32,9 @@ class LocalNode:
 
     def standard_only(self) -> LocalNode:
         """Return the node with the standard's communication protocols alone, for peers without others (MQ-01)."""
-        known = tuple(name for name in self.communication_protocols if name == WEBSOCKET)
-        return replace(self, communication_protocols=known or self.communication_protocols)
+        if WEBSOCKET not in self.communication_protocols or self.communication_protocols == (WEBSOCKET,):
+            return self
+        return replace(self, communication_protocols=(WEBSOCKET,))
 
 
 @dataclass(frozen=True, slots=True)

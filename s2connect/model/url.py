@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
 _AFTER_BRACKET = re.compile(r"\][^:]")
 
 
+@lru_cache(256)
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the IP address in place of a host name, without its zone; None for a name."""
     try:

@@ -144,9 +144,9 @@ class SessionClient:
         url = pairing.initiate_session_url
         assert url is not None, "only a communication client opens sessions"
         destination = await self.destination(pairing, url, address)
-        node = replace(
-            node, communication_protocols=tuple(n for n in node.communication_protocols if n in self._transports)
-        )
+        names = tuple(name for name in node.communication_protocols if name in self._transports)
+        if names != node.communication_protocols:
+            node = replace(node, communication_protocols=names)
         async with HttpsClient(destination) as http:
             ca = None if pairing.pin is None else pairing.pin.ca_fingerprint
             now = asyncio.get_running_loop().time()
