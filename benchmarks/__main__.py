@@ -14,12 +14,13 @@ import ssl
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness import Effort, WorkerFailed, peer_python
+from benchmarks.harness import Effort, peer_python
 from benchmarks.table import HEAD, Row, from_json, missing, to_json
 
 THEMES: Final = (
@@ -108,8 +109,8 @@ def run(themes: Sequence[str], effort: Effort) -> tuple[list[Row], list[Any]]:
             for row in module.measure(effort):
                 new.append(row)
                 print(row.as_line(), flush=True)
-        except WorkerFailed as error:
-            print(f"{theme}: {error}", file=sys.stderr)
+        except Exception:  # the other themes are measured all the same
+            traceback.print_exc()
         for row in missing([theme], new):
             new.append(row)
             print(row.as_line(), flush=True)
