@@ -55,9 +55,6 @@ class ObservedConnection(Connection):
         finally:
             self._end(SessionEnd.CLOSED_BY_US)
 
-    def has_room(self) -> bool:
-        return self._inner.has_room()
-
     def try_send(self, text: str) -> bool:
         sent = self._inner.try_send(text)
         if sent:

@@ -116,10 +116,6 @@ class Connection(ABC):
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Close in order and release everything; idempotent, bounded to a few seconds, never raises for the network."""
 
-    def has_room(self) -> bool:
-        """Return whether ``send`` would certainly return at once now."""
-        return False
-
     def try_send(self, text: str) -> bool:
         """Send one text if nothing waits to be sent and there is room. Returns whether it did; else call ``send``.
 

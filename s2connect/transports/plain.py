@@ -127,9 +127,6 @@ class PlainConnection(Connection):
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         await self._websocket.close(code, reason)
 
-    def has_room(self) -> bool:
-        return self._websocket.has_room()
-
     async def wait_closed(self) -> None:
         await self._websocket.wait_closed()
 

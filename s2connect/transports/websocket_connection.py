@@ -178,14 +178,6 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._write(text)
         return True
 
-    def has_room(self) -> bool:
-        return (
-            self._full is None
-            and not self._senders
-            and not self._transport.is_closing()
-            and self._transport.get_write_buffer_size() == 0
-        )
-
     def _write(self, text: str) -> None:
         self._check_open()
         try:

@@ -131,7 +131,6 @@ async def test_a_client_and_a_server_agree_and_know_each_other(compression: bool
         assert (rm.info.local, rm.info.remote) == (RM, plain_node_id(f"ws://127.0.0.1:{server.port}/s2"))
         assert (cem.info.local, cem.info.remote) == (CEM, plain_node_id("battery"))
         assert rm.remote_address == cem.remote_address == "127.0.0.1"
-        assert rm.has_room()
         await rm.send("€ {}")
         assert await cem.recv() == "€ {}"
         await rm.close(1000, "bye")

@@ -161,9 +161,6 @@ class MqttConnection(Connection):
             self._inbox.clear()
             self._follow(self.channel.close(CloseReason.for_code(code, reason), self._loop.time()))
 
-    def has_room(self) -> bool:
-        return self._broker.has_room()
-
     async def wait_closed(self) -> None:
         await asyncio.wait({self._closed})
 
