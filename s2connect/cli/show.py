@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2connect.cli.terminal import console
+from s2connect.cli.terminal import PlainText, console
 from s2connect.endpoint.certificate import Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
@@ -22,6 +23,7 @@ from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, PairingEntry, name_of
 
+MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
 QR_BORDER = 2  # modules of quiet around a QR code; scanners of phones need no more on a screen
 QR_COLOURS = "#ffffff on #000000"  # of the light modules, which are drawn: right on light and dark terminals
@@ -320,12 +322,22 @@ def certificate_blocks(shown: Certificates) -> list[RenderableType]:
 
 
 def listing(
-    columns: Sequence[str], rows: Iterable[Iterable[str | Text]], narrow: Iterable[str | Text], width: int
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], narrow: Iterable[str | Text], width: int
 ) -> RenderableType:
     """Return rows as a table if there is room for it, otherwise the narrow form of each."""
+    rows, narrow = list(rows), list(narrow)
+    if len(rows) > MAX_TABLE_ROWS and not any(isinstance(one, Text) for one in narrow):
+        return PlainText(_aligned([columns, *rows]) if width >= TABLE_WIDTH else "\n".join(map(str, narrow)))
     if width < TABLE_WIDTH:
         return Text("\n", overflow="fold").join(Text(one) if isinstance(one, str) else one for one in narrow)
     return plain_table(columns, rows)
+
+
+def _aligned(rows: Sequence[Sequence[str | Text]]) -> str:
+    """Return rows as lines with columns of equal width."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join("  ".join(map(set_cell_size, row, widths)).rstrip() for row in texts)
 
 
 def plain_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:

@@ -14,6 +14,7 @@ from s2connect.endpoint.state import EndpointState
 from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
+from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
@@ -116,7 +117,7 @@ class ConnectionManager:
         if self._started or self._closed:
             return
         self._started, self._connects = True, connect
-        for pairing in await self._state.store.pairings(self.node):
+        for pairing in await self._state.store.pairings(self.node, role=CommunicationRole.CLIENT):
             self.connect(pairing)
 
     async def next(self, *, connect: bool = True) -> LiveConnection:

@@ -239,9 +239,8 @@ class Pairings:
 
     async def settle_unconfirmed(self) -> None:
         """At the start: drop unconfirmed pairings whose client does not come (PAIRC-06)."""
-        for pairing in await self._state.store.pairings():
-            if not pairing.confirmed and pairing.communication_role is CommunicationRole.SERVER:
-                self._wait_for_proof(pairing)
+        for pairing in await self._state.store.pairings(role=CommunicationRole.SERVER, confirmed=False):
+            self._wait_for_proof(pairing)
 
     # Unpairing
 

@@ -111,6 +111,14 @@ class Wire(BaseModel):
         return cls.from_value(_parsed(data))
 
     @classmethod
+    def from_own_json(cls, data: bytes) -> Self:
+        """Read an object that :meth:`to_json` wrote, as :meth:`from_json` does, in a fraction of its time."""
+        try:
+            return cls.model_validate_json(data, by_alias=True, by_name=False)
+        except ValidationError:
+            return cls.from_json(data)
+
+    @classmethod
     def from_value(cls, value: Any) -> Self:
         """Read one object from parsed JSON.
 

@@ -12,6 +12,8 @@ def for_display(text: str, limit: int = 80) -> str:
 
     Use it on every name that came from a peer before a person or a log sees it; compare the raw value where it decides.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return " ".join(text.split())
     shown = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text[: limit * 4])
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"

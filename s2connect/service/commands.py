@@ -74,6 +74,10 @@ class FullStatus(Entry):
     sessions: list[SessionEntry]
     waiting: list[NodeDescription]
 
+    def __repr__(self) -> str:
+        # Short, because asyncio.run makes the repr of its main task, with its result, twice.
+        return f"FullStatus({len(self.pairings)} pairings, {len(self.sessions)} sessions)"
+
 
 class BridgeStatus(Entry):
     """Status of a bridge, as :meth:`s2connect.bridge.Bridge.status` returns it."""

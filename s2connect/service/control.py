@@ -72,8 +72,9 @@ async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, an
 
     async def handle(line: bytes | None) -> None:
         result = await answer(line)
+        written = await asyncio.to_thread(lambda: as_line(result.to_object()))  # it may list many pairings
         async with writing:
-            writer.write(as_line(result.to_object()) + b"\n")
+            writer.write(written + b"\n")
             await writer.drain()
 
     async def chunks() -> AsyncIterator[bytes]:

@@ -94,7 +94,7 @@ class PairingEntry(Entry):
             communication_role=pairing.communication_role,
             since=datetime.fromtimestamp(pairing.paired_at, UTC),
             confirmed=pairing.confirmed,
-            connected=PairKey(pairing.key.local, pairing.key.remote) in connected,
+            connected=pairing.key in connected,
         )
 
 
@@ -118,9 +118,21 @@ class NotFound:
     text: str
 
 
+def _without_null(value: NodeDescription | EndpointDescription) -> dict[str, Any]:
+    return {name: member for name, member in vars(value).items() if member is not None}
+
+
 def to_value(value: object) -> Any:
     """Return an object of a command or an event as JSON has it; made for the argument ``default`` of ``json.dumps``."""
     match value:
+        case PairingEntry():  # there may be many
+            return {
+                **vars(value),
+                "node": str(value.node),
+                "peer": _without_null(value.peer) | {"id": str(value.peer.id)},
+                "peer_endpoint": _without_null(value.peer_endpoint),
+                "since": rfc3339(value.since),
+            }
         case BaseModel():
             return value.model_dump(mode="json", by_alias=False, exclude_none=True)
         case UUID():
@@ -135,7 +147,8 @@ def to_value(value: object) -> Any:
 
 def rfc3339(at: datetime) -> str:
     """Return a point in time as text, in UTC and with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def name_of(peer: Peer) -> str:

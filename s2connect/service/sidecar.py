@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Session
+from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.certificate import read_certificates
@@ -361,7 +361,7 @@ class Service:
         await self._session(command.session).session.close()
 
     async def _unpair(self, command: commands.Unpair) -> PairingEntry:
-        pairings = [PairingEntry.of(pairing) for pairing in await self.endpoint.pairings()]
+        pairings = await _entries(await self.endpoint.pairings())
         if command.node is not None:
             node = self._node(command.node)
             pairings = [pairing for pairing in pairings if pairing.node == node.id]
@@ -385,7 +385,7 @@ class Service:
                 certificate=await asyncio.to_thread(lambda: read_certificates(Home.open(self._home), config)),
             ),
             nodes=[OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()],
-            pairings=[PairingEntry.of(pairing, connected) for pairing in await endpoint.pairings()],
+            pairings=await _entries(await endpoint.pairings(), connected),
             sessions=[
                 SessionEntry(**opened.facts(), since=opened.session.info.since, messages=opened.messages)
                 for opened in self._sessions.values()
@@ -421,6 +421,11 @@ class Service:
         if name not in self._sessions:
             raise ConnectionClosed(reason="there is no such session")
         return self._sessions[name]
+
+
+async def _entries(pairings: Sequence[Pairing], connected: Collection[PairKey] = ()) -> list[PairingEntry]:
+    """Return the entries of pairings: made in a thread, because there may be many."""
+    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected) for pairing in pairings])
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:

@@ -109,8 +109,10 @@ class Store(Protocol):
     while it is replaced learns so, and spoils nothing.
     """
 
-    async def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        """Return all pairings, or those of one of our nodes, confirmed and unconfirmed, oldest first."""
+    async def pairings(
+        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+    ) -> list[Pairing]:
+        """Return all pairings, oldest first, or only those of one of our nodes, with our role, or (un)confirmed."""
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """Return the pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""

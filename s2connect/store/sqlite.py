@@ -322,7 +322,7 @@ class SqliteStore:
 
     # Pairings
 
-    def _rows(self, which: str, values: Sequence[bytes]) -> list[tuple[sqlite3.Row, Pairing]]:
+    def _rows(self, which: str, values: Sequence[object]) -> list[tuple[sqlite3.Row, Pairing]]:
         rows = self._db.execute(f"SELECT * FROM pairing {which}", values)  # noqa: S608 - constants
         try:
             return [(row, _pairing(row)) for row in rows]
@@ -337,9 +337,17 @@ class SqliteStore:
         return row
 
     @_operation("read")
-    def pairings(self, local: NodeId | None = None) -> list[Pairing]:
-        which, values = ("", ()) if local is None else ("WHERE local = ?", (local.bytes,))
-        return [pairing for _, pairing in self._rows(f"{which} ORDER BY sequence", values)]
+    def pairings(
+        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+    ) -> list[Pairing]:
+        wanted = {
+            "local = ?": None if local is None else local.bytes,
+            "communication_role = ?": role,
+            "confirmed = ?": confirmed,
+        }
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
+        which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
+        return [pairing for _, pairing in self._rows(f"{which}ORDER BY sequence", tuple(wanted.values()))]
 
     @_operation("read")
     def pairings_of(self, key: PairKey) -> list[Pairing]:
@@ -575,13 +583,24 @@ def _columns(pairing: Pairing) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=256)
+def _own_node(data: bytes) -> NodeId:
+    return NodeId(uuid.UUID(bytes=data))
+
+
+@functools.lru_cache(maxsize=256)
+def _endpoint(data: bytes) -> EndpointDescription:
+    """Read a description. Many pairings have the same."""
+    return EndpointDescription.from_own_json(data)
+
+
 def _pairing(row: sqlite3.Row) -> Pairing:
     url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
     return Pairing(
-        key=PairKey(NodeId(uuid.UUID(bytes=row["local"])), NodeId(uuid.UUID(bytes=row["remote"]))),
+        key=PairKey(_own_node(row["local"]), NodeId(uuid.UUID(bytes=row["remote"]))),
         communication_role=CommunicationRole(row["communication_role"]),
-        peer=NodeDescription.from_json(row["peer"]),
-        peer_endpoint=EndpointDescription.from_json(row["peer_endpoint"]),
+        peer=NodeDescription.from_own_json(row["peer"]),
+        peer_endpoint=_endpoint(row["peer_endpoint"]),
         initiate_session_url=None if url is None else BaseUrl(url),
         pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
         paired_at=row["paired_at"],

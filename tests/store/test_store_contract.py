@@ -83,6 +83,18 @@ async def test_pairings_are_listed_oldest_first_whatever_the_clock_says(store: S
     assert await store.pairings() == [second, third, first]
 
 
+async def test_some_of_the_pairings_are_listed_by_node_role_and_confirmation(store: Store) -> None:
+    client, server = pairing(1), pairing(2, SERVER)
+    begun = pairing(3, SERVER, confirmed=False)
+    for saved in (client, server, begun):
+        await store.save_pairing(saved, token("a"))
+    assert await store.pairings(role=CLIENT) == [client]
+    assert await store.pairings(client.key.local, role=SERVER) == [server, begun]
+    assert await store.pairings(confirmed=True) == [client, server]
+    assert await store.pairings(role=SERVER, confirmed=False) == [begun]
+    assert await store.pairings(NodeId(UUID(int=7)), role=SERVER) == []
+
+
 async def test_one_peer_may_be_paired_with_two_of_our_nodes(store: Store) -> None:
     other = NodeId(UUID(int=7))
     second = dataclasses.replace(pairing(1), key=key(1, other))

@@ -1,0 +1,104 @@
+"""An endpoint with many pairings: what is read and written for its list, in counts, and in which thread."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.growth import fill
+from s2connect import Endpoint
+from s2connect.cli.show import MAX_TABLE_ROWS, pairings_block, status_blocks
+from s2connect.cli.terminal import PlainText
+from s2connect.model import common
+from s2connect.service import control
+from s2connect.service.commands import Status
+from s2connect.service.objects import PairingEntry, to_value
+from s2connect.service.sidecar import Service
+from s2connect.store import sqlite
+from s2connect.store.home import Home
+from s2connect.store.vault import FileVault
+from tests.command import make_home
+
+MANY = MAX_TABLE_ROWS + 100
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> Path:
+    """Home of an energy manager with many pairings."""
+    path = make_home(tmp_path / "many", "cem")
+    async with Endpoint.open(path, serve=False) as endpoint:
+        node = endpoint.node().id
+    await fill(path / "state.sqlite", FileVault(path / "secrets"), node, MANY)
+    return path
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the objects of the store that are parsed, by class."""
+    counted: Counter[str] = Counter()
+    parse = common.Wire.from_own_json.__func__  # type: ignore[attr-defined]
+
+    def count(cls: type[common.Wire], data: bytes) -> Any:
+        counted[cls.__name__] += 1
+        return parse(cls, data)
+
+    monkeypatch.setattr(common.Wire, "from_own_json", classmethod(count))
+    sqlite._endpoint.cache_clear()
+    return counted
+
+
+async def test_opening_an_endpoint_reads_no_pairings_and_its_status_reads_each_once(
+    home: Path, read: Counter[str]
+) -> None:
+    async with Endpoint.open(home, serve=False) as endpoint:
+        assert not read
+        status = await Service(endpoint, home).ask(Status())
+    assert len(status.pairings) == MANY
+    assert read == {"NodeDescription": MANY, "EndpointDescription": 1}
+    assert len(repr(status)) < 100
+
+
+async def test_a_long_list_is_made_and_written_outside_of_the_loop(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, set[threading.Thread]] = {"made": set(), "written": set()}
+
+    def noted(what: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any) -> Any:
+            threads[what].add(threading.current_thread())
+            return work(*arguments)
+
+        return note
+
+    monkeypatch.setattr(PairingEntry, "of", noted("made", PairingEntry.of))
+    async with Endpoint.open(home, serve=False) as endpoint:
+        service = Service(endpoint, home, stop=lambda: None)
+        async with control.control_socket(Home.open(home), service.answer), control.connect(Home.open(home)) as reached:
+            assert reached is not None
+            # What the service writes is made with to_value; the command that is sent has nothing for it.
+            monkeypatch.setattr(control, "to_value", noted("written", to_value))
+            status = await reached.ask(Status())
+    assert len(status.pairings) == MANY
+    assert threads["made"]
+    assert threads["written"]
+    assert threading.main_thread() not in threads["made"] | threads["written"]
+
+
+async def test_a_long_list_is_shown_in_full_and_is_not_wrapped(home: Path) -> None:
+    async with Endpoint.open(home, serve=False) as endpoint:
+        status = await Service(endpoint, home).ask(Status())
+    for width, lines in ((80, 2 * MANY), (160, MANY + 1)):
+        block = pairings_block(status.pairings, width)
+        assert isinstance(block, PlainText)
+        assert len(block.splitlines()) == lines
+        assert all(str(one.peer.id)[:8] in block for one in status.pairings)
+        assert block in status_blocks(status, width)
+    assert not isinstance(pairings_block(status.pairings[:MAX_TABLE_ROWS], 160), PlainText)
+    written = json.loads(json.dumps(status, default=to_value))["pairings"]
+    assert written[0]["peer"]["id"] == str(status.pairings[0].peer.id)
+    known = Status().read_result(json.loads(json.dumps(status, default=to_value))).pairings
+    assert [one.peer for one in known] == [one.peer for one in status.pairings]
