@@ -18,6 +18,10 @@ MAX_QUEUED_CHARACTERS: Final = 1024 * 1024
 """The same in characters."""
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 class Outbox:
     """Send queue of one side.
 
@@ -89,7 +93,8 @@ class Outbox:
             raise ConnectionClosed(ABNORMAL_CLOSURE)
 
     async def close(self) -> None:
-        """Stop sending. What is being sent may be sent."""
+        """Stop sending, and call nothing any more. What is being sent may be sent."""
+        self._on_room = self._on_error = _nothing  # the owner, which refers to this, is freed without the collector
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait({self._writer})

@@ -49,7 +49,7 @@ class SideConnection:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._take: Take | None = None
-        self._far = self
+        self._far: SideConnection | None = None  # itself, where there is none
         self._kept: deque[str] = deque()
         self._is_open = False  # whether a text that comes is taken at once
         self._is_reading = True
@@ -59,12 +59,12 @@ class SideConnection:
 
     def hand_to(self, take: Take, on_end: OnEnd, far: SideConnection | None = None) -> None:
         """Hand all texts to ``take`` from now on, as fast as the side ``far`` takes what follows from them."""
-        self._take, self._on_end, self._far = take, on_end, far or self
+        self._take, self._on_end, self._far = take, on_end, far
         self._go_on()
 
     def hold(self) -> None:
         """Hand nothing over until :meth:`hand_to`."""
-        self._take, self._far, self._is_open = None, self, False
+        self._take, self._far, self._is_open = None, None, False
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -93,7 +93,7 @@ class SideConnection:
             self.hold()
             self._on_end(error)
             return
-        if pause is not None or self.outbox.queue or self._far.outbox.queue:
+        if pause is not None or self.outbox.queue or (self._far or self).outbox.queue:
             self._taken(pause)
 
     def connection_ended(self, error: ConnectionClosed) -> None:
@@ -115,7 +115,7 @@ class SideConnection:
             self._stop_reading()
 
     def _is_held_up(self) -> bool:
-        return self.outbox.is_full(MAX_UNREAD) or self._far.outbox.is_full()
+        return self.outbox.is_full(MAX_UNREAD) or (self._far or self).outbox.is_full()
 
     def _resume(self) -> None:
         self._pause = None
@@ -143,7 +143,7 @@ class SideConnection:
 
     def _on_room(self) -> None:
         """Note that less waits to be sent to this side: both sides may be read again, soon."""
-        for held_up in {self, self._far}:
+        for held_up in {self, self._far or self}:
             if not held_up._is_open:
                 self._loop.call_soon(held_up._go_on)
 
