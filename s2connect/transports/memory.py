@@ -9,7 +9,16 @@ from collections import deque
 from s2connect.errors import ConnectionClosed, ProtocolViolation, SessionRefused
 from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails
-from s2connect.transports.base import NORMAL_CLOSURE, Connection, ConnectionInfo, Offer, Trust
+from s2connect.supervisor import process_failures
+from s2connect.transports.base import (
+    INTERNAL_ERROR,
+    NORMAL_CLOSURE,
+    Connection,
+    ConnectionInfo,
+    Offer,
+    Receiver,
+    Trust,
+)
 from s2connect.transports.offers import OpenOffers
 
 MEMORY = "Memory"
@@ -22,48 +31,119 @@ CAPACITY = 16
 class MemoryConnection(Connection):
     """One connection of a pair. Made by :func:`memory_pair`."""
 
+    _peer: MemoryConnection | None = None
+
     def __init__(self, info: ConnectionInfo, capacity: int) -> None:
         self.info = info
+        self._loop = asyncio.get_running_loop()
         self._capacity = capacity
         self._inbox: deque[str] = deque()
-        self._peer = self
+        self._changed: asyncio.Event | None = None  # of the inbox, where something waits for it
+        self._receiver: Receiver | None = None
+        self._paused = self._scheduled = False
+        self._senders = 0  # that wait
         self._ended: ConnectionClosed | None = None
         self._gone = asyncio.Event()
-        self._changed = asyncio.Event()  # of the inbox
 
     async def send(self, text: str) -> None:
+        while not self.try_send(text, waited=True):
+            assert self._peer is not None
+            self._senders += 1
+            try:
+                await self._peer._change()
+            finally:
+                self._senders -= 1
+
+    def try_send(self, text: str, *, waited: bool = False) -> bool:
+        """See :meth:`Connection.try_send`; ``waited`` is for :meth:`send`."""
         peer = self._peer
-        while self._ended is None and len(peer._inbox) >= self._capacity:
-            await peer._changed.wait()
-        if self._ended is not None:
-            raise ConnectionClosed(self._ended.code, self._ended.reason)
+        if peer is None or self._ended is not None:
+            raise self._end_error()
+        if len(peer._inbox) >= self._capacity or (self._senders and not waited):
+            return False
         peer._inbox.append(text)
-        peer._wake()
+        peer._arrived()
+        return True
+
+    def has_room(self) -> bool:
+        peer = self._peer
+        return peer is not None and not self._senders and len(peer._inbox) < self._capacity
 
     async def recv(self) -> str:
         """See :meth:`Connection.recv`. What the peer sent before it closed is still received."""
         while not self._inbox:
             if self._ended is not None:
-                raise ConnectionClosed(self._ended.code, self._ended.reason)
-            await self._changed.wait()
+                raise self._end_error()
+            await self._change()
         text = self._inbox.popleft()
         self._wake()
         return text
 
+    def receive_into(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._arrived()
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        self._arrived()
+
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        if self._ended is None:
-            self._inbox.clear()
-            for end in (self, self._peer):
-                end._ended = ConnectionClosed(code, reason)
-                end._gone.set()
-                end._wake()
+        self._end(code, reason)
 
     async def wait_closed(self) -> None:
         await self._gone.wait()
 
+    def _arrived(self) -> None:
+        """Let the inbox be looked at, not within the call of whoever sends."""
+        if self._receiver is None:
+            self._wake()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        try:
+            while self._receiver is not None and self._inbox and (not self._paused or self._ended is not None):
+                text = self._inbox.popleft()
+                self._wake()
+                self._receiver.text_received(text)
+        except Exception as error:
+            process_failures.failed("receiver", error, name=f"the receiver of {self.info.remote}")
+            self._inbox.clear()
+            self._end(INTERNAL_ERROR, "")
+        if self._receiver is not None and self._ended is not None:
+            receiver, self._receiver = self._receiver, None
+            receiver.connection_ended(self._end_error())
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._ended is not None:
+            return
+        self._inbox.clear()
+        for end in (self, self._peer):
+            if end is not None:
+                end._ended = ConnectionClosed(code, reason)
+                end._peer = None  # each refers to the other
+                end._gone.set()
+                end._wake()
+                end._arrived()
+
+    def _end_error(self) -> ConnectionClosed:
+        assert self._ended is not None
+        return ConnectionClosed(self._ended.code, self._ended.reason)
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
+
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 def memory_pair(

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import NAMESPACE_URL, uuid5
@@ -33,6 +33,7 @@ from s2connect.transports.base import (
     POLICY_VIOLATION,
     Connection,
     ConnectionInfo,
+    Receiver,
     Trust,
 )
 from s2connect.transports.offers import digest
@@ -90,7 +91,7 @@ class PlainConnection(Connection):
         self,
         websocket: WebSocketConnection,
         handshake: PlainHandshake,
-        received: Iterable[str],
+        received: Sequence[str],
         name: str,
     ) -> None:
         self.name = name
@@ -99,30 +100,63 @@ class PlainConnection(Connection):
         self.remote_address = websocket.remote_address
         self._websocket = websocket
         self._handshake: PlainHandshake | None = handshake
-        self._received = deque(received)
         self._answers: deque[str] = deque()
         self._loop = asyncio.get_running_loop()
+        self._receiver: Receiver | None = None
+        websocket.put_back(received)
+        self._put_back = len(received)
 
     async def send(self, text: str) -> None:
         await self._websocket.send(text)
+
+    def try_send(self, text: str) -> bool:
+        return self._websocket.try_send(text)
 
     async def recv(self) -> str:
         while True:
             while self._answers:
                 with contextlib.suppress(ConnectionClosed):  # what came before the end is still to be received
                     await self._websocket.send(self._answers.popleft())
-            if self._received:
-                return self._received.popleft()
             text = await self._websocket.recv()
-            if self._handshake is None:
+            if self._handshake is None or self._is_for_the_session(self._handshake, text):
                 return text
-            if self._handshake.settled(self._loop.time()):
-                self._handshake = None
-                return text
-            step = self._handshake.received(text)
-            self._answers.extend(step.send)
-            if step.deliver is not None:
-                self._received.append(step.deliver)
+
+    def receive_into(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._websocket.receive_into(self)
+
+    def pause_reading(self) -> None:
+        self._websocket.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._websocket.resume_reading()
+
+    def text_received(self, text: str) -> None:
+        """Take the next text of the WebSocket."""
+        assert self._receiver is not None
+        if self._handshake is None or self._is_for_the_session(self._handshake, text):
+            self._receiver.text_received(text)
+        with contextlib.suppress(ConnectionClosed):
+            while self._answers and self._websocket.try_send(self._answers[0]):
+                self._answers.popleft()
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        """Take note of the end of the WebSocket."""
+        receiver, self._receiver = self._receiver, None
+        assert receiver is not None
+        receiver.connection_ended(error)
+
+    def _is_for_the_session(self, handshake: PlainHandshake, text: str) -> bool:
+        """Return whether a text does not belong to the handshake, which may answer it."""
+        if self._put_back:
+            self._put_back -= 1  # the handshake has let it through
+            return True
+        if handshake.settled(self._loop.time()):
+            self._handshake = None
+            return True
+        step = handshake.received(text)
+        self._answers.extend(step.send)
+        return step.deliver is not None
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         await self._websocket.close(code, reason)

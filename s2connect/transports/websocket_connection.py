@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -225,6 +225,11 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if not self._reading and not self._inbox:
             self._schedule()
         return text
+
+    def put_back(self, texts: Sequence[str]) -> None:
+        """Let texts that were received be received again, before all others."""
+        self._inbox[:0] = texts
+        self._characters += sum(map(len, texts))
 
     def receive_into(self, receiver: Receiver) -> None:
         self._receiver = receiver
