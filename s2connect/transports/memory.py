@@ -35,7 +35,6 @@ class MemoryConnection(Connection):
 
     def __init__(self, info: ConnectionInfo, capacity: int) -> None:
         self.info = info
-        self._loop = asyncio.get_running_loop()
         self._capacity = capacity
         self._inbox: deque[str] = deque()
         self._changed: asyncio.Event | None = None  # of the inbox, where something waits for it
@@ -102,7 +101,7 @@ class MemoryConnection(Connection):
             self._wake()
         elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._hand_over)
+            asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         self._scheduled = False
