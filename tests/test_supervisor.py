@@ -408,7 +408,6 @@ MAKERS = {
 
 ALLOWED = {
     "supervisor.py": {"spawn": "the one place"},
-    "contrib/s2python.py": {"_wait_for_more": "its function awaits it"},
     "discovery/shared.py": {"_finish": "its function awaits it, also where it is cancelled"},
     "simulate/run.py": {
         "drive": "its function awaits it, or reads its result",

@@ -87,6 +87,7 @@ class S2ConnectMedium:
         self._inbox: deque[str] = deque()
         self._due: deque[str] = deque()  # answers to the peer
         self._news: asyncio.Future[None] | None = None
+        self._reading = self._paused = False
         self._sending = asyncio.Lock()
         self._connected = True
         self._ended: ConnectionClosed | None = None  # nothing more is to be received
@@ -114,6 +115,9 @@ class S2ConnectMedium:
             MediumClosedConnectionError: Of s2-python: the connection was lost or closed for a fault.
         """
         self._inbox.appendleft(self._other_half.opening())
+        if not self._reading:
+            self._reading = True
+            self._connection.receive_into(self)
         while True:
             while self._inbox:
                 yield self._inbox.popleft()
@@ -155,7 +159,10 @@ class S2ConnectMedium:
     def _answer(self, *texts: str) -> None:
         """Answer the application."""
         self._inbox.extend(texts)
-        if texts and self._news is not None and not self._news.done():
+        self._note_news()
+
+    def _note_news(self) -> None:
+        if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
     def _translated(self, sender: Role, message: Message) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -176,24 +183,18 @@ class S2ConnectMedium:
 
     async def _wait_for_more(self) -> None:
         """Return when something came, from the peer or from the other half, or the connection has ended."""
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
         self._news = asyncio.get_running_loop().create_future()
-        receiving = asyncio.create_task(self._receive(), name=f"s2connect-s2python-{self._connection.info.remote}")
-        try:
-            await asyncio.wait({receiving, self._news}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            receiving.cancel()
-            await asyncio.wait({receiving})
-        if not receiving.cancelled():
-            receiving.result()
+        await self._news
 
-    async def _receive(self) -> None:
-        try:
-            text = await self._connection.recv()
-        except ConnectionClosed as error:
-            self._connected = False
-            self._ended = error
-            return
-        # From here on nothing is awaited, so that a cancelled task loses neither the message nor the answer to it.
+    def text_received(self, text: str) -> None:
+        """Take a text of the peer: called by the connection."""
+        if not self._paused:  # until the application has taken this
+            self._paused = True
+            self._connection.pause_reading()
+        self._note_news()
         try:
             read = read_message(text)
         except InvalidMessage:
@@ -206,6 +207,12 @@ class S2ConnectMedium:
             onward, back = self._translated(self._role.other, read)
             self._inbox.extend(map(_ddbc_of_s2python, onward) if self._own_ddbc else onward)
         self._due.extend(back)
+
+    def connection_ended(self, error: ConnectionClosed) -> None:
+        """Take note of the end: called by the connection."""
+        self._connected = False
+        self._ended = ConnectionClosed(error.code, error.reason)
+        self._note_news()
 
     def _lost(self, error: ConnectionClosed) -> Exception:
         return self._closed_error(for_display(str(error), 200))
