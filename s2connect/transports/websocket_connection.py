@@ -194,7 +194,9 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
-            if data and not self._lost:  # an empty one asks for the end of the stream, which is ours to bring about
+            # An empty one asks for the end of the stream, which is ours to bring about. Once the connection is lost,
+            # uvloop takes nothing more.
+            if data and not self._transport.is_closing():
                 self._transport.write(data)
 
     def pause_writing(self) -> None:

@@ -31,8 +31,8 @@ _deflate = ServerDeflate()
 
 
 def wants_upgrade(request: web.Request) -> bool:
-    """Return whether a request asks for a WebSocket, so that :func:`accept` can upgrade it."""
-    return _answered(request, compression=False).state is State.OPEN
+    """Return whether a request asks for a WebSocket, so that :func:`accept` can upgrade it, compressed or not."""
+    return _answered(request, compression=True).state is State.OPEN
 
 
 def accept(request: web.Request, info: ConnectionInfo, *, compression: bool) -> WebSocketConnection:

@@ -53,6 +53,7 @@ TOKEN = CommunicationToken.from_bytes(bytes(32))
 
 def raw_client(made: Any, token: str | None, **options: Any) -> connect:
     headers = {} if token is None else {"Authorization": token}
+    headers |= options.pop("additional_headers", {})
     return connect(
         made.url,
         additional_headers=headers,
@@ -114,6 +115,19 @@ async def test_a_spent_token_gets_401(rig: Any) -> None:
                 await raw_client(made, bearer)
             assert caught.value.response.status_code == 401
             await server.close()
+
+
+@pytest.mark.rule("WS-02", "SES-04")
+async def test_a_request_whose_extensions_are_malformed_is_refused_and_uses_no_token_up(rig: Any) -> None:
+    async with rig() as made:
+        offer = made.server.offer(MINE)
+        bearer = f"Bearer {offer.details.websocket_token.reveal()}"
+        with pytest.raises(InvalidStatus) as caught:
+            await raw_client(made, bearer, compression=None, additional_headers={"Sec-WebSocket-Extensions": ";;=x"})
+        assert caught.value.response.status_code == 400
+        assert not offer.connection.done()
+        async with raw_client(made, bearer):
+            await (await offer.connection).close()
 
 
 @pytest.mark.rule("WS-02", "SES-04")

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
@@ -27,9 +28,10 @@ from websockets.utils import accept_key
 from s2connect.errors import ConnectionClosed, NetworkError, ProtocolViolation
 from s2connect.model.common import NodeId
 from s2connect.model.session_init import WebSocketCommunicationDetails
-from s2connect.model.url import WebSocketUrl
+from s2connect.model.url import UnencryptedWebSocketUrl, WebSocketUrl
 from s2connect.transports.base import MAX_MESSAGE_BYTES, ConnectionInfo
 from s2connect.transports.tls_buffer import free_transports_at_once
+from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_connection import (
     FRAMES_PER_TURN,
     MAX_WAITING_TEXTS,
@@ -38,6 +40,7 @@ from s2connect.transports.websocket_connection import (
     WebSocketConnection,
 )
 from s2connect.transports.websocket_deflate import ServerDeflate
+from s2connect.transports.websocket_server import accept, upgraded
 from tests.transports.test_websocket import FAST, THEIRS, TOKEN, raw_pair
 from tests.waits import until, within
 
@@ -474,3 +477,27 @@ async def test_connections_of_all_ends_are_freed_without_the_garbage_collector(r
                 await until(lambda: not alive)
         finally:
             gc.enable()
+
+
+async def test_closing_in_the_moment_of_the_loss_is_no_error() -> None:
+    """uvloop raises where something is written to a connection whose end it has reported; ends come in slices."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        accept(request, INFO, compression=False)
+        return upgraded()
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = UnencryptedWebSocketUrl(f"ws://127.0.0.1:{runner.addresses[0][1]}/")
+    try:
+        async with within(10):
+            connection = await open_client(url, THEIRS, compression=False, token=None, trust=None)
+            connection.abort()
+            await asyncio.sleep(0)  # the loss is known, and not handled yet
+            await connection.close()
+            await connection.wait_closed()
+    finally:
+        await runner.cleanup()
