@@ -375,13 +375,12 @@ class PlainAcceptor:
                 return web.Response(status=503, headers=_LATER, text=refusal)
             info = ConnectionInfo(PLAIN_S2, self._local, plain_node_id(name), "")
             websocket = accept(request, info, compression=self._compression)
-            if self.by_path:
-                replaced = [old for old, known in self._connected.items() if known.name == name]
-                await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
+            replaced = [old for old, known in self._connected.items() if self.by_path and known.name == name]
             self._connected[websocket] = visitor
-            if accepted is not None:
-                accepted()
             try:
+                await asyncio.gather(*(old.close(GOING_AWAY, "replaced by a new connection") for old in replaced))
+                if accepted is not None:
+                    accepted()
                 await self._receive(visitor, websocket)
             except S2ConnectError as error:
                 _log.warning("%s was not admitted: %s", for_display(name), error.what)

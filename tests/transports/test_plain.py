@@ -680,6 +680,21 @@ async def test_an_id_comes_anew_from_its_own_address_and_cannot_be_taken_from_an
             assert "Handshake" in str(await other.recv())
 
 
+async def test_of_two_that_replace_the_same_connection_one_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first takes its time to close; meanwhile its device comes twice."""
+    monkeypatch.setattr(WebSocketConnection, "close_timeout", slowed(0.5))
+    async with by_path() as server, within(20):
+        acceptor, url = server._acceptor, f"ws://127.0.0.1:{server.port}/s2/pump/ws"
+        assert acceptor is not None
+        async with connect(url, proxy=None, close_timeout=0.1) as first:
+            await until(lambda: len(acceptor._connected) == 1)
+            first.transport.pause_reading()
+            async with connect(url, proxy=None) as second, connect(url, proxy=None) as third:
+                assert "Handshake" in str(await third.recv())
+                await second.wait_closed()
+                await until(lambda: len(acceptor._connected) == 1)
+
+
 async def test_a_token_for_all_lets_in_under_any_id_and_from_anywhere() -> None:
     async with by_path(tokens={"all": Secret("for-all")}) as server, within(20):
         with pytest.raises(SessionRefused):
