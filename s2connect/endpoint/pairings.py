@@ -322,10 +322,12 @@ class Pairings:
 
     async def discard_pairing(self, node: NodeId, peer: NodeId) -> None:
         """Remove a pairing without telling the peer."""
-        async with self._lock(node):
-            for pairing in await self._state.store.pairings_of(PairKey(node, peer)):
-                await self._state.store.remove_pairing(pairing, tombstone=False)
-        self._connections[node].drop(peer, "handed over")
+        await self._whole(node, lambda: self._discard(PairKey(node, peer)))
+
+    async def _discard(self, key: PairKey) -> None:
+        for pairing in await self._state.store.pairings_of(key):
+            await self._state.store.remove_pairing(pairing, tombstone=False)
+        self._connections[key.local].drop(key.remote, "handed over")
 
     async def import_pairing(self, node: NodeId, data: bytes) -> Pairing:
         """Take over a pairing that the vendor's server has made; errors as of ``Node.import_pairing``."""

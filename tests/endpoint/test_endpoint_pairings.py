@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -11,7 +12,10 @@ from s2connect import Endpoint, events
 from s2connect.errors import StorageUnavailable, UsageError
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.transfer import PairingTransfer
+from s2connect.transports.base import ConnectionInfo
+from s2connect.transports.memory import memory_pair
 from tests.store.store_examples import pairing, token
+from tests.waits import within
 
 pytestmark = pytest.mark.rule("ROLE-03")
 
@@ -66,3 +70,28 @@ async def test_a_parcel_is_stored_with_all_its_tokens_or_not_at_all(
     monkeypatch.undo()
     await rm.node().import_pairing(data)  # as a vendor does that has not heard that it went well
     assert await rm._state.store.candidate_tokens(made) == [token("active"), token("pending")]
+
+
+async def test_a_pairing_that_is_discarded_ends_its_session_though_the_caller_is_cancelled(
+    rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, data = parcel(rm, "first")
+    await rm.node().import_pairing(data)
+    info = ConnectionInfo("Memory", made.key.local, made.key.remote, "v1.0.0")
+    near, _ = memory_pair(info, replace(info, local=info.remote, remote=info.local))
+    rm._connections[rm.node().id].attach(near, made)
+    remove = rm._state.store.remove_pairing
+
+    async def removed(of: Pairing, *, tombstone: bool) -> bool:
+        done = await remove(of, tombstone=tombstone)
+        discarding.cancel()
+        await asyncio.sleep(0)
+        return done
+
+    monkeypatch.setattr(rm._state.store, "remove_pairing", removed)
+    discarding = asyncio.create_task(rm.node().discard_pairing(made.key.remote))
+    with pytest.raises(asyncio.CancelledError):
+        await discarding
+    async with within(5):
+        await near.wait_closed()
+    assert await rm.pairings() == []
