@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -67,6 +68,15 @@ app = typer.Typer(
 
 def run(argv: list[str]) -> int:
     """Run the command and return the exit code; errors are printed."""
+    collects = gc.isenabled()
+    try:
+        return _run(argv)
+    finally:
+        if collects:
+            gc.enable()  # a command may have disabled it
+
+
+def _run(argv: list[str]) -> int:
     as_json = "--json" in argv
     verbose = bool({"--verbose", "-v"} & set(argv))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -38,6 +39,13 @@ def said(capsys: Capture, *arguments: str, code: int = 0) -> tuple[str, str]:
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return captured.out, captured.err
+
+
+def test_a_command_leaves_the_garbage_collector_as_it_was(rm: Path, tmp_path: Path, capsys: Capture) -> None:
+    result(capsys, "pairings", "--home", str(rm))
+    assert gc.isenabled()
+    said(capsys, "pairings", "--home", str(tmp_path / "nothing"), code=ExitCode.STORAGE)
+    assert gc.isenabled()
 
 
 # init
