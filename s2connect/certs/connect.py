@@ -25,8 +25,8 @@ SHUTDOWN_TIMEOUT: Final = 2.0
 NEXT_ADDRESS_AFTER: Final = 0.25
 """Seconds after which the next address of a name is tried as well, while the one before does not answer (RFC 8305)."""
 
-MAX_PROXY_ANSWER_BYTES: Final = 16 * 1024
-"""Longest head of a proxy's answer."""
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Longest head of a response, of a server's or of a proxy's."""
 
 
 class KeptConnection:
@@ -146,7 +146,7 @@ class _Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._read += data
-        if (b"\r\n\r\n" in self._read or len(self._read) > MAX_PROXY_ANSWER_BYTES) and not self.head.done():
+        if (b"\r\n\r\n" in self._read or len(self._read) > MAX_HEAD_BYTES) and not self.head.done():
             self.head.set_result(self._read)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import h11
 
-from s2connect.certs.connect import KeptConnection, connect_tls, farewell
+from s2connect.certs.connect import MAX_HEAD_BYTES, KeptConnection, connect_tls, farewell
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
     IncompatibleApiVersion,
@@ -41,9 +41,6 @@ REQUEST_TIMEOUT = 10.0
 
 VERSION_WITHOUT_INDEX = "v1"
 """VER-08: version of a server that has no version index."""
-
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""Longest head of an answer."""
 
 MIN_PARTS: Final = 64
 MEAN_PART_BYTES: Final = 128

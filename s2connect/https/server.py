@@ -202,9 +202,8 @@ class HttpsServer:
             _log.exception("%s failed", request.path)
             return web.Response(status=500)
         finally:
-            current.connection = current.refund = (
-                None  # tasks that were begun meanwhile keep their context, for a session
-            )
+            # Tasks that were begun meanwhile keep their context, for as long as a session.
+            current.connection = current.refund = None
             if connection is not None:
                 connection.answered()
 

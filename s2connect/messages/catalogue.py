@@ -204,9 +204,8 @@ def _read_again(message: Message, kind: type[S2Message], *, strict: bool, nulls:
     if again.problems:
         raise _invalid_message(message, again.label)
     try:
-        parsed = msgspec.convert(
-            again.value, kind, strict=False
-        )  # 5.0 becomes 5; nothing else is left to be made right
+        # Not strictly: 5.0 becomes 5. Nothing else is left to be made right.
+        parsed = msgspec.convert(again.value, kind, strict=False)
     except msgspec.ValidationError:
         raise _invalid_message(message, "not as the schema says") from None
     if not again.tolerated:

@@ -64,10 +64,6 @@ class MemoryConnection(Connection):
         peer._arrived()
         return True
 
-    def has_room(self) -> bool:
-        peer = self._peer
-        return peer is not None and not self._senders and len(peer._inbox) < self._capacity
-
     async def recv(self) -> str:
         """See :meth:`Connection.recv`. What the peer sent before it closed is still received."""
         while not self._inbox:

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from s2connect.certs.connect import connect_tls
+from s2connect.certs.connect import MAX_HEAD_BYTES, connect_tls
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import NotReachable, PeerBusy, PeerTimeout, ProtocolViolation, SessionRefused
 from s2connect.model.reply import retry_after_of
@@ -23,9 +23,6 @@ from s2connect.transports.websocket_connection import DiscreetLogger, WebSocketC
 from s2connect.transports.websocket_deflate import ClientDeflate
 
 _BUSY_STATUS: Final = 429
-
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""Longest head of a response."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 

@@ -462,9 +462,8 @@ class BrokerConnection:
         self._acknowledging = None
         if not self._acknowledged_meanwhile:
             self._write()
-        elif (
-            self._receiver.acknowledgements
-        ):  # they came after that; where messages follow each other, the next takes them
+        elif self._receiver.acknowledgements:
+            # They came after that; where messages follow each other, the next takes them.
             self._acknowledge_later()
 
     def _read(self) -> None:
