@@ -35,6 +35,7 @@ class ObservedConnection(Connection):
         self._observer = observer
         self._ended = ended
         self._over = False
+        self._receiver: Receiver | None = None
 
     async def send(self, text: str) -> None:
         self._show("sent", text)
@@ -73,11 +74,14 @@ class ObservedConnection(Connection):
 
     def text_received(self, text: str) -> None:
         self._show("received", text)
+        assert self._receiver is not None
         self._receiver.text_received(text)
 
     def connection_ended(self, error: ConnectionClosed) -> None:
         self._closed(error)
-        self._receiver.connection_ended(error)
+        receiver, self._receiver = self._receiver, None  # which refers to this one
+        assert receiver is not None
+        receiver.connection_ended(error)
 
     async def wait_closed(self) -> None:
         await self._inner.wait_closed()

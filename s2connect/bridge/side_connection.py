@@ -22,8 +22,8 @@ LONG: Final = 4096
 """Characters of a text after which, when it is kept, reading pauses at once."""
 
 Take = Callable[[str], float | None]
-"""Takes the next text of a side. Returns the seconds until it takes one more; 0.0 for a turn of others first; None for
-at once."""
+"""Function that takes the next text of a side. It returns the seconds until it takes one more; 0.0 for a turn of others
+first; None for at once."""
 
 OnEnd = Callable[[Exception], None]
 

@@ -138,7 +138,7 @@ async def _connected_socket(host: str, port: int) -> socket.socket:
 
 
 class _Tunnel(asyncio.Protocol):
-    """Reads the head of a proxy's answer."""
+    """Connection with a proxy until the head of its response has come."""
 
     def __init__(self) -> None:
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -68,7 +68,7 @@ def _bare(status: int) -> bytes:
 
 
 _NOBODY: Final = asyncio.Protocol()
-"""Takes note of nothing."""
+"""Protocol of a connection whose bytes and end concern nobody any more."""
 
 
 class HttpConnection(asyncio.Protocol):

@@ -64,7 +64,7 @@ class ConnectionInfo:
 
 
 class Receiver(Protocol):
-    """Takes what comes over a connection. It is called by the event loop, does not wait and does not raise."""
+    """Receiver of what comes over a connection. It is called by the event loop, does not wait and does not raise."""
 
     def text_received(self, text: str) -> None:
         """Take the next text."""

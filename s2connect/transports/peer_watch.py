@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PeerWatch:
-    """Adds up the seconds of reading without a sign of life of the peer. Sans-I/O.
+    """Watch over a peer: the seconds of reading without a sign of life of it. Sans-I/O.
 
     Time in which nothing is read does not count: then the signs of life of the peer stand in a queue, and a slow
     receiver here must not cost a living peer its connection.

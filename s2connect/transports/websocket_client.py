@@ -85,7 +85,7 @@ async def open_client(
 
 
 class _Opening(asyncio.Protocol):
-    """Asks a server to open a WebSocket; ``opened`` is the connection, or fails with the reason."""
+    """Opening of a WebSocket at a server; ``opened`` is the connection, or fails with the reason."""
 
     def __init__(self, handshake: ClientProtocol, info: ConnectionInfo) -> None:
         self.opened: asyncio.Future[WebSocketConnection] = asyncio.get_running_loop().create_future()

@@ -76,7 +76,7 @@ class Deflate(Extension):
 
 
 class ServerDeflate(ServerPerMessageDeflateFactory):
-    """Answers a client's offer. A client that can is asked for a small window."""
+    """Factory of a server, for a client's offer. A client that can is asked for a small window."""
 
     def __init__(self) -> None:
         super().__init__(client_max_window_bits=WINDOW_BITS)
@@ -89,7 +89,7 @@ class ServerDeflate(ServerPerMessageDeflateFactory):
 
 
 class ClientDeflate(ClientPerMessageDeflateFactory):
-    """Offers the extension to a server, with a small window on both sides."""
+    """Factory of a client: the offer to a server, with a small window on both sides."""
 
     def __init__(self) -> None:
         super().__init__(server_max_window_bits=WINDOW_BITS, client_max_window_bits=WINDOW_BITS)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.recording import ObservedConnection
 from s2connect.bridge.sides import Initiator
 from s2connect.model.common import Role
 from tests.bridge.link_fixtures import message
@@ -27,9 +28,14 @@ def kept_garbage() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("kept_garbage")
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("ending", Role)
-def test_both_sides_of_a_link_that_has_ended_are_freed_at_once(ending: Role) -> None:
+def test_both_sides_of_a_link_that_has_ended_are_freed_at_once(ending: Role, recorded: bool) -> None:
     async def scene(setup: LinkSetup) -> None:
+        if recorded:
+            setup.link._record = lambda _link, _side, _role, connection: ObservedConnection(
+                connection, lambda *_: None, lambda _: None
+            )
         for number in range(5):
             await setup.until(LinkState.UP, within=600)
             for role in Role:
