@@ -78,7 +78,7 @@ _TEXT, _CONT, _BINARY, _PING, _CLOSE = Opcode.TEXT, Opcode.CONT, Opcode.BINARY, 
 
 
 class DiscreetLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logger for websockets without its debug and info lines: they have headers, among them the token (SEC-01)."""
+    """Logger for websockets without its debug and info lines: they have headers and frames, with secrets (SEC-01)."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name of the standard library
         return level > logging.INFO and super().isEnabledFor(level)

@@ -44,7 +44,7 @@ from s2connect.transports.mqtt.publish import NO_MATCHING_SUBSCRIBERS, write_pub
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
 from s2connect.transports.tls_buffer import use_small_tls_buffers
-from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list
+from tests.mosquitto import ADMIN, HOST, Mosquitto, access_list, password
 from tests.mqtt_proxy import proxy, websocket_proxy
 from tests.waits import patience, until, until_still, within
 
@@ -172,6 +172,19 @@ async def test_mqtt_goes_inside_a_websocket_as_well(broker: Mosquitto, connect: 
             await admin.publish(Packet(topic("a"), b"x" * size))
             assert len((await queue.get()).payload) == size
         await a.close()
+
+
+@pytest.mark.rule("MQ-18", "SEC-01")
+async def test_the_password_is_in_no_log_line_of_a_websocket_either(
+    broker: Mosquitto, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with websocket_proxy(broker) as front:
+        caplog.clear()  # the front is the library itself, which logs what it starts
+        await (await connect(broker, url=str(front.url))).close()
+    end = password("a").reveal().encode()[-4:].hex(" ")
+    ours = [record.getMessage() for record in caplog.records if record.name == "websockets.client"]
+    assert not [line for line in ours if end in line]
 
 
 @pytest.mark.rule("MQ-15")

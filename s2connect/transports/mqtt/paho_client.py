@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -29,6 +30,7 @@ from s2connect.errors import ConfigurationError, ProtocolViolation
 from s2connect.model.url import MqttUrl
 from s2connect.transports.mqtt.publish import UnusablePublish, read_variable_length
 from s2connect.transports.mqtt.receiver import Receiver
+from s2connect.transports.websocket_connection import DiscreetLogger
 
 WRITE_BUFFER_BYTES = 64 * 1024
 """Bytes buffered in this process for a slow broker before writing pauses."""
@@ -38,6 +40,8 @@ UNACKNOWLEDGED_SECONDS = 20.0
 
 PACKETS_IN_A_FRAME = 4
 """Longest packets that one WebSocket message of a broker may hold; a longer one ends the connection."""
+
+_logger = DiscreetLogger(logging.getLogger("websockets.client"))
 
 _PUBLISH = 0x30
 _TOO_LONG = 1 << 28
@@ -253,6 +257,7 @@ class WebSocketStream(Stream):
             parse_uri(url),
             subprotocols=[Subprotocol("mqtt")],
             max_size=max(PACKETS_IN_A_FRAME * max_packet, WRITE_BUFFER_BYTES),
+            logger=_logger,
         )
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
