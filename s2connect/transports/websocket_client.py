@@ -103,14 +103,14 @@ class _Opening(asyncio.Protocol):
         if self.opened.done():
             return
         if not self._has_head:
-            head, end, data = (self._head + data).partition(_END_OF_HEAD)
-            if not end:
-                self._head = head
-                if len(head) > MAX_HEAD_BYTES:
-                    self.opened.set_exception(InvalidHandshake("the head of the response is too long"))
+            known = len(self._head)
+            self._head, end, data = (self._head + data).partition(_END_OF_HEAD)
+            self._has_head = bool(end)
+            # Each line as it comes: what is no HTTP shows in the first, and may have no other.
+            self._handshake.receive_data((self._head + end)[known:])
+            if not end and len(self._head) > MAX_HEAD_BYTES:
+                self.opened.set_exception(InvalidHandshake("the head of the response is too long"))
                 return
-            self._has_head = True
-            self._handshake.receive_data(head + end)
         if self._handshake.state is State.OPEN:
             self.opened.set_result(self._connection(data))
             return

@@ -338,6 +338,20 @@ async def test_a_server_that_answers_otherwise_is_refused_and_nothing_stays_open
             await made.client.connect(THEIRS, details, made.trust)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_is_no_http_is_named_at_its_first_line(rig: Any, ends: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: bytes) -> None:
+        for part in (b"SSH-2.0", b"-OpenSSH\r", b"\n"):
+            await asyncio.sleep(0)
+            writer.write(part)
+        if not ends:
+            await reader.read()
+
+    async with rig() as made, raw_server(made, serve) as details, within(10):
+        with pytest.raises(ProtocolViolation):
+            await made.client.connect(THEIRS, details, made.trust)
+
+
 def sockets() -> set[str]:
     """The sockets of this process."""
     found = set()
