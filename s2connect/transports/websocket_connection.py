@@ -310,12 +310,14 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if on is not self._reading and not self._transport.is_closing():
             self._reading = on
             if on:
-                self._watch.listen(self._loop.time())
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-                if not self._pongs_wait:
-                    self._watch.stop(self._loop.time())
+        # A peer that takes no pongs in is the reason why it is not read from, and not our receiver.
+        if self._reading or self._pongs_wait:
+            self._watch.listen(self._loop.time())
+        else:
+            self._watch.stop(self._loop.time())
 
     def _feed(self, data: bytes) -> int:
         """Give the library what has come, and act on it. Returns the number of frames."""

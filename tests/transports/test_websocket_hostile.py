@@ -232,6 +232,26 @@ def compressed(data: bytes, *, opcode: int = 1, fin: bool = True, tail: bool = T
 
 
 @pytest.mark.rule("WS-05")
+@pytest.mark.rule("WS-04")
+async def test_a_peer_that_takes_no_pongs_is_gone_after_a_while_also_where_reading_had_stopped_before() -> None:
+    wire = Wire()
+    connection = connection_on(wire, Side.CLIENT)
+    assert connection._heart is not None
+    connection._heart.cancel()
+    connection.peer_timeout = 0.3
+    connection.pause_writing()
+    connection.data_received(b"\x81\x01x" * MAX_WAITING_TEXTS)
+    assert not wire.reads, "nobody receives"
+    connection.data_received(b"\x89\x00")
+    for _ in range(MAX_WAITING_TEXTS):
+        await connection.recv()
+    connection._beat()
+    async with within(10):
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+    assert not wire.reads
+
+
 async def test_what_is_too_long_once_inflated_ends_with_1009_also_in_fragments() -> None:
     bomb = compressed(bytes(50_000_000))
     assert len(bomb) < MAX_MESSAGE_BYTES
