@@ -137,6 +137,10 @@ async def _connected_socket(host: str, port: int) -> socket.socket:
     return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop)
 
 
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+"""End of a head, also of one whose lines end without a carriage return (RFC 9112, section 2.2)."""
+
+
 class _Tunnel(asyncio.Protocol):
     """Connection with a proxy until the head of its response has come."""
 
@@ -146,8 +150,9 @@ class _Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._read += data
-        if (b"\r\n\r\n" in self._read or len(self._read) > MAX_HEAD_BYTES) and not self.head.done():
-            self.head.set_result(self._read)
+        whole = _END_OF_HEAD.search(self._read)
+        if (whole or len(self._read) > MAX_HEAD_BYTES) and not self.head.done():
+            self.head.set_result(self._read if whole else b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.head.done():
@@ -165,7 +170,7 @@ async def _tunnel(proxy: Proxy, host: str, port: int) -> asyncio.Transport:
         authorization = proxy.reveal_authorization()
         authorized = f"Proxy-Authorization: {authorization}\r\n" if authorization is not None else ""
         connection.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorized}\r\n".encode("ascii"))
-        status = re.match(rb"HTTP/1\.[01] (\d{3})", await tunnel.head)
+        status = re.match(rb"HTTP/1\.[01] (\d{3})\b", await tunnel.head)
         if status is None or not status[1].startswith(b"2"):
             said = f"HTTP {status[1].decode('ascii')}" if status is not None else "no HTTP"
             raise NotReachable(f"The proxy {place} does not connect to {target} ({said}).")

@@ -173,6 +173,43 @@ async def test_a_proxy_that_refuses_is_named(password: str | None, given: str | 
         await verify_pki("cem.example.com", 443, context, proxy=proxy, timeout=5)
 
 
+@contextlib.asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[Proxy]:
+    """A proxy that answers its only client so, and does not end the connection."""
+    gone = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            while await reader.read(1000):
+                pass
+        writer.transport.abort()
+        gone.set()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        yield Proxy("127.0.0.1", server.sockets[0].getsockname()[1])
+        await gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000, "no HTTP"),
+        (b"HTTP/1.1 200x\r\n\r\n", "no HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
+        (b"HTTP/1.1 403 Forbidden\nServer: x\n\n", "HTTP 403"),
+        (b"HTTP/1.0 503\r\n\r\n", "HTTP 503"),
+    ],
+)
+async def test_a_proxy_that_answers_otherwise_is_named(answer: bytes, said: str) -> None:
+    context = wan_client_context()
+    async with within(10), answering(answer) as proxy, HttpsClient(Destination(context, None, proxy)) as http:
+        with pytest.raises(NotReachable, match=rf"proxy {proxy.address} .*\({said}\)"):
+            await http.api_version(BaseUrl("https://cem.example.com/pairing/"))
+
+
 async def test_a_certificate_is_verified_behind_the_proxy(wan: Wan) -> None:
     async with Endpoint.open(config=wan.config(Role.CEM, "cem.example.com")) as cem:
         port = cem.pairing_url.port
