@@ -6,15 +6,17 @@ cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
 
 install() {
-  local name="$1" stamp=".peers/$1/.installed"
+  local name="$1" stamp=".peers/$1/.installed" wanted
   shift
-  [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return
+  wanted="$*"
+  case " $wanted " in *" -e . "*) wanted="$wanted with $(cksum <pyproject.toml)" ;; esac # it has our dependencies, too
+  [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
   rm -rf ".peers/$name"
   if ! "$PYTHON" -m venv ".peers/$name" || ! ".peers/$name/bin/python" -m pip install --quiet "$@"; then
     echo "tests/peers.sh: $name could not be installed (pip install $*); tests that need it will be skipped." >&2
     return 1
   fi
-  echo "$*" >"$stamp"
+  echo "$wanted" >"$stamp"
 }
 
 failed=0

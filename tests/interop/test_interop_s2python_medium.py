@@ -131,7 +131,8 @@ async def test_s2python_is_a_device_of_our_energy_manager_and_reconnects(
             seen: list[str] = []
             sessions = cem.sessions(on_message=lambda _, message: seen.append(message.type))
             for _ in range(2):  # the device stops after one instruction, and comes back
-                session = await anext(sessions)
+                async with within(START_TIMEOUT):
+                    session = await anext(sessions)
                 assert session.info.s2_version == versions[0]
                 heard = await manage(session, kind)
 
@@ -255,7 +256,9 @@ async def test_s2python_is_the_energy_manager_of_our_device_which_reconnects(s2p
         await endpoint.node().pair(target["url"], target["code"])
         sessions = endpoint.node().sessions()
         for _ in range(2):  # the manager stops after one instruction, and we come back
-            await Device(kind).run(await anext(sessions))
+            async with within(START_TIMEOUT):
+                session = await anext(sessions)
+            await Device(kind).run(session)
 
             shaken = await manager.until("handshake")
             assert shaken == {"event": "handshake", "role": "RM", "versions": ["0.0.2-beta"]}
