@@ -193,7 +193,7 @@ class _AnchoredContext(ssl.SSLContext):
 
 
 class _AnchoredObject(ssl.SSLObject):
-    """Names the anchor in its errors, and accepts only the exact leaf where that is the anchor."""
+    """TLS connection that names the anchor in its errors, and accepts only the exact leaf where that is the anchor."""
 
     def do_handshake(self) -> None:
         context = self.context

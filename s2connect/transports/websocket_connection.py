@@ -466,7 +466,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._protocol.receive_eof()  # nothing more is read, which completes the library's account of the end
         error = self._protocol.close_exc
         self._end(self._goodbye or self._described(error))
-        if self._protocol.side is Side.SERVER:
+        if self._protocol.side is Side.SERVER and not self._lost:
             if closed:
                 self._transport.close()
             else:

@@ -32,7 +32,7 @@ _SYNC: Final = b"\x00\x00\xff\xff"
 
 
 class Deflate(Extension):
-    """What the library negotiated, with a compressor for each long text and a decompressor from the first one on."""
+    """Extension as negotiated by the library, with a compressor for each long text and one decompressor."""
 
     name = PerMessageDeflate.name
 

@@ -204,6 +204,20 @@ async def test_what_was_read_is_received_although_the_peer_has_gone() -> None:
         await connection.recv()
 
 
+async def test_a_fault_found_after_the_end_of_the_connection_leaves_no_timer() -> None:
+    wire = Wire()
+    connection = connection_on(wire, Side.SERVER)
+    connection.data_received((b"\x81\x81" + MASK + b"x") * MAX_WAITING_TEXTS)
+    connection.data_received(b"\xff\xff" * 10)
+    wire.abort()
+    await connection.wait_closed()
+    for _ in range(MAX_WAITING_TEXTS):
+        assert await connection.recv() == "x"
+    with pytest.raises(ConnectionClosed):
+        await connection.recv()
+    assert connection._linger is connection._cut is None
+
+
 @pytest.mark.rule("SEC-03")
 async def test_a_peer_that_takes_no_pongs_gets_no_more_until_it_does() -> None:
     wire = Wire()

@@ -143,7 +143,7 @@ MIN_MESSAGE_EXPIRY: Final = 5.0
 
 
 class CloseReason(StrEnum):
-    """Why a session ends (MQ-16)."""
+    """Reason of the end of a session (MQ-16)."""
 
     NORMAL = "normal"
     RECONNECT = "reconnect"
