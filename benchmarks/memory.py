@@ -98,7 +98,7 @@ def measure(effort: Effort) -> Iterator[Row]:
         yield Row(figure, "KB", ours / 1000, "websockets", _bare(sessions) / 1000)
         waited = f"after {TWO_PINGS} s" if effort.kind == "whole" else "at once"
         yield Row(f"idle sessions lost {waited}, of {sessions + WARM}", "", lost)
-    count = effort.pick(100, 30, 20)
+    count = effort.pick(50, 30, 20)
     used = _used(count, 900, 100) / 1000
     yield Row("session after 1,000 messages, 100 of them instructions, rules: more than idle", "KB", used)
     if effort.peers:
