@@ -36,6 +36,7 @@ def _rows(what: str, answers: list[Task], seen: Task, smaller: str) -> Iterator[
     yield Row(f"{what}: lost", "", numbers["lost"], smaller=smaller)
     yield Row(f"{what}: sent", "", numbers["rate"], smaller=smaller)
     yield Row(f"{what}: longest lag of the loop", "ms", seen["lag_max"] * 1e3, smaller=smaller)
+    yield Row(f"{what}: CPU of the loop in one go, at most", "ms", seen["stretch"] * 1e3, smaller=smaller)
     yield Row(f"{what}: longest pause by garbage collection", "ms", seen["gc_max"] * 1e3, smaller=smaller)
     yield Row(f"{what}: share of a core of the process", "", seen["share"], smaller=smaller)
 

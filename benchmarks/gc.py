@@ -19,9 +19,10 @@ def measure(effort: Effort) -> Iterator[Row]:
     with workspace() as directory, herd(directory, max(sizes.values())) as devices:
         begun = 0
         for wanted, count in sizes.items():
-            pause, lag = _come(devices, begun, count, effort.pick(STAY, 5, 2))
+            pause, cpu, lag = _come(devices, begun, count, effort.pick(STAY, 5, 2))
             begun, smaller = count, "" if count == wanted else f"{count} sessions"
             yield Row(f"{wanted:,} sessions: longest pause by garbage collection", "ms", pause * 1e3, smaller=smaller)
+            yield Row(f"{wanted:,} sessions: CPU of the longest garbage collection", "ms", cpu * 1e3, smaller=smaller)
             yield Row(f"{wanted:,} sessions: longest lag of the loop while idle", "ms", lag * 1e3, smaller=smaller)
         devices.vanish()
         gone = devices.server.ask(until_connected=0, seconds=60.0)
@@ -30,8 +31,12 @@ def measure(effort: Effort) -> Iterator[Row]:
     yield Row(f"{count:,} sessions vanish at once: longest lag of the loop", "ms", gone["lag_max"] * 1e3)
 
 
-def _come(devices: Herd, first: int, count: int, stay: float) -> tuple[float, float]:
-    """Let all devices below ``count`` connect and stay; return the longest pause, and the lag once all had come."""
+def _come(devices: Herd, first: int, count: int, stay: float) -> tuple[float, float, float]:
+    """Let all devices below ``count`` connect and stay.
+
+    Return the longest pause and its CPU, which the priority of the devices does not lengthen, and the lag once all had
+    come.
+    """
     share = len(devices.parts)
     devices.server.ask()
     devices.ask(do="come", first=first // share, until=count // share)
@@ -40,4 +45,5 @@ def _come(devices: Herd, first: int, count: int, stay: float) -> tuple[float, fl
         raise RuntimeError(f"only {coming['connected']} of {count} sessions came")
     time.sleep(stay)
     staying = devices.server.ask()
-    return max(coming["gc_max"], staying["gc_max"]), staying["lag_max"]
+    pause, cpu = (max(coming[key], staying[key]) for key in ("gc_max", "gc_cpu"))
+    return pause, cpu, staying["lag_max"]

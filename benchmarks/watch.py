@@ -30,12 +30,13 @@ class Watch:
     """Lag of the event loop, measured every 10 ms, and the longest pause by the garbage collector.
 
     The process is treated as ``s2connect serve`` treats its own, in a commit of any age. ``sessions`` returns how many
-    are open. ``take`` returns what was seen since the last time, in seconds.
+    are open. ``take`` returns what was seen since the last time, in seconds; ``stretch`` is the CPU that the loop took
+    at most from one look to the next, which does not depend on what else the machine does, as the lag does.
     """
 
     def __init__(self, stack: AsyncExitStack, sessions: Callable[[], int]) -> None:
         self._lags: list[float] = []
-        self._pause = self._pause_cpu = 0.0
+        self._pause = self._pause_cpu = self._stretch = 0.0
         self._collections = [0, 0, 0]
         self._began = self._began_cpu = 0.0
         gc.callbacks.append(self._collecting)
@@ -56,14 +57,15 @@ class Watch:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            before = loop.time()
+            before, cpu = loop.time(), time.thread_time()
             await asyncio.sleep(TICK)
             self._lags.append(loop.time() - before - TICK)
+            self._stretch = max(self._stretch, time.thread_time() - cpu)
 
     def take(self) -> Task:
         seen, self._lags = self._lags or [0.0], []
-        pauses = {"gc_max": self._pause, "gc_cpu": self._pause_cpu}
-        self._pause = self._pause_cpu = 0.0
+        pauses = {"gc_max": self._pause, "gc_cpu": self._pause_cpu, "stretch": self._stretch}
+        self._pause = self._pause_cpu = self._stretch = 0.0
         collections, self._collections = self._collections, [0, 0, 0]
         lags = {"lag_max": max(seen), "lag_p99": percentile(seen, 0.99), "lag_p50": percentile(seen, 0.5)}
         return lags | pauses | {"gc_runs": collections, "cpu": time.process_time()}
