@@ -141,9 +141,8 @@ class _HttpConnection(asyncio.Protocol):
             self.transport.abort()  # nothing was asked
             return
         try:
-            if not data and not reply.began:
+            if not data and not reply.status and b"HTTP/".startswith(self._http.trailing_data[0][:5]):
                 raise _Disconnected
-            reply.began = True
             self._http.receive_data(data)
             while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
                 if reply.take(event):
@@ -155,7 +154,7 @@ class _HttpConnection(asyncio.Protocol):
 
 
 class _Disconnected(OSError):
-    """The server has closed the connection instead of answering."""
+    """The server has closed the connection instead of answering, or within the head of its answer."""
 
 
 class _Reply:
@@ -164,7 +163,6 @@ class _Reply:
     status = 0
     retry_after: str | None = None
     error: Exception | None = None
-    began = False
 
     def __init__(self, max_bytes: int) -> None:
         self.whole = asyncio.Event()

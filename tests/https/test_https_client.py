@@ -118,6 +118,8 @@ async def test_every_way_to_answer_is_understood(answer: bytes, body: bytes) -> 
     ("answer", "error", "what"),
     [
         (None, NotReachable, "closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", NotReachable, "closed the connection"),
+        (b"SSH-2.0-OpenSSH_9\r\n", ProtocolViolation, "proper HTTP"),
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", ProtocolViolation, "proper HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", ProtocolViolation, "proper HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", ProtocolViolation, "proper HTTP"),
@@ -136,7 +138,20 @@ async def test_every_way_to_answer_is_understood(answer: bytes, body: bytes) -> 
         ),
         (b"HTTP/1.1 102 Processing\r\n\r\n" * 10_000, ProtocolViolation, "longer than"),
     ],
-    ids=["none", "no HTTP", "short", "two lengths", "no chunk", "upgrade", "head", "long", "tiny chunks", "no end"],
+    ids=[
+        "none",
+        "half a head",
+        "a greeting",
+        "no HTTP",
+        "short",
+        "two lengths",
+        "no chunk",
+        "upgrade",
+        "head",
+        "long",
+        "tiny chunks",
+        "no end",
+    ],
 )
 async def test_what_is_no_answer_is_named_and_the_connection_is_not_used_again(
     answer: bytes | None, error: type[S2ConnectError], what: str
