@@ -282,7 +282,8 @@ async def test_what_is_sent_without_waiting_keeps_its_order_and_the_window(
         at_once = 0
         while sender.try_send(str(at_once)):
             at_once += 1
-        assert at_once == RECEIVE_MAXIMUM
+        # What opened the sessions may not be acknowledged yet.
+        assert RECEIVE_MAXIMUM - 2 <= at_once <= RECEIVE_MAXIMUM
         waiting = asyncio.create_task(sender.send("last"))
         await asyncio.sleep(0)
         assert not waiting.done()
