@@ -27,6 +27,9 @@ LEVEL: Final = 3
 MEMORY_LEVEL: Final = 5
 """Of zlib: as measured, the quickest for messages of 1 to 20 KiB."""
 
+MAX_FINAL_BLOCKS: Final = 64
+"""Final blocks of one frame, as RFC 7692 (section 7.2.3.4) allows them; each costs a decompressor of its own."""
+
 _SYNC: Final = b"\x00\x00\xff\xff"
 """End of what a sender flushes, which does not travel."""
 
@@ -55,16 +58,25 @@ class Deflate(Extension):
             self._inflating = not frame.fin
             if self._inflater is None or not self._their_context:
                 self._inflater = zlib.decompressobj(-self._their_bits)
-        most = 0 if max_size is None else max_size + 1
         try:
-            data = self._inflater.decompress(bytes(frame.data) + _SYNC if frame.fin else frame.data, most)
+            data = self._inflated(bytes(frame.data) + _SYNC if frame.fin else bytes(frame.data), max_size)
         except zlib.error as error:
             raise ProtocolError("decompression failed") from error
-        if max_size is not None and len(data) > max_size:
-            raise PayloadTooBig(None, max_size)
-        if self._inflater.eof:
-            self._inflater = zlib.decompressobj(-self._their_bits)  # its sender has begun anew, too
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
+
+    def _inflated(self, data: bytes, max_size: int | None) -> bytes:
+        whole = b""
+        for _ in range(MAX_FINAL_BLOCKS):
+            whole += self._inflater.decompress(data, 0 if max_size is None else max_size + 1 - len(whole))
+            if max_size is not None and len(whole) > max_size:
+                raise PayloadTooBig(None, max_size)
+            if not self._inflater.eof:
+                return whole
+            data = self._inflater.unused_data
+            self._inflater = zlib.decompressobj(-self._their_bits)  # its sender has begun anew, too
+            if data in (b"", _SYNC):
+                return whole
+        raise ProtocolError("too many final blocks in one frame")
 
     def encode(self, frame: Frame) -> Frame:
         """Deflate a text that is worth it. It does not refer to earlier ones, which every receiver understands."""

@@ -39,7 +39,7 @@ from s2connect.transports.websocket_connection import (
     WRITE_BUFFER_BYTES,
     WebSocketConnection,
 )
-from s2connect.transports.websocket_deflate import ServerDeflate
+from s2connect.transports.websocket_deflate import MAX_FINAL_BLOCKS, ServerDeflate
 from s2connect.transports.websocket_server import accept, upgraded
 from tests.transports.test_websocket import FAST, THEIRS, TOKEN, raw_pair
 from tests.waits import until, within
@@ -296,6 +296,17 @@ async def test_compressed_texts_refer_to_earlier_ones_or_not_and_may_end_their_s
     assert (await outcome(Side.SERVER, stream, [7]))[0] == ["the same again"] * 3
     assert (await outcome(Side.SERVER, ended * 2, []))[0] == ["ended"] * 2
     assert (await outcome(Side.SERVER, b"\xc1\x83" + MASK + b"\xff\xff\xff", []))[1] == 1002
+
+
+@pytest.mark.parametrize(("blocks", "end"), [(2, 1006), (MAX_FINAL_BLOCKS - 1, 1006), (MAX_FINAL_BLOCKS + 1, 1002)])
+async def test_a_text_of_several_final_blocks_is_read_whole_up_to_a_number_of_them(blocks: int, end: int) -> None:
+    data = b""
+    for number in range(blocks):
+        deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+        data += deflater.compress(b"%d," % number) + deflater.flush(zlib.Z_FINISH)
+    stream = bytes([0xC1, 0x80 | 126]) + (len(data) + 1).to_bytes(2, "big") + MASK + data + b"\x00"
+    whole = "".join(f"{number}," for number in range(blocks))
+    assert await outcome(Side.SERVER, stream, [9]) == ([whole] if end == 1006 else [], end)
 
 
 # Real sockets
