@@ -65,7 +65,7 @@ class Deflate(Extension):
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
 
     def _inflated(self, data: bytes, max_size: int | None) -> bytes:
-        whole = b""
+        whole: bytes = b""
         for _ in range(MAX_FINAL_BLOCKS):
             whole += self._inflater.decompress(data, 0 if max_size is None else max_size + 1 - len(whole))
             if max_size is not None and len(whole) > max_size:
