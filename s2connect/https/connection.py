@@ -173,6 +173,8 @@ class HttpConnection(asyncio.Protocol):
 
     def answered(self) -> None:
         """Note that the response was sent: the next request is the peer's to send, unless it was an upgrade."""
+        if self.transport.is_closing():  # closed twice, one of asyncio's with TLS does not know its protocol any more
+            return
         if self.transport.get_protocol() is self:
             self._admission.idle(self._entry, now=self._loop.time())
         else:

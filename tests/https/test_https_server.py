@@ -37,12 +37,19 @@ async def server() -> AsyncIterator[HttpsServer]:
             raise RuntimeError("secret detail")
         return web.json_response({"bearer": bearer(request, AccessToken) is not None, "size": len(body)})
 
+    async def leave(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        request.transport.close()
+        return answer(401)
+
     async def refuse(_: web.Request) -> web.Response:
         return answer(401)
 
     made.add_index("/pairing/")
     made.add_operation("/pairing/", "echo", echo)
     made.add_operation("/pairing/", "refuse", refuse)
+    made.add_operation("/pairing/", "leave", leave)
     made.add_operation("/bare/", "echo", echo)
     await made.start()
     yield made
@@ -67,6 +74,15 @@ async def test_an_unexpected_failure_is_a_500_without_its_text(server: HttpsServ
             assert response.status == 200
             assert "Server" not in response.headers
             assert response.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_connection_that_is_closed_while_a_request_is_answered_is_no_error(
+    server: HttpsServer, context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(url(server, "v1/leave"), ssl=context)
+    assert not caplog.records
 
 
 @pytest.mark.rule("SEC-03")
