@@ -101,7 +101,7 @@ async def mochi(directory: Path) -> AsyncIterator[Running]:
                 break
         yield Running(f"mqtts://localhost:{port}", directory)
     finally:
-        process.terminate()
+        process.kill()  # after a flood it does not always end when asked
         process.wait(patience(10))
 
 
