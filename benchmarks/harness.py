@@ -45,7 +45,7 @@ class Effort:
 
     @property
     def peers(self) -> bool:
-        """Whether peers are measured, too. A comparison of two commits needs none."""
+        """True if peers are measured, too; a comparison of two commits needs none."""
         return self.kind != "piece"
 
     def pick(self, whole: int, quick: int, piece: int | None = None) -> int:

@@ -16,7 +16,7 @@ from benchmarks.table import number
 from benchmarks.trees import name_of, tree, workers_of
 
 THEMES: Final = ("start", "initiation", "messages", "parsing", "bridge", "flood", "memory")
-"""What has short pieces; the other themes compare, too, and take their minutes."""
+"""Themes that are compared by default, in short pieces; the others can be named, and take minutes."""
 
 HEAD: Final = "| figure | unit | {a} | {b} | ratio | from | to |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |"
 

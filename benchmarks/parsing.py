@@ -20,7 +20,7 @@ COMPARED = (
     ("parse", "envelope and schema", "msgspec typed"),
     ("parse", "envelope and schema", "orjson"),
 )
-"""What we do, and beside what it stands; msgspec and orjson check less, or nothing."""
+"""Rows: our function, its name in the table, and the peer beside it; msgspec and orjson check less, or nothing."""
 
 
 def measure(effort: Effort) -> Iterator[Row]:

@@ -46,7 +46,7 @@ def size_of(message: dict[str, Any]) -> str:
 
 
 SAMPLES = {"small": SMALL, "large": LARGE}
-"""What is sent."""
+"""Messages that the benchmarks send, by size."""
 
 
 def _id(kind: int, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a server process measures of itself: the lag of its event loop, and the pauses by the garbage collector."""
+"""Measurements of a server by itself: the lag of its event loop, and the pauses by the garbage collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What many sockets want at once is done in slices, so that timers and tasks are not late."""
+"""Slices of the work for many sockets that are ready, or end, at once: timers and tasks are not late."""
 
 from __future__ import annotations
 

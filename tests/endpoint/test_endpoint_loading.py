@@ -49,7 +49,7 @@ LATER = {
     "s2connect.messages.conversation",
     "s2connect.pairing.http_client",
 }
-"""What an endpoint loads when it makes its certificate, pairs, or has its first session."""
+"""Modules that an endpoint loads when it makes its certificate, pairs, or has its first session."""
 
 
 @pytest.mark.parametrize(("code", "spared"), [(IMPORT, SERVERS | OTHERS | LATER), (OPEN, SERVERS | OTHERS)])

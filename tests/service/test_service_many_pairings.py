@@ -79,7 +79,7 @@ async def test_a_long_list_is_made_and_written_outside_of_the_loop(home: Path, m
         service = Service(endpoint, home, stop=lambda: None)
         async with control.control_socket(Home.open(home), service.answer), control.connect(Home.open(home)) as reached:
             assert reached is not None
-            # What the service writes is made with to_value; the command that is sent has nothing for it.
+            # The service writes its answer with to_value; the command that is sent has none.
             monkeypatch.setattr(control, "to_value", noted("written", to_value))
             status = await reached.ask(Status())
     assert len(status.pairings) == MANY

@@ -120,7 +120,7 @@ class Exchange(RuleBasedStateMachine):
         """Let the loop turn so often after each step."""
         self.turns = turns
 
-    # What the application does
+    # Steps of the application
 
     @rule(allowed=st.integers(0, 5))
     def begin_to_send(self, allowed: int) -> None:
@@ -181,7 +181,7 @@ class Exchange(RuleBasedStateMachine):
 
         self.run(change())
 
-    # What the peer does
+    # Steps of the peer
 
     @rule(count=st.integers(1, 4))
     def peer_sends(self, count: int) -> None:
@@ -257,7 +257,7 @@ class Exchange(RuleBasedStateMachine):
             self.unanswered.append(message.id)
         self.wire.append(message)
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def every_message_is_answered_once_and_in_order(self) -> None:

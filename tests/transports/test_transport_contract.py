@@ -217,9 +217,8 @@ async def test_close_wakes_a_waiting_recv_on_both_sides_and_can_be_repeated(pair
     assert all(isinstance(end, ConnectionClosed) and end.code == 1000 for end in ended)
 
 
-@pytest.mark.rule("WS-07")
-async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> None:
-    sender, receiver = pair
+async def more_than_is_taken(sender: Connection) -> asyncio.Task[None]:
+    """Begin to send 400 numbered texts of 100 KB; return the task once it waits for the reader."""
     body = base64.b64encode(random.Random(1).randbytes(75_000)).decode()  # deflate gains little
     sent = 0
 
@@ -232,6 +231,13 @@ async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> N
     task = asyncio.create_task(send())
     await until_still(lambda: sent)
     assert sent < 400, "40 MB were taken in without a reader"
+    return task
+
+
+@pytest.mark.rule("WS-07")
+async def test_a_slow_reader_slows_the_writer_and_loses_nothing(pair: Pair) -> None:
+    sender, receiver = pair
+    task = await more_than_is_taken(sender)
     for number in range(400):
         assert (await receiver.recv()).startswith(f"{number}:")
     await task
@@ -283,19 +289,8 @@ async def test_a_receiver_gets_every_text_in_order_and_then_the_end_once(pair: P
 @pytest.mark.rule("WS-07")
 async def test_a_pausing_receiver_gets_nothing_until_it_resumes_and_slows_the_writer(pair: Pair) -> None:
     sender, receiver = pair
-    body = base64.b64encode(random.Random(1).randbytes(75_000)).decode()  # deflate gains little
     collector = Collector(receiver, lambda text: receiver.pause_reading())
-    sent = 0
-
-    async def send() -> None:
-        nonlocal sent
-        for number in range(400):
-            await sender.send(f"{number}:{body[number * 100 :]}{body[: number * 100]}")
-            sent += 1
-
-    task = asyncio.create_task(send())
-    await until_still(lambda: sent)
-    assert sent < 400, "40 MB were taken in without a reader"
+    task = await more_than_is_taken(sender)
     for number in range(400):
         await collector.until(lambda number=number: len(collector.texts) > number)  # type: ignore[misc]
         assert len(collector.texts) == number + 1, "a text came although reading was paused"
