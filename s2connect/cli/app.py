@@ -99,7 +99,9 @@ def _run(argv: list[str]) -> int:
             error.show()  # type: ignore[attr-defined]  # of ClickException
             return int(ExitCode.USAGE)
         hint = "See the help: s2connect --help, or --help after the command."
-        failure = Failure("usage", error.format_message(), hint, code=ExitCode.USAGE)  # type: ignore[attr-defined]  # likewise
+        # Newer versions of typer quote pydantic.
+        what = error.format_message().replace(": Value error, ", ": ")  # type: ignore[attr-defined]  # likewise
+        failure = Failure("usage", what, hint, code=ExitCode.USAGE)
     except S2ConnectError as error:
         failure = Failure.of(error)
     except Exception as error:

@@ -315,3 +315,11 @@ def test_pairings_that_are_lost_are_named_and_begin_anew(rm: Path, capsys: Captu
     assert said(capsys, "unpair", "--home", str(rm), code=2)[1]
     assert result(capsys, "unpair", "--all", "--yes", "--home", str(rm)) == {"pairings_ended": 0}
     assert result(capsys, "pairings", "--home", str(rm)) == {"pairings": []}
+
+
+@pytest.mark.parametrize("option", ["--loop", "--check"])
+def test_a_wrong_choice_is_named_with_those_there_are(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", option, "foo"]) == 2
+    said = capsys.readouterr().err
+    assert f"Invalid value for '{option}': 'foo' is not one of '" in said
+    assert "Value error" not in said
