@@ -195,9 +195,12 @@ class Mosquitto:
             process.wait(patience(10))
 
     def freeze(self) -> None:
-        """Let it hold all connections and do nothing."""
+        """Let it hold all connections and do nothing. It stands still when this returns."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        state = Path(f"/proc/{self._process.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""
