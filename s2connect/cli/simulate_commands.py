@@ -163,3 +163,21 @@ def site(
             lambda endpoint: simulate.site(endpoint, plan, pair_with, time, report, seed, measure_every),
         )
         run_work(until_terminated(work, name="s2connect-cli-simulate"))
+
+
+@with_options(home=False)
+def demo(
+    options: Options,
+    log_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the logs of all processes here; with --verbose in detail.")
+    ] = None,
+    embedded_broker: Annotated[
+        bool, typer.Option("--embedded-broker", help="Leave a Mosquitto of this machine alone.")
+    ] = False,
+) -> None:
+    """See three simulated devices, a bridge and a cloud over WebSocket and MQTT, on this machine. Leaves nothing."""
+    from s2connect.cli.demo_text import narrator
+    from s2connect.demo import demonstration
+
+    tell_step = narrator(as_json=options.as_json)
+    run_work(demonstration.run(tell_step, log_dir=log_dir, verbose=options.verbose, embedded=embedded_broker))

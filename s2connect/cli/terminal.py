@@ -59,6 +59,7 @@ LoopOption = Annotated[
         help="Event loop; auto: uvloop where it is installed. asyncio needs less memory, uvloop less CPU.",
     ),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ConnectOption = Annotated[
     str | None,
     typer.Option(
@@ -283,3 +284,13 @@ def line_from_stdin(what: str) -> str:
     if not text:
         raise UsageError(f"Standard input does not hold {what}.")
     return text
+
+
+def confirm_end_of_pairings(warning: str, question: str, *, yes: bool, as_json: bool) -> None:
+    """Go on only with a yes: of the person, or as option."""
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(warning, hint="Add --yes if that is what you want.")
+    tell(warning)
+    confirm(question)

@@ -1,0 +1,171 @@
+"""The commands ``code``, ``pair``, ``pairings`` and ``unpair``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from s2connect.cli.terminal import (
+    ConnectOption,
+    NodeOption,
+    Options,
+    YesOption,
+    confirm,
+    confirm_end_of_pairings,
+    line_from_stdin,
+    print_json,
+    run_work,
+    tell,
+    with_options,
+)
+from s2connect.errors import UsageError
+from s2connect.store.home import Home
+
+
+@with_options()
+def code(
+    options: Options,
+    node: NodeOption = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="A code that stays valid, for a sticker; works without the service.")
+    ] = False,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Use the code from standard input instead of a random one.")
+    ] = False,
+) -> None:
+    """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
+    from s2connect.cli.show import clock
+    from s2connect.service.commands import Code
+
+    token = line_from_stdin("the code") if token_stdin else None
+    result = options.ask(Code(node=node, static=static, token=token))
+    if options.as_json:
+        print_json(result)
+        return
+    if result.pairing_url is None:
+        tell("This device has no server: type its code at the energy manager, at which it is listed as waiting.")
+    else:
+        tell(f"Pairing URL: {result.pairing_url}")
+    if result.expires_at is None:
+        tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
+    else:
+        tell(f"Type the code at the other device. The code is valid once, until {clock(result.expires_at)}:")
+    print(result.code, flush=True)
+
+
+@with_options()
+def pair(
+    options: Options,
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]", help="Pairing URL that the other side shows. Without it you pick from what is found."
+        ),
+    ] = None,
+    pairing_code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CODE]",
+            help="Pairing code that the other side shows; '-' reads it from standard input. Other users of this "
+            "machine can see it here while the command runs: leave it out to be asked for it.",
+        ),
+    ] = None,
+    waiting: Annotated[
+        str | None,
+        typer.Option(
+            "--waiting",
+            metavar="PEER",
+            help="Pair the device without a server that waits here: its id or name. Then CODE comes without a URL.",
+        ),
+    ] = None,
+    node: NodeOption = None,
+    connect_to: ConnectOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pair even if the two have no common version now, e.g. before an update.")
+    ] = False,
+) -> None:
+    """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
+    from s2connect.cli.pairing import pair as pair_as_requested
+    from s2connect.cli.show import kind_of
+    from s2connect.model.url import BaseUrl
+    from s2connect.service.guided_pairing import GuidedPairing
+    from s2connect.service.objects import name_of
+
+    as_json = options.as_json
+    interactive = sys.stdin.isatty() and not as_json
+    if waiting is not None:
+        if pairing_code is not None:
+            raise UsageError("--waiting goes with a code and without a URL.")
+        url, pairing_code = None, url
+    elif url is None and not interactive:
+        raise UsageError(
+            "A pairing URL is needed here, because nobody can be asked to pick.",
+            hint="It is what the other side shows; s2connect discover lists what is in the network.",
+        )
+    elif url is not None and pairing_code is None and len(url.split()) > 1:
+        url, pairing_code = url.split(maxsplit=1)  # as the QR code of serve has it
+    target = BaseUrl.from_user(url) if url is not None else None
+    Home.open(options.path)  # before the person types a code
+    if pairing_code == "-" or (pairing_code is None and not interactive):
+        pairing_code = line_from_stdin("the pairing code")
+    steps = partial(GuidedPairing, node=node, connect_to=connect_to, force=force)
+    work = pair_as_requested(options.path, steps, target, pairing_code, waiting, interactive=not as_json)
+    result, running = run_work(work)
+    how = "This side connects to it." if result.communication_role == "client" else "It connects to this side."
+    if running:
+        then = f"the two connect by themselves within seconds; see it with {options.command_line('status')}"
+    else:
+        then = f"start the service, so that the two connect: {options.command_line('serve')}"
+    options.report(result, f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}", f"Next: {then}")
+
+
+@with_options()
+def pairings(options: Options) -> None:
+    """List what this endpoint is paired with."""
+    from s2connect.cli.show import pairings_block
+    from s2connect.service.commands import Status
+
+    found = options.ask(Status()).pairings
+    options.show({"pairings": found}, lambda width: [pairings_block(found, width)])
+
+
+@with_options()
+def unpair(
+    options: Options,
+    peer: Annotated[
+        str | None, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")
+    ] = None,
+    node: NodeOption = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="End it here even if the other side cannot be reached, e.g. is broken.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="End every pairing while the service is stopped, also lost ones; asks before.")
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """End a pairing. To work together again, the two have to be paired anew."""
+    from s2connect import unpair_all
+    from s2connect.cli.show import kind_of
+    from s2connect.service.commands import Status, Unpair
+    from s2connect.service.objects import find_pairing, name_of
+
+    as_json = options.as_json
+    if every == (peer is not None):
+        raise UsageError("Which pairing? Name the other side, or give --all.", hint="s2connect pairings lists them.")
+    if peer is None:
+        warning = "This ends every pairing: each has to be made again, with a new code."
+        confirm_end_of_pairings(warning, "End them all?", yes=yes, as_json=as_json)
+        number = run_work(unpair_all(options.path))
+        sentence = f"Pairings that ended: {number}. Every device has to be paired again."
+        options.report({"pairings_ended": number}, sentence)
+        return
+    if not yes and not as_json and sys.stdin.isatty():
+        found = find_pairing(options.ask(Status()).pairings, peer)
+        confirm(f"End the pairing with {name_of(found.peer)} ({kind_of(found.peer)})?")
+        peer = str(found.peer.id)
+    ended = options.ask(Unpair(peer=peer, node=node, forget=forget))
+    options.report(ended, f"The pairing with {name_of(ended.peer)} has ended.")

@@ -1,0 +1,95 @@
+"""The commands ``serve``, ``status`` and ``certificate``: the service, and the state of the endpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2connect.cli.terminal import LoopOption, Options, YesOption, confirm_end_of_pairings, run_work, with_options
+from s2connect.errors import UsageError
+from s2connect.messages.enums import Check
+from s2connect.service.failures import ExitCode
+from s2connect.store.home import Home
+
+_ServeJson = Annotated[
+    bool,
+    typer.Option("--json", help="Sidecar of other software: events on standard output, commands on standard input."),
+]
+
+
+@with_options(json_option=_ServeJson, level=logging.WARNING)
+def serve(
+    options: Options,
+    code: Annotated[bool, typer.Option("--code/--no-code", help="Issue a pairing code at the start.")] = True,
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show URL and code as QR code, too, on a terminal.")] = True,
+    check: Annotated[
+        Check, typer.Option(help="Validation of each S2 message before it is taken or sent.")
+    ] = Check.RULES,
+    loop: LoopOption = "auto",
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
+    ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="With --json: messages of this type, or all, are answered by the command answer. Can be repeated.",
+        ),
+    ] = None,
+) -> ExitCode:
+    """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
+
+    Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
+    """
+    from s2connect.cli.show import ServiceText
+    from s2connect.service.serve import json_form
+    from s2connect.service.serve import serve as run_service
+
+    as_json = options.as_json
+    if answer and not as_json:
+        raise UsageError("--answer needs --json, for a program that answers.")
+    form = json_form if as_json else ServiceText(qr=qr)
+    kept = answer or ()
+    work = run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept)
+    return run_work(work, loop=loop)
+
+
+@with_options()
+def status(options: Options) -> None:
+    """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
+    from s2connect.cli.show import status_blocks
+    from s2connect.service.commands import Status
+    from s2connect.service.objects import to_value
+
+    found = options.ask(Status())
+    options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width))
+
+
+@with_options()
+def certificate(
+    options: Options,
+    new_ca: Annotated[
+        bool, typer.Option("--new-ca", help="Make a new certificate authority. ENDS EVERY PAIRING; asks before.")
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """Show the certificates of this endpoint: fingerprints and dates."""
+    from s2connect import new_certificate_authority, read_config
+    from s2connect.cli.show import certificate_blocks
+    from s2connect.endpoint.certificate import read_certificates
+    from s2connect.service.objects import to_value
+
+    ended: dict[str, int] = {}
+    if new_ca:
+        warning = "A new certificate authority makes every pairing void: each has to be made again, with a new code."
+        confirm_end_of_pairings(warning, "Make a new one?", yes=yes, as_json=options.as_json)
+        ended["pairings_ended"] = run_work(new_certificate_authority(options.path))
+        if not options.as_json:
+            print(f"There is a new certificate authority. Pairings that ended: {ended['pairings_ended']}.")
+    home = Home.open(options.path)
+    shown = read_certificates(home, read_config(home))
+    options.show({**to_value(shown), **ended}, lambda _: certificate_blocks(shown))

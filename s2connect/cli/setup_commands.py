@@ -1,0 +1,82 @@
+"""The command ``init``: sets up a state directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from s2connect.cli.terminal import Options, RoleChoice, as_role, print_json, with_options
+
+
+@with_options()
+def init(
+    options: Options,
+    role: Annotated[
+        RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
+    ],
+    brand: Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    deployment: Annotated[
+        Literal["lan", "wan"],
+        typer.Option(case_sensitive=False, help="lan: runs in the building; wan: on the internet."),
+    ] = "lan",
+    host: Annotated[str | None, typer.Option(help="Name under which others reach this machine.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one now and keeps it.")] = 8443,
+    bind: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.")] = None,
+    trust_anchors: Annotated[Path | None, typer.Option(help="PEM file with more CAs to trust.")] = None,
+    vault: Annotated[Literal["auto", "keyring", "files"], typer.Option(help="Where secrets are kept.")] = "auto",
+    no_server: Annotated[
+        bool,
+        typer.Option("--no-server", help="A device that only connects: energy managers pair it with its own code."),
+    ] = False,
+    allow_private_addresses: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-addresses",
+            help="A WAN endpoint that may connect into its own network. UNSAFE where strangers type URLs; for tests.",
+        ),
+    ] = False,
+    no_advertise: Annotated[
+        bool, typer.Option("--no-advertise", help="Do not be found by others in the network; a typed URL works.")
+    ] = False,
+) -> None:
+    """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""
+    from s2connect.model.common import Deployment
+    from s2connect.service import setup
+
+    config = setup.make(
+        options.path,
+        {"role": as_role(role), "brand": brand, "type": kind, "model_name": model, "user_defined_name": name},
+        {
+            "deployment": Deployment(deployment.upper()),
+            "host": host,
+            "port": port,
+            "bind": bind,
+            "name": name,
+            "certificate": certificate,
+            "private_key": private_key,
+            "trust_anchors": trust_anchors,
+            "vault": vault,
+            "advertise": not no_advertise,
+            "allow_private_addresses": allow_private_addresses,
+            "server": not no_server,
+        },
+    )
+    if options.as_json:
+        node, stored = config.nodes[0], config.model_dump(mode="json", exclude_none=True)
+        print_json({"home": str(options.path), "node": {"id": node.id, "role": node.role}, "settings": stored})
+        return
+    print(f"Set up {'an energy manager (CEM)' if role == 'cem' else 'a device (RM)'} in {options.path}.")
+    if no_server:
+        print("It has no server: it waits at the energy managers in this network until one of them pairs it.")
+        print(f"Next: {options.command_line('code --static')}  (the code for its sticker)")
+        print(f"Then: {options.command_line('serve')}")
+        return
+    print(f"Others reach it as {config.host}, port {config.port}.")
+    print(f"Next: {options.command_line('serve')}")
