@@ -247,7 +247,7 @@ def test_the_page_on_architecture_names_the_same_parts_in_the_same_layers() -> N
 
 
 def test_only_the_command_knows_terminals() -> None:
-    of_terminals = {"typer", "rich", "segno"}
+    of_terminals = {"typer", "rich"}
     wrong = [
         str(found)
         for file in _files()

@@ -1,0 +1,177 @@
+// The page of s2connect, kept live: the server sends the parts that changed, as HTML that it has escaped. Everything
+// works without this file, too; then the page shows the moment at which it was loaded.
+"use strict";
+
+(() => {
+  const live = document.body.dataset.live;
+
+  // Text of a length of time, as the server writes it.
+  function span(seconds) {
+    for (const [length, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
+      if (seconds >= length) return `${Math.round(seconds / length)} ${unit}`;
+    }
+    return `${Math.max(0, Math.round(seconds))} s`;
+  }
+
+  // `data-age` are seconds since something happened, `data-left` seconds until it will: both as of their arrival.
+  const arrived = new WeakMap();
+  function tick() {
+    const now = Date.now();
+    for (const one of document.querySelectorAll("[data-age], [data-left]")) {
+      const text = one.dataset.age ?? one.dataset.left;
+      let known = arrived.get(one);
+      if (!known || known.text !== text) arrived.set(one, (known = { text, at: now }));
+      const passed = (now - known.at) / 1000;
+      const shown = "age" in one.dataset ? span(Number(text) + passed) : left(Number(text) - passed);
+      if (one.textContent !== shown) one.textContent = shown;
+    }
+  }
+
+  function left(seconds) {
+    const whole = Math.max(0, Math.ceil(seconds));
+    return whole >= 60 ? `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")} min` : `${whole} s`;
+  }
+
+  // Makes `from` the same as `to`, and touches nothing that is the same: focus, selection and open details stay.
+  function morph(from, to) {
+    if (from.isEqualNode(to)) return;
+    if (from.nodeType !== to.nodeType || from.nodeName !== to.nodeName || from.id !== to.id) {
+      from.replaceWith(to);
+      return;
+    }
+    if (from.nodeType !== Node.ELEMENT_NODE) {
+      from.nodeValue = to.nodeValue;
+      return;
+    }
+    for (const { name } of [...from.attributes]) {
+      if (!to.hasAttribute(name) && !(name === "open" && from.nodeName === "DETAILS")) from.removeAttribute(name);
+    }
+    for (const { name, value } of to.attributes) {
+      if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+    }
+    if (from.hasAttribute("data-age") || from.hasAttribute("data-left")) return; // the clock writes its text
+    morphChildren(from, to);
+  }
+
+  function morphChildren(from, to) {
+    const known = new Map();
+    for (const child of from.children) if (child.id) known.set(child.id, child);
+    let next = from.firstChild;
+    for (const wanted of [...to.childNodes]) {
+      const same = wanted.id ? known.get(wanted.id) : null;
+      if (same) {
+        if (same === next) next = next.nextSibling;
+        else from.insertBefore(same, next);
+        morph(same, wanted);
+      } else if (next && !wanted.id && !next.id) {
+        const after = next.nextSibling;
+        morph(next, wanted);
+        next = after;
+      } else {
+        from.insertBefore(wanted, next);
+      }
+    }
+    while (next) {
+      const after = next.nextSibling;
+      next.remove();
+      next = after;
+    }
+  }
+
+  const template = document.createElement("template");
+  const paused = new Set();
+  function show(parts) {
+    for (const [name, html] of Object.entries(parts)) {
+      const from = document.getElementById(name);
+      if (!from || paused.has(name)) continue;
+      template.innerHTML = html;
+      const to = template.content.firstElementChild;
+      if (to) morph(from, to);
+    }
+    tick();
+    announce();
+  }
+
+  // Says aloud when the number of connected peers changes, at most every few seconds.
+  let said = "";
+  let saying = 0;
+  function announce() {
+    const news = document.getElementById("news");
+    const text = document.getElementById("summary")?.textContent.trim() ?? "";
+    if (!news || saying || text === said) return;
+    const first = said === "";
+    said = text;
+    if (first) return;
+    saying = setTimeout(() => {
+      saying = 0;
+      news.textContent = said;
+      announce();
+    }, 2000);
+  }
+
+  let source = null;
+  let lostTimer = 0;
+  function listen() {
+    source?.close();
+    const filter = document.getElementById("filter")?.value ?? "";
+    source = new EventSource(filter ? `${live}?filter=${encodeURIComponent(filter)}` : live);
+    source.addEventListener("open", () => {
+      clearTimeout(lostTimer);
+      lostTimer = 0;
+      setLost(false);
+    });
+    source.addEventListener("parts", (event) => show(JSON.parse(event.data)));
+    source.addEventListener("leave", () => location.reload());
+    source.addEventListener("error", () => {
+      lostTimer ||= setTimeout(() => setLost(true), 3000);
+      // A browser gives up where the answer was no stream, as after a restart that ended the log-in.
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => fetch(live, { method: "HEAD" }).then(
+        (answer) => (answer.status === 401 || answer.redirected ? location.reload() : listen()), listen), 3000);
+    });
+  }
+
+  function setLost(lost) {
+    const note = document.getElementById("lost");
+    if (note) note.hidden = !lost;
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-copy], button[data-pause]");
+    if (button?.dataset.copy) {
+      navigator.clipboard.writeText(button.dataset.copy).then(() => (button.textContent = "Copied"));
+    } else if (button) {
+      const stopped = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(stopped));
+      button.textContent = stopped ? "Go on" : "Pause";
+      if (stopped) paused.add(button.dataset.pause);
+      else {
+        paused.delete(button.dataset.pause);
+        listen(); // begins with every part
+      }
+    }
+  });
+
+  // A form is sent once; what it does may take some seconds.
+  document.addEventListener("submit", (event) => {
+    for (const button of event.target.querySelectorAll("button:not([type=button])")) {
+      if (button.dataset.busy) button.textContent = button.dataset.busy;
+      setTimeout(() => (button.disabled = true));
+    }
+  });
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+  for (const one of document.querySelectorAll("[data-script]")) one.hidden = false;
+  if (!window.isSecureContext) for (const one of document.querySelectorAll("[data-copy]")) one.hidden = true;
+  tick();
+  setInterval(tick, 1000);
+  if (live) {
+    said = document.getElementById("summary")?.textContent.trim() ?? "";
+    const filter = document.getElementById("filter");
+    let typing = 0;
+    filter?.addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(listen, 400);
+    });
+    listen();
+  }
+})();
