@@ -7,9 +7,11 @@ import io
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+from s2connect import __version__
 from s2connect.cli import (
     bridge_commands,
     diagnostics_commands,
@@ -20,11 +22,13 @@ from s2connect.cli import (
     setup_commands,
     simulate_commands,
 )
-from s2connect.cli.terminal import INTERRUPTED, print_json
+from s2connect.cli.terminal import INTERRUPTED, examples, print_json, register
 from s2connect.errors import S2ConnectError
 from s2connect.service.failures import ExitCode, Failure
 
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]  # ``ClickException``: not every typer exports it
+
+EXAMPLES = examples("s2connect init --role rm", "s2connect serve", "s2connect pair", "s2connect doctor")
 
 EXIT_CODES = """Exit codes
 
@@ -43,13 +47,27 @@ app = typer.Typer(
     name="s2connect",
     help="Connect devices and energy managers with S2 Connect: set up, pair, see what is connected.\n\n"
     "First: s2connect init --role rm (a device) or --role cem (an energy manager), then s2connect serve.",
-    epilog=EXIT_CODES,
+    epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"s2connect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options before the command; its help text is that of ``app``."""
 
 
 def run(argv: list[str]) -> int:
@@ -120,20 +138,27 @@ def _report(failure: Failure, *, as_json: bool) -> None:
         print(for_display(failure.hint, MAX_SHOWN), file=sys.stderr)
 
 
-app.command()(setup_commands.init)
-app.command()(service_commands.serve)
-app.command()(pairing_commands.code)
-app.command()(discover_commands.discover)
-app.command()(discover_commands.nodes)
-app.command()(pairing_commands.pair)
-app.command()(pairing_commands.pairings)
-app.command()(pairing_commands.unpair)
-app.command()(service_commands.status)
-app.command()(service_commands.certificate)
-app.command()(diagnostics_commands.doctor)
-app.command()(diagnostics_commands.validate)
-app.command()(diagnostics_commands.replay)
-app.command()(simulate_commands.demo)
-app.add_typer(bridge_commands.app, name="bridge")
-app.add_typer(registry_commands.app, name="registry")
-app.add_typer(simulate_commands.app, name="simulate")
+register(app, setup_commands.init, service_commands.serve, panel="Set up and run")
+register(
+    app,
+    discover_commands.discover,
+    discover_commands.nodes,
+    pairing_commands.pair,
+    pairing_commands.code,
+    pairing_commands.pairings,
+    pairing_commands.unpair,
+    panel="Find and pair",
+)
+register(
+    app,
+    service_commands.status,
+    service_commands.certificate,
+    diagnostics_commands.doctor,
+    diagnostics_commands.validate,
+    diagnostics_commands.replay,
+    panel="Look and mend",
+)
+app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
+app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")
+app.add_typer(simulate_commands.app, name="simulate", rich_help_panel="Try it out")
+register(app, simulate_commands.demo, panel="Try it out")

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2connect.cli.terminal import Lines, LoopOption, Options, console, counted, run_work, tell, with_options
+from s2connect.cli.terminal import (
+    Lines,
+    LoopOption,
+    Options,
+    console,
+    counted,
+    examples,
+    register,
+    run_work,
+    tell,
+    with_options,
+)
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Carry S2 between local devices and energy managers elsewhere, over WebSocket, MQTT and plain S2.",
     no_args_is_help=True,
+    epilog=examples("s2connect bridge check bridge.toml", "s2connect bridge run bridge.toml"),
 )
 
 FileArgument = Annotated[
@@ -32,8 +44,12 @@ FileArgument = Annotated[
 RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File of the bridge, or --home.")]
 
 
-@app.command()
-@with_options(home=False, level=logging.WARNING)
+@with_options(
+    "s2connect bridge run bridge.toml",
+    "s2connect bridge run bridge.toml --record messages.jsonl",
+    home=False,
+    level=logging.WARNING,
+)
 def run(
     options: Options,
     file: FileArgument,
@@ -61,8 +77,7 @@ def run(
     return ExitCode(_of_file(work, options, loop="uvloop" if uvloop else loop))
 
 
-@app.command()
-@with_options(home=False)
+@with_options("s2connect bridge check bridge.toml", home=False)
 def check(options: Options, file: FileArgument) -> ExitCode:
     """Check the file of a bridge: every mistake is named with its line. Changes nothing.
 
@@ -92,8 +107,7 @@ def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, loop: LoopChoi
         raise Failure(error.kind, what, error.hint, code=ExitCode.USAGE, details=details) from None
 
 
-@app.command()
-@with_options()
+@with_options("s2connect bridge status bridge.toml --watch")
 def status(
     options: Options,
     file: RunningFileArgument = None,
@@ -117,8 +131,7 @@ def status(
     run_work(work())
 
 
-@app.command()
-@with_options()
+@with_options("s2connect bridge reload bridge.toml")
 def reload(options: Options, file: RunningFileArgument = None) -> None:
     """Have a running bridge read its file again, and print the changes."""
     from s2connect.cli.bridge_show import reload_sentence
@@ -132,8 +145,9 @@ def reload(options: Options, file: RunningFileArgument = None) -> None:
     options.report(done, reload_sentence(done))
 
 
-@app.command()
-@with_options(home=False)
+@with_options(
+    "s2connect bridge pair bridge.toml", "s2connect bridge pair bridge.toml --route house --another", home=False
+)
 def pair(
     options: Options,
     file: FileArgument,
@@ -186,3 +200,6 @@ async def _reached(file: Path | None, options: Options) -> AsyncIterator[Control
         if control is None:
             raise Failure(NO_SERVICE, "The bridge is not running.", hint)
         yield control
+
+
+register(app, run, check, status, reload, pair)

@@ -43,7 +43,7 @@ MAX_TEXT = 500  # longest text of a finding, in characters
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-@with_options(level=logging.CRITICAL)
+@with_options("s2connect doctor", "s2connect doctor --json", level=logging.CRITICAL)
 def doctor(options: Options) -> ExitCode:
     """Check network, discovery, clock, storage, certificate, service and the way to every peer. Changes nothing.
 
@@ -105,7 +105,7 @@ def _summary(findings: Sequence[DoctorFinding]) -> str:
     return f"{failed} failed, {warnings}." if failed else f"Nothing failed; {warnings}."
 
 
-@with_options(home=False)
+@with_options("s2connect validate messages.jsonl", "s2connect validate --version 0.0.2-beta old.log", home=False)
 def validate(
     options: Options,
     files: Annotated[
@@ -140,7 +140,7 @@ def validate(
     return ExitCode.OK if all(one.ok for one in messages) else ExitCode.FAILED
 
 
-@with_options(home=False)
+@with_options("s2connect replay messages.jsonl", "s2connect replay --role rm device.log", home=False)
 def replay(
     options: Options,
     log: Annotated[

@@ -9,7 +9,7 @@ import typer
 from s2connect.cli.terminal import ConnectOption, OnlyRoleOption, Options, as_role, run_work, with_options
 
 
-@with_options()
+@with_options("s2connect discover", "s2connect discover --role cem --watch")
 def discover(
     options: Options,
     role: OnlyRoleOption = None,
@@ -28,7 +28,7 @@ def discover(
         run_work(listening.once(as_role(role), seconds or listening.LISTEN_SECONDS, own, as_json=options.as_json))
 
 
-@with_options(home=False)
+@with_options("s2connect nodes https://ems.local:8443/pairing/", home=False)
 def nodes(
     options: Options,
     url: Annotated[str, typer.Argument(metavar="URL", help="Pairing URL of an endpoint in the local network.")],

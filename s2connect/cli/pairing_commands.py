@@ -13,7 +13,6 @@ from s2connect.cli.terminal import (
     NodeOption,
     Options,
     YesOption,
-    confirm,
     confirm_end_of_pairings,
     line_from_stdin,
     print_json,
@@ -25,7 +24,7 @@ from s2connect.errors import UsageError
 from s2connect.store.home import Home
 
 
-@with_options()
+@with_options("s2connect code", "s2connect code --static")
 def code(
     options: Options,
     node: NodeOption = None,
@@ -56,7 +55,7 @@ def code(
     print(result.code, flush=True)
 
 
-@with_options()
+@with_options("s2connect pair", "s2connect pair https://ems.local:8443/pairing/", "s2connect pair --waiting Battery")
 def pair(
     options: Options,
     url: Annotated[
@@ -122,7 +121,7 @@ def pair(
     options.report(result, f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}", f"Next: {then}")
 
 
-@with_options()
+@with_options("s2connect pairings", "s2connect pairings --json")
 def pairings(options: Options) -> None:
     """List what this endpoint is paired with."""
     from s2connect.cli.show import pairings_block
@@ -132,7 +131,7 @@ def pairings(options: Options) -> None:
     options.show({"pairings": found}, lambda width: [pairings_block(found, width)])
 
 
-@with_options()
+@with_options("s2connect unpair Battery", "s2connect unpair 1f3c --yes", "s2connect unpair Battery --forget --yes")
 def unpair(
     options: Options,
     peer: Annotated[
@@ -163,9 +162,11 @@ def unpair(
         sentence = f"Pairings that ended: {number}. Every device has to be paired again."
         options.report({"pairings_ended": number}, sentence)
         return
-    if not yes and not as_json and sys.stdin.isatty():
+    if not yes:
         found = find_pairing(options.ask(Status()).pairings, peer)
-        confirm(f"End the pairing with {name_of(found.peer)} ({kind_of(found.peer)})?")
+        whom = f"{name_of(found.peer)} ({kind_of(found.peer)})"
+        warning = f"This ends the pairing with {whom}. To work together again, the two have to be paired anew."
+        confirm_end_of_pairings(warning, "End it?", yes=False, as_json=as_json)
         peer = str(found.peer.id)
     ended = options.ask(Unpair(peer=peer, node=node, forget=forget))
     options.report(ended, f"The pairing with {name_of(ended.peer)} has ended.")

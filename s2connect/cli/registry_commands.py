@@ -14,18 +14,28 @@ from s2connect.cli.terminal import (
     Options,
     as_role,
     counted,
+    examples,
     print_json,
+    register,
     run_work,
     say,
     with_options,
 )
 from s2connect.service.failures import ExitCode
 
-app = typer.Typer(help="Registries of endpoints on the internet: ask one, or run one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Registries of endpoints on the internet: ask one, or run one.",
+    no_args_is_help=True,
+    epilog=examples("s2connect registry list https://registry.example/v1/ --role cem"),
+)
 
 
-@app.command("list")
-@with_options(home=False)
+@with_options(
+    "s2connect registry list https://registry.example/v1/",
+    "s2connect registry list https://registry.example/v1/ --region NL,BE",
+    name="list",
+    home=False,
+)
 def list_endpoints(
     options: Options,
     url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the registry.")],
@@ -59,8 +69,11 @@ def list_endpoints(
     options.show({"endpoints": records}, lambda width: [records_block(records, width)])
 
 
-@app.command()
-@with_options(home=False)
+@with_options(
+    "s2connect registry serve endpoints.json",
+    "s2connect registry serve endpoints.json --ca-dir registry-ca",
+    home=False,
+)
 def serve(
     options: Options,
     file: Annotated[Path, typer.Argument(help="JSON file: an array of records as the standard has them.")],
@@ -98,3 +111,6 @@ def serve(
         file, ready, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
     )
     return run_work(work)
+
+
+register(app, list_endpoints, serve)

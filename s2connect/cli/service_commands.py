@@ -20,7 +20,13 @@ _ServeJson = Annotated[
 ]
 
 
-@with_options(json_option=_ServeJson, level=logging.WARNING)
+@with_options(
+    "s2connect serve",
+    "s2connect serve --json --home cem",
+    "s2connect serve --record messages.jsonl",
+    json_option=_ServeJson,
+    level=logging.WARNING,
+)
 def serve(
     options: Options,
     code: Annotated[bool, typer.Option("--code/--no-code", help="Issue a pairing code at the start.")] = True,
@@ -58,7 +64,7 @@ def serve(
     return run_work(work, loop=loop)
 
 
-@with_options()
+@with_options("s2connect status", "s2connect status --json")
 def status(options: Options) -> None:
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
     from s2connect.cli.show import status_blocks
@@ -69,7 +75,7 @@ def status(options: Options) -> None:
     options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width))
 
 
-@with_options()
+@with_options("s2connect certificate", "s2connect certificate --new-ca --yes")
 def certificate(
     options: Options,
     new_ca: Annotated[

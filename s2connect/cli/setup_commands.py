@@ -9,8 +9,14 @@ import typer
 
 from s2connect.cli.terminal import Options, RoleChoice, as_role, print_json, with_options
 
+RARE = "Rarely needed"
 
-@with_options()
+
+@with_options(
+    "s2connect init --role rm --brand Acme --type Battery --name Cellar",
+    "s2connect init --role cem --host ems.local --port 8443",
+    "s2connect init --role rm --no-server",
+)
 def init(
     options: Options,
     role: Annotated[
@@ -22,28 +28,48 @@ def init(
     name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
     deployment: Annotated[
         Literal["lan", "wan"],
-        typer.Option(case_sensitive=False, help="lan: runs in the building; wan: on the internet."),
+        typer.Option(
+            case_sensitive=False, help="lan: runs in the building; wan: on the internet.", rich_help_panel=RARE
+        ),
     ] = "lan",
     host: Annotated[str | None, typer.Option(help="Name under which others reach this machine.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one now and keeps it.")] = 8443,
-    bind: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.")] = None,
-    certificate: Annotated[Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.")] = None,
-    trust_anchors: Annotated[Path | None, typer.Option(help="PEM file with more CAs to trust.")] = None,
-    vault: Annotated[Literal["auto", "keyring", "files"], typer.Option(help="Where secrets are kept.")] = "auto",
+    bind: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.", rich_help_panel=RARE)
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.", rich_help_panel=RARE)
+    ] = None,
+    private_key: Annotated[
+        Path | None, typer.Option(help="WAN: PEM file with the key of the certificate.", rich_help_panel=RARE)
+    ] = None,
+    trust_anchors: Annotated[
+        Path | None, typer.Option(help="PEM file with more CAs to trust.", rich_help_panel=RARE)
+    ] = None,
+    vault: Annotated[
+        Literal["auto", "keyring", "files"], typer.Option(help="Where secrets are kept.", rich_help_panel=RARE)
+    ] = "auto",
     no_server: Annotated[
         bool,
-        typer.Option("--no-server", help="A device that only connects: energy managers pair it with its own code."),
+        typer.Option(
+            "--no-server",
+            help="A device that only connects: energy managers pair it with its own code.",
+            rich_help_panel=RARE,
+        ),
     ] = False,
     allow_private_addresses: Annotated[
         bool,
         typer.Option(
             "--allow-private-addresses",
             help="A WAN endpoint that may connect into its own network. UNSAFE where strangers type URLs; for tests.",
+            rich_help_panel=RARE,
         ),
     ] = False,
     no_advertise: Annotated[
-        bool, typer.Option("--no-advertise", help="Do not be found by others in the network; a typed URL works.")
+        bool,
+        typer.Option(
+            "--no-advertise", help="Do not be found by others in the network; a typed URL works.", rich_help_panel=RARE
+        ),
     ] = False,
 ) -> None:
     """Set up this machine as an energy manager or a device. Asks nothing; everything but the role has a default."""

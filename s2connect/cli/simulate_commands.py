@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli.terminal import Options, print_json, run_work, say, with_options
+from s2connect.cli.terminal import Options, examples, print_json, register, run_work, say, with_options
 from s2connect.errors import UsageError
 from s2connect.service.signals import until_terminated
 
-app = typer.Typer(help="Simulated devices and energy managers, for trying things out.", no_args_is_help=True)
+app = typer.Typer(
+    help="Simulated devices and energy managers, for trying things out.",
+    no_args_is_help=True,
+    epilog=examples("s2connect simulate cem --speed 60", "s2connect simulate rm battery --speed 60"),
+)
 
 
 PairOption = Annotated[
@@ -37,8 +41,11 @@ BindOption = Annotated[
 ]
 
 
-@app.command("rm")
-@with_options()
+@with_options(
+    "s2connect simulate rm battery --pair https://localhost:8443/pairing/",
+    "s2connect simulate rm heat-pump",
+    name="rm",
+)
 def resource_manager(
     options: Options,
     kind: Annotated[
@@ -91,8 +98,9 @@ def resource_manager(
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
-@app.command("cem")
-@with_options()
+@with_options(
+    "s2connect simulate cem --speed 60", "s2connect simulate cem --many --host localhost --bind 127.0.0.1", name="cem"
+)
 def energy_manager(
     options: Options,
     fuse_limit: Annotated[
@@ -125,8 +133,10 @@ def energy_manager(
     run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
-@app.command()
-@with_options()
+@with_options(
+    "s2connect simulate site house.csv --dry-run",
+    "s2connect simulate site house.csv --pair https://localhost:8443/pairing/",
+)
 def site(
     options: Options,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Table of devices (CSV).")],
@@ -165,7 +175,7 @@ def site(
         run_work(until_terminated(work, name="s2connect-cli-simulate"))
 
 
-@with_options(home=False)
+@with_options("s2connect demo", "s2connect demo --embedded-broker --log-dir logs", home=False)
 def demo(
     options: Options,
     log_dir: Annotated[
@@ -181,3 +191,6 @@ def demo(
 
     tell_step = narrator(as_json=options.as_json)
     run_work(demonstration.run(tell_step, log_dir=log_dir, verbose=options.verbose, embedded=embedded_broker))
+
+
+register(app, resource_manager, energy_manager, site)

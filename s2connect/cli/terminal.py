@@ -129,10 +129,31 @@ class Options:
                 out.print(block)
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a help text: command lines to copy."""
+    return "\n".join(["Examples", "", *(f"- `{line}`" for line in lines)])
+
+
+def register(app: typer.Typer, *commands: Callable[..., object], panel: str | None = None) -> None:
+    """Add commands to a group, in a panel of its help. Each was made by :func:`with_options`."""
+    for command in commands:
+        # Of the function that with_options returns.
+        name, epilog = command.command_name, command.epilog  # type: ignore[attr-defined]
+        app.command(name, epilog=epilog, rich_help_panel=panel)(command)
+
+
 def with_options(
-    *, home: bool = True, json_option: object = JsonOption, level: int = logging.ERROR
+    *lines: str,
+    name: str | None = None,
+    home: bool = True,
+    json_option: object = JsonOption,
+    level: int = logging.ERROR,
 ) -> Callable[[Callable[Concatenate[Options, ...], _Result]], Callable[..., _Result]]:
-    """Give a command the options that commands share, and their values as first argument; log from ``level`` on."""
+    """Give a command the options that commands share, and their values as first argument; log from ``level`` on.
+
+    ``lines`` are the examples at the end of its help, ``name`` is the word that a person types, if it is not that of
+    the function.
+    """
     shared: dict[str, tuple[object, object]] = {"home": (HomeOption, None)} if home else {}
     shared |= {"as_json": (json_option, False), "verbose": (VerboseOption, False)}
 
@@ -147,6 +168,8 @@ def with_options(
             for name, (kind, default) in shared.items()
         ]
         run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, {}
+        run.command_name = name or command.__name__  # type: ignore[attr-defined]  # register reads both
+        run.epilog = examples(*lines) if lines else None  # type: ignore[attr-defined]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # typer reads it
         return run
 

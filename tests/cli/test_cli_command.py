@@ -147,6 +147,16 @@ def test_pairing_without_a_service_and_unpairing_a_peer_that_is_gone(
     assert "no pairing with nobody" in said(capsys, "unpair", "nobody", "--home", str(rm), code=6)[1]
 
 
+def test_a_pairing_is_not_ended_where_nobody_can_be_asked(cem: Path, rm: Path, start: Start, capsys: Capture) -> None:
+    url, code = start(cem).ready()
+    result(capsys, "pair", url, code, "--home", str(rm))
+    done = run("unpair", "House manager", "--home", str(rm), stdin="y\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--yes" in done.stderr
+    assert result(capsys, "unpair", "House manager", "--home", str(rm), code=2)["error"]["kind"] == "usage"  # type: ignore[index]
+    assert len(result(capsys, "pairings", "--home", str(rm))["pairings"]) == 1  # type: ignore[arg-type]
+
+
 def test_an_unreachable_peer_and_a_home_that_is_not_set_up(rm: Path, tmp_path: Path, capsys: Capture) -> None:
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
