@@ -342,6 +342,11 @@ class Endpoint:
         """SHA-256 of our own CA certificate, if the endpoint is its own CA (TRUST-07)."""
         return self._certificates.ca_fingerprint
 
+    @property
+    def certificate_expires(self) -> datetime:
+        """Time at which the certificate expires that is served now."""
+        return self._tls.identity.not_valid_after
+
     def events(self) -> EventStream:
         """Return the stream of the events from now on."""
         return self._state.events.follow()
