@@ -11,7 +11,7 @@ OPTIONS ?=
 # A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
 CONSTRAINTS ?=
 
-.PHONY: demo test test-long retest check bench peers clean
+.PHONY: demo test test-long retest check docs bench peers clean
 
 demo: $(STAMP)
 	$(BIN)/python -m s2connect demo
@@ -31,6 +31,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests
+
+# The site, in build/site; a warning is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(STAMP) peers
 	$(BIN)/python -m benchmarks

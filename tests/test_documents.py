@@ -52,6 +52,13 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / link).exists(), f"{document.relative_to(root)} links to {link}"
 
 
+def test_every_document_has_its_place_on_the_site() -> None:
+    root = DOCUMENT.parents[1]
+    named = set(re.findall(r"[\w./-]+\.md", (root / "mkdocs.yml").read_text("utf-8").partition("nav:")[2]))
+    documents = {document.relative_to(root / "docs").as_posix() for document in (root / "docs").rglob("*.md")}
+    assert documents <= named, "add it to `nav` of mkdocs.yml"
+
+
 def test_the_page_on_architecture_names_files_that_are_there() -> None:
     root = DOCUMENT.parents[1]
     for path in re.findall(r"`([\w/]+\.py)`", (DOCUMENT.parent / "architecture.md").read_text("utf-8")):
