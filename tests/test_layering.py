@@ -76,6 +76,7 @@ CORES = [
     "bridge/link_state.py",
     "bridge/counters.py",
     "simulate/cem.py",
+    "web/access.py",
     "simulate/picture.py",
     *(
         f"transports/mqtt/{name}.py"
