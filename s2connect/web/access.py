@@ -154,12 +154,12 @@ class Session:
     """A browser that is logged in.
 
     Attributes:
-        form_token: Token that every form and action of the session carries (against cross-site requests).
+        csrf: Token that every form and action of the session carries (against cross-site requests).
         user: Number of the user of this machine to whom it is bound; None over the network, or if it is not known.
         ended: True from its end on; every function in ``on_end`` is called then.
     """
 
-    form_token: str
+    csrf: str
     user: int | None
     begun: float
     used: float
@@ -170,9 +170,9 @@ class Session:
         """Return the time at which it ends if it is not used."""
         return min(self.begun + LIFETIME, self.used + IDLE_LIFETIME)
 
-    def has_form_token(self, token: str) -> bool:
+    def has_csrf(self, token: str) -> bool:
         """Return whether this is the token of its forms."""
-        return hmac.compare_digest(_digest(token), _digest(self.form_token))
+        return hmac.compare_digest(_digest(token), _digest(self.csrf))
 
     def end(self) -> None:
         """End it. Idempotent."""

@@ -39,7 +39,7 @@ from s2connect.web.access import (
     may_read,
 )
 from s2connect.web.local_user import own_user, user_of
-from s2connect.web.log_in import SCRIPT, LogInState, log_in_page
+from s2connect.web.templates import STATIC, render, static_file
 
 _log = logging.getLogger(__name__)
 
@@ -58,10 +58,14 @@ STREAM_ALIVE: Final = 15.0
 STREAM_STALLED: Final = 30.0
 """Seconds in which a browser has to read what a stream has written."""
 
-LOG_IN: Final = "/log-in"
-LOG_OUT: Final = "/log-out"
-FORM_TOKEN: Final = "form_token"
-FORM_TOKEN_HEADER: Final = "X-Form-Token"
+LOG_IN: Final = "/login"
+LOG_OUT: Final = "/logout"
+
+FORM_TOKEN: Final = "csrf"
+"""Member of a form, or of a JSON object, that holds the token of the session."""
+
+FORM_TOKEN_HEADER: Final = "X-CSRF-Token"
+"""Header that may hold it instead."""
 
 PASSWORD_FILE: Final = "page-password.json"
 METRICS_TOKEN_FILE: Final = "page-metrics-token"
@@ -113,9 +117,6 @@ class PageServer(HttpsServer):
         host: Name of the endpoint, for the URL.
         home: State directory, where the password is kept; None keeps it in memory.
         supervisor: Owner of background tasks.
-
-    Attributes:
-        log_in_page: Writes the log-in page; it may be replaced.
     """
 
     def __init__(
@@ -135,7 +136,6 @@ class PageServer(HttpsServer):
                 hint="It can be at 127.0.0.1.",
             )
         super().__init__(None if self.is_local or tls is None else tls.context, host=_listen_at(bind), port=port)
-        self.log_in_page: Callable[[LogInState], str] = log_in_page
         self._name = host
         self._bind = bind
         self._home = home
@@ -152,7 +152,8 @@ class PageServer(HttpsServer):
         self._streams: dict[asyncio.Task[Any], Session] = {}
         self._near: tuple[float, frozenset[Any]] = (-1e9, frozenset())
         self._app.router.add_get(LOG_IN, self._open(self._show_log_in))
-        self._app.router.add_get("/log-in.js", self._open(_script))
+        for name, kind in STATIC.items():
+            self.add_open(f"/static/{name}", functools.partial(_static, name, kind))
         self._app.router.add_post(LOG_IN, self._open(self._log_in))
         self.add_action(LOG_OUT, self._log_out)
 
@@ -229,7 +230,7 @@ class PageServer(HttpsServer):
     def add_action(self, path: str, handler: ActionHandler) -> None:
         """Answer POST requests of a path, of those who are logged in, sent by a page of ours with its form token.
 
-        The token is a member of the form or JSON object, or in the header ``X-Form-Token``.
+        The token is the member ``csrf`` of the form or JSON object, or in the header ``X-CSRF-Token``.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -238,20 +239,22 @@ class PageServer(HttpsServer):
                 return web.Response(status=401, text="Log in first.\n")
             members = await _members(request)
             token = request.headers.get(FORM_TOKEN_HEADER) or members.get(FORM_TOKEN)
-            if not isinstance(token, str) or not session.has_form_token(token):
+            if not isinstance(token, str) or not session.has_csrf(token):
                 return web.Response(status=403, text="The request does not come from a page of this session.\n")
             return await handler(request, session, members)
 
         self._app.router.add_post(path, self._open(handle))
 
     def add_stream(self, path: str, source: StreamSource) -> None:
-        """Serve events (SSE) to those who are logged in, until their session ends or they are gone."""
+        """Serve events (SSE) to those who are logged in. At the end of their session the last event is ``leave``."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             await read_body(request)
             session = await self._session(request)
             if session is None:
                 return web.Response(status=401)
+            if request.method == hdrs.METH_HEAD:
+                return web.Response(content_type="text/event-stream")
             of_session = sum(one is session for one in self._streams.values())
             if len(self._streams) >= MAX_STREAMS or of_session >= MAX_STREAMS_OF_SESSION:
                 return web.Response(status=503, headers={hdrs.RETRY_AFTER: "30"})
@@ -367,7 +370,7 @@ class PageServer(HttpsServer):
 
     def _log_in_response(self, status: int, problem: str = "", retry_after: float = 0.0) -> web.Response:
         seconds = max(1, round(retry_after + 0.5)) if retry_after else 0
-        page = self.log_in_page(LogInState(self.has_password, problem, seconds))
+        page = render("login.html", has_password=self.has_password, problem=problem, retry_after=seconds)
         headers = {hdrs.RETRY_AFTER: str(seconds)} if seconds else None
         return web.Response(status=status, text=page, content_type="text/html", headers=headers)
 
@@ -472,6 +475,8 @@ class PageServer(HttpsServer):
                     news = None
                 async with asyncio.timeout(STREAM_STALLED):
                     await response.write(written)
+            if session.ended:
+                await response.write(_event(ServerEvent("leave", None)))
             await response.write_eof()
         except (TimeoutError, ConnectionError):
             if request.transport is not None:
@@ -515,8 +520,8 @@ def _event(event: ServerEvent) -> bytes:
     return f"event: {event.event}\ndata: {json.dumps(event.data, separators=(',', ':'))}\n\n".encode("ascii")
 
 
-async def _script(request: web.Request) -> web.Response:
-    return web.Response(text=SCRIPT, content_type="text/javascript")
+async def _static(name: str, kind: str, request: web.Request) -> web.Response:
+    return web.Response(body=static_file(name), content_type=kind, charset="utf-8")
 
 
 async def _members(request: web.Request) -> Mapping[str, Any]:

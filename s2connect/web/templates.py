@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 600
 """Longest text that a template shows without naming a limit of its own, in characters."""
 
-STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript"}
+STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "login.js": "text/javascript"}
 """Files that the page loads, with their types."""
 
 

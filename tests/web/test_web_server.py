@@ -23,7 +23,7 @@ async def serving(**settings: Any) -> AsyncIterator[PageServer]:
         server = PageServer(supervisor=supervisor, port=0, **settings)
 
         async def page(request: web.Request, session: Session) -> web.Response:
-            return web.Response(text=session.form_token)
+            return web.Response(text=session.csrf)
 
         async def act(request: web.Request, session: Session, members: Mapping[str, Any]) -> web.Response:
             return web.json_response(dict(members))
@@ -48,8 +48,8 @@ async def test_the_user_of_the_service_needs_no_log_in_on_this_machine() -> None
         async with http.get(server.url) as response:
             assert response.status == 200
             token = await response.text()
-        async with http.post(f"{server.url}act", json={"form_token": token, "x": 1}) as response:
-            assert await response.json() == {"form_token": token, "x": 1}
+        async with http.post(f"{server.url}act", json={"csrf": token, "x": 1}) as response:
+            assert await response.json() == {"csrf": token, "x": 1}
         async with http.get(f"{server.url}news") as response:
             assert response.headers["Content-Type"] == "text/event-stream"
             assert await response.content.readuntil(b"\n\n") == b"event: number\ndata: 0\n\n"
@@ -64,11 +64,11 @@ async def test_a_log_in_whose_check_fails_is_refused_and_the_next_one_works(monk
             async with aiohttp.ClientSession() as http, within(20):
                 with monkeypatch.context() as broken:
                     broken.setattr(PasswordHash, "matches", lambda *_: 1 / 0)
-                    async with http.post(f"{server.url}log-in", data={"password": "correct horse"}) as response:
+                    async with http.post(f"{server.url}login", data={"password": "correct horse"}) as response:
                         assert response.status == 429
                 assert supervisor.failures.counts["log-in"] == 1
                 form = {"password": "correct horse"}
-                async with http.post(f"{server.url}log-in", data=form, allow_redirects=False) as response:
+                async with http.post(f"{server.url}login", data=form, allow_redirects=False) as response:
                     assert response.status == 303
         finally:
             await server.close()
