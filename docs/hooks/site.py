@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # mkdocs loads a hook by its path
 
-from docs.hooks import api, commands, limits, settings  # noqa: E402
+from docs.hooks import api, commands, limits, problems, settings  # noqa: E402
 
 COPIED = {
     "CHANGELOG.md": "project/changelog.md",
@@ -54,6 +54,7 @@ def generated() -> dict[str, tuple[str, str]]:
         "reference/commands.md": ("docs/reference/commands.md", commands.page()),
         "reference/configuration.md": ("docs/reference/configuration.md", settings.page()),
         "reference/limits.md": ("docs/reference/limits.md", limits.page()),
+        "reference/errors.md": ("docs/reference/errors.md", problems.page()),
     }
     for name, content in api.pages():
         pages[f"reference/api/{name}.md"] = (f"docs/reference/api/{name}.md", content)

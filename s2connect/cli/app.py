@@ -125,6 +125,7 @@ MAX_SHOWN = 6000  # longest error shown, in characters: the longest file name, a
 
 
 def _report(failure: Failure, *, as_json: bool) -> None:
+    from s2connect.diagnostics.explanations import more_about
     from s2connect.model.text import for_display
 
     if as_json:
@@ -136,6 +137,8 @@ def _report(failure: Failure, *, as_json: bool) -> None:
         print(f"The other side adds: {for_display(str(added), 300)}", file=sys.stderr)
     if failure.hint:
         print(for_display(failure.hint, MAX_SHOWN), file=sys.stderr)
+    if code := more_about(failure.kind, str(failure.details.get("reason", ""))):
+        print(f"More: s2connect explain {code}", file=sys.stderr)
 
 
 register(app, setup_commands.init, service_commands.serve, panel="Set up and run")
@@ -156,6 +159,7 @@ register(
     diagnostics_commands.doctor,
     diagnostics_commands.validate,
     diagnostics_commands.replay,
+    diagnostics_commands.explain,
     panel="Look and mend",
 )
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")

@@ -22,6 +22,7 @@ from s2connect.cli.terminal import (
     tell,
     with_options,
 )
+from s2connect.errors import UsageError
 from s2connect.model.text import for_display
 from s2connect.service.failures import ExitCode
 
@@ -57,6 +58,31 @@ def doctor(options: Options) -> ExitCode:
     result = {"checks": [finding_object(finding) for finding in found], "ok": passes(found)}
     options.show(result, lambda _: findings_blocks(found))
     return ExitCode.OK if passes(found) else ExitCode.FAILED
+
+
+@with_options("s2connect explain not_reachable", "s2connect explain FRBC-03", home=False)
+def explain(
+    options: Options,
+    code: Annotated[
+        str | None, typer.Argument(metavar="[CODE]", help="Kind of an error, reason of a refusal or number of a rule.")
+    ] = None,
+) -> None:
+    """Explain an error: what it means and what helps. Without CODE it lists all codes."""
+    from s2connect.diagnostics import explanations
+
+    if code is None:
+        listed = {group.title: [each.code for each in group.explanations] for group in explanations.GROUPS}
+        options.report({"codes": listed}, *(f"{title}: {', '.join(codes)}." for title, codes in listed.items()))
+        return
+    found = explanations.explain(code)
+    if found is None:
+        meant = " or ".join(explanations.similar(code))
+        hint = f"Did you mean {meant}?" if meant else "Without a code the command lists all of them."
+        raise UsageError(f"There is no code {for_display(code, explanations.MAX_CODE_CHARACTERS)}.", hint=hint)
+    cures = [f"- {cure}" for cure in found.cures]
+    options.report(
+        {"code": found.code, "meaning": found.meaning, "cures": found.cures}, f"{found.code}: {found.meaning}", *cures
+    )
 
 
 def finding_object(finding: DoctorFinding) -> dict[str, str]:
