@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import socket
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from s2connect.errors import ConfigurationError, InvalidUrl
+from s2connect.model.alphabet import as_label
 from s2connect.model.common import (
     DEFAULT_S2_VERSION,
     WEBSOCKET,
@@ -212,5 +212,4 @@ def bracketed(host: str) -> str:
 
 def default_host() -> str:
     """Return a name for an endpoint: that of the machine, made unique in the LAN by four random characters (VER-04)."""
-    machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
-    return f"{machine[:40] or 's2'}-{secrets.token_hex(2)}.local"
+    return f"{as_label(socket.gethostname().partition('.')[0]) or 's2'}-{secrets.token_hex(2)}.local"

@@ -46,7 +46,7 @@ from s2connect.model.pairing import WaitForPairingAction, WaitForPairingError
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing import lan_core
-from s2connect.pairing.code import PairingCode
+from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.lan_core import LanEvent, LanOperations
 from s2connect.pairing.lan_http import LanService
 from s2connect.pairing.long_poll_client import AfterPoll, wait_for_pairing
@@ -132,8 +132,15 @@ class LocalNetwork:
 
     async def pair_waiting(self, local: LocalNode, peer: NodeId, code: PairingCode, *, timeout: float) -> Pairing:
         """Pair with a waiting device; errors as of ``Node.pair_waiting``."""
+        if code.other_token is not None:
+            # Here the typed token has to be known before the device proves its own (errata S2C-46).
+            with contextlib.suppress(WrongPairingCode):
+                return await self._pair_waiting(local, peer, code.token, timeout=timeout)
+        return await self._pair_waiting(local, peer, code.tokens[-1], timeout=timeout)
+
+    async def _pair_waiting(self, local: LocalNode, peer: NodeId, token: PairingToken, *, timeout: float) -> Pairing:
         server, events = self._pairing.server, self._state.events
-        server.tokens(local.id).expect(peer, code.token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
+        server.tokens(local.id).expect(peer, token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
         stream = events.follow()
         failure: S2ConnectError | None = None
         try:

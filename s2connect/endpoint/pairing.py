@@ -199,7 +199,7 @@ def _now() -> float:
 
 def token_of(text: str | None) -> PairingToken:
     """Return the token that a user has chosen, or a new one; errors as of ``PairingCode.parse``."""
-    return PairingToken.generate() if text is None else PairingCode.parse(text).token
+    return PairingToken.generate() if text is None else PairingCode.chosen(text)
 
 
 def _static_name(node: NodeId) -> str:

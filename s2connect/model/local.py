@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from s2connect.model.alphabet import MAX_ALIAS_CHARACTERS, in_our_alphabet
 from s2connect.model.common import (
     DEFAULT_S2_VERSION,
     WEBSOCKET,
@@ -47,7 +48,14 @@ class LocalEndpoint:
     nodes: Mapping[NodeId, LocalNode]
 
     def by_alias(self, alias: str) -> LocalNode | None:
-        return next((node for node in self.nodes.values() if node.alias == alias), None)
+        """Return the node of an alias; of one in another case, or with a look-alike, if only one node can be meant."""
+        if (found := next((node for node in self.nodes.values() if node.alias == alias), None)) is not None:
+            return found
+        if len(alias) > MAX_ALIAS_CHARACTERS:
+            return None  # none of those that we give
+        folded = in_our_alphabet(alias)
+        alike = [node for node in self.nodes.values() if node.alias and in_our_alphabet(node.alias) == folded]
+        return alike[0] if len(alike) == 1 else None
 
     def only_node(self) -> LocalNode | None:
         """Return the node, where there is exactly one."""

@@ -28,7 +28,7 @@ from s2connect.model.pairing import (
 )
 from s2connect.model.reply import reading, succeeded
 from s2connect.model.roles import CommunicationRole, communication_role
-from s2connect.model.secret import AccessToken, HmacChallenge, PairingAttemptId
+from s2connect.model.secret import AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
@@ -218,12 +218,7 @@ class PairingClientAttempt:
                 reason="untrusted",
                 hint="If its operator has a CA of its own, add that to the trust anchors.",
             )
-        expected = respond(self._challenge, self.code.token, self.proof.binding)
-        proof = respond(answer.server_hmac_challenge, self.code.token, self.proof.binding)
-        if matches(expected, proof):
-            raise ProtocolViolation("The other device sent our own challenge back; it may not know the code.")
-        if not matches(expected, answer.client_hmac_challenge_response):
-            raise WrongPairingCode("The pairing code is not the one of the other device.")
+        proof = self._proof_for(answer)
         self._answer = answer
         self._peer_deployment = deployment
         self._role = communication_role(
@@ -245,6 +240,23 @@ class PairingClientAttempt:
             "postConnectionDetails",
             PostConnectionDetails(server_hmac_challenge_response=proof, connection_details=details),
         )
+
+    def _proof_for(self, answer: RequestPairingResponse) -> HmacChallengeResponse:
+        """Return our response to the server's challenge, with the token that its own response proves (HMAC-02).
+
+        A text that is a code of ours and of others as well stands for two tokens (errata S2C-46).
+        """
+        found: HmacChallengeResponse | None = None
+        for token in self.code.tokens:
+            expected = respond(self._challenge, token, self.proof.binding)
+            proof = respond(answer.server_hmac_challenge, token, self.proof.binding)
+            if matches(expected, proof):
+                raise ProtocolViolation("The other device sent our own challenge back; it may not know the code.")
+            if matches(expected, answer.client_hmac_challenge_response):
+                found = proof
+        if found is None:
+            raise WrongPairingCode("The pairing code is not the one of the other device.")
+        return found
 
     def on_details(self, status: int, body: bytes, *, now: float, wall_time: float) -> Agreed:
         """Read the answer to the details request.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from s2connect.errors import InvalidPairingCode
+from s2connect.model.alphabet import ALPHABET, MAX_ALIAS_CHARACTERS, in_our_alphabet, with_plain_dashes
 from s2connect.model.common import NodeId
 from s2connect.model.secret import Secret
 
@@ -26,15 +27,24 @@ MAX_FAILED_ATTEMPTS = 5
 STRONG_BITS = 60.0
 """TOK-05: bits from which failures do not withdraw a token; otherwise any stranger could prevent all pairing."""
 
-ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
-"""Characters of the tokens we issue: none looks like another one, none needs a change of case."""
-TOKEN_CHARACTERS = 13
-"""TOK-05: 13 of 31 characters are 64 bits; at least 60 are wanted."""
+TOKEN_CHARACTERS = 12
+"""TOK-05: 12 of 32 characters are 60 bits. With the longest alias and its dash that is 16 characters to type."""
+GROUP = 4
+"""Characters of our tokens that are shown together."""
 
 _CLASSES = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
 _CODE = re.compile(r"(?:([0-9a-zA-Z]+)-)?([0-9a-zA-Z]{4,})", re.ASCII)
 _TOKEN = re.compile(r"[0-9a-zA-Z]{4,128}", re.ASCII)
+_DRAWN = f"[{ALPHABET}]{{{GROUP}}}"
+_OURS = re.compile(rf"(?:([0-9A-Z]{{1,{MAX_ALIAS_CHARACTERS}}})-)?({'-?'.join([_DRAWN] * (TOKEN_CHARACTERS // GROUP))})")
+_OURS_WITH_BLANK = re.compile(rf"([0-9A-Z]{{1,{MAX_ALIAS_CHARACTERS}}}) ([{ALPHABET} -]+)")
+"""The same where a blank stands in place of the dash after the alias."""
+_MAX_TYPED = 4 * MAX_TOKEN_CHARACTERS
+"""Longest text that is looked at, with its blanks."""
+
+
+_NO_CODE = "This is not a pairing code."
 
 
 class PairingToken(Secret):
@@ -82,26 +92,89 @@ class PairingCode:
         token: The secret part.
         alias: Which node of the endpoint is meant; not secret.
         expires_in: Seconds it lives from its issue; None for a static or a typed one.
+        other_token: For a typed code that can be read in two ways, the token by the other one (errata S2C-46).
     """
 
     token: PairingToken
     alias: str | None = None
     expires_in: float | None = None
+    other_token: PairingToken | None = None
 
     @classmethod
     def parse(cls, text: str) -> PairingCode:
-        """Read a code that a person typed (TOK-04); white space is dropped.
+        """Read a code that a person typed (TOK-04); white space is dropped, and any dash is one.
+
+        One in the form of ours is read whatever its case and grouping, with O for 0, and I and L for 1. Others are case
+        sensitive. Where a text may be either, :attr:`tokens` has both.
 
         Raises:
             InvalidPairingCode: It is none.
         """
-        match = _CODE.fullmatch("".join(text.split()))
-        if not match or len(match[2]) > MAX_TOKEN_CHARACTERS or len(match[1] or "") > MAX_TOKEN_CHARACTERS:
-            raise InvalidPairingCode("This is not a pairing code.")
-        return cls(PairingToken(match[2]), match[1])
+        standard, ours = _as_standard(text), _as_ours(text)
+        if ours is None:
+            if standard is None:
+                raise InvalidPairingCode(_NO_CODE)
+            return cls(PairingToken(standard[1]), standard[0])
+        token = PairingToken(ours[1])
+        if standard is None:
+            return cls(token, ours[0])
+        if len(standard[1]) != TOKEN_CHARACTERS:
+            # One dash in the middle of ours makes an alias and a token of another maker; a blank does not.
+            return cls(PairingToken(standard[1]), standard[0]) if standard[0] else cls(token, ours[0])
+        verbatim = PairingToken(standard[1])
+        if verbatim == token:
+            return cls(token, standard[0])
+        if not standard[1].islower() and not standard[1].isupper():  # mixed case: nobody reads ours like that
+            return cls(verbatim, standard[0], other_token=token)
+        return cls(token, standard[0], other_token=verbatim)
+
+    @classmethod
+    def chosen(cls, text: str) -> PairingToken:
+        """Return the token that a user has chosen, as it was typed; InvalidPairingCode if it is none."""
+        standard = _as_standard(text)
+        return cls.parse(text).token if standard is None else PairingToken(standard[1])
+
+    @property
+    def tokens(self) -> tuple[PairingToken, ...]:
+        """The tokens that it may stand for, the likelier one first."""
+        return (self.token,) if self.other_token is None else (self.token, self.other_token)
+
+    @property
+    def shown(self) -> str:
+        """The code as it is shown to people: see :func:`in_groups`."""
+        return in_groups(str(self))
 
     def __str__(self) -> str:
         return f"{self.alias}-{self.token.reveal()}" if self.alias else self.token.reveal()
+
+
+def in_groups(code: str) -> str:
+    """Return a code with a blank after every four characters of a token of our form; others as they are."""
+    alias, dash, token = code.rpartition("-")
+    if len(token) != TOKEN_CHARACTERS or not set(token) <= set(ALPHABET):
+        return code
+    groups = (token[at : at + GROUP] for at in range(0, TOKEN_CHARACTERS, GROUP))
+    return f"{alias}{dash}{' '.join(groups)}"
+
+
+def _as_standard(text: str) -> tuple[str | None, str] | None:
+    """Return alias and token of a code of the standard (TOK-04), otherwise None."""
+    if len(text) > _MAX_TYPED:
+        return None
+    found = _CODE.fullmatch("".join(with_plain_dashes(text).split()))
+    return (found[1], found[2]) if found and max(map(len, found.groups(""))) <= MAX_TOKEN_CHARACTERS else None
+
+
+def _as_ours(text: str) -> tuple[str | None, str] | None:
+    """Return alias and token of a text in the form of our codes, otherwise None."""
+    if len(text) > _MAX_TYPED:
+        return None
+    folded = in_our_alphabet(" ".join(with_plain_dashes(text).split()))
+    found = _OURS.fullmatch(folded.replace(" ", "")) or _OURS_WITH_BLANK.fullmatch(folded)
+    if found is None:
+        return None
+    token = found[2].replace("-", "").replace(" ", "")
+    return (found[1], token) if len(token) == TOKEN_CHARACTERS else None
 
 
 class AfterFailure(Enum):

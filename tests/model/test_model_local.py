@@ -32,7 +32,7 @@ def test_nodes_are_found_by_their_alias() -> None:
     found = endpoint.by_alias("B")
     assert found is not None
     assert found.id == UUID(int=3)
-    assert endpoint.by_alias("b") is None
+    assert endpoint.by_alias("b") is found
     assert endpoint.by_alias("") is None
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2connect.errors import InvalidPairingCode
+from s2connect.model.alphabet import ALPHABET, MAX_ALIAS_CHARACTERS, free_aliases, in_our_alphabet, with_plain_dashes
 from s2connect.pairing.code import (
-    ALPHABET,
     DYNAMIC_LIFETIME,
     MAX_FAILED_ATTEMPTS,
     MAX_TOKEN_CHARACTERS,
@@ -21,6 +21,7 @@ from s2connect.pairing.code import (
     PairingCode,
     PairingToken,
     TokenTable,
+    in_groups,
 )
 from tests import strategies
 
@@ -78,15 +79,108 @@ def test_what_is_no_code_is_refused_and_not_repeated(text: str) -> None:
 
 @pytest.mark.rule("TOK-04")
 @given(st.text(strategies.ALPHANUMERIC + "-", max_size=20) | st.text(max_size=20))
-def test_codes_are_those_of_the_expression_of_the_standard(text: str) -> None:
-    plain = "".join(text.split())
+def test_codes_are_those_of_the_expression_of_the_standard_and_ours_in_groups(text: str) -> None:
+    plain = with_plain_dashes("".join(text.split()))
     try:
         code = PairingCode.parse(text)
     except InvalidPairingCode:
         assert not STANDARD.fullmatch(plain)
     else:
-        assert STANDARD.fullmatch(plain)
-        assert str(code) == plain
+        assert STANDARD.fullmatch(str(code))
+        if STANDARD.fullmatch(plain) and len(code.token.reveal()) != TOKEN_CHARACTERS:
+            assert str(code) == plain
+
+
+@pytest.mark.rule("TOK-04")
+@pytest.mark.parametrize(
+    ("text", "alias", "tokens"),
+    [
+        ("4KX7 9M2P QRST", None, ["4KX79M2PQRST"]),
+        ("4KX79M2PQRST", None, ["4KX79M2PQRST"]),
+        ("4KX7-9M2P-QRST", None, ["4KX79M2PQRST"]),
+        ("4KX7\u20139M2P\u2014QRST", None, ["4KX79M2PQRST"]),  # en dash, em dash
+        ("4kx7 - 9m2p - qrst", None, ["4KX79M2PQRST"]),
+        ("4kx7\u00a09m2p\u202fqrst\n", None, ["4KX79M2PQRST", "4kx79m2pqrst"]),
+        ("O1IL oi1l 0000", None, ["011101110000", "O1ILoi1l0000"][::-1]),
+        ("1-4KX7 9M2P QRST", "1", ["4KX79M2PQRST"]),
+        ("1 \u2212 4KX7 9M2P QRST", "1", ["4KX79M2PQRST"]),  # minus
+        ("1 4KX7 9M2P QRST", "1", ["4KX79M2PQRST"]),
+        ("ab-4kx7-9m2p-qrst", "AB", ["4KX79M2PQRST"]),
+        ("ab-4kx79m2pqrst", "ab", ["4KX79M2PQRST", "4kx79m2pqrst"]),
+        # Of others: as they are
+        ("4kX7-9m2PqrsT", "4kX7", ["9m2PqrsT"]),
+        ("4KX79M2P-QRST", "4KX79M2P", ["QRST"]),
+        ("4kX79M2PqrST", None, ["4kX79M2PqrST", "4KX79M2PQRST"]),
+        ("oil-OIL0", "oil", ["OIL0"]),
+        ("UUUUUUUUUUUU", None, ["UUUUUUUUUUUU"]),
+        ("a\u2010bCdE", "a", ["bCdE"]),
+    ],
+)
+def test_codes_of_ours_are_read_as_people_type_them_and_those_of_others_as_they_are(
+    text: str, alias: str | None, tokens: list[str]
+) -> None:
+    code = PairingCode.parse(text)
+    assert (code.alias, [token.reveal() for token in code.tokens]) == (alias, tokens)
+
+
+_TYPOS = {"0": "0Oo", "1": "1IiLl"}
+
+
+@st.composite
+def _typed(draw: st.DrawFn) -> tuple[str, str, str]:
+    """Draw a code of ours, and how a person types it: any case, blanks anywhere, any dash, look-alikes."""
+    token = draw(st.text(ALPHABET, min_size=TOKEN_CHARACTERS, max_size=TOKEN_CHARACTERS))
+    alias = draw(st.sampled_from(["", *list(free_aliases(()))[:600]]))
+    dash = st.sampled_from(["", " ", "\t", "\u00a0", "-", "\u2010", "\u2013", " \u2014 ", "\u2212"])
+    between = draw(st.sampled_from([[draw(dash)] * 2, ["", ""]]))
+    typed = draw(dash.filter(str.strip)) if alias else ""
+    for at, character in enumerate(token):
+        typed += between[at // 4 - 1] if at in (4, 8) else draw(st.sampled_from(["", "", "", " "]))
+        typed += draw(st.sampled_from(_TYPOS.get(character, character + character.lower())))
+    return alias, token, "".join(draw(st.sampled_from([c, c.lower()])) for c in alias) + typed
+
+
+@pytest.mark.rule("TOK-04")
+@given(_typed())
+def test_a_code_of_ours_is_understood_however_it_is_typed(typed: tuple[str, str, str]) -> None:
+    alias, token, text = typed
+    code = PairingCode.parse(text)
+    assert in_our_alphabet(code.alias or "") == in_our_alphabet(alias)
+    assert token in [one.reveal() for one in code.tokens]
+    plain = with_plain_dashes("".join(text.split()))
+    if STANDARD.fullmatch(plain):  # what another maker may have meant by it
+        assert plain.rpartition("-")[2] in [one.reveal() for one in code.tokens]
+
+
+@pytest.mark.rule("TOK-04")
+@given(st.from_regex(r"\A([0-9a-zA-Z]{1,8}-)?[0-9a-zA-Z]{4,16}\Z"))
+def test_a_code_of_another_maker_is_tried_as_it_is(text: str) -> None:
+    code = PairingCode.parse(text)
+    assert (code.alias or "", text.rpartition("-")[2]) in [(code.alias or "", one.reveal()) for one in code.tokens]
+    assert (code.alias or "") == text.rpartition("-")[0]
+
+
+@pytest.mark.rule("TOK-01", "TOK-05")
+def test_codes_are_shown_in_groups_of_four_and_have_16_characters_to_type_at_most() -> None:
+    token = PairingToken.generate()
+    shown = PairingCode(token).shown
+    assert re.fullmatch(rf"[{ALPHABET}]{{4}} [{ALPHABET}]{{4}} [{ALPHABET}]{{4}}", shown)
+    assert len(shown) == 14
+    assert len(PairingCode(token, "9").shown) == 16
+    assert MAX_ALIAS_CHARACTERS + len("-") + TOKEN_CHARACTERS == 16
+    assert PairingCode.parse(PairingCode(token, "AB").shown) == PairingCode(token, "AB")
+
+
+@pytest.mark.parametrize("code", ["5hK7", "1-5hK7", "abcdefghjkmn", "ABCDEFGHIJKL", "sticker-OFOURS2026"])
+def test_codes_in_another_form_are_shown_as_they_are(code: str) -> None:
+    assert in_groups(code) == code
+
+
+def test_a_token_that_a_user_has_chosen_stays_as_it_is() -> None:
+    assert PairingCode.chosen("abcdefghjkmn").reveal() == "abcdefghjkmn"
+    assert PairingCode.chosen("4kx7-9m2p-qrst").reveal() == "4KX79M2PQRST"
+    with pytest.raises(InvalidPairingCode):
+        PairingCode.chosen("no_code")
 
 
 @pytest.mark.rule("TOK-01")
@@ -100,7 +194,7 @@ def test_tokens_are_at_least_four_letters_or_digits(text: str) -> None:
 def test_tokens_we_draw_come_from_the_operating_system_and_have_60_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(ALPHABET)) == len(ALPHABET)
     assert TOKEN_CHARACTERS * math.log2(len(ALPHABET)) >= 60
-    assert not set("0O1Il") & set(ALPHABET)
+    assert not set("OILU") & set(ALPHABET)
     drawn: list[str] = []
     real = secrets.choice
 
