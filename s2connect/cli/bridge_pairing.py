@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from s2connect.cli.terminal import Lines, counted, tell
 from s2connect.model.text import for_display
+from s2connect.pairing.code import in_groups
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
 from s2connect.service.failures import Failure
@@ -112,7 +113,7 @@ class _Leader:
         code = await self.control.ask(Code(node=route["devices"]["node"]))
         tell("  Type these two at the device:")
         tell(f"    Pairing URL   {code.pairing_url}")
-        tell(f"    Pairing code  {code.code}")
+        tell(f"    Pairing code  {in_groups(code.code)}")
         tell("  Waiting for the device …")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 300

@@ -7,7 +7,8 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2connect.cli.show import ServiceText, clock, listing
+from s2connect.cli.show import ServiceText, listing
+from s2connect.cli.terminal import clock
 from s2connect.model.text import for_display
 from s2connect.service import events
 from s2connect.service.objects import ABSENT, name_of

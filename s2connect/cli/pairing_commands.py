@@ -14,6 +14,7 @@ from s2connect.cli.terminal import (
     Options,
     YesOption,
     confirm_end_of_pairings,
+    console,
     line_from_stdin,
     print_json,
     run_work,
@@ -34,9 +35,10 @@ def code(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Use the code from standard input instead of a random one.")
     ] = False,
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show the URL as QR code, too, on a terminal.")] = True,
 ) -> None:
     """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
-    from s2connect.cli.show import clock
+    from s2connect.cli import codes
     from s2connect.service.commands import Code
 
     token = line_from_stdin("the code") if token_stdin else None
@@ -44,14 +46,17 @@ def code(
     if options.as_json:
         print_json(result)
         return
-    if result.pairing_url is None:
-        tell("This device has no server: type its code at the energy manager, at which it is listed as waiting.")
-    else:
-        tell(f"Pairing URL: {result.pairing_url}")
     if result.expires_at is None:
         tell("The code stays valid: whoever knows it can pair. Keep it as you keep a key.")
-    else:
-        tell(f"Type the code at the other device. The code is valid once, until {clock(result.expires_at)}:")
+    out = console()
+    if out.is_terminal:
+        lines = codes.block(result.code, result.expires_at, result.pairing_url)
+        if qr and result.pairing_url is not None:
+            lines = [*codes.qr_lines(result.pairing_url, out.width), *lines]
+        out.print(*lines, sep="\n", soft_wrap=True)
+        return
+    for line in codes.block(result.code, result.expires_at, result.pairing_url)[:-1]:
+        tell(str(line))  # the code alone is the result
     print(result.code, flush=True)
 
 
@@ -64,12 +69,12 @@ def pair(
             metavar="[URL]", help="Pairing URL that the other side shows. Without it you pick from what is found."
         ),
     ] = None,
-    pairing_code: Annotated[
-        str | None,
+    typed_code: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="[CODE]",
-            help="Pairing code that the other side shows; '-' reads it from standard input. Other users of this "
-            "machine can see it here while the command runs: leave it out to be asked for it.",
+            help="Pairing code that the other side shows, with or without blanks; '-' reads it from standard input. "
+            "Other users of this machine can see it here while the command runs: leave it out to be asked for it.",
         ),
     ] = None,
     waiting: Annotated[
@@ -95,10 +100,11 @@ def pair(
 
     as_json = options.as_json
     interactive = sys.stdin.isatty() and not as_json
+    pairing_code = " ".join(typed_code) if typed_code else None
     if waiting is not None:
-        if pairing_code is not None:
+        if url is not None and "://" in url:
             raise UsageError("--waiting goes with a code and without a URL.")
-        url, pairing_code = None, url
+        url, pairing_code = None, " ".join([url, *(typed_code or ())]) if url is not None else None
     elif url is None and not interactive:
         raise UsageError(
             "A pairing URL is needed here, because nobody can be asked to pick.",

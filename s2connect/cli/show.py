@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import textwrap
@@ -15,7 +14,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2connect.cli.terminal import PlainText, console
+from s2connect.cli import codes
+from s2connect.cli.terminal import PlainText, clock, console
 from s2connect.endpoint.certificate import Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
@@ -25,8 +25,6 @@ from s2connect.service.objects import ABSENT, PairingEntry, name_of
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
-QR_BORDER = 2  # modules of quiet around a QR code; scanners of phones need no more on a screen
-QR_COLOURS = "#ffffff on #000000"  # of the light modules, which are drawn: right on light and dark terminals
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
 
@@ -74,11 +72,6 @@ def when(at: datetime | str) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
-def clock(at: datetime) -> str:
-    """Return the time of day in the time zone of this machine."""
-    return f"{at.astimezone():%H:%M:%S}"
-
-
 _NO_SERVER = (
     "It has no server: it waits at the energy managers in the network, and each of them can pair it with the code of "
     "this device."
@@ -91,13 +84,18 @@ _ONLY_COUNTS = (
 
 
 class ServiceText:
-    """Events of the service as text; with ``qr`` also URL and code as QR code, on a terminal that is wide enough."""
+    """Events of the service as text; with ``qr`` also its link as QR code, on a terminal that is wide enough.
+
+    Attributes:
+        page_url: URL of the local page, where one runs: the link that a phone can use.
+    """
 
     def __init__(self, *, qr: bool = False) -> None:
         self._tty = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns if self._tty else 100
         self._qr = qr and self._tty
         self._pairing_url: str | None = None
+        self.page_url: str | None = None
 
     def __call__(self, event: events.Event) -> str | None:
         """Return an event as text; None for one that people need not know."""
@@ -123,43 +121,24 @@ class ServiceText:
         return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
 
     def _code(self, event: events.CodeIssued) -> str:
-        url, code = self._pairing_url, _code_line(event.code, event.expires_at)
-        if url is None:
-            return self._drawn("To pair, type this code at the energy manager:", code)
-        lines = [Text("  Pairing URL   ").append(url, style="bold"), code]
-        if self._qr and (drawn := qr_code(f"{url} {event.code}", self._width)):
-            lines += [Text(), Text(drawn, style=QR_COLOURS)]
-        return self._drawn("To pair, type these two at the other device:", *lines)
+        lines = codes.block(event.code, event.expires_at, self._pairing_url, page=self.page_url, grouped=self._tty)
+        if self._qr and (url := self.page_url or self._pairing_url) is not None:
+            lines = [*codes.qr_lines(url, self._width), *lines]
+        return self._drawn(*lines)
 
     def _asked(self, event: events.PairingAnnounced) -> str:
         """Return the code that is about to be typed elsewhere."""
         who = f"{name_of(event.peer)} ({kind_of(event.peer)})" if event.peer is not None else "An energy manager"
         code: str | Text = "  the code on the sticker of this device"
         if isinstance(event.code, str):
-            code = _code_line(event.code, event.expires_at if isinstance(event.expires_at, datetime) else None)
+            expires = event.expires_at if isinstance(event.expires_at, datetime) else None
+            code = codes.code_line(event.code, expires, grouped=self._tty)
         return self._drawn(Text(f"{who} wants to pair with this one. Type this code there:", style="bold"), code)
 
     def _drawn(self, *lines: str | Text) -> str:
         with (shown := console(width=self._width, force_terminal=self._tty, soft_wrap=True)).capture() as captured:
             shown.print("", *lines, sep="\n")
         return captured.get()
-
-
-def _code_line(code: str, expires: datetime | None) -> Text:
-    valid = f"valid once, until {clock(expires)}" if expires else "stays valid"
-    return Text("  Pairing code  ").append(code, style="bold").append(f"  ({valid})")
-
-
-def qr_code(text: str, width: int) -> str | None:
-    """Return a QR code for a terminal; None if it has fewer columns than the code needs."""
-    import segno
-
-    code = segno.make(text, error="l", micro=False)
-    if code.symbol_size(border=QR_BORDER)[0] > width:
-        return None
-    out = io.StringIO()
-    code.terminal(out, border=QR_BORDER, compact=True)
-    return out.getvalue().rstrip("\n")
 
 
 def sentence(event: events.Event) -> str | None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, Self, TypeVar
 
@@ -208,6 +209,11 @@ def console(*, error: bool = False, **options: Any) -> Console:
     from rich.console import Console
 
     return Console(stderr=error, markup=False, highlight=False, emoji=False, **options)
+
+
+def clock(at: datetime) -> str:
+    """Return the time of day in the time zone of this machine."""
+    return f"{at.astimezone():%H:%M:%S}"
 
 
 def counted(number: int, what: str) -> str:

@@ -74,7 +74,7 @@ class Node:
 
         Args:
             lifetime: Seconds until it expires.
-            token: A token of your own instead of a random one of 64 bits; short ones can be guessed (TOK-05).
+            token: A token of your own instead of a random one of 60 bits; short ones can be guessed (TOK-05).
 
         Returns:
             The code; ``str()`` shows it.

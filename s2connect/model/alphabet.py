@@ -33,7 +33,7 @@ _SPELLED: Final = str.maketrans(
         "þ": "th",
         "ł": "l",
         "ħ": "h",
-        "ı": "i",
+        "\u0131": "i",  # without a dot
         "ŋ": "ng",
         "ŧ": "t",
         "ĸ": "k",
@@ -55,7 +55,7 @@ def with_plain_dashes(text: str) -> str:
 
 
 def free_aliases(taken: Collection[str]) -> Iterator[str]:
-    """Yield short aliases that nobody takes for one of those taken (TOK-03): 1, 2, … 99, AA, AB, …"""
+    """Yield short aliases that nobody takes for one of those taken (TOK-03): 1, 2 … 99, AA, AB and so on."""
     known = {in_our_alphabet(alias) for alias in taken}
     return (alias for alias in _aliases() if alias not in known)
 
@@ -67,7 +67,7 @@ def _aliases() -> Iterator[str]:
 
 
 def to_ascii(text: str) -> str:
-    """Return a name spelled with the letters of ASCII alone: ``Wärmepumpe`` becomes ``Waermepumpe``, ``Électra`` Electra.
+    """Return a name spelled with the letters of ASCII alone: ``Wärmepumpe`` becomes ``Waermepumpe``.
 
     What has no such spelling is left out, so that the result may be empty: use a name of your own then.
     """

@@ -37,7 +37,9 @@ _CLASSES = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 _CODE = re.compile(r"(?:([0-9a-zA-Z]+)-)?([0-9a-zA-Z]{4,})", re.ASCII)
 _TOKEN = re.compile(r"[0-9a-zA-Z]{4,128}", re.ASCII)
 _DRAWN = f"[{ALPHABET}]{{{GROUP}}}"
-_OURS = re.compile(rf"(?:([0-9A-Z]{{1,{MAX_ALIAS_CHARACTERS}}})-)?({'-?'.join([_DRAWN] * (TOKEN_CHARACTERS // GROUP))})")
+_OURS = re.compile(
+    rf"(?:([0-9A-Z]{{1,{MAX_ALIAS_CHARACTERS}}})-)?({'-?'.join([_DRAWN] * (TOKEN_CHARACTERS // GROUP))})"
+)
 _OURS_WITH_BLANK = re.compile(rf"([0-9A-Z]{{1,{MAX_ALIAS_CHARACTERS}}}) ([{ALPHABET} -]+)")
 """The same where a blank stands in place of the dash after the alias."""
 _MAX_TYPED = 4 * MAX_TOKEN_CHARACTERS

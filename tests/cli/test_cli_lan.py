@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 import pytest
 from rich.console import Console
 
-from s2connect.cli import discover, main, show
+from s2connect.cli import codes, discover, main, show
 from s2connect.cli.pairing import Candidate, _chosen
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.certificate import Certificates
@@ -263,7 +263,7 @@ def test_pair_without_a_url_and_without_anybody_to_ask_is_wrong_usage(rm: Path) 
         done = run("pair", "--home", str(rm), *more)
         assert done.returncode == 2
         assert "URL is needed" in done.stderr + done.stdout
-    done = run("pair", "--waiting", "x", "CODECODE", "more", "--home", str(rm))
+    done = run("pair", "--waiting", "x", "https://x.local/pairing/", "CODECODE", "--home", str(rm))
     assert done.returncode == 2
 
 
@@ -464,12 +464,13 @@ def test_an_announced_pairing_shows_who_and_the_code() -> None:
 
 
 def test_the_qr_code_is_drawn_where_there_is_room_only() -> None:
-    text = "https://battery-ab12.local:8443/pairing/ ABCDEFGHJKLMN"
-    drawn = show.qr_code(text, 80)
+    text = "https://battery-ab12.local:8443/pairing/"
+    drawn = codes.qr_code(text, 80)
     assert drawn is not None
-    assert {len(line) for line in drawn.splitlines()} == {37}
-    assert show.qr_code(text, 37) == drawn
-    assert show.qr_code(text, 36) is None
+    assert {len(line) for line in drawn.splitlines()} == {33}
+    assert codes.qr_code(text, 33) == drawn
+    assert codes.qr_code(text, 32) is None
+    assert codes.qr_lines(text, 32) == []
 
 
 def test_a_service_that_is_no_terminal_draws_no_qr_code(cem: Path, start: Start) -> None:

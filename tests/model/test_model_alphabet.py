@@ -25,7 +25,7 @@ from s2connect.model.alphabet import MAX_ALIAS_CHARACTERS, as_label, free_aliase
         ("Þór Ðal", "Thor Dal", "thor-dal"),
         ("Čučoriedka İstanbul ığ", "Cucoriedka Istanbul ig", "cucoriedka-istanbul-ig"),
         ("ﬁrst №5", "first No5", "first-no5"),
-        ("Ｂａｔｔｅｒｙ", "Battery", "battery"),
+        ("\uff22\uff41\uff54", "Bat", "bat"),
         ("热泵 2", " 2", "2"),
         ("Тепло", "", ""),
         ("🔋", "", ""),

@@ -155,7 +155,7 @@ def test_the_error_of_a_bad_secret_does_not_repeat_it(kind: type[Secret], text: 
 def test_a_pairing_code_shows_itself_to_a_person_but_not_in_a_repr() -> None:
     code = PairingCode.parse("A0-5hK7Secret")
     assert str(code) == "A0-5hK7Secret"
-    assert repr(code) == "PairingCode(token=PairingToken(***), alias='A0', expires_in=None)"
+    assert repr(code) == "PairingCode(token=PairingToken(***), alias='A0', expires_in=None, other_token=None)"
     assert "Secret" not in repr(PairingToken("5hK7Secret"))
 
 

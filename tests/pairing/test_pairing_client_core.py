@@ -208,6 +208,20 @@ def test_a_server_that_sends_our_own_challenge_back_gets_no_proof(zeros: int, kn
     assert local.owes_refusal
 
 
+@pytest.mark.rule("TOK-04", "HMAC-02")
+@pytest.mark.parametrize("right", ["4KX79M2PQRST", "4kx79m2pqrst"])
+def test_a_code_that_can_be_read_in_two_ways_is_the_one_that_the_server_proves(right: str) -> None:
+    """Errata S2C-46: of ours in lower case, or of another maker."""
+    client = attempt(code="4kx7 9m2p qrst")
+    client.request()
+    step = client.on_answer(dump(answer(clientHmacChallengeResponse=hmac_response(CHALLENGE, right))), now=100.0)
+    assert body(step)["serverHmacChallengeResponse"] == hmac_response(SERVER_CHALLENGE, right)
+    client = attempt(code="4kx7 9m2p qrst")
+    client.request()
+    with pytest.raises(WrongPairingCode):
+        client.on_answer(dump(answer(clientHmacChallengeResponse=hmac_response(CHALLENGE, "4KX79M2PQRSV"))), now=100.0)
+
+
 @pytest.mark.rule("TRUST-04", "HMAC-02")
 @pytest.mark.parametrize("claimed", ["LAN", "WAN", None])
 def test_how_tls_was_authenticated_decides_the_formula_whatever_the_server_claims(claimed: str | None) -> None:
