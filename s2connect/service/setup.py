@@ -12,7 +12,11 @@ from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import NotInitialised, UsageError
 from s2connect.https.server import free_port
+from s2connect.model.alphabet import as_label
+from s2connect.model.text import for_display
 from s2connect.store.home import Home
+
+MAX_LABEL = 63  # characters of the longest label of a host name
 
 
 def existing(path: Path) -> EndpointConfig | None:
@@ -40,7 +44,18 @@ def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) ->
     own_host = default_host if settings["deployment"] is Deployment.LAN else socket.getfqdn
     chosen = {name: value.absolute() if isinstance(value, Path) else value for name, value in settings.items()} | {
         "nodes": nodes,
-        "host": settings["host"] or own_host(),
+        "host": host_to_keep(settings["host"] or own_host()),
         "port": settings["port"] or free_port(settings["bind"]),
     }
     return create_home(path, checked(lambda: EndpointConfig.model_validate(chosen), "the settings"))
+
+
+def host_to_keep(host: str) -> str:
+    """Return a host as a new state directory keeps it: a name of the local network is spelled in ASCII, for mDNS."""
+    label, dot, domain = host.partition(".")
+    if host.isascii() or domain.lower().rstrip(".") != "local":
+        return host  # a name of the internet has a spelling of its own (IDNA)
+    spelled = as_label(label, longest=MAX_LABEL)
+    if not spelled:
+        raise UsageError(f"{for_display(host)} has no spelling in ASCII, which a name in the local network needs.")
+    return f"{spelled}{dot}local"
