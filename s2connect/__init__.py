@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from s2connect.model.url import BaseUrl
     from s2connect.pairing.code import PairingCode
     from s2connect.session.answers import LATER, RefuseMessage
+    from s2connect.session.handlers import Handlers, instruction_status
     from s2connect.session.session import Session, SessionEnd
     from s2connect.store.base import Pairing, PairKey, Pin
     from s2connect.store.files import read_private
@@ -67,6 +68,8 @@ __all__ = [
     "Home",
     "Session",
     "SessionEnd",
+    "Handlers",
+    "instruction_status",
     "LATER",
     "RefuseMessage",
     "InvalidMessage",
@@ -114,6 +117,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.store.home": "Home",
         "s2connect.session.session": "Session SessionEnd",
         "s2connect.session.answers": "LATER RefuseMessage",
+        "s2connect.session.handlers": "Handlers instruction_status",
         "s2connect.messages.envelope": "InvalidMessage Message",
         "s2connect.messages.enums": "Check",
         "s2connect.messages.catalogue": "parse",

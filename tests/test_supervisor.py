@@ -423,6 +423,10 @@ ALLOWED = {
         "_write_later": "while something waits to be written: it reports its own failure and ends the session",
         "_close_soon": "the end, once a session, which waits for it: it reports its own failure",
     },
+    "session/handlers.py": {
+        "_start": "one a session, ended with it: it reports its own failure and ends the session",
+        "_instruct": "the same for instructions, whose failure is reported to the energy manager, too",
+    },
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
     "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
     "bridge/link.py": {"_connect": "its function awaits it"},

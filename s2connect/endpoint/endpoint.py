@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
+from s2connect.endpoint.stopping import until_signal
 from s2connect.errors import ConfigurationError, NotInitialised, NotReachable, PairingsLost, StorageError, UsageError
 from s2connect.events import EventStream
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
@@ -362,6 +364,16 @@ class Endpoint:
             for node, connections in self._connections.items()
             for remote, live in connections.peers().items()
         }
+
+    async def run_until_stopped(self, *, log_level: int | str | None = None) -> signal.Signals:
+        """Wait for SIGTERM or SIGINT (Ctrl-C), and return it; leave the context then, which closes all in order.
+
+        A second signal, while that goes on, ends the process at once. Call it in the main thread.
+
+        Args:
+            log_level: Such as ``"INFO"``: log to standard error from this level on, unless logging is set up already.
+        """
+        return await until_signal(log_level)
 
     # The local network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from s2connect.endpoint.connections import AdmissionHook, Arrivals
@@ -15,12 +16,13 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
-from s2connect.session.session import Answerer, Observer, Session
+from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
     from s2connect.endpoint.local_network import LocalNetwork  # loads zeroconf
+    from s2connect.session.handlers import Handlers  # loads messages
 
 
 class Node:
@@ -241,6 +243,31 @@ class Node:
                 raises :class:`~s2connect.session.answers.RefuseMessage`; see :class:`Session` for what takes longer.
         """
         return Arrivals(lambda: self._connections.next_session(on_message, check, answer))
+
+    def handle(
+        self, handlers: Handlers, *, on_message: Observer | None = None, check: Check = Check.RULES
+    ) -> asyncio.Task[None]:
+        """Handle the sessions of this node in the background, each in a task of its own, until the endpoint closes.
+
+        It takes the place of :meth:`sessions`, whose arguments these are. Failures of handlers are those of tasks of
+        the endpoint's supervisor: logged, counted and published as :class:`~s2connect.events.TaskFailed`.
+
+        Returns:
+            The task; cancelled, it closes the sessions.
+        """
+        supervisor = self._state.supervisor
+
+        async def follow() -> None:
+            running: set[asyncio.Task[SessionEnd]] = set()
+            try:
+                async for session in self.sessions(on_message=on_message, check=check):
+                    work = handlers.run(session, failures=supervisor.failures)
+                    running.add(task := supervisor.spawn(work, "handled", session.peer.id))
+                    task.add_done_callback(running.discard)
+            finally:
+                await supervisor.end(running)
+
+        return supervisor.keep(follow, "handlers", self.id)
 
     def connections(self, *, connect: bool = True) -> Arrivals[tuple[Connection, Pairing]]:
         """Iterate over connections without sessions: nothing is acknowledged on them; for relays. See :meth:`sessions`.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from s2connect.session.acknowledgements import MAX_OUTSTANDING, Acknowledged, Acknowledgements
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
+    from s2connect.session.handlers import Handlers, instruction_status
     from s2connect.session.session import Direction, Observer, Session, SessionEnd
     from s2connect.session.work import begin_work, work_since
     from s2connect.transports.backoff import SHORT_SESSION, Backoff
@@ -24,6 +25,8 @@ __all__ = [
     "SessionEnd",
     "LATER",
     "RefuseMessage",
+    "Handlers",
+    "instruction_status",
     "MAX_OUTSTANDING",
     "Acknowledged",
     "Acknowledgements",
@@ -43,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "s2connect.session.session": "Direction Observer Session SessionEnd",
         "s2connect.session.answers": "LATER RefuseMessage",
+        "s2connect.session.handlers": "Handlers instruction_status",
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
         "s2connect.session.work": "begin_work work_since",

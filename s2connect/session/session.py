@@ -98,9 +98,8 @@ class Session:
     ``answer`` is called with every valid message before its ``OK``, must not wait (MSG-04), and may refuse it; then
     :meth:`receive` does not deliver it. What it keeps (:data:`LATER`) is delivered, and answered with :meth:`answer`.
     If ``answer`` fails, or nobody has answered after ``answer_within`` seconds, the ReceptionStatus is
-    ``TEMPORARY_ERROR``, and a message that was not received yet never will be.
-
-    A peer that refuses a message of ours with ``PERMANENT_ERROR`` ends the session (MSG-07).
+    ``TEMPORARY_ERROR``, and a message that was not received yet never will be. A peer that refuses a message of ours
+    with ``PERMANENT_ERROR`` ends the session (MSG-07).
 
     Args:
         connection: What carries the session; the session owns and closes it.
@@ -111,8 +110,7 @@ class Session:
         inbox_limit: See above, at least 1.
         overflow_limit: See above.
         limits: How much of this process the peer may use; reading pauses for a peer that uses more.
-        on_message: Called with every message in the order on the wire, ReceptionStatuses included, for logs. What it
-            raises is logged.
+        on_message: Sees every message in the order on the wire, ReceptionStatuses, too; what it raises is logged.
         answer: See above; its CPU time counts as the peer's.
         answer_within: See above, in seconds.
         refusals: What the peer refused for good in earlier sessions; it is not sent again.
@@ -179,6 +177,10 @@ class Session:
         """Show every message from now on to ``on_message``; of a session just taken from the iteration, that is all."""
         self._on_message = on_message
 
+    def answer_with(self, answer: Answerer | None) -> None:
+        """Let ``answer`` answer messages from now on; of a session just taken from the iteration, that is all."""
+        self._answerer = answer
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -195,9 +197,7 @@ class Session:
             raise StopAsyncIteration from None
 
     async def receive(self) -> Message:
-        """Receive the next message; ReceptionStatus and SessionRequest are the session's own business. Cancel-safe.
-
-        What was received before the session ended is still delivered.
+        """Receive the next message, also one that came before the end of the session. Cancel-safe.
 
         Raises:
             ConnectionClosed: The session has ended.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s2connect import Endpoint, Role, SessionEnd, events, supervisor
+from s2connect import Endpoint, Handlers, Role, Session, SessionEnd, events, supervisor
 from s2connect.certs.authority import ServerIdentity
 from s2connect.endpoint.connections import LiveConnection
 from s2connect.endpoint.pairings import Pairings
@@ -19,7 +19,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
 from tests.endpoint import supervision_program
-from tests.endpoint.conftest import OpenEndpoint, Wan, lan_config
+from tests.endpoint.conftest import MEASUREMENT, OpenEndpoint, Wan, lan_config
 from tests.netns import Lan, require_netns
 from tests.waits import until, within
 
@@ -313,3 +313,49 @@ def test_a_task_of_the_local_network_that_fails_is_told_and_overcome(task: str) 
     assert ("Traceback" in done.stderr) == (task != "no network"), done.stderr
     assert done.stderr.count(supervision_program.SECRET) == (task != "no network"), done.stderr
     assert f"{task} failed" in done.stderr or f"{task}-" in done.stderr or task == "no network", done.stderr
+
+
+@pytest.mark.parametrize("task", ["handlers", "handled"])
+async def test_handled_sessions_go_on_after_an_error(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, task: str
+) -> None:
+    """In what takes sessions, and in what handles one of them."""
+    seen, opened = cem.events(), asyncio.Queue[Session]()
+    handlers = Handlers()
+    handlers.on_open(opened.put_nowait)
+    if task == "handlers":
+        Fault(monkeypatch, cem.node(), "sessions")
+    else:
+        Fault(monkeypatch, handlers, "_log_unhandled")
+        Fault(monkeypatch, Session, "request_reconnect")
+    cem.node().handle(handlers)
+    rm.node().handle(Handlers())
+    cem._pairing.server._delay = 0.0
+    await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+    async with within(20):
+        session = await opened.get()
+        if task == "handled":  # an error within this program, and another in what follows from it
+            await session.send({"message_type": "SelectControlType", "control_type": "NO_SELECTION"})
+            await next(iter(rm.connected().values())).session.send(MEASUREMENT)  # type: ignore[union-attr]
+            await opened.get()
+        async for event in seen:
+            if isinstance(event, events.TaskFailed):
+                assert event.error == "RuntimeError"
+                break
+    assert SECRET not in [record.getMessage() for record in caplog.records]
+
+
+async def test_the_endpoint_that_closes_ends_what_handles_its_sessions(open_endpoint: OpenEndpoint) -> None:
+    ended = asyncio.Event()
+    handlers = Handlers()
+    handlers.on_close(lambda _: ended.set())
+    cem = await open_endpoint(lan_config(Role.CEM))
+    cem.node().handle(Handlers())
+    async with Endpoint.open(config=lan_config(Role.RM)) as rm:
+        task = rm.node().handle(handlers)
+        cem._pairing.server._delay = 0.0
+        await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+        await until(lambda: bool(rm.connected()) and bool(cem.connected()))
+    async with within(5):
+        await ended.wait()
+        await asyncio.wait({task})

@@ -1,0 +1,35 @@
+"""Signals that end a program, and its log, for applications of the library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Final
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+async def until_signal(log_level: int | str | None = None) -> signal.Signals:
+    """Wait for SIGTERM or SIGINT; see :meth:`Endpoint.run_until_stopped`. Before and after it signals act as usual."""
+    if log_level is not None:
+        logging.basicConfig(format=_FORMAT, level=log_level)  # does nothing where logging is set up
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def stop(number: signal.Signals) -> None:
+        if not came.done():
+            came.set_result(number)
+
+    with contextlib.ExitStack() as stack:
+        for number in STOPPING:
+            try:
+                loop.add_signal_handler(number, stop, number)
+                stack.callback(loop.remove_signal_handler, number)
+            except NotImplementedError:  # Windows
+                before = signal.signal(number, lambda n, _: loop.call_soon_threadsafe(stop, signal.Signals(n)))
+                stack.callback(signal.signal, number, before)
+        return await came
