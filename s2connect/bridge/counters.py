@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from s2connect import Role, for_display
 from s2connect.messages import ReceptionStatusValue
-from s2connect.session import LogLimiter
+from s2connect.session import Latencies, LogLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Counters:
         refused: Refused messages by role of their sender, refusing party (:data:`PEER`, :data:`BRIDGE`) and status.
         last: The last refused message of each side, if any.
         lines: Log limiter of the link.
+        latencies: By the role of the sender, how long the other side takes to acknowledge its messages; empty until
+            :meth:`measure`.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -64,6 +66,7 @@ class Counters:
         self.refused: Counter[tuple[Role, str, str]] = Counter()
         self.last: dict[Role, Refusal] = {}
         self.lines = LogLimiter()
+        self.latencies: dict[Role, Latencies] = {}
         self._logged: set[tuple[Role, str, str, str]] = set()
 
     def refuse(
@@ -83,6 +86,11 @@ class Counters:
             what = f"{refusal.message_type or 'a message'} of the {sender}"
             why = f" ({refusal.label})" if refusal.label else ""
             _log.warning("link %s: %s refused %s: %s%s", self.name, who, what, refusal.status, why)
+
+    def measure(self) -> None:
+        """Measure acknowledgements, from the next session on."""
+        for role in (Role.RM, Role.CEM):
+            self.latencies.setdefault(role, Latencies())
 
     def totals(self) -> Totals:
         """Return all numbers; they never decrease."""

@@ -31,11 +31,15 @@ class ObservedConnection(Connection):
         self.info = inner.info
         self.local_address = inner.local_address
         self.remote_address = inner.remote_address
+        self.heartbeat = inner.heartbeat
         self._inner = inner
         self._observer = observer
         self._ended = ended
         self._over = False
         self._receiver: Receiver | None = None
+
+    def silence(self) -> float | None:
+        return self._inner.silence()
 
     async def send(self, text: str) -> None:
         self._show("sent", text)

@@ -32,6 +32,7 @@ from s2connect.session import (
     MAX_OUTSTANDING,
     Acknowledged,
     Acknowledgements,
+    Latencies,
     PeerBudget,
     PeerLimits,
     TokenBucket,
@@ -129,11 +130,12 @@ class Overdue(NamedTuple):
 class _Side:
     """Messages of one side."""
 
-    def __init__(self, role: Role, policy: Policy, counts: dict[str, int]) -> None:
+    def __init__(self, role: Role, policy: Policy, counts: dict[str, int], latencies: Latencies | None) -> None:
         self.role = role
         self.other = role.other
         self.ledger = Acknowledgements(timeout=policy.patience)
         self.budget = PeerBudget(policy.limits)
+        self.ledger.latencies = latencies
         self.counts = counts
         for what in (*map(str, Fate), "bytes", "slowed"):
             counts.setdefault(what, 0)
@@ -182,7 +184,10 @@ class Relay:
         self._clock = 0.0
         self._farewells: dict[Role, str] = {}
         self._wall = wall
-        self._sides = {role: _Side(role, policy, counters.messages[role]) for role in (Role.RM, Role.CEM)}
+        self._sides = {
+            role: _Side(role, policy, counters.messages[role], counters.latencies.get(role))
+            for role in (Role.RM, Role.CEM)
+        }
         rm, cem = versions[Role.RM], versions[Role.CEM]
         conversation = Conversation(rm, check=policy.check)
         self._conversations = {Role.RM: conversation, Role.CEM: conversation}
@@ -318,7 +323,7 @@ class Relay:
         """Handle a ReceptionStatus from one side, about a message of the other."""
         subject, sender = message.subject_id or NIL_ID, self._sides[side].other
         of = self._sides[sender]
-        found = of.ledger.acknowledged(subject)
+        found = of.ledger.acknowledged(subject, self._clock)
         if found is _UNKNOWN:
             of.counts[Fate.STRAY] += 1
             return []

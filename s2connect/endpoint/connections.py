@@ -6,6 +6,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +35,38 @@ _CONVERSATION = "s2connect.messages.conversation"
 """Module loaded for sessions only, not by an endpoint that only pairs."""
 
 AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
+
+
+@dataclass(slots=True)
+class PeerHistory:
+    """Connections with a peer so far, and our attempts to connect where we are the communication client.
+
+    Attributes:
+        times_connected: Number of connections.
+        ended: When the last one ended; None where one stands, or none has been.
+        end_reason: Its reason.
+        tried: When the last attempt ended.
+        error: Kind of its error; empty if it succeeded.
+        sentence: Its error, for a person.
+        next_try: When the next one begins, in seconds of the event loop; None while one is under way, or none will be.
+    """
+
+    times_connected: int = 0
+    ended: datetime | None = None
+    end_reason: SessionEnd | None = None
+    tried: datetime | None = None
+    error: str = ""
+    sentence: str = ""
+    next_try: float | None = None
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Pause of a connector, with the host of the server, if being seen by mDNS ends it."""
+
+    host: str | None
+    over: asyncio.Event
+    seen: bool = False
 
 
 class LiveConnection:
@@ -98,6 +132,9 @@ class ConnectionManager:
         self.node = node
         self.admission_hook: AdmissionHook | None = None
         self.drops = 0  # number of sessions ended because of their pairing
+        self.reconnects = 0  # number of connections with a peer after the first one
+        self.history: dict[NodeId, PeerHistory] = {}
+        self.on_session: Callable[[Session], None] | None = None
         self.keep_connected: Callable[[PairKey], Coroutine[Any, Any, None]]  # set by the connector
         self._state = state
         self._live: dict[NodeId, LiveConnection] = {}
@@ -107,7 +144,7 @@ class ConnectionManager:
         self._started = False
         self._connects = False
         self._closed = False
-        self._pauses: dict[NodeId, tuple[str, asyncio.Event]] = {}  # of connectors, with the host of the server
+        self._pauses: dict[NodeId, _Pause] = {}
         self._refusals: dict[NodeId, tuple[float, PermanentRefusals]] = {}
 
     # For the application
@@ -144,12 +181,23 @@ class ConnectionManager:
             answer=answer,
             refusals=self.refusals(live.pairing),
         )
+        if self.on_session is not None:
+            self.on_session(live.session)
         return live.session
 
     async def next_connection(self, *, connect: bool) -> tuple[Connection, Pairing]:
         """Wait for the next connection, for a relay."""
         live = await self.next(connect=connect)
         return live.connection, live.pairing
+
+    @property
+    def is_started(self) -> bool:
+        """Return whether an application takes connections."""
+        return self._started
+
+    def history_of(self, remote: NodeId) -> PeerHistory:
+        """Return the history of a paired peer."""
+        return self.history.setdefault(remote, PeerHistory())
 
     def peers(self) -> dict[NodeId, LiveConnection]:
         """Return the open connections by peer."""
@@ -185,6 +233,10 @@ class ConnectionManager:
             self._later(live.end("this endpoint is stopping"), "refuse")
             return live
         self._live[pairing.key.remote] = live
+        history = self.history_of(pairing.key.remote)
+        self.reconnects += history.times_connected > 0
+        history.times_connected += 1
+        history.ended = None
         info = connection.info
         _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         connection.at_close(partial(self._ended, live))
@@ -197,6 +249,9 @@ class ConnectionManager:
         _log.info("%s is no longer connected with %s", self.node, remote)
         if self._live.get(remote) is live:
             del self._live[remote]
+            history = self.history_of(remote)
+            history.ended = datetime.now(UTC)
+            history.end_reason = live.session.end_reason if live.session is not None else None
 
     def drop(
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
@@ -205,6 +260,7 @@ class ConnectionManager:
         self.drops += 1
         if not keep_connecting:
             self._refusals.pop(remote, None)
+            self.history.pop(remote, None)
             if (connector := self._connectors.pop(remote, None)) is not None:
                 connector.cancel()
         if (live := self._live.pop(remote, None)) is not None:
@@ -218,6 +274,7 @@ class ConnectionManager:
             await self._state.supervisor.end([connector])
         if (live := self._live.pop(remote, None)) is not None:
             await asyncio.wait({self._later(live.end(reason), "end")})
+        self.history.pop(remote, None)
 
     async def close(self) -> None:
         """End everything with a close frame; iterators end."""
@@ -252,9 +309,10 @@ class ConnectionManager:
             if url is not None and url.host == host and address and addresses and address not in addresses:
                 _log.info("%s has left %s; connecting anew", for_display(host), address)
                 self._later(live.end("address gone"), "address")
-        for remote, (server, seen) in self._pauses.items():
-            if remote not in self._live and server == host:
-                seen.set()
+        for remote, pause in self._pauses.items():
+            if remote not in self._live and pause.host == host:
+                pause.seen = True
+                pause.over.set()
 
     # Communication client
 
@@ -269,17 +327,31 @@ class ConnectionManager:
         key = pairing.key
         self._connectors[remote] = self._state.supervisor.keep(lambda: self.keep_connected(key), "connector", remote)
 
-    async def pause(self, pairing: Pairing, delay: float) -> bool:
-        """Sleep for the delay, or a shorter one once the server is seen by mDNS. Return whether it was seen."""
+    async def pause(self, pairing: Pairing, delay: float, *, ends_when_seen: bool = True) -> bool:
+        """Sleep for the delay before the next attempt, or less once the server is seen by mDNS or :meth:`try_now`.
+
+        Return whether it was seen.
+        """
         assert pairing.initiate_session_url is not None
-        remote, seen = pairing.key.remote, asyncio.Event()
-        self._pauses[remote] = pairing.initiate_session_url.host, seen
+        remote, host = pairing.key.remote, pairing.initiate_session_url.host if ends_when_seen else None
+        pause = self._pauses[remote] = _Pause(host, asyncio.Event())
+        history = self.history_of(remote)
+        history.next_try = asyncio.get_running_loop().time() + delay
         try:
             async with asyncio.timeout(delay):
-                await seen.wait()
+                await pause.over.wait()
         except TimeoutError:
             return False
         finally:
+            history.next_try = None
             del self._pauses[remote]
-        await asyncio.sleep(random.random() * min(delay, BASE_DELAY))  # noqa: S311 - spreads load, guards nothing
-        return True
+        if pause.seen:
+            await asyncio.sleep(random.random() * min(delay, BASE_DELAY))  # noqa: S311 - spreads load, guards nothing
+        return pause.seen
+
+    def try_now(self, remote: NodeId) -> bool:
+        """End the pause before the next attempt to connect. False if there is none."""
+        pause = self._pauses.get(remote)
+        if pause is not None:
+            pause.over.set()
+        return pause is not None

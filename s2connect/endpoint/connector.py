@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from s2connect.endpoint.connections import ConnectionManager
 from s2connect.endpoint.pairings import Pairings
@@ -59,7 +60,7 @@ class Connector:
             except AccessRefused as error:
                 delay = after_refusal(random.random())  # noqa: S311 - spreads load, guards nothing
                 self._publish(pairing, error, delay)
-                await asyncio.sleep(delay)
+                await self.connections.pause(pairing, delay, ends_when_seen=False)
                 continue
             except S2ConnectError as error:
                 delay = _delay(backoff, error)
@@ -70,13 +71,16 @@ class Connector:
             if opened is None:
                 continue
             live = self.connections.attach(*opened)
+            history = self.connections.history_of(pairing.key.remote)
+            history.tried, history.error, history.sentence = datetime.now(UTC), "", ""
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             end = await live.ended()
             lasted = asyncio.get_running_loop().time() - live.since
             if lasted >= SHORT_SESSION or end not in (SessionEnd.RECONNECT_REQUESTED, SessionEnd.PERMANENT_ERROR):
                 backoff.established()
             restart = end is SessionEnd.RECONNECT_REQUESTED
-            await asyncio.sleep(backoff.restart(lasted=lasted, chance=chance) if restart else backoff.failed(chance))
+            delay = backoff.restart(lasted=lasted, chance=chance) if restart else backoff.failed(chance)
+            await self.connections.pause(pairing, delay, ends_when_seen=False)
 
     async def open(self, remote: NodeId) -> Connection:
         """Connect to the server of a pairing once, now; errors as of ``Node.open``."""
@@ -146,6 +150,8 @@ class Connector:
 
     def _publish(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
         node, peer, sentence = pairing.key.local, pairing.peer, f"{for_display(pairing.peer.title)}: {error}"
+        history = self.connections.history_of(pairing.key.remote)
+        history.tried, history.error, history.sentence = datetime.now(UTC), error.kind, str(error)
         _log.info("no session with %s", sentence)
         self._state.events.publish(
             SessionFailed(node=node, peer=peer, kind=error.kind, sentence=sentence, retry_in=retry_in)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
-from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
@@ -31,6 +31,7 @@ from s2connect.model.proxy import Proxies
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
+from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
@@ -95,6 +96,7 @@ class Endpoint:
             state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
         )
         self._connections: dict[NodeId, ConnectionManager] = {}
+        self._on_session: Callable[[Session], None] | None = None
         self._pairings = Pairings(state, self._connections, self._client)
         self._pairing = PairingManager(state, self._pairings, certificates)
         self._server: Server | None = None
@@ -236,6 +238,7 @@ class Endpoint:
 
     async def _add_node(self, local: LocalNode) -> Node:
         connections = self._connections[local.id] = ConnectionManager(self._state, local.id)
+        connections.on_session = self._on_session
         connector = Connector(self._state, connections, self._pairings, self._client)
         node = self.nodes[local.id] = Node(self._state, self._pairing, self._pairings, connector, self._lan)
         await self._pairing.restore_static_code(local)
@@ -374,6 +377,34 @@ class Endpoint:
             log_level: Such as ``"INFO"``: log to standard error from this level on, unless logging is set up already.
         """
         return await until_signal(log_level)
+
+    def history(self) -> dict[PairKey, PeerHistory]:
+        """Return the connections and attempts so far, of the peers that had any since the endpoint was opened."""
+        return {
+            PairKey(node, remote): history
+            for node, connections in self._connections.items()
+            for remote, history in connections.history.items()
+        }
+
+    def takes_sessions(self, node: NodeId) -> bool:
+        """Return whether an application takes the sessions or connections of a node."""
+        return self._connections[node].is_started
+
+    @property
+    def reconnects(self) -> int:
+        """Number of connections with a peer that had one before."""
+        return sum(connections.reconnects for connections in self._connections.values())
+
+    def try_now(self, key: PairKey) -> bool:
+        """As communication client: end the pause before the next attempt to connect. False if there is none."""
+        connections = self._connections.get(key.local)
+        return connections is not None and connections.try_now(key.remote)
+
+    def watch_sessions(self, on_session: Callable[[Session], None] | None) -> None:
+        """Call ``on_session`` with every session of any node before a message passes on it; None for nobody."""
+        self._on_session = on_session
+        for connections in self._connections.values():
+            connections.on_session = on_session
 
     # The local network
 

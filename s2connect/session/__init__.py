@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
     from s2connect.session.handlers import Handlers, instruction_status
+    from s2connect.session.latencies import Latencies
     from s2connect.session.session import Direction, Observer, Session, SessionEnd
     from s2connect.session.work import begin_work, work_since
     from s2connect.transports.backoff import SHORT_SESSION, Backoff
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_OUTSTANDING",
     "Acknowledged",
     "Acknowledgements",
+    "Latencies",
     "DEFAULT_LIMITS",
     "PeerBudget",
     "PeerLimits",
@@ -48,6 +50,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.handlers": "Handlers instruction_status",
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
+        "s2connect.session.latencies": "Latencies",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
         "s2connect.session.work": "begin_work work_since",
         "s2connect.transports.backoff": "SHORT_SESSION Backoff",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from s2connect.errors import UsageError
+from s2connect.session.latencies import Latencies
 
 ACKNOWLEDGEMENT_TIMEOUT = 15.0
 """Seconds that a ReceptionStatus may take. Software in the field gives up after 5; the standard names no time."""
@@ -28,11 +29,16 @@ _EXPECTED = Acknowledged.EXPECTED  # Python 3.11 looks a member up slowly
 
 
 class Acknowledgements:
-    """The ledger of sent messages: oldest first, bounded, and a memory of those that were given up."""
+    """The ledger of sent messages: oldest first, bounded, and a memory of those that were given up.
 
-    __slots__ = ("_given_up", "_limit", "_timeout", "_waiting")
+    Attributes:
+        latencies: Gets the times that acknowledgements took; None where nobody wants to know.
+    """
+
+    __slots__ = ("_given_up", "_limit", "_timeout", "_waiting", "latencies")
 
     def __init__(self, *, timeout: float = ACKNOWLEDGEMENT_TIMEOUT, limit: int = MAX_OUTSTANDING) -> None:
+        self.latencies: Latencies | None = None
         self._timeout = timeout
         self._limit = limit
         self._waiting: dict[str, float] = {}
@@ -57,9 +63,12 @@ class Acknowledgements:
         self._given_up.pop(message_id, None)
         self._waiting[message_id] = now + self._timeout
 
-    def acknowledged(self, message_id: str) -> Acknowledged:
-        """Note a ReceptionStatus that has come."""
-        if self._waiting.pop(message_id, None) is not None:
+    def acknowledged(self, message_id: str, now: float | None = None) -> Acknowledged:
+        """Note a ReceptionStatus that has come, ``now`` where the time that it took counts."""
+        deadline = self._waiting.pop(message_id, None)
+        if deadline is not None:
+            if self.latencies is not None and now is not None:
+                self.latencies.add(now - (deadline - self._timeout), now)
             return _EXPECTED
         if message_id in self._given_up:
             del self._given_up[message_id]

@@ -7,6 +7,7 @@ import asyncio
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed
 from s2connect.messages.envelope import NIL_ID, Message
 from s2connect.session.acknowledgements import Acknowledged, Acknowledgements
+from s2connect.session.latencies import Latencies
 
 
 class AwaitedStatuses:
@@ -19,6 +20,10 @@ class AwaitedStatuses:
         self._futures: dict[str, asyncio.Future[Message]] = {}
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+
+    def measure(self, latencies: Latencies) -> None:
+        """Add the times that acknowledgements take from now on."""
+        self._ledger.latencies = latencies
 
     def begin(self, message_id: str, *, now: float) -> asyncio.Future[Message]:
         """Return the future of the ReceptionStatus about a message that is being sent.
@@ -37,7 +42,8 @@ class AwaitedStatuses:
     def arrived(self, status: Message) -> Acknowledged:
         """Pass a ReceptionStatus to whoever waits for it."""
         subject = status.subject_id or NIL_ID
-        match = self._ledger.acknowledged(subject)
+        now = None if self._ledger.latencies is None else self._loop.time()
+        match = self._ledger.acknowledged(subject, now)
         if match is Acknowledged.EXPECTED:
             future = self._futures.pop(subject, None)
             if future is not None and not future.done():

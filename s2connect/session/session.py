@@ -41,6 +41,7 @@ from s2connect.session.answers import (
 from s2connect.session.awaited import AwaitedStatuses
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
+from s2connect.session.latencies import Latencies
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
 from s2connect.session.reading import Reading
@@ -149,7 +150,7 @@ class Session:
         self._conversation = Conversation(connection.info.s2_version, check=check)
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._on_message = on_message
+        self._observers: tuple[Observer, ...] = () if on_message is None else (on_message,)
         self._awaited = AwaitedStatuses(ack_timeout, self._loop)
         self._answerer = answer
         self._answer_within = answer_within
@@ -173,9 +174,14 @@ class Session:
         """Reason of the end; ``OPEN`` while the session stands."""
         return self._end
 
-    def observe(self, on_message: Observer) -> None:
-        """Show every message from now on to ``on_message``; of a session just taken from the iteration, that is all."""
-        self._on_message = on_message
+    def observe(self, on_message: Observer, latencies: Latencies | None = None) -> None:
+        """Show every message from now on to ``on_message``, too, and add acknowledgement times to ``latencies``.
+
+        Of a session just taken from the iteration, that is all of them.
+        """
+        self._observers = (*self._observers, on_message)
+        if latencies is not None:
+            self._awaited.measure(latencies)
 
     def answer_with(self, answer: Answerer | None) -> None:
         """Let ``answer`` answer messages from now on; of a session just taken from the iteration, that is all."""
@@ -362,7 +368,7 @@ class Session:
         """Send at once if there is room, where nothing waits."""
         if not self._connection.try_send(message.text):
             return False
-        if self._on_message is not None:
+        if self._observers:
             self._observe("sent", message)
         return True
 
@@ -379,7 +385,7 @@ class Session:
             while (message := self._outgoing.take(self._prepare)) is not None:
                 if message.type == RECEPTION_STATUS and self._outgoing.statuses == STATUS_LIMIT - 1:
                     self._reading.resume()
-                if self._on_message is not None:
+                if self._observers:
                     self._observe("sent", message)
                 await self._connection.send(message.text)
                 if message.type != RECEPTION_STATUS:
@@ -431,7 +437,7 @@ class Session:
             if error.answerable:
                 self._answer(error.subject_id, error.status, error.label)
             return
-        if self._on_message is not None:
+        if self._observers:
             self._observe("received", message)
         now = datetime.now(UTC)
         if message.type == RECEPTION_STATUS:
@@ -593,8 +599,8 @@ class Session:
             self._ended.set()
 
     def _observe(self, direction: Direction, message: Message) -> None:
-        assert self._on_message is not None
-        try:
-            self._on_message(direction, message)
-        except Exception as error:
-            process_failures.failed("observer", error, name=f"the observer of the session with {self.info.remote}")
+        for on_message in self._observers:
+            try:
+                on_message(direction, message)
+            except Exception as error:
+                process_failures.failed("observer", error, name=f"the observer of the session with {self.info.remote}")

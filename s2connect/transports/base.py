@@ -92,6 +92,8 @@ class Connection(ABC):
     """Our address on this connection; empty where there is none."""
     remote_address: str = ""
     """The peer's address on this connection; empty where there is none."""
+    heartbeat: float | None = None
+    """Seconds of silence after which the peer counts as gone; None where nothing watches over it."""
     _pump: _Pump | None = None
 
     @abstractmethod
@@ -144,6 +146,10 @@ class Connection(ABC):
         """Hand texts over again, after this call has returned. Idempotent."""
         assert self._pump is not None
         self._pump.may_read.set()
+
+    def silence(self) -> float | None:
+        """Return the seconds of reading since the last frame of the peer; None where the transport cannot tell."""
+        return None
 
     @abstractmethod
     async def wait_closed(self) -> None:

@@ -106,6 +106,14 @@ class PlainConnection(Connection):
         websocket.put_back(received)
         self._put_back = len(received)
 
+    @property
+    def heartbeat(self) -> float:  # type: ignore[override]
+        """Seconds of silence after which the peer counts as gone (WS-04)."""
+        return self._websocket.heartbeat
+
+    def silence(self) -> float:
+        return self._websocket.silence()
+
     async def send(self, text: str) -> None:
         await self._websocket.send(text)
 

@@ -151,6 +151,14 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         self._may_write = True
         self._at_close: list[Callable[[], object]] = []
 
+    @property
+    def heartbeat(self) -> float:  # type: ignore[override]  # a test may change the time-out of the class
+        """Seconds of silence after which the peer counts as gone (WS-04)."""
+        return self.peer_timeout
+
+    def silence(self) -> float:
+        return self._watch.silence(self._loop.time())
+
     # Sending
 
     async def send(self, text: str) -> None:

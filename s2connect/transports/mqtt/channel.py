@@ -110,6 +110,15 @@ class Channel:
         queue, self._queue = self._queue, []
         return queue
 
+    @property
+    def dead_after(self) -> float:
+        """Seconds of silence after which the peer counts as gone (MQ-13)."""
+        return self._limits.dead_after
+
+    def silence(self, now: float) -> float:
+        """Return the seconds since the last frame of the peer."""
+        return now - self._received_at
+
     def deadline(self) -> float | None:
         """Return the time for the next :meth:`tick`, None if there is none. It may move with every call."""
         if self.state is _OPEN:

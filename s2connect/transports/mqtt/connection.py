@@ -68,6 +68,7 @@ class MqttConnection(Connection):
         self.channel = channel
         self.local_address = broker.local_address
         self.remote_address = broker.remote_address
+        self.heartbeat = channel.dead_after
         self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = unsubscribe
@@ -114,6 +115,9 @@ class MqttConnection(Connection):
         self._over(self.channel.closed)
 
     # --- Connection
+
+    def silence(self) -> float:
+        return self.channel.silence(self._loop.time())
 
     async def send(self, text: str) -> None:
         """Send one text. A message that is too long is not sent but answered to its sender (MQ-15)."""

@@ -1,0 +1,47 @@
+"""Times until messages were acknowledged: a histogram, and the slowest of the last hour. Sans-I/O."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import Final
+
+BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the histogram in seconds; one more has what took longer."""
+
+WINDOW: Final = 3600.0
+"""Seconds for which the slowest is remembered."""
+
+STEPS: Final = 12
+"""Parts of the window: what is older than it may count for one part longer."""
+
+
+class Latencies:
+    """Acknowledgement times of one peer. Times of its clock, in seconds, never go back.
+
+    Attributes:
+        counts: Number of times, by the first of the :data:`BOUNDS` that they do not exceed.
+        total: Their sum in seconds.
+    """
+
+    __slots__ = ("_slowest", "counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+        self._slowest: deque[tuple[int, float]] = deque(maxlen=STEPS + 1)
+
+    def add(self, seconds: float, now: float) -> None:
+        """Add the time that a message took which was acknowledged now."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+        step, slowest = int(now * (STEPS / WINDOW)), self._slowest
+        if not slowest or slowest[-1][0] != step:
+            slowest.append((step, seconds))
+        elif seconds > slowest[-1][1]:
+            slowest[-1] = step, seconds
+
+    def slowest(self, now: float) -> float | None:
+        """Return the longest time of the last hour, None if there was none."""
+        first = int(now * (STEPS / WINDOW)) - STEPS
+        return max((seconds for step, seconds in self._slowest if step >= first), default=None)
