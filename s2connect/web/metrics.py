@@ -19,7 +19,7 @@ from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import Handler, HttpsServer
 from s2connect.model.common import Role
-from s2connect.web.page import HEADERS, status_page
+from s2connect.web.status_page import HEADERS, status_page
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -1,146 +1,410 @@
-"""The status page of a bridge: one HTML document, without scripts and without anything from elsewhere."""
+"""The page of `serve` and `bridge run`: what is shown, kept live, and what a person can do there.
+
+It is HTML from templates and works without scripts. With them, a stream sends the parts that have changed, as HTML,
+too: each part has one template and nothing is written twice.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterator
-from datetime import datetime
-from html import escape
-from typing import Final
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
 
-from s2connect.bridge.link_state import LinkState
-from s2connect.model.text import for_display, span
-from s2connect.web.rows import COLUMNS, LEGEND, Object, Row, failed_sentence, no_links, sides_of
+from aiohttp import hdrs, web
 
-REFRESH: Final = 5
-"""Seconds after which a browser loads the page again."""
+from s2connect.errors import UsageError
+from s2connect.model.common import NodeDescription
+from s2connect.web.access import Session
+from s2connect.web.drawing import drawings, qr
+from s2connect.web.facts import FoundFacts, LinkFacts, NodeFacts, PeerFacts, PeerState, Seen, Snapshot
+from s2connect.web.observation import Observation
+from s2connect.web.server import PageServer, ServerEvent
+from s2connect.web.templates import render
 
-MAX_ROWS: Final = 1000
-"""Links of a route that are shown, those that are not up first; the heads count all."""
+MAX_SHOWN: Final = 50
+"""Pairings and links that are shown, those that need a person first; the search finds the others."""
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #e0e1e6; --paper: #fff; --ground: #f5f6f8;
-  --good: #18794e; --good-ground: #e6f6eb; --bad: #b4232a; --bad-ground: #feebec;
-  --wait: #8a5a00; --wait-ground: #fff3d6; --calm-ground: #eceef1; }
-@media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --soft: #a8adb5; --line: #34373d; --paper: #1b1d21;
-  --ground: #111214; --good: #6ee7a8; --good-ground: #12351f; --bad: #ff9a9a; --bad-ground: #46171a;
-  --wait: #ffce6b; --wait-ground: #3d2c05; --calm-ground: #2a2d33; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem; background: var(--ground); color: var(--ink);
-  font: 1rem/1.45 system-ui, sans-serif; }
-header { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem 1rem; margin-bottom: 1.5rem; }
-h1 { margin: 0; font-size: 1.6rem; }
-h2 { margin: 0; font-size: 1.1rem; }
-p { margin: 0; }
-section { margin-bottom: 1.25rem; padding: 1rem 1.25rem; background: var(--paper); border: 1px solid var(--line);
-  border-radius: .6rem; }
-.head { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 .75rem; margin-bottom: .5rem; }
-.soft, small, footer { color: var(--soft); }
-small { font-size: .85rem; }
-table { width: 100%; border-collapse: collapse; table-layout: fixed; }
-th:nth-child(1) { width: 19%; }
-th:nth-child(2) { width: 25%; }
-th:nth-child(n+3) { width: 11%; }
-th:nth-child(n+5) { width: 13%; }
-th:nth-child(7) { width: 8%; }
-th { padding: .35rem .75rem .35rem 0; color: var(--soft); font-size: .8rem; font-weight: 600; text-align: left; }
-td { padding: .55rem .75rem .55rem 0; border-top: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere; }
-td:first-child { font-weight: 600; }
-td:nth-child(n+5) { font-variant-numeric: tabular-nums; }
-.state { display: inline-block; padding: .05rem .6rem; border-radius: 1rem; background: var(--calm-ground);
-  font-size: .9rem; font-weight: 600; }
-.good { background: var(--good-ground); color: var(--good); }
-.bad { background: var(--bad-ground); color: var(--bad); }
-.wait { background: var(--wait-ground); color: var(--wait); }
-.why { display: block; }
-.failed { border-color: var(--bad); color: var(--bad); }
-footer { font-size: .85rem; }
-@media (max-width: 56rem) {
-  table, tbody { display: block; }
-  thead { display: none; }
-  tr { display: block; padding: .6rem 0; border-top: 1px solid var(--line); }
-  td { display: flex; gap: .75rem; padding: .15rem 0; border: 0; }
-  td:empty { display: none; }
-  td::before { content: attr(data-of); flex: 0 0 8.5rem; color: var(--soft); }
-  td:first-child::before { content: none; }
+MAX_FOUND: Final = 30
+"""Endpoints of the local network that are shown."""
+
+MAX_DRAWINGS: Final = 12
+"""Power curves that are shown."""
+
+MAX_MESSAGES: Final = 50
+"""Messages that are shown."""
+
+MAX_CODES: Final = 4
+"""Nodes of ours that have a place for their code; with more of them, those whose code is valid, and a list."""
+
+CROWD: Final = 8
+"""Pairings or links from which there is a search."""
+
+MAX_QUERY: Final = 100
+"""Longest text that is searched for, in characters."""
+
+MIN_PAUSE: Final = 0.5
+"""Seconds between two events of a stream, at least."""
+
+SHARE: Final = 0.02
+"""Share of the time of the event loop that all streams together may take for their templates."""
+
+PARTS: Final = ("summary", "warnings", "links", "code", "found", "peers", "curves", "messages")
+"""Parts of the page that are kept live, each ``part_NAME.html`` with an element that has the id of :data:`IDS`."""
+
+IDS: Final = {"summary": "summary-part"}
+"""Ids of the elements of parts that are not called like them."""
+
+SAID: Final = {
+    "paired": "Paired. The first session follows by itself.",
+    "unpaired": "Unpaired.",
+    "tried": "It is tried now.",
+    "cancelled": "Nothing was paired.",
 }
-"""
+"""Sentences after an action, by the name that its address has."""
 
-_COLOURS: Final = {
-    LinkState.UP: "good",
-    LinkState.FAILED: "bad",
-    LinkState.REFUSED: "bad",
-    LinkState.UNPAIRED: "wait",
-    LinkState.PARTING: "wait",
-}
-
-_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-HEADERS: Final = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; base-uri 'none';"
-    " form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-"""HTTP headers of the page: nothing is loaded or run, and no other page may embed it."""
+Execute = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Executes one command of the sidecar contract; returns the object of its event ``result``."""
 
 
-def status_page(status: Object, now: datetime) -> str:
-    """Write the page from :meth:`s2connect.bridge.bridge.Bridge.status`, whose texts may be anybody's."""
-    links = [link for route in status["routes"] for link in route["links"]]
-    up = sum(link["state"] == LinkState.UP for link in links)
-    running = f"running for {span(status['running_for'])}"
-    routes = "".join(part for route in status["routes"] for part in _route(route))
-    failed = "".join(
-        f'<section class="failed">{_text(failed_sentence(one), 500)}</section>' for one in status["failed"]
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="refresh" content="{REFRESH}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>{up} of {len(links)} up: S2 bridge</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{up} of {len(links)} links up</h1>"
-        f'<p class="soft">S2 bridge, {running}<br>{_text(status["file"], 300)}</p></header>\n'
-        f"<main>\n{failed}{routes}</main>\n"
-        f"<footer><p>{LEGEND}</p><p>As of {now:%Y-%m-%d %H:%M:%S %Z}; loaded again every {REFRESH} seconds. For"
-        ' programs: <a href="status.json">status.json</a>, <a href="metrics">metrics</a>.</p></footer>\n'
-        "</body>\n</html>\n"
-    )
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a viewer searches for.
+
+    Attributes:
+        find: Among pairings and links.
+        filter: Among messages.
+    """
+
+    find: str = ""
+    filter: str = ""
+
+    @classmethod
+    def of(cls, request: web.Request) -> Query:
+        """Read it from the address of a request."""
+        return cls(*(request.query.get(name, "")[:MAX_QUERY].strip() for name in ("find", "filter")))
 
 
-def _route(route: Object) -> Iterator[str]:
-    sides = sides_of(route).replace("->", "→")
-    yield (
-        f'<section><div class="head"><h2>{_text(route["name"], 60)}</h2><span class="soft">{_text(sides, 100)}</span>'
-        "</div>\n"
-    )
-    links = route["links"]
-    if links:
-        yield f"<table><thead><tr>{''.join(f'<th>{column}</th>' for column in COLUMNS)}</tr></thead>\n<tbody>\n"
-        shown = links
-        if len(links) > MAX_ROWS:
-            shown = sorted(links, key=lambda link: bool(link["state"] == LinkState.UP))[:MAX_ROWS]
-        yield from (_row(Row.of(link)) for link in shown)
-        yield "</tbody></table>\n"
-        if len(links) > MAX_ROWS:
-            yield f'<p class="soft">and {len(links) - MAX_ROWS} more</p>\n'
-    else:
-        yield f'<p class="soft">{escape(no_links(route))}</p>\n'
-    yield "</section>\n"
+@dataclass(frozen=True, slots=True)
+class ShownCode:
+    """Place of a node's pairing code on the page; ``text`` is empty where there is none."""
+
+    node: NodeFacts
+    title: str
+    text: str = ""
+    url: str = ""
+    expires: bool = False
+    left: float = 0.0
+    until: int = 0
+    qr: Any = None
 
 
-def _row(row: Row) -> str:
-    lines = [(row.reason, 200)] * bool(row.reason) + [(one, 400) for one in row.refused]
-    why = "".join(f'<small class="why">{_text(text, limit)}</small>' for text, limit in lines)
-    colour = _COLOURS.get(LinkState(row.state), "")
-    state = f'<div><span class="state {colour}">{row.state}</span> <small>{row.since}</small>{why}</div>'
-    others = (row.device, row.manager, row.from_device, row.from_manager, row.retry)
-    cells = (_text(row.link, 60), state, *(_text(text, 100) for text in others))
-    inner = "".join(f'<td data-of="{of}">{cell}</td>' for of, cell in zip(COLUMNS, cells, strict=True))
-    return f"<tr>{inner}</tr>\n"
+class Page:
+    """The page of one service.
+
+    Args:
+        observation: What it shows.
+        execute: Executes the commands behind its buttons.
+    """
+
+    def __init__(self, observation: Observation, execute: Execute) -> None:
+        self._observation = observation
+        self._execute = execute
+        self._viewers = 0
+
+    def install(self, server: PageServer) -> None:
+        """Add its pages, actions and stream to a server."""
+        server.add_page("/", self._show)
+        server.add_page("/pair", self._show_pair)
+        server.add_page("/unpair", self._show_unpair)
+        server.add_stream("/live", self._live)
+        server.add_action("/code", self._code)
+        server.add_action("/pick", self._pick)
+        server.add_action("/pair", self._pair)
+        server.add_action("/cancel", self._cancel)
+        server.add_action("/unpair", self._unpair)
+        server.add_action("/try", self._try)
+
+    # Pages
+
+    async def _show(self, request: web.Request, session: Session) -> web.Response:
+        said = SAID.get(request.query.get("said", ""), "")
+        return _html("page.html", said=said, **self._values(Query.of(request), session))
+
+    async def _live(self, request: web.Request, session: Session) -> AsyncIterator[ServerEvent]:
+        """Yield the parts that changed, again and again."""
+        query, shown = Query.of(request), dict[str, str]()
+        self._viewers += 1
+        try:
+            while True:
+                begun = time.perf_counter()
+                values = self._values(query, session)
+                news = {}
+                for name in PARTS:
+                    if name == "links" and not values["bridge"]:
+                        continue
+                    html = render(f"part_{name}.html", **values)
+                    if shown.get(name) != html:
+                        shown[name] = news[IDS.get(name, name)] = html
+                took = time.perf_counter() - begun
+                if news:
+                    yield ServerEvent("parts", {"now": time.time(), "title": values["summary"], "parts": news})
+                await asyncio.sleep(max(MIN_PAUSE, took * self._viewers / SHARE))
+                await self._observation.changed()
+        finally:
+            self._viewers -= 1
+
+    def _values(self, query: Query, session: Session) -> dict[str, Any]:
+        """Return what the templates of the page show."""
+        facts = self._observation.snapshot()
+        peers = [one for one in facts.peers if _fits(query.find, *_texts_of_peer(one))]
+        links = [one for one in facts.links if _fits(query.find, *_texts_of_link(one))]
+        found = [one for one in facts.found if not one.ours]
+        drawn = drawings(self._observation.curves(), facts.at.timestamp())
+        drawn = [one for one in drawn if _fits(query.find, one.title)]
+        codes = [self._shown_code(one, facts) for one in facts.nodes]
+        few = len(codes) <= MAX_CODES
+        return {
+            "facts": facts,
+            "now": facts.at,
+            "bridge": facts.service.kind == "bridge",
+            "kind": "Bridge" if facts.service.kind == "bridge" else "Endpoint",
+            "name": facts.service.name or facts.service.host,
+            "summary": summary(facts),
+            "query": query,
+            "csrf": session.csrf,
+            "peers": peers[:MAX_SHOWN],
+            "more_peers": facts.more_peers + max(0, len(peers) - MAX_SHOWN),
+            "links": links[:MAX_SHOWN],
+            "more_links": facts.more_links + max(0, len(links) - MAX_SHOWN),
+            "crowd": max(len(facts.peers), len(facts.links)) > CROWD,
+            "found": found[:MAX_FOUND],
+            "more_found": max(0, len(found) - MAX_FOUND),
+            "codes": [one for one in codes if few or one.text][:MAX_SHOWN],
+            "more_codes": [] if few else facts.nodes,
+            "drawings": drawn[:MAX_DRAWINGS],
+            "more_drawings": max(0, len(drawn) - MAX_DRAWINGS),
+            "seen": self._seen(query.filter),
+            "logout": session.user is None,
+        }
+
+    def _seen(self, wanted: str) -> list[Seen]:
+        """Return the last messages that fit, newest first."""
+        seen = self._observation.messages(limit=MAX_MESSAGES if not wanted else 10_000)
+        fitting = (one for one in reversed(seen) if _fits(wanted, one.type, one.title, one.status, one.text))
+        return [one for one, _ in zip(fitting, range(MAX_MESSAGES), strict=False)]
+
+    def _shown_code(self, node: NodeFacts, facts: Snapshot) -> ShownCode:
+        title = node.alias or node.description.title
+        code = self._observation.endpoint.node(node.id).valid_pairing_code()
+        if code is None:
+            return ShownCode(node, title)
+        url, text = facts.service.pairing_url, str(code)
+        drawn = qr(f"{url} {text}", "QR code of address and pairing code") if url else None
+        left = code.expires_in or 0.0
+        until = round(facts.at.timestamp() + left)
+        return ShownCode(node, title, text, url, code.expires_in is not None, left, until, drawn)
+
+    # Pairing
+
+    async def _code(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        await self._ask({"command": "code", "node": _text(form, "node")})
+        return _see("/#code")
+
+    async def _show_pair(self, request: web.Request, session: Session) -> web.Response:
+        asked = {name: request.query.get(name, "")[:2000] for name in ("url", "peer", "node", "waiting", "asked")}
+        if asked["url"] and not self._found(asked["url"]):
+            asked["url"] = ""  # nobody else's address is offered as if we had found it
+        return self._pair_page(session, asked)
+
+    def _found(self, url: str) -> FoundFacts | None:
+        return next((one for one in self._observation.snapshot().found if one.pairing_url == url), None)
+
+    def _pair_page(
+        self,
+        session: Session,
+        form: Mapping[str, Any],
+        problem: Mapping[str, Any] | None = None,
+        peers: Sequence[NodeDescription] = (),
+    ) -> web.Response:
+        facts = self._observation.snapshot()
+        url, waiting = _text(form, "url"), _text(form, "waiting")
+        found = self._found(url) if url else None
+        title = found.name or found.instance if found else ""
+        device = next((one for one in facts.waiting if str(one.id) == waiting), None)
+        if found is not None and not peers:
+            peers = found.nodes
+        role = device.role if device else next((one.role for one in peers if str(one.id) == _text(form, "peer")), None)
+        nodes = [one for one in facts.nodes if role is None or one.role is role.other][:1000]
+        return _html(
+            "pair.html",
+            status=200 if problem is None else 422,
+            csrf=session.csrf,
+            title=device.title if device else title,
+            picked=found is not None,
+            url=url,
+            waiting=waiting if device else "",
+            peer=_text(form, "peer"),
+            peers=peers,
+            node=_text(form, "node"),
+            nodes=nodes,
+            code=_text(form, "code"),
+            asked=_text(form, "asked") == "1",
+            problem=problem,
+            offer_force=problem is not None and problem.get("kind") == "pairing_refused",
+        )
+
+    async def _pick(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        """Have the other side show its code, if it can; then ask for the code."""
+        url, waiting, peer = _text(form, "url"), _text(form, "waiting"), _text(form, "peer")
+        command: dict[str, Any] = {"command": "announce"}
+        if waiting:
+            command |= {"peer": waiting}
+        else:
+            if not peer:
+                nodes = await self._nodes(url)
+                peer = str(nodes[0].id) if len(nodes) == 1 else ""
+            command |= {"peer": peer, "url": url}
+        asked = ""
+        if command["peer"]:
+            node = self._own_node(command["peer"], url)
+            answer = await self._ask(command | ({"node": node} if node else {}))
+            asked = "1" if answer.get("ok") else ""
+        return _see(f"/pair?{urlencode({'url': url, 'waiting': waiting, 'peer': peer, 'asked': asked})}")
+
+    async def _nodes(self, url: str) -> list[NodeDescription]:
+        """Return the nodes of another endpoint that one of ours may pair with; none if it does not tell."""
+        answer = await self._ask({"command": "nodes", "url": url})
+        ours = {one.role.other for one in self._observation.snapshot().nodes}
+        try:
+            nodes = [NodeDescription.model_validate(one, by_name=True) for one in answer.get("nodes", ())]
+        except ValueError:
+            return []
+        return [one for one in nodes if one.role in ours]
+
+    def _own_node(self, peer: str, url: str) -> str:
+        """Return our only node that may pair with a peer; empty if there are several or none."""
+        facts = self._observation.snapshot()
+        found = self._found(url) if url else None
+        known = [*facts.waiting, *(found.nodes if found else ())]
+        role = next((one.role for one in known if str(one.id) == peer), None)
+        fit = [one for one in facts.nodes if role is None or one.role is role.other]
+        return str(fit[0].id) if len(fit) == 1 else ""
+
+    async def _pair(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        url, waiting, code = _text(form, "url").strip(), _text(form, "waiting"), _text(form, "code").strip()
+        if code.startswith("https://") and " " in code:  # the text of a QR code
+            url, _, code = code.partition(" ")
+        command: dict[str, Any] = {"command": "pair", "code": code.strip()}
+        if waiting:
+            command["peer"] = waiting
+        else:
+            command["url"] = url
+            if peer := _text(form, "peer"):
+                command["server_node"] = peer
+        if node := _text(form, "node"):
+            command["node"] = node
+        if _text(form, "force"):
+            command["force"] = True
+        answer = await self._ask(command)
+        if answer.get("ok"):
+            return _see("/?said=paired")
+        return self._pair_page(session, {**form, "asked": ""}, _problem(answer))
+
+    async def _cancel(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        peer = _text(form, "waiting") or _text(form, "peer")
+        if peer:
+            command: dict[str, Any] = {"command": "announce", "peer": peer, "cancel": True}
+            if url := _text(form, "url"):
+                command["url"] = url
+            if node := _text(form, "node") or self._own_node(peer, url):
+                command["node"] = node
+            await self._ask(command)
+        return _see("/?said=cancelled")
+
+    # Pairings and tries
+
+    async def _show_unpair(self, request: web.Request, session: Session) -> web.Response:
+        return self._unpair_page(session, request.query)
+
+    def _unpair_page(
+        self, session: Session, form: Mapping[str, Any], problem: Mapping[str, Any] | None = None
+    ) -> web.Response:
+        node, peer = _text(form, "node"), _text(form, "peer")
+        known = self._observation.snapshot().peers
+        found = next((one for one in known if str(one.node) == node and str(one.peer.id) == peer), None)
+        if found is None:
+            return _html(
+                "notice.html", status=404, title="Not paired", text="There is no such pairing any more.", hint=""
+            )
+        return _html(
+            "unpair.html",
+            status=200 if problem is None else 422,
+            csrf=session.csrf,
+            title=found.peer.title,
+            node=node,
+            peer=peer,
+            problem=problem,
+        )
+
+    async def _unpair(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        command = {"command": "unpair", "peer": _text(form, "peer"), "node": _text(form, "node")}
+        answer = await self._ask(command | ({"forget": True} if _text(form, "forget") else {}))
+        return _see("/?said=unpaired#peers") if answer.get("ok") else self._unpair_page(session, form, _problem(answer))
+
+    async def _try(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
+        try:
+            self._observation.try_now(_text(form, "key"))
+        except UsageError as error:
+            return _html("notice.html", status=422, title="Not tried", text=error.what, hint=error.hint)
+        return _see("/?said=tried")
+
+    async def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._execute(command)
 
 
-def _text(text: str, limit: int) -> str:
-    return escape(for_display(text, limit))
+def summary(facts: Snapshot) -> str:
+    """Return the state of a service in some words."""
+    if facts.service.kind == "bridge":
+        up, all_of = sum(one.up for one in facts.routes), sum(one.links for one in facts.routes)
+        return f"{up} of {all_of} links up" if all_of else "No links yet"
+    connected = sum(one.state is PeerState.CONNECTED for one in facts.peers)
+    if not facts.peers:
+        return "Nothing is paired yet"
+    return f"{connected} of {len(facts.peers) + facts.more_peers} connected"
+
+
+def _texts_of_peer(one: PeerFacts) -> Iterable[str]:
+    peer = one.peer
+    return one.state, peer.title, peer.brand, peer.model_name, peer.type, one.endpoint_name, str(peer.id)
+
+
+def _texts_of_link(one: LinkFacts) -> Iterable[str]:
+    return one.state, one.name, one.device.title, one.manager.title
+
+
+def _fits(wanted: str, *texts: str) -> bool:
+    return not wanted or any(wanted.casefold() in text.casefold() for text in texts)
+
+
+def _text(form: Mapping[str, Any], name: str) -> str:
+    """Return a member of a form as text; empty for none, or for one that is none."""
+    value = form.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _problem(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return why a command failed, for a template."""
+    error = answer.get("error") or {}
+    added = error.get("additional_info") or error.get("label") or ""
+    return {"kind": "", "what": "It failed.", "hint": "", **error, "added": added}
+
+
+def _html(name: str, /, *, status: int = 200, **values: Any) -> web.Response:
+    return web.Response(status=status, text=render(name, **values), content_type="text/html")
+
+
+def _see(address: str) -> web.Response:
+    return web.Response(status=303, headers={hdrs.LOCATION: address})

@@ -17,8 +17,8 @@ from s2connect.errors import MessageRefused
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.web.metrics import Metrics
-from s2connect.web.page import status_page
 from s2connect.web.rows import Row
+from s2connect.web.status_page import status_page
 from tests.bridge.link_fixtures import answer, message
 from tests.bridge.test_bridge_bridge import FileSetup
 from tests.bridge.test_bridge_relay import CEM, NOON, RM, V1, measurement, said

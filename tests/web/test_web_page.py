@@ -21,7 +21,7 @@ from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.plain import connect_plain
 from s2connect.web.metrics import Metrics
-from s2connect.web.page import MAX_ROWS, REFRESH, status_page
+from s2connect.web.status_page import MAX_ROWS, REFRESH, status_page
 from tests.waits import until, within
 
 EVIL = '<img src=x onerror="alert(1)">&\u202e\u200bend'

@@ -13,16 +13,13 @@
     return `${Math.max(0, Math.round(seconds))} s`;
   }
 
-  // `data-age` are seconds since something happened, `data-left` seconds until it will: both as of their arrival.
-  const arrived = new WeakMap();
+  // `data-at` and `data-until` are times in seconds since the epoch, by the clock of the server.
+  let offset = Number(document.body.dataset.now ?? Date.now() / 1000) - Date.now() / 1000;
   function tick() {
-    const now = Date.now();
-    for (const one of document.querySelectorAll("[data-age], [data-left]")) {
-      const text = one.dataset.age ?? one.dataset.left;
-      let known = arrived.get(one);
-      if (!known || known.text !== text) arrived.set(one, (known = { text, at: now }));
-      const passed = (now - known.at) / 1000;
-      const shown = "age" in one.dataset ? span(Number(text) + passed) : left(Number(text) - passed);
+    const now = Date.now() / 1000 + offset;
+    for (const one of document.querySelectorAll("[data-at], [data-until]")) {
+      const passed = now - Number(one.dataset.at ?? one.dataset.until);
+      const shown = one.dataset.until ? left(-passed) : passed < -0.5 ? `in ${span(-passed)}` : `${span(passed)} ago`;
       if (one.textContent !== shown) one.textContent = shown;
     }
   }
@@ -49,7 +46,7 @@
     for (const { name, value } of to.attributes) {
       if (from.getAttribute(name) !== value) from.setAttribute(name, value);
     }
-    if (from.hasAttribute("data-age") || from.hasAttribute("data-left")) return; // the clock writes its text
+    if (from.hasAttribute("data-at") || from.hasAttribute("data-until")) return; // the clock writes its text
     morphChildren(from, to);
   }
 
@@ -80,7 +77,9 @@
 
   const template = document.createElement("template");
   const paused = new Set();
-  function show(parts) {
+  function show({ now, title, parts }) {
+    offset = now - Date.now() / 1000;
+    document.title = `${title} · S2 Connect`;
     for (const [name, html] of Object.entries(parts)) {
       const from = document.getElementById(name);
       if (!from || paused.has(name)) continue;
@@ -109,12 +108,14 @@
     }, 2000);
   }
 
+  const queries = document.querySelectorAll("input[data-query]");
   let source = null;
   let lostTimer = 0;
   function listen() {
     source?.close();
-    const filter = document.getElementById("filter")?.value ?? "";
-    source = new EventSource(filter ? `${live}?filter=${encodeURIComponent(filter)}` : live);
+    const query = new URLSearchParams();
+    for (const one of queries) if (one.value) query.set(one.dataset.query, one.value);
+    source = new EventSource(query.size ? `${live}?${query}` : live);
     source.addEventListener("open", () => {
       clearTimeout(lostTimer);
       lostTimer = 0;
@@ -160,18 +161,19 @@
   });
   window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-  for (const one of document.querySelectorAll("[data-script]")) one.hidden = false;
-  if (!window.isSecureContext) for (const one of document.querySelectorAll("[data-copy]")) one.hidden = true;
+  document.documentElement.classList.add("live");
+  if (navigator.clipboard) document.documentElement.classList.add("copies"); // browsers have none without TLS
   tick();
   setInterval(tick, 1000);
   if (live) {
     said = document.getElementById("summary")?.textContent.trim() ?? "";
-    const filter = document.getElementById("filter");
     let typing = 0;
-    filter?.addEventListener("input", () => {
-      clearTimeout(typing);
-      typing = setTimeout(listen, 400);
-    });
+    for (const one of queries) {
+      one.addEventListener("input", () => {
+        clearTimeout(typing);
+        typing = setTimeout(listen, 400);
+      });
+    }
     listen();
   }
 })();

@@ -1,0 +1,237 @@
+"""The page without scripts: what it says, its forms, and texts of strangers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from s2connect import Role
+from s2connect.web.access import Session
+from s2connect.web.drawing import amount, drawings
+from s2connect.web.facts import Curve, Point
+from s2connect.web.observation import Observation
+from s2connect.web.page import IDS, PARTS, Page, Query
+from s2connect.web.templates import STATIC, environment, render, static_file
+from tests.waits import until, within
+from tests.web.pages import Site, site
+from tests.web.shown import no_command, shown
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00\u2066"
+
+NAMES = [HOSTILE, "\u202e" * 50 + "x" * 10_000, "\x00\x1b]0;x\x07y", "&lt;b&gt;{{ 7 * 7 }}"]
+
+
+class Seen(HTMLParser):
+    """Elements of a page with their attributes, and its forms by action."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.forms: list[tuple[str, dict[str, str]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        of = dict(attrs)
+        self.elements.append((tag, of))
+        if tag == "form":
+            self.forms.append((of["action"] or "", {}))
+        elif tag == "input" and of.get("name"):
+            self.forms[-1][1][of["name"] or ""] = of.get("value") or ""
+
+    def form(self, action: str) -> dict[str, str]:
+        return next(members for found, members in self.forms if found == action)
+
+
+class Visitor:
+    """A browser without scripts."""
+
+    def __init__(self, of: Site, http: aiohttp.ClientSession) -> None:
+        self._base = of.server.url
+        self._http = http
+
+    async def get(self, path: str = "", status: int = 200) -> str:
+        async with self._http.get(self._base + path) as response:
+            assert response.status == status
+            return await response.text()
+
+    async def post(self, path: str, **form: str) -> tuple[int, str]:
+        """Send a form; return the status and the page after redirections."""
+        async with self._http.post(self._base + path, data=form) as response:
+            return response.status, await response.text()
+
+
+@asynccontextmanager
+async def visitor(of: Site) -> AsyncIterator[Visitor]:
+    async with aiohttp.ClientSession() as http:
+        yield Visitor(of, http)
+
+
+@pytest.mark.long
+async def test_two_endpoints_are_paired_and_unpaired_by_forms(tmp_path: Path) -> None:
+    async with (
+        site(tmp_path / "cem", Role.CEM) as cem,
+        site(tmp_path / "rm", Role.RM, user_defined_name="Cellar") as rm,
+        visitor(cem) as person,
+        visitor(rm) as other,
+        within(40),
+    ):
+        text = await person.get()
+        assert "Nothing is paired yet" in text
+        await person.post("code", **Seen(text).form("/code"))
+        text = await person.get()
+        shown = re.search(r'the-code">([^<]+)<', text)
+        assert shown is not None
+        form = Seen(await other.get("pair")).form("/pair")
+        status, text = await other.post("pair", **{**form, "url": cem.pairing_url, "code": "AAAA2222BBBB3"})
+        assert status == 422
+        assert "wrong" in text.lower() or "code" in text
+        assert Seen(text).form("/pair")["url"] == cem.pairing_url, "what was typed is kept"
+        status, text = await other.post("pair", **{**form, "url": cem.pairing_url, "code": shown[1]})
+        assert (status, "Paired." in text) == (200, True)
+        await until(lambda: cem.endpoint.connected() and rm.endpoint.connected())
+        text = await person.get()
+        assert "1 of 1 connected" in text
+        assert "Cellar" in text
+        peer, node = rm.endpoint.node().id, cem.endpoint.node().id
+        text = await person.get(f"unpair?node={node}&peer={peer}")
+        assert "Unpair Cellar?" in text
+        assert await cem.endpoint.pairings(), "a question changes nothing"
+        status, text = await person.post("unpair", **Seen(text).form("/unpair"))
+        assert (status, "Unpaired." in text) == (200, True)
+        assert not await cem.endpoint.pairings()
+        await person.get(f"unpair?node={node}&peer={peer}", status=404)
+
+
+async def test_forms_without_their_token_do_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path / "cem", Role.CEM) as cem, visitor(cem) as person, within(20):
+        for path in ("code", "pair", "pick", "cancel", "unpair", "try"):
+            status, _ = await person.post(path, node=str(cem.endpoint.node().id))
+            assert status == 403, path
+        assert cem.endpoint.node().valid_pairing_code() is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_is_more_than_text_at_any_place_of_the_page(name: str) -> None:
+    session = Session("token", None, 0.0, 0.0)
+    harmless = Seen(_written(shown("Text"), session))
+    page = _written(shown(name), session)
+    check(page, harmless)
+    assert len(page) < 200_000
+
+
+def _written(observation: Observation, session: Session) -> str:
+    values = Page(observation, no_command)._values(Query(), session)
+    return render("page.html", said="", **values)
+
+
+def check(page: str, harmless: Seen) -> None:
+    """No element or attribute is there that is not there with harmless texts, and no character that is not seen."""
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]", page)
+    found = Seen(page)
+    assert [tag for tag, _ in found.elements] == [tag for tag, _ in harmless.elements]
+    assert [of.keys() for _, of in found.elements] == [of.keys() for _, of in harmless.elements]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+async def test_names_of_peers_are_nothing_but_text(tmp_path: Path, name: str) -> None:
+    name = name[:190]  # longer ones are refused where they are set
+    async with (
+        site(tmp_path / "cem", Role.CEM) as cem,
+        site(tmp_path / "rm", Role.RM, user_defined_name=name, brand=name, model_name=name, type=name) as rm,
+        visitor(cem) as person,
+        within(40),
+    ):
+        await rm.endpoint.node().pair(cem.pairing_url, cem.code())
+        await until(cem.endpoint.connected)
+        peer, node = rm.endpoint.node().id, cem.endpoint.node().id
+        for text in (await person.get(), await person.get(f"unpair?node={node}&peer={peer}")):
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]", text)
+            assert not any(key.startswith("on") for _, of in Seen(text).elements for key in of)
+            assert "<img" not in text
+            assert len(text) < 60_000
+
+
+@pytest.mark.long
+async def test_the_stream_sends_the_parts_that_changed(tmp_path: Path) -> None:
+    async with (
+        site(tmp_path / "cem", Role.CEM) as cem,
+        site(tmp_path / "rm", Role.RM, user_defined_name="Cellar") as rm,
+        aiohttp.ClientSession() as http,
+        within(40),
+        http.get(f"{cem.server.url}live") as stream,
+    ):
+
+        async def event() -> dict[str, Any]:
+            while True:
+                block = (await stream.content.readuntil(b"\n\n")).decode()
+                if block.startswith("event: parts\ndata: "):
+                    found: dict[str, Any] = json.loads(block.removeprefix("event: parts\ndata: "))
+                    return found
+
+        first = await event()
+        assert first["title"] == "Nothing is paired yet"
+        assert set(first["parts"]) >= {"summary-part", "peers", "code", "found", "curves", "messages"}
+        await rm.endpoint.node().pair(cem.pairing_url, cem.code())
+        while (then := await event())["title"] != "1 of 1 connected":
+            pass
+        assert "Cellar" in then["parts"]["peers"]
+        assert "curves" not in then["parts"]
+
+
+def test_every_part_has_the_element_that_is_replaced() -> None:
+    for name in PARTS:
+        source, _, _ = environment().loader.get_source(environment(), f"part_{name}.html")  # type: ignore[union-attr]
+        assert f'id="{IDS.get(name, name)}"' in source.partition(">")[0], name
+
+
+def test_nothing_comes_from_elsewhere_and_no_script_is_inline() -> None:
+    folder = Path(environment.__wrapped__.__code__.co_filename).parent / "templates"
+    for file in folder.glob("*.html"):
+        text = file.read_text("utf-8")
+        assert not re.search(r"(src|href|action)=\"(https?:)?//", text), file
+        assert not re.search(r"<script(?! src=\"/static/)|<style|\son\w+=|style=", text), file
+    for name in STATIC:
+        content = static_file(name).decode("utf-8")
+        assert not re.search(r"url\(|@import|https?://", content), name
+
+
+def test_a_problem_of_the_log_in_is_escaped() -> None:
+    text = render("login.html", has_password=True, problem=HOSTILE, retry_after=0)
+    assert "<img" not in text
+    assert "\u202e" not in text
+
+
+# Drawings
+
+
+def curve(*points: tuple[float, float], quantity: str = "ELECTRIC.POWER.L1", key: str = "a") -> Curve:
+    made = tuple(Point(at=at, low=value, high=value, last=value) for at, value in points)
+    return Curve(key=key, title=key, quantity=quantity, unit="W", step=10.0, points=made)
+
+
+def test_a_drawing_has_a_line_for_each_phase_and_says_the_same_in_words() -> None:
+    now = 10_000.0
+    (found,) = drawings([curve((8000, 1000.0), (9990, -250.0)), curve((9000, 5.0), quantity="ELECTRIC.POWER.L2")], now)
+    assert [(line.label, line.now) for line in found.lines] == [("phase L1", "-250 W"), ("phase L2", "5 W")]
+    assert found.sentence == "now phase L1 -250 W, phase L2 5 W; lowest -250 W, highest 1 kW"
+    assert found.table[0] == ("60 min ago", ["", ""])
+    assert found.table[-1] == ("now", ["-250 W", "5 W"])
+    assert found.lines[0].path == "M266.7 0.0H598.3V120.0H600"
+    assert drawings([curve()], now) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 W"), (-0.01, "0 W"), (12.34, "12.3 W"), (1500, "1.5 kW"), (2e6, "2 MW"), (-999.6, "-1000 W")],
+)
+def test_amounts_have_their_unit(value: float, text: str) -> None:
+    assert amount(value, "W") == text
