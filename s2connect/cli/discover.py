@@ -21,10 +21,10 @@ from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import S2ConnectError
-from s2connect.https import PAIRING_PATH
 from s2connect.https.own_addresses import own_addresses
 from s2connect.model.common import Role
 from s2connect.model.text import for_display
+from s2connect.model.url import PAIRING_PATH
 from s2connect.service.objects import rfc3339, to_value
 from s2connect.store.home import Home
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -15,10 +15,10 @@ from s2connect.cli.terminal import ask_person, console, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
-from s2connect.errors import InvalidUrl, NotReachable, UsageError
+from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, UsageError
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
-from s2connect.model.url import BaseUrl
+from s2connect.model.url import BaseUrl, looks_like_code
 from s2connect.pairing.code import PairingCode
 from s2connect.service.control import Control
 from s2connect.service.guided_pairing import GuidedPairing
@@ -48,17 +48,21 @@ async def pair(
     if waiting is not None and not manages:
         raise UsageError("Devices wait at energy managers only, and this is none.")
     async with reach(path, serve=manages and url is None) as reached:
-        dialogue = _Dialogue(steps(reached), code, interactive=interactive)
+        dialogue = Dialogue(steps(reached), code, interactive=interactive)
         if waiting is not None:
             made = await dialogue.pair_waiting(waiting)
         elif url is not None:
             made = await dialogue.pair_url(url)
         else:
-            made = await dialogue.pick()
+            picked = await dialogue.pick()
+            assert isinstance(picked, PairingEntry), "no letter was offered"
+            made = picked
         return made, isinstance(reached, Control)
 
 
-class _Dialogue:
+class Dialogue:
+    """Questions of a pairing. ``code`` is not asked for where it is known."""
+
     def __init__(self, steps: GuidedPairing, code: str | None, *, interactive: bool) -> None:
         self._steps = steps
         self._code = code
@@ -81,15 +85,19 @@ class _Dialogue:
             )
         return await self._pair(None, device)
 
-    async def pick(self) -> PairingEntry:
-        """Let the person pick an endpoint or a waiting device, or type a URL."""
+    async def pick(self, others: Mapping[str, str] | None = None) -> PairingEntry | str:
+        """Let the person pick an endpoint or a waiting device, type a URL, or choose one of the letters ``others``."""
         other = (await self._steps.own_node()).role.other
         own_url = (await self._steps.status()).endpoint.pairing_url
         while True:
             endpoints, devices = await self._look(other, own_url)
-            chosen = await _choose([*endpoints, *devices])
+            for letter, meaning in (others or {}).items():
+                tell(f"{letter}  {meaning}")
+            chosen = await _choose([*endpoints, *devices], others or {})
             if isinstance(chosen, BaseUrl):
                 return await self.pair_url(chosen)
+            if isinstance(chosen, str):
+                return chosen
             if isinstance(chosen, NodeDescription):
                 return await self._pair(None, chosen)
             if chosen is not None:
@@ -158,9 +166,12 @@ class _Dialogue:
             return await _ask_code()
 
 
-async def _choose(offered: list[Candidate]) -> Candidate | BaseUrl | None:
-    """Ask for one of what is offered, or a URL; return None to look again."""
-    while answer := await ask_person("Number, or a pairing URL (Enter looks again): "):
+async def _choose(offered: list[Candidate], letters: Container[str]) -> Candidate | BaseUrl | str | None:
+    """Ask for one of what is offered, a URL or one of ``letters``; return None to look again."""
+    what = "Number, letter, or a pairing URL" if letters else "Number, or a pairing URL"
+    while answer := await ask_person(f"{what} (Enter looks again): "):
+        if answer.lower() in letters:
+            return answer.lower()
         try:
             return _chosen(answer, offered)
         except UsageError as error:
@@ -175,9 +186,10 @@ def _chosen(answer: str, offered: list[Candidate]) -> Candidate | BaseUrl:
             raise UsageError(f"There is no number {number}.")
         return offered[number - 1]
     try:
-        return BaseUrl.from_user(answer)
+        return BaseUrl.of_pairing(answer)
     except InvalidUrl as error:
-        raise UsageError("That is neither a number nor a URL.", hint=error.hint) from None
+        what = error.what if looks_like_code(answer) else "That is neither a number nor a URL."
+        raise UsageError(what, hint=error.hint) from None
 
 
 def _numbered_nodes(nodes: list[NodeDescription], first: int, remark: str = "") -> Iterator[RenderableType]:
@@ -187,9 +199,14 @@ def _numbered_nodes(nodes: list[NodeDescription], first: int, remark: str = "") 
 
 
 async def _ask_code() -> str:
-    """Ask for the code; all of the text in the QR code of ``serve`` is allowed as well."""
-    typed = await ask_person("Pairing code: ")
-    if typed.startswith("https://"):
-        typed = typed.partition(" ")[2]
-    PairingCode.parse(typed)
-    return typed
+    """Ask for the code until it is one; all of the text in the QR code of ``serve`` is allowed as well."""
+    while True:
+        typed = await ask_person("Pairing code: ")
+        if typed.startswith("https://") and len(typed.split()) > 1:
+            typed = typed.split(maxsplit=1)[1]
+        try:
+            PairingCode.parse(typed)
+        except InvalidPairingCode as error:
+            tell(str(error))
+        else:
+            return typed

@@ -112,7 +112,7 @@ def pair(
         )
     elif url is not None and pairing_code is None and len(url.split()) > 1:
         url, pairing_code = url.split(maxsplit=1)  # as the QR code of serve has it
-    target = BaseUrl.from_user(url) if url is not None else None
+    target = BaseUrl.of_pairing(url) if url is not None else None
     Home.open(options.path)  # before the person types a code
     if pairing_code == "-" or (pairing_code is None and not interactive):
         pairing_code = line_from_stdin("the pairing code")

@@ -25,11 +25,10 @@ from s2connect.model.common import (
 from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
-from s2connect.model.url import BaseUrl, host_as_ascii
+from s2connect.model.url import PAIRING_PORT, BaseUrl, host_as_ascii
 from s2connect.transports.mqtt.settings import MqttSettings
 
 CONFIG_FILE = "config.json"
-DEFAULT_PORT = 8443
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 _Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
@@ -104,7 +103,7 @@ class EndpointConfig(BaseModel):
 
     deployment: Deployment = Deployment.LAN
     host: str = Field(default_factory=lambda: default_host())
-    port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
+    port: Annotated[int, Field(ge=0, le=65535)] = PAIRING_PORT
     bind: str | None = None
     name: _Shown | None = None
     logo_url: str | None = None

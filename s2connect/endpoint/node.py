@@ -301,4 +301,4 @@ class Node:
 
 
 def _url(url: BaseUrl | str) -> BaseUrl:
-    return url if isinstance(url, BaseUrl) else BaseUrl.from_user(url)
+    return url if isinstance(url, BaseUrl) else BaseUrl.of_pairing(url)

@@ -11,9 +11,10 @@ from s2connect.endpoint.local_network import LocalNetwork
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
-from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
 from s2connect.https.server import HttpsServer, tls_object
 from s2connect.model.common import Deployment
+from s2connect.model.url import PAIRING_PATH
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
 from s2connect.session.http_server import SessionService

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from s2connect.endpoint.config import EndpointConfig, bracketed
 from s2connect.endpoint.resolver import Resolver
 from s2connect.events import EventHub, Notice, TaskFailed
-from s2connect.https import PAIRING_PATH, SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.proxy import Proxies
-from s2connect.model.url import BaseUrl, WebSocketUrl
+from s2connect.model.url import PAIRING_PATH, BaseUrl, WebSocketUrl
 from s2connect.store.base import Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
 

@@ -3,7 +3,6 @@
 API_VERSIONS = ("v1",)
 """Major versions of the APIs that we serve and speak, best first (VER-01, VER-02)."""
 
-PAIRING_PATH = "/pairing/"
 SESSION_PATH = "/session/"
 WEBSOCKET_PATH = "/session/websocket"
 """Paths of our APIs; peers learn them from our URLs."""

@@ -22,6 +22,14 @@ _log = logging.getLogger(__name__)
 MAX_URL_CHARACTERS = 2048
 """Longest URL that is read from anywhere."""
 
+PAIRING_PATH = "/pairing/"
+"""Path of the pairing API of our servers, and of a pairing URL that a person typed without one."""
+
+PAIRING_PORT = 8443
+"""Port of our servers, and of a pairing URL that a person typed without one."""
+
+_CODE_IN_GROUPS = re.compile(r"(?=\S*\d)(?:\w{1,8}[- ])?[0-9a-z]{4}(?:[- ]?[0-9a-z]{4}){1,4}", re.ASCII | re.IGNORECASE)
+_CODE_IN_CAPITALS = re.compile(r"(?=\S{6})[0-9A-Z]+(?:-[0-9A-Z]{4,})*", re.ASCII)
 _VERSION_SEGMENT = re.compile(r"(?<!/)/v\d+/?$")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
 _AFTER_BRACKET = re.compile(r"\][^:]")
@@ -58,6 +66,13 @@ def is_public_address(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
+def _is_local(host: str) -> bool:
+    """Return whether a host is in the local network: by its name, or an address that is not of the internet."""
+    if address_of(host) is not None:
+        return not is_public_address(host)
+    return host.endswith(".local") or "." not in host
+
+
 def host_as_ascii(host: str) -> str:
     """Return a host name in lower case and, where it is international, as IDNA A-label (HMAC-02).
 
@@ -71,6 +86,17 @@ def host_as_ascii(host: str) -> str:
         return idna.encode(lowered, uts46=True).decode("ascii")
     except idna.IDNAError:
         raise InvalidUrl("The host name of the URL is empty or cannot be written in ASCII.") from None
+
+
+def looks_like_code(text: str) -> bool:
+    """Return whether a person typed a pairing code rather than a URL: groups of four, or capitals, without a dot."""
+    text = text.strip()
+    return bool(_CODE_IN_GROUPS.fullmatch(text) or _CODE_IN_CAPITALS.fullmatch(text))
+
+
+def looks_like_url(text: str) -> bool:
+    """Return whether a person typed a URL rather than a pairing code, in which no such characters are."""
+    return bool(re.search(r"[/:.\[\]]", text))
 
 
 class _Url(str):
@@ -176,6 +202,32 @@ class BaseUrl(_Url):
         if text.lower().startswith("http://"):
             raise InvalidUrl("S2 Connect never uses plain http.", hint="Type the URL with https:// in front.")
         return cls(_VERSION_SEGMENT.sub("/", text))
+
+    @classmethod
+    def of_pairing(cls, text: str) -> Self:
+        """Read a pairing URL that a person typed or pasted. What :meth:`from_user` mends is mended, and more is added.
+
+        Without a path it is that of our servers, as is the port then. A host in the local network without ``https://``
+        gets that port, too. All else is as the other side shows it.
+
+        Raises:
+            InvalidUrl: It cannot be understood, asks for plain HTTP, or is a pairing code.
+        """
+        text = text.strip()
+        if looks_like_code(text):
+            raise InvalidUrl(
+                "That looks like a pairing code, and the pairing URL is needed first.",
+                hint="The other side shows it beside the code; it looks like https://name.local:8443/pairing/.",
+            )
+        if isinstance(address_of(text), ipaddress.IPv6Address):
+            text = f"[{text}]"
+        url = cls.from_user(text)
+        parts = urlsplit(url)
+        authority, path = parts.netloc.rstrip(":"), parts.path
+        typed_bare = "://" not in text and _is_local(url.host)
+        if parts.port is None and (path == "/" or typed_bare):
+            authority = f"{authority}:{PAIRING_PORT}"
+        return cls(f"https://{authority}{PAIRING_PATH if path == '/' else path}")
 
     def operation(self, version: str, name: str) -> str:
         """URL of one operation, e.g. ``…/pairing/v1/requestPairing``."""

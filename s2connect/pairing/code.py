@@ -13,6 +13,7 @@ from s2connect.errors import InvalidPairingCode
 from s2connect.model.alphabet import ALPHABET, MAX_ALIAS_CHARACTERS, in_our_alphabet, with_plain_dashes
 from s2connect.model.common import NodeId
 from s2connect.model.secret import Secret
+from s2connect.model.url import looks_like_url
 
 MIN_DYNAMIC_CHARACTERS = 4
 """TOK-01."""
@@ -115,6 +116,11 @@ class PairingCode:
         standard, ours = _as_standard(text), _as_ours(text)
         if ours is None:
             if standard is None:
+                if looks_like_url(text):
+                    raise InvalidPairingCode(
+                        "That looks like a URL, and the pairing code is needed here.",
+                        hint="The other side shows it beside the URL: letters and digits.",
+                    )
                 raise InvalidPairingCode(_NO_CODE)
             return cls(PairingToken(standard[1]), standard[0])
         token = PairingToken(ours[1])

@@ -98,8 +98,15 @@ class PairingEntry(Entry):
         )
 
 
+class ExchangedMessage(Entry):
+    """A message that its receiver has acknowledged. ``direction`` is ``sent`` or ``received``, seen from here."""
+
+    direction: str
+    type: str
+
+
 class SessionEntry(Entry):
-    """An open session. ``messages`` is the number of those received."""
+    """An open session. ``messages`` counts those received; ``first_message`` is None until one is acknowledged."""
 
     session: str
     node: NodeId
@@ -108,6 +115,7 @@ class SessionEntry(Entry):
     s2_version: str
     since: datetime
     messages: int
+    first_message: ExchangedMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from s2connect.service import commands, events
 from s2connect.service.commands import Command
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
+from s2connect.service.first_message import FirstMessage
 from s2connect.service.objects import ABSENT, NodeEntry, NotFound, OwnNode, PairingEntry, SessionEntry, find_pairing
 from s2connect.service.record import Recorder
 from s2connect.session.answers import ANSWER_WITHIN, Later
@@ -60,6 +61,7 @@ class _OpenSession:
     name: str
     node: Node
     session: Session
+    first: FirstMessage
     messages: int = 0
 
     def facts(self) -> dict[str, Any]:
@@ -74,7 +76,8 @@ class Service:
 
     ``stop`` executes the command of that name; without it a command has opened the endpoint for itself. With
     ``show_codes`` a code is reported with every announced pairing. Messages of the types ``kept``, or
-    :data:`ALL_TYPES`, are answered by the command ``answer``.
+    :data:`ALL_TYPES`, are answered by the command ``answer``. ``drive`` is a program in this process that takes a
+    session until it ends, in place of whoever reads the events.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Service:
         check: Check = Check.RULES,
         recorder: Recorder | None = None,
         kept: Collection[str] = (),
+        drive: Callable[[Session], Awaitable[None]] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._home = home
@@ -98,6 +102,7 @@ class Service:
         self._check = check
         self._recorder = recorder
         self._kept_types = frozenset(kept)
+        self._drive = drive
         self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, NodeDescription] = {}
         self._not_found: NotFound | None = None
@@ -207,10 +212,12 @@ class Service:
             self._named += 1
             name = f"s{self._named}"
             try:
-                opened = _OpenSession(name, node, session)
-                if self._recorder is not None:  # before the session runs for the first time
+                recorded = None
+                if self._recorder is not None:
                     about = (name, node.id, session.role, session.peer)
-                    session.observe(self._recorder.opened(*about, session.info.s2_version))
+                    recorded = self._recorder.opened(*about, session.info.s2_version)
+                opened = _OpenSession(name, node, session, FirstMessage(recorded))
+                session.observe(opened.first)  # before the session runs for the first time
             except Exception:
                 await session.close()  # no program would read it
                 raise
@@ -223,7 +230,9 @@ class Service:
         try:
             async with session:
                 await self._sink.put(events.SessionOpened(**opened.facts()))
-                async for message in session:
+                if self._drive is not None:
+                    await self._drive(session)
+                async for message in session:  # of a session that was driven there is none left
                     opened.messages += 1
                     within = ANSWER_WITHIN if self._kept(message) else ABSENT
                     # A slow reader of our output slows the session down here.
@@ -325,7 +334,7 @@ class Service:
         return PairingEntry.of(pairing)
 
     async def _list_nodes(self, command: commands.Nodes) -> commands.RemoteNodes:
-        endpoint, nodes = await self.endpoint.look_at(BaseUrl.from_user(command.url), address=command.connect_to)
+        endpoint, nodes = await self.endpoint.look_at(BaseUrl.of_pairing(command.url), address=command.connect_to)
         return commands.RemoteNodes(endpoint=endpoint, nodes=list(nodes))
 
     async def _announce_pairing(self, command: commands.Announce) -> None:
@@ -387,7 +396,12 @@ class Service:
             nodes=[OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()],
             pairings=await _entries(await endpoint.pairings(), connected),
             sessions=[
-                SessionEntry(**opened.facts(), since=opened.session.info.since, messages=opened.messages)
+                SessionEntry(
+                    **opened.facts(),
+                    since=opened.session.info.since,
+                    messages=opened.messages,
+                    first_message=opened.first.found,
+                )
                 for opened in self._sessions.values()
             ],
             waiting=list(endpoint.waiting()),

@@ -435,7 +435,7 @@ def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatc
 def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
     offered: list[Candidate] = [endpoint("a"), endpoint("b")]
     assert _chosen("2", offered) is offered[1]
-    assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/"
+    assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/pairing/"
     for wrong in ("0", "3", "9" * 5000, "http://ems.local/"):
         with pytest.raises(UsageError):
             _chosen(wrong, offered)

@@ -175,6 +175,51 @@ def test_what_people_type_is_mended(typed: str, meant: str) -> None:
     assert BaseUrl.from_user(typed) == meant
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("ems.local", "https://ems.local:8443/pairing/"),
+        ("ems.local/", "https://ems.local:8443/pairing/"),
+        ("https://ems.local", "https://ems.local:8443/pairing/"),
+        ("ems.local:9000", "https://ems.local:9000/pairing/"),
+        ("ems.local/pairing", "https://ems.local:8443/pairing/"),
+        ("localhost:443", "https://localhost:443/pairing/"),
+        ("ems.fritz.box", "https://ems.fritz.box:8443/pairing/"),
+        ("192.168.1.7", "https://192.168.1.7:8443/pairing/"),
+        ("192.168.1.7/s2/pairing", "https://192.168.1.7:8443/s2/pairing/"),
+        ("fe80::1", "https://[fe80::1]:8443/pairing/"),
+        ("[fe80::1]:9000", "https://[fe80::1]:9000/pairing/"),
+        # As it stands there: the standard's own port, and another maker's path.
+        ("https://ems.local/pairing/", "https://ems.local/pairing/"),
+        ("https://ems.local:9000/s2/", "https://ems.local:9000/s2/"),
+        ("cloud.example/pairing/v1", "https://cloud.example/pairing/"),
+        ("server", "https://server:8443/pairing/"),
+        ("gateway-2", "https://gateway-2:8443/pairing/"),
+    ],
+)
+def test_what_a_pairing_url_lacks_is_added(typed: str, meant: str) -> None:
+    assert BaseUrl.of_pairing(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["7K4M-9QRT-2XYZ", "7k4m 9qrt 2xyz", "7k4m9qrt2xyz", "A-7K4M-9QRT", "ABCDEFGH", "ABCD-EFGH-JKMN", " 7K4M9QRT\n"],
+)
+def test_a_code_in_place_of_the_url_is_recognised(typed: str) -> None:
+    with pytest.raises(InvalidUrl, match="looks like a pairing code"):
+        BaseUrl.of_pairing(typed)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_pairing_url_or_an_invalid_url(text: str) -> None:
+    try:
+        url = BaseUrl.of_pairing(text)
+    except InvalidUrl:
+        return
+    assert BaseUrl.of_pairing(str(url)) == url
+    assert urlsplit(url).path not in ("", "/")
+
+
 @pytest.mark.rule("VER-05")
 @pytest.mark.parametrize("typed", ["http://ems.local/pairing/", "HTTP://ems.local", " http://ems.local"])
 def test_plain_http_is_refused_with_a_word_on_what_to_do(typed: str) -> None:

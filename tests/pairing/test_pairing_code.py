@@ -183,6 +183,12 @@ def test_a_token_that_a_user_has_chosen_stays_as_it_is() -> None:
         PairingCode.chosen("no_code")
 
 
+@pytest.mark.parametrize("text", ["https://ems.local:8443/pairing/", "ems.local", "localhost:8443", "192.168.1.7"])
+def test_a_url_in_place_of_the_code_is_recognised(text: str) -> None:
+    with pytest.raises(InvalidPairingCode, match="looks like a URL"):
+        PairingCode.parse(text)
+
+
 @pytest.mark.rule("TOK-01")
 @pytest.mark.parametrize("text", ["", "abc", "ab-d", "abcd ", "äbcd", "abc\n", "x" * (MAX_TOKEN_CHARACTERS + 1)])
 def test_tokens_are_at_least_four_letters_or_digits(text: str) -> None:
