@@ -21,7 +21,7 @@ from s2connect._lazy import lazy_names
 if TYPE_CHECKING:
     from s2connect import errors, events
     from s2connect.collector import short_collections
-    from s2connect.endpoint.config import EndpointConfig, NodeConfig
+    from s2connect.endpoint.config import EndpointConfig, NodeConfig, PageSettings
     from s2connect.endpoint.endpoint import Endpoint, create_home, new_certificate_authority, read_config, unpair_all
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.plain_server import PlainServer
@@ -59,6 +59,7 @@ __all__ = [
     "EndpointConfig",
     "NodeConfig",
     "MqttSettings",
+    "PageSettings",
     "Node",
     "PairingCode",
     "Pairing",
@@ -108,7 +109,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "s2connect.endpoint.endpoint": "Endpoint create_home new_certificate_authority read_config unpair_all",
-        "s2connect.endpoint.config": "EndpointConfig NodeConfig",
+        "s2connect.endpoint.config": "EndpointConfig NodeConfig PageSettings",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",
         "s2connect.pairing.code": "PairingCode",

@@ -31,13 +31,14 @@ KINDS: dict[type, str] = {bool: "true, false", int: "whole number", float: "numb
 
 def tables() -> Iterator[tuple[str, str, str, type[BaseModel]]]:
     """Return the tables of both files: file, heading, where it stands, and the model."""
-    from s2connect import EndpointConfig, MqttSettings, NodeConfig
+    from s2connect import EndpointConfig, MqttSettings, NodeConfig, PageSettings
     from s2connect.bridge import config
 
     yield "bridge.toml", "Endpoint", "[endpoint]", config.EndpointSection
     yield "bridge.toml", "Broker", "[mqtt]", MqttSettings
     yield "bridge.toml", "Proxy", "[proxy]", config.ProxySection
-    yield "bridge.toml", "Page and metrics", "[metrics]", config.MetricsSection
+    yield "bridge.toml", "Page", "[page]", PageSettings
+    yield "bridge.toml", "Metrics", "[metrics]", config.MetricsSection
     yield "bridge.toml", "Route", "[[route]]", config.RouteSection
     for place, models in (("devices", config.Devices), ("manager", config.Manager)):
         for model in typing.get_args(models):
@@ -51,6 +52,7 @@ def tables() -> Iterator[tuple[str, str, str, type[BaseModel]]]:
     yield "config.json", "Endpoint of a home", "(top)", EndpointConfig
     yield "config.json", "Each node", "nodes", NodeConfig
     yield "config.json", "Broker of a home", "mqtt", MqttSettings
+    yield "config.json", "Page of a home", "page", PageSettings
 
 
 def page() -> str:

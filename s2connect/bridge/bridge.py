@@ -257,7 +257,7 @@ class Bridge:
             done = Reloaded()
             self.failed.clear()
             old = self.config
-            tables = ("home", "endpoint", "mqtt", "proxy", "metrics")
+            tables = ("home", "endpoint", "mqtt", "proxy", "metrics", "page")
             done.restart.extend(table for table in tables if getattr(old, table) != getattr(config, table))
             if any(map(_is_node, config.routes)) and not any(map(_is_node, old.routes)):
                 done.restart.append("endpoint")

@@ -11,7 +11,17 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from s2connect import Check, Deployment, EndpointConfig, MqttSettings, NodeDescription, NodeId, Role, for_display
+from s2connect import (
+    Check,
+    Deployment,
+    EndpointConfig,
+    MqttSettings,
+    NodeDescription,
+    NodeId,
+    PageSettings,
+    Role,
+    for_display,
+)
 from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.messages import BETA, DEFAULT_S2_VERSION
 from s2connect.session import DEFAULT_LIMITS
@@ -296,4 +306,5 @@ class BridgeConfig:
     mqtt: MqttSettings | None
     proxy: ProxySection
     metrics: MetricsSection | None
+    page: PageSettings
     routes: tuple[RouteConfig, ...]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import MqttSettings, for_display
+from s2connect import MqttSettings, PageSettings, for_display
 from s2connect.bridge.config import (
     BridgeConfig,
     Devices,
@@ -96,7 +96,7 @@ def _syntax(message: str, text: str) -> Problem:
 class _Reader:
     """Reader of one file, which collects all its mistakes."""
 
-    _TABLES: ClassVar = ("home", "endpoint", "mqtt", "proxy", "metrics", "route")
+    _TABLES: ClassVar = ("home", "endpoint", "mqtt", "proxy", "metrics", "page", "route")
 
     def __init__(self, file: Path, text: str, data: dict[str, Any]) -> None:
         self.problems = Problems(text)
@@ -116,9 +116,10 @@ class _Reader:
         mqtt = self._section(MqttSettings, ("mqtt",), data["mqtt"]) if "mqtt" in data else None
         proxy = self._section(ProxySection, ("proxy",), data.get("proxy", {}))
         metrics = self._section(MetricsSection, ("metrics",), data["metrics"]) if "metrics" in data else None
+        page = self._section(PageSettings, ("page",), data.get("page", {}))
         routes = tuple(self._routes(data.get("route")))
         check(self.problems, self._read)
-        if endpoint is None or proxy is None or not isinstance(home, str):
+        if endpoint is None or proxy is None or page is None or not isinstance(home, str):
             return None
         return BridgeConfig(
             file=self._file,
@@ -127,6 +128,7 @@ class _Reader:
             mqtt=mqtt,
             proxy=proxy,
             metrics=metrics,
+            page=page,
             routes=routes,
         )
 

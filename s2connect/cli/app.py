@@ -16,6 +16,7 @@ from s2connect.cli import (
     bridge_commands,
     diagnostics_commands,
     discover_commands,
+    page_commands,
     pairing_commands,
     registry_commands,
     service_commands,
@@ -162,6 +163,7 @@ register(
     diagnostics_commands.explain,
     panel="Look and mend",
 )
+app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
 app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")
 app.add_typer(simulate_commands.app, name="simulate", rich_help_panel="Try it out")

@@ -28,7 +28,8 @@ class BridgeText(ServiceText):
                     f"  {r['name']}: {r['devices']['type']} -> {r['manager']['type']}, {len(r['links'])} links"
                     for r in event.status["routes"]
                 ]
-                return "\n".join(["The bridge is running. Stop it with Ctrl-C.", *routes])
+                page = [f"  Page for browsers: {event.page}"] if event.page is not None else []
+                return "\n".join(["The bridge is running. Stop it with Ctrl-C.", *routes, *page])
             case events.LinkChanged():
                 why = f" ({for_display(event.reason, 300)})" if event.reason else ""
                 return f"{clock(event.time)}  {for_display(event.link, 120)}: {event.state}{why}"

@@ -46,6 +46,25 @@ def serve(
             help="With --json: messages of this type, or all, are answered by the command answer. Can be repeated.",
         ),
     ] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page",
+            help="The page for browsers; with --json there is none unless asked for.",
+            show_default=False,
+        ),
+    ] = None,
+    page_bind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of the page; default 127.0.0.1, this machine only. Others: * or an address, with log-in.",
+        ),
+    ] = None,
+    page_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the page; default 8480, or a free one if that is taken."),
+    ] = None,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
 
@@ -60,7 +79,13 @@ def serve(
         raise UsageError("--answer needs --json, for a program that answers.")
     form = json_form if as_json else ServiceText(qr=qr)
     kept = answer or ()
-    work = run_service(options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept)
+    if page is False and (page_bind is not None or page_port is not None):
+        raise UsageError("--no-page does not go with --page-bind and --page-port.")
+    given = {"enabled": page, "bind": page_bind, "port": page_port}
+    shown = {name: value for name, value in given.items() if value is not None}
+    work = run_service(
+        options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept, page=shown
+    )
     return run_work(work, loop=loop)
 
 

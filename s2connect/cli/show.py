@@ -107,6 +107,7 @@ class ServiceText:
                         "The service is running. Stop it with Ctrl-C.",
                         *(f"  {ROLES[n.role]} {n.alias or ''} {n.id}".rstrip() for n in event.nodes),
                         *(textwrap.wrap(_NO_SERVER, self._width) if self._pairing_url is None else []),
+                        *([f"  Page for browsers: {event.page}"] if event.page is not None else []),
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )

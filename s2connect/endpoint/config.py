@@ -69,6 +69,23 @@ class NodeConfig(BaseModel):
         return LocalNode(description, self.alias, self.communication_protocols, self.s2_versions)
 
 
+class PageSettings(BaseModel):
+    """The page of `serve` and `bridge run`. At an address of loopback only this machine reaches it.
+
+    Attributes:
+        enabled: Whether there is a page.
+        bind: Address to listen on; ``*`` is every address. Beyond loopback it is served over the endpoint's TLS, to
+            those who log in, from local networks.
+        port: TCP port; 0 is any free one. Without it, it is 8480, or any free one where that is taken.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+
+    enabled: bool = True
+    bind: Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
 class EndpointConfig(BaseModel):
     """Settings of an endpoint.
 
@@ -97,6 +114,7 @@ class EndpointConfig(BaseModel):
             connect into its own network, and learns from the errors what is there. A LAN endpoint does not need it.
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
+        page: The page of the service; None for that of `serve` without ``--json``, on loopback.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -119,6 +137,7 @@ class EndpointConfig(BaseModel):
     mqtt: MqttSettings | None = None
     proxy: str | None = None
     proxy_exceptions: tuple[str, ...] = ()
+    page: PageSettings | None = None
 
     @field_validator("proxy")
     @classmethod

@@ -352,6 +352,11 @@ class Endpoint:
         """Time at which the certificate expires that is served now."""
         return self._tls.identity.not_valid_after
 
+    @property
+    def tls(self) -> ServerContext:
+        """TLS side of its server, with the certificate that is in force; for further servers of the same program."""
+        return self._tls
+
     def events(self) -> EventStream:
         """Return the stream of the events from now on."""
         return self._state.events.follow()

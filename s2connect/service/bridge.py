@@ -126,6 +126,11 @@ async def run_bridge(
                 await stack.enter_async_context(Metrics(bridge, config.metrics.port))
             service = BridgeService(bridge, process.output, process.stop, notifier, show_codes=show_codes)
             home = await asyncio.to_thread(Home.open, config.home)
+            if config.page.enabled:
+                from s2connect.service.page import is_installed, page_of
+
+                if is_installed() or config.page.model_fields_set:
+                    await stack.enter_async_context(page_of(service, home, config.page, bridge))
             await stack.enter_async_context(control_socket(home, service.answer))
             stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
             failures = bridge.endpoint.supervisor.failures
@@ -133,7 +138,9 @@ async def run_bridge(
             background.keep(lambda: changes.write(process.output), "changes")
             background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
             process.follow(service, sessions=False)
-            await process.output.put(events.BridgeReady(status=bridge.status()))
+            await process.output.put(
+                events.BridgeReady(status=bridge.status(), page=service.page.url if service.page else None)
+            )
             notifier.ready(summary(bridge))
             await process.stop.wait()
             notifier.stopping()

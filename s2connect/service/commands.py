@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
@@ -89,6 +90,20 @@ class ReloadResult(Entry):
     """Result of ``reload``: names of routes, what became of them, and sections that need a restart."""
 
     reloaded: dict[str, Any]
+
+
+class PageStatus(Entry):
+    """State of the page of the service. ``url`` is None if it has none."""
+
+    url: str | None
+    has_password: bool
+
+
+class PageLinkIssued(Entry):
+    """A one-time link to the page."""
+
+    url: str
+    expires_at: datetime
 
 
 class Command(Entry, Generic[_Result]):
@@ -197,6 +212,20 @@ class ShowBridge(Command[BridgeStatus], name="bridge"):
 
 class ReloadBridge(Command[ReloadResult], name="reload"):
     """Have a bridge read its file again."""
+
+
+class ShowPage(Command[PageStatus], name="page"):
+    """Return the state of the page."""
+
+
+class PageLink(Command[PageLinkIssued], name="page_link"):
+    """Issue a one-time link to the page."""
+
+
+class SetPagePassword(Command[None], name="page_password"):
+    """Set the password of the page or, without one, remove it. All who are logged in are logged out."""
+
+    password: _Text | None = field(default=None, repr=False)
 
 
 @cache

@@ -42,6 +42,7 @@ class Ready(Event, name="ready"):
     pairing_url: str | None
     session_url: str | None
     nodes: list[NodeEntry]
+    page: str | None = None
 
 
 class CodeIssued(Event, name="pairing_code"):
@@ -172,9 +173,10 @@ class BridgeReady(Event, name="bridge_ready"):
     """The bridge is running."""
 
     status: dict[str, Any]
+    page: str | None = None
 
     def _members(self) -> dict[str, Any]:
-        return self.status
+        return {**self.status, "page": self.page}
 
 
 class LinkChanged(Event, name="link"):

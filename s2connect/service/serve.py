@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from s2connect import Endpoint
+from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
+from s2connect.endpoint.config import checked
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
@@ -113,11 +115,13 @@ async def serve(
     check: Check,
     record: Path | None = None,
     kept: Collection[str] = (),
+    page: Mapping[str, Any] | None = None,
 ) -> ExitCode:
     """Run the service of a state directory until it is stopped.
 
     With ``commands`` it reads those from standard input, and stops at its end; with ``codes`` it issues a code for
-    every node at the start. Messages of the types ``kept`` are answered by the command ``answer``.
+    every node at the start. Messages of the types ``kept`` are answered by the command ``answer``. ``page`` has
+    settings of the page that come before those of the state directory.
     """
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None
@@ -126,13 +130,32 @@ async def serve(
             service = Service(
                 endpoint, path, output, stop=stop, show_codes=not commands, check=check, recorder=recorder, kept=kept
             )
-            async with control_socket(await asyncio.to_thread(Home.open, path), service.answer):
+            home = await asyncio.to_thread(Home.open, path)
+            async with contextlib.AsyncExitStack() as stack:
+                await _open_page(service, home, stack, page or {}, commands=commands)
+                await stack.enter_async_context(control_socket(home, service.answer))
                 await output.put(service.ready())
                 process.follow(service)
                 if codes:
                     await service.issue_codes()
                 await _until_stopped(service, process, commands=commands)
     return process.stop.code
+
+
+async def _open_page(
+    service: Service, home: Home, stack: contextlib.AsyncExitStack, given: Mapping[str, Any], *, commands: bool
+) -> None:
+    """Open the page, unless it is switched off. A sidecar has one only where that is asked for."""
+    kept = service.endpoint.config.page
+    known = {} if kept is None else kept.model_dump()
+    settings = checked(lambda: PageSettings.model_validate({**known, **given}), "the page")
+    asked_for = bool(given) or kept is not None
+    if not settings.enabled or (commands and not asked_for):
+        return
+    from s2connect.service.page import is_installed, page_of
+
+    if asked_for or is_installed():
+        await stack.enter_async_context(page_of(service, home, settings))
 
 
 async def _until_stopped(service: Service, process: Process, *, commands: bool) -> None:

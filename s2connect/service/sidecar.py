@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session
@@ -37,6 +37,11 @@ from s2connect.service.record import Recorder
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
+from s2connect.web.access import LINK_LIFETIME
+from s2connect.web.password import read_password, store_password
+
+if TYPE_CHECKING:
+    from s2connect.web.server import PageServer
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +112,7 @@ class Service:
         self._devices: dict[NodeId, NodeDescription] = {}
         self._not_found: NotFound | None = None
         self._events = endpoint.events()
+        self.page: PageServer | None = None
         self._sessions: dict[str, _OpenSession] = {}
         self._named = 0
         self._supervisor = Supervisor("s2connect-cli", endpoint.supervisor.failures)
@@ -121,6 +127,9 @@ class Service:
             commands.Unpair: self._unpair,
             commands.Status: self._status,
             commands.Stop: self._stop_service,
+            commands.ShowPage: self._show_page,
+            commands.PageLink: self._issue_page_link,
+            commands.SetPagePassword: self._set_page_password,
         }
 
     # Events
@@ -149,6 +158,7 @@ class Service:
             pairing_url=self._url(endpoint.pairing_url),
             session_url=self._url(endpoint.session_url),
             nodes=[NodeEntry(node.id, node.role, node.alias) for node in endpoint.nodes.values()],
+            page=self.page.url if self.page is not None else None,
         )
 
     async def issue_codes(self) -> None:
@@ -423,6 +433,26 @@ class Service:
         if self._stop is None:
             raise no_service("No service is running.")
         self._stop()
+
+    async def _show_page(self, command: commands.ShowPage) -> commands.PageStatus:
+        if self.page is not None:
+            return commands.PageStatus(url=self.page.url, has_password=self.page.has_password)
+        password = await asyncio.to_thread(lambda: read_password(Home.open(self._home)))
+        return commands.PageStatus(url=None, has_password=password is not None)
+
+    async def _issue_page_link(self, command: commands.PageLink) -> commands.PageLinkIssued:
+        if self.page is None and not self._running:
+            raise no_service("A link to the page needs the running service.")
+        if self.page is None:
+            raise UsageError("The service runs without its page.", hint="Start it with --page.")
+        expires = datetime.now(UTC) + timedelta(seconds=LINK_LIFETIME)
+        return commands.PageLinkIssued(url=self.page.issue_link(), expires_at=expires)
+
+    async def _set_page_password(self, command: commands.SetPagePassword) -> None:
+        if self.page is not None:
+            await self.page.set_password(command.password)
+        else:
+            await asyncio.to_thread(lambda: store_password(Home.open(self._home), command.password))
 
     def _node(self, name: str | None) -> Node:
         if name is None:

@@ -27,7 +27,6 @@ from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.web.access import (
     LIFETIME,
-    SALT_BYTES,
     TOKEN_BYTES,
     LogIn,
     LogInLimiter,
@@ -39,6 +38,7 @@ from s2connect.web.access import (
     may_read,
 )
 from s2connect.web.local_user import own_user, user_of
+from s2connect.web.password import monitoring_token, read_password, store_password
 from s2connect.web.templates import STATIC, render, static_file
 
 _log = logging.getLogger(__name__)
@@ -66,9 +66,6 @@ FORM_TOKEN: Final = "csrf"
 
 FORM_TOKEN_HEADER: Final = "X-CSRF-Token"
 """Header that may hold it instead."""
-
-PASSWORD_FILE: Final = "page-password.json"
-METRICS_TOKEN_FILE: Final = "page-metrics-token"
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -144,7 +141,7 @@ class PageServer(HttpsServer):
         self._sessions = Sessions()
         self._log_ins = LogInLimiter()
         self._password: PasswordHash | None = None
-        self._metrics_token = ""
+        self._monitoring_token = ""
         self._verified: dict[LogIn, tuple[str, asyncio.Future[bool | None]]] = {}
         self._pause: asyncio.TimerHandle | None = None
         self._users: weakref.WeakKeyDictionary[asyncio.BaseTransport, int | None] = weakref.WeakKeyDictionary()
@@ -164,8 +161,11 @@ class PageServer(HttpsServer):
         await super().start()
 
     def _load(self) -> None:
-        if self._home is not None and (kept := self._home.read(PASSWORD_FILE)) is not None:
-            self._password = PasswordHash.from_json(kept) if kept.strip() else None
+        if self._home is None:
+            return
+        self._password = read_password(self._home)
+        if not self.is_local:
+            self._monitoring_token = monitoring_token(self._home)
 
     async def close(self) -> None:
         if self._pause is not None:
@@ -203,16 +203,9 @@ class PageServer(HttpsServer):
             UsageError: It is too short or too long.
             StorageError: It cannot be stored; nothing is changed.
         """
-        kept = await asyncio.to_thread(self._store, password)
-        self._password = kept
+        self._password = await asyncio.to_thread(store_password, self._home, password)
         self._links.clear()
         self._sessions.end_all()
-
-    def _store(self, password: str | None) -> PasswordHash | None:
-        made = None if password is None else PasswordHash.of(password, secrets.token_bytes(SALT_BYTES))
-        if self._home is not None:
-            self._home.write_private(PASSWORD_FILE, made.to_json() if made is not None else b"\n")
-        return made
 
     # What is served
 
@@ -348,7 +341,7 @@ class PageServer(HttpsServer):
 
     def _may_monitor(self, request: web.Request) -> bool:
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        known = self._metrics_token
+        known = self._monitoring_token
         return (
             bool(known) and scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), known.encode())
         )

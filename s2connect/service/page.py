@@ -1,0 +1,97 @@
+"""The page of a running service: its server, what it shows, and the commands that it executes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from s2connect import PageSettings
+from s2connect.bridge.bridge import Bridge
+from s2connect.errors import ConfigurationError
+from s2connect.service.control import as_line
+from s2connect.service.sidecar import Service
+from s2connect.store.home import Home
+from s2connect.web.access import Session
+from s2connect.web.observation import Observation
+from s2connect.web.server import DEFAULT_PORT, PageServer
+from s2connect.web.templates import render
+
+Execute = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+"""Executes a command of the sidecar contract, given as its object, and returns the event ``result`` as an object."""
+
+
+def is_installed() -> bool:
+    """Return whether the packages of the page are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("jinja2", "segno"))
+
+
+@contextlib.asynccontextmanager
+async def page_of(
+    service: Service, home: Home, settings: PageSettings, bridge: Bridge | None = None
+) -> AsyncIterator[None]:
+    """Serve the page of a service until the context ends, as ``page`` of the service.
+
+    Raises:
+        ConfigurationError: The extra ``web`` is not installed, or address or port cannot be used.
+        StorageError: The password of the page cannot be read.
+    """
+    if not is_installed():
+        raise ConfigurationError("The page needs the packages of the extra web.", hint="pip install 's2connect[web]'")
+    endpoint = service.endpoint
+    observation = Observation(endpoint, bridge)
+    endpoint.supervisor.keep(observation.run, "observation")
+
+    async def started(port: int) -> PageServer:
+        server = PageServer(
+            supervisor=endpoint.supervisor,
+            bind=settings.bind,
+            port=port,
+            tls=endpoint.tls,
+            host=endpoint.config.host,
+            home=home,
+        )
+        _fill(server, observation, _executor(service))
+        await server.start()
+        return server
+
+    try:
+        server = await started(DEFAULT_PORT if settings.port is None else settings.port)
+    except ConfigurationError as error:
+        taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+        if settings.port is not None or not taken:
+            raise
+        server = await started(0)  # another service of this machine has it
+    try:
+        service.page = server
+        yield
+    finally:
+        service.page = None
+        await server.close()
+
+
+def _fill(server: PageServer, observation: Observation, execute: Execute) -> None:
+    """Add everything that the page shows and does."""
+
+    async def front(request: web.Request, session: Session) -> web.Response:
+        peers = observation.snapshot().peers
+        text = f"{len(peers)} paired."
+        return web.Response(
+            text=render("notice.html", title="S2 Connect", text=text, hint=""), content_type="text/html"
+        )
+
+    server.add_page("/", front)
+
+
+def _executor(service: Service) -> Execute:
+    async def execute(command: Mapping[str, Any]) -> dict[str, Any]:
+        result = await service.answer(as_line(dict(command)))
+        written: dict[str, Any] = json.loads(as_line(result.to_object()))
+        return written
+
+    return execute
