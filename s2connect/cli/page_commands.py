@@ -11,6 +11,7 @@ import typer
 
 from s2connect.cli.terminal import (
     Options,
+    clock,
     console,
     examples,
     interruptible,
@@ -58,7 +59,7 @@ def link(
     qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show it as QR code, too, on a terminal.")] = True,
 ) -> None:
     """Print a link that lets one browser in, once, within ten minutes."""
-    from s2connect.cli.show import QR_COLOURS, clock, qr_code
+    from s2connect.cli.codes import QR_COLOURS, qr_code
     from s2connect.service.commands import PageLink
 
     issued = options.ask(PageLink())
@@ -71,9 +72,7 @@ def link(
         console().print(drawn, style=QR_COLOURS)
 
 
-@with_options(
-    "s2connect page password", "s2connect page password --password-stdin < file", "s2connect page password --remove"
-)
+@with_options("s2connect page password", "s2connect page password --password-stdin", "s2connect page password --remove")
 def password(
     options: Options,
     from_stdin: Annotated[

@@ -6,10 +6,8 @@ import contextlib
 import errno
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
-
-from aiohttp import web
 
 from s2connect import PageSettings
 from s2connect.bridge.bridge import Bridge
@@ -17,13 +15,9 @@ from s2connect.errors import ConfigurationError
 from s2connect.service.control import as_line
 from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
-from s2connect.web.access import Session
 from s2connect.web.observation import Observation
+from s2connect.web.page import Execute, Page
 from s2connect.web.server import DEFAULT_PORT, PageServer
-from s2connect.web.templates import render
-
-Execute = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
-"""Executes a command of the sidecar contract, given as its object, and returns the event ``result`` as an object."""
 
 
 def is_installed() -> bool:
@@ -46,6 +40,7 @@ async def page_of(
     endpoint = service.endpoint
     observation = Observation(endpoint, bridge)
     endpoint.supervisor.keep(observation.run, "observation")
+    page = Page(observation, _executor(service))
 
     async def started(port: int) -> PageServer:
         server = PageServer(
@@ -56,7 +51,7 @@ async def page_of(
             host=endpoint.config.host,
             home=home,
         )
-        _fill(server, observation, _executor(service))
+        page.install(server)
         await server.start()
         return server
 
@@ -73,19 +68,6 @@ async def page_of(
     finally:
         service.page = None
         await server.close()
-
-
-def _fill(server: PageServer, observation: Observation, execute: Execute) -> None:
-    """Add everything that the page shows and does."""
-
-    async def front(request: web.Request, session: Session) -> web.Response:
-        peers = observation.snapshot().peers
-        text = f"{len(peers)} paired."
-        return web.Response(
-            text=render("notice.html", title="S2 Connect", text=text, hint=""), content_type="text/html"
-        )
-
-    server.add_page("/", front)
 
 
 def _executor(service: Service) -> Execute:

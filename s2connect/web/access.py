@@ -156,6 +156,7 @@ class Session:
     Attributes:
         csrf: Token that every form and action of the session carries (against cross-site requests).
         user: Number of the user of this machine to whom it is bound; None over the network, or if it is not known.
+        can_log_out: False for that of the user of the service, who is known without a log-in.
         ended: True from its end on; every function in ``on_end`` is called then.
     """
 
@@ -163,6 +164,7 @@ class Session:
     user: int | None
     begun: float
     used: float
+    can_log_out: bool = True
     ended: bool = False
     on_end: set[Callable[[], None]] = field(default_factory=set)
 

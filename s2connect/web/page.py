@@ -187,7 +187,7 @@ class Page:
             "drawings": drawn[:MAX_DRAWINGS],
             "more_drawings": max(0, len(drawn) - MAX_DRAWINGS),
             "seen": self._seen(query.filter),
-            "logout": session.user is None,
+            "logout": session.can_log_out,
         }
 
     def _seen(self, wanted: str) -> list[Seen]:

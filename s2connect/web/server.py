@@ -145,7 +145,7 @@ class PageServer(HttpsServer):
         self._verified: dict[LogIn, tuple[str, asyncio.Future[bool | None]]] = {}
         self._pause: asyncio.TimerHandle | None = None
         self._users: weakref.WeakKeyDictionary[asyncio.BaseTransport, int | None] = weakref.WeakKeyDictionary()
-        self._own = Session(secrets.token_urlsafe(TOKEN_BYTES), own_user(), 0.0, 0.0)
+        self._own = Session(secrets.token_urlsafe(TOKEN_BYTES), own_user(), 0.0, 0.0, can_log_out=False)
         self._streams: dict[asyncio.Task[Any], Session] = {}
         self._near: tuple[float, frozenset[Any]] = (-1e9, frozenset())
         self._app.router.add_get(LOG_IN, self._open(self._show_log_in))

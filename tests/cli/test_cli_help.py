@@ -47,7 +47,7 @@ def test_every_help_text_ends_with_examples_that_the_command_accepts(path: tuple
         assert tuple(words[: len(path)]) == path
         assert len(line) <= 75, "80 columns would break it in two"
         context, found = ROOT.make_context(program, list(words)), ROOT
-        while hasattr(found, "commands"):
+        while hasattr(found, "commands") and (words or not found.invoke_without_command):
             name, found, words = found.resolve_command(context, words)
             context = found.make_context(name, list(words), parent=context)  # raises for what it does not know
 
