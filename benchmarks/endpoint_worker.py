@@ -29,7 +29,7 @@ from benchmarks.samples import SMALL
 from benchmarks.watch import Watch
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
-from s2connect.endpoint.endpoint import DATABASE, SECRETS, Endpoint, create_home
+from s2connect.endpoint.endpoint import Endpoint, create_home
 from s2connect.endpoint.node import Node
 from s2connect.model.common import Deployment, EndpointDescription, NodeId, Role
 from s2connect.model.roles import CommunicationRole
@@ -38,6 +38,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey, Pin
+from s2connect.store.restoring import DATABASE, SECRETS
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
 from s2connect.transports.tls_buffer import use_small_tls_buffers

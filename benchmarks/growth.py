@@ -266,7 +266,7 @@ async def main() -> None:
         await answer_questions({"points": [point._asdict() for point in found]}, _nothing)
     else:
         from benchmarks.endpoint_worker import make_home, managers
-        from s2connect.endpoint.endpoint import DATABASE, SECRETS
+        from s2connect.store.restoring import DATABASE, SECRETS
 
         home, nodes = Path(task["home"]), managers(1)
         await asyncio.to_thread(make_home, home, nodes)

@@ -42,6 +42,8 @@ a peer: peers get the enumerated reasons of the standard.
         │   └── PairingsLost
         ├── InsecurePermissions
         ├── HomeInUse
+        ├── HomeMoved
+        ├── BackupRefused
         └── NotInitialised
 """
 
@@ -343,6 +345,24 @@ class InsecurePermissions(StorageError):
 
 class HomeInUse(StorageError):
     """Another process works with this state directory."""
+
+
+class HomeMoved(StorageError):
+    """The state directory was sealed by `s2connect move`: the endpoint goes on elsewhere."""
+
+    default_hint = "Is the file lost, and the endpoint running nowhere else? `s2connect move --undo` opens it again."
+
+
+class BackupRefused(StorageError):
+    """A file of a backup cannot be used, or not be made.
+
+    Attributes:
+        reason: ``no_backup``, ``version``, ``cost``, ``passphrase``, ``damaged``, ``contents`` or ``too_large``.
+    """
+
+    def __init__(self, what: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.reason = reason
 
 
 class NotInitialised(StorageError):

@@ -13,6 +13,7 @@ import typer
 
 from s2connect import __version__
 from s2connect.cli import (
+    backup_commands,
     bridge_commands,
     diagnostics_commands,
     discover_commands,
@@ -164,6 +165,7 @@ register(
     panel="Look and mend",
 )
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
+register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
 app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")
 app.add_typer(simulate_commands.app, name="simulate", rich_help_panel="Try it out")

@@ -19,8 +19,7 @@ from s2connect import EndpointConfig
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, passes
 from s2connect.diagnostics.probes import run_in_thread
 from s2connect.endpoint.certificate import CA_KEY, load_ca
-from s2connect.endpoint.endpoint import DATABASE as DATABASE_FILE
-from s2connect.endpoint.endpoint import SECRETS, read_config
+from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import connect
@@ -28,8 +27,10 @@ from s2connect.store.base import MAX_VAULT_BYTES, Pairing
 from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryVault
+from s2connect.store.restoring import DATABASE as DATABASE_FILE
+from s2connect.store.restoring import SECRETS
 from s2connect.store.sqlite import SqliteStore
-from s2connect.store.vault import KeyringVault
+from s2connect.store.vault import KeyringVault, keyring_service
 
 SET_UP = Check(Layer.STORE, "set_up")
 PERMISSIONS = Check(Layer.STORE, "permissions")
@@ -99,6 +100,9 @@ async def check_home(path: Path, found: Findings) -> ExaminedEndpoint | None:
             found.append(SETTINGS.error(error))
         what = "The endpoint could not be checked any further."
         found.append(ENDPOINT.warn(what, "Mend the line above, then run this again."))
+        return None
+    if (moved := await asyncio.to_thread(home.moved)) is not None:
+        found.append(SET_UP.warn(moved.what, moved.hint))
         return None
     endpoint = ExaminedEndpoint(home, config)
     found.append(await _check_status(endpoint))
@@ -283,5 +287,5 @@ def _read_files(home: Home) -> tuple[str, bytes | None]:
 
 
 def _read_keyring(home: Home) -> tuple[str, bytes | None]:
-    vault = KeyringVault(f"s2connect:{(home.path / SECRETS).resolve()}")
+    vault = KeyringVault(keyring_service(home.path / SECRETS))
     return "The vault (keyring) can be read.", vault.get(CA_KEY)

@@ -35,6 +35,7 @@ from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryStore, MemoryVault
+from s2connect.store.restoring import DATABASE, SECRETS
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
 from s2connect.transports.base import Transport, installed_transport
@@ -43,9 +44,11 @@ from s2connect.transports.websocket import WebSocketTransport
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
+    from s2connect.endpoint.backup import Backup
     from s2connect.endpoint.certificate import CertificateManager
     from s2connect.endpoint.local_network import LocalNetwork
     from s2connect.endpoint.server import Server
+    from s2connect.store.backup_file import Passphrase
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -55,9 +58,6 @@ RENEWAL_CHECK = 30.0
 
 RENEWAL_PAUSE = 6 * 3600.0
 """Seconds before renewal is retried after an attempt that gave no better leaf."""
-
-DATABASE = "state.sqlite"
-SECRETS = "secrets"
 
 
 class Endpoint:
@@ -410,6 +410,19 @@ class Endpoint:
         self._on_session = on_session
         for connections in self._connections.values():
             connections.on_session = on_session
+
+    async def backup(self, passphrase: Passphrase) -> Backup:
+        """Return a backup of the state directory in this moment; sessions go on.
+
+        Raises:
+            UsageError: The endpoint is in memory only.
+            StorageError: Something could not be read, or is larger than a backup can be.
+        """
+        from s2connect.endpoint.backup import take
+
+        if self._home is None or not isinstance(self._state.store, SqliteStore):
+            raise UsageError("This endpoint has no state directory.")
+        return await take(self._home, self.config, self._state.vault, self._state.store, passphrase)
 
     # The local network
 

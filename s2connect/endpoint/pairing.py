@@ -56,12 +56,12 @@ class PairingManager:
         """Give a node a static code, which survives restarts."""
         chosen = token_of(token)
         code = self.issue_code(local, chosen)
-        await asyncio.to_thread(self._state.vault.put, _static_name(local.id), chosen.reveal().encode("ascii"))
+        await asyncio.to_thread(self._state.vault.put, static_name(local.id), chosen.reveal().encode("ascii"))
         return code
 
     async def restore_static_code(self, local: LocalNode) -> None:
         """Issue the static code of a node again after a start, if it has one; StorageError if it cannot be read."""
-        token = await asyncio.to_thread(self._state.vault.get, _static_name(local.id))
+        token = await asyncio.to_thread(self._state.vault.get, static_name(local.id))
         if token is not None:
             self.issue_code(local, PairingToken(token.decode("ascii")))
 
@@ -202,5 +202,6 @@ def token_of(text: str | None) -> PairingToken:
     return PairingToken.generate() if text is None else PairingCode.chosen(text)
 
 
-def _static_name(node: NodeId) -> str:
+def static_name(node: NodeId) -> str:
+    """Return the name of the vault's entry with the static code of a node."""
     return f"static-code-{node}"

@@ -17,6 +17,7 @@ from s2connect.model.common import EndpointDescription
 from s2connect.service.failures import Failure
 from s2connect.service.objects import Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
 from s2connect.session.answers import MAX_RETRIES
+from s2connect.store.backup_file import Passphrase
 
 _Result = TypeVar("_Result")
 _Text = Annotated[str, Field(min_length=1)]
@@ -104,6 +105,15 @@ class PageLinkIssued(Entry):
 
     url: str
     expires_at: datetime
+
+
+class BackupMade(Entry):
+    """A backup. ``file`` is in the state directory and has to be moved away: the next start removes it."""
+
+    file: str
+    made_at: datetime
+    pairings: int
+    left_out: list[str]
 
 
 class Command(Entry, Generic[_Result]):
@@ -228,6 +238,12 @@ class SetPagePassword(Command[None], name="page_password"):
     password: _Text | None = field(default=None, repr=False)
 
 
+class MakeBackup(Command[BackupMade], name="backup"):
+    """Make a backup of the running endpoint."""
+
+    passphrase: Passphrase
+
+
 @cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
@@ -247,6 +263,8 @@ def _demand(member: str, fault: str) -> str:
     match member:
         case "message":
             return "The command has no message, which is a JSON object."
+        case "passphrase":
+            return f"The command's passphrase has to be {Passphrase.described}."
         case "retries":
             return f"The command's retries are a number from 0 to {MAX_RETRIES}."
         case _ if fault == "uuid_parsing":

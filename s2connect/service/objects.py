@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
-from s2connect import NodeDescription, NodeId, Pairing, PairKey
+from s2connect import NodeDescription, NodeId, Pairing, PairKey, Secret
 from s2connect.errors import NotPaired, UsageError
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.model.roles import CommunicationRole
@@ -145,6 +145,8 @@ def to_value(value: object) -> Any:
             return value.model_dump(mode="json", by_alias=False, exclude_none=True)
         case UUID():
             return str(value)
+        case Secret():  # on its way to a service of ours
+            return value.reveal()
         case datetime():
             return rfc3339(value)
     if not dataclasses.is_dataclass(value):

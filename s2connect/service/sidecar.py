@@ -35,6 +35,7 @@ from s2connect.service.first_message import FirstMessage
 from s2connect.service.objects import ABSENT, NodeEntry, NotFound, OwnNode, PairingEntry, SessionEntry, find_pairing
 from s2connect.service.record import Recorder
 from s2connect.session.answers import ANSWER_WITHIN, Later
+from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.web.access import LINK_LIFETIME
@@ -126,6 +127,7 @@ class Service:
             commands.Close: self._close,
             commands.Unpair: self._unpair,
             commands.Status: self._status,
+            commands.MakeBackup: self._make_backup,
             commands.Stop: self._stop_service,
             commands.ShowPage: self._show_page,
             commands.PageLink: self._issue_page_link,
@@ -428,6 +430,15 @@ class Service:
         if not self._running or not config.advertise or not config.server or not local or self._not_found is not None:
             return None
         return config.host.partition(".")[0]
+
+    async def _make_backup(self, command: commands.MakeBackup) -> commands.BackupMade:
+        made = await self.endpoint.backup(command.passphrase)
+        # In the state directory, because a service may be allowed to write nowhere else.
+        file = temporary(self._home / "backup")
+        await asyncio.to_thread(write_private, file, made.file)
+        return commands.BackupMade(
+            file=str(file), made_at=made.made_at, pairings=made.pairings, left_out=list(made.left_out)
+        )
 
     async def _stop_service(self, command: commands.Stop) -> None:
         if self._stop is None:

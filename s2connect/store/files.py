@@ -143,6 +143,11 @@ def read_private(path: Path, limit: int) -> bytes | None:
     return content
 
 
+def temporary(path: Path) -> Path:
+    """Return a new name beside a file, for what is not finished; :func:`remove_leftovers` removes such files."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write or replace a file 0600 atomically; durable when it returns.
 
@@ -151,19 +156,19 @@ def write_private(path: Path, content: bytes) -> None:
     Raises:
         StorageUnavailable: It cannot be written. Then the content is the old or the new one, never a mix.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    unfinished = temporary(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 rest = memoryview(content)
                 while rest:
                     rest = rest[file.write(rest) :]
                 os.fsync(descriptor)
-            temporary.replace(path)
+            unfinished.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                unfinished.unlink()
             raise
         sync_directory(path.parent)
     except OSError as error:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import platformdirs
 
-from s2connect.errors import HomeInUse, NotInitialised, StorageUnavailable
+from s2connect.errors import HomeInUse, HomeMoved, NotInitialised, StorageUnavailable
 from s2connect.store.files import (
     check_private_directory,
     make_private_directory,
     open_private,
     read_private,
     remove_leftovers,
+    remove_private,
     unavailable,
     write_private,
 )
+from s2connect.store.restoring import COMMIT, MOVED, finish
 
 __all__ = ["HOME_VARIABLE", "Home", "default_home"]
 
@@ -90,15 +94,23 @@ class Home:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise NotInitialised(f"There is no state directory {path}.") from None
             raise
-        return cls(path)
+        home = cls(path)
+        if (path / COMMIT).exists():  # a restore was cut off: finish it, unless it still goes on
+            with contextlib.suppress(HomeInUse), home.lock(moved=True):
+                pass
+        return home
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, moved: bool = False) -> Iterator[None]:
         """Keep the directory for this process while the context lasts; the system lets go when the process dies.
 
-        Also removes what a crash left unfinished. Does not wait.
+        Also removes or finishes what a crash left unfinished. Does not wait.
+
+        Args:
+            moved: Also where it has been moved away.
 
         Raises:
+            HomeMoved: It was sealed, because the endpoint goes on elsewhere.
             HomeInUse: Another process, or another part of this one, has it.
             StorageUnavailable: The lock file cannot be written.
             InsecurePermissions: Others have rights on the lock file.
@@ -120,6 +132,9 @@ class Home:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
             remove_leftovers(self.path)
+            finish(self.path)
+            if not moved and (sealed := self.moved()) is not None:
+                raise sealed
             yield
         finally:
             os.close(descriptor)
@@ -132,6 +147,34 @@ class Home:
         return HomeInUse(
             f"{holder} is working with {self.path}.", hint="Stop it first, or choose another state directory."
         )
+
+    def seal(self, to: Path, at: datetime) -> None:
+        """Seal the directory, durably: :meth:`lock` refuses it from now on, and says where it went and when.
+
+        Raises:
+            StorageUnavailable: It could not be written; the directory is as before.
+        """
+        write_private(self.path / MOVED, json.dumps({"to": str(to), "at": at.isoformat()}).encode("ascii"))
+
+    def unseal(self) -> None:
+        """Take the seal off; StorageUnavailable if that is not possible."""
+        remove_private(self.path / MOVED)
+
+    def moved(self) -> HomeMoved | None:
+        """Return the error of a sealed directory; None where it is not sealed.
+
+        Raises:
+            InsecurePermissions, StorageUnavailable: The seal cannot be read.
+        """
+        content = read_private(self.path / MOVED, MAX_FILE_BYTES)
+        if content is None:
+            return None
+        try:
+            read = json.loads(content)
+            where = f"into the file {read['to']} on {datetime.fromisoformat(read['at']).astimezone():%Y-%m-%d at %H:%M}"
+        except (ValueError, KeyError, TypeError):
+            where = "elsewhere"  # damaged, and sealed all the same
+        return HomeMoved(f"The endpoint of {self.path} was moved {where}; it does not start here any more.")
 
     def write_private(self, name: str, content: bytes) -> None:
         """Write or replace a file of the directory, 0600, atomically and durably.

@@ -55,7 +55,7 @@ T = TypeVar("T")
 SCHEMA_VERSION = 2
 """Version of the tables, in the database's ``user_version``."""
 
-_TOKENS = "tokens-"
+TOKENS = "tokens-"
 """Name prefix of vault entries with the access tokens of a pairing."""
 
 _PAIRED = "was-paired"
@@ -248,7 +248,7 @@ class SqliteStore:
 
     def _check_not_lost(self, anew: bool) -> None:
         """Refuse an emptied database, which the vault's mark of earlier pairings distinguishes from a new one."""
-        secrets = [name for name in self._vault.listed() if name.startswith(_TOKENS)]
+        secrets = [name for name in self._vault.listed() if name.startswith(TOKENS)]
         if not secrets and self._vault.get(_PAIRED) is None:
             return
         if not anew:
@@ -320,6 +320,18 @@ class SqliteStore:
             raise NotPaired(GONE)
         return str(row["vault_name"])
 
+    # Backup
+
+    @_operation("read")
+    def snapshot(self) -> tuple[bytes, dict[str, bytes]]:
+        """Return the database as the content of a file, and its secrets, both of one moment."""
+        with contextlib.closing(sqlite3.connect(IN_MEMORY)) as copy:
+            self._db.backup(copy)
+            content = copy.serialize()
+        names = [name for (name,) in self._db.execute("SELECT vault_name FROM pairing WHERE vault_name IS NOT NULL")]
+        found = {name: self._vault.get(name) for name in (*names, _PAIRED)}
+        return content, {name: secret for name, secret in found.items() if secret is not None}
+
     # Pairings
 
     def _rows(self, which: str, values: Sequence[object]) -> list[tuple[sqlite3.Row, Pairing]]:
@@ -367,7 +379,7 @@ class SqliteStore:
         if pairing.communication_role is CommunicationRole.SERVER:
             digest, issued_at = token_digest(token), pairing.paired_at
         else:
-            name = f"{_TOKENS}{uuid.uuid4().hex}"
+            name = f"{TOKENS}{uuid.uuid4().hex}"
             with self._transaction():
                 self._db.execute("INSERT INTO vault_journal (name) VALUES (?)", (name,))
         try:

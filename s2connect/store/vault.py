@@ -29,6 +29,9 @@ __all__ = ["FileVault", "KeyringVault", "VaultKind", "open_vault"]
 
 VaultKind = Literal["auto", "keyring", "files"]
 
+SERVICE_FILE = "keyring-service"
+"""File of a state directory that names the service of its entries in the keyring."""
+
 # No dot at the beginning: neither "." and ".." nor an unfinished file is a name.
 _NAME = re.compile(r"[a-z0-9-][a-z0-9.-]{0,99}")
 
@@ -152,8 +155,7 @@ def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyrin
     """Open the vault of a state directory, and return it with its kind. Blocks: call it in a thread.
 
     ``auto`` is the keyring where the extra is installed, a recommended backend exists and a trial entry can be written,
-    read and deleted; otherwise files. Record the kind, because that may change. The path of the directory also names
-    the service of the keyring, so a state directory that uses the keyring cannot be moved.
+    read and deleted; otherwise files. Record the kind, because that may change.
 
     Raises:
         ConfigurationError: The kind is unknown, or the extra ``keyring`` is asked for and not installed.
@@ -165,7 +167,7 @@ def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyrin
     if kind not in ("auto", "keyring"):
         raise ConfigurationError(f"The vault {kind!r} is unknown.", hint="Choose 'auto', 'keyring' or 'files'.")
     try:
-        vault = KeyringVault(f"s2connect:{directory.resolve()}")
+        vault = KeyringVault(keyring_service(directory))
         if kind == "auto" and not vault.is_safe:
             return FileVault(directory), "files"
         _probe(vault)
@@ -174,6 +176,15 @@ def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyrin
             raise
         return FileVault(directory), "files"
     return vault, "keyring"
+
+
+def keyring_service(directory: Path) -> str:
+    """Return the name under which the keyring has the secrets of a state directory, by the path of its secrets.
+
+    A restored home names it in :data:`SERVICE_FILE`. Others have it of their path, and cannot be moved to another.
+    """
+    named = read_private(directory.parent / SERVICE_FILE, 200)
+    return f"s2connect:{directory.resolve()}" if named is None else named.decode("ascii", "replace").strip()
 
 
 def _probe(vault: Vault) -> None:
