@@ -282,6 +282,17 @@ _STORAGE: Final = _group(
             "Another process works with this home; there can be one at a time.",
             "Stop the other one. Two services have two homes: `--home DIR`.",
         ),
+        "home_moved": (
+            "`s2connect move` sealed this home: the endpoint goes on where its file was restored.",
+            "Use it there. A new endpoint on this machine has another home: `--home DIR`.",
+            "If the file is lost and was restored nowhere: `s2connect move --undo`.",
+        ),
+        "backup_refused": (
+            "The file of a backup cannot be used; nothing was changed. The sentence says whether it is no backup, of a "
+            "later version, damaged, or of another passphrase.",
+            "A wrong passphrase: mind capitals and the keyboard's language.",
+            "A damaged file: take another copy of it, or an older backup.",
+        ),
         "not_initialised": (
             "The home has not been set up.",
             "`s2connect init --role rm` sets up a device, `--role cem` an energy manager.",
