@@ -54,7 +54,6 @@ from s2connect.bridge.nodes import (
     NodeLinkSide,
     NodeManagerSide,
     provide_nodes,
-    representative_alias,
     representative_id,
 )
 from s2connect.bridge.plain import (
@@ -194,7 +193,7 @@ class Bridge:
         config, own = route.devices, route.id_in(self.id)
         match config:
             case NodeDevices():
-                return NodeDevicesSide(self.endpoint, await self._node(route.name, own, config))
+                return NodeDevicesSide(self.endpoint, await self._node(own, config))
             case PlainClientDevices():
                 return PlainClientDevicesSide(own, config, self.endpoint.proxies)
             case PlainServerDevices():
@@ -214,7 +213,7 @@ class Bridge:
             case MqttManager():
                 return MqttManagerSide(self._mqtt(), own, config)
 
-    async def _node(self, name: str, own: NodeId, config: NodeDevices) -> Node:
+    async def _node(self, own: NodeId, config: NodeDevices) -> Node:
         """Return the node with which the devices of a route pair; it is stored in the home."""
         wanted = NodeConfig(
             id=own,
@@ -223,7 +222,6 @@ class Bridge:
             type="Bridge",
             model_name=config.model,
             user_defined_name=config.name,
-            alias=representative_alias(name, own),
             communication_protocols=config.protocols,
             s2_versions=VERSIONS,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from uuid import NAMESPACE_URL, uuid5
@@ -129,16 +128,17 @@ def representative_id(bridge: NodeId, key: str) -> NodeId:
 
 
 async def provide_nodes(endpoint: Endpoint, configs: Sequence[NodeConfig]) -> None:
-    """Create the nodes that are missing and describe those anew that differ; the settings are written once for each."""
-    wanted = {config.id: config for config in configs}
-    known = {node.id: node for node in endpoint.config.nodes if node.id in wanted}
-    await endpoint.create_nodes([config for node, config in wanted.items() if node not in known])
+    """Create the nodes that are missing and describe those anew that differ; the settings are written once for each.
+
+    Each has a short alias for its codes from the beginning, also where it is the only one yet, and keeps it (TOK-03).
+    """
+    known = {node.id: node for node in endpoint.config.nodes}
+    wanted = {
+        config.id: config.model_copy(update={"alias": known[config.id].alias}) if config.id in known else config
+        for config in configs
+    }
+    await endpoint.create_nodes([config for node, config in wanted.items() if node not in known], alias_alone=True)
     await endpoint.describe_nodes([config for node, config in wanted.items() if known.get(node, config) != config])
-
-
-def representative_alias(name: str, node: NodeId) -> str:
-    """Return a short name for pairing codes, from the device's name and its id (TOK-03)."""
-    return f"{re.sub('[^0-9a-zA-Z]+', '', name)[:24] or 'RM'}{node.hex[:6]}"
 
 
 class NodeManagerSide(ManagerSide):
@@ -202,7 +202,6 @@ class NodeManagerSide(ManagerSide):
             type=_shown(known.type if shown.type == GENERIC else shown.type),
             model_name=_shown(known.model_name if shown.model_name == UNKNOWN else shown.model_name),
             user_defined_name=_shown(shown.user_defined_name) if shown.user_defined_name else None,
-            alias=representative_alias(device.name, node),
             communication_protocols=self._protocols,
             s2_versions=VERSIONS,
         )

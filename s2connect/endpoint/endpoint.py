@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,22 @@ from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
+from s2connect.endpoint.hosted import check_new_aliases, with_aliases
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
-from s2connect.errors import ConfigurationError, NotInitialised, NotReachable, PairingsLost, StorageError, UsageError
+from s2connect.errors import (
+    ConfigurationError,
+    NotInitialised,
+    NotPaired,
+    NotReachable,
+    PairingsLost,
+    StorageError,
+    UsageError,
+)
 from s2connect.events import EventStream
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -59,6 +69,8 @@ RENEWAL_CHECK = 30.0
 RENEWAL_PAUSE = 6 * 3600.0
 """Seconds before renewal is retried after an attempt that gave no better leaf."""
 
+MAX_NAMED = 20
+"""Most nodes that an error names."""
 
 class Endpoint:
     """An endpoint: use :meth:`open` with ``async with``.
@@ -268,15 +280,18 @@ class Endpoint:
         Raises:
             UsageError: None or several fit.
         """
+        named = self._state.local.by_alias(alias) if alias is not None else None
         found = [
             node
             for node in self.nodes.values()
             if (node_id is None or node.id == node_id)
             and (role is None or node.role is role)
-            and (alias is None or node.alias == alias)
+            and (alias is None or (named is not None and node.id == named.id))
         ]
         if len(found) != 1:
-            names = ", ".join(f"{n.alias or n.id} ({n.role})" for n in self.nodes.values()) or "none"
+            names = (
+                ", ".join(islice((f"{n.alias or n.id} ({n.role})" for n in self.nodes.values()), MAX_NAMED)) or "none"
+            )
             raise UsageError(f"{'Several nodes fit' if found else 'There is no such node'}; nodes here: {names}.")
         return found[0]
 
@@ -284,22 +299,58 @@ class Endpoint:
         """Add a node and keep it in the settings. The errors are those of :meth:`create_nodes`."""
         return (await self.create_nodes([node]))[0]
 
-    async def create_nodes(self, nodes: Sequence[NodeConfig]) -> list[Node]:
+    async def create_nodes(self, nodes: Sequence[NodeConfig], *, alias_alone: bool = False) -> list[Node]:
         """Add nodes and keep them in the settings, which are written once: all of them, or none.
 
+        Where there are several nodes then, each without an alias gets one, also one that was there before (TOK-03).
+        With ``alias_alone`` also the only one does, so that its codes stay valid when others come.
+
         Raises:
-            ConfigurationError: An id or alias is taken, an alias is missing, or a transport cannot be used.
+            ConfigurationError: An id or alias is taken, or a transport cannot be used.
             StorageError: The settings could not be written.
         """
         if not nodes:
             return []
         async with self._config_lock:
             await self._start_transports(nodes)
-            await self._write_config([*self.config.nodes, *nodes])
+            await self._write_config(with_aliases([*self.config.nodes, *nodes], also_alone=alias_alone))
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
         return added
+
+    async def remove_node(self, node: NodeId, *, forget: bool = False) -> list[Pairing]:
+        """Remove a node: end its pairings, then its sessions, and take it out of the settings.
+
+        Args:
+            node: Its id.
+            forget: End pairings also where the other side cannot be reached.
+
+        Returns:
+            The pairings that were.
+
+        Raises:
+            UsageError: There is no such node, or no other one.
+            NetworkError, TrustError, PeerError: A communication server was not reached; the node stays, and so does the
+                pairing with that server.
+            StorageError: The settings could not be written; the node stays.
+        """
+        removed = self.node(node)
+        if len(self.nodes) == 1:
+            raise UsageError("This is the only node of the endpoint, which needs one.")
+        ended = {}
+        for pairing in await self.pairings(node):
+            with contextlib.suppress(NotPaired):  # it has just ended
+                ended[pairing.key] = await removed.unpair(pairing.key.remote, forget=forget)
+        async with self._config_lock:
+            await self._write_config([known for known in self.config.nodes if known.id != node])
+        del self.nodes[node]
+        await self._connections[node].close()  # it stays, for what is under way
+        await self._pairing.forget(node)
+        await self._pairings.end_all(node)
+        if self._lan is not None and self._state.ready:
+            self._lan.nodes_changed()
+        return list(ended.values())
 
     async def describe_node(self, node: NodeConfig) -> None:
         """Change the description of a node. The errors are those of :meth:`describe_nodes`."""
@@ -307,6 +358,8 @@ class Endpoint:
 
     async def describe_nodes(self, nodes: Sequence[NodeConfig]) -> None:
         """Change the descriptions of nodes, with one write of the settings; peers get them with their next session.
+
+        An alias that is left out stays.
 
         Raises:
             ConfigurationError: There is no such node, or its new settings cannot be used.
@@ -318,9 +371,10 @@ class Endpoint:
         if not changed:
             return
         async with self._config_lock:
-            await self._write_config([changed.get(known.id, known) for known in self.config.nodes])
+            await self._write_config([_described(known, changed.get(known.id)) for known in self.config.nodes])
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
+        check_new_aliases(self.config.nodes, nodes)
         settings = {**self.config.model_dump(), "nodes": nodes}
         config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
@@ -478,6 +532,10 @@ class Endpoint:
                 self._state.notice("certificate_not_renewed", str(error))
             if self._tls.identity.needs_renewal(datetime.now(UTC)):
                 await asyncio.sleep(RENEWAL_PAUSE)
+
+
+def _described(known: NodeConfig, new: NodeConfig | None) -> NodeConfig:
+    return known if new is None else new if new.alias else new.model_copy(update={"alias": known.alias})
 
 
 def _certificates(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:

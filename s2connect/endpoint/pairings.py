@@ -293,6 +293,14 @@ class Pairings:
             key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server
         )
 
+    async def end_all(self, node: NodeId) -> None:
+        """End what pairings a node has left that is removed; one that is being stored comes first."""
+        await self._whole(node, lambda: self._end_left(node))
+
+    async def _end_left(self, node: NodeId) -> None:
+        for pairing in await self._state.store.pairings(node):
+            await self._end([pairing], UnpairedBy.US)
+
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
         """Unpair for the communication client, which used a token of this pairing (SES-05).
 

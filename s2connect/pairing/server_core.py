@@ -179,6 +179,14 @@ class PairingServer:
         """Return the tokens of a node, to issue, expect, spend and withdraw them."""
         return self._tokens.setdefault(node, TokenTable())
 
+    def forget(self, node: NodeId) -> None:
+        """Withdraw the tokens of a node that is removed, and end the attempts on it but one that is being stored."""
+        self._tokens.pop(node, None)
+        self._limiters.pop(node, None)
+        for attempt in self._attempts.values():
+            if attempt.begun.node.id == node and attempt.state not in (_State.ENDED, _State.FINALIZING):
+                self._end(attempt)
+
     # requestPairing
 
     def request_pairing(self, body: bytes, *, binding: bytes, address: str, ready: bool, now: float) -> Queued | Reply:

@@ -1,0 +1,121 @@
+"""Nodes that come and go while an endpoint runs, and their aliases."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from s2connect import Endpoint, NodeConfig, NodeId, Role, create_home
+from s2connect.endpoint.endpoint import read_config
+from s2connect.errors import ConfigurationError, NetworkError, NoLongerPaired, PairingRefused, UsageError
+from s2connect.store.home import Home
+from tests.endpoint.conftest import OpenEndpoint, lan_config
+from tests.waits import within
+
+
+def thing(role: Role = Role.RM, alias: str | None = None) -> NodeConfig:
+    return NodeConfig(role=role, brand="Test", type="Thing", model_name="Two", alias=alias)
+
+
+@pytest.mark.rule("TOK-03", "PAIR-01")
+async def test_the_only_node_gets_an_alias_when_a_second_one_comes(cem: Endpoint, rm: Endpoint) -> None:
+    first = cem.node()
+    assert first.alias is None
+    second = await cem.create_node(thing(Role.CEM))
+    assert (first.alias, second.alias) == ("1", "2")
+    code = second.issue_pairing_code()
+    assert code.shown.startswith("2-")
+    with pytest.raises(PairingRefused) as caught:
+        await rm.node().pair(cem.pairing_url, code.token.reveal())
+    assert caught.value.reason == "NoNodeIdProvided"
+    pairing = await rm.node().pair(cem.pairing_url, code.shown.lower())  # as a person types it
+    assert pairing.key.remote == second.id
+    assert (await cem.create_node(thing())).alias == "3"
+
+
+@pytest.mark.rule("TOK-03")
+async def test_aliases_differ_by_more_than_case_and_look_alikes_and_older_ones_stay(cem: Endpoint) -> None:
+    await cem.create_nodes([thing(Role.CEM, "O1"), thing(Role.CEM, "b")])
+    for wrong in ("o1", "0I", "ol", "B"):
+        with pytest.raises(ConfigurationError, match="is taken"):
+            await cem.create_node(thing(Role.CEM, wrong))
+    assert [node.alias for node in cem.nodes.values()] == ["1", "O1", "b"]
+    assert cem.node(alias="B") is cem.node(alias="b")
+    assert cem.node(alias="ol").alias == "O1"
+    with pytest.raises(UsageError, match="no such node"):
+        cem.node(alias="x")
+    described = next(node for node in cem.config.nodes if node.alias == "b")
+    await cem.describe_node(described.model_copy(update={"alias": None, "brand": "New"}))
+    assert cem.node(alias="b").description.brand == "New"
+
+
+async def test_homes_with_aliases_that_differ_by_case_only_open(open_endpoint: OpenEndpoint) -> None:
+    nodes = (thing(alias="a"), thing(alias="A"))
+    opened = await open_endpoint(lan_config(Role.RM, nodes=nodes))
+    assert opened.node(alias="A").id == nodes[1].id
+    await opened.create_node(thing())
+    assert [node.alias for node in opened.nodes.values()] == ["a", "A", "1"]
+
+
+@pytest.mark.rule("UNP-01", "UNP-02")
+async def test_removing_a_node_ends_its_pairings_on_both_sides_and_its_codes(
+    open_endpoint: OpenEndpoint, cem: Endpoint, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    await asyncio.to_thread(create_home, home, lan_config(Role.RM, vault="files"))
+    async with Endpoint.open(home) as device:
+        kept = device.node()
+        gone = await device.create_node(thing())
+        code = await gone.set_static_code()
+        await gone.pair(cem.pairing_url, str(cem.node().issue_pairing_code()))
+        ended = await device.remove_node(gone.id)
+        assert [pairing.key.remote for pairing in ended] == [cem.node().id]
+        assert list(device.nodes) == [kept.id]
+        assert await cem.pairings() == []
+        other = await open_endpoint(lan_config(Role.CEM))
+        with pytest.raises(PairingRefused) as caught:
+            await other.node().pair(device.pairing_url, code)
+        assert caught.value.reason == "NodeNotFound"
+        with pytest.raises(UsageError, match="only node"):
+            await device.remove_node(kept.id)
+        with pytest.raises(UsageError, match="no such node"):
+            await device.remove_node(NodeId(uuid4()))
+    assert [node.id for node in read_config(Home.open(home)).nodes] == [kept.id]
+    async with Endpoint.open(home) as device:
+        assert await device.pairings() == []
+        again = await device.create_node(NodeConfig(role=Role.RM, id=gone.id))
+        assert again.valid_pairing_code() is None
+
+
+@pytest.mark.rule("UNP-02", "SES-01")
+async def test_the_peer_of_a_removed_node_learns_that_the_pairing_is_over(cem: Endpoint, rm: Endpoint) -> None:
+    first = cem.node()
+    second = await cem.create_node(thing(Role.CEM))
+    waiting = asyncio.create_task(anext(second.sessions()), name="test-sessions")
+    await rm.node().pair(cem.pairing_url, str(second.issue_pairing_code()))
+    async with within(10):
+        session, far = await anext(rm.node().sessions()), await waiting
+        async with session, far:
+            assert len(await cem.remove_node(second.id)) == 1
+            await session.wait_closed()
+    assert cem.connected() == {}
+    with pytest.raises(NoLongerPaired):
+        await rm.node().open(second.id)
+    assert await first.pairings() == []
+
+
+@pytest.mark.rule("UNP-01")
+async def test_a_node_whose_peer_cannot_be_reached_stays_unless_it_is_to_be_forgotten(
+    open_endpoint: OpenEndpoint, rm: Endpoint
+) -> None:
+    async with Endpoint.open(config=lan_config(Role.CEM)) as manager:
+        gone = await rm.create_node(thing())
+        await gone.pair(manager.pairing_url, str(manager.node().issue_pairing_code()))
+    with pytest.raises(NetworkError):
+        await rm.remove_node(gone.id)
+    assert (len(rm.nodes), len(await rm.pairings())) == (2, 1)
+    await rm.remove_node(gone.id, forget=True)
+    assert (len(rm.nodes), len(await rm.pairings())) == (1, 0)
