@@ -29,8 +29,9 @@ from benchmarks.samples import SMALL
 from benchmarks.watch import Watch
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
-from s2connect.endpoint.endpoint import Endpoint, create_home
+from s2connect.endpoint.endpoint import Endpoint
 from s2connect.endpoint.node import Node
+from s2connect.endpoint.offline import create_home
 from s2connect.model.common import Deployment, EndpointDescription, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken

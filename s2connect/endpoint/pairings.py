@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from s2connect.endpoint.connections import ConnectionManager
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, UsageError
+from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, StorageError, UsageError
 from s2connect.events import Paired, PairingFailed, Unpaired, UnpairedBy
 from s2connect.model.common import MalformedMessage, NodeId, Role
 from s2connect.model.roles import CommunicationRole
@@ -188,7 +188,10 @@ class Pairings:
 
     def _is_device(self, node: NodeId) -> bool:
         """Return whether a node is an RM, which has one energy manager only (ROLE-01)."""
-        return self._state.local.nodes[node].description.role is Role.RM
+        local = self._state.local.nodes.get(node)
+        if local is None:
+            raise StorageError("This node has just been removed.")
+        return local.description.role is Role.RM
 
     def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
         self._state.events.publish(

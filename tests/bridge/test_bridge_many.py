@@ -11,7 +11,7 @@ from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.endpoint.config import CONFIG_FILE
-from s2connect.endpoint.endpoint import create_home
+from s2connect.endpoint.offline import create_home
 from s2connect.endpoint.server import Server
 from s2connect.errors import UsageError
 from s2connect.https.server import free_port

@@ -11,7 +11,7 @@ import pytest
 from s2connect import Endpoint, EndpointConfig, Role, create_home, events
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_FILE, CertificateManager
-from s2connect.endpoint.endpoint import new_certificate_authority
+from s2connect.endpoint.offline import new_certificate_authority
 from s2connect.errors import ConfigurationError
 from s2connect.store.home import Home
 from s2connect.store.restoring import SECRETS

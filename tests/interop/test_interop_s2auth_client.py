@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
-from s2connect.endpoint.endpoint import Endpoint, create_home
+from s2connect.endpoint.endpoint import Endpoint
+from s2connect.endpoint.offline import create_home
 from s2connect.events import Paired, PairingFailed
 from s2connect.model.common import Deployment, Role
 from s2connect.model.roles import CommunicationRole

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
-from s2connect.endpoint.endpoint import create_home
 from s2connect.endpoint.node import Node
+from s2connect.endpoint.offline import create_home
 from s2connect.errors import ProtocolViolation, WrongPairingCode
 from s2connect.https.server import free_port
 from s2connect.model.common import MQTT, WEBSOCKET
