@@ -70,6 +70,7 @@ RENEWAL_PAUSE = 6 * 3600.0
 MAX_NAMED = 20
 """Most nodes that an error names."""
 
+
 class Endpoint:
     """An endpoint: use :meth:`open` with ``async with``.
 

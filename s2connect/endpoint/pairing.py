@@ -68,7 +68,7 @@ class PairingManager:
     async def forget(self, node: NodeId) -> None:
         """Withdraw the codes of a node that is removed, and end the attempts on it."""
         self.server.forget(node)
-        await asyncio.to_thread(self._state.vault.delete, _static_name(node))
+        await asyncio.to_thread(self._state.vault.delete, static_name(node))
 
     def valid_code(self, local: LocalNode) -> PairingCode | None:
         """Return the code that is valid now: the dynamic one, otherwise the static one."""
