@@ -1,74 +1,165 @@
-"""A battery as Resource Manager: pairs with the code you type, then reports its fill level every ten seconds.
+"""A battery as Resource Manager: an energy manager controls it by its fill rate. Ctrl-C or SIGTERM ends it.
 
     s2connect init --home battery --role rm --type Battery --name "Cellar battery"
+    python examples/battery.py battery
     python examples/battery.py battery https://ems.local:8443/pairing/
 
-Run it without the URL once it is paired.
+The first shows a code to type at the energy manager, the second asks for the code that the energy manager shows. Once
+it is paired, neither is needed: it connects by itself.
 """
 
 import asyncio
+import logging
 import sys
+from datetime import UTC, datetime
 
-from s2connect import Endpoint, Message, Session, errors
-from s2connect.messages.general import ControlType, SelectControlType
+from s2connect import Endpoint, Handlers, RefuseMessage, Session, errors
+from s2connect.messages import S2Message, frbc
+from s2connect.messages.general import (
+    Commodity,
+    CommodityQuantity,
+    ControlType,
+    NumberRange,
+    PowerMeasurement,
+    PowerRange,
+    PowerValue,
+    ResourceManagerDetails,
+    Role,
+    RoleType,
+)
 
-DETAILS = {
-    "message_type": "ResourceManagerDetails",
-    "resource_id": "cellar-battery",
-    "name": "Cellar battery",
-    "roles": [{"role": "ENERGY_STORAGE", "commodity": "ELECTRICITY"}],
-    "instruction_processing_delay": 100,
-    "available_control_types": ["FILL_RATE_BASED_CONTROL"],
-    "provides_forecast": False,
-    "provides_power_measurement_types": ["ELECTRIC.POWER.L1"],
-}
+log = logging.getLogger("battery")
+
+INVERTER, MODE = "inverter", "charge-or-discharge"
+POWER = 5000.0  # W, in both directions
+CAPACITY = 10_000.0  # Wh
+REPORT_EVERY = 10.0  # seconds
 
 
-async def report(session: Session) -> None:
-    fill_level = 40.0
+class Battery:
+    """The device; yours asks its hardware instead. The factor is from 0, full discharge, to 1, full charge."""
+
+    fill_level = 40.0  # per cent
+    factor = 0.5
+    is_locked = False
+
+    @property
+    def power(self) -> float:
+        return (2 * self.factor - 1) * POWER
+
+    def advance(self, seconds: float) -> None:
+        charged = self.power * seconds / 3600 / CAPACITY * 100
+        self.fill_level = min(100.0, max(0.0, self.fill_level + charged))
+
+
+def details() -> ResourceManagerDetails:
+    return ResourceManagerDetails(
+        resource_id="cellar-battery",
+        name="Cellar battery",
+        roles=[Role(role=RoleType.ENERGY_STORAGE, commodity=Commodity.ELECTRICITY)],
+        instruction_processing_delay=100,
+        available_control_types=[ControlType.FILL_RATE_BASED_CONTROL],
+        provides_forecast=False,
+        provides_power_measurement_types=[CommodityQuantity.ELECTRIC_POWER_L1],
+    )
+
+
+def description() -> frbc.SystemDescription:
+    full, rate = NumberRange(start_of_range=0, end_of_range=100), POWER / 3600 / CAPACITY * 100
+    element = frbc.OperationModeElement(
+        fill_level_range=full,
+        fill_rate=NumberRange(start_of_range=-rate, end_of_range=rate),
+        power_ranges=[
+            PowerRange(
+                start_of_range=-POWER, end_of_range=POWER, commodity_quantity=CommodityQuantity.ELECTRIC_POWER_L1
+            )
+        ],
+    )
+    inverter = frbc.ActuatorDescription(
+        id=INVERTER,
+        supported_commodities=[Commodity.ELECTRICITY],
+        operation_modes=[frbc.OperationMode(id=MODE, elements=[element], abnormal_condition_only=False)],
+        transitions=[],
+        timers=[],
+    )
+    storage = frbc.StorageDescription(
+        provides_leakage_behaviour=False,
+        provides_fill_level_target_profile=False,
+        provides_usage_forecast=False,
+        fill_level_range=full,
+    )
+    return frbc.SystemDescription(valid_from=datetime.now(UTC), actuators=[inverter], storage=storage)
+
+
+def status(battery: Battery) -> list[S2Message]:
+    power = PowerValue(commodity_quantity=CommodityQuantity.ELECTRIC_POWER_L1, value=battery.power)
+    return [
+        frbc.ActuatorStatus(actuator_id=INVERTER, active_operation_mode_id=MODE, operation_mode_factor=battery.factor),
+        frbc.StorageStatus(present_fill_level=battery.fill_level),
+        PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=[power]),
+    ]
+
+
+def handlers_of(battery: Battery) -> Handlers:
+    """Return what the battery does with the messages of an energy manager."""
+    handlers = Handlers()
+
+    @handlers.on_open
+    def introduce(session: Session) -> ResourceManagerDetails:
+        log.info("in session with %s", session.peer.title)
+        return details()
+
+    @handlers.on_close
+    def rest(session: Session) -> None:
+        log.info("the session has ended (%s)", session.end_reason)
+        battery.factor = 0.5  # nobody is there to say otherwise
+
+    @handlers.while_selected(ControlType.FILL_RATE_BASED_CONTROL)
+    async def report(session: Session) -> None:
+        await session.send(description())
+        while True:
+            for message in status(battery):
+                await session.send(message)
+            await asyncio.sleep(REPORT_EVERY)
+
+    @handlers.on(frbc.Instruction)
+    def check(session: Session, instruction: frbc.Instruction) -> None:  # before it is answered
+        if battery.is_locked:
+            raise RefuseMessage("TEMPORARY_ERROR", "the battery is locked for service")
+
+    @handlers.on_instruction(frbc.Instruction)
+    def follow(session: Session, instruction: frbc.Instruction) -> list[S2Message]:  # at its time of execution
+        battery.factor = instruction.operation_mode_factor
+        log.info("instructed: %.0f W", battery.power)
+        return status(battery)
+
+    return handlers
+
+
+async def live(battery: Battery) -> None:
     while True:
-        await session.send({"message_type": "FRBC.StorageStatus", "present_fill_level": fill_level})
-        fill_level = min(100.0, fill_level + 0.5)
-        await asyncio.sleep(10)
+        await asyncio.sleep(1)
+        battery.advance(1)
 
 
-async def converse(session: Session) -> None:
-    print("in session with", session.peer.title)
-    await session.send(DETAILS)
-    reporting: asyncio.Task[None] | None = None
-    try:
-        message: Message
-        async for message in session:
-            print(message.type)
-            if isinstance(message.parsed, SelectControlType):
-                await stop(reporting)
-                selected = message.parsed.control_type is ControlType.FILL_RATE_BASED_CONTROL
-                reporting = asyncio.create_task(report(session), name="report") if selected else None
-    finally:
-        await stop(reporting)
-
-
-async def stop(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def main(home: str, url: str | None) -> None:
+async def main(home: str, url: str = "", code: str = "") -> None:
+    battery = Battery()
     async with Endpoint.open(home) as endpoint:
-        rm = endpoint.node()
-        if url is not None:
-            code = await asyncio.to_thread(input, "Code shown by the energy manager: ")
-            await rm.pair(url, code)
-        async for session in rm.sessions():
-            try:
-                await converse(session)
-            except errors.SessionError as error:
-                print(error)
+        node = endpoint.node()
+        node.handle(handlers_of(battery))
+        endpoint.supervisor.keep(lambda: live(battery), "battery")
+        if url:
+            await node.pair(url, code)
+        node.show_codes(lambda shown: print("Pair at", endpoint.pairing_url, "with the code", shown, flush=True))
+        await endpoint.run_until_stopped()
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    arguments = sys.argv[1:3]
+    if len(arguments) == 2:
+        arguments.append(input("Code shown by the energy manager: "))
     try:
-        asyncio.run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
+        asyncio.run(main(*arguments))
     except errors.S2ConnectError as error:
         sys.exit(str(error))

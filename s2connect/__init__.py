@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s2connect.collector import short_collections
     from s2connect.endpoint.config import EndpointConfig, NodeConfig, PageSettings
     from s2connect.endpoint.endpoint import Endpoint, read_config
+    from s2connect.endpoint.in_process import join_nodes
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.offline import create_home, new_certificate_authority, unpair_all
     from s2connect.endpoint.plain_server import PlainServer
@@ -62,6 +63,7 @@ __all__ = [
     "MqttSettings",
     "PageSettings",
     "Node",
+    "join_nodes",
     "PairingCode",
     "Pairing",
     "PairKey",
@@ -114,6 +116,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.endpoint.config": "EndpointConfig NodeConfig PageSettings",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",
+        "s2connect.endpoint.in_process": "join_nodes",
         "s2connect.pairing.code": "PairingCode",
         "s2connect.store.base": "Pairing PairKey Pin",
         "s2connect.store.files": "read_private",

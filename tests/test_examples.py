@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import os
+import signal
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,17 @@ from uuid import uuid4
 
 import pytest
 
-from s2connect import EndpointConfig, NodeConfig, NodeDescription, NodeId, Role, Session, create_home
+from s2connect import (
+    Endpoint,
+    EndpointConfig,
+    Handlers,
+    NodeConfig,
+    NodeDescription,
+    NodeId,
+    Role,
+    Session,
+    create_home,
+)
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
@@ -75,6 +87,8 @@ async def test_the_battery_and_the_energy_manager_pair_and_talk(tmp_path: Path, 
             await battery.stdin.drain()
             await read_until(battery, "in session with House")
             await read_until(manager, "Cellar battery FRBC.StorageStatus")
+            await read_until(battery, "instructed")
+            await read_until(manager, "Cellar battery InstructionStatusUpdate")
         finally:
             battery.terminate()
             await battery.communicate()
@@ -82,6 +96,42 @@ async def test_the_battery_and_the_energy_manager_pair_and_talk(tmp_path: Path, 
     finally:
         manager.terminate()
         await manager.communicate()
+    assert manager.returncode == 0
+
+
+async def test_the_battery_shows_a_code_once_and_comes_by_itself_when_it_is_paired(tmp_path: Path) -> None:
+    await asyncio.to_thread(make_home, tmp_path / "ems", Role.CEM)
+    await asyncio.to_thread(make_home, tmp_path / "battery", Role.RM)
+    battery = await start("battery.py", str(tmp_path / "battery"))
+    words = (await read_until(battery, "Pair at")).split()
+    async with Endpoint.open(tmp_path / "ems") as ems:
+        opened = asyncio.Queue[Session]()
+        handlers = Handlers()
+        handlers.on_open(opened.put_nowait)
+        ems.node().handle(handlers)
+        try:
+            async with within(30):
+                await ems.node().pair(words[2], words[-1])
+                await opened.get()
+                await read_until(battery, "in session with House")
+                battery.send_signal(signal.SIGTERM)
+                output, _ = await battery.communicate()
+                assert (battery.returncode, b"the session has ended" in output) == (0, True)
+                battery = await start("battery.py", str(tmp_path / "battery"))
+                await opened.get()
+                await read_until(battery, "in session with House")
+        finally:
+            battery.send_signal(signal.SIGINT)
+            output, _ = await battery.communicate()
+    assert b"Pair at" not in output
+    assert battery.returncode == 0
+
+
+def test_the_tests_of_the_battery_pass_as_its_maker_runs_them() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_battery.py")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stdout
+    assert "3 passed" in result.stdout
 
 
 def peer(role: Role) -> NodeDescription:

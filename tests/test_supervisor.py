@@ -497,7 +497,6 @@ UNTESTED = {
     "mqtt-accept": "done once: the client comes again",
     "mqtt-ask": "as mqtt-accept",
     "mqtt-part": "done once: it closes a connection",
-    "simulate-codes": "of a simulation",
     "input": "done once; it takes all errors, which end the service",
     "client": "done once a connection; its other end reports that it has gone",
 }

@@ -141,7 +141,7 @@ class ConnectionManager:
         self._waiting: asyncio.Queue[LiveConnection | None] = asyncio.Queue()
         self._connectors: dict[NodeId, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._started = False
+        self.started = asyncio.Event()  # set when the application takes connections, or all has closed
         self._connects = False
         self._closed = False
         self._pauses: dict[NodeId, _Pause] = {}
@@ -151,9 +151,10 @@ class ConnectionManager:
 
     async def start(self, *, connect: bool = True) -> None:
         """Accept connections from now on; with ``connect`` also open those of which we are the communication client."""
-        if self._started or self._closed:
+        if self.started.is_set():
             return
-        self._started, self._connects = True, connect
+        self.started.set()
+        self._connects = connect
         for pairing in await self._state.store.pairings(self.node, role=CommunicationRole.CLIENT):
             self.connect(pairing)
 
@@ -213,9 +214,14 @@ class ConnectionManager:
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Return None if the application takes a connection now, otherwise a sentence for the peer's user (SES-01)."""
-        if not self._started or self._closed:
+        if not self.started.is_set() or self._closed:
             return "No application is connected to this node yet; try again later."
         return await self.admission_hook(pairing, s2_version) if self.admission_hook is not None else None
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        return self._closed
 
     def is_full(self) -> bool:
         """Return whether the queue of sessions for the application is full."""
@@ -279,6 +285,7 @@ class ConnectionManager:
     async def close(self) -> None:
         """End everything with a close frame; iterators end."""
         self._closed = True
+        self.started.set()
         self._waiting.put_nowait(None)
         await self._state.supervisor.end(self._connectors.values())
         self._connectors.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from s2connect.endpoint.connections import AdmissionHook, Arrivals
@@ -11,6 +13,7 @@ from s2connect.endpoint.pairing import PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotReachable
+from s2connect.events import CodeWithdrawn, Paired, Unpaired
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -85,6 +88,35 @@ class Node:
             InvalidPairingCode: ``token`` breaks TOK-01.
         """
         return self._pairing.issue_code(self._local, token_of(token), lifetime)
+
+    def show_codes(
+        self, show: Callable[[PairingCode], object], *, always: bool = False, lifetime: float = DYNAMIC_LIFETIME
+    ) -> asyncio.Task[None]:
+        """Issue dynamic codes in the background while the node is not paired, or ``always``, and show each to the user.
+
+        A code that has expired, was used or is withdrawn is followed by the next one.
+
+        Args:
+            show: Called with every code.
+            always: Go on when the node is paired: for an energy manager, which pairs with many devices.
+            lifetime: Seconds until a code expires.
+        """
+        news = self._state.events.follow()
+
+        async def work() -> None:
+            while True:
+                needed = always or not await self.pairings()
+                if needed:
+                    show(self.issue_pairing_code(lifetime=lifetime))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(lifetime if needed else None):
+                        async for event in news:
+                            if isinstance(event, Paired | Unpaired | CodeWithdrawn) and event.node == self.id:
+                                break
+                        else:
+                            return
+
+        return self._state.supervisor.keep(work, "codes", self.id)
 
     async def set_static_code(self, token: str | None = None) -> PairingCode:
         """Give the node a static code, as printed on a sticker; it survives restarts and never expires (TOK-02).

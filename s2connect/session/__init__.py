@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from s2connect.session.answers import LATER, RefuseMessage
     from s2connect.session.budget import DEFAULT_LIMITS, PeerBudget, PeerLimits
     from s2connect.session.handlers import Handlers, instruction_status
+    from s2connect.session.in_memory import memory_sessions
     from s2connect.session.latencies import Latencies
     from s2connect.session.session import Direction, Observer, Session, SessionEnd
     from s2connect.session.work import begin_work, work_since
@@ -28,6 +29,7 @@ __all__ = [
     "RefuseMessage",
     "Handlers",
     "instruction_status",
+    "memory_sessions",
     "MAX_OUTSTANDING",
     "Acknowledged",
     "Acknowledgements",
@@ -49,6 +51,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.session": "Direction Observer Session SessionEnd",
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.handlers": "Handlers instruction_status",
+        "s2connect.session.in_memory": "memory_sessions",
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
         "s2connect.session.latencies": "Latencies",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -23,7 +24,6 @@ from s2connect import (
     Secret,
     Session,
     connect_plain,
-    events,
     for_display,
     read_private,
 )
@@ -288,8 +288,7 @@ async def run_device(
     node, runner = endpoint.node(), DeviceRunner(device, clock, report)
     if pair_with is not None:
         await node.pair(*pair_with)
-    elif not await node.pairings():
-        _show_code(endpoint, node.issue_pairing_code(), runner)
+    node.show_codes(partial(_show_code, endpoint, runner))
     await runner.run(node.sessions())
 
 
@@ -333,21 +332,16 @@ async def run_manager(
 
     It reports a code first: one for ``many`` devices, or a new one after each pairing.
     """
-    node, news = endpoint.node(), endpoint.events()
+    node = endpoint.node()
     runner = ManagerRunner(EnergyManager(now=clock.now(), fuse_limit=fuse_limit), clock, report, name=name)
-
-    async def new_codes() -> None:
-        async for event in news:
-            if isinstance(event, events.Paired | events.CodeWithdrawn):
-                _show_code(endpoint, node.issue_pairing_code(), runner)
-
-    _show_code(endpoint, await node.set_static_code() if many else node.issue_pairing_code(), runner)
-    if not many:
-        endpoint.supervisor.keep(new_codes, "simulate-codes")
+    if many:
+        _show_code(endpoint, runner, await node.set_static_code())
+    else:
+        node.show_codes(partial(_show_code, endpoint, runner), always=True)
     await runner.run(node.sessions())
 
 
-def _show_code(endpoint: Endpoint, code: PairingCode, runner: Runner) -> None:
+def _show_code(endpoint: Endpoint, runner: Runner, code: PairingCode) -> None:
     url = str(endpoint.pairing_url)
     runner.report("code", f"pair with {url} and the code {code}", pairing_url=url, code=str(code))
 

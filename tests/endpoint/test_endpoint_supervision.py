@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s2connect import Endpoint, Handlers, Role, Session, SessionEnd, events, supervisor
+from s2connect import Endpoint, Handlers, NodeConfig, Role, Session, SessionEnd, events, join_nodes, supervisor
 from s2connect.certs.authority import ServerIdentity
 from s2connect.endpoint.connections import LiveConnection
 from s2connect.endpoint.pairings import Pairings
@@ -359,3 +359,28 @@ async def test_the_endpoint_that_closes_ends_what_handles_its_sessions(open_endp
     async with within(5):
         await ended.wait()
         await asyncio.wait({task})
+
+
+@pytest.mark.parametrize("task", ["codes", "join"])
+async def test_a_small_task_of_a_node_begins_anew(
+    open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    nodes = [NodeConfig(role=role, brand="B", type="T", model_name="M", alias=role.value) for role in Role]
+    endpoint = await open_endpoint(lan_config(Role.RM, nodes=tuple(nodes)), serve=False)
+    manager, device = endpoint.node(role=Role.CEM), endpoint.node(role=Role.RM)
+    seen, done = endpoint.events(), asyncio.Event()
+    if task == "codes":
+        Fault(monkeypatch, device, "issue_pairing_code")
+        device.show_codes(lambda _: done.set())
+    else:
+        Fault(monkeypatch, manager._connections, "admit")
+        handlers = Handlers()
+        handlers.on_open(lambda _: done.set())
+        manager.handle(Handlers())
+        device.handle(handlers)
+        join_nodes(manager, device)
+    async with within(20):
+        await done.wait()
+        failure = await anext(seen)
+    assert isinstance(failure, events.TaskFailed)
+    assert (failure.task, failure.error, failure.retry_in is not None) == (task, "RuntimeError", True)
