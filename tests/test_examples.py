@@ -6,11 +6,14 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -29,6 +32,7 @@ from s2connect import (
 from s2connect.endpoint.plain_server import PlainServer
 from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
+from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.model.secret import Secret
 from s2connect.transports.mqtt.parameters import SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
@@ -282,3 +286,83 @@ manager = {{ type = "mqtt", id = "{cloud_id}", secret_file = "{private(tmp_path 
             process.terminate()
             await process.communicate()
         await asyncio.to_thread(broker.stop)
+
+
+GUIDE = EXAMPLES.parent / "docs" / "tutorial" / "library.md"
+
+
+def test_the_guide_shows_the_programs_as_they_are() -> None:
+    programs, guide = (
+        re.sub(r"\n\n+", "\n\n", text)  # functions within others have one line between them
+        for text in ("\n".join(map(Path.read_text, sorted(EXAMPLES.glob("*.py")))), GUIDE.read_text("utf-8"))
+    )
+    *excerpts, whole = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(excerpts) == 9
+    for excerpt in excerpts:
+        found = excerpt in programs or textwrap.indent(excerpt, "    ") in programs
+        assert found, "the guide shows other code than the examples have"
+    assert "join_nodes" in whole
+
+
+async def test_the_modules_of_one_system_talk_as_the_guide_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, whole = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(whole, names)
+    message = PowerMeasurement(
+        measurement_timestamp=datetime.now(UTC),
+        values=[PowerValue(commodity_quantity=CommodityQuantity.ELECTRIC_POWER_L1, value=-1500.0)],
+    )
+    names["inverter"].on_open(lambda _: message)
+    task = asyncio.create_task(names["run"]())
+    async with within(10):
+        while "Inverter -1500.0" not in capsys.readouterr().out:
+            await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await task
+
+
+@pytest.mark.long
+async def test_the_commands_of_the_guide_pair_the_two_programs(tmp_path: Path) -> None:
+    """Word for word, but for the ports."""
+    system, device = free_port(), free_port()
+    text = GUIDE.read_text("utf-8").replace("8444", str(device)).replace("8443", str(system))
+    first, second = (block.splitlines() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[:2])
+    port = f" --port {system}"  # 8443 is the default
+    for name in ("battery.py", "energy_manager.py"):
+        (tmp_path / name).symlink_to(EXAMPLES / name)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    async def shell(line: str) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_shell(
+            f"exec {line}",
+            cwd=tmp_path,
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            stdin=pipe,
+            stdout=pipe,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+
+    for line in (first[0] + port, second[0]):
+        done = await shell(line)
+        output, _ = await done.communicate()
+        assert done.returncode == 0, output
+    manager = await shell(first[1])
+    battery = None
+    try:
+        words = (await read_until(manager, "Pair at")).split()
+        assert words[2] in second[1]
+        battery = await shell(second[1])
+        assert battery.stdin is not None
+        battery.stdin.write(f"{words[-1]}\n".encode())
+        await battery.stdin.drain()
+        await read_until(battery, "in session with House")
+        await read_until(battery, "instructed: 5000 W")
+        battery.send_signal(signal.SIGINT)
+        await battery.communicate()
+        battery = await shell(second[1].rpartition(" ")[0])
+        await read_until(battery, "in session with House")
+    finally:
+        for process in filter(None, (battery, manager)):
+            process.send_signal(signal.SIGINT)
+            await process.communicate()

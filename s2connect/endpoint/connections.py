@@ -194,7 +194,7 @@ class ConnectionManager:
     @property
     def is_started(self) -> bool:
         """Return whether an application takes connections."""
-        return self._started
+        return self.started.is_set()
 
     def history_of(self, remote: NodeId) -> PeerHistory:
         """Return the history of a paired peer."""
