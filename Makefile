@@ -43,7 +43,7 @@ bench: $(STAMP) peers
 # need a peer are skipped and say so; in CI they fail.
 peers:
 	@PYTHON="$(PYTHON)" bash tests/peers.sh || test -z "$$CI"
-	@bash tests/asyncapi.sh || test -z "$$CI"
+	@bash tests/npm.sh || test -z "$$CI"
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

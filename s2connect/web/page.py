@@ -201,7 +201,7 @@ class Page:
         code = self._observation.endpoint.node(node.id).valid_pairing_code()
         if code is None:
             return ShownCode(node, title)
-        url, text = facts.service.pairing_url, str(code)
+        url, text = facts.service.pairing_url, code.shown
         drawn = qr(f"{url} {text}", "QR code of address and pairing code") if url else None
         left = code.expires_in or 0.0
         until = round(facts.at.timestamp() + left)

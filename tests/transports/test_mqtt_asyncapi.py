@@ -71,7 +71,7 @@ def _fits(packet: Packet, name: str) -> bool:
 def test_the_parser_of_asyncapi_finds_the_file_valid() -> None:
     node = shutil.which("node")
     if node is None or not (HOME / ".installed").is_file():
-        reason = "AsyncAPI's parser is not installed (bash tests/asyncapi.sh; it needs node and npm)"
+        reason = "AsyncAPI's parser is not installed (bash tests/npm.sh; it needs node and npm)"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -13,9 +13,11 @@ from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
 from s2connect.https.server import free_port
 from s2connect.service.control import as_line
 from s2connect.service.sidecar import Service
+from s2connect.supervisor import Supervisor
 from s2connect.web.observation import Observation
 from s2connect.web.page import Page
 from s2connect.web.server import PageServer
+from tests.web.shown import no_command
 
 
 @dataclass
@@ -60,3 +62,16 @@ async def site(home: Path, role: Role, *, bind: str = "127.0.0.1", **node: Any) 
         finally:
             await server.close()
             await service.finish(1.0)
+
+
+@asynccontextmanager
+async def serving(observation: Observation, *, port: int = 0) -> AsyncIterator[PageServer]:
+    """Serve the page of an observation, whose buttons do nothing."""
+    async with Supervisor("test") as supervisor:
+        server = PageServer(supervisor=supervisor, port=port)
+        Page(observation, no_command).install(server)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.close()

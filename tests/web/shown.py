@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -186,6 +187,9 @@ class Shown:
 
     def snapshot(self) -> Snapshot:
         return self._snapshot
+
+    async def changed(self) -> None:
+        await asyncio.sleep(1)
 
     def messages(self, *_: Any, **__: Any) -> list[Seen]:
         text = self._text
