@@ -33,7 +33,7 @@ FLAGS = [
 ]
 
 PHONE: ViewportSize = {"width": 360, "height": 740}
-DESK: ViewportSize = {"width": 1100, "height": 800}
+WIDE: ViewportSize = {"width": 1100, "height": 800}
 
 
 def _need(there: bool, reason: str) -> None:
@@ -61,7 +61,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def tab(browser: Browser, **options: Any) -> AsyncIterator[Page]:
     """Open a tab with cookies of its own. Errors of scripts, and what the content policy refuses, fail the test."""
     faults: list[str] = []
-    context = await browser.new_context(**{"viewport": DESK, "locale": "en-GB", **options})
+    context = await browser.new_context(**{"viewport": WIDE, "locale": "en-GB", **options})
     context.set_default_timeout(patience(10) * 1000)
     try:
         page = await context.new_page()

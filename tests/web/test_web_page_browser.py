@@ -18,7 +18,7 @@ from playwright.async_api import Page, expect
 from s2connect import Role
 from s2connect.https.server import free_port
 from tests.waits import patience
-from tests.web.browser import DESK, PHONE, check_access, chromium, fits, picture, tab
+from tests.web.browser import PHONE, WIDE, check_access, chromium, fits, picture, tab
 from tests.web.pages import Site, serving, site
 from tests.web.shown import shown
 
@@ -195,7 +195,7 @@ async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str) -> None:
             await page.goto(server.url + path)
             assert await fits(page), path
             await check_access(page)
-            await page.set_viewport_size(DESK)
+            await page.set_viewport_size(WIDE)
             await check_access(page)
             assert await page.evaluate("document.querySelectorAll('h1').length") == 1
 
