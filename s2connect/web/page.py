@@ -7,6 +7,7 @@ too: each part has one template and nothing is written twice.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from s2connect.errors import UsageError
 from s2connect.model.common import NodeDescription
 from s2connect.web.access import Session
 from s2connect.web.drawing import drawings, qr
-from s2connect.web.facts import FoundFacts, LinkFacts, NodeFacts, PeerFacts, PeerState, Seen, Snapshot
+from s2connect.web.facts import FoundFacts, LinkFacts, NodeFacts, PeerFacts, PeerState, Seen, Snapshot, write_json
 from s2connect.web.observation import Observation
 from s2connect.web.server import PageServer, ServerEvent
 from s2connect.web.templates import render
@@ -119,6 +120,7 @@ class Page:
         server.add_page("/", self._show)
         server.add_page("/pair", self._show_pair)
         server.add_page("/unpair", self._show_unpair)
+        server.add_page("/status.json", self._status)
         server.add_stream("/live", self._live)
         server.add_action("/code", self._code)
         server.add_action("/pick", self._pick)
@@ -132,6 +134,12 @@ class Page:
     async def _show(self, request: web.Request, session: Session) -> web.Response:
         said = SAID.get(request.query.get("said", ""), "")
         return _html("page.html", said=said, **self._values(Query.of(request), session))
+
+    async def _status(self, request: web.Request, session: Session) -> web.Response:
+        """Return what programs show: of a bridge its status, otherwise all facts."""
+        bridge = self._observation.bridge
+        text = write_json(self._observation.snapshot()) if bridge is None else json.dumps(bridge.status())
+        return web.Response(text=text, content_type="application/json")
 
     async def _live(self, request: web.Request, session: Session) -> AsyncIterator[ServerEvent]:
         """Yield the parts that changed, again and again."""

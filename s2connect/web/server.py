@@ -229,11 +229,11 @@ class PageServer(HttpsServer):
         async def handle(request: web.Request) -> web.StreamResponse:
             session = await self._session(request)
             if session is None:
-                return web.Response(status=401, text="Log in first.\n")
+                return self._not_logged_in(request)
             members = await _members(request)
             token = request.headers.get(FORM_TOKEN_HEADER) or members.get(FORM_TOKEN)
             if not isinstance(token, str) or not session.has_csrf(token):
-                return web.Response(status=403, text="The request does not come from a page of this session.\n")
+                return _outdated(request)
             return await handler(request, session, members)
 
         self._app.router.add_post(path, self._open(handle))
@@ -354,7 +354,7 @@ class PageServer(HttpsServer):
     # Log-in
 
     def _not_logged_in(self, request: web.Request) -> web.Response:
-        if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+        if _shows_pages(request):
             return web.Response(status=303, headers={hdrs.LOCATION: LOG_IN})
         return web.Response(status=401, text=f"Log in at {self.url}{LOG_IN[1:]}\n")
 
@@ -515,6 +515,19 @@ def _event(event: ServerEvent) -> bytes:
 
 async def _static(name: str, kind: str, request: web.Request) -> web.Response:
     return web.Response(body=static_file(name), content_type=kind, charset="utf-8")
+
+
+def _outdated(request: web.Request) -> web.Response:
+    """Refuse a form that has not the token of its session: as a page, where a browser of a person sent it."""
+    what = "This form is not of this session: the service was started anew, or you have logged in again."
+    if not _shows_pages(request):
+        return web.Response(status=403, text=f"{what}\n")
+    text = render("notice.html", title="Nothing was done", text=what, hint="Load the page again and repeat it.")
+    return web.Response(status=403, text=text, content_type="text/html")
+
+
+def _shows_pages(request: web.Request) -> bool:
+    return "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
 async def _members(request: web.Request) -> Mapping[str, Any]:

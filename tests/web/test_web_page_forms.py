@@ -116,6 +116,7 @@ async def test_forms_without_their_token_do_nothing(tmp_path: Path) -> None:
             status, _ = await person.post(path, node=str(cem.endpoint.node().id))
             assert status == 403, path
         assert cem.endpoint.node().valid_pairing_code() is None
+        assert json.loads(await person.get("status.json"))["service"]["kind"] == "serve"
 
 
 @pytest.mark.parametrize("name", NAMES)
