@@ -34,6 +34,7 @@ THEMES: Final = (
     "memory",
     "growth",
     "commands",
+    "page",
     "gc",
     "fleet",
     "herd",

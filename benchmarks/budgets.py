@@ -12,6 +12,8 @@ WEBSOCKETS: Final = "bare websockets relay"
 AIOHTTP: Final = "bare aiohttp relay, uvloop"
 SCRIPT: Final = "websockets and aiomqtt script"
 
+WITHOUT_PAGE: Final = "the same without page"
+
 BEFORE: Final = "d9753cd"
 """The commit before the message path was rebuilt for speed."""
 
@@ -155,6 +157,14 @@ BUDGETS: Final = (
     ),
     Budget(theme="growth", figure=growth_figure("message path", (1, 10_000)), unit="times", limit=1.2),
     Budget(theme="growth", figure=growth_figure("store", (10, 100_000)), unit="times", limit=1.2),
+    Budget(
+        theme="page",
+        figure="500 sessions, their page in one browser, Prometheus every 5 s: messages a CPU second of the server",
+        unit="1/s",
+        limit=0.95,
+        peer=WITHOUT_PAGE,
+        at_least=True,
+    ),
     Budget(theme="commands", figure="s2connect pairings, of 20,000", unit="s", limit=1),
     Budget(theme="commands", figure="s2connect status, of 20,000", unit="s", limit=1),
 )

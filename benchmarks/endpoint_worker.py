@@ -24,7 +24,7 @@ from uuid import NAMESPACE_OID, uuid5
 import aiohttp
 
 from benchmarks.harness import Task, answer_questions, memory, my_task, percentile, run
-from benchmarks.pace import at_rate
+from benchmarks.pace import as_fast_as_possible, at_rate
 from benchmarks.samples import SMALL
 from benchmarks.watch import Watch
 from s2connect.certs.tls import wan_client_context
@@ -111,7 +111,7 @@ async def take_sessions(node: Node, opened: Callable[[Session], None] = lambda _
 
 
 async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
-    """An energy manager: ``nodes`` of them, of which the first is paired with ``paired`` devices."""
+    """An energy manager: ``nodes`` of them, of which the first is paired with ``paired`` devices; with its ``page``."""
     home = Path(task["home"])
     await asyncio.to_thread(make_home, home, managers(task["nodes"]))
     store = await open_store(home)
@@ -134,7 +134,21 @@ async def serve(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
         return seen | ({"bytes": memory()} if watch is None or question.get("memory") else {})
 
     urls = {"pairing_url": str(endpoint.pairing_url), "session_url": str(endpoint.session_url)}
+    if task.get("page"):
+        urls["page"] = await with_page(endpoint, home, stack)
     return {**urls, "ca": str(home / "ca.pem")}, answer
+
+
+async def with_page(endpoint: Endpoint, home: Path, stack: AsyncExitStack) -> str:
+    """Serve the page of an endpoint, as ``s2connect serve`` does; return its URL."""
+    from s2connect import Home, PageSettings
+    from s2connect.service.page import page_of
+    from s2connect.service.sidecar import Service
+
+    service = Service(endpoint, home, stop=lambda: None)
+    await stack.enter_async_context(page_of(service, Home.open(home), PageSettings(port=0)))
+    assert service.page is not None
+    return service.page.url
 
 
 async def seed_devices(task: Task, first: int, count: int) -> Path:
@@ -158,6 +172,8 @@ async def hold(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
     async def answer(question: Task) -> Task:
         if "per_second" in question:
             return await at_rate([partial(measured, session) for session in sessions], question)
+        if "busy" in question:
+            return await as_fast_as_possible([partial(measured, session) for session in sessions], question)
         return {"connected": len(endpoint.connected())}
 
     async def measured(session: Session) -> None:
@@ -168,6 +184,33 @@ async def hold(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
         stack.callback(taking.cancel)
     while len(endpoint.connected()) < task["count"]:
         await asyncio.sleep(0.1)
+    return {}, answer
+
+
+async def look(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
+    """A browser that reads the stream of a page, and Prometheus that asks for its metrics, for some seconds."""
+    http = await stack.enter_async_context(aiohttp.ClientSession())
+
+    async def scrape(every: float) -> int:
+        asked = 0
+        while True:
+            async with http.get(f"{task['page']}metrics") as response:
+                asked += len(await response.read()) > 0 and response.status == 200
+            await asyncio.sleep(every)
+
+    async def answer(question: Task) -> Task:
+        scrapes = asyncio.create_task(scrape(question["scrape_every"]), name="benchmark-scrapes")
+        events = size = 0
+        async with http.get(f"{task['page']}live") as response:
+            assert response.status == 200, response.status
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(question["look"]):
+                    async for line in response.content:
+                        events += line.startswith(b"event:")
+                        size += len(line)
+        scrapes.cancel()
+        return {"events": events, "bytes": size}
+
     return {}, answer
 
 
@@ -263,7 +306,7 @@ async def pair(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
     return {}, answer
 
 
-KINDS = {"serve": serve, "hold": hold, "initiate": initiate, "post": post, "pair": pair}
+KINDS = {"serve": serve, "hold": hold, "look": look, "initiate": initiate, "post": post, "pair": pair}
 
 
 class ManyAddresses(asyncio.SelectorEventLoop):

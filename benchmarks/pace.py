@@ -1,4 +1,4 @@
-"""Load at a fixed rate, which does not depend on how the other side fares."""
+"""Load at a fixed rate, which does not depend on how the other side fares, and as much as it takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import cycle
 
 from benchmarks.harness import Numbers, Task, percentile
 
@@ -53,6 +54,22 @@ async def at_rate(exchanges: Sequence[Callable[[], Awaitable[object]]], question
     await asyncio.gather(*tasks, return_exceptions=True)
     gc.enable()
     return {"spans": spans, "late": percentile(late, 0.99), "sent": sent, "lost": dict(+lost)}
+
+
+async def as_fast_as_possible(exchanges: Sequence[Callable[[], Awaitable[object]]], question: Task) -> Task:
+    """Let ``at_a_time`` of these exchange a message at a time, in turns, for the seconds that ``busy`` says."""
+    turns, clock, exchanged = cycle(exchanges), time.perf_counter, 0
+    begin = clock()
+    end = begin + question["busy"]
+
+    async def go_on() -> None:
+        nonlocal exchanged
+        while clock() < end:
+            await next(turns)()
+            exchanged += 1
+
+    await asyncio.gather(*(go_on() for _ in range(question["at_a_time"])))
+    return {"exchanged": exchanged, "seconds": clock() - begin}
 
 
 def of_all(answers: Sequence[Task]) -> tuple[Numbers, dict[str, int]]:
