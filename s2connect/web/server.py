@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import secrets
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -78,6 +79,8 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 """Headers of every response: nothing is loaded from elsewhere, no other page embeds or reads it."""
+
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 
 _FORWARDED: Final = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, hdrs.X_FORWARDED_HOST, hdrs.VIA)
 
@@ -276,7 +279,7 @@ class PageServer(HttpsServer):
 
         @functools.wraps(handler)
         async def handle(request: web.Request) -> web.StreamResponse:
-            if not self.is_local and not self._is_near(request.remote or ""):
+            if not self.is_local and not self.is_near(request.remote or ""):
                 return web.Response(status=403)
             if not self._is_our_host(request.host):
                 # A web page had its own name lead here (DNS rebinding).
@@ -294,19 +297,19 @@ class PageServer(HttpsServer):
         return handle
 
     def _is_our_host(self, host: str) -> bool:
-        name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        if not name or (port and not port.isascii()) or (port and not port.isdigit()):
-            name = host
-        name = name.strip("[]").lower()
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = found[1].strip("[]").lower()
         if name == "localhost" or (not self.is_local and name == self._name.lower().rstrip(".")):
             return True
         with contextlib.suppress(ValueError):
-            # An address cannot be rebound. Over loopback it is one of loopback.
-            return ipaddress.ip_address(name).is_loopback if self.is_local else True
+            address = ipaddress.ip_address(name)  # which cannot be rebound
+            return address.is_loopback or not self.is_local
         return False
 
-    def _is_near(self, address: str) -> bool:
-        """Return whether an address is of a local network, so that no port forwarding makes the page public."""
+    def is_near(self, address: str) -> bool:
+        """Return whether an address is of a local network: no forwarding of a port makes the page public."""
         try:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
