@@ -189,7 +189,7 @@ def test_a_status_is_written_with_null_members_and_read_again() -> None:
         f'"nodes":[{peer[:-1]},"alias":null}}],"pairings":[{{{NODE_TEXT},{PEER_TEXT},"peer_endpoint":{{"name":"E"}},'
         f'"communication_role":"client",{since},"confirmed":true,"connected":false}}],'
         f'"sessions":[{{"session":"s1",{NODE_TEXT},{PEER_TEXT},"protocol":"MQTT","s2_version":"v",{since},'
-        f'"messages":0}}],"waiting":[{peer}]}}'
+        f'"messages":0,"first_message":null}}],"waiting":[{peer}]}}'
     )
     assert commands.Status().read_result(json.loads(text)) == STATUS
 
