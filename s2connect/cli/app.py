@@ -17,6 +17,7 @@ from s2connect.cli import (
     bridge_commands,
     diagnostics_commands,
     discover_commands,
+    node_commands,
     page_commands,
     pairing_commands,
     registry_commands,
@@ -164,6 +165,7 @@ register(
     diagnostics_commands.explain,
     panel="Look and mend",
 )
+app.add_typer(node_commands.app, name="node", rich_help_panel="Set up and run")
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")

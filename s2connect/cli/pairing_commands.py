@@ -133,8 +133,8 @@ def pairings(options: Options) -> None:
     from s2connect.cli.show import pairings_block
     from s2connect.service.commands import Status
 
-    found = options.ask(Status()).pairings
-    options.show({"pairings": found}, lambda width: [pairings_block(found, width)])
+    found = options.ask(Status())
+    options.show({"pairings": found.pairings}, lambda width: [pairings_block(found.pairings, width, found.nodes)])
 
 
 @with_options("s2connect unpair Battery", "s2connect unpair 1f3c --yes", "s2connect unpair Battery --forget --yes")
@@ -154,9 +154,9 @@ def unpair(
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
     from s2connect import unpair_all
-    from s2connect.cli.show import kind_of
+    from s2connect.cli.show import kind_of, short_name
     from s2connect.service.commands import Status, Unpair
-    from s2connect.service.objects import find_pairing, name_of
+    from s2connect.service.objects import find_pairing, name_of, own_node
 
     as_json = options.as_json
     if every == (peer is not None):
@@ -168,11 +168,15 @@ def unpair(
         sentence = f"Pairings that ended: {number}. Every device has to be paired again."
         options.report({"pairings_ended": number}, sentence)
         return
+    status = options.ask(Status())
+    ours = own_node(status.nodes, node).id if node is not None else None
+    found = find_pairing([one for one in status.pairings if ours in (None, one.node)], peer)
+    of_ours = ""
+    if len(status.nodes) > 1:
+        of_ours = f" of our node {short_name(own_node(status.nodes, str(found.node)))}"
     if not yes:
-        found = find_pairing(options.ask(Status()).pairings, peer)
         whom = f"{name_of(found.peer)} ({kind_of(found.peer)})"
-        warning = f"This ends the pairing with {whom}. To work together again, the two have to be paired anew."
+        warning = f"This ends the pairing{of_ours} with {whom}. To work together again, the two have to be paired anew."
         confirm_end_of_pairings(warning, "End it?", yes=False, as_json=as_json)
-        peer = str(found.peer.id)
-    ended = options.ask(Unpair(peer=peer, node=node, forget=forget))
-    options.report(ended, f"The pairing with {name_of(ended.peer)} has ended.")
+    ended = options.ask(Unpair(peer=str(found.peer.id), node=str(found.node), forget=forget))
+    options.report(ended, f"The pairing{of_ours} with {name_of(ended.peer)} has ended.")

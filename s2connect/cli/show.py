@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import RenderableType
@@ -19,9 +21,10 @@ from s2connect.cli.terminal import PlainText, clock, console
 from s2connect.endpoint.certificate import Certificates
 from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display, span
+from s2connect.model.url import address_of
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
-from s2connect.service.objects import ABSENT, PairingEntry, name_of
+from s2connect.service.objects import ABSENT, OwnNode, PairingEntry, name_of
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
@@ -58,10 +61,11 @@ _UNPAIRED = {
 
 def kind_of(peer: NodeDescription) -> str:
     """Return brand, model and role of a peer, fit for a terminal."""
-    return f"{_product(peer)}, {ROLES[peer.role]}"
+    return f"{product(peer)}, {ROLES[peer.role]}"
 
 
-def _product(peer: NodeDescription) -> str:
+def product(peer: NodeDescription) -> str:
+    """Return brand and model, fit for a terminal."""
     brand, model = peer.brand, peer.model_name
     return for_display(brand if brand == model else f"{brand} {model}", 40)
 
@@ -83,11 +87,17 @@ _ONLY_COUNTS = (
 )
 
 
+def _is_loopback(url: str) -> bool:
+    """Return whether only this machine can reach a URL."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or ((address := address_of(host)) is not None and address.is_loopback)
+
+
 class ServiceText:
     """Events of the service as text; with ``qr`` also its link as QR code, on a terminal that is wide enough.
 
     Attributes:
-        page_url: URL of the local page, where one runs: the link that a phone can use.
+        page_url: URL of the page, where one runs that others in the network can reach: the link that a phone can use.
     """
 
     def __init__(self, *, qr: bool = False) -> None:
@@ -102,6 +112,7 @@ class ServiceText:
         match event:
             case events.Ready():
                 self._pairing_url = event.pairing_url
+                self.page_url = event.page if event.page and not _is_loopback(event.page) else None
                 return "\n".join(
                     [
                         "The service is running. Stop it with Ctrl-C.",
@@ -145,6 +156,8 @@ class ServiceText:
 def sentence(event: events.Event) -> str | None:
     """Return an event as a sentence; None for one that people need not know."""
     match event:
+        case events.NodesChanged(nodes=nodes):
+            return f"Nodes here now: {', '.join(f'{n.alias or str(n.id)[:8]} ({ROLES[n.role]})' for n in nodes)}."
         case events.Paired():
             how = "It connects to us." if event.communication_role == "server" else "We connect to it."
             return f"Paired with {name_of(event.peer)} ({kind_of(event.peer)}). {how}"
@@ -176,19 +189,43 @@ def sentence(event: events.Event) -> str | None:
     return None
 
 
-def pairings_block(pairings: Sequence[PairingEntry], width: int) -> RenderableType:
-    """Return the pairings of an endpoint, as a table if there is room for it."""
+def own_name(node: OwnNode) -> str:
+    """Return name, product, role and alias of one of our nodes."""
+    alias = f", alias {node.alias}" if node.alias else ""
+    return f"{name_of(node)} ({kind_of(node)}{alias})"
+
+
+def short_name(node: OwnNode) -> str:
+    """Return alias and name of one of our nodes."""
+    return f"{node.alias} ({name_of(node)})" if node.alias else name_of(node)
+
+
+def own_nodes_block(nodes: Sequence[OwnNode], pairings: Sequence[PairingEntry], width: int) -> RenderableType:
+    """Return the nodes of this endpoint, and with how many others each is paired."""
+    paired = Counter(one.node for one in pairings)
+    rows = [
+        (one.alias or "", name_of(one), product(one), ROLES[one.role], str(paired[one.id]), str(one.id))
+        for one in nodes
+    ]
+    narrow = [f"{own_name(one)}\n  paired with {paired[one.id]}, id {one.id}" for one in nodes]
+    return listing(("alias", "name", "brand, model", "role", "paired with", "id"), rows, narrow, width)
+
+
+def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence[OwnNode] = ()) -> RenderableType:
+    """Return the pairings of an endpoint, as a table if there is room for it; with our node where there are several."""
     if not pairings:
         return Text(
             "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"
         )
-    columns = ("peer", "brand, model", "role", "we are", "since", "state", "id")
+    ours = {one.id: short_name(one) for one in nodes} if len(nodes) > 1 else {}
+    columns = ("peer", "brand, model", "role", *(["our node"] if ours else []), "we are", "since", "state", "id")
     rows, narrow = [], []
     for one in pairings:
-        peer, ours, since, short = one.peer, str(one.communication_role), when(one.since), str(one.peer.id)[:8]
-        rows.append((name_of(peer), _product(peer), peer.role, ours, since, _state(one), short))
-        facts = f"{_state(one)}, since {since}, we are communication {ours}, id {short}"
-        narrow.append(f"{name_of(peer)} ({kind_of(peer)})\n  {facts}")
+        peer, role, since, short = one.peer, str(one.communication_role), when(one.since), str(one.peer.id)[:8]
+        own = [ours.get(one.node, str(one.node)[:8])] if ours else []
+        rows.append((name_of(peer), product(peer), peer.role, *own, role, since, _state(one), short))
+        facts = f"{_state(one)}, since {since}, we are communication {role}, id {short}"
+        narrow.append(f"{name_of(peer)} ({kind_of(peer)})\n  {''.join(f'with our node {it}, ' for it in own)}{facts}")
     return listing(columns, rows, narrow, width)
 
 
@@ -212,14 +249,13 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
         facts.add_row("Session URL", endpoint.session_url)
         facts.add_row("In network", _seen_as(endpoint))
     for node in status.nodes:
-        alias = f", alias {node.alias}" if node.alias else ""
-        facts.add_row("Node", f"{name_of(node)} ({kind_of(node)}{alias})")
+        facts.add_row("Node", own_name(node))
         facts.add_row("", str(node.id))
     if leaf := endpoint.certificate.leaf:
         facts.add_row("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
     else:
         facts.add_row("Certificate", "is made when the service starts")
-    blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width)]
+    blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width, status.nodes)]
     if status.waiting:
         blocks += [Text(), waiting_block(status.waiting)]
     if status.sessions:
@@ -253,7 +289,7 @@ def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
     rows, narrow = [], []
     for node in remote.nodes:
         kind = for_display(node.type, 40)
-        rows.append((name_of(node), _product(node), kind, node.role, str(node.id)))
+        rows.append((name_of(node), product(node), kind, node.role, str(node.id)))
         narrow.append(f"{name_of(node)} ({kind_of(node)})\n  {kind}, id {node.id}")
     return [head, listing(("name", "brand, model", "type", "role", "id"), rows, narrow, width)]
 

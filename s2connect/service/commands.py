@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from s2connect import NodeDescription, NodeId
 from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
-from s2connect.model.common import EndpointDescription
+from s2connect.model.common import EndpointDescription, Role
 from s2connect.service.failures import Failure
 from s2connect.service.objects import Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
 from s2connect.session.answers import MAX_RETRIES
@@ -116,6 +116,21 @@ class BackupMade(Entry):
     left_out: list[str]
 
 
+class HostedNodes(Entry):
+    """The nodes of this endpoint after a change, and the one that was added or changed."""
+
+    node: NodeId
+    nodes: list[OwnNode]
+
+
+class RemovedNode(Entry):
+    """A node that was removed, the pairings that ended with it, and the nodes that are left."""
+
+    node: NodeId
+    pairings: list[PairingEntry]
+    nodes: list[OwnNode]
+
+
 class Command(Entry, Generic[_Result]):
     """A command that returns a ``_Result``. ``node`` is an id or alias; it can be left out if there is one node."""
 
@@ -208,6 +223,31 @@ class Unpair(Command[PairingEntry], name="unpair"):
     forget: _Flag = False
 
 
+class AddNode(Command[HostedNodes], name="add_node"):
+    """Add a node. Where there are several then, each without an alias gets one."""
+
+    role: Role
+    brand: _Text | None = None
+    type: _Text | None = None
+    model_name: _Text | None = None
+    user_defined_name: _Text | None = None
+    alias: _Text | None = None
+
+
+class RemoveNode(Command[RemovedNode], name="remove_node"):
+    """End the pairings of a node and remove it; with ``forget`` also if another side cannot be reached."""
+
+    node: _Text
+    forget: _Flag = False
+
+
+class SetAlias(Command[HostedNodes], name="set_alias"):
+    """Give a node another alias."""
+
+    node: _Text
+    alias: _Text
+
+
 class Status(Command[FullStatus], name="status"):
     """Return the state of everything."""
 
@@ -267,6 +307,8 @@ def _demand(member: str, fault: str) -> str:
             return f"The command's passphrase has to be {Passphrase.described}."
         case "retries":
             return f"The command's retries are a number from 0 to {MAX_RETRIES}."
+        case "role":
+            return "The command's role is CEM or RM."
         case _ if fault == "uuid_parsing":
             return f"The command's {member} is not the id of a node."
     return f"The command needs {member}, which is a text."

@@ -45,6 +45,12 @@ class Ready(Event, name="ready"):
     page: str | None = None
 
 
+class NodesChanged(Event, name="nodes"):
+    """The nodes of the endpoint, or their aliases, have changed."""
+
+    nodes: list[NodeEntry]
+
+
 class CodeIssued(Event, name="pairing_code"):
     """There is a new pairing code; with ``expires_at`` None it stays valid."""
 

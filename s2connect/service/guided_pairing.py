@@ -13,7 +13,7 @@ from s2connect.model.common import NodeDescription
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.service.commands import Announce, Command, FullStatus, Nodes, Pair, Status
-from s2connect.service.objects import OwnNode, PairingEntry, fitting, name_of
+from s2connect.service.objects import OwnNode, PairingEntry, fitting, name_of, own_node
 from s2connect.service.reach import Reached
 
 _Result = TypeVar("_Result")
@@ -42,12 +42,7 @@ class GuidedPairing:
 
     async def own_node(self) -> OwnNode:
         """Return the node to pair; raise ``UsageError`` if there are several, or none fits."""
-        nodes = (await self.status()).nodes
-        found = [one for one in nodes if self.node is None or self.node in (str(one.id), one.alias)]
-        if len(found) != 1:
-            names = ", ".join(f"{one.alias or one.id} ({one.role})" for one in nodes)
-            raise UsageError(f"Which node of this endpoint? There are: {names}.", hint="Name it with --node.")
-        return found[0]
+        return own_node((await self.status()).nodes, self.node)
 
     async def nodes(self, url: BaseUrl) -> list[NodeDescription] | None:
         """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN."""

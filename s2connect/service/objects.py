@@ -14,10 +14,12 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from s2connect import NodeDescription, NodeId, Pairing, PairKey, Secret
 from s2connect.errors import NotPaired, UsageError
+from s2connect.model.alphabet import in_our_alphabet
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 
+MAX_NAMED: Final = 20  # most nodes that an error names
 MIN_PREFIX: Final = 4  # shortest beginning of a node id that stands for the whole
 
 
@@ -166,6 +168,21 @@ def name_of(peer: Peer) -> str:
     return for_display(peer.title, 40) or "a peer without a name"
 
 
+def own_node(nodes: Sequence[OwnNode], wanted: str | None) -> OwnNode:
+    """Return our node of an alias, in any case, or id; without one, the only node. ``UsageError`` names them."""
+    folded = in_our_alphabet(wanted or "")
+    found = [one for one in nodes if wanted is None or wanted in (str(one.id), one.alias)] or [
+        one for one in nodes if one.alias is not None and in_our_alphabet(one.alias) == folded
+    ]
+    if len(found) != 1:
+        names = ", ".join(f"{one.alias or one.id} ({name_of(one)}, {one.role})" for one in nodes[:MAX_NAMED])
+        names += ", …" if len(nodes) > MAX_NAMED else ""
+        if wanted is None:
+            raise UsageError(f"Which node of this endpoint? There are: {names}.", hint="Name it with --node.")
+        raise UsageError(f"There is no node {for_display(wanted, 60)} here; there are: {names}.")
+    return found[0]
+
+
 def find_pairing(pairings: Sequence[PairingEntry], wanted: str) -> PairingEntry:
     """Find a pairing by id, its beginning, or name of the peer; ``NotPaired`` for none, ``UsageError`` for several."""
     peers = fitting([pairing.peer for pairing in pairings], wanted)
@@ -173,7 +190,10 @@ def find_pairing(pairings: Sequence[PairingEntry], wanted: str) -> PairingEntry:
     if not found:
         raise NotPaired(f"There is no pairing with {for_display(wanted)}.")
     if len({(pairing.node, pairing.peer.id) for pairing in found}) > 1:
-        raise UsageError(f"Several pairings fit {for_display(wanted)}.", hint="Name the id of the peer, and the node.")
+        raise UsageError(
+            f"Several pairings fit {for_display(wanted)}.",
+            hint="Name the id of the other side, and with --node our own; both are listed by: s2connect pairings",
+        )
     return found[0]
 
 

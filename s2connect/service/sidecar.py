@@ -15,24 +15,35 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
-from s2connect import LATER, Endpoint, Node, NodeDescription, NodeId, Pairing, PairKey, Session
+from s2connect import LATER, Endpoint, Node, NodeConfig, NodeDescription, NodeId, Pairing, PairKey, Session
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.certificate import read_certificates
+from s2connect.endpoint.config import checked
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
+from s2connect.model.alphabet import to_ascii
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
+from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events
 from s2connect.service.commands import Command
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
 from s2connect.service.first_message import FirstMessage
-from s2connect.service.objects import ABSENT, NodeEntry, NotFound, OwnNode, PairingEntry, SessionEntry, find_pairing
+from s2connect.service.objects import (
+    ABSENT,
+    NodeEntry,
+    NotFound,
+    OwnNode,
+    PairingEntry,
+    SessionEntry,
+    find_pairing,
+    own_node,
+)
 from s2connect.service.record import Recorder
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
@@ -49,6 +60,7 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 ENOUGH_LEFT = 60.0  # seconds that a code must still be valid to be shown again
+MAX_ALIAS = 64  # characters of the longest alias
 ALL_TYPES = "all"  # stands for every type of message
 
 
@@ -116,6 +128,7 @@ class Service:
         self.page: PageServer | None = None
         self._sessions: dict[str, _OpenSession] = {}
         self._named = 0
+        self._takes_sessions = False
         self._supervisor = Supervisor("s2connect-cli", endpoint.supervisor.failures)
         self._commands: dict[type[Command[Any]], Callable[[Any], Awaitable[Any]]] = {
             commands.Code: self._code,
@@ -126,6 +139,9 @@ class Service:
             commands.Answer: self._answer_message,
             commands.Close: self._close,
             commands.Unpair: self._unpair,
+            commands.AddNode: self._add_node,
+            commands.RemoveNode: self._remove_node,
+            commands.SetAlias: self._set_alias,
             commands.Status: self._status,
             commands.MakeBackup: self._make_backup,
             commands.Stop: self._stop_service,
@@ -139,6 +155,7 @@ class Service:
     def follow(self, *, sessions: bool = True) -> None:
         """Report events until the endpoint closes, and take the sessions of all nodes unless others do."""
         self._supervisor.keep(lambda: self._follow(self._events), "report")
+        self._takes_sessions = sessions
         if not sessions:
             return
         for node in self.endpoint.nodes.values():
@@ -159,9 +176,15 @@ class Service:
             deployment=str(endpoint.config.deployment),
             pairing_url=self._url(endpoint.pairing_url),
             session_url=self._url(endpoint.session_url),
-            nodes=[NodeEntry(node.id, node.role, node.alias) for node in endpoint.nodes.values()],
+            nodes=self._node_entries(),
             page=self.page.url if self.page is not None else None,
         )
+
+    def _node_entries(self) -> list[NodeEntry]:
+        return [NodeEntry(node.id, node.role, node.alias) for node in self.endpoint.nodes.values()]
+
+    def _own_nodes(self) -> list[OwnNode]:
+        return [OwnNode(**dict(node.description), alias=node.alias) for node in self.endpoint.nodes.values()]
 
     async def issue_codes(self) -> None:
         """Issue a dynamic code for every node without a static one, which the dynamic one would replace."""
@@ -390,6 +413,44 @@ class Service:
         ended = await self.endpoint.node(found.node).unpair(found.peer.id, forget=command.forget)
         return PairingEntry.of(ended)
 
+    async def _add_node(self, command: commands.AddNode) -> commands.HostedNodes:
+        await self._check_free_to_change()
+        members = {name: value for name, value in vars(command).items() if value is not None}
+        if command.alias is not None:
+            members["alias"] = _alias(command.alias)
+        node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
+        if self._takes_sessions:
+            self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
+        return await self._hosted(node)
+
+    async def _remove_node(self, command: commands.RemoveNode) -> commands.RemovedNode:
+        await self._check_free_to_change()
+        node = self._node(command.node)
+        ended = await self.endpoint.remove_node(node.id, forget=command.forget)
+        hosted = await self._hosted(node)
+        return commands.RemovedNode(node=node.id, pairings=await _entries(ended), nodes=hosted.nodes)
+
+    async def _set_alias(self, command: commands.SetAlias) -> commands.HostedNodes:
+        await self._check_free_to_change()
+        node = self._node(command.node)
+        known = next(one for one in self.endpoint.config.nodes if one.id == node.id)
+        members = {**known.model_dump(), "alias": _alias(command.alias)}
+        await self.endpoint.describe_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
+        return await self._hosted(node)
+
+    async def _hosted(self, changed: Node) -> commands.HostedNodes:
+        """Report the nodes after a change of one of them."""
+        self._codes.clear()  # what codes of before begin with may be another alias now
+        await self._sink.put(events.NodesChanged(nodes=self._node_entries()))
+        return commands.HostedNodes(node=changed.id, nodes=self._own_nodes())
+
+    async def _check_free_to_change(self) -> None:
+        """Refuse to change the nodes of a bridge, which makes them by its file."""
+        from s2connect.bridge.bridge import IDENTITY
+
+        if await asyncio.to_thread((self._home / IDENTITY).exists):
+            raise UsageError("The nodes of a bridge follow from its file: change that, and reload the bridge.")
+
     async def _status(self, command: commands.Status) -> commands.FullStatus:
         endpoint = self.endpoint
         config, connected = endpoint.config, endpoint.connected()
@@ -405,7 +466,7 @@ class Service:
                 not_found=self._not_found,
                 certificate=await asyncio.to_thread(lambda: read_certificates(Home.open(self._home), config)),
             ),
-            nodes=[OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()],
+            nodes=self._own_nodes(),
             pairings=await _entries(await endpoint.pairings(), connected),
             sessions=[
                 SessionEntry(
@@ -466,16 +527,21 @@ class Service:
             await asyncio.to_thread(lambda: store_password(Home.open(self._home), command.password))
 
     def _node(self, name: str | None) -> Node:
-        if name is None:
-            return self.endpoint.node()
-        with suppress(ValueError):
-            return self.endpoint.node(NodeId(UUID(name)))
-        return self.endpoint.node(alias=name)
+        return self.endpoint.nodes[own_node(self._own_nodes(), name).id]
 
     def _session(self, name: str) -> _OpenSession:
         if name not in self._sessions:
             raise ConnectionClosed(reason="there is no such session")
         return self._sessions[name]
+
+
+def _alias(text: str) -> str:
+    """Return an alias as codes have it; ``UsageError`` if it has other characters than letters and digits."""
+    spelled = to_ascii(text.strip())
+    if not spelled.isalnum() or len(spelled) > MAX_ALIAS:
+        what = f"{for_display(text, 60)} is no alias: it has up to {MAX_ALIAS} letters and digits, without blanks."
+        raise UsageError(what, hint="A number or two letters are best, because people type it.")
+    return spelled
 
 
 async def _entries(pairings: Sequence[Pairing], connected: Collection[PairKey] = ()) -> list[PairingEntry]:

@@ -1,0 +1,144 @@
+"""The commands ``node list``, ``add``, ``alias`` and ``remove``: what one endpoint hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s2connect.cli.terminal import (
+    Options,
+    RoleChoice,
+    YesOption,
+    as_role,
+    confirm_end_of_pairings,
+    examples,
+    register,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from s2connect.service.objects import OwnNode
+
+app = typer.Typer(
+    help="What this endpoint hosts: list, add, name and remove energy managers and devices.",
+    epilog=examples("s2connect node list", "s2connect node add --role rm --name Battery"),
+    no_args_is_help=True,
+)
+
+MAX_NAMED = 20  # most pairings that a question names
+_Node = Annotated[str, typer.Argument(metavar="NODE", help="Its alias, or its id.")]
+
+
+def _named(nodes: Sequence[OwnNode]) -> str:
+    from s2connect.cli.show import own_name
+
+    return ", ".join(own_name(one) for one in nodes)
+
+
+@with_options("s2connect node list", "s2connect node list --json", name="list")
+def list_nodes(options: Options) -> None:
+    """List the nodes of this endpoint, and with how many others each is paired."""
+    from s2connect.cli.show import own_nodes_block
+    from s2connect.service.commands import Status
+
+    found = options.ask(Status())
+    options.show({"nodes": found.nodes}, lambda width: [own_nodes_block(found.nodes, found.pairings, width)])
+
+
+@with_options(
+    "s2connect node add --role rm --brand Acme --model 'Cellar Battery'", "s2connect node add --role rm --alias B"
+)
+def add(
+    options: Options,
+    role: Annotated[
+        RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
+    ],
+    brand: Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    alias: Annotated[
+        str | None, typer.Option(help="Short name in front of its codes; the next number if not given.")
+    ] = None,
+) -> None:
+    """Add an energy manager or a device to this endpoint, also while the service runs.
+
+    Where there are several, each has an alias, with which its codes begin. The first node gets one when the second
+    comes: codes and stickers without it do not work any more.
+    """
+    from s2connect.cli.show import own_name
+    from s2connect.service.commands import AddNode, Status
+
+    before = {one.id: one.alias for one in options.ask(Status()).nodes}
+    chosen = as_role(role)
+    assert chosen is not None, "the option is required"
+    result = options.ask(
+        AddNode(role=chosen, brand=brand, type=kind, model_name=model, user_defined_name=name, alias=alias)
+    )
+    added = next(one for one in result.nodes if one.id == result.node)
+    changed = [one for one in result.nodes if before.get(one.id, one.alias) != one.alias]
+    options.report(
+        result,
+        f"Added {own_name(added)}.",
+        *(
+            f"{own_name(one)} has an alias now: its codes begin with {one.alias}-, and one that was shown or printed "
+            "before does not work any more. Its pairings stay."
+            for one in changed
+        ),
+        f"Next: {options.command_line('code')} --node {added.alias or added.id}",
+    )
+
+
+@with_options("s2connect node alias 2 B")
+def alias(
+    options: Options,
+    node: _Node,
+    new: Annotated[str, typer.Argument(metavar="ALIAS", help="Letters and digits; a number or two letters are best.")],
+) -> None:
+    """Give a node another alias. Its pairings stay; codes that begin with the old alias do not work any more."""
+    from s2connect.cli.show import own_name
+    from s2connect.service.commands import SetAlias
+
+    result = options.ask(SetAlias(node=node, alias=new))
+    changed = next(one for one in result.nodes if one.id == result.node)
+    options.report(result, f"The codes of {own_name(changed)} begin with {changed.alias}- now.")
+
+
+@with_options("s2connect node remove 2", "s2connect node remove 2 --yes", "s2connect node remove 2 --forget --yes")
+def remove(
+    options: Options,
+    node: _Node,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Also if another side cannot be reached, e.g. is broken.")
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """Remove a node: this ends its pairings. Asks before."""
+    from s2connect.cli.show import kind_of, own_name
+    from s2connect.service.commands import RemoveNode, Status
+    from s2connect.service.objects import name_of, own_node
+
+    status = options.ask(Status())
+    found = own_node(status.nodes, node)
+    pairings = [one for one in status.pairings if one.node == found.id]
+    if not yes:
+        ends = "; ".join(f"{name_of(one.peer)} ({kind_of(one.peer)})" for one in pairings[:MAX_NAMED])
+        if len(pairings) > MAX_NAMED:
+            ends += f" and {len(pairings) - MAX_NAMED} more"
+        with_whom = f"Its pairings end: {ends}." if pairings else "It is paired with nobody."
+        confirm_end_of_pairings(
+            f"This removes {own_name(found)}. {with_whom}", "Remove it?", yes=False, as_json=options.as_json
+        )
+    result = options.ask(RemoveNode(node=str(found.id), forget=forget))
+    lines = [
+        f"Removed {own_name(found)}. Pairings that ended: {len(result.pairings)}.",
+        f"Left: {_named(result.nodes)}.",
+    ]
+    options.report(result, *lines)
+
+
+MAX_NAMED = 20  # most pairings that a question names
+
+register(app, list_nodes, add, alias, remove)
