@@ -48,7 +48,7 @@ async def test_nodes_and_devices_that_do_not_exist_are_named(cem: Path, monkeypa
     monkeypatch.setattr(guided_pairing, "DEVICE_TIMEOUT", 0.1)
     waits: list[float] = []
     async with reach(cem) as reached:
-        with pytest.raises(UsageError, match="Which node"):
+        with pytest.raises(UsageError, match="There is no node none here"):
             await GuidedPairing(reached, node="none").own_node()
         steps = GuidedPairing(reached)
         with pytest.raises(NotReachable, match="No device boiler waits here; devices that do: none"):

@@ -341,7 +341,7 @@ def test_with_several_nodes_commands_name_one(tmp_path: Path, start: Start) -> N
     assert [service.event("pairing_code")["code"][:2] for _ in nodes] == ["A-", "B-"]
     error = service.command("code")["error"]
     assert error["kind"] == "usage"
-    assert "A (RM)" in error["what"]
+    assert "There are: A (" in error["what"]
     assert service.command("code", node="B")["code"].startswith("B-")
     assert service.command("code", node=str(nodes[0].id))["code"].startswith("A-")
     assert run("code", "--node", "A", "--home", str(home)).stdout.startswith("A-")
